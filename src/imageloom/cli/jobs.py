@@ -1,0 +1,85 @@
+"""`imageloom jobs`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from imageloom.cli import options
+
+
+@click.group("jobs", invoke_without_command=True, short_help="List past runs, or show one with its failures.")
+@options.ledger_option
+@click.option("--json", "json_", is_flag=True, help="One JSON object for each line, on stdout.")
+@click.pass_context
+def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
+    """List the jobs that the ledger remembers, the latest first, or show one.
+
+    \b
+    imageloom jobs
+    imageloom jobs show 7
+    imageloom jobs show 7 --failed
+    """
+    import msgspec
+
+    from imageloom.ledger import Ledger
+
+    context.obj = context.with_resource(Ledger(ledger)), json_
+    if context.invoked_subcommand is not None:
+        return
+    for job in context.obj[0].jobs():
+        if json_:
+            sys.stdout.write(msgspec.json.encode(job).decode() + "\n")
+            continue
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started))
+        click.echo(
+            f"{job.id:>5}  {began}  {job.state:<11} {job.done} done, {job.failed} failed, {job.skipped} skipped  "
+            f"{job.recipe}  {job.source} -> {job.sink}"
+        )
+
+
+@command.command("show")
+@click.argument("job", type=int)
+@click.option("--failed", is_flag=True, help="The failed items only.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object for each item, on stdout.")
+@click.pass_obj
+def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
+    """Show the job with that number: each item with its times, or the reason of its failure.
+
+    \b
+    imageloom jobs show 7
+    imageloom jobs show 7 --failed --json
+    """
+    import msgspec
+
+    from imageloom.cli.reporters import _printable
+    from imageloom.ledger import Ledger
+
+    ledger, json_above = obj
+    assert isinstance(ledger, Ledger)
+    found = next((j for j in ledger.jobs() if j.id == job), None)
+    if found is None:
+        raise click.BadParameter(f"there is no job {job} in {ledger.path}", param_hint="JOB")
+    as_json = json_ or json_above
+    if not as_json:
+        seconds = f"{found.finished - found.started:.2f} s" if found.finished else "not finished"
+        click.echo(f"job {found.id}: {found.state}, {seconds}, {found.engine} with {found.workers} workers")
+        click.echo(f"  {found.recipe}\n  {found.source} -> {found.sink}")
+        click.echo(f"  {found.done} done, {found.failed} failed, {found.skipped} skipped")
+    for item in ledger.items(job, "failed" if failed else None):
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(item).decode() + "\n")
+        elif item.failure:
+            click.echo(
+                f"failed  {_printable(item.key)}  {item.failure.kind}: {item.failure.message} "
+                f"(attempt {item.attempts})"
+            )
+        else:
+            t = item.times
+            click.echo(
+                f"done    {item.key}  read {1e3 * t.read:.1f}, decode {1e3 * t.decode:.1f}, filter "
+                f"{1e3 * t.filter:.1f}, encode {1e3 * t.encode:.1f}, write {1e3 * t.write:.1f} ms"
+            )

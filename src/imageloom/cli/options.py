@@ -1,0 +1,88 @@
+"""Option types and options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from imageloom.model import Decode, Limits, Output, Recipe
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+_SCALE = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+class Quantity(click.ParamType):
+    """A whole number with k, M, G or T for its thousands: 512M, 4GB."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", str(value).strip().lower())
+        if found is None or (number := int(float(found[1]) * _SCALE[found[2]])) <= 0:
+            self.fail(f"{value!r} is no positive number such as 512M or 4GB", param, ctx)
+        return number
+
+
+def recipe_options(command: C) -> C:
+    """What decides about the outputs' bytes."""
+    for option in reversed(
+        [
+            click.option("--format", "format_", metavar="FORMAT", help="Of the outputs: jpeg, png. [each input's]"),
+            click.option("--quality", type=click.IntRange(1, 100), help="Of lossy formats, 1 to 100.  [85]"),
+            click.option(
+                "--decode",
+                type=click.Choice(["safe", "fast", "exact"]),
+                default="safe",
+                show_default=True,
+                help="How far a JPEG may be shrunk while it is decoded: to twice the target, to the target, not.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def limit_options(command: C) -> C:
+    """What is refused from the header."""
+    for option in reversed(
+        [
+            click.option("--max-pixels", type=Quantity(), default="512M", show_default=True, help="Of one image."),
+            click.option("--max-file-size", type=Quantity(), default="4G", show_default=True, help="In bytes."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+ledger_option = click.option(
+    "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="The file that remembers what was done."
+)
+
+
+def read_recipe(pipeline: str, format_: str | None, quality: int | None, decode: Decode) -> Recipe:
+    """The recipe that the arguments mean: the pipeline is text, or names a YAML file."""
+    from imageloom import codecs
+    from imageloom.pipeline import Pipeline
+
+    chosen = None
+    if format_ is not None:
+        chosen = codecs.format_of(f".{format_.lower()}")
+        if chosen is None:
+            known = ", ".join(codec.format for codec in codecs.codecs())
+            raise click.BadParameter(f"there is no format {format_!r}; there are: {known}", param_hint="--format")
+    if pipeline.endswith((".yaml", ".yml")) and Path(pipeline).is_file():
+        steps = Pipeline.from_yaml(Path(pipeline).read_text()).steps
+    else:
+        steps = Pipeline.parse(pipeline).steps
+    return Recipe((Output(steps, format=chosen, quality=quality),), decode)
+
+
+def limits(max_pixels: int, max_file_size: int) -> Limits:
+    return Limits(max_pixels, max_file_size)

@@ -1,0 +1,242 @@
+"""What a run shows: progress, failures, JSON lines, logs. All listen to the driver's events."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from imageloom.errors import StorageError
+from imageloom.events import Done, Event, Failed, Listener, Planned, Retried, Skipped
+from imageloom.model import Job
+from imageloom.run import Summary
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+PERIOD = 5.0
+"""Seconds between two lines of progress where there is no terminal."""
+MOST_FAILURES = 20
+"""Failures that are shown as they come; the ledger has the others."""
+
+
+class Reporters:
+    """The listeners that the options ask for. Standard output is for results, standard error for people."""
+
+    def __init__(
+        self, job: Job, json: bool, verbose: bool, quiet: bool, log_file: Path | None, log_format: str
+    ) -> None:
+        self.listeners: list[Listener] = []
+        self._json = json
+        self._log = _Log(log_file, log_format) if log_file else None
+        self._progress = None if quiet else _Progress(job) if sys.stderr.isatty() else _Lines()
+        if json:
+            self.listeners.append(_json_line)
+        if self._progress:
+            self.listeners.append(self._progress)
+        self.listeners.append(_Failures())
+        if verbose and not json:
+            self.listeners.append(_verbose_line)
+        if self._log:
+            self.listeners.append(self._log)
+
+    def __enter__(self) -> Reporters:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._progress:
+            self._progress.close()
+            self._progress = None
+        if self._log:
+            self._log.close()
+            self._log = None
+
+    def finish(self, summary: Summary, done: str) -> None:
+        """Show the last line."""
+        self._close()
+        if summary.failed > MOST_FAILURES:
+            more = summary.failed - MOST_FAILURES
+            click.echo(f"and {more} more failed: imageloom jobs show {summary.job} --failed", err=True)
+        if summary.total == 0:
+            click.echo("no image matched in the source", err=True)
+        click.echo(summary.text(done), err=self._json)
+        if self._json:
+            _echo_json({"event": "summary", **msgspec.to_builtins(summary)})
+
+
+class _Progress:
+    """A bar on a terminal, with rate and time left. The names are counted beside the work."""
+
+    def __init__(self, job: Job) -> None:
+        from tqdm import tqdm
+
+        self._bar: tqdm[Any] = tqdm(unit=" images", dynamic_ncols=True, smoothing=0.1, file=sys.stderr)
+        threading.Thread(target=self._count, args=(job,), daemon=True).start()
+
+    def _count(self, job: Job) -> None:
+        from imageloom.source import Source
+
+        self._bar.total = sum(1 for _ in Source(job.source, job.include, job.exclude))
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, (Done, Failed, Skipped)):
+            self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class _Lines:
+    """A line every few seconds."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+        self._done = self._failed = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, (Done, Skipped)):
+            self._done += 1
+        elif isinstance(event, Failed):
+            self._failed += 1
+        now = time.monotonic()
+        if now - self._last >= PERIOD:
+            self._last = now
+            rate = (self._done + self._failed) / (now - self._began)
+            click.echo(f"{self._done} done, {self._failed} failed, {rate:.0f}/s", err=True)
+
+    def close(self) -> None:
+        pass
+
+
+class _Failures:
+    """A line for each of the first failures."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Failed) and self._shown < MOST_FAILURES:
+            self._shown += 1
+            _above_the_bar(f"failed: {_printable(event.result.key)}: {_reason(event)}")
+
+
+def _verbose_line(event: Event) -> None:
+    match event:
+        case Planned(item, names):
+            _above_the_bar(f"planned: {item.key} -> {', '.join(names)}")
+        case Done(result):
+            _above_the_bar(f"done: {result.key}, {1000 * result.times.total:.1f} ms")
+        case Skipped(item, reason):
+            _above_the_bar(f"skipped: {item.key}: {reason}")
+        case Retried(result, attempt, _, pause):
+            _above_the_bar(f"again in {pause:.1f} s: {result.key}: attempt {attempt}: {_reason(event)}")
+
+
+def _json_line(event: Event) -> None:
+    match event:
+        case Done(result, attempt, worker):
+            _echo_json(
+                {
+                    "event": "done",
+                    "item": result.key,
+                    "outputs": {w.name: w.size for w in result.written},
+                    "attempt": attempt,
+                    "worker": worker,
+                    "times": result.times,
+                }
+            )
+        case Failed(result, attempt):
+            _echo_json(
+                {"event": "failed", "item": result.key, "attempt": attempt, "failure": result.failure}
+            )
+        case Skipped(item, reason):
+            _echo_json({"event": "skipped", "item": item.key, "reason": reason})
+
+
+class _Log:
+    """A line for each event in a file, as text or as JSON objects."""
+
+    def __init__(self, path: Path, format: str) -> None:
+        try:
+            self._handler = logging.FileHandler(path)
+        except OSError as error:
+            raise StorageError(f"cannot write the log {path} (--log-file): {error.strerror}") from None
+        if format == "json":
+            self._handler.setFormatter(_JsonFormatter())
+        else:
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._logger = logging.getLogger("imageloom.run")
+        self._logger.setLevel(logging.INFO)
+        self._logger.propagate = False
+        self._logger.addHandler(self._handler)
+
+    def __call__(self, event: Event) -> None:
+        for level, message, fields in _log_lines(event):
+            self._logger.log(level, "%s %s", message, _words(fields), extra={"fields": fields, "what": message})
+
+    def close(self) -> None:
+        self._logger.removeHandler(self._handler)
+        self._handler.close()
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        line = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "event": getattr(record, "what", record.getMessage()),
+            **fields,
+        }
+        return msgspec.json.encode(line).decode()
+
+
+def _log_lines(event: Event) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    match event:
+        case Done(result, attempt, worker):
+            fields = {"item": result.key, "attempt": attempt, "worker": worker, "seconds": result.times.total}
+            yield logging.INFO, "done", fields
+        case Failed(result, attempt, worker):
+            reason = {"reason": _reason(event)}
+            yield logging.ERROR, "failed", {"item": _printable(result.key), "attempt": attempt, "worker": worker, **reason}
+        case Retried(result, attempt, worker):
+            reason = {"reason": _reason(event)}
+            yield logging.WARNING, "again", {"item": result.key, "attempt": attempt, "worker": worker, **reason}
+        case Skipped(item, reason_):
+            yield logging.INFO, "skipped", {"item": item.key, "reason": reason_}
+
+
+def _words(fields: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _reason(event: Failed | Retried) -> str:
+    failure = event.result.failure
+    return f"{failure.kind}: {failure.message}" if failure else "unknown"
+
+
+def _printable(key: str) -> str:
+    """A name that cannot drive a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in key)
+
+
+def _echo_json(data: dict[str, Any]) -> None:
+    sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+
+
+def _above_the_bar(text: str) -> None:
+    """A line on standard error that a progress bar does not overwrite."""
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+    else:
+        click.echo(text, err=True)

@@ -1,0 +1,132 @@
+"""JPEG by libjpeg-turbo, through simplejpeg: it is strict about damage and decodes at a part of the size."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+
+from imageloom.codecs.bits import MoreNeeded, number, orientation
+from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.model import Format, Frame, Header, Pixels
+
+_FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
+_REFUSED = {
+    0xC3: "lossless",
+    0xC5: "hierarchical",
+    0xC6: "hierarchical",
+    0xC7: "hierarchical",
+    0xC9: "arithmetic-coded",
+    0xCA: "arithmetic-coded",
+    0xCB: "arithmetic-coded lossless",
+    0xCD: "hierarchical",
+    0xCE: "hierarchical",
+    0xCF: "hierarchical",
+}
+_BARE = {0x01, *range(0xD0, 0xD9)}
+"""Markers without a length: TEM, RST0 to RST7, SOI."""
+
+MOST_SCANS = 200
+"""A progressive file has about ten; each one costs a pass over all coefficients."""
+
+
+@lru_cache(maxsize=1)
+def _library() -> ModuleType:
+    import simplejpeg
+
+    return simplejpeg
+
+
+class Jpeg:
+    format: Format = "jpeg"
+    suffixes = ("jpg", "jpeg", "jpe", "jfif")
+    quality = 85
+
+    def sniff(self, head: bytes) -> bool:
+        return head.startswith(b"\xff\xd8\xff")
+
+    def header(self, head: bytes) -> Header:
+        """The markers up to the frame header (ITU-T T.81, B.1)."""
+        at, turned, adobe = 2, 1, False
+        while True:
+            if number(head, at, 1) != 0xFF:
+                raise CorruptImage(f"the JPEG header is damaged at byte {at}")
+            marker = number(head, at + 1, 1)
+            if marker == 0xFF:
+                at += 1
+                continue
+            if marker in _BARE:
+                at += 2
+                continue
+            if marker in (0xD9, 0xDA):
+                raise CorruptImage("the JPEG has no frame header")
+            length = number(head, at + 2, 2)
+            if length < 2:
+                raise CorruptImage(f"the JPEG header is damaged at byte {at}")
+            if marker in _FRAMES:
+                return _header(head, at + 4, turned, adobe, marker == 0xC2)
+            if marker in _REFUSED:
+                raise UnsupportedImage(f"{_REFUSED[marker]} JPEG is not supported")
+            if marker == 0xE1 and head[at + 4 : at + 10] == b"Exif\0\0":
+                if at + 2 + length > len(head):
+                    raise MoreNeeded
+                turned = orientation(head[at + 10 : at + 2 + length])
+            elif marker == 0xEE and head[at + 4 : at + 9] == b"Adobe":
+                adobe = True
+            at += 2 + length
+
+    def cannot_hold(self, frame: Frame) -> str | None:
+        if frame.dtype != "uint8":
+            return f"JPEG holds 8 bits, not {frame.dtype}: choose --format png"
+        if frame.channels in (2, 4):
+            return "JPEG holds no alpha: choose --format png"
+        if max(frame.width, frame.height) > 65_500:
+            return f"JPEG holds at most 65500 pixels a side, not {frame.width}x{frame.height}"
+        return None
+
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+        if data.count(b"\xff\xda") > MOST_SCANS:
+            raise UnsupportedImage(f"the JPEG has more than {MOST_SCANS} scans")
+        width, height = -(-header.frame.width // scale), -(-header.frame.height // scale)
+        gray = luma or header.frame.channels == 1
+        try:
+            image: Pixels = _library().decode_jpeg(
+                data,
+                colorspace="GRAY" if gray else "RGB",
+                min_width=width if scale > 1 else 0,
+                min_height=height if scale > 1 else 0,
+                min_factor=1,
+            )
+        except ValueError as error:
+            raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
+        if image.shape[:2] != (height, width):
+            raise CorruptImage(f"the JPEG decodes to {image.shape[1]}x{image.shape[0]}, not {width}x{height}")
+        return image.reshape(height, width) if gray else image
+
+    def encode(self, image: Pixels, quality: int) -> bytes:
+        gray = image.ndim == 2
+        data: bytes = _library().encode_jpeg(
+            np.ascontiguousarray(image[:, :, None] if gray else image),
+            quality,
+            colorspace="GRAY" if gray else "RGB",
+            colorsubsampling="Gray" if gray else "420",
+        )
+        return data
+
+
+def _header(head: bytes, at: int, turned: int, adobe: bool, progressive: bool) -> Header:
+    bits, height, width, components = (
+        number(head, at, 1),
+        number(head, at + 1, 2),
+        number(head, at + 3, 2),
+        number(head, at + 5, 1),
+    )
+    if bits != 8:
+        raise UnsupportedImage(f"JPEG of {bits} bits is not supported")
+    if components not in (1, 3):
+        kind = "CMYK" if components == 4 or adobe else f"{components}-component"
+        raise UnsupportedImage(f"{kind} JPEG is not supported")
+    frame = Frame(width, height, components)
+    held = 2 * frame.bytes if progressive else 0
+    return Header("jpeg", frame, orientation=turned, scalable=True, buffered=held)

@@ -1,0 +1,23 @@
+"""One task after the other, here and now: the debugger, and the oracle of all other engines."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from imageloom.model import Outcome, Task
+from imageloom.work import perform
+
+
+class Serial:
+    capacity = 1
+
+    def __init__(self, jobs: int = 1) -> None:
+        """`jobs` is not looked at: there is one worker, the caller."""
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        future.set_result(perform(task))
+        return future
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,60 @@
+"""What happens in a run, as it happens: progress, logs, the report and the live page listen to these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from imageloom.model import Item, Plain, Result
+
+
+class Planned(Plain):
+    """An item is planned and waits for its turn."""
+
+    item: Item
+    names: tuple[str, ...]
+
+
+class Started(Plain):
+    """A task was handed to the engine."""
+
+    task: int
+    items: int
+    pixels: int
+
+
+class Done(Plain):
+    """An item's outputs are published."""
+
+    result: Result
+    attempt: int
+    worker: str
+
+
+class Failed(Plain):
+    """An item is given up on."""
+
+    result: Result
+    attempt: int
+    worker: str
+
+
+class Retried(Plain):
+    """An attempt at an item failed; another one follows after a pause."""
+
+    result: Result
+    attempt: int
+    worker: str
+    pause: float
+    """Seconds."""
+
+
+class Skipped(Plain):
+    """Nothing is to be done for an item."""
+
+    item: Item
+    reason: Literal["done before", "output exists", "not failed before"]
+
+
+Event = Planned | Started | Done | Failed | Retried | Skipped
+Listener = Callable[[Event], None]

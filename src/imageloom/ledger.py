@@ -1,0 +1,368 @@
+"""The ledger: the durable record of what was asked, is claimed, done and failed.
+
+SQLite in WAL mode on a local disk. Two kinds of record: `outputs` says what every sink holds and from which
+input and recipe it came; `items` is the history, a row for every item of every job. Rows are gathered and
+written in short transactions, so that several runs share one ledger. What a kill can lose is the last rows: a
+claim is always written before its output is published, so an output of ours is never taken for a stranger's.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from imageloom.errors import StorageError
+from imageloom.model import Failure, Item, Plain, Result, Times
+
+VERSION = 1
+MOST_NOTED = 500
+"""Items that wait for a flush at the most."""
+
+_SCHEMA = """
+CREATE TABLE places (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL, sink TEXT NOT NULL,   -- addresses
+    recipe TEXT NOT NULL,                       -- as people read it
+    engine TEXT NOT NULL, workers INTEGER NOT NULL,
+    pid INTEGER NOT NULL, state TEXT NOT NULL,
+    started REAL NOT NULL, finished REAL,       -- seconds since the epoch
+    done INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE outputs (
+    sink INTEGER NOT NULL, name TEXT NOT NULL,
+    source INTEGER NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    recipe TEXT NOT NULL,                       -- digest
+    job INTEGER NOT NULL,
+    size INTEGER,                               -- bytes; NULL while it is only claimed
+    PRIMARY KEY (sink, name)
+) WITHOUT ROWID;
+CREATE INDEX outputs_by_item ON outputs (sink, source, key);
+CREATE TABLE items (
+    job INTEGER NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
+    kind TEXT, message TEXT,                    -- of the failure
+    worker TEXT NOT NULL, started REAL NOT NULL, pixels INTEGER NOT NULL,
+    read REAL NOT NULL, decode REAL NOT NULL, filter REAL NOT NULL, encode REAL NOT NULL, write REAL NOT NULL,
+    PRIMARY KEY (job, key)
+) WITHOUT ROWID;
+"""
+
+JobState = Literal["running", "done", "failed", "interrupted", "killed"]
+
+
+class JobRecord(Plain):
+    """A job as the ledger has it."""
+
+    id: int
+    source: str
+    sink: str
+    recipe: str
+    engine: str
+    workers: int
+    pid: int
+    state: JobState
+    started: float
+    """Seconds since the epoch."""
+    finished: float | None
+    done: int
+    failed: int
+    skipped: int
+
+
+class ItemRecord(Plain):
+    """An item of a job as the ledger has it."""
+
+    key: str
+    state: Literal["done", "failed"]
+    attempts: int
+    failure: Failure | None
+    worker: str
+    started: float
+    pixels: int
+    times: Times
+
+
+class Claim(Plain):
+    """Which item an output name of a sink belongs to."""
+
+    source: str
+    key: str
+    job: int
+
+
+def default_path() -> Path:
+    """Where the ledger lies: in the user's state directory (XDG_STATE_HOME)."""
+    import platformdirs
+
+    return platformdirs.user_state_path("imageloom") / "ledger.db"
+
+
+class Ledger:
+    """An open ledger; the folder and the file are made where there are none.
+
+    Args:
+        path: the file; None for the one in the user's state directory.
+        scratch: work on a copy in memory: nothing that is noted outlives it.
+
+    Raises:
+        StorageError: the file cannot be opened, is no ledger, or is of a later version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, scratch: bool = False) -> None:
+        self.path = Path(path) if path is not None else default_path()
+        self._places: dict[str, int] = {}
+        self._claims: dict[tuple[int, str], tuple[object, ...]] = {}
+        self._done: list[tuple[object, ...]] = []
+        self._released: list[tuple[object, ...]] = []
+        self._items: list[tuple[object, ...]] = []
+        try:
+            self._db = self._copy() if scratch else self._open()
+            self._create()
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        return db
+
+    def _copy(self) -> sqlite3.Connection:
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        if self.path.exists():
+            with closing(sqlite3.connect(self.path, timeout=30)) as db:
+                db.backup(copy)
+        return copy
+
+    def _create(self) -> None:
+        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            self._db.execute("BEGIN IMMEDIATE")
+            if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={VERSION}")
+            self._db.execute("COMMIT")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            raise StorageError(
+                f"the ledger {self.path} is of version {version}, this program reads version {VERSION}: "
+                "name another with --ledger"
+            )
+
+    def close(self) -> None:
+        self.flush()
+        self._db.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Jobs
+
+    def begin(self, source: str, sink: str, recipe: str, engine: str, workers: int) -> int:
+        """Record a new job, and that earlier ones into the same sink run no more; its number."""
+        with self._transaction():
+            self._db.execute("UPDATE jobs SET state = 'killed' WHERE sink = ? AND state = 'running'", (sink,))
+            cursor = self._db.execute(
+                "INSERT INTO jobs (source, sink, recipe, engine, workers, pid, state, started) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'running', ?)",
+                (source, sink, recipe, engine, workers, os.getpid(), time.time()),
+            )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def finish(self, job: int, state: JobState, done: int, failed: int, skipped: int) -> None:
+        self.flush()
+        with self._transaction():
+            self._db.execute(
+                "UPDATE jobs SET state = ?, finished = ?, done = ?, failed = ?, skipped = ? WHERE id = ?",
+                (state, time.time(), done, failed, skipped, job),
+            )
+
+    def jobs(self) -> Iterator[JobRecord]:
+        """All jobs, the latest first."""
+        for row in self._db.execute(f"SELECT {', '.join(JobRecord.__struct_fields__)} FROM jobs ORDER BY id DESC"):
+            record = JobRecord(*row)
+            if record.state == "running" and not _is_alive(record.pid):
+                record = msgspec.structs.replace(record, state="killed")
+            yield record
+
+    def items(self, job: int, state: str | None = None) -> Iterator[ItemRecord]:
+        """The items of a job, all or those in one state, by key."""
+        self.flush()
+        for key, state_, attempts, kind, message, worker, started, pixels, *times in self._db.execute(
+            "SELECT key, state, attempts, kind, message, worker, started, pixels, "
+            "read, decode, filter, encode, write FROM items "
+            "WHERE job = ? AND (? IS NULL OR state = ?) ORDER BY key",
+            (job, state, state),
+        ):
+            failure = Failure(kind, message) if kind else None
+            yield ItemRecord(key, state_, attempts, failure, worker, started, pixels, Times(*times))
+
+    def failed_before(self, source: str, sink: str) -> set[str]:
+        """The keys of the items that failed when they were last tried from that source into that sink."""
+        rows = self._db.execute(
+            "SELECT key, state, MAX(job) FROM items JOIN jobs ON jobs.id = items.job "
+            "WHERE jobs.source = ? AND jobs.sink = ? GROUP BY key",
+            (source, sink),
+        )
+        return {key for key, state, _ in rows if state == "failed"}
+
+    # Outputs
+
+    def done(self, source: str, sink: str, item: Item, recipe: str) -> list[tuple[str, int]]:
+        """Names and sizes of the outputs that this recipe has made of the item as it is now."""
+        return self._db.execute(
+            "SELECT name, size FROM outputs WHERE sink = ? AND source = ? AND key = ? AND fingerprint = ? "
+            "AND recipe = ? AND size IS NOT NULL",
+            (self._place(sink), self._place(source), item.key, item.fingerprint, recipe),
+        ).fetchall()
+
+    def claim_of(self, sink: str, name: str) -> Claim | None:
+        """Which item has claimed an output name."""
+        row = self._claims.get((self._place(sink), name)) or self._db.execute(
+            "SELECT sink, name, source, key, fingerprint, recipe, job FROM outputs WHERE sink = ? AND name = ?",
+            (self._place(sink), name),
+        ).fetchone()
+        if row is None:
+            return None
+        address = next((a for a, number in self._places.items() if number == row[2]), None)
+        if address is None:
+            address = self._db.execute("SELECT address FROM places WHERE id = ?", (row[2],)).fetchone()[0]
+        return Claim(address, row[3], row[6])
+
+    def claim(self, job: int, source: str, sink: str, item: Item, recipe: str, name: str) -> None:
+        """Note that an output name is this item's from now on; in force after the next `flush`."""
+        place = self._place(sink)
+        self._claims[place, name] = (
+            place,
+            name,
+            self._place(source),
+            item.key,
+            item.fingerprint,
+            recipe,
+            job,
+        )
+
+    def record_done(self, job: int, sink: str, result: Result, attempts: int, worker: str) -> None:
+        """Note an item whose outputs are published."""
+        place = self._place(sink)
+        self._done += [(w.size, place, w.name) for w in result.written]
+        self._add(_item_row(job, "done", result, attempts, worker))
+
+    def record_failed(
+        self, job: int, sink: str, result: Result, attempts: int, worker: str, names: tuple[str, ...] = ()
+    ) -> None:
+        """Note an item that is given up on; names that it has claimed and not filled are free again."""
+        place = self._place(sink)
+        self._released += [(place, name) for name in names]
+        self._add(_item_row(job, "failed", result, attempts, worker))
+
+    def _add(self, row: tuple[object, ...]) -> None:
+        self._items.append(row)
+        if len(self._items) >= MOST_NOTED:
+            self.flush()
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether claims wait for a `flush`."""
+        return bool(self._claims)
+
+    def flush(self) -> None:
+        """Write down all that was noted, in one transaction."""
+        if not (self._claims or self._done or self._released or self._items):
+            return
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO outputs (sink, name, source, key, fingerprint, recipe, job) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                self._claims.values(),
+            )
+            self._db.executemany("UPDATE outputs SET size = ? WHERE sink = ? AND name = ?", self._done)
+            self._db.executemany(
+                "DELETE FROM outputs WHERE sink = ? AND name = ? AND size IS NULL", self._released
+            )
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO items VALUES ({', '.join('?' * 14)})",
+                self._items,
+            )
+        self._claims.clear()
+        self._done.clear()
+        self._released.clear()
+        self._items.clear()
+
+    def _place(self, address: str) -> int:
+        if address not in self._places:
+            with self._transaction():
+                self._db.execute("INSERT OR IGNORE INTO places (address) VALUES (?)", (address,))
+            row = self._db.execute("SELECT id FROM places WHERE address = ?", (address,)).fetchone()
+            self._places[address] = row[0]
+        return self._places[address]
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE to COMMIT; a full disk or a locked file is a StorageError."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot write to the ledger: {error}") from None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None:
+            try:
+                self._db.execute("COMMIT")
+                return
+            except sqlite3.Error as failed:
+                error = failed
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(f"cannot write to the ledger: {error}") from None
+
+
+def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:
+    failure, t = result.failure, result.times
+    return (
+        job,
+        result.key,
+        state,
+        attempts,
+        failure.kind if failure else None,
+        failure.message if failure else None,
+        worker,
+        result.started,
+        result.pixels,
+        t.read,
+        t.decode,
+        t.filter,
+        t.encode,
+        t.write,
+    )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

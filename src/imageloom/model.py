@@ -1,0 +1,220 @@
+"""The words of imageloom as frozen plain data: what crosses a boundary is one of these, never a callable.
+
+Sizes are in pixels, times in seconds, byte counts in bytes, unless a field says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[Any]
+else:
+    Pixels = Any
+"""An image: an array (height, width) of gray or (height, width, channels) of gray+alpha, RGB or RGBA.
+
+8 and 16 bit use the whole range of their unsigned integers; float32 runs from 0 to 1.
+"""
+
+DType = Literal["uint8", "uint16", "float32"]
+Decode = Literal["safe", "fast", "exact"]
+Format = Literal["jpeg", "png"]
+Value = int | float | str | bool | None
+
+
+class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The base of all plain data here: immutable, comparable, ready for the wire."""
+
+
+class Frame(Plain):
+    """The shape of an image between two steps."""
+
+    width: int
+    height: int
+    channels: int
+    """1 gray, 2 gray and alpha, 3 RGB, 4 RGBA."""
+    dtype: DType = "uint8"
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    @property
+    def bytes(self) -> int:
+        return self.pixels * self.channels * {"uint8": 1, "uint16": 2, "float32": 4}[self.dtype]
+
+    def __str__(self) -> str:
+        kind = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}[self.channels]
+        return f"{self.width}x{self.height} {kind} {self.dtype}"
+
+
+class Header(Plain):
+    """What can be known of an image before it is decoded."""
+
+    format: Format
+    frame: Frame
+    """What decoding yields, before the orientation is applied."""
+    orientation: int = 1
+    """EXIF's Orientation, 1 to 8: how the stored pixels are to be turned to be seen upright."""
+    scalable: bool = False
+    """The codec can decode at 1/2, 1/4 and 1/8 of the size by itself (a JPEG's DCT)."""
+    buffered: int = 0
+    """Bytes that the codec holds beside the pixels (a progressive JPEG's coefficients)."""
+
+
+class Step(Plain):
+    """An operator's name with its parameters."""
+
+    name: str
+    params: dict[str, Value] = {}
+
+    def __or__(self, other: object) -> Any:
+        from imageloom.pipeline import Pipeline
+
+        return Pipeline([self]) | other
+
+
+class Output(Plain):
+    """One result that a recipe makes of every item."""
+
+    steps: tuple[Step, ...]
+    folder: str = ""
+    """Below the sink; empty for the sink itself."""
+    format: Format | None = None
+    """None: the format of the input."""
+    quality: int | None = None
+    """1 to 100, for lossy formats; None: the format's default."""
+
+
+class Recipe(Plain):
+    """What is made of every item: one or more outputs of one decode."""
+
+    outputs: tuple[Output, ...]
+    decode: Decode = "safe"
+    """How far a shrinking decode may go: never below twice the target, below the target, or not at all."""
+
+
+class Limits(Plain):
+    """What is refused from the header alone, before any pixel is decoded."""
+
+    max_pixels: int = 512_000_000
+    max_file_size: int = 4 << 30
+
+
+IfExists = Literal["error", "skip", "overwrite"]
+
+
+class Job(Plain):
+    """One run of a recipe over a source into a sink."""
+
+    source: str
+    """Path of a folder or a file."""
+    sink: str
+    """Path of a folder."""
+    recipe: Recipe
+    limits: Limits = Limits()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    if_exists: IfExists = "error"
+    """What happens to an output whose name a file has that imageloom did not make."""
+    retry_failed: bool = False
+    """Do only the items that failed before."""
+    memory: int = 0
+    """Bytes that the tasks in flight may need together; 0 for half of the machine's."""
+    attempts: int = 3
+    """After so many failed attempts an item is given up on."""
+
+
+class Item(Plain):
+    """One input image of a job."""
+
+    key: str
+    """Relative path below the source, with forward slashes."""
+    size: int = 0
+    mtime_ns: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the input does."""
+        return f"{self.size}-{self.mtime_ns}"
+
+
+class Work(Plain):
+    """One item of a task: what to read, and the names of what to make of it."""
+
+    item: Item
+    names: tuple[str, ...]
+    """The output names below the sink, one for each output of the recipe."""
+    attempt: int = 1
+
+
+class Task(Plain):
+    """What one worker does at once: a batch of small items, or one large one."""
+
+    id: int
+    job: str
+    source: str
+    """Address of the store that items are read from."""
+    sink: str
+    """Address of the store that outputs are staged in."""
+    recipe: Recipe
+    limits: Limits
+    work: tuple[Work, ...]
+
+
+class Written(Plain):
+    """An output that is staged in the sink, not yet published."""
+
+    name: str
+    staged: str
+    """The sink's token for the staged bytes."""
+    size: int
+
+
+class Times(Plain):
+    """Seconds that an attempt spent in each stage."""
+
+    read: float = 0.0
+    decode: float = 0.0
+    filter: float = 0.0
+    encode: float = 0.0
+    write: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.read + self.decode + self.filter + self.encode + self.write
+
+
+class Failure(Plain):
+    """Why an attempt at an item failed."""
+
+    kind: str
+    """The class name of the error, as in `errors`."""
+    message: str
+    transient: bool = False
+    """Another attempt may succeed."""
+
+
+class Result(Plain):
+    """What came of one item of a task: written outputs, or a failure."""
+
+    key: str
+    written: tuple[Written, ...] = ()
+    failure: Failure | None = None
+    times: Times = Times()
+    started: float = 0.0
+    """Seconds since the epoch."""
+    pixels: int = 0
+    """Decoded pixels."""
+
+
+class Outcome(Plain):
+    """What came of a task: a result for each of its items, in order."""
+
+    task: int
+    worker: str
+    results: tuple[Result, ...]

@@ -1,0 +1,322 @@
+"""The table of operators: what each one is, what it takes, and how a step is run.
+
+An operator is a plain function from pixels to pixels with typed keyword parameters. The decorator registers
+it on the side and returns it unchanged. What the function sees is always gray (h, w) or RGB (h, w, 3):
+alpha is set aside, or premultiplied and filtered along, as the operator declares.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
+from imageloom.model import DType, Frame, Pixels, Step, Value
+
+Kind = Literal["point", "local", "geometric", "global"]
+Alpha = Literal["keep", "premultiply", "together", "drop"]
+F = TypeVar("F", bound=Callable[..., Pixels])
+
+DTYPES: tuple[DType, ...] = ("uint8", "uint16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How a global operator becomes a point or local one: map, reduce, apply.
+
+    Every part of the image is measured apart, the measures are merged in any order, and the merged measure
+    resolves to a step whose parameters are fixed. A whole image is one part.
+    """
+
+    when: Callable[..., bool]
+    """From the parameters: whether the operator needs a measure at all."""
+    measure: Callable[[Pixels], Any]
+    merge: Callable[[Any, Any], Any]
+    resolve: Callable[..., Step]
+    """From the merged measure and the parameters."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A registered operator. See `operator` for the meaning of the fields."""
+
+    name: str
+    function: Callable[..., Pixels]
+    declared: Kind
+    dtypes: tuple[DType, ...]
+    alpha: Alpha
+    channelwise: bool
+    halo: Callable[..., int] | None
+    frame: Callable[..., Frame] | None
+    refuse: Callable[..., str | None] | None
+    check: Callable[..., str | None] | None
+    measured: Measure | None
+    examples: tuple[str, ...]
+    hidden: bool
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @cached_property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The parameters by name, in the order in which a text may give them by position."""
+        found = list(inspect.signature(self.function).parameters.values())
+        return {parameter.name: parameter for parameter in found[1:]}
+
+    @cached_property
+    def schema(self) -> type[msgspec.Struct]:
+        """A struct of the parameters: it converts and bounds them."""
+        hints = typing.get_type_hints(self.function, include_extras=True)
+        fields: list[Any] = []
+        for name, parameter in self.parameters.items():
+            required = parameter.default is inspect.Parameter.empty
+            fields.append((name, hints[name]) if required else (name, hints[name], parameter.default))
+        return msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
+
+    def step(self, params: dict[str, Value]) -> Step:
+        """A validated step of this operator, with only the parameters that differ from their defaults.
+
+        Raises:
+            PipelineError: an unknown, missing, ill-typed or out-of-range parameter, by name.
+        """
+        for name in params:
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                raise PipelineError(f"{self.name} has no parameter {name!r}; it takes: {known}")
+        try:
+            checked = msgspec.to_builtins(msgspec.convert(params, self.schema))
+        except msgspec.ValidationError as error:
+            raise PipelineError(f"{self.name}: {_explain(str(error), params)}") from None
+        for name, value in checked.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise PipelineError(f"{self.name}: {name} must be a finite number, not {value}")
+        reason = self.check(**checked) if self.check else None
+        if reason:
+            raise PipelineError(f"{self.name}: {reason}")
+        kept = {n: v for n, v in checked.items() if v != self.parameters[n].default}
+        return Step(self.name, kept)
+
+    def filled(self, step: Step) -> dict[str, Any]:
+        """All parameters of a step, the defaults included."""
+        return {n: step.params.get(n, p.default) for n, p in self.parameters.items()}
+
+    def kind(self, step: Step) -> Kind:
+        if self.measured and self.measured.when(**self.filled(step)):
+            return "global"
+        return self.declared
+
+    def frame_after(self, step: Step, frame: Frame) -> Frame:
+        """The frame that the step makes of `frame`.
+
+        Raises:
+            OperatorRefused: the operator does not take such pixels.
+        """
+        if frame.dtype not in self.dtypes:
+            takes = ", ".join(self.dtypes)
+            raise OperatorRefused(f"{self.name} does not take {frame.dtype} pixels; it takes {takes}")
+        params = self.filled(step)
+        reason = self.refuse(frame, **params) if self.refuse else None
+        if reason:
+            raise OperatorRefused(f"{self.name}: {reason}")
+        after = self.frame(frame, **params) if self.frame else frame
+        if self.alpha == "drop" and after.channels in (2, 4):
+            after = msgspec.structs.replace(after, channels=after.channels - 1)
+        return after
+
+    def __call__(self, image: Pixels, step: Step) -> Pixels:
+        """The step done to a whole image of any number of channels."""
+        params = step.params
+        if self.measured and self.measured.when(**self.filled(step)):
+            resolved = self.measured.resolve(self.measured.measure(colour(image)), **self.filled(step))
+            return get(resolved.name)(image, resolved)
+        has_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
+        if not has_alpha or self.alpha == "together":
+            return self.function(image, **params)
+        if self.alpha == "drop":
+            return self.function(colour(image), **params)
+        alpha = np.ascontiguousarray(image[:, :, -1])
+        if self.alpha == "keep":
+            return with_alpha(self.function(colour(image), **params), alpha)
+        return self._premultiplied(image, alpha, params)
+
+    def _premultiplied(self, image: Pixels, alpha: Pixels, params: dict[str, Value]) -> Pixels:
+        """Colour weighted by its alpha, filtered, and weighed back: what is transparent does not bleed."""
+        top = 1.0 if image.dtype == np.float32 else float(np.iinfo(image.dtype).max)
+        share = alpha.astype(np.float32) / np.float32(top)
+        rgb = colour(image).astype(np.float32)
+        weights = share if rgb.ndim == 2 else share[:, :, None]
+        blurred = self.function(rgb * weights, **params)
+        cover = self.function(share, **params)
+        divisor = np.maximum(cover, np.float32(1e-6))
+        rgb = blurred / (divisor if blurred.ndim == 2 else divisor[:, :, None])
+        rgb = saturate(np.where((cover if rgb.ndim == 2 else cover[:, :, None]) > 1e-6, rgb, 0), image.dtype)
+        return with_alpha(rgb, saturate(cover * np.float32(top), image.dtype))
+
+
+def colour(image: Pixels) -> Pixels:
+    """The image without its alpha: (h, w) or (h, w, 3), contiguous."""
+    if image.ndim == 2 or image.shape[2] == 3:
+        return image
+    return np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 2 else image[:, :, :3])
+
+
+def with_alpha(image: Pixels, alpha: Pixels) -> Pixels:
+    return np.dstack((image, alpha))
+
+
+def saturate(values: Pixels, dtype: Any) -> Pixels:
+    """`values` rounded and clipped to the range of `dtype`."""
+    if dtype == np.float32:
+        return values.astype(np.float32, copy=False)
+    return np.rint(np.clip(values, 0, np.iinfo(dtype).max)).astype(dtype)
+
+
+_OPERATORS: dict[str, Operator] = {}
+
+
+def operator(
+    kind: Kind,
+    *,
+    examples: tuple[str, ...],
+    dtypes: tuple[DType, ...] = DTYPES,
+    alpha: Alpha | None = None,
+    channelwise: bool = False,
+    halo: Callable[..., int] | None = None,
+    frame: Callable[..., Frame] | None = None,
+    refuse: Callable[..., str | None] | None = None,
+    check: Callable[..., str | None] | None = None,
+    measured: Measure | None = None,
+    hidden: bool = False,
+) -> Callable[[F], F]:
+    """Register a function as an operator under its own name; the function is returned unchanged.
+
+    Args:
+        kind: *point* (each pixel from itself), *local* (from its neighbours within the halo), *geometric*
+            (moves pixels, may change the size) or *global* (each pixel may depend on all).
+        examples: texts of one step each, for the help and the tests.
+        dtypes: what it takes; the planner refuses others by name.
+        alpha: *keep* it as it is beside the filtered colour, *premultiply* and filter it along, filter it
+            *together* with the colour as one more channel, or *drop* it. By kind: keep for point and global,
+            premultiply for local, together for geometric.
+        channelwise: each value of the output depends on that one value of the input alone, so that on 8 bits
+            the operator is a table of 256 entries.
+        halo: from the parameters: how many pixels around a box it reads. Local operators only.
+        frame: from the input's frame and the parameters: the output's frame, where it is another.
+        refuse: from the frame and the parameters: why it cannot be done, or None.
+        check: from the parameters: why they do not go together, or None.
+        measured: what makes a global operator out of a measure, a merge and a fixed step.
+        hidden: made by the planner, not by people.
+
+    The function's parameters are bounded by their annotations (`Annotated[int, Meta(ge=1, le=99)]`).
+    """
+    by_kind: dict[Kind, Alpha] = {
+        "point": "keep",
+        "local": "premultiply",
+        "geometric": "together",
+        "global": "keep",
+    }
+
+    def register(function: F) -> F:
+        name = function.__name__.rstrip("_")
+        if name in _OPERATORS and _OPERATORS[name].function.__module__ != function.__module__:
+            raise PipelineError(f"there is an operator {name!r} already")
+        if (kind == "local") != (halo is not None):
+            raise PipelineError(f"operator {name!r}: a local operator, and no other, declares its halo")
+        _OPERATORS[name] = Operator(
+            name,
+            function,
+            kind,
+            dtypes,
+            alpha or by_kind[kind],
+            channelwise,
+            halo,
+            frame,
+            refuse,
+            check,
+            measured,
+            examples,
+            hidden,
+        )
+        return function
+
+    return register
+
+
+def get(name: str) -> Operator:
+    """The operator of that name.
+
+    Raises:
+        PipelineError: there is none; the message lists the known ones.
+    """
+    found = _OPERATORS.get(name)
+    if found is None:
+        import difflib
+
+        close = difflib.get_close_matches(name, [o.name for o in operators()], n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        known = ", ".join(sorted(o.name for o in operators()))
+        raise PipelineError(f"there is no operator {name!r}{hint}; there are: {known}")
+    return found
+
+
+def operators() -> Iterator[Operator]:
+    """The operators that people may name, in the order of their registration."""
+    return (o for o in _OPERATORS.values() if not o.hidden)
+
+
+def apply(step: Step, image: Pixels) -> Pixels:
+    """`image` after one step.
+
+    Raises:
+        OperatorFailed: the operator raised; names it.
+    """
+    try:
+        return get(step.name)(image, step)
+    except MemoryError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise OperatorFailed(f"{step.name} failed: {type(error).__name__}: {text}") from error
+
+
+def _explain(message: str, params: dict[str, Value]) -> str:
+    """msgspec's message about `$.name` in plain words."""
+    text, _, path = message.partition(" - at `$.")
+    name = path.rstrip("`")
+    if not name:
+        return text.replace("Object missing required field", "needs").replace("`", "")
+    return f"{name} = {params[name]!r}: {text[0].lower()}{text[1:]}".replace("`", "")
+
+
+def describe_parameter(operator: Operator, name: str) -> str:
+    """A parameter for people: its type, its bounds and its default."""
+    hint = typing.get_type_hints(operator.function, include_extras=True)[name]
+    default = operator.parameters[name].default
+    text = f"{name}: {_describe(hint)}"
+    return text if default is inspect.Parameter.empty else f"{text}  [{default}]"
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        meta = next((m for m in arguments[1:] if isinstance(m, msgspec.Meta)), msgspec.Meta())
+        bounds = [
+            f"{words} {value}"
+            for words, value in (("above", meta.gt), ("from", meta.ge), ("below", meta.lt), ("to", meta.le))
+            if value is not None
+        ]
+        return " ".join([_describe(arguments[0]), *bounds])
+    if origin is Literal:
+        return " or ".join(str(a) for a in arguments)
+    if arguments:
+        return " or ".join(_describe(a) for a in arguments if a is not type(None))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(hint, str(hint))

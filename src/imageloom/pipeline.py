@@ -1,0 +1,241 @@
+"""Pipelines: text, YAML and Python, one meaning, each convertible to the others.
+
+Text:    resize 512x512 | gaussian_blur sigma=1.2 | canny 100 200
+YAML:    a list of `- grayscale`, `- resize: 512x512`, `- canny: [100, 200]`, `- gaussian_blur: {sigma: 1.2}`
+Python:  Pipeline(["resize 512x512", Step("canny", {"low": 100})]), or a | b
+
+A step of a pipeline is always validated: its operator exists, and its parameters are in their bounds.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from imageloom import operators
+from imageloom.errors import OperatorRefused, PipelineError
+from imageloom.model import Frame, Pixels, Step, Value
+
+_NUMBER = re.compile(r"[+-]?\d+$")
+_WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
+
+
+class Pipeline:
+    """A sequence of validated steps. Immutable; equal to another with equal steps.
+
+    Args:
+        steps: each a `Step`, a text of one or more steps, or an entry as in YAML.
+
+    Raises:
+        PipelineError: an unknown operator, or a parameter that is unknown, ill-typed or out of bounds.
+    """
+
+    __slots__ = ("steps",)
+
+    steps: tuple[Step, ...]
+
+    def __init__(self, steps: str | Iterable[Step | str | Mapping[str, Any]] = ()) -> None:
+        parts = [steps] if isinstance(steps, str) else steps
+        object.__setattr__(self, "steps", tuple(s for part in parts for s in _steps(part)))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a pipeline is immutable")
+
+    @classmethod
+    def parse(cls, text: str) -> Pipeline:
+        """The pipeline that `text` means; an empty text is refused."""
+        pipeline = cls(text)
+        if not pipeline.steps:
+            raise PipelineError("the pipeline is empty; name at least one operator, as in 'resize 512x512'")
+        return pipeline
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Pipeline:
+        """The pipeline of a YAML list of steps."""
+        import yaml
+
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise PipelineError(f"not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(data, list):
+            raise PipelineError("a pipeline in YAML is a list of steps, as in '- resize: 512x512'")
+        return cls(data)
+
+    def to_yaml(self) -> str:
+        import yaml
+
+        data = [{s.name: dict(s.params)} if s.params else s.name for s in self.steps]
+        return str(yaml.safe_dump(data, sort_keys=False, default_flow_style=None))
+
+    def __or__(self, other: object) -> Pipeline:
+        if isinstance(other, Pipeline):
+            return Pipeline([*self.steps, *other.steps])
+        if isinstance(other, (Step, str)):
+            return Pipeline([*self.steps, other])
+        return NotImplemented
+
+    def __ror__(self, other: object) -> Pipeline:
+        return Pipeline([other]) | self if isinstance(other, str) else NotImplemented
+
+    def __call__(self, image: Pixels) -> Pixels:
+        """The pipeline done to one image in memory: gray (h, w), gray+alpha, RGB or RGBA (h, w, channels).
+
+        Raises:
+            OperatorRefused: a step does not take what comes to it.
+            OperatorFailed: an operator raised.
+        """
+        self.frames(frame_of(image))
+        for step in self.steps:
+            image = operators.apply(step, image)
+        return image
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pipeline) and self.steps == other.steps
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __str__(self) -> str:
+        return to_text(self.steps)
+
+    def __repr__(self) -> str:
+        return f"Pipeline({str(self)!r})"
+
+    def frames(self, frame: Frame) -> list[Frame]:
+        """The frames before the first step and after each one.
+
+        Raises:
+            OperatorRefused: a step does not take what comes to it.
+        """
+        found = [frame]
+        for step in self.steps:
+            found.append(operators.get(step.name).frame_after(step, found[-1]))
+        return found
+
+
+def frame_of(image: Pixels) -> Frame:
+    """The frame of an array of pixels.
+
+    Raises:
+        OperatorRefused: its dtype or its number of channels is none that imageloom knows.
+    """
+    channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
+    if channels not in (1, 2, 3, 4) or str(image.dtype) not in operators.DTYPES:
+        raise OperatorRefused(f"no image: an array of shape {image.shape} and dtype {image.dtype}")
+    return Frame(image.shape[1], image.shape[0], channels, str(image.dtype))  # type: ignore[arg-type]
+
+
+def to_text(steps: Iterable[Step]) -> str:
+    """The steps as text that parses to equal ones."""
+    return " | ".join(" ".join([step.name, *_arguments(step)]) for step in steps)
+
+
+def _arguments(step: Step) -> Iterator[str]:
+    """By position as long as no parameter is left out, then by name."""
+    by_position = True
+    for name in operators.get(step.name).parameters:
+        if name not in step.params:
+            by_position = False
+            continue
+        word = _word(step.params[name])
+        yield word if by_position else f"{name}={word}"
+
+
+def _steps(part: Step | str | Mapping[str, Any]) -> Iterator[Step]:
+    if isinstance(part, Step):
+        yield operators.get(part.name).step(dict(part.params))
+    elif isinstance(part, str):
+        yield from _parse(part)
+    elif isinstance(part, Mapping) and len(part) == 1:
+        ((name, given),) = part.items()
+        yield _entry(str(name), given)
+    else:
+        raise PipelineError(f"a step is a name or one name with its parameters, not {part!r}")
+
+
+def _entry(name: str, given: Any) -> Step:
+    """A step of YAML: `name: value`, `name: [values]` or `name: {parameter: value}`."""
+    operator = operators.get(name)
+    if isinstance(given, Mapping):
+        return operator.step({str(k): v for k, v in given.items()})
+    values = given if isinstance(given, list) else [] if given is None else [given]
+    return operator.step(_by_position(name, values))
+
+
+def _parse(text: str) -> Iterator[Step]:
+    if not text.strip():
+        return
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|")
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    try:
+        words = list(lexer)
+    except ValueError as error:
+        raise PipelineError(f"cannot read {text!r}: {str(error).lower()}") from None
+    command: list[str] = []
+    for word in [*words, "|"]:
+        if set(word) != {"|"}:
+            command.append(word)
+            continue
+        if not command or len(word) > 1:
+            raise PipelineError(f"there is an empty step in {text!r}")
+        yield _command(command)
+        command = []
+
+
+def _command(words: list[str]) -> Step:
+    name, *rest = words
+    operator = operators.get(name)
+    values: list[Value] = []
+    named: dict[str, Value] = {}
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if not equals:
+            if named:
+                raise PipelineError(f"{name}: {word!r} comes after a named parameter; name it too")
+            values.append(_value(word))
+        elif key in named:
+            raise PipelineError(f"{name}: {key} is given twice")
+        else:
+            named[key] = _value(value)
+    placed = _by_position(name, values)
+    for key in named:
+        if key in placed:
+            raise PipelineError(f"{name}: {key} is given twice, by position and by name")
+    return operator.step({**placed, **named})
+
+
+def _by_position(name: str, values: list[Any]) -> dict[str, Value]:
+    parameters = list(operators.get(name).parameters)
+    if len(values) > len(parameters):
+        takes = ", ".join(parameters) or "none"
+        raise PipelineError(f"{name} takes {len(parameters)} parameters ({takes}), not {len(values)}")
+    return dict(zip(parameters, values, strict=False))
+
+
+def _value(word: str) -> Value:
+    if word.lower() in _WORDS:
+        return _WORDS[word.lower()]
+    if _NUMBER.match(word):
+        return int(word)
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+def _word(value: Value) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return shlex.quote(value) if isinstance(value, str) else str(value)

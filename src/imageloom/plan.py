@@ -1,0 +1,226 @@
+"""Plans: what is to be done for one item, from its header and the recipe alone.
+
+The plan is a pure function, so every engine and every worker comes to the same one: which steps, which hints
+for the codec, which encoder. How an item is run (its batch, its share of memory) depends on the limits of the
+run and never changes a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+import msgspec
+from msgspec.structs import replace
+
+from imageloom import codecs, operators
+from imageloom.errors import LimitExceeded, UnsupportedImage
+from imageloom.model import Decode, Format, Frame, Header, Limits, Plain, Recipe, Step
+from imageloom.pipeline import to_text
+from imageloom.rewrite import rewrite
+
+MEANING = 1
+"""What a recipe means to this version: to be raised when the same recipe yields other bytes."""
+
+BATCH_PIXELS = 4_000_000
+"""Decoded pixels of a batch: 30 to 60 ms of work on one core."""
+BATCH_ITEMS = 64
+
+UPRIGHT: dict[int, tuple[Step, ...]] = {
+    1: (),
+    2: (Step("flip"),),
+    3: (Step("rotate", {"degrees": 180}),),
+    4: (Step("flip", {"axis": "vertical"}),),
+    5: (Step("rotate", {"degrees": 90}), Step("flip")),
+    6: (Step("rotate", {"degrees": 90}),),
+    7: (Step("rotate", {"degrees": 270}), Step("flip")),
+    8: (Step("rotate", {"degrees": 270}),),
+}
+"""The steps that turn stored pixels upright, by EXIF's Orientation (Exif 2.32, tag 274)."""
+
+
+class OutputPlan(Plain):
+    """What is done for one output."""
+
+    steps: tuple[Step, ...]
+    frame: Frame
+    """Of the pixels to encode."""
+    format: Format
+    quality: int
+
+
+class Plan(Plain):
+    """What is done for one item."""
+
+    luma: bool
+    """Decode the luma alone."""
+    scale: int
+    """Decode at one part in 1, 2, 4 or 8 of the width and the height."""
+    decoded: Frame
+    outputs: tuple[OutputPlan, ...]
+    bytes: int
+    """The most memory that the item needs at one time, its input's and output's bytes included."""
+
+
+def digest(recipe: Recipe) -> str:
+    """A short name of what a recipe means: equal for recipes that yield equal bytes from equal inputs."""
+    data = msgspec.json.encode((MEANING, recipe), order="deterministic")
+    return hashlib.blake2b(data, digest_size=10).hexdigest()
+
+
+def check_limits(header: Header, limits: Limits) -> None:
+    """Refuse by the header what is over a limit.
+
+    Raises:
+        LimitExceeded: names the limit, its value and the flag.
+    """
+    if header.frame.pixels > limits.max_pixels:
+        raise LimitExceeded(
+            f"{header.frame.width}x{header.frame.height} is {header.frame.pixels:,} pixels, over the limit of "
+            f"{limits.max_pixels:,} (--max-pixels)"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _plan(header: Header, recipe: bytes) -> Plan:
+    return _make_plan(header, msgspec.msgpack.decode(recipe, type=Recipe))
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def make_plan(header: Header, recipe: Recipe) -> Plan:
+    """The plan for an image with that header.
+
+    Raises:
+        OperatorRefused: a step does not take what comes to it.
+        UnsupportedImage: the output's format cannot hold the pixels.
+    """
+    return _plan(header, _encode(recipe))
+
+
+def _make_plan(header: Header, recipe: Recipe) -> Plan:
+    upright = UPRIGHT[header.orientation]
+    rewritten = [rewrite((*upright, *output.steps), header.frame) for output in recipe.outputs]
+    luma = (
+        header.scalable
+        and header.frame.channels == 3
+        and recipe.decode != "exact"
+        and all(_wants_luma(steps) for steps in rewritten)
+    )
+    scale = 1
+    if header.scalable and recipe.decode != "exact":
+        scale = min(_scale(steps, header.frame, recipe.decode) for steps in rewritten)
+    decoded = replace(
+        header.frame,
+        width=-(-header.frame.width // scale),
+        height=-(-header.frame.height // scale),
+        channels=1 if luma else header.frame.channels,
+    )
+    outputs = tuple(
+        _plan_output(steps, decoded, output.format or header.format, output.quality)
+        for steps, output in zip(rewritten, recipe.outputs, strict=True)
+    )
+    return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
+
+
+def _plan_output(steps: Sequence[Step], decoded: Frame, format: Format, quality: int | None) -> OutputPlan:
+    steps = rewrite(steps, decoded)
+    frame = _frames(steps, decoded)[-1]
+    codec = codecs.get(format)
+    reason = codec.cannot_hold(frame)
+    if reason:
+        raise UnsupportedImage(reason)
+    return OutputPlan(tuple(steps), frame, format, quality if quality is not None else codec.quality)
+
+
+def _frames(steps: Sequence[Step], frame: Frame) -> list[Frame]:
+    frames = [frame]
+    for step in steps:
+        frames.append(operators.get(step.name).frame_after(step, frames[-1]))
+    return frames
+
+
+def _wants_luma(steps: Sequence[Step]) -> bool:
+    """A grayscale that comes first, or after resizes only: both are sums with fixed weights and swap but for
+    rounding."""
+    for step in steps:
+        if step.name == "grayscale":
+            return True
+        if step.name not in ("resize", "crop", "flip", "rotate"):
+            return False
+    return False
+
+
+def _scale(steps: Sequence[Step], frame: Frame, decode: Decode) -> int:
+    """How far the codec may shrink: the resize that comes first, or after turns and a grayscale, decides."""
+    for step in steps:
+        after = operators.get(step.name).frame_after(step, frame)
+        if step.name == "resize":
+            if step.params.get("kernel") == "nearest":
+                return 1
+            room = 2 if decode == "safe" else 1
+            for scale in (8, 4, 2):
+                if (
+                    -(-frame.width // scale) >= room * after.width
+                    and -(-frame.height // scale) >= room * after.height
+                ):
+                    return scale
+            return 1
+        if step.name not in ("flip", "rotate", "grayscale"):
+            return 1
+        frame = after
+    return 1
+
+
+def _peak(decoded: Frame, outputs: Sequence[OutputPlan]) -> int:
+    """The decoded pixels stay for all outputs; each step holds what it reads, what it makes and one copy."""
+    most = 0
+    for output in outputs:
+        frames = _frames(output.steps, decoded)
+        most = max([most, *(a.bytes + 2 * b.bytes for a, b in zip(frames, frames[1:], strict=False))])
+        most = max(most, frames[-1].bytes * 2)
+    return decoded.bytes + most
+
+
+def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
+    """What is done for an image and why, a line each, for people."""
+    plan = make_plan(header, recipe)
+    frame = header.frame
+    lines = [f"input     {header.format}, {frame}, {size:,} bytes"]
+    if header.orientation != 1:
+        turns = to_text(UPRIGHT[header.orientation])
+        lines.append(f"upright   its orientation is {header.orientation}: {turns} comes first")
+    lines.append(f"decode    {_why_decode(header, plan, recipe.decode)}")
+    for asked, output in zip(recipe.outputs, plan.outputs, strict=True):
+        lines.append(f"asked     {to_text(asked.steps)}")
+        lines.append(f"steps     {to_text(output.steps) or 'none: the pixels stay as they are'}")
+        for step, before in zip(output.steps, _frames(output.steps, plan.decoded), strict=False):
+            operator = operators.get(step.name)
+            kind = operator.kind(step)
+            halo = f", halo {operator.halo(**operator.filled(step))} pixels" if operator.halo else ""
+            after = operator.frame_after(step, before)
+            lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
+        quality = f", quality {output.quality}" if codecs.get(output.format).quality else ""
+        lines.append(f"encode    {output.format}, {output.frame}{quality}")
+    lines.append(f"memory    {(plan.bytes + size) / 1e6:,.1f} MB at the most")
+    batch = max(1, min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels)))
+    lines.append(f"run       whole, up to {batch} images of this size in one task")
+    return lines
+
+
+def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
+    if not header.scalable:
+        return f"all of it: {header.format} has no smaller form inside"
+    if decode == "exact":
+        return "all of it: --decode exact"
+    parts = []
+    if plan.scale > 1:
+        room = "twice the target" if decode == "safe" else "the target"
+        parts.append(f"at 1/{plan.scale} by the DCT ({plan.decoded}), not below {room} (--decode {decode})")
+    if plan.luma:
+        parts.append("luma only: the result is gray, and only resizes and turns come before")
+    return "; ".join(parts) or "all of it: no step in front asks for less"
+
+

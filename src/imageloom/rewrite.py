@@ -1,0 +1,183 @@
+"""Exact rewrites: each turns steps into others with the same result, bit for bit, in less work.
+
+Each is a pure function of the steps and of the frame that comes to them; its proof is a test that runs both
+on pixels. `RULES` is the order in which they are tried, again and again until none changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from imageloom import operators
+from imageloom.model import Frame, Step
+from imageloom.operators.geometry import crop_box
+from imageloom.operators.resize import box_of_cover, target
+
+Steps = tuple[Step, ...]
+Turn = tuple[int, bool]
+"""Quarter turns clockwise, then a mirror left to right: one of the eight symmetries of a rectangle."""
+
+
+def rewrite(steps: Sequence[Step], frame: Frame) -> Steps:
+    """The steps after all rules, with the same result on every image of that frame."""
+    now = tuple(steps)
+    while True:
+        before = now
+        for rule in RULES:
+            now = rule(now, frame)
+        if now == before:
+            return fold_tables(now, frame)
+
+
+def _frames(steps: Steps, frame: Frame) -> list[Frame]:
+    frames = [frame]
+    for step in steps:
+        frames.append(operators.get(step.name).frame_after(step, frames[-1]))
+    return frames
+
+
+def settle_sizes(steps: Steps, frame: Frame) -> Steps:
+    """A resize by proportion becomes one to a size in pixels, a cover a resize and a crop."""
+    settled: list[Step] = []
+    for step, before in zip(steps, _frames(steps, frame), strict=False):
+        if step.name != "resize":
+            settled.append(step)
+            continue
+        params = operators.get("resize").filled(step)
+        width, height = target(
+            before.width, before.height, params["size"], params["fit"], bool(params["enlarge"])
+        )
+        kernel = {"kernel": step.params["kernel"]} if "kernel" in step.params else {}
+        if (width, height) != (before.width, before.height):
+            settled.append(Step("resize", {"size": f"{width}x{height}", **kernel}))
+        kept = box_of_cover(width, height, params["size"], params["fit"])
+        if kept:
+            settled.append(Step("crop", {"area": f"{kept[0]}x{kept[1]}"}))
+    return tuple(settled)
+
+
+def drop_identities(steps: Steps, frame: Frame) -> Steps:
+    """A grayscale of gray and a crop of everything do nothing; two negatives in a row cancel."""
+    kept: list[Step] = []
+    for step, before in zip(steps, _frames(steps, frame), strict=False):
+        if step.name == "grayscale" and before.channels < 3:
+            continue
+        if step.name == "crop":
+            box = crop_box(before.width, before.height, str(step.params["area"]))
+            if box == (0, 0, before.width, before.height):
+                continue
+        if step.name == "invert" and kept and kept[-1].name == "invert" and before.dtype != "float32":
+            kept.pop()
+            continue
+        kept.append(step)
+    return tuple(kept)
+
+
+def merge_turns(steps: Steps, frame: Frame) -> Steps:
+    """A run of flips and quarter turns becomes at most one turn and one flip."""
+    merged: list[Step] = []
+    run: Turn = (0, False)
+    for step in (*steps, None):
+        if step is not None and step.name in ("flip", "rotate"):
+            run = _then(run, _turn(step))
+            continue
+        merged += _as_steps(run)
+        run = (0, False)
+        if step is not None:
+            merged.append(step)
+    return tuple(merged)
+
+
+def _turn(step: Step) -> Turn:
+    if step.name == "rotate":
+        return int(str(step.params["degrees"])) // 90, False
+    return (2, True) if step.params.get("axis") == "vertical" else (0, True)
+
+
+def _then(first: Turn, second: Turn) -> Turn:
+    """The turn that equals `first` followed by `second`: a mirror reverses the turns that come after it."""
+    quarters = first[0] + (-second[0] if first[1] else second[0])
+    return quarters % 4, first[1] != second[1]
+
+
+def _as_steps(turn: Turn) -> list[Step]:
+    quarters, mirrored = turn
+    if mirrored and quarters == 2:
+        return [Step("flip", {"axis": "vertical"})]
+    turned = [Step("rotate", {"degrees": 90 * quarters})] if quarters else []
+    return [*turned, Step("flip")] if mirrored else turned
+
+
+def grayscale_first(steps: Steps, frame: Frame) -> Steps:
+    """A grayscale moves in front of what only moves pixels, so that less is moved and luma can be decoded."""
+    return _move_forward(steps, "grayscale", lambda before: before.name in ("flip", "rotate"))
+
+
+def crop_first(steps: Steps, frame: Frame) -> Steps:
+    """A crop moves in front of what treats each pixel by itself, so that less is treated."""
+    return _move_forward(steps, "crop", lambda before: operators.get(before.name).kind(before) == "point")
+
+
+def _move_forward(steps: Steps, name: str, over: Callable[[Step], bool]) -> Steps:
+    moved = list(steps)
+    for i in range(1, len(moved)):
+        at = i
+        while at > 0 and moved[at].name == name and over(moved[at - 1]):
+            moved[at - 1], moved[at] = moved[at], moved[at - 1]
+            at -= 1
+    return tuple(moved)
+
+
+def merge_crops(steps: Steps, frame: Frame) -> Steps:
+    """A crop of a crop is one crop."""
+    merged: list[Step] = []
+    for step, before in zip(steps, _frames(steps, frame), strict=False):
+        if step.name == "crop":
+            box = crop_box(before.width, before.height, str(step.params["area"]))
+            if merged and merged[-1].name == "crop":
+                outer = crop_box(0, 0, str(merged.pop().params["area"]))
+                box = (box[0] + outer[0], box[1] + outer[1], box[2] + outer[0], box[3] + outer[1])
+            x0, y0, x1, y1 = box
+            step = Step("crop", {"area": f"{x1 - x0}x{y1 - y0}+{x0}+{y0}"})
+        merged.append(step)
+    return tuple(merged)
+
+
+def fold_tables(steps: Steps, frame: Frame) -> Steps:
+    """A run of channelwise steps on 8 bits becomes one look-up table."""
+    folded: list[Step] = []
+    run: list[Step] = []
+    frames = _frames(steps, frame)
+    for step, before in zip((*steps, None), frames, strict=True):
+        if step is not None and before.dtype == "uint8" and _is_channelwise(step):
+            run.append(step)
+            continue
+        folded += _as_table(run) if len(run) > 1 else run
+        run = []
+        if step is not None:
+            folded.append(step)
+    return tuple(folded)
+
+
+def _is_channelwise(step: Step) -> bool:
+    operator = operators.get(step.name)
+    return operator.channelwise and operator.kind(step) == "point"
+
+
+def _as_table(run: list[Step]) -> list[Step]:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for step in run:
+        levels = operators.apply(step, levels)
+    return [Step("table", {"values": levels.tobytes().hex()})]
+
+
+RULES: tuple[Callable[[Steps, Frame], Steps], ...] = (
+    settle_sizes,
+    drop_identities,
+    merge_turns,
+    grayscale_first,
+    crop_first,
+    merge_crops,
+)

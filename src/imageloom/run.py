@@ -1,0 +1,332 @@
+"""The flow: source -> plan -> tasks -> engine -> assemble -> sink, with the ledger beside it.
+
+The driver owns what every engine would otherwise write again: the window of tasks in flight, admission by
+bytes, retries with backoff, quarantine, interruption. An engine only runs tasks. Only the driver counts
+attempts and publishes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import random
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from queue import Empty, SimpleQueue
+
+from imageloom import codecs, plan
+from imageloom.engines import Engine
+from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
+from imageloom.events import Done, Event, Failed, Listener, Planned, Retried, Skipped, Started
+from imageloom.ledger import Ledger
+from imageloom.model import Failure, Item, Job, Outcome, Plain, Result, Task, Work
+from imageloom.pipeline import to_text
+from imageloom.sink import Sink, output_name
+from imageloom.source import Source
+from imageloom.stores import open_store
+from imageloom.work import failure_of
+
+FIRST_PAUSE = 0.1
+"""Seconds before the second attempt; each further one waits twice as long, and up to as much again by chance."""
+
+WINDOW = 3
+"""Tasks in flight for each worker: one that runs, and two so that none waits for the driver."""
+
+
+class Summary(Plain):
+    """What came of a run."""
+
+    job: int
+    done: int
+    failed: int
+    skipped: int
+    seconds: float
+    interrupted: bool = False
+
+    @property
+    def total(self) -> int:
+        return self.done + self.failed + self.skipped
+
+    @property
+    def exit_code(self) -> int:
+        if self.interrupted:
+            return 130
+        if self.total == 0:
+            return 3
+        return 1 if self.failed else 0
+
+    def __str__(self) -> str:
+        return self.text("done")
+
+    def text(self, done: str) -> str:
+        """The line for people; `done` is what the items are."""
+        skipped = f" ({self.skipped} skipped)" if self.skipped else ""
+        rate = (self.done + self.failed) / self.seconds if self.seconds else 0.0
+        stopped = "interrupted: " if self.interrupted else ""
+        return (
+            f"{stopped}{self.done} of {self.total} {done}{skipped}, {self.failed} failed, "
+            f"{self.seconds:.2f} s, {rate:.0f}/s"
+        )
+
+
+class _Ready(Plain):
+    """An item that is planned and claimed."""
+
+    work: Work
+    pixels: int
+    bytes: int
+
+
+class Driver:
+    """Runs one job on one engine.
+
+    Args:
+        job: what is to be done.
+        engine: where; the caller opens and closes it.
+        ledger: what was done before, and the record of this run.
+        engine_name: for the record.
+        listeners: called with each event, in this thread.
+
+    Raises:
+        StorageError: the source or the sink cannot be used, or another run writes into the sink.
+        UsageError: the sink lies in the source.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        ledger: Ledger,
+        engine_name: str = "serial",
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        self._job = job
+        self._engine = engine
+        self._engine_name = engine_name
+        self._ledger = ledger
+        self._listeners = tuple(listeners)
+        self._source = Source(job.source, job.include, job.exclude)
+        self._store = open_store(self._source.root)
+        self._sink = Sink(job.sink, self._source.root, self._source.path, ledger, job.if_exists)
+        self._recipe = plan.digest(job.recipe)
+        self._memory = job.memory or half_of_memory()
+        self._stopping = False
+        self._id = 0
+        self._tasks = 0
+        self._counts = {"done": 0, "failed": 0, "skipped": 0}
+        self._in_flight: dict[int, tuple[Task, int]] = {}
+        self._bytes_in_flight = 0
+        self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
+        self._again: list[tuple[float, int, _Ready]] = []
+        self._turn = itertools.count()
+
+    def stop(self) -> None:
+        """Finish what is in hand and begin nothing new. Safe to call from a signal handler."""
+        self._stopping = True
+        self._finished.put(None)
+
+    def run(self) -> Summary:
+        """Do the whole job."""
+        began = time.perf_counter()
+        self._sink.open()
+        try:
+            text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
+            self._id = self._ledger.begin(
+                self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
+            )
+            try:
+                for batch in self._batches(self._planned()):
+                    if self._stopping:
+                        break
+                    self._submit(batch)
+                self._finish()
+            finally:
+                state = "killed" if self._in_flight else "interrupted" if self._stopping else "done"
+                self._ledger.finish(self._id, state, **self._counts)
+        finally:
+            self._sink.close()
+        seconds = time.perf_counter() - began
+        return Summary(self._id, **self._counts, seconds=seconds, interrupted=self._stopping)
+
+    def preview(self) -> Summary:
+        """Plan the whole job, and do nothing: the items that would be done are told as `Planned`.
+
+        The ledger takes notes all the same: give it a scratch one.
+        """
+        began = time.perf_counter()
+        waiting = sum(1 for _ in self._planned())
+        counts = {**self._counts, "done": waiting}
+        return Summary(0, **counts, seconds=time.perf_counter() - began)
+
+    # source -> plan
+
+    def _planned(self) -> Iterator[_Ready]:
+        """The items that are to be done, with their plans; the others are skipped or failed here."""
+        failed_before = (
+            self._ledger.failed_before(self._source.root, self._sink.address)
+            if self._job.retry_failed
+            else None
+        )
+        for entry in self._source:
+            if self._stopping:
+                return
+            if failed_before is not None and entry.key not in failed_before:
+                if isinstance(entry, Item):
+                    self._skip(entry, "not failed before")
+                continue
+            try:
+                if not isinstance(entry, Item):
+                    raise entry.error
+                ready = self._plan(entry)
+            except ItemError as error:
+                self._fail(Result(entry.key, failure=failure_of(error), started=time.time()), 1, "driver")
+                continue
+            if ready is not None:
+                yield ready
+
+    def _plan(self, item: Item) -> _Ready | None:
+        if self._sink.is_done(item, self._recipe, len(self._job.recipe.outputs)):
+            self._skip(item, "done before")
+            return None
+        limits, recipe = self._job.limits, self._job.recipe
+        if item.size > limits.max_file_size:
+            raise LimitExceeded(
+                f"the file is {item.size:,} bytes, over the limit of {limits.max_file_size:,} (--max-file-size)"
+            )
+        header = codecs.read_header(lambda length: self._store.head(item.key, length), item.size)
+        plan.check_limits(header, limits)
+        planned = plan.make_plan(header, recipe)
+        needs = planned.bytes + item.size
+        if needs > self._memory:
+            raise LimitExceeded(f"it needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)")
+        names = tuple(output_name(item.key, header.format, output) for output in recipe.outputs)
+        if not self._sink.claim(self._id, item, self._recipe, names):
+            self._skip(item, "output exists")
+            return None
+        if self._listeners:
+            self._tell(Planned(item, names))
+        return _Ready(Work(item, names), header.frame.pixels, needs)
+
+    # plan -> tasks
+
+    def _batches(self, ready: Iterator[_Ready]) -> Iterator[list[_Ready]]:
+        """Small items together, so that a task takes tens of milliseconds."""
+        batch: list[_Ready] = []
+        pixels = 0
+        for one in ready:
+            if batch and (pixels + one.pixels > plan.BATCH_PIXELS or len(batch) == plan.BATCH_ITEMS):
+                yield batch
+                batch, pixels = [], 0
+            batch.append(one)
+            pixels += one.pixels
+        if batch:
+            yield batch
+
+    # tasks -> engine
+
+    def _submit(self, batch: list[_Ready]) -> None:
+        """Hand a batch to the engine as soon as the window and the memory have room."""
+        needs = max(ready.bytes for ready in batch)
+        while self._in_flight and (
+            len(self._in_flight) >= WINDOW * self._engine.capacity
+            or self._bytes_in_flight + needs > self._memory
+        ):
+            self._collect()
+        self._tasks += 1
+        task = Task(
+            self._tasks,
+            str(self._id),
+            self._source.root,
+            self._sink.address,
+            self._job.recipe,
+            self._job.limits,
+            tuple(ready.work for ready in batch),
+        )
+        self._in_flight[task.id] = (task, needs)
+        self._bytes_in_flight += needs
+        if self._listeners:
+            self._tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
+        future = self._engine.submit(task)
+        future.add_done_callback(lambda done, number=task.id: self._finished.put((number, done)))  # type: ignore[misc]
+
+    def _finish(self) -> None:
+        """Wait for all that is in flight, and for the retries."""
+        while self._in_flight or (self._again and not self._stopping):
+            self._collect()
+
+    # engine -> sink
+
+    def _collect(self) -> None:
+        """Take one outcome in, or begin a retry that is due."""
+        while self._again and not self._stopping and self._again[0][0] <= time.monotonic():
+            self._submit([heapq.heappop(self._again)[2]])
+        pause = None
+        if self._again and not self._stopping:
+            pause = max(0.0, self._again[0][0] - time.monotonic())
+        try:
+            arrived = self._finished.get(timeout=pause)
+        except Empty:
+            return
+        if arrived is None:
+            return
+        number, future = arrived
+        task, needs = self._in_flight.pop(number)
+        self._bytes_in_flight -= needs
+        try:
+            outcome = future.result()
+        except (WorkerLost, CancelledError) as error:
+            lost = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
+            outcome = Outcome(number, "", tuple(Result(w.item.key, failure=lost) for w in task.work))
+        for work, result in zip(task.work, outcome.results, strict=True):
+            self._accept(work, result, outcome.worker, needs)
+
+    def _accept(self, work: Work, result: Result, worker: str, needs: int) -> None:
+        """Publish a result, try the item again, or give it up."""
+        if result.failure is None:
+            try:
+                self._sink.publish(result)
+            except ItemError as error:
+                self._sink.discard(result)
+                result = Result(result.key, (), failure_of(error), result.times, result.started)
+        failure = result.failure
+        if failure is None:
+            self._counts["done"] += 1
+            self._ledger.record_done(self._id, self._sink.address, result, work.attempt, worker)
+            if self._listeners:
+                self._tell(Done(result, work.attempt, worker))
+        elif failure.transient and work.attempt < self._job.attempts and not self._stopping:
+            pause = FIRST_PAUSE * 2 ** (work.attempt - 1) * (1 + random.random())
+            again = Work(work.item, work.names, work.attempt + 1)
+            due = time.monotonic() + pause
+            heapq.heappush(self._again, (due, next(self._turn), _Ready(again, 0, needs)))
+            self._tell(Retried(result, work.attempt, worker, pause))
+        else:
+            self._fail(result, work.attempt, worker, work.names)
+
+    def _fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
+        self._counts["failed"] += 1
+        self._ledger.record_failed(self._id, self._sink.address, result, attempt, worker, names)
+        self._tell(Failed(result, attempt, worker))
+
+    def _skip(self, item: Item, reason: str) -> None:
+        self._counts["skipped"] += 1
+        if self._listeners:
+            self._tell(Skipped(item, reason))  # type: ignore[arg-type]
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+
+def half_of_memory() -> int:
+    """Half of the machine's memory, or of what the process's control group may have, in bytes."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path) as file:
+                total = min(total, int(file.read()))
+        except (OSError, ValueError):
+            continue
+    return total // 2

@@ -1,0 +1,51 @@
+"""Stores: places of bytes by address, one file for each technology."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Protocol
+
+from imageloom.errors import ImageloomError
+from imageloom.model import Item
+from imageloom.stores.local import LocalStore
+
+
+class Store(Protocol):
+    """A place of bytes. Keys are relative paths with forward slashes."""
+
+    address: str
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """All that is there, as it is found; what cannot be an item comes with its error."""
+
+    def read(self, key: str, limit: int) -> bytes:
+        """The bytes of a file, refused over `limit` bytes."""
+
+    def head(self, key: str, length: int) -> bytes:
+        """The first `length` bytes of a file, or all that there are."""
+
+    def size(self, key: str) -> int | None:
+        """The size of a file in bytes; None where there is none."""
+
+    def stage(self, token: str, data: bytes) -> None:
+        """Write bytes where nobody looks for outputs, under a token of the attempt's own."""
+
+    def publish(self, token: str, key: str) -> None:
+        """Give staged bytes their name in one indivisible step, in place of what has it."""
+
+    def discard(self, token: str) -> None:
+        """Drop staged bytes; nothing happens where there are none."""
+
+
+class Unlisted(Protocol):
+    """A name in a store that cannot be an item, and why."""
+
+    key: str
+    error: ImageloomError
+
+
+@lru_cache(maxsize=64)
+def open_store(address: str) -> Store:
+    """The store at an address: the path of a local folder."""
+    return LocalStore(address)

@@ -1,0 +1,173 @@
+"""A local folder.
+
+Outputs are staged in a hidden folder of the sink's own, on the same file system, and published by a rename:
+a file is there whole or not at all. What a killed run has staged is swept away by the next one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from imageloom.errors import (
+    ImageloomError,
+    InvalidName,
+    LimitExceeded,
+    StorageError,
+    UnreadableItem,
+    UnwritableOutput,
+)
+from imageloom.model import Item
+
+STAGING = ".imageloom"
+"""The hidden folder that staged outputs lie in."""
+
+
+@dataclass(frozen=True)
+class Unlisted:
+    """A name that cannot be an item, and why."""
+
+    key: str
+    error: ImageloomError
+
+
+class LocalStore:
+    """A folder of the local file system.
+
+    Args:
+        address: its path. It need not be there before something is staged.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = os.path.abspath(address)
+        self._folders: set[str] = set()
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """All files below, folder by folder; links to files are followed, links to folders are not."""
+        folders = [""]
+        while folders:
+            prefix = folders.pop()
+            try:
+                entries = os.scandir(os.path.join(self.address, prefix))
+            except OSError as error:
+                if not prefix:
+                    raise StorageError(f"cannot list {self.address}: {error.strerror}") from None
+                yield Unlisted(prefix, UnreadableItem(f"cannot list the folder: {error.strerror}"))
+                continue
+            with entries:
+                for entry in entries:
+                    key = prefix + entry.name
+                    if entry.name.startswith("."):
+                        continue
+                    try:
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(key + "/")
+                            yield Unlisted(key, UnreadableItem("it is a folder, not a file"))
+                        else:
+                            yield self._item(key, entry)
+                    except OSError as error:
+                        yield Unlisted(key, UnreadableItem(_reason(error, entry)))
+
+    def _item(self, key: str, entry: os.DirEntry[str]) -> Item | Unlisted:
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(key).decode("utf-8", "backslashreplace")
+            return Unlisted(shown, InvalidName("its name is not UTF-8: rename it"))
+        if entry.is_symlink() and entry.is_dir():
+            return Unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
+        if not entry.is_file():
+            os.stat(os.path.join(self.address, key))  # a broken link says so
+            return Unlisted(key, UnreadableItem("it is no regular file"))
+        found = entry.stat()
+        return Item(key, found.st_size, found.st_mtime_ns)
+
+    def read(self, key: str, limit: int) -> bytes:
+        try:
+            with open(self._path(key), "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > limit:
+                    raise LimitExceeded(
+                        f"the file is {size:,} bytes, over the limit of {limit:,} (--max-file-size)"
+                    )
+                return file.read()
+        except OSError as error:
+            raise UnreadableItem(f"cannot read it: {error.strerror}") from None
+
+    def head(self, key: str, length: int) -> bytes:
+        try:
+            descriptor = os.open(self._path(key), os.O_RDONLY)
+            try:
+                return os.read(descriptor, length)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise UnreadableItem(f"cannot read it: {error.strerror}") from None
+
+    def size(self, key: str) -> int | None:
+        try:
+            return os.stat(self._path(key)).st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.ENOTDIR:
+                return None
+            raise UnwritableOutput(f"cannot look at {key}: {error.strerror}") from None
+
+    def stage(self, token: str, data: bytes) -> None:
+        try:
+            with open(os.path.join(self.address, STAGING, token), "wb", buffering=0) as file:
+                written = file.write(data)
+                while written < len(data):
+                    written += file.write(data[written:])
+        except OSError as error:
+            self.discard(token)
+            raise UnwritableOutput(f"cannot write to {self.address}: {error.strerror}") from None
+
+    def publish(self, token: str, key: str) -> None:
+        folder = key.rpartition("/")[0]
+        try:
+            if folder and folder not in self._folders:
+                os.makedirs(self._path(folder), exist_ok=True)
+                self._folders.add(folder)
+            os.replace(os.path.join(self.address, STAGING, token), self._path(key))
+        except OSError as error:
+            self._folders.discard(folder)
+            raise UnwritableOutput(f"cannot publish {key}: {error.strerror}") from None
+
+    def discard(self, token: str) -> None:
+        try:
+            os.unlink(os.path.join(self.address, STAGING, token))
+        except OSError:
+            pass
+
+    def prepare(self) -> None:
+        """Make the folder and its staging folder, and sweep away what a killed run has staged.
+
+        Raises:
+            StorageError: the folder cannot be made or written to.
+        """
+        staging = os.path.join(self.address, STAGING)
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            os.makedirs(staging, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.address}: {error.strerror}") from None
+
+    def tidy(self) -> None:
+        """Remove the staging folder."""
+        shutil.rmtree(os.path.join(self.address, STAGING), ignore_errors=True)
+
+    def _path(self, key: str) -> str:
+        return f"{self.address}/{key}"
+
+
+def _reason(error: OSError, entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink() and error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "it is a broken link"
+    if error.errno == errno.ELOOP:
+        return "it is a link that leads to itself"
+    return f"cannot read it: {error.strerror}"

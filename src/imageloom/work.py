@@ -1,0 +1,96 @@
+"""What every worker on every engine runs: a task in, an outcome out.
+
+An operator's or a file's failure is data in the outcome; nothing of it is raised.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import lru_cache
+
+from imageloom import codecs, operators
+from imageloom.errors import ItemError
+from imageloom.model import Failure, Outcome, Pixels, Result, Step, Task, Times, Work, Written
+from imageloom.plan import check_limits, make_plan
+from imageloom.stores import Store, open_store
+
+
+def perform(task: Task) -> Outcome:
+    """Do a task: read, decode, filter and encode each of its items, and stage the outputs in the sink."""
+    _one_thread_each()
+    worker = f"{os.getpid()}/{threading.current_thread().name}"
+    source, sink = open_store(task.source), open_store(task.sink)
+    return Outcome(task.id, worker, tuple(_attempt(task, work, source, sink) for work in task.work))
+
+
+def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
+    key, started, watch = work.item.key, time.time(), _Stopwatch()
+    written: list[Written] = []
+    try:
+        data = source.read(key, task.limits.max_file_size)
+        watch.lap("read")
+        header = codecs.read_header(lambda length: data[:length], len(data))
+        check_limits(header, task.limits)
+        plan = make_plan(header, task.recipe)
+        decoded = codecs.get(header.format).decode(data, header, luma=plan.luma, scale=plan.scale)
+        watch.lap("decode")
+        made: list[tuple[tuple[Step, ...], Pixels]] = [((), decoded)]
+        for name, output in zip(work.names, plan.outputs, strict=True):
+            pixels = _filter(output.steps, made)
+            watch.lap("filter")
+            encoded = codecs.get(output.format).encode(pixels, output.quality)
+            watch.lap("encode")
+            token = f"{task.job}-{task.id}-{work.attempt}-{len(written)}-{name.rpartition('/')[2][-80:]}"
+            sink.stage(token, encoded)
+            written.append(Written(name, token, len(encoded)))
+            watch.lap("write")
+        return Result(key, tuple(written), None, watch.times(), started, plan.decoded.pixels)
+    except Exception as error:
+        for output_ in written:
+            sink.discard(output_.staged)
+        return Result(key, (), failure_of(error), watch.times(), started)
+
+
+def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]) -> Pixels:
+    """The pixels after the steps, from the longest beginning of them that another output has done."""
+    done, pixels = max((m for m in made if m[0] == steps[: len(m[0])]), key=lambda m: len(m[0]))
+    for step in steps[len(done) :]:
+        pixels = operators.apply(step, pixels)
+    made.append((steps, pixels))
+    return pixels
+
+
+def failure_of(error: Exception) -> Failure:
+    """An error as plain data."""
+    if isinstance(error, ItemError):
+        return Failure(type(error).__name__, str(error), error.transient)
+    if isinstance(error, MemoryError):
+        return Failure("MemoryError", "there was not enough memory", True)
+    return Failure(type(error).__name__, f"{type(error).__name__}: {error}")
+
+
+class _Stopwatch:
+    """Adds up the seconds of each stage."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._spent[stage] = self._spent.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def times(self) -> Times:
+        return Times(**self._spent)
+
+
+@lru_cache(maxsize=1)
+def _one_thread_each() -> None:
+    """Let OpenCV use the calling thread alone: parallel work is the engine's to divide."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
