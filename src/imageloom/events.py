@@ -7,15 +7,17 @@ from typing import Literal
 
 from imageloom.model import Item, Plain, Result
 
+SkipReason = Literal["done before", "output exists", "not failed before"]
 
-class Planned(Plain):
+
+class Planned(Plain, frozen=True):
     """An item is planned and waits for its turn."""
 
     item: Item
     names: tuple[str, ...]
 
 
-class Started(Plain):
+class Started(Plain, frozen=True):
     """A task was handed to the engine."""
 
     task: int
@@ -23,7 +25,7 @@ class Started(Plain):
     pixels: int
 
 
-class Done(Plain):
+class Done(Plain, frozen=True):
     """An item's outputs are published."""
 
     result: Result
@@ -31,7 +33,7 @@ class Done(Plain):
     worker: str
 
 
-class Failed(Plain):
+class Failed(Plain, frozen=True):
     """An item is given up on."""
 
     result: Result
@@ -39,7 +41,7 @@ class Failed(Plain):
     worker: str
 
 
-class Retried(Plain):
+class Retried(Plain, frozen=True):
     """An attempt at an item failed; another one follows after a pause."""
 
     result: Result
@@ -49,11 +51,11 @@ class Retried(Plain):
     """Seconds."""
 
 
-class Skipped(Plain):
+class Skipped(Plain, frozen=True):
     """Nothing is to be done for an item."""
 
     item: Item
-    reason: Literal["done before", "output exists", "not failed before"]
+    reason: SkipReason
 
 
 Event = Planned | Started | Done | Failed | Retried | Skipped

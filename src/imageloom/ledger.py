@@ -57,7 +57,7 @@ CREATE TABLE items (
 JobState = Literal["running", "done", "failed", "interrupted", "killed"]
 
 
-class JobRecord(Plain):
+class JobRecord(Plain, frozen=True):
     """A job as the ledger has it."""
 
     id: int
@@ -76,7 +76,7 @@ class JobRecord(Plain):
     skipped: int
 
 
-class ItemRecord(Plain):
+class ItemRecord(Plain, frozen=True):
     """An item of a job as the ledger has it."""
 
     key: str
@@ -89,7 +89,7 @@ class ItemRecord(Plain):
     times: Times
 
 
-class Claim(Plain):
+class Claim(Plain, frozen=True):
     """Which item an output name of a sink belongs to."""
 
     source: str
@@ -118,7 +118,7 @@ class Ledger:
     def __init__(self, path: str | os.PathLike[str] | None = None, *, scratch: bool = False) -> None:
         self.path = Path(path) if path is not None else default_path()
         self._places: dict[str, int] = {}
-        self._claims: dict[tuple[int, str], tuple[object, ...]] = {}
+        self._claims: dict[tuple[int, str], tuple[int, str, int, str, str, str, int]] = {}
         self._done: list[tuple[object, ...]] = []
         self._released: list[tuple[object, ...]] = []
         self._items: list[tuple[object, ...]] = []
@@ -191,7 +191,9 @@ class Ledger:
 
     def jobs(self) -> Iterator[JobRecord]:
         """All jobs, the latest first."""
-        for row in self._db.execute(f"SELECT {', '.join(JobRecord.__struct_fields__)} FROM jobs ORDER BY id DESC"):
+        for row in self._db.execute(
+            f"SELECT {', '.join(JobRecord.__struct_fields__)} FROM jobs ORDER BY id DESC"
+        ):
             record = JobRecord(*row)
             if record.state == "running" and not _is_alive(record.pid):
                 record = msgspec.structs.replace(record, state="killed")
@@ -230,10 +232,14 @@ class Ledger:
 
     def claim_of(self, sink: str, name: str) -> Claim | None:
         """Which item has claimed an output name."""
-        row = self._claims.get((self._place(sink), name)) or self._db.execute(
-            "SELECT sink, name, source, key, fingerprint, recipe, job FROM outputs WHERE sink = ? AND name = ?",
-            (self._place(sink), name),
-        ).fetchone()
+        row = (
+            self._claims.get((self._place(sink), name))
+            or self._db.execute(
+                "SELECT sink, name, source, key, fingerprint, recipe, job FROM outputs "
+                "WHERE sink = ? AND name = ?",
+                (self._place(sink), name),
+            ).fetchone()
+        )
         if row is None:
             return None
         address = next((a for a, number in self._places.items() if number == row[2]), None)

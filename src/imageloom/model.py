@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from imageloom.errors import ItemError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,7 +32,7 @@ class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of all plain data here: immutable, comparable, ready for the wire."""
 
 
-class Frame(Plain):
+class Frame(Plain, frozen=True):
     """The shape of an image between two steps."""
 
     width: int
@@ -52,7 +54,7 @@ class Frame(Plain):
         return f"{self.width}x{self.height} {kind} {self.dtype}"
 
 
-class Header(Plain):
+class Header(Plain, frozen=True):
     """What can be known of an image before it is decoded."""
 
     format: Format
@@ -66,7 +68,7 @@ class Header(Plain):
     """Bytes that the codec holds beside the pixels (a progressive JPEG's coefficients)."""
 
 
-class Step(Plain):
+class Step(Plain, frozen=True):
     """An operator's name with its parameters."""
 
     name: str
@@ -78,7 +80,7 @@ class Step(Plain):
         return Pipeline([self]) | other
 
 
-class Output(Plain):
+class Output(Plain, frozen=True):
     """One result that a recipe makes of every item."""
 
     steps: tuple[Step, ...]
@@ -90,7 +92,7 @@ class Output(Plain):
     """1 to 100, for lossy formats; None: the format's default."""
 
 
-class Recipe(Plain):
+class Recipe(Plain, frozen=True):
     """What is made of every item: one or more outputs of one decode."""
 
     outputs: tuple[Output, ...]
@@ -98,7 +100,7 @@ class Recipe(Plain):
     """How far a shrinking decode may go: never below twice the target, below the target, or not at all."""
 
 
-class Limits(Plain):
+class Limits(Plain, frozen=True):
     """What is refused from the header alone, before any pixel is decoded."""
 
     max_pixels: int = 512_000_000
@@ -108,7 +110,7 @@ class Limits(Plain):
 IfExists = Literal["error", "skip", "overwrite"]
 
 
-class Job(Plain):
+class Job(Plain, frozen=True):
     """One run of a recipe over a source into a sink."""
 
     source: str
@@ -129,7 +131,7 @@ class Job(Plain):
     """After so many failed attempts an item is given up on."""
 
 
-class Item(Plain):
+class Item(Plain, frozen=True):
     """One input image of a job."""
 
     key: str
@@ -143,7 +145,7 @@ class Item(Plain):
         return f"{self.size}-{self.mtime_ns}"
 
 
-class Work(Plain):
+class Work(Plain, frozen=True):
     """One item of a task: what to read, and the names of what to make of it."""
 
     item: Item
@@ -152,7 +154,7 @@ class Work(Plain):
     attempt: int = 1
 
 
-class Task(Plain):
+class Task(Plain, frozen=True):
     """What one worker does at once: a batch of small items, or one large one."""
 
     id: int
@@ -166,7 +168,7 @@ class Task(Plain):
     work: tuple[Work, ...]
 
 
-class Written(Plain):
+class Written(Plain, frozen=True):
     """An output that is staged in the sink, not yet published."""
 
     name: str
@@ -175,7 +177,7 @@ class Written(Plain):
     size: int
 
 
-class Times(Plain):
+class Times(Plain, frozen=True):
     """Seconds that an attempt spent in each stage."""
 
     read: float = 0.0
@@ -189,7 +191,7 @@ class Times(Plain):
         return self.read + self.decode + self.filter + self.encode + self.write
 
 
-class Failure(Plain):
+class Failure(Plain, frozen=True):
     """Why an attempt at an item failed."""
 
     kind: str
@@ -198,8 +200,24 @@ class Failure(Plain):
     transient: bool = False
     """Another attempt may succeed."""
 
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """An error as plain data."""
+        if isinstance(error, ItemError):
+            return cls(type(error).__name__, str(error), error.transient)
+        if isinstance(error, MemoryError):
+            return cls("MemoryError", "there was not enough memory", True)
+        return cls(type(error).__name__, f"{type(error).__name__}: {error}")
 
-class Result(Plain):
+
+class Unlisted(Plain, frozen=True):
+    """A name in a store that looks like an item and cannot be one."""
+
+    key: str
+    failure: Failure
+
+
+class Result(Plain, frozen=True):
     """What came of one item of a task: written outputs, or a failure."""
 
     key: str
@@ -212,7 +230,7 @@ class Result(Plain):
     """Decoded pixels."""
 
 
-class Outcome(Plain):
+class Outcome(Plain, frozen=True):
     """What came of a task: a result for each of its items, in order."""
 
     task: int

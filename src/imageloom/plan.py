@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import msgspec
 from msgspec.structs import replace
@@ -40,7 +41,7 @@ UPRIGHT: dict[int, tuple[Step, ...]] = {
 """The steps that turn stored pixels upright, by EXIF's Orientation (Exif 2.32, tag 274)."""
 
 
-class OutputPlan(Plain):
+class OutputPlan(Plain, frozen=True):
     """What is done for one output."""
 
     steps: tuple[Step, ...]
@@ -50,7 +51,7 @@ class OutputPlan(Plain):
     quality: int
 
 
-class Plan(Plain):
+class Plan(Plain, frozen=True):
     """What is done for one item."""
 
     luma: bool
@@ -77,8 +78,8 @@ def check_limits(header: Header, limits: Limits) -> None:
     """
     if header.frame.pixels > limits.max_pixels:
         raise LimitExceeded(
-            f"{header.frame.width}x{header.frame.height} is {header.frame.pixels:,} pixels, over the limit of "
-            f"{limits.max_pixels:,} (--max-pixels)"
+            f"{header.frame.width}x{header.frame.height} is {header.frame.pixels:,} pixels, over the limit "
+            f"of {limits.max_pixels:,} (--max-pixels)"
         )
 
 
@@ -179,7 +180,7 @@ def _peak(decoded: Frame, outputs: Sequence[OutputPlan]) -> int:
     most = 0
     for output in outputs:
         frames = _frames(output.steps, decoded)
-        most = max([most, *(a.bytes + 2 * b.bytes for a, b in zip(frames, frames[1:], strict=False))])
+        most = max([most, *(a.bytes + 2 * b.bytes for a, b in pairwise(frames))])
         most = max(most, frames[-1].bytes * 2)
     return decoded.bytes + most
 
@@ -222,5 +223,3 @@ def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
     if plan.luma:
         parts.append("luma only: the result is gray, and only resizes and turns come before")
     return "; ".join(parts) or "all of it: no step in front asks for less"
-
-

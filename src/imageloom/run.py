@@ -18,24 +18,23 @@ from queue import Empty, SimpleQueue
 
 from imageloom import codecs, plan
 from imageloom.engines import Engine
-from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
-from imageloom.events import Done, Event, Failed, Listener, Planned, Retried, Skipped, Started
-from imageloom.ledger import Ledger
-from imageloom.model import Failure, Item, Job, Outcome, Plain, Result, Task, Work
+from imageloom.errors import ItemError, LimitExceeded, WorkerLost
+from imageloom.events import Done, Event, Failed, Listener, Planned, Retried, Skipped, SkipReason, Started
+from imageloom.ledger import JobState, Ledger
+from imageloom.model import Failure, Item, Job, Outcome, Plain, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
 from imageloom.sink import Sink, output_name
 from imageloom.source import Source
 from imageloom.stores import open_store
-from imageloom.work import failure_of
 
 FIRST_PAUSE = 0.1
-"""Seconds before the second attempt; each further one waits twice as long, and up to as much again by chance."""
+"""Seconds before the second attempt; each further one waits twice as long, and up to twice that by chance."""
 
 WINDOW = 3
 """Tasks in flight for each worker: one that runs, and two so that none waits for the driver."""
 
 
-class Summary(Plain):
+class Summary(Plain, frozen=True):
     """What came of a run."""
 
     job: int
@@ -71,7 +70,7 @@ class Summary(Plain):
         )
 
 
-class _Ready(Plain):
+class _Ready(Plain, frozen=True):
     """An item that is planned and claimed."""
 
     work: Work
@@ -115,7 +114,7 @@ class Driver:
         self._stopping = False
         self._id = 0
         self._tasks = 0
-        self._counts = {"done": 0, "failed": 0, "skipped": 0}
+        self._done = self._failed = self._skipped = 0
         self._in_flight: dict[int, tuple[Task, int]] = {}
         self._bytes_in_flight = 0
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
@@ -143,12 +142,12 @@ class Driver:
                     self._submit(batch)
                 self._finish()
             finally:
-                state = "killed" if self._in_flight else "interrupted" if self._stopping else "done"
-                self._ledger.finish(self._id, state, **self._counts)
+                state: JobState = "killed" if self._in_flight else "interrupted" if self._stopping else "done"
+                self._ledger.finish(self._id, state, *self._numbers())
         finally:
             self._sink.close()
         seconds = time.perf_counter() - began
-        return Summary(self._id, **self._counts, seconds=seconds, interrupted=self._stopping)
+        return Summary(self._id, *self._numbers(), seconds, self._stopping)
 
     def preview(self) -> Summary:
         """Plan the whole job, and do nothing: the items that would be done are told as `Planned`.
@@ -157,8 +156,11 @@ class Driver:
         """
         began = time.perf_counter()
         waiting = sum(1 for _ in self._planned())
-        counts = {**self._counts, "done": waiting}
-        return Summary(0, **counts, seconds=time.perf_counter() - began)
+        _, failed, skipped = self._numbers()
+        return Summary(0, waiting, failed, skipped, time.perf_counter() - began)
+
+    def _numbers(self) -> tuple[int, int, int]:
+        return self._done, self._failed, self._skipped
 
     # source -> plan
 
@@ -176,12 +178,13 @@ class Driver:
                 if isinstance(entry, Item):
                     self._skip(entry, "not failed before")
                 continue
+            if isinstance(entry, Unlisted):
+                self._fail(_failed_in_planning(entry.key, entry.failure), 1, "driver")
+                continue
             try:
-                if not isinstance(entry, Item):
-                    raise entry.error
                 ready = self._plan(entry)
             except ItemError as error:
-                self._fail(Result(entry.key, failure=failure_of(error), started=time.time()), 1, "driver")
+                self._fail(_failed_in_planning(entry.key, Failure.of(error)), 1, "driver")
                 continue
             if ready is not None:
                 yield ready
@@ -193,14 +196,17 @@ class Driver:
         limits, recipe = self._job.limits, self._job.recipe
         if item.size > limits.max_file_size:
             raise LimitExceeded(
-                f"the file is {item.size:,} bytes, over the limit of {limits.max_file_size:,} (--max-file-size)"
+                f"the file is {item.size:,} bytes, over the limit of {limits.max_file_size:,} "
+                "(--max-file-size)"
             )
         header = codecs.read_header(lambda length: self._store.head(item.key, length), item.size)
         plan.check_limits(header, limits)
         planned = plan.make_plan(header, recipe)
         needs = planned.bytes + item.size
         if needs > self._memory:
-            raise LimitExceeded(f"it needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)")
+            raise LimitExceeded(
+                f"it needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
+            )
         names = tuple(output_name(item.key, header.format, output) for output in recipe.outputs)
         if not self._sink.claim(self._id, item, self._recipe, names):
             self._skip(item, "output exists")
@@ -289,10 +295,10 @@ class Driver:
                 self._sink.publish(result)
             except ItemError as error:
                 self._sink.discard(result)
-                result = Result(result.key, (), failure_of(error), result.times, result.started)
+                result = Result(result.key, (), Failure.of(error), result.times, result.started)
         failure = result.failure
         if failure is None:
-            self._counts["done"] += 1
+            self._done += 1
             self._ledger.record_done(self._id, self._sink.address, result, work.attempt, worker)
             if self._listeners:
                 self._tell(Done(result, work.attempt, worker))
@@ -306,18 +312,22 @@ class Driver:
             self._fail(result, work.attempt, worker, work.names)
 
     def _fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
-        self._counts["failed"] += 1
+        self._failed += 1
         self._ledger.record_failed(self._id, self._sink.address, result, attempt, worker, names)
         self._tell(Failed(result, attempt, worker))
 
-    def _skip(self, item: Item, reason: str) -> None:
-        self._counts["skipped"] += 1
+    def _skip(self, item: Item, reason: SkipReason) -> None:
+        self._skipped += 1
         if self._listeners:
-            self._tell(Skipped(item, reason))  # type: ignore[arg-type]
+            self._tell(Skipped(item, reason))
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
+
+
+def _failed_in_planning(key: str, failure: Failure) -> Result:
+    return Result(key, failure=failure, started=time.time())
 
 
 def half_of_memory() -> int:

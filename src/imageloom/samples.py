@@ -33,7 +33,8 @@ def draw_photo(seed: int, width: int = 400, height: int = 533) -> Pixels:
         cv2.fillPoly(image, [outline], random.uniform(20, 200, 3).tolist(), cv2.LINE_AA)
     grain = random.normal(0, 1, (height, width, 1)).astype(np.float32)
     image += 8 * cv2.GaussianBlur(grain, (0, 0), 1.0)[:, :, None] * 2
-    return np.clip(image, 0, 255).astype(np.uint8)
+    photo: Pixels = np.clip(image, 0, 255).astype(np.uint8)
+    return photo
 
 
 def draw_photos(folder: str | os.PathLike[str], count: int) -> None:

@@ -8,8 +8,8 @@ from fnmatch import fnmatch
 
 from imageloom import codecs
 from imageloom.errors import StorageError
-from imageloom.model import Item
-from imageloom.stores import Unlisted, open_store
+from imageloom.model import Item, Unlisted
+from imageloom.stores import open_store
 
 
 class Source:
@@ -17,8 +17,8 @@ class Source:
 
     Args:
         address: the path of a folder or of a file.
-        include: patterns of names; with none, all names with the suffix of a known format. A pattern without a
-            slash is held against the last part of the key, another against the whole key.
+        include: patterns of names; with none, all names with the suffix of a known format. A pattern without
+            a slash is held against the last part of the key, another against the whole key.
         exclude: patterns of names to leave out, likewise.
 
     Raises:

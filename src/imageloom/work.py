@@ -11,7 +11,6 @@ import time
 from functools import lru_cache
 
 from imageloom import codecs, operators
-from imageloom.errors import ItemError
 from imageloom.model import Failure, Outcome, Pixels, Result, Step, Task, Times, Work, Written
 from imageloom.plan import check_limits, make_plan
 from imageloom.stores import Store, open_store
@@ -50,7 +49,7 @@ def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
     except Exception as error:
         for output_ in written:
             sink.discard(output_.staged)
-        return Result(key, (), failure_of(error), watch.times(), started)
+        return Result(key, (), Failure.of(error), watch.times(), started)
 
 
 def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]) -> Pixels:
@@ -60,15 +59,6 @@ def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]
         pixels = operators.apply(step, pixels)
     made.append((steps, pixels))
     return pixels
-
-
-def failure_of(error: Exception) -> Failure:
-    """An error as plain data."""
-    if isinstance(error, ItemError):
-        return Failure(type(error).__name__, str(error), error.transient)
-    if isinstance(error, MemoryError):
-        return Failure("MemoryError", "there was not enough memory", True)
-    return Failure(type(error).__name__, f"{type(error).__name__}: {error}")
 
 
 class _Stopwatch:

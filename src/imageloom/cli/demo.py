@@ -9,7 +9,9 @@ import click
 
 @click.command("demo", short_help="Draw sample photos and run a pipeline over them.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("imageloom-demo"))
-@click.option("--count", type=click.IntRange(1, 10_000), default=60, show_default=True, help="Photos to draw.")
+@click.option(
+    "--count", type=click.IntRange(1, 10_000), default=60, show_default=True, help="Photos to draw."
+)
 @click.option("--pipeline", default="resize 512x512 | grayscale", show_default=True)
 @click.pass_context
 def command(context: click.Context, folder: Path, count: int, pipeline: str) -> int:

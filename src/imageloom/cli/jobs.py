@@ -36,8 +36,8 @@ def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
             continue
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started))
         click.echo(
-            f"{job.id:>5}  {began}  {job.state:<11} {job.done} done, {job.failed} failed, {job.skipped} skipped  "
-            f"{job.recipe}  {job.source} -> {job.sink}"
+            f"{job.id:>5}  {began}  {job.state:<11} {job.done} done, {job.failed} failed, "
+            f"{job.skipped} skipped  {job.recipe}  {job.source} -> {job.sink}"
         )
 
 

@@ -16,7 +16,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 _SCALE = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
-class Quantity(click.ParamType):
+class Quantity(click.ParamType[int]):
     """A whole number with k, M, G or T for its thousands: 512M, 4GB."""
 
     name = "number"
@@ -34,14 +34,16 @@ def recipe_options(command: C) -> C:
     """What decides about the outputs' bytes."""
     for option in reversed(
         [
-            click.option("--format", "format_", metavar="FORMAT", help="Of the outputs: jpeg, png. [each input's]"),
+            click.option(
+                "--format", "format_", metavar="FORMAT", help="Of the outputs: jpeg, png. [each input's]"
+            ),
             click.option("--quality", type=click.IntRange(1, 100), help="Of lossy formats, 1 to 100.  [85]"),
             click.option(
                 "--decode",
                 type=click.Choice(["safe", "fast", "exact"]),
                 default="safe",
                 show_default=True,
-                help="How far a JPEG may be shrunk while it is decoded: to twice the target, to the target, not.",
+                help="How far decoding may shrink a JPEG: to twice the target, to the target, or not.",
             ),
         ]
     ):
@@ -53,8 +55,12 @@ def limit_options(command: C) -> C:
     """What is refused from the header."""
     for option in reversed(
         [
-            click.option("--max-pixels", type=Quantity(), default="512M", show_default=True, help="Of one image."),
-            click.option("--max-file-size", type=Quantity(), default="4G", show_default=True, help="In bytes."),
+            click.option(
+                "--max-pixels", type=Quantity(), default="512M", show_default=True, help="Of one image."
+            ),
+            click.option(
+                "--max-file-size", type=Quantity(), default="4G", show_default=True, help="In bytes."
+            ),
         ]
     ):
         command = option(command)
@@ -76,7 +82,9 @@ def read_recipe(pipeline: str, format_: str | None, quality: int | None, decode:
         chosen = codecs.format_of(f".{format_.lower()}")
         if chosen is None:
             known = ", ".join(codec.format for codec in codecs.codecs())
-            raise click.BadParameter(f"there is no format {format_!r}; there are: {known}", param_hint="--format")
+            raise click.BadParameter(
+                f"there is no format {format_!r}; there are: {known}", param_hint="--format"
+            )
     if pipeline.endswith((".yaml", ".yml")) and Path(pipeline).is_file():
         steps = Pipeline.from_yaml(Path(pipeline).read_text()).steps
     else:

@@ -27,8 +27,8 @@ def command(
     max_pixels: int,
     max_file_size: int,
 ) -> None:
-    """Explain what PIPELINE does to the image FILE: the steps after all rewrites, what the codec is asked for,
-    the encoder, the memory, and why. Only the header is read.
+    """Explain what PIPELINE does to the image FILE, and why: the steps after all rewrites, what the codec is
+    asked for, the encoder, the memory. Only the header is read.
 
     \b
     imageloom plan 'resize 512x512 | grayscale' photo.jpg

@@ -156,9 +156,7 @@ def _json_line(event: Event) -> None:
                 }
             )
         case Failed(result, attempt):
-            _echo_json(
-                {"event": "failed", "item": result.key, "attempt": attempt, "failure": result.failure}
-            )
+            _echo_json({"event": "failed", "item": result.key, "attempt": attempt, "failure": result.failure})
         case Skipped(item, reason):
             _echo_json({"event": "skipped", "item": item.key, "reason": reason})
 
@@ -182,7 +180,9 @@ class _Log:
 
     def __call__(self, event: Event) -> None:
         for level, message, fields in _log_lines(event):
-            self._logger.log(level, "%s %s", message, _words(fields), extra={"fields": fields, "what": message})
+            self._logger.log(
+                level, "%s %s", message, _words(fields), extra={"fields": fields, "what": message}
+            )
 
     def close(self) -> None:
         self._logger.removeHandler(self._handler)
@@ -208,10 +208,18 @@ def _log_lines(event: Event) -> Iterator[tuple[int, str, dict[str, Any]]]:
             yield logging.INFO, "done", fields
         case Failed(result, attempt, worker):
             reason = {"reason": _reason(event)}
-            yield logging.ERROR, "failed", {"item": _printable(result.key), "attempt": attempt, "worker": worker, **reason}
+            yield (
+                logging.ERROR,
+                "failed",
+                {"item": _printable(result.key), "attempt": attempt, "worker": worker, **reason},
+            )
         case Retried(result, attempt, worker):
             reason = {"reason": _reason(event)}
-            yield logging.WARNING, "again", {"item": result.key, "attempt": attempt, "worker": worker, **reason}
+            yield (
+                logging.WARNING,
+                "again",
+                {"item": result.key, "attempt": attempt, "worker": worker, **reason},
+            )
         case Skipped(item, reason_):
             yield logging.INFO, "skipped", {"item": item.key, "reason": reason_}
 

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     help="What happens where a file that imageloom did not make has an output's name.",
 )
 @click.option("--retry-failed", is_flag=True, help="Do only the items that failed before.")
-@click.option("--memory", type=Quantity(), help="Bytes that the work in hand may need.  [half of the machine's]")
+@click.option(
+    "--memory", type=Quantity(), help="Bytes that the work in hand may need.  [half of the machine's]"
+)
 @options.limit_options
 @options.ledger_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 
-class MoreNeeded(Exception):  # noqa: N818 - it asks for bytes, it reports no error
+class MoreNeeded(Exception):
     """The header goes on behind the bytes that were given."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import lru_cache
 from types import ModuleType
 
@@ -33,14 +34,12 @@ MOST_SCANS = 200
 
 @lru_cache(maxsize=1)
 def _library() -> ModuleType:
-    import simplejpeg
-
-    return simplejpeg
+    return importlib.import_module("simplejpeg")
 
 
 class Jpeg:
     format: Format = "jpeg"
-    suffixes = ("jpg", "jpeg", "jpe", "jfif")
+    suffixes: tuple[str, ...] = ("jpg", "jpeg", "jpe", "jfif")
     quality = 85
 
     def sniff(self, head: bytes) -> bool:

@@ -16,7 +16,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 class Png:
     format: Format = "png"
-    suffixes = ("png",)
+    suffixes: tuple[str, ...] = ("png",)
     quality = 0
 
     def sniff(self, head: bytes) -> bool:

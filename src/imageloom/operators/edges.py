@@ -37,7 +37,7 @@ def canny(
     """Edges as thin white lines on black, by hysteresis between two gradients (OpenCV's Canny).
 
     J. Canny, "A computational approach to edge detection", IEEE Trans. PAMI 8 (1986). The gradient is the sum
-    of the absolute Sobel derivatives of that aperture, or with l2 their Euclidean norm; of a colour image, the
-    channel with the largest. Transparency is not looked at.
+    of the absolute Sobel derivatives of that aperture, or with l2 their Euclidean norm; of a colour image,
+    the channel with the largest is taken. Transparency is not looked at.
     """
     return cv2.Canny(image, low, high, apertureSize=aperture, L2gradient=l2)

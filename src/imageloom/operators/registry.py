@@ -151,8 +151,8 @@ class Operator:
     def _premultiplied(self, image: Pixels, alpha: Pixels, params: dict[str, Value]) -> Pixels:
         """Colour weighted by its alpha, filtered, and weighed back: what is transparent does not bleed."""
         top = 1.0 if image.dtype == np.float32 else float(np.iinfo(image.dtype).max)
-        share = alpha.astype(np.float32) / np.float32(top)
-        rgb = colour(image).astype(np.float32)
+        share: Pixels = alpha.astype(np.float32) / np.float32(top)
+        rgb: Pixels = colour(image).astype(np.float32)
         weights = share if rgb.ndim == 2 else share[:, :, None]
         blurred = self.function(rgb * weights, **params)
         cover = self.function(share, **params)
@@ -177,7 +177,8 @@ def saturate(values: Pixels, dtype: Any) -> Pixels:
     """`values` rounded and clipped to the range of `dtype`."""
     if dtype == np.float32:
         return values.astype(np.float32, copy=False)
-    return np.rint(np.clip(values, 0, np.iinfo(dtype).max)).astype(dtype)
+    rounded: Pixels = np.rint(np.clip(values, 0, np.iinfo(dtype).max)).astype(dtype)
+    return rounded
 
 
 _OPERATORS: dict[str, Operator] = {}
@@ -319,4 +320,6 @@ def _describe(hint: Any) -> str:
         return " or ".join(str(a) for a in arguments)
     if arguments:
         return " or ".join(_describe(a) for a in arguments if a is not type(None))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(hint, str(hint))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
+        hint, str(hint)
+    )

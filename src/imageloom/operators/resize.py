@@ -92,10 +92,10 @@ def resize(
 ) -> Pixels:
     """Resize to WIDTHxHEIGHT exactly, or to WIDTHx, xHEIGHT or PERCENT% in proportion.
 
-    fit=inside keeps the proportions within WIDTHxHEIGHT, fit=cover keeps them and cuts off what overhangs, the
-    middle stays. enlarge=false leaves smaller images as they are. kernel=auto averages the area that each new
-    pixel covers (OpenCV's INTER_AREA) along an axis that shrinks and interpolates linearly along one that
-    grows; the interpolating kernels first average down to less than twice the size, so that none skips pixels.
+    fit=inside keeps the proportions within WIDTHxHEIGHT; fit=cover keeps them and cuts off what overhangs, so
+    that the middle stays. enlarge=false leaves smaller images as they are. kernel=auto averages the area that
+    each pixel covers (OpenCV's INTER_AREA) where both axes shrink and interpolates linearly otherwise. The
+    interpolating kernels first average down to less than twice the size, so that none skips pixels.
     """
     height, width = image.shape[:2]
     new_width, new_height = target(width, height, size, fit, enlarge)

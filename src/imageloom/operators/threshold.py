@@ -76,4 +76,5 @@ def threshold(image: Pixels, *, value: Level | Literal["otsu"] = "otsu") -> Pixe
     level = value * (top / 255)
     if image.dtype == np.uint8:
         return cv2.threshold(image, level, top, cv2.THRESH_BINARY)[1]
-    return np.where(image > level, image.dtype.type(top), image.dtype.type(0))
+    white: Pixels = np.where(image > level, image.dtype.type(top), image.dtype.type(0))
+    return white

@@ -28,5 +28,5 @@ def invert(image: Pixels) -> Pixels:
 
 @operator("point", channelwise=True, dtypes=("uint8",), examples=(), hidden=True)
 def table(image: Pixels, *, values: str) -> Pixels:
-    """Look each value up in a table of 256 bytes, written in hexadecimal: what the planner folds channelwise steps into."""
+    """Look each value up in a table of 256 bytes, in hexadecimal: many steps folded into one."""
     return cv2.LUT(image, np.frombuffer(bytes.fromhex(values), np.uint8))

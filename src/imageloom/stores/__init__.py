@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Protocol
 
-from imageloom.errors import ImageloomError
-from imageloom.model import Item
+from imageloom.model import Item, Unlisted
 from imageloom.stores.local import LocalStore
 
 
@@ -17,7 +16,7 @@ class Store(Protocol):
     address: str
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """All that is there, as it is found; what cannot be an item comes with its error."""
+        """All that is there, as it is found; what cannot be an item comes with the reason."""
 
     def read(self, key: str, limit: int) -> bytes:
         """The bytes of a file, refused over `limit` bytes."""
@@ -36,13 +35,6 @@ class Store(Protocol):
 
     def discard(self, token: str) -> None:
         """Drop staged bytes; nothing happens where there are none."""
-
-
-class Unlisted(Protocol):
-    """A name in a store that cannot be an item, and why."""
-
-    key: str
-    error: ImageloomError
 
 
 @lru_cache(maxsize=64)

@@ -6,32 +6,23 @@ a file is there whole or not at all. What a killed run has staged is swept away 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from imageloom.errors import (
-    ImageloomError,
     InvalidName,
     LimitExceeded,
     StorageError,
     UnreadableItem,
     UnwritableOutput,
 )
-from imageloom.model import Item
+from imageloom.model import Failure, Item, Unlisted
 
 STAGING = ".imageloom"
 """The hidden folder that staged outputs lie in."""
-
-
-@dataclass(frozen=True)
-class Unlisted:
-    """A name that cannot be an item, and why."""
-
-    key: str
-    error: ImageloomError
 
 
 class LocalStore:
@@ -55,7 +46,7 @@ class LocalStore:
             except OSError as error:
                 if not prefix:
                     raise StorageError(f"cannot list {self.address}: {error.strerror}") from None
-                yield Unlisted(prefix, UnreadableItem(f"cannot list the folder: {error.strerror}"))
+                yield _unlisted(prefix, UnreadableItem(f"cannot list the folder: {error.strerror}"))
                 continue
             with entries:
                 for entry in entries:
@@ -65,23 +56,23 @@ class LocalStore:
                     try:
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(key + "/")
-                            yield Unlisted(key, UnreadableItem("it is a folder, not a file"))
+                            yield _unlisted(key, UnreadableItem("it is a folder, not a file"))
                         else:
                             yield self._item(key, entry)
                     except OSError as error:
-                        yield Unlisted(key, UnreadableItem(_reason(error, entry)))
+                        yield _unlisted(key, UnreadableItem(_reason(error, entry)))
 
     def _item(self, key: str, entry: os.DirEntry[str]) -> Item | Unlisted:
         try:
             key.encode()
         except UnicodeEncodeError:
             shown = os.fsencode(key).decode("utf-8", "backslashreplace")
-            return Unlisted(shown, InvalidName("its name is not UTF-8: rename it"))
+            return _unlisted(shown, InvalidName("its name is not UTF-8: rename it"))
         if entry.is_symlink() and entry.is_dir():
-            return Unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
+            return _unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
         if not entry.is_file():
             os.stat(os.path.join(self.address, key))  # a broken link says so
-            return Unlisted(key, UnreadableItem("it is no regular file"))
+            return _unlisted(key, UnreadableItem("it is no regular file"))
         found = entry.stat()
         return Item(key, found.st_size, found.st_mtime_ns)
 
@@ -139,10 +130,8 @@ class LocalStore:
             raise UnwritableOutput(f"cannot publish {key}: {error.strerror}") from None
 
     def discard(self, token: str) -> None:
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(os.path.join(self.address, STAGING, token))
-        except OSError:
-            pass
 
     def prepare(self) -> None:
         """Make the folder and its staging folder, and sweep away what a killed run has staged.
@@ -163,6 +152,10 @@ class LocalStore:
 
     def _path(self, key: str) -> str:
         return f"{self.address}/{key}"
+
+
+def _unlisted(key: str, error: Exception) -> Unlisted:
+    return Unlisted(key, Failure.of(error))
 
 
 def _reason(error: OSError, entry: os.DirEntry[str]) -> str:
