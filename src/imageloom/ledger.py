@@ -26,7 +26,8 @@ MOST_NOTED = 500
 """Items that wait for a flush at the most."""
 
 _SCHEMA = """
-CREATE TABLE places (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
+-- addresses and meanings of recipes, each one once
+CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     source TEXT NOT NULL, sink TEXT NOT NULL,   -- addresses
@@ -37,9 +38,9 @@ CREATE TABLE jobs (
     done INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE outputs (
-    sink INTEGER NOT NULL, name TEXT NOT NULL,
+    sink INTEGER NOT NULL, name TEXT NOT NULL,  -- sink, source and recipe are texts
     source INTEGER NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL,
-    recipe TEXT NOT NULL,                       -- digest
+    recipe INTEGER NOT NULL,                    -- what it means
     job INTEGER NOT NULL,
     size INTEGER,                               -- bytes; NULL while it is only claimed
     PRIMARY KEY (sink, name)
@@ -117,8 +118,8 @@ class Ledger:
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, scratch: bool = False) -> None:
         self.path = Path(path) if path is not None else default_path()
-        self._places: dict[str, int] = {}
-        self._claims: dict[tuple[int, str], tuple[int, str, int, str, str, str, int]] = {}
+        self._texts: dict[str, int] = {}
+        self._claims: dict[tuple[int, str], tuple[int, str, int, str, str, int, int]] = {}
         self._done: list[tuple[object, ...]] = []
         self._released: list[tuple[object, ...]] = []
         self._items: list[tuple[object, ...]] = []
@@ -227,42 +228,40 @@ class Ledger:
         return self._db.execute(
             "SELECT name, size FROM outputs WHERE sink = ? AND source = ? AND key = ? AND fingerprint = ? "
             "AND recipe = ? AND size IS NOT NULL",
-            (self._place(sink), self._place(source), item.key, item.fingerprint, recipe),
+            (self._number(sink), self._number(source), item.key, item.fingerprint, self._number(recipe)),
         ).fetchall()
 
     def claim_of(self, sink: str, name: str) -> Claim | None:
         """Which item has claimed an output name."""
         row = (
-            self._claims.get((self._place(sink), name))
+            self._claims.get((self._number(sink), name))
             or self._db.execute(
                 "SELECT sink, name, source, key, fingerprint, recipe, job FROM outputs "
                 "WHERE sink = ? AND name = ?",
-                (self._place(sink), name),
+                (self._number(sink), name),
             ).fetchone()
         )
         if row is None:
             return None
-        address = next((a for a, number in self._places.items() if number == row[2]), None)
-        if address is None:
-            address = self._db.execute("SELECT address FROM places WHERE id = ?", (row[2],)).fetchone()[0]
-        return Claim(address, row[3], row[6])
+        source = self._db.execute("SELECT text FROM texts WHERE id = ?", (row[2],)).fetchone()[0]
+        return Claim(source, row[3], row[6])
 
     def claim(self, job: int, source: str, sink: str, item: Item, recipe: str, name: str) -> None:
         """Note that an output name is this item's from now on; in force after the next `flush`."""
-        place = self._place(sink)
+        place = self._number(sink)
         self._claims[place, name] = (
             place,
             name,
-            self._place(source),
+            self._number(source),
             item.key,
             item.fingerprint,
-            recipe,
+            self._number(recipe),
             job,
         )
 
     def record_done(self, job: int, sink: str, result: Result, attempts: int, worker: str) -> None:
         """Note an item whose outputs are published."""
-        place = self._place(sink)
+        place = self._number(sink)
         self._done += [(w.size, place, w.name) for w in result.written]
         self._add(_item_row(job, "done", result, attempts, worker))
 
@@ -270,7 +269,7 @@ class Ledger:
         self, job: int, sink: str, result: Result, attempts: int, worker: str, names: tuple[str, ...] = ()
     ) -> None:
         """Note an item that is given up on; names that it has claimed and not filled are free again."""
-        place = self._place(sink)
+        place = self._number(sink)
         self._released += [(place, name) for name in names]
         self._add(_item_row(job, "failed", result, attempts, worker))
 
@@ -307,13 +306,14 @@ class Ledger:
         self._released.clear()
         self._items.clear()
 
-    def _place(self, address: str) -> int:
-        if address not in self._places:
+    def _number(self, text: str) -> int:
+        """The number that stands for an address or a meaning."""
+        if text not in self._texts:
             with self._transaction():
-                self._db.execute("INSERT OR IGNORE INTO places (address) VALUES (?)", (address,))
-            row = self._db.execute("SELECT id FROM places WHERE address = ?", (address,)).fetchone()
-            self._places[address] = row[0]
-        return self._places[address]
+                self._db.execute("INSERT OR IGNORE INTO texts (text) VALUES (?)", (text,))
+            row = self._db.execute("SELECT id FROM texts WHERE text = ?", (text,)).fetchone()
+            self._texts[text] = row[0]
+        return self._texts[text]
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db)

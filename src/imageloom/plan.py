@@ -7,7 +7,6 @@ run and never changes a result.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -64,10 +63,9 @@ class Plan(Plain, frozen=True):
     """The most memory that the item needs at one time, its input's and output's bytes included."""
 
 
-def digest(recipe: Recipe) -> str:
-    """A short name of what a recipe means: equal for recipes that yield equal bytes from equal inputs."""
-    data = msgspec.json.encode((MEANING, recipe), order="deterministic")
-    return hashlib.blake2b(data, digest_size=10).hexdigest()
+def meaning(recipe: Recipe) -> str:
+    """What a recipe means, as text: equal for recipes that yield equal bytes from equal inputs."""
+    return msgspec.json.encode((MEANING, recipe), order="deterministic").decode()
 
 
 def check_limits(header: Header, limits: Limits) -> None:

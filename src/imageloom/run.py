@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-import random
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -109,7 +108,7 @@ class Driver:
         self._source = Source(job.source, job.include, job.exclude)
         self._store = open_store(self._source.root)
         self._sink = Sink(job.sink, self._source.root, self._source.path, ledger, job.if_exists)
-        self._recipe = plan.digest(job.recipe)
+        self._recipe = plan.meaning(job.recipe)
         self._memory = job.memory or half_of_memory()
         self._stopping = False
         self._id = 0
@@ -303,7 +302,7 @@ class Driver:
             if self._listeners:
                 self._tell(Done(result, work.attempt, worker))
         elif failure.transient and work.attempt < self._job.attempts and not self._stopping:
-            pause = FIRST_PAUSE * 2 ** (work.attempt - 1) * (1 + random.random())
+            pause = _pause(work.attempt)
             again = Work(work.item, work.names, work.attempt + 1)
             due = time.monotonic() + pause
             heapq.heappush(self._again, (due, next(self._turn), _Ready(again, 0, needs)))
@@ -328,6 +327,13 @@ class Driver:
 
 def _failed_in_planning(key: str, failure: Failure) -> Result:
     return Result(key, failure=failure, started=time.time())
+
+
+def _pause(attempt: int) -> float:
+    """Seconds to wait after so many failed attempts."""
+    import random  # costs milliseconds that a run without failures need not wait for
+
+    return FIRST_PAUSE * 2 ** (attempt - 1) * (1 + random.random())
 
 
 def half_of_memory() -> int:

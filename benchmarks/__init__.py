@@ -1,0 +1,1 @@
+"""Benchmarks: whole programs, in alternating runs, as ratios of one run."""

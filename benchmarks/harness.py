@@ -1,0 +1,124 @@
+"""Times whole programs in turn and says the ratio pair by pair: a machine's drift hits both alike."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+PEERS = Path(__file__).parent / "peers"
+PYTHON = sys.executable
+IMAGELOOM = [PYTHON, "-m", "imageloom"]
+
+
+class Usage(NamedTuple):
+    """What one run of a program took, as the operating system accounts it."""
+
+    seconds: float
+    cpu: float
+    """User and system seconds, of the program and of the children it waited for."""
+    memory: int
+    """Bytes: the largest resident set of a single process."""
+
+
+class Program(NamedTuple):
+    """A command, and what makes each run a fresh one."""
+
+    name: str
+    command: Sequence[str]
+    prepare: Callable[[], object] = lambda: None
+
+
+def time_once(program: Program) -> Usage:
+    """Run a program once; its output is thrown away, its failure is ours."""
+    program.prepare()
+    began = time.perf_counter()
+    process = subprocess.Popen(program.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{program.name} failed with {process.returncode}: {errors.decode()}")
+    return Usage(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+
+
+def alternate(ours: Program, theirs: Program, pairs: int) -> tuple[list[Usage], list[Usage]]:
+    """Run both in turn, once to warm up and then `pairs` times."""
+    time_once(ours)
+    time_once(theirs)
+    found = [(time_once(ours), time_once(theirs)) for _ in range(pairs)]
+    return [a for a, _ in found], [b for _, b in found]
+
+
+def report(row: str, goal: str, ours: Program, theirs: Program, pairs: int) -> float:
+    """Print a row: medians, and the median of the ratios of the pairs with their range."""
+    a, b = alternate(ours, theirs, pairs)
+    ratios = sorted(x.seconds / y.seconds for x, y in zip(a, b, strict=True))
+    ratio = statistics.median(ratios)
+    ours_s, theirs_s = (statistics.median(u.seconds for u in used) for used in (a, b))
+    print(
+        f"| {row} | {theirs.name} | {goal} | {ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | "
+        f"{ours_s:.2f} s, {theirs_s:.2f} s |",
+        flush=True,
+    )
+    return ratio
+
+
+def header() -> None:
+    print(
+        "| work | against | goal | ratio: median of pairs (range) | medians |\n|---|---|---|---|---|",
+        flush=True,
+    )
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A temporary folder for inputs, outputs and ledgers."""
+    with tempfile.TemporaryDirectory(prefix="imageloom-bench-") as folder:
+        yield Path(folder)
+
+
+def repeated(source: Path, target: Path, times: int) -> Path:
+    """A folder with each file of another one several times over, by hard links or copies."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        for turn in range(times):
+            copy = target / f"{turn:02}-{file.name}"
+            if copy.exists():
+                continue
+            try:
+                os.link(file, copy)
+            except OSError:
+                shutil.copyfile(file, copy)
+    return target
+
+
+def run_command(pipeline: str, source: Path, out: Path, *flags: str, name: str = "imageloom") -> Program:
+    """`imageloom run` into an empty sink with a new ledger."""
+
+    def prepare() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        for file in out.parent.glob(f"{out.name}.db*"):
+            file.unlink()
+
+    ledger = f"{out}.db"
+    return Program(
+        name, [*IMAGELOOM, "run", pipeline, str(source), str(out), "--ledger", ledger, *flags], prepare
+    )
+
+
+def peer(script: str, *arguments: str, out: Path, name: str) -> Program:
+    """A script of `peers/`, into an empty folder."""
+    return Program(
+        name, [PYTHON, str(PEERS / script), *arguments], lambda: shutil.rmtree(out, ignore_errors=True)
+    )

@@ -1,0 +1,5 @@
+"""`python -m imageloom`."""
+
+from imageloom.cli import main
+
+main()
