@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import closing
 
-from imageloom.engines import open_engine
+from msgspec.structs import replace
+
+from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
 from imageloom.events import Listener
 from imageloom.ledger import Ledger
 from imageloom.model import Decode, Format, IfExists, Job, Limits, Output, Recipe
 from imageloom.pipeline import Pipeline
 from imageloom.run import Driver, Summary
+
+MOST_THREADS = 4
+"""Workers that `auto` runs as threads: of a small photo's time about a tenth is Python's, one at a time."""
 
 
 def process(
@@ -21,6 +27,8 @@ def process(
     *,
     engine: str = "auto",
     jobs: int = 0,
+    threads: int = 1,
+    timeout: float = 600.0,
     format: Format | None = None,
     quality: int | None = None,
     decode: Decode = "safe",
@@ -41,8 +49,10 @@ def process(
         pipeline: what is done to each image.
         source: a folder or a file.
         sink: a folder; made where there is none.
-        engine: `serial`, `threads`, or `auto`.
+        engine: `serial`, `threads`, `processes`, or `auto`.
         jobs: workers; 0 for one for each core.
+        threads: in each worker process, where the engine has such.
+        timeout: seconds that an item may take, where the engine has worker processes.
         format: of the outputs; None for that of each input.
         quality: 1 to 100, for lossy formats.
         decode: how far a shrinking decode may go; see `Recipe`.
@@ -73,21 +83,25 @@ def process(
         retry_failed=retry_failed,
         memory=memory,
     )
-    name, workers = choose_engine(engine, jobs)
-    with Ledger(ledger) as book:
-        opened = open_engine(name, workers)
-        try:
-            return Driver(job, opened, book, name, listeners).run()
-        finally:
-            opened.close()
+    name, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory), source)
+    with Ledger(ledger) as book, closing(open_engine(name, settings)) as opened:
+        return Driver(job, opened, book, name, listeners).run()
 
 
-def choose_engine(engine: str, jobs: int) -> tuple[str, int]:
-    """The engine's name and its number of workers, for `auto` and 0: a thread for each core."""
-    workers = jobs or available_cores()
-    if engine == "auto":
-        engine = "threads" if workers > 1 else "serial"
-    return engine, 1 if engine == "serial" else workers
+def choose_engine(
+    engine: str, settings: Settings, source: str | os.PathLike[str]
+) -> tuple[str, Settings, str]:
+    """The engine's name, its settings, and why, for `auto` and 0 jobs."""
+    jobs = settings.jobs or available_cores()
+    if engine != "auto":
+        why = "it was asked for"
+    elif jobs == 1 or os.path.isfile(source):
+        engine, why = "serial", "there is one core to use" if jobs == 1 else "there is one image"
+    elif jobs <= MOST_THREADS:
+        engine, why = "threads", f"up to {MOST_THREADS} workers share one interpreter well"
+    else:
+        engine, why = "processes", f"more than {MOST_THREADS} workers wait for one interpreter's lock"
+    return engine, replace(settings, jobs=jobs), why
 
 
 def available_cores() -> int:

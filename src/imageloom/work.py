@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 
 from imageloom import codecs, operators
@@ -18,10 +19,20 @@ from imageloom.stores import Store, open_store
 
 def perform(task: Task) -> Outcome:
     """Do a task: read, decode, filter and encode each of its items, and stage the outputs in the sink."""
+    return Outcome(task.id, worker_name(), tuple(results(task)))
+
+
+def results(task: Task) -> Iterator[Result]:
+    """The results of a task's items in their order, each as soon as it is there."""
     _one_thread_each()
-    worker = f"{os.getpid()}/{threading.current_thread().name}"
     source, sink = open_store(task.source), open_store(task.sink)
-    return Outcome(task.id, worker, tuple(_attempt(task, work, source, sink) for work in task.work))
+    for work in task.work:
+        yield _attempt(task, work, source, sink)
+
+
+def worker_name() -> str:
+    """The process and the thread that this runs in."""
+    return f"{os.getpid()}/{threading.current_thread().name}"
 
 
 def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 @click.argument("sink", type=click.Path(file_okay=False))
 @options.recipe_options
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Workers.  [one for each core]")
-@click.option("--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, or auto.")
+@click.option(
+    "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes."
+)
+@click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    help="Seconds that an item may take in a worker process.  [600]",
+)
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only such names, as '*.jpg'; repeatable.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not such names; repeatable.")
 @click.option(
@@ -55,6 +64,8 @@ def command(
     decode: Decode,
     jobs: int | None,
     engine: str,
+    threads: int,
+    timeout: float,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     if_exists: IfExists,
@@ -87,7 +98,7 @@ def command(
     """
     from imageloom.api import choose_engine
     from imageloom.cli.reporters import Reporters
-    from imageloom.engines import open_engine
+    from imageloom.engines import Settings, open_engine
     from imageloom.ledger import Ledger
     from imageloom.model import Job
     from imageloom.run import Driver
@@ -103,11 +114,12 @@ def command(
         retry_failed,
         memory or 0,
     )
-    name, workers = choose_engine(engine, jobs or 0)
+    asked = Settings(jobs or 0, threads, timeout, memory or 0)
+    name, settings, _ = choose_engine(engine, asked, source)
     with (
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
-        closing(open_engine(name, workers)) as opened,
+        closing(open_engine(name, settings)) as opened,
     ):
         driver = Driver(job, opened, book, name, reporters.listeners)
         if dry_run:

@@ -7,12 +7,26 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from imageloom.errors import UsageError
-from imageloom.model import Outcome, Task
+from imageloom.model import Outcome, Plain, Task
 
 ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
     "threads": "imageloom.engines.threads:Threads",
+    "processes": "imageloom.engines.processes:Processes",
 }
+
+
+class Settings(Plain, frozen=True):
+    """How an engine is to run. Each one takes from it what it has use for."""
+
+    jobs: int = 1
+    """Workers."""
+    threads: int = 1
+    """Threads in each worker process."""
+    timeout: float = 600.0
+    """Seconds that one item may take before its worker is ended."""
+    memory: int = 0
+    """Bytes that one worker may take for data; 0 for no bound."""
 
 
 class Engine(Protocol):
@@ -32,8 +46,8 @@ class Engine(Protocol):
         """Let go of all that the engine holds; what has not begun is cancelled."""
 
 
-def open_engine(name: str, jobs: int) -> Engine:
-    """The engine of that name with `jobs` workers.
+def open_engine(name: str, settings: Settings) -> Engine:
+    """The engine of that name.
 
     Raises:
         UsageError: there is none; the message lists the known ones.
@@ -41,5 +55,5 @@ def open_engine(name: str, jobs: int) -> Engine:
     if name not in ENGINES:
         raise UsageError(f"there is no engine {name!r}; there are: {', '.join(ENGINES)}")
     module, _, factory = ENGINES[name].partition(":")
-    engine: Engine = getattr(importlib.import_module(module), factory)(jobs)
+    engine: Engine = getattr(importlib.import_module(module), factory)(settings)
     return engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
+from imageloom.engines import Settings
 from imageloom.model import Outcome, Task
 from imageloom.work import perform
 
@@ -11,8 +12,8 @@ from imageloom.work import perform
 class Serial:
     capacity = 1
 
-    def __init__(self, jobs: int = 1) -> None:
-        """`jobs` is not looked at: there is one worker, the caller."""
+    def __init__(self, settings: Settings) -> None:
+        """Nothing can be set: there is one worker, the caller."""
 
     def submit(self, task: Task) -> Future[Outcome]:
         future: Future[Outcome] = Future()

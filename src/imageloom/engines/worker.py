@@ -1,0 +1,69 @@
+"""A worker process: tasks come in through a pipe, each item's result goes out as soon as it is there."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+
+import msgspec
+
+from imageloom.model import Plain, Result, Task
+from imageloom.work import results, worker_name
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Message(Plain, frozen=True):
+    """One item's result on its way to the engine."""
+
+    task: int
+    worker: str
+    result: Result
+
+
+def serve(pipe: Connection, threads: int, memory: int) -> None:
+    """Run tasks until the pipe's other end is closed.
+
+    Args:
+        threads: how many tasks run at the same time.
+        memory: bytes that this process may take for data beyond what it has; 0 for no bound.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_parent()
+    if memory:
+        _bound_memory(memory)
+    sending = threading.Lock()
+
+    def run(task: Task) -> None:
+        for result in results(task):
+            with sending:
+                pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, worker_name(), result)))
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="thread") as pool:
+        while True:
+            try:
+                task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
+            except EOFError:
+                return
+            if threads == 1:
+                run(task)
+            else:
+                pool.submit(run, task)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process with its parent, where the kernel can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _bound_memory(memory: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = memory + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
