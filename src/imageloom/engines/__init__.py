@@ -36,8 +36,9 @@ class Engine(Protocol):
     what is a bug.
     """
 
-    capacity: int
-    """How many tasks run at the same time."""
+    @property
+    def capacity(self) -> int:
+        """How many tasks run at the same time; it may change."""
 
     def submit(self, task: Task) -> Future[Outcome]:
         """Take a task on. Never blocks for long, but for the serial engine, which does it at once."""
