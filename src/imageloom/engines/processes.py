@@ -33,7 +33,7 @@ LEAST_PATIENCE = 0.05
 MOST_SPARES = 16
 """Workers that take the place of those that seem to hang, at the most."""
 FIRST_BACKOFF = 0.05
-"""Seconds before a worker that did nothing is replaced; twice as long for each further one in a row."""
+"""Seconds before a worker that died at its start is replaced; twice as long for each further one in a row."""
 LONGEST_BACKOFF = 5.0
 LONGEST_WAIT = 10.0
 """Seconds that an item which failed before lets others go first."""
@@ -72,8 +72,8 @@ class _Worker:
     process: ForkServerProcess
     pipe: Connection
     runs: dict[int, _Run] = field(default_factory=dict)
-    served: int = 0
-    """Results that came from it."""
+    is_ready: bool = False
+    """It has said so: its imports are done."""
 
     @property
     def oldest(self) -> float:
@@ -92,8 +92,8 @@ class Processes:
         self._workers: list[_Worker] = []
         self._mean = 1.0
         """Seconds of an item: a running mean that begins high, so that nothing seems to hang at first."""
-        self._barren = 0
-        """Workers in a row that died before they did anything."""
+        self._stillborn = 0
+        """Workers in a row that died before they were ready."""
         self._next_start = 0.0
         self._closing = False
         self._bell, self._button = os.pipe()
@@ -239,8 +239,10 @@ class Processes:
         except (EOFError, OSError):
             self._bury(worker, None)
             return
-        worker.served += 1
-        self._barren = 0
+        if message.result is None:
+            worker.is_ready = True
+            self._stillborn = 0
+            return
         run = worker.runs.get(message.task)
         if run is None:
             return  # it did on its own what was queued again meanwhile
@@ -277,9 +279,9 @@ class Processes:
             self._accept(worker, run, Result(key, failure=failure, started=began), f"{worker.process.pid}")
             if run.places:
                 self._queue_again(run.job, run.places)
-        if not worker.served:
-            self._barren += 1
-            pause = FIRST_BACKOFF * 2 ** (self._barren - 1)
+        if not worker.is_ready:
+            self._stillborn += 1
+            pause = FIRST_BACKOFF * 2 ** (self._stillborn - 1)
             self._next_start = time.monotonic() + min(pause, LONGEST_BACKOFF)
 
     def _dismiss(self, workers: list[_Worker]) -> None:

@@ -19,11 +19,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Message(Plain, frozen=True):
-    """One item's result on its way to the engine."""
+    """One item's result on its way to the engine; without one, the word that the worker is ready."""
 
-    task: int
-    worker: str
-    result: Result
+    task: int = 0
+    worker: str = ""
+    result: Result | None = None
 
 
 def serve(pipe: Connection, threads: int, memory: int) -> None:
@@ -45,6 +45,7 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
             with sending:
                 pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, worker_name(), result)))
 
+    pipe.send_bytes(msgspec.msgpack.encode(Message()))
     with ThreadPoolExecutor(threads, thread_name_prefix="thread") as pool:
         while True:
             try:
