@@ -50,12 +50,12 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
         while True:
             try:
                 task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
-            except EOFError:
+                if threads == 1:
+                    run(task)
+                else:
+                    pool.submit(run, task)
+            except (EOFError, OSError):  # the engine has let go of this worker
                 return
-            if threads == 1:
-                run(task)
-            else:
-                pool.submit(run, task)
 
 
 def _die_with_parent() -> None:
