@@ -52,7 +52,7 @@ def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
             watch.lap("filter")
             encoded = codecs.get(output.format).encode(pixels, output.quality)
             watch.lap("encode")
-            token = f"{task.job}-{task.id}-{work.attempt}-{len(written)}-{name.rpartition('/')[2][-80:]}"
+            token = f"{task.job}-{work.number}-{work.attempt}-{len(written)}"
             sink.stage(token, encoded)
             written.append(Written(name, token, len(encoded)))
             watch.lap("write")

@@ -22,7 +22,7 @@ import pytest
 import simplejpeg
 
 from imageloom import run
-from imageloom.engines import Engine, open_engine
+from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.serial import Serial
 from imageloom.events import Done, Event, Failed, Planned, Retried, Started
 from imageloom.ledger import Ledger
@@ -53,17 +53,12 @@ def recipe_of(text: str) -> Recipe:
 def expected_bytes(data: bytes) -> bytes:
     """What PIPELINE makes of a file, by direct calls."""
     if data.startswith(b"\x89PNG"):
-        small = cv2.resize(
-            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR),
-            (64, 48),
-            interpolation=cv2.INTER_AREA,
-        )
-        encoded: bytes = cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))[1].tobytes()
-        return encoded
+        whole: Pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        small = cv2.resize(whole, (64, 48), interpolation=cv2.INTER_AREA)
+        return cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))[1].tobytes()
     small = cv2.resize(simplejpeg.decode_jpeg(data), (64, 48), interpolation=cv2.INTER_AREA)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    encoded = simplejpeg.encode_jpeg(gray[:, :, None], 85, "GRAY", "Gray")
-    return encoded
+    return bytes(simplejpeg.encode_jpeg(gray[:, :, None], 85, "GRAY", "Gray"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -81,7 +76,7 @@ class EngineTests:
     """Its workers know the operators that this process has registered."""
 
     def open_engine(self) -> Engine:
-        return open_engine(self.engine, self.workers)
+        return open_engine(self.engine, Settings(self.workers))
 
     @pytest.fixture
     def opened(self) -> Iterator[Engine]:
@@ -123,7 +118,13 @@ class EngineTests:
         return []
 
     def drive(
-        self, engine: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event], text: str = PIPELINE
+        self,
+        engine: Engine,
+        photos: Path,
+        sink: Path,
+        ledger: Ledger,
+        events: list[Event],
+        text: str = PIPELINE,
     ) -> Summary:
         job = Job(str(photos), str(sink), recipe_of(text))
         return Driver(job, engine, ledger, self.engine, [events.append]).run()
@@ -132,7 +133,7 @@ class EngineTests:
         """Tasks as the driver makes them, into a sink that is prepared."""
         (sink / STAGING).mkdir(parents=True)
         keys = sorted(contents(photos))
-        works = [Work(Item(key), (key,)) for key in keys]
+        works = [Work(Item(key), (key,), number) for number, key in enumerate(keys)]
         return [
             Task(number, "1", str(photos), str(sink), recipe_of(PIPELINE), Limits(), tuple(pair))
             for number, pair in enumerate(zip(works[::2], works[1::2], strict=True), 1)
@@ -151,7 +152,7 @@ class EngineTests:
         mine, serial = self.tasks(photos, tmp_path / "a"), self.tasks(photos, tmp_path / "b")
         futures = [opened.submit(task) for task in mine]
         for future, task in zip(futures, serial, strict=True):
-            outcome, expected = future.result(60), Serial().submit(task).result()
+            outcome, expected = future.result(60), Serial(Settings()).submit(task).result()
             assert outcome.task == task.id
             assert outcome.worker
             assert [(r.key, r.written, r.failure, r.pixels) for r in outcome.results] == [
@@ -243,7 +244,13 @@ class EngineTests:
     # How it is driven
 
     def test_tasks_in_flight_are_bounded(
-        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event], monkeypatch: pytest.MonkeyPatch
+        self,
+        opened: Engine,
+        photos: Path,
+        sink: Path,
+        ledger: Ledger,
+        events: list[Event],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 1)
         window = run.WINDOW * opened.capacity
@@ -297,12 +304,12 @@ class EngineTests:
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
     ) -> None:
         job = Job(str(photos), str(sink), recipe_of(PIPELINE))
-        driver = Driver(job, opened, ledger, self.engine, [events.append, lambda e: stop_at_first(e)])
 
         def stop_at_first(event: Event) -> None:
             if isinstance(event, Started):
                 driver.stop()
 
+        driver = Driver(job, opened, ledger, self.engine, [events.append, stop_at_first])
         first = driver.run()
         assert first.interrupted
         assert first.exit_code == 130
