@@ -14,7 +14,9 @@ from imageloom.samples import draw_photo
 COMMAND = [sys.executable, "-c", "from imageloom.cli import main; main()"]
 
 
-def imageloom(*arguments: object, cwd: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+def imageloom(
+    *arguments: object, cwd: Path | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Run the program to its end."""
     return subprocess.run(
         [*COMMAND, *(os.fspath(a) if isinstance(a, os.PathLike) else str(a) for a in arguments)],
