@@ -10,6 +10,13 @@ from imageloom.model import Item, Plain, Result
 SkipReason = Literal["done before", "output exists", "not failed before"]
 
 
+class Began(Plain, frozen=True):
+    """A run has begun."""
+
+    job: int
+    """Its number in the ledger."""
+
+
 class Planned(Plain, frozen=True):
     """An item is planned and waits for its turn."""
 
@@ -58,5 +65,5 @@ class Skipped(Plain, frozen=True):
     reason: SkipReason
 
 
-Event = Planned | Started | Done | Failed | Retried | Skipped
+Event = Began | Planned | Started | Done | Failed | Retried | Skipped
 Listener = Callable[[Event], None]

@@ -41,7 +41,7 @@ CREATE TABLE outputs (
     sink INTEGER NOT NULL, name TEXT NOT NULL,  -- sink, source and recipe are texts
     source INTEGER NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL,
     recipe INTEGER NOT NULL,                    -- what it means
-    job INTEGER NOT NULL,
+    job INTEGER NOT NULL,                       -- that claimed the name first
     size INTEGER,                               -- bytes; NULL while it is only claimed
     PRIMARY KEY (sink, name)
 ) WITHOUT ROWID;
@@ -147,16 +147,15 @@ class Ledger:
         if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
             self._db.execute("BEGIN IMMEDIATE")
             if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                if self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise StorageError("it is another program's database")
                 for statement in _SCHEMA.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={VERSION}")
             self._db.execute("COMMIT")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version != VERSION:
-            raise StorageError(
-                f"the ledger {self.path} is of version {version}, this program reads version {VERSION}: "
-                "name another with --ledger"
-            )
+            raise StorageError(f"it is of version {version}, this program reads version {VERSION}")
 
     def close(self) -> None:
         self.flush()
@@ -268,9 +267,9 @@ class Ledger:
     def record_failed(
         self, job: int, sink: str, result: Result, attempts: int, worker: str, names: tuple[str, ...] = ()
     ) -> None:
-        """Note an item that is given up on; names that it has claimed and not filled are free again."""
+        """Note an item that is given up on; names that this job has claimed and not filled are free again."""
         place = self._number(sink)
-        self._released += [(place, name) for name in names]
+        self._released += [(place, name, job) for name in names]
         self._add(_item_row(job, "failed", result, attempts, worker))
 
     def _add(self, row: tuple[object, ...]) -> None:
@@ -289,13 +288,15 @@ class Ledger:
             return
         with self._transaction():
             self._db.executemany(
-                "INSERT OR REPLACE INTO outputs (sink, name, source, key, fingerprint, recipe, job) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET size = NULL, "
+                "source = excluded.source, key = excluded.key, fingerprint = excluded.fingerprint, "
+                "recipe = excluded.recipe",
                 self._claims.values(),
             )
             self._db.executemany("UPDATE outputs SET size = ? WHERE sink = ? AND name = ?", self._done)
             self._db.executemany(
-                "DELETE FROM outputs WHERE sink = ? AND name = ? AND size IS NULL", self._released
+                "DELETE FROM outputs WHERE sink = ? AND name = ? AND job = ? AND size IS NULL", self._released
             )
             self._db.executemany(
                 f"INSERT OR REPLACE INTO items VALUES ({', '.join('?' * 14)})",

@@ -151,6 +151,8 @@ class Work(Plain, frozen=True):
     item: Item
     names: tuple[str, ...]
     """The output names below the sink, one for each output of the recipe."""
+    number: int
+    """Of the item in the run: it tells the staged outputs of items with equal file names apart."""
     attempt: int = 1
 
 
@@ -214,7 +216,9 @@ class Unlisted(Plain, frozen=True):
     """A name in a store that looks like an item and cannot be one."""
 
     key: str
+    """As it can be shown; of a folder that cannot be listed it ends with a slash."""
     failure: Failure
+    is_folder: bool = False
 
 
 class Result(Plain, frozen=True):

@@ -52,8 +52,8 @@ class Pipeline:
         return pipeline
 
     @classmethod
-    def from_yaml(cls, text: str) -> Pipeline:
-        """The pipeline of a YAML list of steps."""
+    def from_yaml(cls, text: str | bytes) -> Pipeline:
+        """The pipeline of a YAML list of steps; bytes are UTF-8, or UTF-16 with a byte order mark."""
         import yaml
 
         try:
@@ -100,6 +100,9 @@ class Pipeline:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pipeline) and self.steps == other.steps
+
+    def __reduce__(self) -> tuple[type[Pipeline], tuple[tuple[Step, ...]]]:
+        return Pipeline, (self.steps,)
 
     def __hash__(self) -> int:
         return hash(str(self))

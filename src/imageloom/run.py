@@ -15,10 +15,23 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from queue import Empty, SimpleQueue
 
+from msgspec.structs import replace
+
 from imageloom import codecs, plan
 from imageloom.engines import Engine
 from imageloom.errors import ItemError, LimitExceeded, WorkerLost
-from imageloom.events import Done, Event, Failed, Listener, Planned, Retried, Skipped, SkipReason, Started
+from imageloom.events import (
+    Began,
+    Done,
+    Event,
+    Failed,
+    Listener,
+    Planned,
+    Retried,
+    Skipped,
+    SkipReason,
+    Started,
+)
 from imageloom.ledger import JobState, Ledger
 from imageloom.model import Failure, Item, Job, Outcome, Plain, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
@@ -119,6 +132,7 @@ class Driver:
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
         self._again: list[tuple[float, int, _Ready]] = []
         self._turn = itertools.count()
+        self._item_numbers = itertools.count(1)
 
     def stop(self) -> None:
         """Finish what is in hand and begin nothing new. Safe to call from a signal handler."""
@@ -134,11 +148,13 @@ class Driver:
             self._id = self._ledger.begin(
                 self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
             )
+            self._tell(Began(self._id))
             try:
                 for batch in self._batches(self._planned()):
                     if self._stopping:
                         break
                     self._submit(batch)
+                    self._retry()
                 self._finish()
             finally:
                 state: JobState = "killed" if self._in_flight else "interrupted" if self._stopping else "done"
@@ -212,7 +228,7 @@ class Driver:
             return None
         if self._listeners:
             self._tell(Planned(item, names))
-        return _Ready(Work(item, names), header.frame.pixels, needs)
+        return _Ready(Work(item, names, next(self._item_numbers)), header.frame.pixels, needs)
 
     # plan -> tasks
 
@@ -259,19 +275,23 @@ class Driver:
     def _finish(self) -> None:
         """Wait for all that is in flight, and for the retries."""
         while self._in_flight or (self._again and not self._stopping):
-            self._collect()
+            self._retry()
+            if self._again and not self._stopping:
+                self._collect(max(0.0, self._again[0][0] - time.monotonic()))
+            else:
+                self._collect()
+
+    def _retry(self) -> None:
+        """Submit the items whose pause is over, each as a task of its own."""
+        while self._again and not self._stopping and self._again[0][0] <= time.monotonic():
+            self._submit([heapq.heappop(self._again)[2]])
 
     # engine -> sink
 
-    def _collect(self) -> None:
-        """Take one outcome in, or begin a retry that is due."""
-        while self._again and not self._stopping and self._again[0][0] <= time.monotonic():
-            self._submit([heapq.heappop(self._again)[2]])
-        pause = None
-        if self._again and not self._stopping:
-            pause = max(0.0, self._again[0][0] - time.monotonic())
+    def _collect(self, patience: float | None = None) -> None:
+        """Take one outcome in; wait at most `patience` seconds for it."""
         try:
-            arrived = self._finished.get(timeout=pause)
+            arrived = self._finished.get(timeout=patience)
         except Empty:
             return
         if arrived is None:
@@ -303,7 +323,7 @@ class Driver:
                 self._tell(Done(result, work.attempt, worker))
         elif failure.transient and work.attempt < self._job.attempts and not self._stopping:
             pause = _pause(work.attempt)
-            again = Work(work.item, work.names, work.attempt + 1)
+            again = replace(work, attempt=work.attempt + 1)
             due = time.monotonic() + pause
             heapq.heappush(self._again, (due, next(self._turn), _Ready(again, 0, needs)))
             self._tell(Retried(result, work.attempt, worker, pause))
@@ -333,7 +353,7 @@ def _pause(attempt: int) -> float:
     """Seconds to wait after so many failed attempts."""
     import random  # costs milliseconds that a run without failures need not wait for
 
-    return FIRST_PAUSE * 2 ** (attempt - 1) * (1 + random.random())
+    return FIRST_PAUSE * 2.0 ** (attempt - 1) * (1 + random.random())
 
 
 def half_of_memory() -> int:

@@ -62,7 +62,7 @@ class Sink:
             self._lock = os.open(self.address, os.O_RDONLY)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
+            self._unlock()
             holder = next(
                 (j for j in self._ledger.jobs() if j.sink == self.address and j.state == "running"), None
             )
@@ -70,13 +70,20 @@ class Sink:
             raise SinkBusy(f"{who} is writing into {self.address}: one run at a time") from None
         except OSError as error:
             raise StorageError(f"cannot use the sink {self.address}: {error.strerror}") from None
-        self.store.prepare()
+        try:
+            self.store.prepare()
+        except StorageError:
+            self._unlock()
+            raise
 
     def close(self) -> None:
         if self._lock >= 0:
             self.store.tidy()
-            os.close(self._lock)
-            self._lock = -1
+            self._unlock()
+
+    def _unlock(self) -> None:
+        os.close(self._lock)
+        self._lock = -1
 
     def is_done(self, item: Item, recipe: str, outputs: int) -> bool:
         """Whether all outputs of the item as it is now are there, made by this recipe, in their sizes."""
@@ -88,14 +95,21 @@ class Sink:
 
         Raises:
             DuplicateOutput: another item of the source has a name.
-            OutputExists: a file has a name that imageloom did not make.
+            OutputExists: a file has a name that imageloom did not make, or it is the input itself.
         """
         for name in names:
+            self._spare_input(name, item)
             if not self._may_write(name, item):
                 return False
         for name in names:
             self._ledger.claim(job, self._source, self.address, item, recipe, name)
         return True
+
+    def _spare_input(self, name: str, item: Item) -> None:
+        """Refuse an output that would take the place of the file that the item is a link to."""
+        path = os.path.join(self._source, item.key)
+        if os.path.islink(path) and os.path.realpath(path) == self._real(os.path.join(self.address, name)):
+            raise OutputExists(f"its output {name} is the file that it is read from")
 
     def _may_write(self, name: str, item: Item) -> bool:
         claim = self._ledger.claim_of(self.address, name)

@@ -52,7 +52,7 @@ def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
             watch.lap("filter")
             encoded = codecs.get(output.format).encode(pixels, output.quality)
             watch.lap("encode")
-            token = f"{task.job}-{task.id}-{work.attempt}-{len(written)}-{os.getpid()}-{_short(name)}"
+            token = f"{task.job}-{work.number}-{work.attempt}-{len(written)}-{os.getpid()}"
             sink.stage(token, encoded)
             written.append(Written(name, token, len(encoded)))
             watch.lap("write")
@@ -70,11 +70,6 @@ def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]
         pixels = operators.apply(step, pixels)
     made.append((steps, pixels))
     return pixels
-
-
-def _short(name: str) -> str:
-    """The end of an output's name, as a help for who looks into the staging folder."""
-    return name.rpartition("/")[2][-40:]
 
 
 class _Stopwatch:

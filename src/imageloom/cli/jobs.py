@@ -55,7 +55,7 @@ def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
     """
     import msgspec
 
-    from imageloom.cli.reporters import _printable
+    from imageloom.cli.reporters import printable
     from imageloom.ledger import Ledger
 
     ledger, json_above = obj
@@ -74,12 +74,13 @@ def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
             sys.stdout.write(msgspec.json.encode(item).decode() + "\n")
         elif item.failure:
             click.echo(
-                f"failed  {_printable(item.key)}  {item.failure.kind}: {item.failure.message} "
+                f"failed  {printable(item.key)}  {item.failure.kind}: "
+                f"{printable(item.failure.message)} "
                 f"(attempt {item.attempts})"
             )
         else:
             t = item.times
             click.echo(
-                f"done    {item.key}  read {1e3 * t.read:.1f}, decode {1e3 * t.decode:.1f}, filter "
-                f"{1e3 * t.filter:.1f}, encode {1e3 * t.encode:.1f}, write {1e3 * t.write:.1f} ms"
+                f"done    {printable(item.key)}  read {1e3 * t.read:.1f}, decode {1e3 * t.decode:.1f}, "
+                f"filter {1e3 * t.filter:.1f}, encode {1e3 * t.encode:.1f}, write {1e3 * t.write:.1f} ms"
             )

@@ -86,7 +86,7 @@ def read_recipe(pipeline: str, format_: str | None, quality: int | None, decode:
                 f"there is no format {format_!r}; there are: {known}", param_hint="--format"
             )
     if pipeline.endswith((".yaml", ".yml")) and Path(pipeline).is_file():
-        steps = Pipeline.from_yaml(Path(pipeline).read_text()).steps
+        steps = Pipeline.from_yaml(Path(pipeline).read_bytes()).steps
     else:
         steps = Pipeline.parse(pipeline).steps
     return Recipe((Output(steps, format=chosen, quality=quality),), decode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -14,7 +15,7 @@ import click
 import msgspec
 
 from imageloom.errors import StorageError
-from imageloom.events import Done, Event, Failed, Listener, Planned, Retried, Skipped
+from imageloom.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
 from imageloom.model import Job
 from imageloom.run import Summary
 
@@ -42,8 +43,8 @@ class Reporters:
         if self._progress:
             self.listeners.append(self._progress)
         self.listeners.append(_Failures())
-        if verbose and not json:
-            self.listeners.append(_verbose_line)
+        if verbose:
+            self.listeners.append(_json_planned if json else _verbose_line)
         if self._log:
             self.listeners.append(self._log)
 
@@ -86,7 +87,8 @@ class _Progress:
     def _count(self, job: Job) -> None:
         from imageloom.source import Source
 
-        self._bar.total = sum(1 for _ in Source(job.source, job.include, job.exclude))
+        with contextlib.suppress(StorageError):  # the driver reports it
+            self._bar.total = sum(1 for _ in Source(job.source, job.include, job.exclude))
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, (Done, Failed, Skipped)):
@@ -127,7 +129,7 @@ class _Failures:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Failed) and self._shown < MOST_FAILURES:
             self._shown += 1
-            _above_the_bar(f"failed: {_printable(event.result.key)}: {_reason(event)}")
+            _above_the_bar(f"failed: {event.result.key}: {_reason(event)}")
 
 
 def _verbose_line(event: Event) -> None:
@@ -140,6 +142,11 @@ def _verbose_line(event: Event) -> None:
             _above_the_bar(f"skipped: {item.key}: {reason}")
         case Retried(result, attempt, _, pause):
             _above_the_bar(f"again in {pause:.1f} s: {result.key}: attempt {attempt}: {_reason(event)}")
+
+
+def _json_planned(event: Event) -> None:
+    if isinstance(event, Planned):
+        _echo_json({"event": "planned", "item": event.item.key, "outputs": event.names})
 
 
 def _json_line(event: Event) -> None:
@@ -165,8 +172,9 @@ class _Log:
     """A line for each event in a file, as text or as JSON objects."""
 
     def __init__(self, path: Path, format: str) -> None:
+        self._job = 0
         try:
-            self._handler = logging.FileHandler(path)
+            self._handler = logging.FileHandler(path, encoding="utf-8")
         except OSError as error:
             raise StorageError(f"cannot write the log {path} (--log-file): {error.strerror}") from None
         if format == "json":
@@ -179,7 +187,10 @@ class _Log:
         self._logger.addHandler(self._handler)
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Began):
+            self._job = event.job
         for level, message, fields in _log_lines(event):
+            fields = {"job": self._job, **fields}
             self._logger.log(
                 level, "%s %s", message, _words(fields), extra={"fields": fields, "what": message}
             )
@@ -211,7 +222,7 @@ def _log_lines(event: Event) -> Iterator[tuple[int, str, dict[str, Any]]]:
             yield (
                 logging.ERROR,
                 "failed",
-                {"item": _printable(result.key), "attempt": attempt, "worker": worker, **reason},
+                {"item": result.key, "attempt": attempt, "worker": worker, **reason},
             )
         case Retried(result, attempt, worker):
             reason = {"reason": _reason(event)}
@@ -225,7 +236,7 @@ def _log_lines(event: Event) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def _words(fields: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in fields.items())
+    return " ".join(f"{name}={printable(str(value))}" for name, value in fields.items())
 
 
 def _reason(event: Failed | Retried) -> str:
@@ -233,9 +244,9 @@ def _reason(event: Failed | Retried) -> str:
     return f"{failure.kind}: {failure.message}" if failure else "unknown"
 
 
-def _printable(key: str) -> str:
-    """A name that cannot drive a terminal."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in key)
+def printable(text: str) -> str:
+    """A text whose names can neither drive a terminal nor break a line."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _echo_json(data: dict[str, Any]) -> None:
@@ -244,6 +255,7 @@ def _echo_json(data: dict[str, Any]) -> None:
 
 def _above_the_bar(text: str) -> None:
     """A line on standard error that a progress bar does not overwrite."""
+    text = printable(text)
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
     else:

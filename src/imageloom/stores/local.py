@@ -30,10 +30,14 @@ class LocalStore:
 
     Args:
         address: its path. It need not be there before something is staged.
+
+    Raises:
+        StorageError: the path is not UTF-8.
     """
 
     def __init__(self, address: str) -> None:
         self.address = os.path.abspath(address)
+        check_name(self.address)
         self._folders: set[str] = set()
 
     def items(self) -> Iterator[Item | Unlisted]:
@@ -56,18 +60,15 @@ class LocalStore:
                     try:
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(key + "/")
-                            yield _unlisted(key, UnreadableItem("it is a folder, not a file"))
+                            yield _unlisted(key, UnreadableItem("it is a folder, not a file"), is_folder=True)
                         else:
                             yield self._item(key, entry)
                     except OSError as error:
                         yield _unlisted(key, UnreadableItem(_reason(error, entry)))
 
     def _item(self, key: str, entry: os.DirEntry[str]) -> Item | Unlisted:
-        try:
-            key.encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(key).decode("utf-8", "backslashreplace")
-            return _unlisted(shown, InvalidName("its name is not UTF-8: rename it"))
+        if not _is_utf8(key):
+            return _unlisted(key, InvalidName("its name is not UTF-8: rename it"))
         if entry.is_symlink() and entry.is_dir():
             return _unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
         if not entry.is_file():
@@ -154,8 +155,23 @@ class LocalStore:
         return f"{self.address}/{key}"
 
 
-def _unlisted(key: str, error: Exception) -> Unlisted:
-    return Unlisted(key, Failure.of(error))
+def _unlisted(key: str, error: Exception, is_folder: bool = False) -> Unlisted:
+    return Unlisted(_shown(key), Failure.of(error), is_folder)
+
+
+def check_name(path: str) -> None:
+    """Raise a StorageError where a path is not UTF-8: neither the ledger nor a task could hold it."""
+    if not _is_utf8(path):
+        raise StorageError(f"the name of {_shown(path)} is not UTF-8: rename it")
+
+
+def _is_utf8(name: str) -> bool:
+    return _shown(name) == name
+
+
+def _shown(name: str) -> str:
+    """A name with its bytes that are not UTF-8 written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _reason(error: OSError, entry: os.DirEntry[str]) -> str:

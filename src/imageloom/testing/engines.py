@@ -1,0 +1,355 @@
+"""What every engine must keep, as a pytest class: give it an engine's name and it is a suite.
+
+    class TestThreads(EngineTests):
+        engine = "threads"
+
+It drives whole jobs through the one driver, and checks them against direct calls of the libraries.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import simplejpeg
+
+from imageloom import run
+from imageloom.engines import Engine, Settings, open_engine
+from imageloom.engines.serial import Serial
+from imageloom.events import Done, Event, Failed, Planned, Retried, Started
+from imageloom.ledger import Ledger
+from imageloom.model import Item, Job, Limits, Output, Pixels, Recipe, Task, Work
+from imageloom.operators import operator
+from imageloom.pipeline import Pipeline
+from imageloom.run import Driver, Summary
+from imageloom.samples import draw_photo
+from imageloom.stores.local import STAGING
+from imageloom.testing.scripted import ScriptedEngine
+
+COUNT = 12
+PIPELINE = "resize 64x48 | grayscale"
+
+
+@operator("point", examples=(), hidden=True)
+def raise_on_dark(image: Pixels) -> Pixels:
+    """Raise on an image that is black, and leave others as they are."""
+    if not image.any():
+        raise ValueError("it is too dark to see")
+    return image
+
+
+def recipe_of(text: str) -> Recipe:
+    return Recipe((Output(Pipeline(text).steps),), "exact")
+
+
+def expected_bytes(data: bytes) -> bytes:
+    """What PIPELINE makes of a file, by direct calls."""
+    if data.startswith(b"\x89PNG"):
+        whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert whole is not None
+        small = cv2.resize(whole, (64, 48), interpolation=cv2.INTER_AREA)
+        return cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))[1].tobytes()
+    small = cv2.resize(simplejpeg.decode_jpeg(data), (64, 48), interpolation=cv2.INTER_AREA)
+    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    return bytes(simplejpeg.encode_jpeg(gray[:, :, None], 85, "GRAY", "Gray"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, hidden ones too, by relative path."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if not p.is_dir()}
+
+
+class EngineTests:
+    """The suite. Override what differs: `open_engine`, and the class attributes."""
+
+    engine: ClassVar[str]
+    """The registered name."""
+    workers: ClassVar[int] = 2
+    shares_operators: ClassVar[bool] = True
+    """Its workers know the operators that this process has registered."""
+
+    def open_engine(self) -> Engine:
+        return open_engine(self.engine, Settings(self.workers))
+
+    @pytest.fixture
+    def opened(self) -> Iterator[Engine]:
+        engine = self.open_engine()
+        yield engine
+        engine.close()
+
+    @pytest.fixture
+    def photos(self, tmp_path: Path) -> Path:
+        """Photos in folders, some with equal names, as JPEG and as PNG."""
+        folder = tmp_path / "photos"
+        for number in range(COUNT):
+            photo = draw_photo(number, 160, 120)
+            path = folder / f"day{number % 3}" / f"{number // 3}.{'png' if number % 4 == 0 else 'jpg'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".png":
+                cv2.imwrite(str(path), photo[:, :, ::-1])
+            else:
+                path.write_bytes(simplejpeg.encode_jpeg(photo))
+        return folder
+
+    @pytest.fixture
+    def sink(self, tmp_path: Path) -> Path:
+        return tmp_path / "out"
+
+    @pytest.fixture
+    def ledger(self, tmp_path: Path) -> Iterator[Ledger]:
+        with Ledger(tmp_path / "ledger.db") as ledger:
+            yield ledger
+
+    @pytest.fixture(autouse=True)
+    def _small_batches_and_short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two items in a task, so that a dozen of them makes a crowd."""
+        monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 2)
+        monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
+
+    @pytest.fixture
+    def events(self) -> list[Event]:
+        return []
+
+    def drive(
+        self,
+        engine: Engine,
+        photos: Path,
+        sink: Path,
+        ledger: Ledger,
+        events: list[Event],
+        text: str = PIPELINE,
+    ) -> Summary:
+        job = Job(str(photos), str(sink), recipe_of(text))
+        return Driver(job, engine, ledger, self.engine, [events.append]).run()
+
+    def tasks(self, photos: Path, sink: Path) -> list[Task]:
+        """Tasks as the driver makes them, into a sink that is prepared."""
+        (sink / STAGING).mkdir(parents=True)
+        keys = sorted(contents(photos))
+        works = [Work(Item(key), (key,), number) for number, key in enumerate(keys)]
+        return [
+            Task(number, "1", str(photos), str(sink), recipe_of(PIPELINE), Limits(), tuple(pair))
+            for number, pair in enumerate(zip(works[::2], works[1::2], strict=True), 1)
+        ]
+
+    # What it makes
+
+    def test_bytes_equal_a_direct_computation(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        summary = self.drive(opened, photos, sink, ledger, events)
+        assert (summary.done, summary.failed, summary.skipped) == (COUNT, 0, 0)
+        assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
+
+    def test_outcomes_equal_the_serial_engines(self, opened: Engine, photos: Path, tmp_path: Path) -> None:
+        mine, serial = self.tasks(photos, tmp_path / "a"), self.tasks(photos, tmp_path / "b")
+        futures = [opened.submit(task) for task in mine]
+        for future, task in zip(futures, serial, strict=True):
+            outcome, expected = future.result(60), Serial(Settings()).submit(task).result()
+            assert outcome.task == task.id
+            assert outcome.worker
+            assert [(r.key, r.written, r.failure, r.pixels) for r in outcome.results] == [
+                (r.key, r.written, r.failure, r.pixels) for r in expected.results
+            ]
+            assert all(r.times.total > 0 and r.started > 0 for r in outcome.results)
+        assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+    # What fails
+
+    def test_a_failing_item_fails_alone_and_by_name(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        cut = photos / "day1" / "0.jpg"
+        cut.write_bytes(cut.read_bytes()[:-600])
+        summary = self.drive(opened, photos, sink, ledger, events)
+        assert (summary.done, summary.failed) == (COUNT - 1, 1)
+        (failed,) = [event for event in events if isinstance(event, Failed)]
+        assert failed.result.key == "day1/0.jpg"
+        assert failed.result.failure is not None
+        assert failed.result.failure.kind == "CorruptImage"
+        assert failed.attempt == 1, "what is corrupt stays so: it is not tried again"
+        assert set(contents(sink)) == set(contents(photos)) - {"day1/0.jpg"}
+
+    def test_an_operator_that_raises_is_tried_three_times(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        if not self.shares_operators:
+            pytest.skip(f"{self.engine} runs where operators of the tests are not known")
+        cv2.imwrite(str(photos / "dark.png"), np.zeros((50, 50), np.uint8))
+        summary = self.drive(opened, photos, sink, ledger, events, "raise_on_dark")
+        assert (summary.done, summary.failed) == (COUNT, 1)
+        assert [(e.result.key, e.attempt) for e in events if isinstance(e, Retried)] == [
+            ("dark.png", 1),
+            ("dark.png", 2),
+        ]
+        (failed,) = [event for event in events if isinstance(event, Failed)]
+        assert (failed.result.key, failed.attempt) == ("dark.png", 3)
+        assert failed.result.failure is not None
+        assert failed.result.failure.kind == "OperatorFailed"
+        assert "raise_on_dark" in failed.result.failure.message
+        assert "too dark to see" in failed.result.failure.message
+        (recorded,) = ledger.items(summary.job, "failed")
+        assert (recorded.key, recorded.attempts) == ("dark.png", 3)
+
+    def test_what_comes_back_is_done_by_a_later_attempt(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        expected = {key: expected_bytes(data) for key, data in contents(photos).items()}
+        path, away = photos / "day0" / "1.jpg", photos / "away"
+
+        def hide(event: Event) -> None:
+            if isinstance(event, Planned) and event.item.key == "day0/1.jpg":
+                path.rename(away)
+            elif isinstance(event, Retried):
+                away.rename(path)
+
+        job = Job(str(photos), str(sink), recipe_of(PIPELINE))
+        summary = Driver(job, opened, ledger, self.engine, [events.append, hide]).run()
+        assert (summary.done, summary.failed) == (COUNT, 0)
+        attempts = {e.result.key: e.attempt for e in events if isinstance(e, Done)}
+        assert attempts == dict.fromkeys(expected, 1) | {"day0/1.jpg": 2}
+        assert contents(sink) == expected
+
+    def test_a_lost_worker_costs_another_attempt_of_its_items_only(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        scripted = ScriptedEngine(opened, lost={2, 4})
+        summary = self.drive(scripted, photos, sink, ledger, events)
+        assert (summary.done, summary.failed) == (COUNT, 0)
+        lost = {work.item.key for number in (2, 4) for work in scripted.submitted[number - 1].work}
+        assert {e.result.key for e in events if isinstance(e, Retried)} == lost
+        attempts = Counter(work.item.key for task in scripted.submitted for work in task.work)
+        assert attempts == {key: 2 if key in lost else 1 for key in contents(photos)}
+        assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
+
+    def test_an_item_that_takes_its_worker_along_each_time_is_given_up(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        scripted = ScriptedEngine(opened, lost=range(10_000))
+        summary = self.drive(scripted, photos, sink, ledger, events)
+        assert (summary.done, summary.failed) == (0, COUNT)
+        assert Counter(e.attempt for e in events if isinstance(e, Retried)) == {1: COUNT, 2: COUNT}
+        assert {e.result.failure.kind for e in events if isinstance(e, Failed) and e.result.failure} == {
+            "WorkerLost"
+        }
+        assert contents(sink) == {}
+
+    # How it is driven
+
+    def test_tasks_in_flight_are_bounded(
+        self,
+        opened: Engine,
+        photos: Path,
+        sink: Path,
+        ledger: Ledger,
+        events: list[Event],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 1)
+        window = run.WINDOW * opened.capacity
+        scripted = ScriptedEngine(opened, hold=window + 1)
+        try:
+            summary = self.drive(scripted, photos, sink, ledger, events)
+        finally:
+            scripted.close()
+        assert summary.done == COUNT
+        assert scripted.most_in_flight == window
+
+    def test_bytes_in_flight_are_bounded(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With memory for one item there is one in flight, whatever the engine could take."""
+        monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 1)
+        scripted = ScriptedEngine(opened, hold=2)
+        job = Job(str(photos), str(sink), recipe_of(PIPELINE), memory=200_000)
+        try:
+            summary = Driver(job, scripted, ledger).run()
+        finally:
+            scripted.close()
+        assert summary.done == COUNT
+        assert scripted.most_in_flight == 1
+
+    def test_outcomes_may_come_in_any_order(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        scripted = ScriptedEngine(opened, hold=run.WINDOW * opened.capacity)
+        try:
+            summary = self.drive(scripted, photos, sink, ledger, events)
+        finally:
+            scripted.close()
+        assert summary.done == COUNT
+        started = [task.work[0].item.key for task in scripted.submitted]
+        finished = [e.result.key for e in events if isinstance(e, Done) and e.result.key in started]
+        assert sorted(started) == sorted(finished)
+        assert started != finished
+        assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
+
+    def test_doing_a_task_twice_is_harmless(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        scripted = ScriptedEngine(opened, twice=range(10_000))
+        summary = self.drive(scripted, photos, sink, ledger, events)
+        assert (summary.done, summary.failed) == (COUNT, 0)
+        assert Counter(type(e) for e in events)[Done] == COUNT
+        assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
+
+    def test_stopping_finishes_what_is_in_hand_and_the_next_run_does_the_rest(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        job = Job(str(photos), str(sink), recipe_of(PIPELINE))
+
+        def stop_at_first(event: Event) -> None:
+            if isinstance(event, Started):
+                driver.stop()
+
+        driver = Driver(job, opened, ledger, self.engine, [events.append, stop_at_first])
+        first = driver.run()
+        assert first.interrupted
+        assert first.exit_code == 130
+        assert 0 < first.done < COUNT
+        assert first.done == sum(e.items for e in events if isinstance(e, Started))
+        assert len(contents(sink)) == first.done
+        second = self.drive(opened, photos, sink, ledger, events)
+        assert (second.done, second.skipped, second.failed) == (COUNT - first.done, first.done, 0)
+        assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
+
+    # What it leaves
+
+    def test_close_leaves_nothing_behind(
+        self, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        before = traces()
+        engine = self.open_engine()
+        self.drive(engine, photos, sink, ledger, events)
+        engine.close()
+        assert traces() == before
+        assert not (sink / STAGING).exists()
+
+    def test_close_cancels_what_has_not_begun(self, photos: Path, tmp_path: Path) -> None:
+        """A future of an engine that is closed comes to an end, whatever the end is."""
+        before = traces()
+        engine = self.open_engine()
+        futures = [engine.submit(task) for task in self.tasks(photos, tmp_path / "out")]
+        engine.close()
+        assert all(future.done() for future in futures)
+        assert traces() == before
+
+
+def traces() -> tuple[set[threading.Thread], set[int], set[str], int]:
+    """What an engine could leave behind: threads, child processes, shared memory, open files and sockets."""
+    process = psutil.Process()
+    shared = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    return (
+        set(threading.enumerate()),
+        {child.pid for child in process.children(recursive=True)},
+        shared,
+        process.num_fds(),
+    )

@@ -1,0 +1,89 @@
+"""An engine that fails, waits and repeats itself by a script, around one that does not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Container
+from concurrent.futures import Future
+
+from imageloom.engines import Engine
+from imageloom.errors import WorkerLost
+from imageloom.model import Outcome, Task
+
+PATIENCE = 0.2
+"""Seconds without a new task after which those that are held go on all the same."""
+
+
+class ScriptedEngine:
+    """Hands tasks to another engine, but for what the script says, and keeps records.
+
+    Args:
+        engine: what does the work.
+        lost: numbers of the submissions, from 1, whose worker dies after the work and before the answer.
+        twice: numbers of the submissions that are done twice, as a broker may deliver them.
+        hold: tasks wait until so many are there, or until no more come; then the latest goes first.
+    """
+
+    def __init__(
+        self, engine: Engine, *, lost: Container[int] = (), twice: Container[int] = (), hold: int = 0
+    ) -> None:
+        self.capacity = engine.capacity
+        self.submitted: list[Task] = []
+        """All tasks, in the order in which they came."""
+        self.most_in_flight = 0
+        """The largest number of tasks that were submitted and not yet answered."""
+        self._engine = engine
+        self._lost, self._twice, self._hold = lost, twice, hold
+        self._in_flight = 0
+        self._held: list[tuple[int, Task, Future[Outcome]]] = []
+        self._change = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._release) if hold else None
+        if self._thread:
+            self._thread.start()
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        answer: Future[Outcome] = Future()
+        with self._change:
+            self.submitted.append(task)
+            number = len(self.submitted)
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+            if self._hold:
+                self._held.append((number, task, answer))
+                self._change.notify()
+        if not self._hold:
+            self._pass_on(number, task, answer)
+        return answer
+
+    def close(self) -> None:
+        with self._change:
+            self._closing = True
+            self._change.notify()
+        if self._thread:
+            self._thread.join()
+        self._engine.close()
+
+    def _pass_on(self, number: int, task: Task, answer: Future[Outcome]) -> None:
+        if number in self._twice:
+            self._engine.submit(task).result()
+        self._engine.submit(task).add_done_callback(lambda done: self._answer(number, done, answer))
+
+    def _answer(self, number: int, done: Future[Outcome], answer: Future[Outcome]) -> None:
+        with self._change:
+            self._in_flight -= 1
+        if number in self._lost:
+            answer.set_exception(WorkerLost(f"the worker of submission {number} died, by the script"))
+        else:
+            answer.set_result(done.result())
+
+    def _release(self) -> None:
+        while not self._closing:
+            with self._change:
+                complete = self._change.wait_for(
+                    lambda: self._closing or len(self._held) >= self._hold, PATIENCE
+                )
+                held = self._held if complete or self._held else []
+                self._held = []
+            for number, task, answer in reversed(held):
+                self._pass_on(number, task, answer)

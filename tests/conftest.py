@@ -1,0 +1,37 @@
+"""Fixtures for all tests. The user's own ledger is never touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from program import draw
+
+settings.register_profile(
+    "default", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("long", settings.get_profile("default"), max_examples=2000)
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default ledger, in this process and in those that it starts, lies in the test's own folder."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six small JPEG photos, four of them in two folders with equal names."""
+    folder = tmp_path / "photos"
+    for number, key in enumerate(("1.jpg", "2.jpg", "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")):
+        draw(folder / key, number)
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a sink may be made."""
+    return tmp_path / "out"

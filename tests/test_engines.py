@@ -1,0 +1,14 @@
+"""The engines keep their contract."""
+
+from __future__ import annotations
+
+from imageloom.testing.engines import EngineTests
+
+
+class TestSerial(EngineTests):
+    engine = "serial"
+    workers = 1
+
+
+class TestThreads(EngineTests):
+    engine = "threads"
