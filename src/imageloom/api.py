@@ -21,7 +21,7 @@ MOST_THREADS = 4
 
 
 def process(
-    pipeline: Pipeline | str,
+    pipeline: Pipeline | Recipe | str,
     source: str | os.PathLike[str],
     sink: str | os.PathLike[str],
     *,
@@ -37,6 +37,8 @@ def process(
     if_exists: IfExists = "error",
     retry_failed: bool = False,
     memory: int = 0,
+    name: str = "{dir}/{stem}.{ext}",
+    in_place: bool = False,
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
     listeners: Iterable[Listener] = (),
@@ -46,7 +48,8 @@ def process(
     What was done before, with the same pipeline and the same input, is not done again.
 
     Args:
-        pipeline: what is done to each image.
+        pipeline: what is done to each image; a recipe makes several outputs of it, and format, quality and
+            decode are then its own.
         source: a folder or a file.
         sink: a folder; made where there is none.
         engine: `serial`, `threads`, `processes`, or `auto`.
@@ -61,6 +64,8 @@ def process(
         if_exists: what happens where a file that imageloom did not make has an output's name.
         retry_failed: do only the items that failed before.
         memory: bytes that the work in hand may need together; 0 for half of the machine's.
+        name: how outputs are named below the sink.
+        in_place: put each output in the place of its input; source and sink are the same folder.
         limits: what is refused from the header alone.
         ledger: the file of the ledger; None for the one in the user's state directory.
         listeners: called with each event, in the calling thread.
@@ -69,33 +74,38 @@ def process(
         UsageError: the sink lies in the source, or an argument makes no sense.
         StorageError: the source, the sink or the ledger cannot be used.
     """
-    asked = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
+    if isinstance(pipeline, str):
+        pipeline = Pipeline.parse(pipeline)
+    if isinstance(pipeline, Pipeline):
+        pipeline = Recipe((Output(pipeline.steps, format=format, quality=quality),), decode)
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality = {quality}: must be from 1 to 100")
     job = Job(
         source=os.fspath(source),
         sink=os.fspath(sink),
-        recipe=Recipe((Output(asked.steps, format=format, quality=quality),), decode),
+        recipe=pipeline,
         limits=limits or Limits(),
         include=tuple(include),
         exclude=tuple(exclude),
         if_exists=if_exists,
         retry_failed=retry_failed,
         memory=memory,
+        name=name,
+        in_place=in_place,
     )
-    name, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory), source)
-    with Ledger(ledger) as book, closing(open_engine(name, settings)) as opened:
-        return Driver(job, opened, book, name, listeners).run()
+    chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory), job)
+    with Ledger(ledger) as book, closing(open_engine(chosen, settings)) as opened:
+        return Driver(job, opened, book, chosen, listeners).run()
 
 
-def choose_engine(
-    engine: str, settings: Settings, source: str | os.PathLike[str]
-) -> tuple[str, Settings, str]:
+def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Settings, str]:
     """The engine's name, its settings, and why, for `auto` and 0 jobs."""
     jobs = settings.jobs or available_cores()
     if engine != "auto":
         why = "it was asked for"
-    elif jobs == 1 or os.path.isfile(source):
+    elif job.recipe.operators:
+        engine, why = "processes", "operators of your own may crash, hang or hold the interpreter's lock"
+    elif jobs == 1 or os.path.isfile(job.source):
         engine, why = "serial", "there is one core to use" if jobs == 1 else "there is one image"
     elif jobs <= MOST_THREADS:
         engine, why = "threads", f"up to {MOST_THREADS} workers share one interpreter well"

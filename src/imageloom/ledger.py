@@ -119,7 +119,7 @@ class Ledger:
     def __init__(self, path: str | os.PathLike[str] | None = None, *, scratch: bool = False) -> None:
         self.path = Path(path) if path is not None else default_path()
         self._texts: dict[str, int] = {}
-        self._claims: dict[tuple[int, str], tuple[int, str, int, str, str, int, int]] = {}
+        self._claims: dict[tuple[int, str], tuple[int, str, int, str, str, int, int, int | None]] = {}
         self._done: list[tuple[object, ...]] = []
         self._released: list[tuple[object, ...]] = []
         self._items: list[tuple[object, ...]] = []
@@ -235,7 +235,7 @@ class Ledger:
         row = (
             self._claims.get((self._number(sink), name))
             or self._db.execute(
-                "SELECT sink, name, source, key, fingerprint, recipe, job FROM outputs "
+                "SELECT sink, name, source, key, fingerprint, recipe, job, size FROM outputs "
                 "WHERE sink = ? AND name = ?",
                 (self._number(sink), name),
             ).fetchone()
@@ -245,8 +245,20 @@ class Ledger:
         source = self._db.execute("SELECT text FROM texts WHERE id = ?", (row[2],)).fetchone()[0]
         return Claim(source, row[3], row[6])
 
-    def claim(self, job: int, source: str, sink: str, item: Item, recipe: str, name: str) -> None:
-        """Note that an output name is this item's from now on; in force after the next `flush`."""
+    def claim(
+        self,
+        job: int,
+        source: str,
+        sink: str,
+        item: Item,
+        recipe: str,
+        name: str,
+        size: int | None = None,
+    ) -> None:
+        """Note that an output name is this item's from now on, and its size where that is known already.
+
+        In force after the next `flush`.
+        """
         place = self._number(sink)
         self._claims[place, name] = (
             place,
@@ -256,6 +268,7 @@ class Ledger:
             item.fingerprint,
             self._number(recipe),
             job,
+            size,
         )
 
     def record_done(self, job: int, sink: str, result: Result, attempts: int, worker: str) -> None:
@@ -288,10 +301,10 @@ class Ledger:
             return
         with self._transaction():
             self._db.executemany(
-                "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET size = NULL, "
-                "source = excluded.source, key = excluded.key, fingerprint = excluded.fingerprint, "
-                "recipe = excluded.recipe",
+                "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job, size) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET "
+                "size = excluded.size, source = excluded.source, key = excluded.key, "
+                "fingerprint = excluded.fingerprint, recipe = excluded.recipe",
                 self._claims.values(),
             )
             self._db.executemany("UPDATE outputs SET size = ? WHERE sink = ? AND name = ?", self._done)

@@ -98,6 +98,8 @@ class Recipe(Plain, frozen=True):
     outputs: tuple[Output, ...]
     decode: Decode = "safe"
     """How far a shrinking decode may go: never below twice the target, below the target, or not at all."""
+    operators: tuple[str, ...] = ()
+    """Paths of the files that bring operators of the user's own."""
 
 
 class Limits(Plain, frozen=True):
@@ -127,6 +129,10 @@ class Job(Plain, frozen=True):
     """Do only the items that failed before."""
     memory: int = 0
     """Bytes that the tasks in flight may need together; 0 for half of the machine's."""
+    name: str = "{dir}/{stem}.{ext}"
+    """How outputs are named below the sink, or below their output's folder."""
+    in_place: bool = False
+    """Each output takes the place of its input; source and sink are the same folder."""
     attempts: int = 3
     """After so many failed attempts an item is given up on."""
 

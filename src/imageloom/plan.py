@@ -63,9 +63,10 @@ class Plan(Plain, frozen=True):
     """The most memory that the item needs at one time, its input's and output's bytes included."""
 
 
-def meaning(recipe: Recipe) -> str:
-    """What a recipe means, as text: equal for recipes that yield equal bytes from equal inputs."""
-    return msgspec.json.encode((MEANING, recipe), order="deterministic").decode()
+def meaning(recipe: Recipe, template: str) -> str:
+    """What a recipe means, as text: equal for those that yield equal bytes under equal names."""
+    contents = operators.contents(recipe.operators)
+    return msgspec.json.encode((MEANING, recipe, contents, template), order="deterministic").decode()
 
 
 def check_limits(header: Header, limits: Limits) -> None:

@@ -35,7 +35,7 @@ from imageloom.events import (
 from imageloom.ledger import JobState, Ledger
 from imageloom.model import Failure, Item, Job, Outcome, Plain, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
-from imageloom.sink import Sink, output_name
+from imageloom.sink import InPlace, Sink, check_template, output_name
 from imageloom.source import Source
 from imageloom.stores import open_store
 
@@ -120,8 +120,10 @@ class Driver:
         self._listeners = tuple(listeners)
         self._source = Source(job.source, job.include, job.exclude)
         self._store = open_store(self._source.root)
-        self._sink = Sink(job.sink, self._source.root, self._source.path, ledger, job.if_exists)
-        self._recipe = plan.meaning(job.recipe)
+        kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
+        self._sink = kind(sink, self._source.root, self._source.path, ledger, job.if_exists)
+        check_template(job.name)
+        self._recipe = plan.meaning(job.recipe, job.name)
         self._memory = job.memory or half_of_memory()
         self._stopping = False
         self._id = 0
@@ -222,7 +224,9 @@ class Driver:
             raise LimitExceeded(
                 f"it needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
             )
-        names = tuple(output_name(item.key, header.format, output) for output in recipe.outputs)
+        names = tuple(
+            output_name(item.key, header.format, output, self._job.name) for output in recipe.outputs
+        )
         if not self._sink.claim(self._id, item, self._recipe, names):
             self._skip(item, "output exists")
             return None
@@ -311,7 +315,7 @@ class Driver:
         """Publish a result, try the item again, or give it up."""
         if result.failure is None:
             try:
-                self._sink.publish(result)
+                self._sink.publish(self._id, work.item, self._recipe, result)
             except ItemError as error:
                 self._sink.discard(result)
                 result = Result(result.key, (), Failure.of(error), result.times, result.started)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from string import Formatter
 
 from imageloom import codecs
 from imageloom.errors import DuplicateOutput, OutputExists, SinkBusy, StorageError, UsageError
@@ -15,17 +16,42 @@ from imageloom.ledger import Ledger
 from imageloom.model import Format, IfExists, Item, Output, Result
 from imageloom.stores.local import LocalStore
 
+FIELDS = ("dir", "stem", "ext")
 
-def output_name(key: str, header_format: Format, output: Output) -> str:
-    """The name of an output below the sink: the item's key, with the suffix of the format that is written."""
-    format = output.format or header_format
-    stem, _, suffix = key.rpartition(".")
-    suffixes = codecs.get(format).suffixes
-    if not stem or "/" in suffix:
-        name = f"{key}.{suffixes[0]}"
-    else:
-        name = key if suffix.lower() in suffixes else f"{stem}.{suffixes[0]}"
-    return f"{output.folder}/{name}" if output.folder else name
+
+def check_template(template: str) -> None:
+    """Refuse a template of output names that makes no sense.
+
+    Raises:
+        UsageError: names what is wrong and what there is.
+    """
+    try:
+        fields = [field for _, field, spec, _ in Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise UsageError(f"--name {template!r}: {error}") from None
+    unknown = [field for field in fields if field not in FIELDS]
+    if unknown or "stem" not in fields:
+        wrong = f"there is no {{{unknown[0]}}}" if unknown else "it needs {stem}, or all names are equal"
+        raise UsageError(f"--name {template!r}: {wrong}; there are: {{dir}}, {{stem}}, {{ext}}")
+    if ".." in template.split("/"):
+        raise UsageError(f"--name {template!r}: outputs lie below the sink")
+
+
+def output_name(key: str, header_format: Format, output: Output, template: str = "{dir}/{stem}.{ext}") -> str:
+    """The name of an output below the sink.
+
+    Args:
+        template: with {dir}, the item's folder; {stem}, its name without suffix; {ext}, the suffix: the item's
+            own where it is one of the format that is written, else that format's usual one.
+    """
+    folder, _, name = key.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    if not dot or not stem:
+        stem, suffix = name, ""
+    suffixes = codecs.get(output.format or header_format).suffixes
+    ext = suffix if suffix.lower() in suffixes else suffixes[0]
+    made = template.format(dir=folder, stem=stem, ext=ext).lstrip("/")
+    return f"{output.folder}/{made}" if output.folder else made
 
 
 class Sink:
@@ -53,8 +79,13 @@ class Sink:
         self._protected = os.path.realpath(protected)
         self._real_folders: dict[str, str] = {}
         self._lock = -1
+        self._check()
+
+    def _check(self) -> None:
         if self._is_protected(os.path.realpath(self.address)):
-            raise UsageError(f"the sink {address} lies in the source: imageloom never writes into its input")
+            raise UsageError(
+                f"the sink {self.address} lies in the source: imageloom never writes into its input"
+            )
 
     def open(self) -> None:
         try:
@@ -138,7 +169,7 @@ class Sink:
             self._real_folders[folder] = os.path.realpath(folder)
         return os.path.join(self._real_folders[folder], name)
 
-    def publish(self, result: Result) -> None:
+    def publish(self, job: int, item: Item, recipe: str, result: Result) -> None:
         """Give all staged outputs of an item their names.
 
         Raises:
@@ -152,3 +183,33 @@ class Sink:
     def discard(self, result: Result) -> None:
         for written in result.written:
             self.store.discard(written.staged)
+
+
+class InPlace(Sink):
+    """A sink that is its own source: each output takes the place of its input.
+
+    What is written down, before the rename, is the fingerprint of the output: an item that has it is done, and
+    is not done twice, whenever the program is killed.
+    """
+
+    def _check(self) -> None:
+        """The input is what is written to."""
+
+    def _spare_input(self, name: str, item: Item) -> None:
+        if name != item.key:
+            raise OutputExists(f"in place its output must keep its name, not be {name} (--in-place)")
+        if os.path.islink(os.path.join(self.address, name)):
+            raise OutputExists("it is a link: in place it would cease to be one (--in-place)")
+
+    def claim(self, job: int, item: Item, recipe: str, names: tuple[str, ...]) -> bool:
+        if len(names) > 1:
+            raise OutputExists("in place there is one output for each item (--in-place)")
+        self._spare_input(names[0], item)
+        return True
+
+    def publish(self, job: int, item: Item, recipe: str, result: Result) -> None:
+        (written,) = result.written
+        made = self.store.staged(written.staged, item.key)
+        self._ledger.claim(job, self._source, self.address, made, recipe, written.name, made.size)
+        self._ledger.flush()
+        self.store.publish(written.staged, written.name)

@@ -25,6 +25,7 @@ def perform(task: Task) -> Outcome:
 def results(task: Task) -> Iterator[Result]:
     """The results of a task's items in their order, each as soon as it is there."""
     _one_thread_each()
+    operators.load_files(task.recipe.operators)
     source, sink = open_store(task.source), open_store(task.sink)
     for work in task.work:
         yield _attempt(task, work, source, sink)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from imageloom.model import Decode, Limits, Output, Recipe
+from imageloom.model import Decode, Limits, Recipe
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -51,6 +51,15 @@ def recipe_options(command: C) -> C:
     return command
 
 
+operators_option = click.option(
+    "--operators",
+    multiple=True,
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="A Python file with operators of your own; repeatable.",
+)
+
+
 def limit_options(command: C) -> C:
     """What is refused from the header."""
     for option in reversed(
@@ -72,24 +81,38 @@ ledger_option = click.option(
 )
 
 
-def read_recipe(pipeline: str, format_: str | None, quality: int | None, decode: Decode) -> Recipe:
-    """The recipe that the arguments mean: the pipeline is text, or names a YAML file."""
-    from imageloom import codecs
-    from imageloom.pipeline import Pipeline
+def make_recipe(
+    pipeline: str | None,
+    outputs: tuple[str, ...],
+    operators: tuple[str, ...],
+    format_: str | None,
+    quality: int | None,
+    decode: Decode,
+) -> Recipe:
+    """The recipe that the arguments mean; the flags fill in what the recipe leaves open."""
+    from msgspec.structs import replace
 
-    chosen = None
-    if format_ is not None:
-        chosen = codecs.format_of(f".{format_.lower()}")
-        if chosen is None:
-            known = ", ".join(codec.format for codec in codecs.codecs())
-            raise click.BadParameter(
-                f"there is no format {format_!r}; there are: {known}", param_hint="--format"
-            )
-    if pipeline.endswith((".yaml", ".yml")) and Path(pipeline).is_file():
-        steps = Pipeline.from_yaml(Path(pipeline).read_bytes()).steps
+    from imageloom import recipe as recipes
+
+    loaded = recipes.with_operators(Recipe(()), list(operators))
+    if pipeline is not None:
+        found = recipes.read_recipe(pipeline)
     else:
-        steps = Pipeline.parse(pipeline).steps
-    return Recipe((Output(steps, format=chosen, quality=quality),), decode)
+        found = Recipe(tuple(recipes.parse_output(text) for text in outputs))
+    chosen = recipes.parse_format(format_) if format_ is not None else None
+    return replace(
+        found,
+        outputs=tuple(
+            replace(
+                output,
+                format=output.format or chosen,
+                quality=output.quality if output.quality is not None else quality,
+            )
+            for output in found.outputs
+        ),
+        decode=decode if found.decode == "safe" else found.decode,
+        operators=(*loaded.operators, *found.operators),
+    )
 
 
 def limits(max_pixels: int, max_file_size: int) -> Limits:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 @click.command("plan", short_help="Explain what would be done to a file, and why.")
 @click.argument("pipeline")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@options.operators_option
 @options.recipe_options
 @options.limit_options
 def command(
     pipeline: str,
     file: Path,
+    operators: tuple[str, ...],
     format_: str | None,
     quality: int | None,
     decode: Decode,
@@ -37,7 +39,7 @@ def command(
     from imageloom import codecs, plan
     from imageloom.stores import open_store
 
-    recipe = options.read_recipe(pipeline, format_, quality, decode)
+    recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode)
     store = open_store(str(file.parent))
     size = file.stat().st_size
     header = codecs.read_header(lambda length: store.head(file.name, length), size)

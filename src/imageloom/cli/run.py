@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 @click.command("run", short_help="Run a pipeline over a folder of images.")
-@click.argument("pipeline")
-@click.argument("source", type=click.Path())
-@click.argument("sink", type=click.Path(file_okay=False))
+@click.argument("arguments", nargs=-1, required=True, metavar="[PIPELINE] SOURCE [SINK]")
+@click.option("--output", "outputs", multiple=True, metavar="NAME=PIPELINE", help="An output; repeatable.")
+@options.operators_option
 @options.recipe_options
+@click.option("--name", default="{dir}/{stem}.{ext}", show_default=True, help="Of outputs below the sink.")
+@click.option("--flatten", is_flag=True, help="All outputs in one folder: --name '{stem}.{ext}'.")
+@click.option("--in-place", is_flag=True, help="Put each output in the place of its input; there is no SINK.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Workers.  [one for each core]")
 @click.option(
     "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes."
@@ -56,9 +59,12 @@ if TYPE_CHECKING:
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="A line for each event.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
-    pipeline: str,
-    source: str,
-    sink: str,
+    arguments: tuple[str, ...],
+    outputs: tuple[str, ...],
+    operators: tuple[str, ...],
+    name: str,
+    flatten: bool,
+    in_place: bool,
     format_: str | None,
     quality: int | None,
     decode: Decode,
@@ -83,8 +89,9 @@ def command(
 ) -> int:
     """Run PIPELINE over the images of SOURCE (a folder or a file) into the folder SINK.
 
-    PIPELINE is a text, or the name of a YAML file. What was done before, with the same pipeline and the same
-    input, is not done again: an interrupted run is resumed by the same command.
+    PIPELINE is a text, or the name of a YAML file with a pipeline or a recipe. With --output instead of it,
+    each image is decoded once for several outputs, each in a folder of its own. What was done before, with the
+    same pipeline and the same input, is not done again: an interrupted run is resumed by the same command.
 
     \b
     imageloom run 'resize 512x512 | grayscale' photos/ out/
@@ -92,6 +99,9 @@ def command(
     imageloom run 'gaussian_blur 2 | canny 60 150' photos/ edges/ --format png
     imageloom run edges.yaml photos/ edges/ --include '*.jpg' --exclude 'draft-*'
     imageloom run 'resize 50%' photos/ half/ --retry-failed
+    imageloom run --output gray='grayscale' --output edges='grayscale | canny 100 200' photos/ out/
+    imageloom run 'rotate 90' scans/ --in-place
+    imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
 
     Exit codes: 0 all done; 1 some items failed; 2 usage; 3 nothing matched; 4 storage or access; 130
     interrupted, to be resumed.
@@ -103,25 +113,29 @@ def command(
     from imageloom.model import Job
     from imageloom.run import Driver
 
+    pipeline, source, sink = _places(arguments, bool(outputs), in_place)
+    recipe = options.make_recipe(pipeline, outputs, operators, format_, quality, decode)
     job = Job(
         source,
         sink,
-        options.read_recipe(pipeline, format_, quality, decode),
+        recipe,
         options.limits(max_pixels, max_file_size),
         include,
         exclude,
         if_exists,
         retry_failed,
         memory or 0,
+        "{stem}.{ext}" if flatten else name,
+        in_place,
     )
     asked = Settings(jobs or 0, threads, timeout, memory or 0)
-    name, settings, _ = choose_engine(engine, asked, source)
+    chosen, settings, _ = choose_engine(engine, asked, job)
     with (
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
-        closing(open_engine(name, settings)) as opened,
+        closing(open_engine(chosen, settings)) as opened,
     ):
-        driver = Driver(job, opened, book, name, reporters.listeners)
+        driver = Driver(job, opened, book, chosen, reporters.listeners)
         if dry_run:
             summary = driver.preview()
             reporters.finish(summary, "would be done")
@@ -130,6 +144,17 @@ def command(
         summary = driver.run()
         reporters.finish(summary, "done")
     return summary.exit_code
+
+
+def _places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tuple[str | None, str, str]:
+    """Pipeline, source and sink of the arguments: the pipeline is missing with --output, the sink in place."""
+    wanted = ["SOURCE"] if has_outputs else ["PIPELINE", "SOURCE"]
+    if not in_place:
+        wanted.append("SINK")
+    if len(arguments) != len(wanted):
+        raise click.UsageError(f"give {' '.join(wanted)}, not {len(arguments)} arguments")
+    given = dict(zip(wanted, arguments, strict=True))
+    return given.get("PIPELINE"), given["SOURCE"], given.get("SINK", given["SOURCE"])
 
 
 def _stop_on_signals(driver: Driver) -> None:

@@ -1,6 +1,7 @@
 """Operators: functions from pixels to pixels, one file for each family. Importing this registers them all."""
 
 from imageloom.operators import blur, edges, geometry, resize, threshold, tone
+from imageloom.operators.extern import contents, load_files, load_packages
 from imageloom.operators.registry import DTYPES, Measure, Operator, apply, get, operator, operators
 
 __all__ = [
@@ -9,9 +10,12 @@ __all__ = [
     "Operator",
     "apply",
     "blur",
+    "contents",
     "edges",
     "geometry",
     "get",
+    "load_files",
+    "load_packages",
     "operator",
     "operators",
     "resize",

@@ -20,6 +20,7 @@ import numpy as np
 
 from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
 from imageloom.model import DType, Frame, Pixels, Step, Value
+from imageloom.operators.extern import load_packages
 
 Kind = Literal["point", "local", "geometric", "global"]
 Alpha = Literal["keep", "premultiply", "together", "drop"]
@@ -259,6 +260,9 @@ def get(name: str) -> Operator:
         PipelineError: there is none; the message lists the known ones.
     """
     found = _OPERATORS.get(name)
+    if found is None:
+        load_packages()
+        found = _OPERATORS.get(name)
     if found is None:
         import difflib
 

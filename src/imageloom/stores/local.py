@@ -119,6 +119,11 @@ class LocalStore:
             self.discard(token)
             raise UnwritableOutput(f"cannot write to {self.address}: {error.strerror}") from None
 
+    def staged(self, token: str, key: str) -> Item:
+        """Staged bytes as the item that they will be under a key."""
+        found = os.stat(os.path.join(self.address, STAGING, token))
+        return Item(key, found.st_size, found.st_mtime_ns)
+
     def publish(self, token: str, key: str) -> None:
         folder = key.rpartition("/")[0]
         try:
