@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import resource
 import signal
@@ -45,17 +46,18 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
             with sending:
                 pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, worker_name(), result)))
 
-    pipe.send_bytes(msgspec.msgpack.encode(Message()))
-    with ThreadPoolExecutor(threads, thread_name_prefix="thread") as pool:
+    # The end of the pipe, in either direction, says that the engine has let go of this worker.
+    with (
+        contextlib.suppress(EOFError, OSError),
+        ThreadPoolExecutor(threads, thread_name_prefix="thread") as pool,
+    ):
+        pipe.send_bytes(msgspec.msgpack.encode(Message()))
         while True:
-            try:
-                task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
-                if threads == 1:
-                    run(task)
-                else:
-                    pool.submit(run, task)
-            except (EOFError, OSError):  # the engine has let go of this worker
-                return
+            task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
+            if threads == 1:
+                run(task)
+            else:
+                pool.submit(run, task)
 
 
 def _die_with_parent() -> None:
