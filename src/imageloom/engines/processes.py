@@ -118,6 +118,8 @@ class Processes:
 
     def close(self) -> None:
         with self._lock:
+            if self._closing:
+                return
             self._closing = True
             for run in (*self._fresh, *self._suspects):
                 run.job.future.cancel()

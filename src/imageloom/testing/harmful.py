@@ -1,0 +1,49 @@
+"""Operators that fail, or harm their worker, on marked images: for the tests of engines, by `Recipe.operators`."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+
+import numpy as np
+
+from imageloom.model import Pixels
+from imageloom.operators import operator
+
+
+def _is_marked(image: Pixels) -> bool:
+    """The harmful images are all red."""
+    return bool((image == (255, 0, 0)).all())
+
+
+@operator("point", examples=("raise_on_dark",))
+def raise_on_dark(image: Pixels) -> Pixels:
+    """Raise on an image that is black, and leave others as they are."""
+    if not image.any():
+        raise ValueError("it is too dark to see")
+    return image
+
+
+@operator("point", examples=("crash_on_red",))
+def crash_on_red(image: Pixels) -> Pixels:
+    """Read the address 0."""
+    if _is_marked(image):
+        ctypes.string_at(0)
+    return image
+
+
+@operator("point", examples=("hang_on_red",))
+def hang_on_red(image: Pixels) -> Pixels:
+    """Never return."""
+    while _is_marked(image):
+        time.sleep(60)
+    return image
+
+
+@operator("point", examples=("eat_memory_on_red",))
+def eat_memory_on_red(image: Pixels) -> Pixels:
+    """Take memory without end."""
+    hoard = []
+    while _is_marked(image):
+        hoard.append(np.ones(16 << 20, np.uint8))
+    return image

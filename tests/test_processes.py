@@ -1,0 +1,144 @@
+"""Engine processes: the conformance suite, and workers that crash, hang and eat memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+
+from imageloom.api import process
+from imageloom.engines import Settings, open_engine
+from imageloom.events import Event, Failed, Retried
+from imageloom.ledger import Ledger
+from imageloom.run import Summary
+from imageloom.samples import draw_photos
+from imageloom.testing.engines import EngineTests, recipe_of
+
+
+class TestProcesses(EngineTests):
+    engine = "processes"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """24 photos, two of them red."""
+    folder = tmp_path / "photos"
+    draw_photos(folder, 22)
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[:, :, 2] = 255
+    for number in range(2):
+        assert cv2.imwrite(str(folder / f"red-{number}.png"), red)
+    return folder
+
+
+def run(photos: Path, text: str, events: list[Event], **settings: object) -> Summary:
+    return process(
+        recipe_of(text, "png"),
+        photos,
+        photos.parent / "out",
+        engine="processes",
+        jobs=2,
+        ledger=photos.parent / "ledger.db",
+        listeners=[events.append],
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def children() -> list[psutil.Process]:
+    """Workers of this process: what multiprocessing's fork server has begun."""
+    found = []
+    for child in psutil.Process().children():
+        found += child.children()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "settings"),
+    [
+        ("crash_on_red", "WorkerLost", {}),
+        ("hang_on_red", "ItemTimeout", {"timeout": 1.0}),
+        ("eat_memory_on_red", "MemoryError", {"memory": 512 << 20}),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_harmful_items_fail_alone(
+    photos: Path, step: str, kind: str, settings: dict[str, object], threads: int
+) -> None:
+    events: list[Event] = []
+    summary = run(photos, f"{step} | resize 32x32", events, threads=threads, **settings)
+    assert (summary.done, summary.failed) == (22, 2)
+    failed = {e.result.key: e for e in events if isinstance(e, Failed)}
+    assert set(failed) == {"red-0.png", "red-1.png"}
+    for event in failed.values():
+        assert event.attempt == 3
+        assert event.result.failure is not None
+        assert event.result.failure.kind in (kind, "OperatorFailed", "WorkerLost")
+        if kind != "MemoryError":
+            assert event.result.failure.kind == kind
+    with Ledger(photos.parent / "ledger.db") as ledger:
+        innocent = [i for i in ledger.items(summary.job) if i.state == "done"]
+    assert len(innocent) == 22
+    # A thread beside a harmful item may lose its own one once; never again, for a suspect runs alone.
+    assert all(item.attempts <= threads for item in innocent)
+    assert not list((photos.parent / "out").glob(".imageloom*"))
+    assert not children()
+
+
+def test_a_crash_names_its_signal(photos: Path) -> None:
+    events: list[Event] = []
+    run(photos, "crash_on_red", events)
+    reasons = [
+        e.result.failure.message for e in events if isinstance(e, (Failed, Retried)) if e.result.failure
+    ]
+    assert len(reasons) == 6
+    assert all("SIGSEGV" in reason for reason in reasons)
+
+
+def test_killed_workers_are_replaced_and_lose_one_item_each(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "photos", 200)
+    killed: list[int] = []
+    done = threading.Event()
+
+    def kill() -> None:
+        while not done.wait(0.15) and len(killed) < 5:
+            for worker in children()[:1]:
+                os.kill(worker.pid, signal.SIGKILL)
+                killed.append(worker.pid)
+
+    events: list[Event] = []
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        summary = process(
+            "resize 400x400 | median_blur 31",
+            tmp_path / "photos",
+            tmp_path / "out",
+            engine="processes",
+            jobs=2,
+            ledger=tmp_path / "ledger.db",
+            listeners=[events.append],
+        )
+    finally:
+        done.set()
+        thread.join()
+    retried = [e for e in events if isinstance(e, Retried)]
+    assert killed
+    assert (summary.done, summary.failed) == (200, 0)
+    assert len(retried) <= len(killed)
+    assert not children()
+
+
+def test_close_ends_workers_even_when_nothing_was_done() -> None:
+    engine = open_engine("processes", Settings(jobs=2))
+    engine.close()
+    deadline = time.monotonic() + 10
+    while children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not children()
