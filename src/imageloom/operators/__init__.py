@@ -1,6 +1,6 @@
 """Operators: functions from pixels to pixels, one file for each family. Importing this registers them all."""
 
-from imageloom.operators import blur, edges, geometry, resize, threshold, tone
+from imageloom.operators import blur, edges, geometry, morphology, resize, statistics, threshold, tone
 from imageloom.operators.registry import DTYPES, Measure, Operator, apply, get, operator, operators
 
 __all__ = [
@@ -12,9 +12,11 @@ __all__ = [
     "edges",
     "geometry",
     "get",
+    "morphology",
     "operator",
     "operators",
     "resize",
+    "statistics",
     "threshold",
     "tone",
 ]
