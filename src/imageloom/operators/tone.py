@@ -67,7 +67,7 @@ def contrast(image: Pixels, *, factor: Factor) -> Pixels:
 
 @operator("point", channelwise=True, examples=("gamma 1.2", "gamma 0.45"))
 def gamma(image: Pixels, *, value: Annotated[float, Meta(ge=0.05, le=20)]) -> Pixels:
-    """Raise each value, on a scale from 0 to 1, to the power of 1 / value: above 1 the middle gets lighter."""
+    """Raise each value, on a scale from 0 to 1, to the power of 1 / gamma: above 1 lightens the image."""
     return by_value(image, lambda level: np.maximum(level, 0) ** (1 / value))
 
 

@@ -59,9 +59,9 @@ def in_vectors(
     """`function` of an image, so that a pixel's value does not depend on where the image's edges lie.
 
     OpenCV does most of a row in vector code and its last values one by one, which rounds another way (a fused
-    multiply and add, another order of a sum); Intel's IPP, which it calls for some filters, rounds by blocks of
-    rows. Where the arithmetic is inexact, tiles would differ from the whole in a last bit. So IPP is left out,
-    and columns are appended that go on as the border does: the scalar code falls there.
+    multiply and add, another order of a sum); Intel's IPP, which it calls for some filters, rounds by blocks
+    of rows. Where the arithmetic is inexact, tiles would differ from the whole in a last bit. So IPP is left
+    out, and columns are appended that go on as the border does: the scalar code falls there.
 
     Args:
         reach: how many pixels around each one `function` reads.
