@@ -91,7 +91,7 @@ class OperatorTests:
     @laws
     @given(data=st.data())
     def test_makes_the_frame_it_declares(self, operator: Operator, data: st.DataObject) -> None:
-        """Shape and dtype are as `frame_after` says, a second call yields the same, the input is read-only."""
+        """Shape and dtype are as `frame_after` says, twice the same; the input is read-only."""
         step, image = _case(data, operator)
         made = operators.apply(step, image)
         assert frame_of(made) == operator.frame_after(step, frame_of(image))
