@@ -22,7 +22,7 @@ def correlate(image: Pixels, kernel: list[list[int]]) -> NDArray[np.float64]:
 
 
 def transposed(kernel: list[list[int]]) -> list[list[int]]:
-    return np.transpose(kernel).tolist()
+    return [list(column) for column in zip(*kernel, strict=True)]
 
 
 @pytest.mark.parametrize(("name", "kernel"), [("sobel", SOBEL), ("scharr", SCHARR)])

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from imageloom.model import Frame, Pixels
 from imageloom.operators.registry import operator, saturate
-from imageloom.operators.values import half, in_range, in_vectors, odd, top_of
+from imageloom.operators.values import ROWS, half, in_bands, in_range, in_vectors, odd, top_of
 
 Sigma = Annotated[float, Meta(gt=0, le=100)]
 Kernel = Annotated[int, Meta(ge=1, le=601)]
@@ -135,10 +135,6 @@ def _line_reach(length: int, angle: float) -> int:
     return max(abs(place) for point in line(length, angle) for place in point)
 
 
-ROWS = 64
-"""Rows that a motion blur sums at once, so that the sums stay in the processor's cache."""
-
-
 @operator("local", halo=_line_reach, examples=("motion_blur 15", "motion_blur 21 angle=45"))
 def motion_blur(
     image: Pixels,
@@ -177,6 +173,9 @@ def sharpen(
 
     sigma is the blur's standard deviation in pixels. Floats may go a little beyond 0 and 1 at edges.
     """
-    blurred = _gaussian(image, gaussian_radius(sigma, None), sigma)
-    pixels = image.astype(np.float32)
-    return saturate(pixels + (pixels - blurred) * np.float32(amount), image.dtype)
+
+    def add(pixels: Pixels, blurred: Pixels) -> Pixels:
+        exact = pixels.astype(np.float32)
+        return saturate(exact + (exact - blurred) * np.float32(amount), pixels.dtype)
+
+    return in_bands(add, image, _gaussian(image, gaussian_radius(sigma, None), sigma))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imageloom.model import Frame, Pixels
 from imageloom.operators.registry import operator
-from imageloom.operators.values import half, in_range, in_vectors
+from imageloom.operators.values import half, in_bands, in_range, in_vectors
 
 Gradient = Annotated[float, Meta(ge=0, le=100_000)]
 Scale = Annotated[float, Meta(gt=0, le=1000)]
@@ -55,12 +55,12 @@ def _steepness(image: Pixels, kernel: int, axis: Axis, scale: float) -> Pixels:
 
         return in_vectors(derivative, image, max(1, kernel // 2))
 
-    if axis == "both":
-        x, y = along(1, 0), along(0, 1)
-        steep = np.sqrt(x * x + y * y)
-    else:
-        steep = np.abs(along(1, 0) if axis == "x" else along(0, 1))
-    return in_range(steep * np.float32(scale), image.dtype)
+    def length(*parts: Pixels) -> Pixels:
+        steep = np.abs(parts[0]) if len(parts) == 1 else np.sqrt(parts[0] * parts[0] + parts[1] * parts[1])
+        return in_range(steep * np.float32(scale), image.dtype)
+
+    parts = {"both": [(1, 0), (0, 1)], "x": [(1, 0)], "y": [(0, 1)]}[axis]
+    return in_bands(length, *(along(dx, dy) for dx, dy in parts))
 
 
 @operator(
@@ -78,7 +78,7 @@ def laplacian(image: Pixels, *, kernel: Literal[1, 3, 5, 7] = 1, scale: Scale = 
     bent = in_vectors(
         lambda wider: cv2.Laplacian(wider, cv2.CV_32F, ksize=kernel), image, max(1, kernel // 2)
     )
-    return in_range(np.abs(bent) * np.float32(scale), image.dtype)
+    return in_bands(lambda band: in_range(np.abs(band) * np.float32(scale), image.dtype), bent)
 
 
 @operator(

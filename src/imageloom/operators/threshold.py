@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from imageloom.model import Frame, Pixels, Step
 from imageloom.operators.registry import Measure, operator
-from imageloom.operators.values import half, in_range, in_vectors, odd, top_of
+from imageloom.operators.values import half, in_bands, in_range, in_vectors, odd, top_of
 
 Level = Annotated[float, Meta(ge=0, le=255)]
 """A level on the scale of 8 bits; 16 bit and float images take the same share of their own range."""
@@ -111,6 +111,11 @@ def adaptive_threshold(
         return cv2.sepFilter2D(pixels, -1, weights, weights, borderType=cv2.BORDER_REPLICATE)
 
     mean = in_range(in_vectors(surroundings, image, kernel // 2, cv2.BORDER_REPLICATE), image.dtype)
-    above = image.astype(np.float32) - mean > -np.float32(offset) * (top / 255)
-    white: Pixels = np.where(above, image.dtype.type(top), image.dtype.type(0))
-    return white
+    white, black = image.dtype.type(top), image.dtype.type(0)
+
+    def compare(pixels: Pixels, mean: Pixels) -> Pixels:
+        above = pixels.astype(np.float32) - mean > -np.float32(offset) * (top / 255)
+        made: Pixels = np.where(above, white, black)
+        return made
+
+    return in_bands(compare, image, mean)

@@ -19,6 +19,9 @@ Odd = Annotated[int, Meta(ge=1, le=101)]
 VECTOR = 64
 """More values than OpenCV's vector code takes at once on any processor."""
 
+ROWS = 64
+"""Rows that are worked on at once where there are floats in between, so that these stay in the cache."""
+
 
 def odd(kernel: int, **_: object) -> str | None:
     """Why a kernel cannot be centred on a pixel, or None."""
@@ -51,6 +54,12 @@ def by_value(image: Pixels, formula: Callable[[NDArray[Any]], NDArray[Any]]) -> 
     levels = int(top_of(image.dtype)) + 1
     table = in_range(formula(np.arange(levels) / (levels - 1)) * (levels - 1), image.dtype)
     return cv2.LUT(image, table) if levels == 256 else table[image]
+
+
+def in_bands(function: Callable[..., Pixels], *images: Pixels) -> Pixels:
+    """A function of each pixel by itself, of one or more images of one size, done a band of rows at a time."""
+    bands = [[image[y : y + ROWS] for image in images] for y in range(0, len(images[0]), ROWS)]
+    return np.concatenate([function(*band) for band in bands])
 
 
 def in_vectors(
