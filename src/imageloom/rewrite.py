@@ -59,10 +59,10 @@ def settle_sizes(steps: Steps, frame: Frame) -> Steps:
 
 
 def drop_identities(steps: Steps, frame: Frame) -> Steps:
-    """A grayscale of gray and a crop of everything do nothing; two negatives in a row cancel."""
+    """A grayscale of gray, a crop of everything and auto_orient do nothing; two negatives in a row cancel."""
     kept: list[Step] = []
     for step, before in zip(steps, _frames(steps, frame), strict=False):
-        if step.name == "grayscale" and before.channels < 3:
+        if step.name == "auto_orient" or (step.name == "grayscale" and before.channels < 3):
             continue
         if step.name == "crop":
             box = crop_box(before.width, before.height, str(step.params["area"]))

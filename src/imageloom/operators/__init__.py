@@ -1,6 +1,15 @@
 """Operators: functions from pixels to pixels, one file for each family. Importing this registers them all."""
 
-from imageloom.operators import blur, edges, geometry, resize, threshold, tone
+from imageloom.operators import (  # noqa: F401 - each registers its operators
+    blur,
+    edges,
+    geometry,
+    morphology,
+    resize,
+    statistics,
+    threshold,
+    tone,
+)
 from imageloom.operators.extern import contents, load_files, load_packages
 from imageloom.operators.registry import DTYPES, Measure, Operator, apply, get, operator, operators
 
@@ -9,16 +18,10 @@ __all__ = [
     "Measure",
     "Operator",
     "apply",
-    "blur",
     "contents",
-    "edges",
-    "geometry",
     "get",
     "load_files",
     "load_packages",
     "operator",
     "operators",
-    "resize",
-    "threshold",
-    "tone",
 ]

@@ -5,17 +5,80 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import cv2
+import numpy as np
 from msgspec import Meta
 from msgspec.structs import replace
 
 from imageloom.model import Frame, Pixels
 from imageloom.operators.registry import operator
+from imageloom.operators.values import half, in_bands, in_range, in_vectors
 
 Gradient = Annotated[float, Meta(ge=0, le=100_000)]
+Scale = Annotated[float, Meta(gt=0, le=1000)]
+Axis = Literal["both", "x", "y"]
 
 
 def _mask(frame: Frame, **_: object) -> Frame:
     return replace(frame, channels=1)
+
+
+def _in_order(low: float, high: float, **_: object) -> str | None:
+    return "low must not be above high" if low > high else None
+
+
+@operator("local", halo=half, alpha="drop", examples=("sobel", "sobel 5 scale=0.1", "sobel axis=x"))
+def sobel(image: Pixels, *, kernel: Literal[3, 5, 7] = 3, axis: Axis = "both", scale: Scale = 1.0) -> Pixels:
+    """How steep each channel is: the length of the gradient by Sobel's kernels, times the scale.
+
+    With axis x or y, the absolute derivative along it. The kernels are OpenCV's, not divided by the sum of
+    their weights; the result is clipped to the range. The image is mirrored at its edges; transparency is
+    dropped.
+    """
+    return _steepness(image, kernel, axis, scale)
+
+
+@operator("local", halo=lambda **_: 1, alpha="drop", examples=("scharr", "scharr axis=y scale=0.25"))
+def scharr(image: Pixels, *, axis: Axis = "both", scale: Scale = 1.0) -> Pixels:
+    """How steep each channel is: as `sobel`, by Scharr's kernels of 3 x 3, which favour no direction.
+
+    H. Scharr, "Optimale Operatoren in der Digitalen Bildverarbeitung", dissertation, Heidelberg 2000.
+    """
+    return _steepness(image, cv2.FILTER_SCHARR, axis, scale)
+
+
+def _steepness(image: Pixels, kernel: int, axis: Axis, scale: float) -> Pixels:
+    """The length of the gradient or of one part of it, worked out in the same order for every pixel."""
+
+    def along(dx: int, dy: int) -> Pixels:
+        def derivative(wider: Pixels) -> Pixels:
+            return cv2.Sobel(wider, cv2.CV_32F, dx, dy, ksize=kernel)
+
+        return in_vectors(derivative, image, max(1, kernel // 2))
+
+    def length(*parts: Pixels) -> Pixels:
+        steep = np.abs(parts[0]) if len(parts) == 1 else np.sqrt(parts[0] * parts[0] + parts[1] * parts[1])
+        return in_range(steep * np.float32(scale), image.dtype)
+
+    parts = {"both": [(1, 0), (0, 1)], "x": [(1, 0)], "y": [(0, 1)]}[axis]
+    return in_bands(length, *(along(dx, dy) for dx, dy in parts))
+
+
+@operator(
+    "local",
+    halo=lambda kernel, **_: max(1, kernel // 2),
+    alpha="drop",
+    examples=("laplacian", "laplacian 3 scale=0.5"),
+)
+def laplacian(image: Pixels, *, kernel: Literal[1, 3, 5, 7] = 1, scale: Scale = 1.0) -> Pixels:
+    """The absolute sum of each channel's second derivatives, times the scale (OpenCV's Laplacian).
+
+    A kernel of 1 stands for the four neighbours less four times the pixel. The result is clipped to the
+    range. The image is mirrored at its edges; transparency is dropped.
+    """
+    bent = in_vectors(
+        lambda wider: cv2.Laplacian(wider, cv2.CV_32F, ksize=kernel), image, max(1, kernel // 2)
+    )
+    return in_bands(lambda band: in_range(np.abs(band) * np.float32(scale), image.dtype), bent)
 
 
 @operator(
@@ -23,7 +86,7 @@ def _mask(frame: Frame, **_: object) -> Frame:
     dtypes=("uint8",),
     frame=_mask,
     alpha="drop",
-    check=lambda low, high, **_: "low must not be above high" if low > high else None,
+    check=_in_order,
     examples=("canny 100 200", "canny low=100 high=200 aperture=5 l2=true"),
 )
 def canny(
@@ -38,6 +101,16 @@ def canny(
 
     J. Canny, "A computational approach to edge detection", IEEE Trans. PAMI 8 (1986). The gradient is the sum
     of the absolute Sobel derivatives of that aperture, or with l2 their Euclidean norm; of a colour image,
-    the channel with the largest is taken. Transparency is not looked at.
+    that of the channel with the largest. Transparency is not looked at.
     """
     return cv2.Canny(image, low, high, apertureSize=aperture, L2gradient=l2)
+
+
+@operator("global", dtypes=("uint8",), check=_in_order, examples=("edge_mask", "edge_mask 20 60"))
+def edge_mask(image: Pixels, *, low: Gradient = 5.0, high: Gradient = 15.0) -> Pixels:
+    """The colours where the edges are, black elsewhere: `canny low high` of the image after `box_blur 3`.
+
+    Transparency is not looked at and stays.
+    """
+    edges = cv2.Canny(cv2.blur(image, (3, 3)), low, high)
+    return cv2.bitwise_and(image, image, mask=edges)

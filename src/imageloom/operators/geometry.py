@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from imageloom.model import Frame, Pixels
 from imageloom.operators.registry import operator
+from imageloom.operators.values import in_range, top_of
 
 _AREA = r"^(\d{1,7})x(\d{1,7})(?:\+(\d{1,7})\+(\d{1,7}))?$"
 Area = Annotated[str, Meta(pattern=_AREA)]
@@ -74,3 +75,79 @@ def _turned(frame: Frame, degrees: int) -> Frame:
 def rotate(image: Pixels, *, degrees: Literal[90, 180, 270]) -> Pixels:
     """Turn by 90, 180 or 270 degrees clockwise."""
     return cv2.rotate(image, _TURNS[degrees])
+
+
+@operator("point", channelwise=True, examples=("auto_orient",))
+def auto_orient(image: Pixels) -> Pixels:
+    """Turn upright by EXIF's Orientation, which happens to every image as it is decoded.
+
+    By the time that a step runs nothing is left to do, so this one changes no pixel.
+    """
+    return image
+
+
+Border = Annotated[int, Meta(ge=0, le=100_000)]
+Color = Annotated[str, Meta(pattern=r"^#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{8})$")]
+"""#RRGGBB, or #RRGGBBAA with the alpha last."""
+
+_BORDERS = {"color": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE, "mirror": cv2.BORDER_REFLECT_101}
+
+
+def pad_box(width: int, height: int, area: int | str) -> tuple[int, int, int, int]:
+    """The box x0, y0, x1, y1 of the padded image, in the coordinates of the image that it surrounds."""
+    if isinstance(area, int):
+        return -area, -area, width + area, height + area
+    found = re.match(_AREA, area)
+    assert found is not None, area
+    w, h = int(found[1]), int(found[2])
+    x, y = (int(found[3]), int(found[4])) if found[3] else ((w - width) // 2, (h - height) // 2)
+    return -x, -y, w - x, h - y
+
+
+def _padded(frame: Frame, area: int | str, **_: object) -> Frame:
+    x0, y0, x1, y1 = pad_box(frame.width, frame.height, area)
+    return replace(frame, width=x1 - x0, height=y1 - y0)
+
+
+def _too_small(frame: Frame, area: int | str, **_: object) -> str | None:
+    x0, y0, x1, y1 = pad_box(frame.width, frame.height, area)
+    if x0 > 0 or y0 > 0 or x1 < frame.width or y1 < frame.height:
+        return f"{area} does not hold the image of {frame.width}x{frame.height}"
+    return None
+
+
+@operator(
+    "geometric",
+    frame=_padded,
+    refuse=_too_small,
+    examples=("pad 20", "pad 1920x1080", "pad 640x480+10+20 color=#ffffff", "pad 8 fill=mirror"),
+)
+def pad(
+    image: Pixels,
+    *,
+    area: Border | Area,
+    color: Color = "#000000",
+    fill: Literal["color", "edge", "mirror"] = "color",
+) -> Pixels:
+    """Surround with as many pixels on every side, or to WIDTHxHEIGHT with the image in the middle.
+
+    WIDTHxHEIGHT+LEFT+TOP places the image there. What is added has the color, #RRGGBB or #RRGGBBAA (a gray
+    image takes its luma, one without alpha no alpha), or continues the edge, or mirrors the image.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = pad_box(width, height, area)
+    return cv2.copyMakeBorder(
+        image, -y0, y1 - height, -x0, x1 - width, _BORDERS[fill], value=_pixel(color, image)
+    )
+
+
+def _pixel(color: str, image: Pixels) -> list[float]:
+    """The color as a pixel of the image: gray, gray and alpha, RGB or RGBA on the scale of its dtype."""
+    red, green, blue, *alpha = bytes.fromhex(color[1:])
+    rgb = (
+        [0.299 * red + 0.587 * green + 0.114 * blue]
+        if image.ndim == 2 or image.shape[2] == 2
+        else [red, green, blue]
+    )
+    values = np.array([*rgb, *(alpha or [255])]) * (top_of(image.dtype) / 255)
+    return [float(value) for value in in_range(values, image.dtype)]

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import cv2
 import numpy as np
+from msgspec import Meta
 from msgspec.structs import replace
 
 from imageloom.model import Frame, Pixels
 from imageloom.operators.registry import operator
+from imageloom.operators.values import by_value, in_range, in_vectors
+
+Factor = Annotated[float, Meta(ge=0, le=10)]
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+"""The weights of R, G and B in ITU-R BT.601's luma."""
+
+_SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
+"""What R, G and B of the result take of the R, G and B that come in."""
 
 
 def _gray(frame: Frame) -> Frame:
     return replace(frame, channels={3: 1, 4: 2}.get(frame.channels, frame.channels))
 
 
+def _colour(frame: Frame, **_: object) -> Frame:
+    return replace(frame, channels={1: 3, 2: 4}.get(frame.channels, frame.channels))
+
+
 @operator("point", frame=_gray, examples=("grayscale",))
 def grayscale(image: Pixels) -> Pixels:
     """Luma of the colours: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, OpenCV's COLOR_RGB2GRAY)."""
-    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    if image.ndim == 2:
+        return image
+    if image.dtype != np.float32:
+        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return in_vectors(lambda wider: cv2.cvtColor(wider, cv2.COLOR_RGB2GRAY), image)
 
 
 @operator("point", channelwise=True, examples=("invert",))
@@ -26,7 +46,66 @@ def invert(image: Pixels) -> Pixels:
     return cv2.bitwise_not(image) if image.dtype != np.float32 else np.float32(1) - image
 
 
+@operator("point", channelwise=True, examples=("brightness 10", "brightness -25.5"))
+def brightness(image: Pixels, *, amount: Annotated[float, Meta(ge=-255, le=255)]) -> Pixels:
+    """Lighter by an amount, or darker by a negative one.
+
+    The amount is on the scale of 8 bits, -255 to 255; 16 bit and float images move by the same share of their
+    own range. Values stop at black and white.
+    """
+    return by_value(image, lambda value: value + amount / 255)
+
+
+@operator("point", channelwise=True, examples=("contrast 1.2", "contrast 0.5"))
+def contrast(image: Pixels, *, factor: Factor) -> Pixels:
+    """More contrast above 1, less below: each value's distance from the middle of the range times the factor.
+
+    1 changes nothing, 0 leaves an even gray. Values stop at black and white.
+    """
+    return by_value(image, lambda value: (value - 0.5) * factor + 0.5)
+
+
+@operator("point", channelwise=True, examples=("gamma 1.2", "gamma 0.45"))
+def gamma(image: Pixels, *, value: Annotated[float, Meta(ge=0.05, le=20)]) -> Pixels:
+    """Raise each value, on a scale from 0 to 1, to the power of 1 / gamma: above 1 lightens the image."""
+    return by_value(image, lambda level: np.maximum(level, 0) ** (1 / value))
+
+
+@operator("point", channelwise=True, examples=("posterize 4",))
+def posterize(image: Pixels, *, levels: Annotated[int, Meta(ge=2, le=256)]) -> Pixels:
+    """Reduce each channel to evenly spaced levels from black to white: a value goes to the nearest."""
+    return by_value(image, lambda value: np.rint(value * (levels - 1)) / (levels - 1))
+
+
+@operator("point", examples=("saturation 1.5", "saturation 0"))
+def saturation(image: Pixels, *, factor: Factor) -> Pixels:
+    """More colour above 1, less below: each channel's distance from the luma times the factor.
+
+    1 changes nothing, 0 leaves gray. Gray images stay as they are. The luma is that of `grayscale`.
+    """
+    if image.ndim == 2:
+        return image
+    return _mix(image, factor * np.eye(3) + (1 - factor) * _LUMA)
+
+
+@operator("point", frame=_colour, examples=("sepia", "sepia 0.6"))
+def sepia(image: Pixels, *, amount: Annotated[float, Meta(ge=0, le=1)] = 1.0) -> Pixels:
+    """The brown of old photographs, mixed in by an amount from 0 to 1; gray images become coloured.
+
+    The matrix is that of the sepia filter of W3C's Filter Effects Module Level 1.
+    """
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    return _mix(image, amount * _SEPIA + (1 - amount) * np.eye(3))
+
+
+def _mix(image: Pixels, matrix: Pixels) -> Pixels:
+    """Each pixel's R, G and B times a matrix (3, 3), clipped to the range."""
+    mixed = in_vectors(lambda wider: cv2.transform(wider, matrix), image)
+    return in_range(mixed, np.float32) if image.dtype == np.float32 else mixed
+
+
 @operator("point", channelwise=True, dtypes=("uint8",), examples=(), hidden=True)
 def table(image: Pixels, *, values: str) -> Pixels:
-    """Look each value up in a table of 256 bytes, in hexadecimal: many steps folded into one."""
+    """Look each value up in a table of 256 bytes in hexadecimal: what channelwise steps are folded into."""
     return cv2.LUT(image, np.frombuffer(bytes.fromhex(values), np.uint8))

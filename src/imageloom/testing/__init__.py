@@ -1,1 +1,4 @@
-"""Tests that others can run over what they add: one conformance suite for each contract. They need pytest."""
+"""Conformance tests, one suite for each contract, so that others can run them over what they add.
+
+They need the packages pytest and hypothesis.
+"""
