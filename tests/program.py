@@ -21,6 +21,7 @@ def imageloom(
     return subprocess.run(
         [*COMMAND, *(os.fspath(a) if isinstance(a, os.PathLike) else str(a) for a in arguments)],
         cwd=cwd,
+        check=False,
         capture_output=True,
         encoding="utf-8",
         errors="surrogateescape",

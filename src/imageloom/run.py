@@ -353,7 +353,7 @@ def _pause(attempt: int) -> float:
     """Seconds to wait after so many failed attempts."""
     import random  # costs milliseconds that a run without failures need not wait for
 
-    return FIRST_PAUSE * 2 ** (attempt - 1) * (1 + random.random())
+    return FIRST_PAUSE * 2.0 ** (attempt - 1) * (1 + random.random())
 
 
 def half_of_memory() -> int:
