@@ -75,7 +75,8 @@ def test_no_decode_goes_below_its_room_and_none_could_go_further(
         ("resize 1000x750", "fast", 4),
         ("resize 1000x750", "exact", 1),
         ("resize 1001x750", "fast", 2),
-        ("resize 250x", "safe", 8),
+        ("resize 248x", "safe", 8),
+        ("resize 250x", "safe", 4),
         ("resize 10x", "safe", 8),
         ("resize 5000x", "fast", 1),
         ("rotate 90 | resize 750x1000", "fast", 4),
@@ -125,7 +126,8 @@ def test_a_plan_is_a_function_of_header_and_recipe_alone() -> None:
     asked = recipe("resize 640x480 fit=cover | grayscale")
     made = make_plan(PHOTO, asked)
     code = (
-        "import sys, msgspec; from imageloom.model import Header, Recipe; from imageloom.plan import make_plan;"
+        "import sys, msgspec; from imageloom.model import Header, Recipe;"
+        "from imageloom.plan import make_plan;"
         "header, recipe = msgspec.json.decode(sys.argv[1], type=tuple[Header, Recipe]);"
         "sys.stdout.write(msgspec.json.encode(make_plan(header, recipe)).decode())"
     )
@@ -195,7 +197,7 @@ def test_an_image_over_the_memory_is_refused_with_the_number(tmp_path: Path) -> 
 
 
 PEAK = """
-import resource, sys, msgspec
+import sys
 from imageloom import codecs, work
 from imageloom.model import Item, Limits, Output, Recipe, Task, Work
 from imageloom.pipeline import Pipeline
@@ -206,50 +208,45 @@ def perform(key):
     task = Task(1, "1", source, sink, recipe, Limits(), (Work(Item(key), names, 1),))
     (result,) = work.perform(task).results
     assert result.failure is None, result.failure
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (line,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 before = perform(small)
 sys.stdout.write(str(perform(big) - before))
 """
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize(
-    ("shape", "texts"),
+    ("channels", "texts"),
     [
-        ((2000, 3000, 3), ["invert"]),
-        ((2000, 3000, 3), ["grayscale"]),
-        ((2000, 3000), ["canny 50 100"]),
-        ((2000, 3000, 3), ["canny 50 100"]),
-        ((2000, 3000, 3), ["gaussian_blur 2 | resize 50%"]),
-        ((2000, 3000, 4), ["gaussian_blur 2"]),
-        ((2000, 3000, 4), ["resize 50%"]),
-        ((2000, 3000, 3), ["median_blur 7"]),
-        ((2000, 3000), ["threshold otsu"]),
-        ((2000, 3000, 3), ["rotate 90 | resize 200%"]),
-        ((2000, 3000, 3), ["invert", "flip", "median_blur 3", "gaussian_blur 1"]),
+        (3, ["invert"]),
+        (1, ["canny 50 100"]),
+        (3, ["canny 50 100"]),
+        (4, ["gaussian_blur 2"]),
+        (4, ["resize 50%"]),
+        (4, ["median_blur 5"]),
+        (1, ["threshold otsu"]),
+        (3, ["rotate 90 | resize 150%"]),
+        (3, ["invert", "flip", "median_blur 3", "gaussian_blur 1"]),
     ],
-    ids=lambda value: "; ".join(value) if isinstance(value, list) else "x".join(map(str, value)),
+    ids=lambda value: "; ".join(value) if isinstance(value, list) else str(value),
 )
 def test_no_more_memory_is_taken_than_planned(
-    shape: tuple[int, ...], texts: list[str], tmp_path: Path
+    channels: int, texts: list[str], dtype: str, tmp_path: Path
 ) -> None:
-    """The peak of a process, beyond what the same work on a small image needs."""
-    for name, image in (("big", shape), ("small", (20, 30, *shape[2:]))):
-        pixels = np.random.default_rng(1).integers(0, 255, image).astype(np.uint8)
+    """The peak of a process beyond what a small image needs; noise is the encoder's worst case."""
+    for name, shape in (("big", (1000, 1500, channels)), ("small", (20, 30, channels))):
+        pixels = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+        pixels = pixels[:, :, 0] if channels == 1 else pixels
         (tmp_path / f"{name}.png").write_bytes(codecs.get("png").encode(pixels, 0))
     (tmp_path / "out" / ".imageloom").mkdir(parents=True)
     big = (tmp_path / "big.png").read_bytes()
     header = codecs.read_header(lambda length: big[:length], len(big))
-    planned = make_plan(header, recipe(*texts, decode="exact")).bytes + len(big)
-    arguments = [
-        sys.executable,
-        "-c",
-        PEAK,
-        str(tmp_path),
-        str(tmp_path / "out"),
-        "small.png",
-        "big.png",
-        *texts,
-    ]
-    done = subprocess.run(arguments, capture_output=True, check=False, timeout=60)
+    try:
+        planned = make_plan(header, recipe(*texts, decode="exact")).bytes + len(big)
+    except OperatorRefused:
+        pytest.skip(f"{texts[0]} does not take {dtype}")
+    arguments = [sys.executable, "-c", PEAK, str(tmp_path), str(tmp_path / "out"), "small.png", "big.png"]
+    done = subprocess.run([*arguments, *texts], capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
     assert int(done.stdout) <= planned
