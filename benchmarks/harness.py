@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from imageloom.codecs import get
+from imageloom.samples import draw_photo, draw_photos
+
 PEERS = Path(__file__).parent / "peers"
 PYTHON = sys.executable
 IMAGELOOM = [PYTHON, "-m", "imageloom"]
@@ -106,15 +109,30 @@ def repeated(source: Path, target: Path, times: int) -> Path:
 def run_command(pipeline: str, source: Path, out: Path, *flags: str, name: str = "imageloom") -> Program:
     """`imageloom run` into an empty sink with a new ledger."""
 
-    def prepare() -> None:
-        shutil.rmtree(out, ignore_errors=True)
-        for file in out.parent.glob(f"{out.name}.db*"):
-            file.unlink()
-
     ledger = f"{out}.db"
     return Program(
-        name, [*IMAGELOOM, "run", pipeline, str(source), str(out), "--ledger", ledger, *flags], prepare
+        name,
+        [*IMAGELOOM, "run", pipeline, str(source), str(out), "--ledger", ledger, *flags],
+        lambda: fresh(out),
     )
+
+
+def fresh(out: Path) -> None:
+    """No sink, and no memory of one."""
+    shutil.rmtree(out, ignore_errors=True)
+    for file in out.parent.glob(f"{out.name}.db*"):
+        file.unlink()
+
+
+def photos_and_camera(photos: Path | None, camera: Path | None, folder: Path) -> tuple[Path, Path]:
+    """The given folders of real photos, or drawn ones."""
+    if photos is None:
+        draw_photos(photos := folder / "photos", 1200)
+    if camera is None:
+        (camera := folder / "camera").mkdir()
+        for seed in range(8):
+            (camera / f"{seed}.jpg").write_bytes(get("jpeg").encode(draw_photo(seed, 4896, 3264), 90))
+    return photos, camera
 
 
 def peer(script: str, *arguments: str, out: Path, name: str) -> Program:

@@ -14,9 +14,16 @@ from statistics import median
 import cv2
 import numpy as np
 
-from benchmarks.harness import header, peer, repeated, report, run_command, time_once, workplace
-from imageloom.codecs import get
-from imageloom.samples import draw_photo, draw_photos
+from benchmarks.harness import (
+    header,
+    peer,
+    photos_and_camera,
+    repeated,
+    report,
+    run_command,
+    time_once,
+    workplace,
+)
 
 
 def main() -> None:
@@ -27,13 +34,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     with workplace() as folder:
-        photos, camera = given.photos, given.camera
-        if photos is None:
-            draw_photos(photos := folder / "photos", 1200)
-        if camera is None:
-            (camera := folder / "camera").mkdir()
-            for seed in range(8):
-                (camera / f"{seed}.jpg").write_bytes(get("jpeg").encode(draw_photo(seed, 4896, 3264), 90))
+        photos, camera = photos_and_camera(given.photos, given.camera, folder)
         measure(photos, camera, folder, given.pairs, given.workers)
 
 
