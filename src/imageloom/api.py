@@ -9,7 +9,7 @@ from imageloom.engines import open_engine
 from imageloom.errors import UsageError
 from imageloom.events import Listener
 from imageloom.ledger import Ledger
-from imageloom.model import Decode, Format, IfExists, Job, Limits, Output, Recipe
+from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Output, Recipe
 from imageloom.pipeline import Pipeline
 from imageloom.run import Driver, Summary
 
@@ -24,6 +24,7 @@ def process(
     format: Format | None = None,
     quality: int | None = None,
     decode: Decode = "safe",
+    metadata: Keep = "keep",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     if_exists: IfExists = "error",
@@ -46,6 +47,7 @@ def process(
         format: of the outputs; None for that of each input.
         quality: 1 to 100, for lossy formats.
         decode: how far a shrinking decode may go; see `Recipe`.
+        metadata: whether EXIF, XMP and the colour profile go along.
         include: patterns of names; by default all names with the suffix of an image.
         exclude: patterns of names to leave out.
         if_exists: what happens where a file that imageloom did not make has an output's name.
@@ -65,7 +67,7 @@ def process(
     job = Job(
         source=os.fspath(source),
         sink=os.fspath(sink),
-        recipe=Recipe((Output(asked.steps, format=format, quality=quality),), decode),
+        recipe=Recipe((Output(asked.steps, format=format, quality=quality),), decode, metadata),
         limits=limits or Limits(),
         include=tuple(include),
         exclude=tuple(exclude),

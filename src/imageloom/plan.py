@@ -70,8 +70,15 @@ def digest(recipe: Recipe) -> str:
     return hashlib.blake2b(data, digest_size=10).hexdigest()
 
 
-def check_limits(header: Header, limits: Limits) -> None:
+UNSUSPECTED = 64 << 20
+"""Decoded bytes that any file may unfold to, however small it is."""
+
+
+def check_limits(header: Header, limits: Limits, size: int) -> None:
     """Refuse by the header what is over a limit.
+
+    Args:
+        size: of the file, in bytes.
 
     Raises:
         LimitExceeded: names the limit, its value and the flag.
@@ -80,6 +87,12 @@ def check_limits(header: Header, limits: Limits) -> None:
         raise LimitExceeded(
             f"{header.frame.width}x{header.frame.height} is {header.frame.pixels:,} pixels, over the limit "
             f"of {limits.max_pixels:,} (--max-pixels)"
+        )
+    unfolded = header.frame.bytes
+    if unfolded > max(UNSUSPECTED, size * limits.max_expansion):
+        raise LimitExceeded(
+            f"{size:,} bytes would unfold to {unfolded:,}, over the limit of {limits.max_expansion:,} times "
+            "(--max-expansion)"
         )
 
 
@@ -120,7 +133,7 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(steps, decoded, output.format or header.format, output.quality)
+        _plan_output(steps, decoded, codecs.written_as(output.format, header.format), output.quality)
         for steps, output in zip(rewritten, recipe.outputs, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
@@ -205,6 +218,7 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
             lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
         quality = f", quality {output.quality}" if codecs.get(output.format).quality else ""
         lines.append(f"encode    {output.format}, {output.frame}{quality}")
+        lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
     lines.append(f"memory    {(plan.bytes + size) / 1e6:,.1f} MB at the most")
     batch = max(1, min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels)))
     lines.append(f"run       whole, up to {batch} images of this size in one task")
@@ -223,3 +237,17 @@ def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
     if plan.luma:
         parts.append("luma only: the result is gray, and only resizes and turns come before")
     return "; ".join(parts) or "all of it: no step in front asks for less"
+
+
+def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan) -> str:
+    if recipe.metadata == "strip":
+        return "none: --metadata strip"
+    carried = [
+        kind for kind in codecs.get(header.format).carries if kind in codecs.get(output.format).carries
+    ]
+    if not carried:
+        reader = header.format if not codecs.get(header.format).carries else output.format
+        return f"none: imageloom carries none in {reader}"
+    lost = header.frame.channels > 2 >= output.frame.channels
+    profile = "; not the colour profile: the result is gray" if lost else ""
+    return f"{', '.join(k for k in carried if not (lost and k == 'ICC'))} as far as there are any{profile}"

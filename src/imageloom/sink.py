@@ -18,7 +18,7 @@ from imageloom.stores.local import LocalStore
 
 def output_name(key: str, header_format: Format, output: Output) -> str:
     """The name of an output below the sink: the item's key, with the suffix of the format that is written."""
-    format = output.format or header_format
+    format = codecs.written_as(output.format, header_format)
     stem, _, suffix = key.rpartition(".")
     suffixes = codecs.get(format).suffixes
     if not stem or "/" in suffix:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from imageloom.model import Decode, Limits, Output, Recipe
+from imageloom.model import Decode, Keep, Limits, Output, Recipe
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -35,15 +35,27 @@ def recipe_options(command: C) -> C:
     for option in reversed(
         [
             click.option(
-                "--format", "format_", metavar="FORMAT", help="Of the outputs: jpeg, png. [each input's]"
+                "--format",
+                "format_",
+                metavar="FORMAT",
+                help="Of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif.  [each input's]",
             ),
-            click.option("--quality", type=click.IntRange(1, 100), help="Of lossy formats, 1 to 100.  [85]"),
+            click.option(
+                "--quality", type=click.IntRange(1, 100), help="1 to 100.  [jpeg 85, webp 80, avif 60]"
+            ),
             click.option(
                 "--decode",
                 type=click.Choice(["safe", "fast", "exact"]),
                 default="safe",
                 show_default=True,
                 help="How far decoding may shrink a JPEG: to twice the target, to the target, or not.",
+            ),
+            click.option(
+                "--metadata",
+                type=click.Choice(["keep", "strip"]),
+                default="keep",
+                show_default=True,
+                help="EXIF, XMP and colour profile; an RGB profile is dropped where the result is gray.",
             ),
         ]
     ):
@@ -61,6 +73,13 @@ def limit_options(command: C) -> C:
             click.option(
                 "--max-file-size", type=Quantity(), default="4G", show_default=True, help="In bytes."
             ),
+            click.option(
+                "--max-expansion",
+                type=Quantity(),
+                default="1000",
+                show_default=True,
+                help="Decoded bytes for each byte of the file, above 64 MB.",
+            ),
         ]
     ):
         command = option(command)
@@ -72,7 +91,9 @@ ledger_option = click.option(
 )
 
 
-def read_recipe(pipeline: str, format_: str | None, quality: int | None, decode: Decode) -> Recipe:
+def read_recipe(
+    pipeline: str, format_: str | None, quality: int | None, decode: Decode, metadata: Keep
+) -> Recipe:
     """The recipe that the arguments mean: the pipeline is text, or names a YAML file."""
     from imageloom import codecs
     from imageloom.pipeline import Pipeline
@@ -89,8 +110,8 @@ def read_recipe(pipeline: str, format_: str | None, quality: int | None, decode:
         steps = Pipeline.from_yaml(Path(pipeline).read_text()).steps
     else:
         steps = Pipeline.parse(pipeline).steps
-    return Recipe((Output(steps, format=chosen, quality=quality),), decode)
+    return Recipe((Output(steps, format=chosen, quality=quality),), decode, metadata)
 
 
-def limits(max_pixels: int, max_file_size: int) -> Limits:
-    return Limits(max_pixels, max_file_size)
+def limits(max_pixels: int, max_file_size: int, max_expansion: int) -> Limits:
+    return Limits(max_pixels, max_file_size, max_expansion)

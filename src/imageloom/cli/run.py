@@ -14,7 +14,7 @@ from imageloom.cli import options
 from imageloom.cli.options import Quantity
 
 if TYPE_CHECKING:
-    from imageloom.model import Decode, IfExists
+    from imageloom.model import Decode, IfExists, Keep
     from imageloom.run import Driver
 
 
@@ -53,6 +53,7 @@ def command(
     format_: str | None,
     quality: int | None,
     decode: Decode,
+    metadata: Keep,
     jobs: int | None,
     engine: str,
     include: tuple[str, ...],
@@ -62,6 +63,7 @@ def command(
     memory: int | None,
     max_pixels: int,
     max_file_size: int,
+    max_expansion: int,
     ledger: Path | None,
     dry_run: bool,
     json_: bool,
@@ -95,8 +97,8 @@ def command(
     job = Job(
         source,
         sink,
-        options.read_recipe(pipeline, format_, quality, decode),
-        options.limits(max_pixels, max_file_size),
+        options.read_recipe(pipeline, format_, quality, decode, metadata),
+        options.limits(max_pixels, max_file_size, max_expansion),
         include,
         exclude,
         if_exists,

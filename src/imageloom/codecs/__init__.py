@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from imageloom.codecs import jpeg, png
+from imageloom.codecs import avif, bmp, gif, jpeg, png, pnm, tiff, webp
 from imageloom.codecs.bits import MoreNeeded
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import Format, Frame, Header, Pixels
+from imageloom.model import Format, Frame, Header, Metadata, Pixels
 
 HEAD = 16 << 10
 """How many bytes of a file are read at first; most headers end within them."""
@@ -26,6 +26,10 @@ class Codec(Protocol):
     """Of file names, the usual one first."""
     quality: int
     """What a lossy encoder takes where nothing is asked; 0 for lossless formats."""
+    written: Format
+    """What outputs are where nothing is asked: the same, but for formats that are only read."""
+    carries: tuple[str, ...]
+    """The kinds of metadata that a file of this format can take along."""
 
     def sniff(self, head: bytes) -> bool:
         """Whether these first bytes are of this format."""
@@ -44,11 +48,30 @@ class Codec(Protocol):
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
         """The pixels of a whole file: its luma alone where asked, at 1/scale of its size."""
 
-    def encode(self, image: Pixels, quality: int) -> bytes:
+    def metadata(self, data: bytes) -> Metadata:
+        """What a whole file says of its pixels.
+
+        Raises:
+            LimitExceeded: a compressed part of it unfolds to too much.
+        """
+
+    def encode(self, image: Pixels, quality: int, metadata: Metadata = ...) -> bytes:
         """The bytes of a file."""
 
 
-_CODECS: dict[Format, Codec] = {codec.format: codec for codec in (jpeg.Jpeg(), png.Png())}
+_CODECS: dict[Format, Codec] = {
+    codec.format: codec
+    for codec in (
+        jpeg.Jpeg(),
+        png.Png(),
+        webp.WebP(),
+        tiff.Tiff(),
+        bmp.Bmp(),
+        pnm.Pnm(),
+        avif.Avif(),
+        gif.Gif(),
+    )
+}
 
 
 def get(format: Format) -> Codec:
@@ -57,6 +80,11 @@ def get(format: Format) -> Codec:
 
 def codecs() -> Iterator[Codec]:
     return iter(_CODECS.values())
+
+
+def written_as(asked: Format | None, found: Format) -> Format:
+    """The format of an output: the one that is asked for, or that of the input where it can be written."""
+    return asked or get(found).written
 
 
 def format_of(name: str) -> Format | None:

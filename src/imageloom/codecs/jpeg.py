@@ -8,9 +8,11 @@ from types import ModuleType
 
 import numpy as np
 
-from imageloom.codecs.bits import MoreNeeded, number, orientation
+from imageloom.codecs import segments
+from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.metadata import orientation
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import Format, Frame, Header, Pixels
+from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 _FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
 _REFUSED = {
@@ -41,6 +43,8 @@ class Jpeg:
     format: Format = "jpeg"
     suffixes: tuple[str, ...] = ("jpg", "jpeg", "jpe", "jfif")
     quality = 85
+    written: Format = "jpeg"
+    carries = ("EXIF", "XMP", "ICC")
 
     def sniff(self, head: bytes) -> bool:
         return head.startswith(b"\xff\xd8\xff")
@@ -103,7 +107,10 @@ class Jpeg:
             raise CorruptImage(f"the JPEG decodes to {image.shape[1]}x{image.shape[0]}, not {width}x{height}")
         return image.reshape(height, width) if gray else image
 
-    def encode(self, image: Pixels, quality: int) -> bytes:
+    def metadata(self, data: bytes) -> Metadata:
+        return segments.read(data)
+
+    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
         gray = image.ndim == 2
         data: bytes = _library().encode_jpeg(
             np.ascontiguousarray(image[:, :, None] if gray else image),
@@ -111,7 +118,7 @@ class Jpeg:
             colorspace="GRAY" if gray else "RGB",
             colorsubsampling="Gray" if gray else "420",
         )
-        return data
+        return segments.insert(data, metadata)
 
 
 def _header(head: bytes, at: int, turned: int, adobe: bool, progressive: bool) -> Header:
