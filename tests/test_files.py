@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from faithful import Refused, opened, saved, scene, through
 from PIL import Image
 
+from faithful import Refused, opened, saved, scene, through
 from imageloom.codecs import codecs, get, read_header
+from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Pixels
 
 
@@ -45,7 +46,7 @@ def png_chunk(name: bytes, body: bytes) -> bytes:
 
 
 def raw_png(samples: Pixels, bits: int, kind: int, *before: bytes, packed: bool = False) -> bytes:
-    """A PNG of samples (h, w, channels), or of rows that are packed already, with chunks before the pixels."""
+    """A PNG of samples (h, w, channels), or of rows of packed bits, with chunks before the pixels."""
     rows = samples if packed else samples.astype(">u2" if bits == 16 else "u1").reshape(len(samples), -1)
     width = samples.shape[1] * 8 // bits if packed else samples.shape[1]
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
@@ -152,7 +153,7 @@ LOSSLESS: dict[str, tuple[Callable[[], bytes], Pixels]] = {
     "tiff palette": (lambda: saved(palette_image(), "TIFF"), rgb_of(palette_image())),
     "bmp gray": (lambda: from_pillow("BMP", 1), scene(1)),
     "bmp RGB": (lambda: from_pillow("BMP", 3), scene(3)),
-    "bmp RGBA": (lambda: cv2.imencode(".bmp", scene(4)[:, :, [2, 1, 0, 3]])[1].tobytes(), scene(4)),
+    "bmp RGBA": (cv2.imencode(".bmp", scene(4)[:, :, [2, 1, 0, 3]])[1].tobytes, scene(4)),
     "bmp palette": (lambda: saved(palette_image(), "BMP"), rgb_of(palette_image())),
     "bmp 1 bit": (lambda: saved(bitmap(), "BMP"), bits()),
     "pbm plain": (lambda: pnm("P1", plain((bits() == 0).astype(int)), None), bits()),
@@ -177,6 +178,12 @@ LOSSLESS: dict[str, tuple[Callable[[], bytes], Pixels]] = {
         ),
     ),
 }
+
+
+def decoded(data: bytes) -> Pixels:
+    """The pixels of a file, by imageloom's codec alone."""
+    header = read_header(lambda n: data[:n], len(data))
+    return get(header.format).decode(data, header, luma=False, scale=1)
 
 
 def seen(data: bytes) -> Pixels:
@@ -211,16 +218,12 @@ def test_a_lossless_file_comes_out_with_the_pixels_it_had(case: str, tmp_path: P
 def test_a_header_says_what_decoding_yields(case: str) -> None:
     make, expected = LOSSLESS[case]
     data = make()
-    header = read_header(lambda n: data[:n], len(data))
-    decoded = get(header.format).decode(data, header, luma=False, scale=1)
-    frame = header.frame
-    channels = 1 if decoded.ndim == 2 else decoded.shape[2]
-    assert (frame.height, frame.width, frame.channels, frame.dtype) == (
-        *decoded.shape[:2],
-        channels,
-        decoded.dtype,
-    )
-    np.testing.assert_array_equal(decoded, expected)
+    frame = read_header(lambda n: data[:n], len(data)).frame
+    pixels = decoded(data)
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    assert (frame.height, frame.width) == pixels.shape[:2]
+    assert (frame.channels, frame.dtype) == (channels, pixels.dtype)
+    np.testing.assert_array_equal(pixels, expected)
 
 
 @pytest.mark.parametrize("target", ["png", "tiff", "bmp", "pnm"])
@@ -230,16 +233,13 @@ def test_lossless_formats_turn_into_each_other(target: Any, channels: int, tmp_p
     np.testing.assert_array_equal(seen(result), scene(channels))
 
 
-@pytest.mark.parametrize("channels", [3, 4])
-@pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF"])
+@pytest.mark.parametrize(
+    ("format", "channels"), [("JPEG", 3), ("WEBP", 3), ("WEBP", 4), ("AVIF", 3), ("AVIF", 4)]
+)
 def test_a_lossy_file_comes_out_close(format: str, channels: int, tmp_path: Path) -> None:
-    if (format, channels) == ("JPEG", 4):
-        pytest.skip("JPEG has no alpha")
     given = from_pillow(format, channels, quality=95)
-    header = read_header(lambda n: given[:n], len(given))
-    decoded = get(header.format).decode(given, header, luma=False, scale=1)
     before = np.asarray(opened(given))
-    assert np.abs(decoded.astype(int) - before).max() <= 2
+    assert np.abs(decoded(given).astype(int) - before).max() <= 2
     result = opened(through(tmp_path, given, quality=95))
     assert (result.format, result.mode) == (format, {3: "RGB", 4: "RGBA"}[channels])
     assert np.abs(np.asarray(result).astype(int) - before).mean() < 3
@@ -368,11 +368,8 @@ def test_quality_decides_about_the_size(format: Any) -> None:
 
 @pytest.mark.parametrize("case", ["png gray", "tiff gray", "bmp gray", "pgm raw", "gif"])
 def test_a_file_that_is_cut_off_anywhere_is_refused(case: str) -> None:
-    from imageloom.errors import CorruptImage, UnsupportedImage
-
     data = LOSSLESS[case][0]()
     for length in [*range(0, len(data) - 1, 41), len(data) - 9]:
         cut = data[:length]
         with pytest.raises((CorruptImage, UnsupportedImage)):
-            header = read_header(lambda n, cut=cut: cut[:n], length)  # type: ignore[misc]
-            get(header.format).decode(cut, header, luma=False, scale=1)
+            decoded(cut)
