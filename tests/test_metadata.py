@@ -199,7 +199,7 @@ def test_the_order_of_bytes_of_exif_is_kept_in_a_tiff(tmp_path: Path) -> None:
 def test_metadata_does_not_change_the_pixels_of_a_file() -> None:
     metadata = Metadata(exif().tobytes().removeprefix(b"Exif\0\0"), XMP, b"", PROFILE)
     for format in ("jpeg", "png", "webp"):
-        codec = get(format)  # type: ignore[arg-type]
+        codec = get(format)
         plain, full = (
             codec.encode(scene(4 if format != "jpeg" else 3), 80, m) for m in (Metadata(), metadata)
         )

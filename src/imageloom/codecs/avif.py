@@ -26,7 +26,7 @@ class Avif:
     suffixes: tuple[str, ...] = ("avif",)
     quality = 60
     written: Format = "avif"
-    carries = ("EXIF", "XMP", "ICC")
+    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def sniff(self, head: bytes) -> bool:
         return head[4:8] == b"ftyp" and bool({b"avif", b"avis"} & _brands(head))

@@ -22,7 +22,7 @@ class Bmp:
     suffixes: tuple[str, ...] = ("bmp", "dib")
     quality = 0
     written: Format = "bmp"
-    carries = ()
+    carries: tuple[str, ...] = ()
 
     def sniff(self, head: bytes) -> bool:
         return head[:2] == b"BM" and head[6:10] == bytes(4)

@@ -13,7 +13,7 @@ class Gif:
     suffixes: tuple[str, ...] = ("gif",)
     quality = 0
     written: Format = "png"
-    carries = ()
+    carries: tuple[str, ...] = ()
 
     def sniff(self, head: bytes) -> bool:
         return head[:6] in (b"GIF87a", b"GIF89a")

@@ -44,7 +44,7 @@ class Jpeg:
     suffixes: tuple[str, ...] = ("jpg", "jpeg", "jpe", "jfif")
     quality = 85
     written: Format = "jpeg"
-    carries = ("EXIF", "XMP", "ICC")
+    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def sniff(self, head: bytes) -> bool:
         return head.startswith(b"\xff\xd8\xff")

@@ -81,7 +81,7 @@ def _settled(exif: bytes, frame: Frame) -> bytes:
 def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> None:
     """Set the one number of a tag that is there."""
     entry = of.entries.get(tag)
-    if entry and entry.count == 1 and entry.kind in (SHORT, LONG) and value < 1 << 8 * SIZES[entry.kind]:
+    if entry and entry.length == 1 and entry.kind in (SHORT, LONG) and value < 1 << 8 * SIZES[entry.kind]:
         exif[entry.at : entry.at + SIZES[entry.kind]] = value.to_bytes(SIZES[entry.kind], order)
 
 

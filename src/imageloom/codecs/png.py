@@ -35,7 +35,7 @@ class Png:
     suffixes: tuple[str, ...] = ("png",)
     quality = 0
     written: Format = "png"
-    carries = ("EXIF", "XMP", "ICC")
+    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def sniff(self, head: bytes) -> bool:
         return head.startswith(_SIGNATURE)
@@ -200,7 +200,7 @@ def _encode_gray_alpha(image: Pixels) -> bytes:
     np.subtract(rows[:, step:], rows[:, :-step], out=filtered[:, 1 + step :])
     stream = zlib.compressobj(1, zlib.DEFLATED, 15, 8, zlib.Z_RLE)
     head = width.to_bytes(4) + height.to_bytes(4) + bytes((16 if deep else 8, _GRAY_ALPHA, 0, 0, 0))
-    pixels = stream.compress(filtered) + stream.flush()
+    pixels = stream.compress(filtered.data) + stream.flush()
     step = 1 << 20
     parts = [_chunk(b"IDAT", pixels[i : i + step]) for i in range(0, len(pixels), step)]
     return b"".join((_SIGNATURE, _chunk(b"IHDR", head), *parts, _chunk(b"IEND", b"")))

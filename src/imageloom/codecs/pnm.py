@@ -21,7 +21,7 @@ class Pnm:
     suffixes: tuple[str, ...] = ("pnm", "ppm", "pgm", "pbm")
     quality = 0
     written: Format = "pnm"
-    carries = ()
+    carries: tuple[str, ...] = ()
 
     def sniff(self, head: bytes) -> bool:
         known = head[:1] == b"P" and head[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Literal, NamedTuple
 
 from imageloom.codecs.bits import MoreNeeded, number
@@ -38,13 +39,14 @@ class Entry(NamedTuple):
     """One tag of a directory."""
 
     kind: int
-    count: int
+    length: int
+    """How many values it has."""
     at: int
     """Where its values stand, in bytes from the beginning."""
 
     @property
     def size(self) -> int:
-        return SIZES.get(self.kind, 0) * self.count
+        return SIZES.get(self.kind, 0) * self.length
 
 
 class Directory(NamedTuple):
@@ -59,7 +61,7 @@ class Value(NamedTuple):
     """A tag's values by themselves, in the byte order of the file that they come from."""
 
     kind: int
-    count: int
+    length: int
     data: bytes
 
 
@@ -97,12 +99,13 @@ def directory(data: bytes | bytearray, at: int, order: Order, big: bool = False)
     if at + step * count + wide > len(data):
         raise MoreNeeded
     found: dict[int, Entry] = {}
-    for place in range(at, at + step * count, step):
-        kind, values = number(data, place + 2, 2, order), number(data, place + 4, wide, order)
-        here = place + 4 + wide
+    layout = struct.Struct(("<" if order == "little" else ">") + ("HHQ8s" if big else "HHI4s"))
+    for place, (tag, kind, values, field) in zip(
+        range(at + 4 + wide, len(data), step), layout.iter_unpack(data[at : at + step * count]), strict=False
+    ):
         fits = SIZES.get(kind, 0) * values <= wide
-        entry = Entry(kind, values, here if fits else number(data, here, wide, order))
-        found.setdefault(number(data, place, 2, order), entry)
+        if tag not in found:
+            found[tag] = Entry(kind, values, place if fits else int.from_bytes(field, order))
     end = at + step * count
     return Directory(found, number(data, end, wide, order), end)
 
@@ -144,7 +147,7 @@ def tree(data: bytes, at: int, order: Order, keep: frozenset[int], big: bool = F
                     branch[tag] = read(places[0], _BELOW[tag], None)
             elif entry.kind in SIZES and entry.size <= budget:
                 budget -= entry.size  # overlapping values cannot make more of a file than there is
-                branch[tag] = Value(entry.kind, entry.count, data[entry.at : entry.at + entry.size])
+                branch[tag] = Value(entry.kind, entry.length, data[entry.at : entry.at + entry.size])
         return branch
 
     return read(at, {EXIF, GPS}, keep)
@@ -160,12 +163,12 @@ def laid_out(branch: Tree, at: int, order: Order) -> bytes:
     for tag, value in sorted(branch.items()):
         here = (tail_at + len(tail)).to_bytes(4, order)
         if isinstance(value, dict):
-            kind, count, field, more = LONG, 1, here, laid_out(value, tail_at + len(tail), order)
+            kind, length, field, more = LONG, 1, here, laid_out(value, tail_at + len(tail), order)
         elif len(value.data) > 4:
-            kind, count, field, more = value.kind, value.count, here, value.data
+            kind, length, field, more = value.kind, value.length, here, value.data
         else:
-            kind, count, field, more = value.kind, value.count, value.data.ljust(4, b"\0"), b""
-        fields += [tag.to_bytes(2, order), kind.to_bytes(2, order), count.to_bytes(4, order), field]
+            kind, length, field, more = value.kind, value.length, value.data.ljust(4, b"\0"), b""
+        fields += [tag.to_bytes(2, order), kind.to_bytes(2, order), length.to_bytes(4, order), field]
         tail += more + bytes(len(more) % 2)
     return b"".join(fields) + bytes(4) + bytes(tail)
 

@@ -81,7 +81,7 @@ class Tiff:
     suffixes: tuple[str, ...] = ("tif", "tiff")
     quality = 0
     written: Format = "tiff"
-    carries = ("EXIF", "XMP", "ICC")
+    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def sniff(self, head: bytes) -> bool:
         return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -182,12 +182,12 @@ def _layout(data: bytes) -> _Layout:
 
     def get(tag: int, default: int | None = None) -> tuple[int, ...]:
         entry = entries.get(tag)
-        if entry is None or not entry.count:
+        if entry is None or not entry.length:
             if default is None:
                 raise CorruptImage(f"the TIFF lacks its tag {tag}")
             return (default,)
-        if entry.count > 16:
-            raise CorruptImage(f"the TIFF has {entry.count:,} values in its tag {tag}")
+        if entry.length > 16:
+            raise CorruptImage(f"the TIFF has {entry.length:,} values in its tag {tag}")
         return numbers(data, entry, order) or (0,)
 
     width, height, colours, samples = (
@@ -238,7 +238,7 @@ def _check_parts(data: bytes, layout: _Layout) -> None:
     tiled = _TILES in entries
     places, sizes = (_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)
     try:
-        if max(entries[places].count, entries[sizes].count) > _MOST_PARTS:
+        if max(entries[places].length, entries[sizes].length) > _MOST_PARTS:
             raise UnsupportedImage(f"TIFF of more than {_MOST_PARTS:,} strips or tiles is not supported")
         offsets, counts = (numbers(data, entries[tag], order) for tag in (places, sizes))
         if tiled:

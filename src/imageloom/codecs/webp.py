@@ -19,7 +19,7 @@ class WebP:
     suffixes: tuple[str, ...] = ("webp",)
     quality = 80
     written: Format = "webp"
-    carries = ("EXIF", "XMP", "ICC")
+    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def sniff(self, head: bytes) -> bool:
         return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
