@@ -88,7 +88,7 @@ def check_limits(header: Header, limits: Limits, size: int) -> None:
             f"{header.frame.width}x{header.frame.height} is {header.frame.pixels:,} pixels, over the limit "
             f"of {limits.max_pixels:,} (--max-pixels)"
         )
-    unfolded = header.frame.bytes
+    unfolded = header.frame.bytes + header.buffered
     if unfolded > max(UNSUSPECTED, size * limits.max_expansion):
         raise LimitExceeded(
             f"{size:,} bytes would unfold to {unfolded:,}, over the limit of {limits.max_expansion:,} times "
@@ -194,7 +194,7 @@ def _peak(decoded: Frame, outputs: Sequence[OutputPlan]) -> int:
     for output in outputs:
         frames = _frames(output.steps, decoded)
         most = max([most, *(a.bytes + 2 * b.bytes for a, b in pairwise(frames))])
-        most = max(most, frames[-1].bytes * 2)
+        most = max(most, frames[-1].bytes * 2 + frames[-1].pixels * codecs.get(output.format).encoder_bytes)
     return decoded.bytes + most
 
 

@@ -26,6 +26,8 @@ class Codec(Protocol):
     """Of file names, the usual one first."""
     quality: int
     """What a lossy encoder takes where nothing is asked; 0 for lossless formats."""
+    encoder_bytes: int
+    """What the encoder holds beside the pixels and the file, in bytes for each pixel, about."""
     written: Format
     """What outputs are where nothing is asked: the same, but for formats that are only read."""
     carries: tuple[str, ...]

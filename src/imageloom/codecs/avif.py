@@ -25,6 +25,7 @@ class Avif:
     format: Format = "avif"
     suffixes: tuple[str, ...] = ("avif",)
     quality = 60
+    encoder_bytes = 40
     written: Format = "avif"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 

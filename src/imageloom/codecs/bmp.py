@@ -21,6 +21,7 @@ class Bmp:
     format: Format = "bmp"
     suffixes: tuple[str, ...] = ("bmp", "dib")
     quality = 0
+    encoder_bytes = 0
     written: Format = "bmp"
     carries: tuple[str, ...] = ()
 

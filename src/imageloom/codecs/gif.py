@@ -12,6 +12,7 @@ class Gif:
     format: Format = "gif"
     suffixes: tuple[str, ...] = ("gif",)
     quality = 0
+    encoder_bytes = 0
     written: Format = "png"
     carries: tuple[str, ...] = ()
 

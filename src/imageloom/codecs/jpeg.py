@@ -30,7 +30,7 @@ _REFUSED = {
 _BARE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a length: TEM, RST0 to RST7, SOI."""
 
-MOST_SCANS = 200
+MOST_SCANS = 100
 """A progressive file has about ten; each one costs a pass over all coefficients."""
 
 
@@ -43,6 +43,7 @@ class Jpeg:
     format: Format = "jpeg"
     suffixes: tuple[str, ...] = ("jpg", "jpeg", "jpe", "jfif")
     quality = 85
+    encoder_bytes = 0
     written: Format = "jpeg"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
@@ -57,7 +58,7 @@ class Jpeg:
                 raise CorruptImage(f"the JPEG header is damaged at byte {at}")
             marker = number(head, at + 1, 1)
             if marker == 0xFF:
-                at += 1
+                at = segments.behind_filling(head, at)
                 continue
             if marker in _BARE:
                 at += 2

@@ -34,6 +34,7 @@ class Png:
     format: Format = "png"
     suffixes: tuple[str, ...] = ("png",)
     quality = 0
+    encoder_bytes = 0
     written: Format = "png"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
@@ -152,9 +153,9 @@ def _pixels_alone(data: bytes) -> tuple[bytes, bytes]:
 
 def _scaled(key: bytes, kind: int, bits: int) -> bytes:
     """The transparent colour, two bytes a sample, in the range that the pixels are decoded to."""
-    samples = np.frombuffer(key[: 2 if kind == _GRAY else 6], ">u2")
-    if len(samples) != _KINDS[kind][0]:
+    if len(key) != 2 * _KINDS[kind][0]:
         raise CorruptImage("the PNG is damaged: its transparent colour is cut off")
+    samples = np.frombuffer(key, ">u2")
     if bits < 8:
         samples = samples * (255 // ((1 << bits) - 1))
     return samples.astype(">u2").tobytes()
@@ -202,18 +203,19 @@ def _encode_gray_alpha(image: Pixels) -> bytes:
     head = width.to_bytes(4) + height.to_bytes(4) + bytes((16 if deep else 8, _GRAY_ALPHA, 0, 0, 0))
     pixels = stream.compress(filtered.data) + stream.flush()
     step = 1 << 20
-    parts = [_chunk(b"IDAT", pixels[i : i + step]) for i in range(0, len(pixels), step)]
-    return b"".join((_SIGNATURE, _chunk(b"IHDR", head), *parts, _chunk(b"IEND", b"")))
+    parts = [chunk(b"IDAT", pixels[i : i + step]) for i in range(0, len(pixels), step)]
+    return b"".join((_SIGNATURE, chunk(b"IHDR", head), *parts, chunk(b"IEND", b"")))
 
 
 def _written(metadata: Metadata) -> Iterator[bytes]:
     if metadata.icc:
-        yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
+        yield chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     if metadata.exif:
-        yield _chunk(b"eXIf", metadata.exif)
+        yield chunk(b"eXIf", metadata.exif)
     if metadata.xmp:
-        yield _chunk(b"iTXt", _XMP + bytes(4) + metadata.xmp)
+        yield chunk(b"iTXt", _XMP + bytes(4) + metadata.xmp)
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk with its length and checksum."""
     return len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4)

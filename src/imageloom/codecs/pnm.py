@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 _REFUSED = {b"P7": "PAM", b"PF": "PFM", b"Pf": "PFM"}
 _NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=[\s#])")
+_SPACE = re.compile(rb"\s")
+_PIECE = 1 << 20
 _MOST_HEAD = 64 << 10
 """Bytes that a header may take, its comments included."""
 
@@ -20,6 +23,7 @@ class Pnm:
     format: Format = "pnm"
     suffixes: tuple[str, ...] = ("pnm", "ppm", "pgm", "pbm")
     quality = 0
+    encoder_bytes = 0
     written: Format = "pnm"
     carries: tuple[str, ...] = ()
 
@@ -100,12 +104,21 @@ def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
     count = frame.pixels * frame.channels
     try:
         if kind == b"1":
-            digits = np.frombuffer(b"".join(text.split()), np.uint8)
-            samples = digits - np.uint8(ord("0"))
+            samples = np.frombuffer(text.translate(None, b" \t\r\n\v\f"), np.uint8) - np.uint8(ord("0"))
         else:
-            samples = np.array(text.split(None, count)[:count], dtype=np.uint32)
+            samples = np.concatenate([np.zeros(0, np.uint32), *_decimals(text)])
     except (ValueError, OverflowError):
         raise CorruptImage("the PNM has samples that are no numbers") from None
     if samples.size < count:
         raise CorruptImage("the PNM is cut off")
     return samples[:count]
+
+
+def _decimals(text: bytes) -> Iterator[Pixels]:
+    """The numbers of a text, piece by piece: as objects all at once they would take ten times the file."""
+    at = 0
+    while at < len(text):
+        space = _SPACE.search(text, at + _PIECE)
+        end = space.start() if space else len(text)
+        yield np.array([int(word) for word in text[at:end].split()], np.uint32)
+        at = end

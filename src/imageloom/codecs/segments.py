@@ -19,6 +19,7 @@ _ICC = b"ICC_PROFILE\0"
 _ROOM = 65_533
 """Bytes that a segment holds behind its length."""
 _EXTENDED = re.compile(rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})")
+_FILLING = re.compile(rb"\xff+")
 _STUB = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     b'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" '
@@ -57,13 +58,22 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         marker = data[at + 1]
         if marker in (0xD9, 0xDA):
             return
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
+        if marker == 0xFF:
+            at = behind_filling(data, at)
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            at += 2
             continue
         length = data[at + 2] << 8 | data[at + 3]
         if marker == 0xE1 or marker == 0xE2:
             yield marker, data[at + 4 : at + 2 + length]
         at += 2 + max(2, length)
+
+
+def behind_filling(data: bytes, at: int) -> int:
+    """Where a marker begins that has more of its first byte before it (ITU-T T.81, B.1.1.2)."""
+    filling = _FILLING.match(data, at)
+    return filling.end() - 1 if filling else at
 
 
 def _extension(xmp: bytes, more: dict[bytes, dict[int, bytes]]) -> bytes:

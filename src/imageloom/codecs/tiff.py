@@ -80,6 +80,7 @@ class Tiff:
     format: Format = "tiff"
     suffixes: tuple[str, ...] = ("tif", "tiff")
     quality = 0
+    encoder_bytes = 0
     written: Format = "tiff"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 

@@ -18,6 +18,7 @@ class WebP:
     format: Format = "webp"
     suffixes: tuple[str, ...] = ("webp",)
     quality = 80
+    encoder_bytes = 12
     written: Format = "webp"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
