@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ import tifffile
 from PIL import Image
 
 from faithful import Refused, opened, saved, scene, through
-from imageloom.codecs import codecs, get, read_header
+from imageloom.codecs import formats, get, read_header, suffixes
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Pixels
 
@@ -353,8 +355,8 @@ def test_a_gif_is_written_as_png(tmp_path: Path) -> None:
 
 
 def test_every_suffix_leads_to_one_format() -> None:
-    suffixes = [suffix for codec in codecs() for suffix in codec.suffixes]
-    assert len(suffixes) == len(set(suffixes))
+    found = [suffix for format in formats() for suffix in suffixes(format)]
+    assert len(found) == len(set(found))
 
 
 @pytest.mark.parametrize("format", ["webp", "avif", "jpeg"])
@@ -373,3 +375,36 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(case: str) -> None:
         cut = data[:length]
         with pytest.raises((CorruptImage, UnsupportedImage)):
             decoded(cut)
+
+
+def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, check=False, capture_output=True, timeout=60, text=True)
+
+
+def test_a_job_of_jpegs_loads_no_library_of_other_formats(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(from_pillow("JPEG"))
+    program = """
+import sys
+from imageloom import process
+summary = process("invert", sys.argv[1] + "/in", sys.argv[1] + "/out", ledger=sys.argv[1] + "/ledger")
+print(summary.done, *{"PIL", "tifffile", "imagecodecs", "imageloom.codecs.tiff"} & set(sys.modules))
+"""
+    run = run_python(program, str(tmp_path))
+    assert (run.stdout.split(), run.stderr) == (["1"], "")
+
+
+def test_tiff_without_its_extra_names_the_command(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(rgb_tiff(3, "uint8"))
+    program = """
+import sys
+sys.modules["tifffile"] = None
+from imageloom.codecs import get, read_header
+data = open(sys.argv[1], "rb").read()
+header = read_header(lambda n: data[:n], len(data))
+get("tiff").decode(data, header, luma=False, scale=1)
+"""
+    run = run_python(program, str(tmp_path / "a.tif"))
+    assert "MissingExtra" in run.stderr
+    assert "pip install 'imageloom[tiff]'" in run.stderr

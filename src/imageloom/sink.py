@@ -20,7 +20,7 @@ def output_name(key: str, header_format: Format, output: Output) -> str:
     """The name of an output below the sink: the item's key, with the suffix of the format that is written."""
     format = codecs.written_as(output.format, header_format)
     stem, _, suffix = key.rpartition(".")
-    suffixes = codecs.get(format).suffixes
+    suffixes = codecs.suffixes(format)
     if not stem or "/" in suffix:
         name = f"{key}.{suffixes[0]}"
     else:

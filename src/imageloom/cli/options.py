@@ -102,7 +102,7 @@ def read_recipe(
     if format_ is not None:
         chosen = codecs.format_of(f".{format_.lower()}")
         if chosen is None:
-            known = ", ".join(codec.format for codec in codecs.codecs())
+            known = ", ".join(codecs.formats())
             raise click.BadParameter(
                 f"there is no format {format_!r}; there are: {known}", param_hint="--format"
             )

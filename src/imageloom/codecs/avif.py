@@ -23,14 +23,10 @@ bottom, 1 left to right), by ISO/IEC 23008-12, 6.5.10 and 6.5.12. AVIF's own EXI
 
 class Avif:
     format: Format = "avif"
-    suffixes: tuple[str, ...] = ("avif",)
     quality = 60
     encoder_bytes = 40
     written: Format = "avif"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
-
-    def sniff(self, head: bytes) -> bool:
-        return head[4:8] == b"ftyp" and bool({b"avif", b"avis"} & _brands(head))
 
     def header(self, head: bytes) -> Header:
         """The properties of the primary item (ISO/IEC 23008-12, 6.4 and 9.3)."""

@@ -19,14 +19,10 @@ _V4 = 108
 
 class Bmp:
     format: Format = "bmp"
-    suffixes: tuple[str, ...] = ("bmp", "dib")
     quality = 0
     encoder_bytes = 0
     written: Format = "bmp"
     carries: tuple[str, ...] = ()
-
-    def sniff(self, head: bytes) -> bool:
-        return head[:2] == b"BM" and head[6:10] == bytes(4)
 
     def header(self, head: bytes) -> Header:
         """The information header; a palette of grays alone makes a gray image."""

@@ -10,14 +10,10 @@ from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 class Gif:
     format: Format = "gif"
-    suffixes: tuple[str, ...] = ("gif",)
     quality = 0
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[str, ...] = ()
-
-    def sniff(self, head: bytes) -> bool:
-        return head[:6] in (b"GIF87a", b"GIF89a")
 
     def header(self, head: bytes) -> Header:
         """All blocks (GIF89a, 17 to 27): a second picture makes it an animation."""

@@ -41,14 +41,10 @@ def _library() -> ModuleType:
 
 class Jpeg:
     format: Format = "jpeg"
-    suffixes: tuple[str, ...] = ("jpg", "jpeg", "jpe", "jfif")
     quality = 85
     encoder_bytes = 0
     written: Format = "jpeg"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
-
-    def sniff(self, head: bytes) -> bool:
-        return head.startswith(b"\xff\xd8\xff")
 
     def header(self, head: bytes) -> Header:
         """The markers up to the frame header (ITU-T T.81, B.1)."""

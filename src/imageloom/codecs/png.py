@@ -32,14 +32,10 @@ _XMP = b"XML:com.adobe.xmp\0"
 
 class Png:
     format: Format = "png"
-    suffixes: tuple[str, ...] = ("png",)
     quality = 0
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
-
-    def sniff(self, head: bytes) -> bool:
-        return head.startswith(_SIGNATURE)
 
     def header(self, head: bytes) -> Header:
         """The chunks up to the first pixels."""
@@ -89,12 +85,15 @@ class Png:
 
     def metadata(self, data: bytes) -> Metadata:
         exif = xmp = icc = b""
-        for name, body, _ in _chunks(data):
+        for name, start, end in _chunks(data):
+            if name not in (b"eXIf", b"iCCP", b"iTXt"):
+                continue
+            body = data[start:end]
             if name == b"eXIf":
                 exif = body
             elif name == b"iCCP":
                 icc = inflate(body.partition(b"\0")[2][1:], "colour profile")
-            elif name == b"iTXt" and body.startswith(_XMP):
+            elif body.startswith(_XMP):
                 flags, rest = body[len(_XMP) : len(_XMP) + 2], body[len(_XMP) + 2 :]
                 text = rest.partition(b"\0")[2].partition(b"\0")[2]
                 xmp = inflate(text, "XMP") if flags[:1] == b"\1" else text
@@ -114,8 +113,8 @@ class Png:
         return b"".join((data[:33], *_written(metadata), data[33:]))
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    """Name, body and place of each chunk up to the end of the image.
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each chunk, and where its body starts and ends, up to the end of the image.
 
     Raises:
         CorruptImage: the file ends before.
@@ -125,7 +124,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
         length, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         if at + 12 + length > len(data):
             raise CorruptImage("the PNG is cut off")
-        yield name, data[at + 8 : at + 8 + length], at
+        yield name, at + 8, at + 8 + length
         if name == b"IEND":
             return
         at += 12 + length
@@ -133,18 +132,18 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
 
 def _pixels_alone(data: bytes) -> tuple[bytes, bytes]:
     """The file with nothing but the chunks that make pixels, and the colour that stands for transparent."""
-    kept, key, kind = [_SIGNATURE], b"", data[25]
-    drawn = False
-    for name, body, at in _chunks(data):
-        if name == b"eXIf" and drawn and orientation(body) != 1:
+    view = memoryview(data)
+    kept: list[bytes | memoryview] = [_SIGNATURE]
+    key, kind, drawn = b"", data[25], False
+    for name, start, end in _chunks(data):
+        if name == b"eXIf" and drawn and orientation(data[start:end]) != 1:
             raise UnsupportedImage("PNG with its orientation behind the pixels is not supported")
         if name == b"tRNS" and not drawn and kind in (_GRAY, _RGB):
-            key = _scaled(body, kind, data[24])
+            key = _scaled(data[start:end], kind, data[24])
         elif name in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"):
-            end = at + 8 + len(body)
-            if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            if zlib.crc32(view[start - 4 : end]) != int.from_bytes(data[end : end + 4]):
                 raise CorruptImage(f"the PNG is damaged: a checksum is wrong ({name.decode()})")
-            kept.append(data[at : end + 4])
+            kept.append(view[start - 8 : end + 4])
             drawn = drawn or name == b"IDAT"
     if not drawn:
         raise CorruptImage("the PNG has no pixels")

@@ -21,15 +21,10 @@ _MOST_HEAD = 64 << 10
 
 class Pnm:
     format: Format = "pnm"
-    suffixes: tuple[str, ...] = ("pnm", "ppm", "pgm", "pbm")
     quality = 0
     encoder_bytes = 0
     written: Format = "pnm"
     carries: tuple[str, ...] = ()
-
-    def sniff(self, head: bytes) -> bool:
-        known = head[:1] == b"P" and head[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6")
-        return head[2:3] in (b" ", b"\n", b"\r", b"\t", b"#") and (known or head[:2] in _REFUSED)
 
     def header(self, head: bytes) -> Header:
         if head[:2] in _REFUSED:

@@ -78,14 +78,10 @@ class _Layout(NamedTuple):
 
 class Tiff:
     format: Format = "tiff"
-    suffixes: tuple[str, ...] = ("tif", "tiff")
     quality = 0
     encoder_bytes = 0
     written: Format = "tiff"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
-
-    def sniff(self, head: bytes) -> bool:
-        return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
     def header(self, head: bytes) -> Header:
         layout = _layout(head)

@@ -16,14 +16,10 @@ _ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02
 
 class WebP:
     format: Format = "webp"
-    suffixes: tuple[str, ...] = ("webp",)
     quality = 80
     encoder_bytes = 12
     written: Format = "webp"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
-
-    def sniff(self, head: bytes) -> bool:
-        return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
     def header(self, head: bytes) -> Header:
         """The chunks up to the pixels; where an extended file says that it has EXIF, up to that."""
