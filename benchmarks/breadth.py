@@ -33,7 +33,7 @@ from imageloom.events import Done, Event
 from imageloom.model import Output, Recipe
 from imageloom.pipeline import Pipeline
 from imageloom.recipe import with_operators
-from imageloom.testing import harmful
+from imageloom.testing.engines import HARMFUL
 
 OUTPUTS = {"gray": "grayscale", "blur": "gaussian_blur 2", "edges": "grayscale | canny 100 200"}
 TONES = "posterize 4 | gamma 1.2 | invert | brightness 10"
@@ -103,7 +103,7 @@ def rate(photos: Path, folder: Path, workers: int, harm: str) -> float:
         for name in names[:: max(1, len(names) // 120)]:
             cv2.imwrite(str(mixed / f"{name}-red.png"), red)
     fresh(out)
-    loaded = with_operators(Recipe(()), [harmful.__file__])
+    loaded = with_operators(Recipe(()), [HARMFUL])
     steps = Pipeline(f"{harm} | resize 512x512" if harm else "resize 512x512").steps
     last = began = time.perf_counter()
     done = 0

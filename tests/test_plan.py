@@ -137,9 +137,9 @@ def test_a_plan_is_a_function_of_header_and_recipe_alone() -> None:
 
 
 def test_too_many_pixels_are_refused_with_limit_value_and_flag() -> None:
-    check_limits(PHOTO, Limits(max_pixels=12_000_000))
+    check_limits(PHOTO, Limits(max_pixels=12_000_000), 5_000_000)
     with pytest.raises(LimitExceeded, match=r"4000x3000 is 12,000,000 .* 11,999,999 \(--max-pixels\)"):
-        check_limits(PHOTO, Limits(max_pixels=11_999_999))
+        check_limits(PHOTO, Limits(max_pixels=11_999_999), 5_000_000)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
 from imageloom.events import Listener
 from imageloom.ledger import Ledger
-from imageloom.model import Decode, Format, IfExists, Job, Limits, Output, Recipe
+from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Output, Recipe
 from imageloom.pipeline import Pipeline
 from imageloom.run import Driver, Summary
 
@@ -32,6 +32,7 @@ def process(
     format: Format | None = None,
     quality: int | None = None,
     decode: Decode = "safe",
+    metadata: Keep = "keep",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     if_exists: IfExists = "error",
@@ -59,6 +60,7 @@ def process(
         format: of the outputs; None for that of each input.
         quality: 1 to 100, for lossy formats.
         decode: how far a shrinking decode may go; see `Recipe`.
+        metadata: whether EXIF, XMP and the colour profile go along.
         include: patterns of names; by default all names with the suffix of an image.
         exclude: patterns of names to leave out.
         if_exists: what happens where a file that imageloom did not make has an output's name.
@@ -77,7 +79,9 @@ def process(
     if isinstance(pipeline, str):
         pipeline = Pipeline.parse(pipeline)
     if isinstance(pipeline, Pipeline):
-        pipeline = Recipe((Output(pipeline.steps, format=format, quality=quality),), decode)
+        pipeline = Recipe(
+            (Output(pipeline.steps, format=format, quality=quality),), decode, metadata=metadata
+        )
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality = {quality}: must be from 1 to 100")
     job = Job(

@@ -75,7 +75,7 @@ def samples(source: Source, recipe: Recipe, count: int) -> list[Sample]:
 def _sample(root: str, item: Item, recipe: Recipe) -> Sample:
     data = open_store(root).read(item.key, Limits().max_file_size)
     header = codecs.read_header(lambda length: data[:length], len(data))
-    check_limits(header, Limits())
+    check_limits(header, Limits(), len(data))
     codec = codecs.get(header.format)
     before = codec.decode(data, header, luma=False, scale=1)
     for step in UPRIGHT[header.orientation]:

@@ -24,7 +24,8 @@ else:
 
 DType = Literal["uint8", "uint16", "float32"]
 Decode = Literal["safe", "fast", "exact"]
-Format = Literal["jpeg", "png"]
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "pnm", "avif", "gif"]
+Keep = Literal["keep", "strip"]
 Value = int | float | str | bool | None
 
 
@@ -68,6 +69,21 @@ class Header(Plain, frozen=True):
     """Bytes that the codec holds beside the pixels (a progressive JPEG's coefficients)."""
 
 
+class Metadata(Plain, frozen=True):
+    """What a file says of its pixels, as blocks of bytes; empty where it says nothing."""
+
+    exif: bytes = b""
+    """A TIFF structure, without the prefix that a JPEG puts before it."""
+    xmp: bytes = b""
+    extended_xmp: bytes = b""
+    """What did not fit into the packet of a JPEG. No other format carries it."""
+    icc: bytes = b""
+    """The colour profile."""
+
+
+NO_METADATA = Metadata()
+
+
 class Step(Plain, frozen=True):
     """An operator's name with its parameters."""
 
@@ -100,6 +116,8 @@ class Recipe(Plain, frozen=True):
     """How far a shrinking decode may go: never below twice the target, below the target, or not at all."""
     operators: tuple[str, ...] = ()
     """Paths of the files that bring operators of the user's own."""
+    metadata: Keep = "keep"
+    """Whether EXIF, XMP and the colour profile go along into the outputs."""
 
 
 class Limits(Plain, frozen=True):
@@ -107,6 +125,8 @@ class Limits(Plain, frozen=True):
 
     max_pixels: int = 512_000_000
     max_file_size: int = 4 << 30
+    max_expansion: int = 1000
+    """Decoded bytes for each byte of the file, asked only of images that decode to more than 64 MB."""
 
 
 IfExists = Literal["error", "skip", "overwrite"]

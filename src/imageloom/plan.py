@@ -69,8 +69,15 @@ def meaning(recipe: Recipe, template: str) -> str:
     return msgspec.json.encode((MEANING, recipe, contents, template), order="deterministic").decode()
 
 
-def check_limits(header: Header, limits: Limits) -> None:
+UNSUSPECTED = 64 << 20
+"""Decoded bytes that any file may unfold to, however small it is."""
+
+
+def check_limits(header: Header, limits: Limits, size: int) -> None:
     """Refuse by the header what is over a limit.
+
+    Args:
+        size: of the file, in bytes.
 
     Raises:
         LimitExceeded: names the limit, its value and the flag.
@@ -79,6 +86,12 @@ def check_limits(header: Header, limits: Limits) -> None:
         raise LimitExceeded(
             f"{header.frame.width}x{header.frame.height} is {header.frame.pixels:,} pixels, over the limit "
             f"of {limits.max_pixels:,} (--max-pixels)"
+        )
+    unfolded = header.frame.bytes + header.buffered
+    if unfolded > max(UNSUSPECTED, size * limits.max_expansion):
+        raise LimitExceeded(
+            f"{size:,} bytes would unfold to {unfolded:,}, over the limit of {limits.max_expansion:,} times "
+            "(--max-expansion)"
         )
 
 
@@ -119,7 +132,7 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(steps, decoded, output.format or header.format, output.quality)
+        _plan_output(steps, decoded, codecs.written_as(output.format, header.format), output.quality)
         for steps, output in zip(rewritten, recipe.outputs, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
@@ -181,7 +194,9 @@ def _peak(decoded: Frame, outputs: Sequence[OutputPlan]) -> int:
     for output in outputs:
         frames = pairwise(_frames(output.steps, decoded))
         steps = (_step_bytes(step, *frame) for step, frame in zip(output.steps, frames, strict=True))
-        most = max(most, ENCODE_COPIES * output.frame.bytes, *steps)
+        encoding = ENCODE_COPIES * output.frame.bytes
+        encoding += output.frame.pixels * codecs.get(output.format).encoder_bytes
+        most = max(most, encoding, *steps)
     return kept + most
 
 
@@ -225,6 +240,7 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
             lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
         quality = f", quality {output.quality}" if codecs.get(output.format).quality else ""
         lines.append(f"encode    {output.format}, {output.frame}{quality}")
+        lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
     lines.append(f"memory    {(plan.bytes + size) / 1e6:,.1f} MB at the most")
     batch = max(1, min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels)))
     lines.append(f"run       whole, up to {batch} images of this size in one task")
@@ -243,3 +259,17 @@ def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
     if plan.luma:
         parts.append("luma only: the result is gray, and only resizes and turns come before")
     return "; ".join(parts) or "all of it: no step in front asks for less"
+
+
+def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan) -> str:
+    if recipe.metadata == "strip":
+        return "none: --metadata strip"
+    carried = [
+        kind for kind in codecs.get(header.format).carries if kind in codecs.get(output.format).carries
+    ]
+    if not carried:
+        reader = header.format if not codecs.get(header.format).carries else output.format
+        return f"none: imageloom carries none in {reader}"
+    lost = header.frame.channels > 2 >= output.frame.channels
+    profile = "; not the colour profile: the result is gray" if lost else ""
+    return f"{', '.join(k for k in carried if not (lost and k == 'ICC'))} as far as there are any{profile}"

@@ -3,6 +3,7 @@
 A recipe in YAML:
 
     decode: safe                  # fast, exact
+    metadata: keep                # strip
     operators: [my_ops.py]        # files with operators of one's own
     outputs:
       gray: grayscale
@@ -27,9 +28,9 @@ from imageloom.errors import PipelineError, StorageError
 from imageloom.model import Format, Output, Recipe
 from imageloom.pipeline import Pipeline
 
-_RECIPE_KEYS = {"decode", "operators", "outputs"}
+_RECIPE_KEYS = {"decode", "metadata", "operators", "outputs"}
 _OUTPUT_KEYS = {"pipeline", "format", "quality", "folder"}
-_DECODES = ("safe", "fast", "exact")
+_CHOICES = {"decode": ("safe", "fast", "exact"), "metadata": ("keep", "strip")}
 
 
 def parse_format(name: str) -> Format:
@@ -40,7 +41,7 @@ def parse_format(name: str) -> Format:
     """
     found = codecs.format_of(f".{name.lower()}")
     if found is None:
-        known = ", ".join(codec.format for codec in codecs.codecs())
+        known = ", ".join(codecs.formats())
         raise PipelineError(f"there is no format {name!r}; there are: {known}")
     return found
 
@@ -92,10 +93,11 @@ def _from_mapping(data: Mapping[str, Any], path: Path) -> Recipe:
     if not isinstance(outputs, Mapping) or not outputs:
         raise PipelineError(f"{path}: outputs is a mapping of names to pipelines")
     made = tuple(_from_entry(str(name), entry) for name, entry in outputs.items())
-    decode = data.get("decode", "safe")
-    if decode not in _DECODES:
-        raise PipelineError(f"{path}: decode = {decode!r}: one of {', '.join(_DECODES)}")
-    return replace(recipe, outputs=made, decode=decode)
+    chosen = {key: data.get(key, values[0]) for key, values in _CHOICES.items()}
+    for key, value in chosen.items():
+        if value not in _CHOICES[key]:
+            raise PipelineError(f"{path}: {key} = {value!r}: one of {', '.join(_CHOICES[key])}")
+    return replace(recipe, outputs=made, **chosen)
 
 
 def _from_entry(name: str, entry: Any) -> Output:

@@ -217,7 +217,7 @@ class Driver:
                 "(--max-file-size)"
             )
         header = codecs.read_header(lambda length: self._store.head(item.key, length), item.size)
-        plan.check_limits(header, limits)
+        plan.check_limits(header, limits, item.size)
         planned = plan.make_plan(header, recipe)
         needs = planned.bytes + item.size
         if needs > self._memory:

@@ -48,7 +48,7 @@ def output_name(key: str, header_format: Format, output: Output, template: str =
     stem, dot, suffix = name.rpartition(".")
     if not dot or not stem:
         stem, suffix = name, ""
-    suffixes = codecs.get(output.format or header_format).suffixes
+    suffixes = codecs.suffixes(codecs.written_as(output.format, header_format))
     ext = suffix if suffix.lower() in suffixes else suffixes[0]
     made = template.format(dir=folder, stem=stem, ext=ext).lstrip("/")
     return f"{output.folder}/{made}" if output.folder else made

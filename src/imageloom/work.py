@@ -12,7 +12,19 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from imageloom import codecs, operators
-from imageloom.model import Failure, Outcome, Pixels, Result, Step, Task, Times, Work, Written
+from imageloom.codecs.metadata import for_output
+from imageloom.model import (
+    NO_METADATA,
+    Failure,
+    Outcome,
+    Pixels,
+    Result,
+    Step,
+    Task,
+    Times,
+    Work,
+    Written,
+)
 from imageloom.plan import check_limits, make_plan
 from imageloom.stores import Store, open_store
 
@@ -43,15 +55,18 @@ def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
         data = source.read(key, task.limits.max_file_size)
         watch.lap("read")
         header = codecs.read_header(lambda length: data[:length], len(data))
-        check_limits(header, task.limits)
+        check_limits(header, task.limits, len(data))
         plan = make_plan(header, task.recipe)
-        decoded = codecs.get(header.format).decode(data, header, luma=plan.luma, scale=plan.scale)
+        codec = codecs.get(header.format)
+        metadata = codec.metadata(data) if task.recipe.metadata == "keep" else NO_METADATA
+        decoded = codec.decode(data, header, luma=plan.luma, scale=plan.scale)
         watch.lap("decode")
         made: list[tuple[tuple[Step, ...], Pixels]] = [((), decoded)]
         for name, output in zip(work.names, plan.outputs, strict=True):
             pixels = _filter(output.steps, made)
             watch.lap("filter")
-            encoded = codecs.get(output.format).encode(pixels, output.quality)
+            carried = for_output(metadata, output.frame)
+            encoded = codecs.get(output.format).encode(pixels, output.quality, carried)
             watch.lap("encode")
             token = f"{task.job}-{work.number}-{work.attempt}-{len(written)}-{os.getpid()}"
             sink.stage(token, encoded)

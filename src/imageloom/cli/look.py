@@ -33,7 +33,7 @@ def command(source: str, pipeline: str, to: Path, count: int, operators: tuple[s
     from imageloom.errors import StorageError
     from imageloom.source import Source
 
-    recipe = options.make_recipe(pipeline, (), operators, None, None, "safe")
+    recipe = options.make_recipe(pipeline, (), operators, None, None, "safe", "strip")
     if to.suffix.lower() not in (".png", ".html"):
         raise click.BadParameter(f"{to} ends neither in .png nor in .html", param_hint="--to")
     found = look.samples(Source(source), recipe, count)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from imageloom.model import Decode, Limits, Recipe
+from imageloom.model import Decode, Keep, Limits, Recipe
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -35,15 +35,27 @@ def recipe_options(command: C) -> C:
     for option in reversed(
         [
             click.option(
-                "--format", "format_", metavar="FORMAT", help="Of the outputs: jpeg, png. [each input's]"
+                "--format",
+                "format_",
+                metavar="FORMAT",
+                help="Of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif.  [each input's]",
             ),
-            click.option("--quality", type=click.IntRange(1, 100), help="Of lossy formats, 1 to 100.  [85]"),
+            click.option(
+                "--quality", type=click.IntRange(1, 100), help="1 to 100.  [jpeg 85, webp 80, avif 60]"
+            ),
             click.option(
                 "--decode",
                 type=click.Choice(["safe", "fast", "exact"]),
                 default="safe",
                 show_default=True,
                 help="How far decoding may shrink a JPEG: to twice the target, to the target, or not.",
+            ),
+            click.option(
+                "--metadata",
+                type=click.Choice(["keep", "strip"]),
+                default="keep",
+                show_default=True,
+                help="EXIF, XMP and colour profile; an RGB profile is dropped where the result is gray.",
             ),
         ]
     ):
@@ -70,6 +82,13 @@ def limit_options(command: C) -> C:
             click.option(
                 "--max-file-size", type=Quantity(), default="4G", show_default=True, help="In bytes."
             ),
+            click.option(
+                "--max-expansion",
+                type=Quantity(),
+                default="1000",
+                show_default=True,
+                help="Decoded bytes for each byte of the file, above 64 MB.",
+            ),
         ]
     ):
         command = option(command)
@@ -88,6 +107,7 @@ def make_recipe(
     format_: str | None,
     quality: int | None,
     decode: Decode,
+    metadata: Keep,
 ) -> Recipe:
     """The recipe that the arguments mean; the flags fill in what the recipe leaves open."""
     from msgspec.structs import replace
@@ -111,9 +131,10 @@ def make_recipe(
             for output in found.outputs
         ),
         decode=decode if found.decode == "safe" else found.decode,
+        metadata=metadata if found.metadata == "keep" else found.metadata,
         operators=(*loaded.operators, *found.operators),
     )
 
 
-def limits(max_pixels: int, max_file_size: int) -> Limits:
-    return Limits(max_pixels, max_file_size)
+def limits(max_pixels: int, max_file_size: int, max_expansion: int) -> Limits:
+    return Limits(max_pixels, max_file_size, max_expansion)

@@ -10,7 +10,7 @@ import click
 from imageloom.cli import options
 
 if TYPE_CHECKING:
-    from imageloom.model import Decode
+    from imageloom.model import Decode, Keep
 
 
 @click.command("plan", short_help="Explain what would be done to a file, and why.")
@@ -26,8 +26,10 @@ def command(
     format_: str | None,
     quality: int | None,
     decode: Decode,
+    metadata: Keep,
     max_pixels: int,
     max_file_size: int,
+    max_expansion: int,
 ) -> None:
     """Explain what PIPELINE does to the image FILE, and why: the steps after all rewrites, what the codec is
     asked for, the encoder, the memory. Only the header is read.
@@ -39,10 +41,10 @@ def command(
     from imageloom import codecs, plan
     from imageloom.stores import open_store
 
-    recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode)
+    recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata)
     store = open_store(str(file.parent))
     size = file.stat().st_size
     header = codecs.read_header(lambda length: store.head(file.name, length), size)
-    plan.check_limits(header, options.limits(max_pixels, max_file_size))
+    plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
     for line in plan.explain(header, recipe, size):
         click.echo(line)

@@ -14,7 +14,7 @@ from imageloom.cli import options
 from imageloom.cli.options import Quantity
 
 if TYPE_CHECKING:
-    from imageloom.model import Decode, IfExists
+    from imageloom.model import Decode, IfExists, Keep
     from imageloom.run import Driver
 
 
@@ -68,6 +68,7 @@ def command(
     format_: str | None,
     quality: int | None,
     decode: Decode,
+    metadata: Keep,
     jobs: int | None,
     engine: str,
     threads: int,
@@ -79,6 +80,7 @@ def command(
     memory: int | None,
     max_pixels: int,
     max_file_size: int,
+    max_expansion: int,
     ledger: Path | None,
     dry_run: bool,
     json_: bool,
@@ -114,12 +116,12 @@ def command(
     from imageloom.run import Driver
 
     pipeline, source, sink = _places(arguments, bool(outputs), in_place)
-    recipe = options.make_recipe(pipeline, outputs, operators, format_, quality, decode)
+    recipe = options.make_recipe(pipeline, outputs, operators, format_, quality, decode, metadata)
     job = Job(
         source,
         sink,
         recipe,
-        options.limits(max_pixels, max_file_size),
+        options.limits(max_pixels, max_file_size, max_expansion),
         include,
         exclude,
         if_exists,

@@ -6,13 +6,15 @@ pixels. Codecs raise `CorruptImage` and `UnsupportedImage`, whatever their libra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+import importlib
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple, Protocol
 
-from imageloom.codecs import jpeg, png
 from imageloom.codecs.bits import MoreNeeded
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import Format, Frame, Header, Pixels
+from imageloom.model import Format, Frame, Header, Metadata, Pixels
 
 HEAD = 16 << 10
 """How many bytes of a file are read at first; most headers end within them."""
@@ -22,13 +24,14 @@ class Codec(Protocol):
     """One format."""
 
     format: Format
-    suffixes: tuple[str, ...]
-    """Of file names, the usual one first."""
     quality: int
     """What a lossy encoder takes where nothing is asked; 0 for lossless formats."""
-
-    def sniff(self, head: bytes) -> bool:
-        """Whether these first bytes are of this format."""
+    encoder_bytes: int
+    """What the encoder holds beside the pixels and the file, in bytes for each pixel, about."""
+    written: Format
+    """What outputs are where nothing is asked: the same, but for formats that are only read."""
+    carries: tuple[str, ...]
+    """The kinds of metadata that a file of this format can take along."""
 
     def header(self, head: bytes) -> Header:
         """What the first bytes of a file say.
@@ -44,25 +47,66 @@ class Codec(Protocol):
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
         """The pixels of a whole file: its luma alone where asked, at 1/scale of its size."""
 
-    def encode(self, image: Pixels, quality: int) -> bytes:
+    def metadata(self, data: bytes) -> Metadata:
+        """What a whole file says of its pixels.
+
+        Raises:
+            LimitExceeded: a compressed part of it unfolds to too much.
+        """
+
+    def encode(self, image: Pixels, quality: int, metadata: Metadata = ...) -> bytes:
         """The bytes of a file."""
 
 
-_CODECS: dict[Format, Codec] = {codec.format: codec for codec in (jpeg.Jpeg(), png.Png())}
+class _Known(NamedTuple):
+    """What there is to know of a format before its codec is loaded."""
+
+    codec: str
+    """Module and class."""
+    magic: bytes
+    """A pattern of the first bytes of its files."""
+    suffixes: tuple[str, ...]
+    """Of file names, the usual one first."""
 
 
+_KNOWN: dict[Format, _Known] = {
+    "jpeg": _Known("jpeg.Jpeg", rb"\xff\xd8\xff", ("jpg", "jpeg", "jpe", "jfif")),
+    "png": _Known("png.Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
+    "webp": _Known("webp.WebP", rb"(?s)RIFF.{4}WEBP", ("webp",)),
+    "tiff": _Known("tiff.Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff")),
+    "bmp": _Known("bmp.Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
+    "pnm": _Known("pnm.Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
+    "avif": _Known("avif.Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
+    "gif": _Known("gif.Gif", rb"GIF8[79]a", ("gif",)),
+}
+
+
+@cache
 def get(format: Format) -> Codec:
-    return _CODECS[format]
+    """The codec of a format; it is loaded when it is asked for."""
+    module, _, name = _KNOWN[format].codec.partition(".")
+    codec: Codec = getattr(importlib.import_module(f"imageloom.codecs.{module}"), name)()
+    return codec
 
 
-def codecs() -> Iterator[Codec]:
-    return iter(_CODECS.values())
+def formats() -> tuple[Format, ...]:
+    return tuple(_KNOWN)
+
+
+def suffixes(format: Format) -> tuple[str, ...]:
+    """Of the names of such files, the usual one first."""
+    return _KNOWN[format].suffixes
+
+
+def written_as(asked: Format | None, found: Format) -> Format:
+    """The format of an output: the one that is asked for, or that of the input where it can be written."""
+    return asked or get(found).written
 
 
 def format_of(name: str) -> Format | None:
     """The format that a file name's suffix stands for."""
     suffix = name.rpartition(".")[2].lower()
-    return next((c.format for c in _CODECS.values() if suffix in c.suffixes), None)
+    return next((format for format, known in _KNOWN.items() if suffix in known.suffixes), None)
 
 
 def read_header(head: Callable[[int], bytes], size: int) -> Header:
@@ -81,15 +125,14 @@ def read_header(head: Callable[[int], bytes], size: int) -> Header:
     length = HEAD
     while True:
         data = head(length)
-        codec = next((c for c in _CODECS.values() if c.sniff(data)), None)
-        if codec is None:
-            known = ", ".join(_CODECS)
-            raise UnsupportedImage(f"its bytes are no image that imageloom knows ({known})")
+        format = next((format for format, known in _KNOWN.items() if re.match(known.magic, data)), None)
+        if format is None:
+            raise UnsupportedImage(f"its bytes are no image that imageloom knows ({', '.join(_KNOWN)})")
         try:
-            header = codec.header(data)
+            header = get(format).header(data)
         except MoreNeeded:
             if len(data) < length:
-                raise CorruptImage(f"the {codec.format} file is cut off within its header") from None
+                raise CorruptImage(f"the {format} file is cut off within its header") from None
             length *= 16
             continue
         if header.frame.pixels == 0:

@@ -8,9 +8,11 @@ from types import ModuleType
 
 import numpy as np
 
-from imageloom.codecs.bits import MoreNeeded, number, orientation
+from imageloom.codecs import segments
+from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.metadata import orientation
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import Format, Frame, Header, Pixels
+from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 _FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
 _REFUSED = {
@@ -28,7 +30,7 @@ _REFUSED = {
 _BARE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a length: TEM, RST0 to RST7, SOI."""
 
-MOST_SCANS = 200
+MOST_SCANS = 100
 """A progressive file has about ten; each one costs a pass over all coefficients."""
 
 
@@ -39,11 +41,10 @@ def _library() -> ModuleType:
 
 class Jpeg:
     format: Format = "jpeg"
-    suffixes: tuple[str, ...] = ("jpg", "jpeg", "jpe", "jfif")
     quality = 85
-
-    def sniff(self, head: bytes) -> bool:
-        return head.startswith(b"\xff\xd8\xff")
+    encoder_bytes = 0
+    written: Format = "jpeg"
+    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def header(self, head: bytes) -> Header:
         """The markers up to the frame header (ITU-T T.81, B.1)."""
@@ -53,7 +54,7 @@ class Jpeg:
                 raise CorruptImage(f"the JPEG header is damaged at byte {at}")
             marker = number(head, at + 1, 1)
             if marker == 0xFF:
-                at += 1
+                at = segments.behind_filling(head, at)
                 continue
             if marker in _BARE:
                 at += 2
@@ -103,7 +104,10 @@ class Jpeg:
             raise CorruptImage(f"the JPEG decodes to {image.shape[1]}x{image.shape[0]}, not {width}x{height}")
         return image.reshape(height, width) if gray else image
 
-    def encode(self, image: Pixels, quality: int) -> bytes:
+    def metadata(self, data: bytes) -> Metadata:
+        return segments.read(data)
+
+    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
         gray = image.ndim == 2
         data: bytes = _library().encode_jpeg(
             np.ascontiguousarray(image[:, :, None] if gray else image),
@@ -111,7 +115,7 @@ class Jpeg:
             colorspace="GRAY" if gray else "RGB",
             colorsubsampling="Gray" if gray else "420",
         )
-        return data
+        return segments.insert(data, metadata)
 
 
 def _header(head: bytes, at: int, turned: int, adobe: bool, progressive: bool) -> Header:

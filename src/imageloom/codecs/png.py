@@ -1,26 +1,41 @@
-"""PNG, through OpenCV."""
+"""PNG, through OpenCV: as fast as libpng, and 16 bits in every kind of colour.
+
+Only the chunks that make pixels are given to the library, and only when their checksums are right. Text,
+profiles and animation never reach it.
+"""
 
 from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
-from imageloom.codecs.bits import MoreNeeded, number, orientation
+from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.metadata import inflate, orientation
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import DType, Format, Frame, Header, Pixels
+from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
-"""By colour type (PNG specification, 11.2.1); a palette is expanded."""
+_GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGBA = 0, 2, 3, 4, 6
+_KINDS = {
+    _GRAY: (1, (1, 2, 4, 8, 16)),
+    _RGB: (3, (8, 16)),
+    _PALETTE: (3, (1, 2, 4, 8)),
+    _GRAY_ALPHA: (2, (8, 16)),
+    _RGBA: (4, (8, 16)),
+}
+"""Channels and depths by colour type (PNG specification, 11.2.1); a palette is expanded."""
+_XMP = b"XML:com.adobe.xmp\0"
 
 
 class Png:
     format: Format = "png"
-    suffixes: tuple[str, ...] = ("png",)
     quality = 0
-
-    def sniff(self, head: bytes) -> bool:
-        return head.startswith(_SIGNATURE)
+    encoder_bytes = 0
+    written: Format = "png"
+    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def header(self, head: bytes) -> Header:
         """The chunks up to the first pixels."""
@@ -32,9 +47,11 @@ class Png:
             number(head, 24, 1),
             number(head, 25, 1),
         )
-        if kind not in _CHANNELS or bits not in (1, 2, 4, 8, 16):
+        if kind not in _KINDS or bits not in _KINDS[kind][1]:
             raise CorruptImage(f"the PNG has colour type {kind} with {bits} bits")
-        channels, turned, at = _CHANNELS[kind], 1, 33
+        if max(width, height) >= 1 << 31:
+            raise CorruptImage(f"its header says {width}x{height} pixels")
+        channels, turned, at = _KINDS[kind][0], 1, 33
         while True:
             length, name = number(head, at, 4), head[at + 4 : at + 8]
             if len(name) < 4:
@@ -57,32 +74,101 @@ class Png:
         return f"PNG holds 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        flags = cv2.IMREAD_UNCHANGED
+        plain, key = _pixels_alone(data)
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
             raise CorruptImage(f"the PNG cannot be decoded: {error.err}") from None
-        frame = header.frame
         if image is None:
-            raise CorruptImage("the PNG cannot be decoded: it is cut off or damaged")
-        return _as_declared(image, frame)
+            raise CorruptImage("the PNG cannot be decoded: its pixels are damaged")
+        return _as_declared(image, header.frame, key)
 
-    def encode(self, image: Pixels, quality: int) -> bytes:
-        if image.ndim == 3:
-            if image.shape[2] == 2:
-                image = np.dstack((image[:, :, 0], image[:, :, 0], image[:, :, 0], image[:, :, 1]))
-            else:
+    def metadata(self, data: bytes) -> Metadata:
+        exif = xmp = icc = b""
+        for name, start, end in _chunks(data):
+            if name not in (b"eXIf", b"iCCP", b"iTXt"):
+                continue
+            body = data[start:end]
+            if name == b"eXIf":
+                exif = body
+            elif name == b"iCCP":
+                icc = inflate(body.partition(b"\0")[2][1:], "colour profile")
+            elif body.startswith(_XMP):
+                flags, rest = body[len(_XMP) : len(_XMP) + 2], body[len(_XMP) + 2 :]
+                text = rest.partition(b"\0")[2].partition(b"\0")[2]
+                xmp = inflate(text, "XMP") if flags[:1] == b"\1" else text
+        return Metadata(exif, xmp, b"", icc)
+
+    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+        """OpenCV's setting: zlib's level 1 for run lengths alone, in half the time and 10% larger."""
+        if image.ndim == 3 and image.shape[2] == 2:
+            data = _encode_gray_alpha(image)
+        else:
+            if image.ndim == 3:
                 order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
                 image = cv2.cvtColor(image, order)
-        return cv2.imencode(".png", image)[1].tobytes()
+            data = cv2.imencode(".png", image)[1].tobytes()
+        if metadata == NO_METADATA:
+            return data
+        return b"".join((data[:33], *_written(metadata), data[33:]))
 
 
-def _as_declared(image: Pixels, frame: Frame) -> Pixels:
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each chunk, and where its body starts and ends, up to the end of the image.
+
+    Raises:
+        CorruptImage: the file ends before.
+    """
+    at = len(_SIGNATURE)
+    while True:
+        length, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if at + 12 + length > len(data):
+            raise CorruptImage("the PNG is cut off")
+        yield name, at + 8, at + 8 + length
+        if name == b"IEND":
+            return
+        at += 12 + length
+
+
+def _pixels_alone(data: bytes) -> tuple[bytes, bytes]:
+    """The file with nothing but the chunks that make pixels, and the colour that stands for transparent."""
+    view = memoryview(data)
+    kept: list[bytes | memoryview] = [_SIGNATURE]
+    key, kind, drawn = b"", data[25], False
+    for name, start, end in _chunks(data):
+        if name == b"eXIf" and drawn and orientation(data[start:end]) != 1:
+            raise UnsupportedImage("PNG with its orientation behind the pixels is not supported")
+        if name == b"tRNS" and not drawn and kind in (_GRAY, _RGB):
+            key = _scaled(data[start:end], kind, data[24])
+        elif name in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"):
+            if zlib.crc32(view[start - 4 : end]) != int.from_bytes(data[end : end + 4]):
+                raise CorruptImage(f"the PNG is damaged: a checksum is wrong ({name.decode()})")
+            kept.append(view[start - 8 : end + 4])
+            drawn = drawn or name == b"IDAT"
+    if not drawn:
+        raise CorruptImage("the PNG has no pixels")
+    return b"".join(kept), key
+
+
+def _scaled(key: bytes, kind: int, bits: int) -> bytes:
+    """The transparent colour, two bytes a sample, in the range that the pixels are decoded to."""
+    if len(key) != 2 * _KINDS[kind][0]:
+        raise CorruptImage("the PNG is damaged: its transparent colour is cut off")
+    samples = np.frombuffer(key, ">u2")
+    if bits < 8:
+        samples = samples * (255 // ((1 << bits) - 1))
+    return samples.astype(">u2").tobytes()
+
+
+def _as_declared(image: Pixels, frame: Frame, key: bytes) -> Pixels:
     """OpenCV's channels as the frame has them: RGB for BGR, gray and alpha for a gray RGBA."""
     have = 1 if image.ndim == 2 else image.shape[2]
     if image.shape[:2] != (frame.height, frame.width) or image.dtype != frame.dtype:
         raise CorruptImage("the PNG decodes to another size or depth than its header says")
-    if have == frame.channels and have == 1:
+    if key and frame.channels == have + 1:
+        colours = image if have == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return np.dstack((colours, _alpha(colours, key)))
+    if frame.channels == 1 and have == 1:
         return image
     if frame.channels == 2 and have == 4:
         return np.ascontiguousarray(image[:, :, 2:])
@@ -91,3 +177,44 @@ def _as_declared(image: Pixels, frame: Frame) -> Pixels:
     if frame.channels == 4 and have == 4:
         return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
     raise CorruptImage(f"the PNG decodes to {have} channels where its header says {frame.channels}")
+
+
+def _alpha(colours: Pixels, key: bytes) -> Pixels:
+    """Full everywhere but at pixels of exactly the key's colour."""
+    top = np.iinfo(colours.dtype).max
+    clear = colours == np.frombuffer(key, ">u2").astype(colours.dtype)
+    alpha: Pixels = np.where(clear if clear.ndim == 2 else clear.all(axis=2), 0, top).astype(colours.dtype)
+    return alpha
+
+
+def _encode_gray_alpha(image: Pixels) -> bytes:
+    """Gray with alpha, which OpenCV cannot write: each row as differences to the pixel on its left."""
+    height, width = image.shape[:2]
+    deep = image.dtype == np.uint16
+    samples = image.astype(">u2") if deep else image
+    rows = np.ascontiguousarray(samples).view(np.uint8).reshape(height, -1)
+    step = 4 if deep else 2
+    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = 1
+    filtered[:, 1 : 1 + step] = rows[:, :step]
+    np.subtract(rows[:, step:], rows[:, :-step], out=filtered[:, 1 + step :])
+    stream = zlib.compressobj(1, zlib.DEFLATED, 15, 8, zlib.Z_RLE)
+    head = width.to_bytes(4) + height.to_bytes(4) + bytes((16 if deep else 8, _GRAY_ALPHA, 0, 0, 0))
+    pixels = stream.compress(filtered.data) + stream.flush()
+    step = 1 << 20
+    parts = [chunk(b"IDAT", pixels[i : i + step]) for i in range(0, len(pixels), step)]
+    return b"".join((_SIGNATURE, chunk(b"IHDR", head), *parts, chunk(b"IEND", b"")))
+
+
+def _written(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.icc:
+        yield chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
+    if metadata.exif:
+        yield chunk(b"eXIf", metadata.exif)
+    if metadata.xmp:
+        yield chunk(b"iTXt", _XMP + bytes(4) + metadata.xmp)
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk with its length and checksum."""
+    return len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4)

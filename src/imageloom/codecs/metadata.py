@@ -1,0 +1,113 @@
+"""Metadata on its way between files: what was true of the old pixels is set right for the new ones.
+
+Only what is whole is carried: damaged metadata does not fail an image.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+from msgspec.structs import replace
+
+from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.tags import (
+    EXIF,
+    LONG,
+    SHORT,
+    SIZES,
+    Directory,
+    Order,
+    directory,
+    first_directory,
+    numbers,
+    order_of,
+)
+from imageloom.errors import LimitExceeded
+from imageloom.model import NO_METADATA, Frame, Metadata
+
+MOST_INFLATED = 16 << 20
+"""Bytes that one compressed profile or packet may unfold to."""
+
+_ORIENTATION, _THUMBNAIL, _THUMBNAIL_LENGTH, _WIDTH, _HEIGHT = 0x0112, 0x0201, 0x0202, 0xA002, 0xA003
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]")
+
+
+def orientation(exif: bytes) -> int:
+    """Orientation, 1 to 8, of an EXIF block; 1 where there is none that makes sense (Exif 2.32, 4.6.4)."""
+    try:
+        value = numbers(exif, first_directory(exif).entries[_ORIENTATION], order_of(exif))[0]
+    except (MoreNeeded, KeyError, IndexError):
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def for_output(metadata: Metadata, frame: Frame) -> Metadata:
+    """The metadata for pixels that stand upright in `frame`.
+
+    The orientation is reset, the size is the new one, the thumbnail is gone, and a colour profile stays only
+    where the pixels still have the kind of colours that it describes.
+    """
+    if metadata == NO_METADATA:
+        return metadata
+    fits = metadata.icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
+    return replace(
+        metadata,
+        exif=_settled(metadata.exif, frame),
+        xmp=_XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp),
+        extended_xmp=_XMP_ORIENTATION.sub(rb"\g<1>1", metadata.extended_xmp),
+        icc=metadata.icc if fits else b"",
+    )
+
+
+def _settled(exif: bytes, frame: Frame) -> bytes:
+    """An EXIF block changed in place, so that a maker's notes keep their places."""
+    settled, order = bytearray(exif), order_of(exif)
+    try:
+        first = first_directory(exif)
+        _put(settled, first, _ORIENTATION, 1, order)
+        if first.next:
+            settled[first.next_at : first.next_at + 4] = bytes(4)
+            _wipe_thumbnail(settled, directory(exif, first.next, order), order)
+        if EXIF in first.entries:
+            below = directory(exif, numbers(exif, first.entries[EXIF], order)[0], order)
+            _put(settled, below, _WIDTH, frame.width, order)
+            _put(settled, below, _HEIGHT, frame.height, order)
+    except (MoreNeeded, IndexError):
+        pass  # readers stop at the same place: what nobody reaches needs no change
+    return bytes(settled)
+
+
+def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> None:
+    """Set the one number of a tag that is there."""
+    entry = of.entries.get(tag)
+    if entry and entry.length == 1 and entry.kind in (SHORT, LONG) and value < 1 << 8 * SIZES[entry.kind]:
+        exif[entry.at : entry.at + SIZES[entry.kind]] = value.to_bytes(SIZES[entry.kind], order)
+
+
+def _wipe_thumbnail(exif: bytearray, second: Directory, order: Order) -> None:
+    """Blank out the small picture of the old pixels: a crop may have been meant to hide what it shows."""
+    if not {_THUMBNAIL, _THUMBNAIL_LENGTH} <= second.entries.keys():
+        return
+    at = numbers(exif, second.entries[_THUMBNAIL], order)[0]
+    end = at + numbers(exif, second.entries[_THUMBNAIL_LENGTH], order)[0]
+    if end >= len(exif):
+        del exif[at:]
+    else:
+        exif[at:end] = bytes(end - at)
+
+
+def inflate(data: bytes, what: str) -> bytes:
+    """A compressed profile or packet; empty where it is damaged.
+
+    Raises:
+        LimitExceeded: it unfolds to more than `MOST_INFLATED`.
+    """
+    stream = zlib.decompressobj()
+    try:
+        plain = stream.decompress(data, MOST_INFLATED)
+    except zlib.error:
+        return b""
+    if stream.unconsumed_tail:
+        raise LimitExceeded(f"its {what} unfolds to more than {MOST_INFLATED:,} bytes, the most that is read")
+    return plain if stream.eof else b""

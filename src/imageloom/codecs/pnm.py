@@ -1,0 +1,119 @@
+"""PNM: the plain and the raw forms of bitmaps, graymaps and pixmaps (netpbm's pbm, pgm and ppm pages)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from imageloom.codecs.bits import MoreNeeded
+from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+
+_REFUSED = {b"P7": "PAM", b"PF": "PFM", b"Pf": "PFM"}
+_NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=[\s#])")
+_SPACE = re.compile(rb"\s")
+_PIECE = 1 << 20
+_MOST_HEAD = 64 << 10
+"""Bytes that a header may take, its comments included."""
+
+
+class Pnm:
+    format: Format = "pnm"
+    quality = 0
+    encoder_bytes = 0
+    written: Format = "pnm"
+    carries: tuple[str, ...] = ()
+
+    def header(self, head: bytes) -> Header:
+        if head[:2] in _REFUSED:
+            raise UnsupportedImage(f"{_REFUSED[head[:2]]} is not supported")
+        width, height, top, _ = _numbers(head)
+        channels = 3 if head[1:2] in (b"3", b"6") else 1
+        return Header("pnm", Frame(width, height, channels, "uint8" if top < 256 else "uint16"))
+
+    def cannot_hold(self, frame: Frame) -> str | None:
+        if frame.channels in (2, 4):
+            return "PNM holds no alpha: choose --format png"
+        return f"PNM holds 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
+
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+        """Samples are scaled to the whole range of their type."""
+        _, _, top, at = _numbers(data)
+        frame = header.frame
+        kind, shape = (
+            data[1:2],
+            (frame.height, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3],
+        )
+        samples = _plain(data[at:], kind, frame) if kind in b"123" else _raw(data, at, kind, frame, top)
+        if samples.size and int(samples.max()) > top:
+            raise CorruptImage(f"the PNM has samples over the largest that it declares, {top}")
+        full = 255 if frame.dtype == "uint8" else 65_535
+        if top != full:
+            samples = (samples.astype(np.uint32) * full + top // 2) // top
+        image: Pixels = samples.astype(frame.dtype).reshape(shape)
+        return 255 - image if kind in b"14" else image
+
+    def metadata(self, data: bytes) -> Metadata:
+        return NO_METADATA
+
+    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+        deep = image.dtype == np.uint16
+        kind, top = "P5" if image.ndim == 2 else "P6", 65_535 if deep else 255
+        head = f"{kind}\n{image.shape[1]} {image.shape[0]}\n{top}\n".encode()
+        return head + (image.astype(">u2") if deep else image).tobytes()
+
+
+def _numbers(data: bytes) -> tuple[int, int, int, int]:
+    """Width, height, the largest sample, and where the samples begin."""
+    found, at = [], 2
+    for _ in range(2 if data[1:2] in b"14" else 3):
+        number = _NUMBER.match(data, at, _MOST_HEAD)
+        if number is None:
+            if len(data) < _MOST_HEAD:
+                raise MoreNeeded
+            raise CorruptImage("the PNM's header is damaged")
+        found.append(int(number[1]))
+        at = number.end()
+    width, height, top = (*found, 1)[:3]
+    if not 0 < top < 65_536:
+        raise CorruptImage(f"the PNM's largest sample is {top}")
+    return width, height, top, at + 1
+
+
+def _raw(data: bytes, at: int, kind: bytes, frame: Frame, top: int) -> Pixels:
+    """The samples of a raw file; those of a bitmap are padded to bytes, row by row."""
+    per_row = -(-frame.width // 8) if kind == b"4" else frame.width * frame.channels * (2 if top > 255 else 1)
+    if len(data) - at < per_row * frame.height:
+        raise CorruptImage("the PNM is cut off")
+    if kind != b"4":
+        count = frame.pixels * frame.channels
+        return np.frombuffer(data, ">u2" if top > 255 else np.uint8, count, at)
+    packed = np.frombuffer(data, np.uint8, per_row * frame.height, at).reshape(frame.height, per_row)
+    return np.unpackbits(packed, axis=1, count=frame.width)
+
+
+def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
+    """The samples of a plain file: decimal numbers, or digits of a bitmap that need no space between."""
+    count = frame.pixels * frame.channels
+    try:
+        if kind == b"1":
+            samples = np.frombuffer(text.translate(None, b" \t\r\n\v\f"), np.uint8) - np.uint8(ord("0"))
+        else:
+            samples = np.concatenate([np.zeros(0, np.uint32), *_decimals(text)])
+    except (ValueError, OverflowError):
+        raise CorruptImage("the PNM has samples that are no numbers") from None
+    if samples.size < count:
+        raise CorruptImage("the PNM is cut off")
+    return samples[:count]
+
+
+def _decimals(text: bytes) -> Iterator[Pixels]:
+    """The numbers of a text, piece by piece: as objects all at once they would take ten times the file."""
+    at = 0
+    while at < len(text):
+        space = _SPACE.search(text, at + _PIECE)
+        end = space.start() if space else len(text)
+        yield np.array([int(word) for word in text[at:end].split()], np.uint32)
+        at = end

@@ -1,0 +1,181 @@
+"""TIFF directories: an EXIF block is one TIFF structure and a TIFF file is another (TIFF 6.0, section 2)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Literal, NamedTuple
+
+from imageloom.codecs.bits import MoreNeeded, number
+
+Order = Literal["big", "little"]
+
+SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+"""Bytes of one value by its type."""
+SHORT, LONG, UNDEFINED = 3, 4, 7
+
+EXIF, GPS, INTEROPERABILITY = 34665, 34853, 40965
+"""Tags whose value is the place of a directory below."""
+_BELOW = {EXIF: {INTEROPERABILITY}, GPS: set[int](), INTEROPERABILITY: set[int]()}
+
+
+class Entry(NamedTuple):
+    """One tag of a directory."""
+
+    kind: int
+    length: int
+    """How many values it has."""
+    at: int
+    """Where its values stand, in bytes from the beginning."""
+
+    @property
+    def size(self) -> int:
+        return SIZES.get(self.kind, 0) * self.length
+
+
+class Directory(NamedTuple):
+    entries: dict[int, Entry]
+    next: int
+    """Where the next directory stands; 0 where there is none."""
+    next_at: int
+    """Where that is said."""
+
+
+class Value(NamedTuple):
+    """A tag's values by themselves, in the byte order of the file that they come from."""
+
+    kind: int
+    length: int
+    data: bytes
+
+
+Tree = dict[int, "Value | Tree"]
+"""A directory with those below it, by tag."""
+
+
+def order_of(data: bytes) -> Order:
+    return "little" if data[:2] == b"II" else "big"
+
+
+def first_directory(exif: bytes) -> Directory:
+    """The directory that an EXIF block begins with.
+
+    Raises:
+        MoreNeeded: it lies outside of the block.
+    """
+    order = order_of(exif)
+    return directory(exif, number(exif, 4, 4, order), order)
+
+
+def directory(data: bytes | bytearray, at: int, order: Order, big: bool = False) -> Directory:
+    """The directory at `at`.
+
+    Args:
+        big: it is of a BigTIFF, with places of 8 bytes.
+
+    Raises:
+        MoreNeeded: it goes on behind the end.
+    """
+    wide = 8 if big else 4
+    count = number(data, at, 8 if big else 2, order)
+    at += 8 if big else 2
+    step = 4 + 2 * wide
+    if at + step * count + wide > len(data):
+        raise MoreNeeded
+    found: dict[int, Entry] = {}
+    layout = struct.Struct(("<" if order == "little" else ">") + ("HHQ8s" if big else "HHI4s"))
+    for place, (tag, kind, values, field) in zip(
+        range(at + 4 + wide, len(data), step), layout.iter_unpack(data[at : at + step * count]), strict=False
+    ):
+        fits = SIZES.get(kind, 0) * values <= wide
+        if tag not in found:
+            found[tag] = Entry(kind, values, place if fits else int.from_bytes(field, order))
+    end = at + step * count
+    return Directory(found, number(data, end, wide, order), end)
+
+
+def numbers(data: bytes | bytearray, entry: Entry, order: Order) -> tuple[int, ...]:
+    """The values of a tag of whole numbers.
+
+    Raises:
+        MoreNeeded: they go on behind the end.
+    """
+    if entry.at + entry.size > len(data):
+        raise MoreNeeded
+    size = SIZES.get(entry.kind, 0)
+    ends = range(entry.at, entry.at + entry.size, size) if size else ()
+    return tuple(int.from_bytes(data[at : at + size], order) for at in ends)
+
+
+def tree(data: bytes, at: int, order: Order, keep: frozenset[int], big: bool = False) -> Tree:
+    """The directory at `at` with those below it. What lies outside of the data is left out.
+
+    Args:
+        keep: the tags of the first directory that are wanted.
+    """
+    budget = len(data)
+
+    def read(at: int, below: set[int], wanted: frozenset[int] | None) -> Tree:
+        nonlocal budget
+        branch: Tree = {}
+        try:
+            entries = directory(data, at, order, big).entries
+        except MoreNeeded:
+            return branch
+        for tag, entry in entries.items():
+            if (wanted is not None and tag not in wanted) or entry.at + entry.size > len(data):
+                continue
+            if tag in below:
+                places = numbers(data, entry, order)
+                if places:
+                    branch[tag] = read(places[0], _BELOW[tag], None)
+            elif entry.kind in SIZES and entry.size <= budget:
+                budget -= entry.size  # overlapping values cannot make more of a file than there is
+                branch[tag] = Value(entry.kind, entry.length, data[entry.at : entry.at + entry.size])
+        return branch
+
+    return read(at, {EXIF, GPS}, keep)
+
+
+def laid_out(branch: Tree, at: int, order: Order) -> bytes:
+    """The bytes of a directory and of those below it, to stand at `at`, an even place.
+
+    Its values must be in that order already. The link to a next directory is 0.
+    """
+    tail_at = at + 2 + 12 * len(branch) + 4
+    fields, tail = [len(branch).to_bytes(2, order)], bytearray()
+    for tag, value in sorted(branch.items()):
+        here = (tail_at + len(tail)).to_bytes(4, order)
+        if isinstance(value, dict):
+            kind, length, field, more = LONG, 1, here, laid_out(value, tail_at + len(tail), order)
+        elif len(value.data) > 4:
+            kind, length, field, more = value.kind, value.length, here, value.data
+        else:
+            kind, length, field, more = value.kind, value.length, value.data.ljust(4, b"\0"), b""
+        fields += [tag.to_bytes(2, order), kind.to_bytes(2, order), length.to_bytes(4, order), field]
+        tail += more + bytes(len(more) % 2)
+    return b"".join(fields) + bytes(4) + bytes(tail)
+
+
+def shorts(order: Order, *values: int) -> Value:
+    return Value(SHORT, len(values), b"".join(v.to_bytes(2, order) for v in values))
+
+
+def longs(order: Order, *values: int) -> Value:
+    return Value(LONG, len(values), b"".join(v.to_bytes(4, order) for v in values))

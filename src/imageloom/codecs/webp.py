@@ -1,0 +1,148 @@
+"""WebP, through OpenCV. A WebP holds colour: gray becomes RGB of equal channels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.metadata import orientation
+from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+
+_ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02
+"""Flags of an extended file (RFC 9649, 2.7.1)."""
+
+
+class WebP:
+    format: Format = "webp"
+    quality = 80
+    encoder_bytes = 12
+    written: Format = "webp"
+    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+
+    def header(self, head: bytes) -> Header:
+        """The chunks up to the pixels; where an extended file says that it has EXIF, up to that."""
+        flags, turned, size, alpha = 0, 1, (0, 0), False
+        at = 12
+        while True:
+            length, name, body = number(head, at + 4, 4, "little"), head[at : at + 4], at + 8
+            if name == b"VP8X":
+                flags = number(head, body, 1)
+                size = (1 + number(head, body + 4, 3, "little"), 1 + number(head, body + 7, 3, "little"))
+                if flags & _ANIMATION:
+                    raise UnsupportedImage("animated WebP is not supported")
+            elif name == b"ALPH":
+                alpha = True
+            elif name in (b"VP8 ", b"VP8L"):
+                found, clear = _lossy(head, body) if name == b"VP8 " else _lossless(head, body)
+                if size != (0, 0) and size != found:
+                    raise CorruptImage(
+                        f"its pixels are {found[0]}x{found[1]}, its header says {size[0]}x{size[1]}"
+                    )
+                size, alpha = found, alpha or clear
+                if not flags & _EXIF:
+                    break
+            elif name == b"EXIF":
+                if body + length > len(head):
+                    raise MoreNeeded
+                turned = orientation(_bare(head[body : body + length]))
+                break
+            at = body + length + length % 2
+        channels = 4 if alpha or flags & _ALPHA else 3
+        return Header("webp", Frame(*size, channels), orientation=turned)
+
+    def cannot_hold(self, frame: Frame) -> str | None:
+        if frame.dtype != "uint8":
+            return f"WebP holds 8 bits, not {frame.dtype}: choose --format png"
+        if max(frame.width, frame.height) > 16_383:
+            return f"WebP holds at most 16383 pixels a side, not {frame.width}x{frame.height}"
+        return None
+
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+        flags = cv2.IMREAD_UNCHANGED
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error as error:
+            raise CorruptImage(f"the WebP cannot be decoded: {error.err}") from None
+        frame = header.frame
+        if image is None or image.shape[:2] != (frame.height, frame.width):
+            raise CorruptImage("the WebP cannot be decoded: it is cut off or damaged")
+        if frame.channels == 3:
+            return cv2.cvtColor(image[:, :, :3], cv2.COLOR_BGR2RGB)
+        if image.shape[2] == 3:
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGBA)
+        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+
+    def metadata(self, data: bytes) -> Metadata:
+        found: dict[bytes, bytes] = {}
+        at = 12
+        while at + 8 <= len(data):
+            length, name = number(data, at + 4, 4, "little"), data[at : at + 4]
+            if name in (b"EXIF", b"XMP ", b"ICCP") and at + 8 + length <= len(data):
+                found.setdefault(name, data[at + 8 : at + 8 + length])
+            at += 8 + length + length % 2
+        return Metadata(_bare(found.get(b"EXIF", b"")), found.get(b"XMP ", b""), b"", found.get(b"ICCP", b""))
+
+    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+        """libwebp's lossy encoder at its usual method, 4."""
+        gray = image.ndim == 2 or image.shape[2] == 2
+        if gray:
+            planes = [image] * 3 if image.ndim == 2 else [image[:, :, 0]] * 3 + [image[:, :, 1]]
+            image = np.dstack(planes)
+        else:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+        data: bytes = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+        return _with_metadata(data, metadata, image, gray)
+
+
+def _lossy(head: bytes, at: int) -> tuple[tuple[int, int], bool]:
+    """Width and height of a VP8 key frame (RFC 6386, 9.1)."""
+    if number(head, at, 1) & 1 or head[at + 3 : at + 6] != b"\x9d\x01\x2a"[: len(head) - at - 3]:
+        raise CorruptImage("the WebP does not begin with a key frame")
+    return (number(head, at + 6, 2, "little") & 0x3FFF, number(head, at + 8, 2, "little") & 0x3FFF), False
+
+
+def _lossless(head: bytes, at: int) -> tuple[tuple[int, int], bool]:
+    """Width and height of a VP8L image, and whether it uses its alpha (RFC 9649, 3.4)."""
+    if number(head, at, 1) != 0x2F:
+        raise CorruptImage("the WebP's lossless header is damaged")
+    bits = number(head, at + 1, 4, "little")
+    return ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1), bool(bits >> 28 & 1)
+
+
+def _bare(exif: bytes) -> bytes:
+    """Some writers put the prefix of a JPEG before the block."""
+    return exif.removeprefix(b"Exif\0\0")
+
+
+def _with_metadata(data: bytes, metadata: Metadata, image: Pixels, gray: bool) -> bytes:
+    """The file in its extended form: the profile before the pixels, the rest behind (RFC 9649, 2.7)."""
+    icc = b"" if gray else metadata.icc
+    if not (metadata.exif or metadata.xmp or icc):
+        return data
+    height, width, channels = image.shape
+    pixels = data[12:]
+    if pixels.startswith(b"VP8X"):
+        pixels = pixels[18:]
+    flags = (
+        _ALPHA * (channels == 4) | _ICC * bool(icc) | _EXIF * bool(metadata.exif) | _XMP * bool(metadata.xmp)
+    )
+    canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = b"".join(
+        (
+            b"WEBP",
+            _chunk(b"VP8X", bytes((flags, 0, 0, 0)) + canvas),
+            _chunk(b"ICCP", icc),
+            pixels,
+            _chunk(b"EXIF", metadata.exif),
+            _chunk(b"XMP ", metadata.xmp),
+        )
+    )
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    if not body:
+        return b""
+    return name + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2)
