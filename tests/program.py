@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from imageloom.api import process
 from imageloom.codecs import get
+from imageloom.events import Done, Event, Failed, Skipped
+from imageloom.run import Summary
 from imageloom.samples import draw_photo
 
 COMMAND = [sys.executable, "-c", "from imageloom.cli import main; main()"]
@@ -41,6 +44,43 @@ def draw(path: Path, seed: int = 0, width: int = 120, height: int = 90) -> Path:
     codec = get("png" if path.suffix == ".png" else "jpeg")
     path.write_bytes(codec.encode(draw_photo(seed, width, height), 90))
     return path
+
+
+class Run:
+    """One run, its events sorted out."""
+
+    def __init__(self, pipeline: str, source: Path, sink: Path, **options: Any) -> None:
+        self.events: list[Event] = []
+        self.summary: Summary = process(pipeline, source, sink, listeners=[self.events.append], **options)
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        return self.summary.done, self.summary.failed, self.summary.skipped
+
+    @property
+    def done(self) -> list[str]:
+        return sorted(event.result.key for event in self.events if isinstance(event, Done))
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        return {event.item.key: event.reason for event in self.events if isinstance(event, Skipped)}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The kind of each failure, by key."""
+        return {
+            event.result.key: event.result.failure.kind
+            for event in self.events
+            if isinstance(event, Failed) and event.result.failure
+        }
+
+    def reason(self, key: str) -> str:
+        (reason,) = [
+            event.result.failure.message
+            for event in self.events
+            if isinstance(event, Failed) and event.result.failure and event.result.key == key
+        ]
+        return reason
 
 
 def contents(folder: Path) -> dict[str, bytes]:

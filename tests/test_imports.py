@@ -21,7 +21,7 @@ MODULES = {
 
 
 def imports_of(path: Path) -> set[str]:
-    """Our modules that a file imports when it is loaded: not inside functions, not for type checkers alone."""
+    """Our modules that a file imports when it is loaded: not inside functions, not for types alone."""
     found: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_text())]
     while waiting:
