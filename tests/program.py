@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def imageloom(
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start the program and go on."""
     return subprocess.Popen([*COMMAND, *(str(a) for a in arguments)], text=True, **options)
+
+
+def wait_for_outputs(out: Path, running: subprocess.Popen[str]) -> None:
+    """Until the first ones of a folder are published, or the program has ended."""
+    while not any(out.glob("*/*.jpg")) and running.poll() is None:
+        time.sleep(0.002)
 
 
 def draw(path: Path, seed: int = 0, width: int = 120, height: int = 90) -> Path:
