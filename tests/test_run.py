@@ -276,11 +276,12 @@ def test_a_great_many_retries_at_once_are_worked_off(tmp_path: Path, monkeypatch
     first = draw(photos / "0.png", width=4, height=3)
     for number in range(1, count):
         os.link(first, photos / f"{number}.png")
-    engine = ScriptedEngine(Threads(Settings(2)), lost=range(1, 1 + -(-count // 64)))
+    threads = Threads(Settings(2))
+    engine = ScriptedEngine(threads, lost=range(1, 1 + -(-count // 64)))
     job = Job(str(photos), str(tmp_path / "out"), Recipe((Output(Pipeline("invert").steps),)))
     with Ledger(tmp_path / "ledger.db") as ledger:
         summary = Driver(job, engine, ledger).run()
-    engine.close()
+    threads.close()
     assert (summary.done, summary.failed) == (count, 0)
 
 
