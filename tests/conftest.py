@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from imageloom.samples import draw_photos
 from program import draw
 
 settings.register_profile(
@@ -35,3 +38,13 @@ def photos(tmp_path: Path) -> Path:
 def out(tmp_path: Path) -> Path:
     """Where a sink may be made."""
     return tmp_path / "out"
+
+
+@pytest.fixture(scope="session")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More photos than all tasks in flight hold."""
+    folder = tmp_path_factory.mktemp("crowd") / "photos"
+    draw_photos(folder / "0", 30)
+    for copy in range(1, 8):
+        shutil.copytree(folder / "0", folder / str(copy), copy_function=os.link)
+    return folder

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from imageloom.api import process
 from imageloom.codecs import get
+from imageloom.events import Done, Event, Failed, Skipped
+from imageloom.run import Summary
 from imageloom.samples import draw_photo
 
 COMMAND = [sys.executable, "-c", "from imageloom.cli import main; main()"]
@@ -35,12 +39,55 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([*COMMAND, *(str(a) for a in arguments)], text=True, **options)
 
 
+def wait_for_outputs(out: Path, running: subprocess.Popen[str]) -> None:
+    """Until the first ones of a folder are published, or the program has ended."""
+    while not any(out.glob("*/*.jpg")) and running.poll() is None:
+        time.sleep(0.002)
+
+
 def draw(path: Path, seed: int = 0, width: int = 120, height: int = 90) -> Path:
     """A small drawn photo in a file, JPEG or PNG by its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = get("png" if path.suffix == ".png" else "jpeg")
     path.write_bytes(codec.encode(draw_photo(seed, width, height), 90))
     return path
+
+
+class Run:
+    """One run, its events sorted out."""
+
+    def __init__(self, pipeline: str, source: Path, sink: Path, **options: Any) -> None:
+        self.events: list[Event] = []
+        self.summary: Summary = process(pipeline, source, sink, listeners=[self.events.append], **options)
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        return self.summary.done, self.summary.failed, self.summary.skipped
+
+    @property
+    def done(self) -> list[str]:
+        return sorted(event.result.key for event in self.events if isinstance(event, Done))
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        return {event.item.key: event.reason for event in self.events if isinstance(event, Skipped)}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The kind of each failure, by key."""
+        return {
+            event.result.key: event.result.failure.kind
+            for event in self.events
+            if isinstance(event, Failed) and event.result.failure
+        }
+
+    def reason(self, key: str) -> str:
+        (reason,) = [
+            event.result.failure.message
+            for event in self.events
+            if isinstance(event, Failed) and event.result.failure and event.result.key == key
+        ]
+        return reason
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -12,3 +12,8 @@ class TestSerial(EngineTests):
 
 class TestThreads(EngineTests):
     engine = "threads"
+
+
+class TestProcesses(EngineTests):
+    engine = "processes"
+    shares_operators = False

@@ -126,13 +126,13 @@ class Ledger:
         try:
             self._db = self._copy() if scratch else self._open()
             self._create()
+            self._db.execute("PRAGMA journal_mode=WAL")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         return db
 

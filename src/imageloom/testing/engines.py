@@ -326,6 +326,7 @@ class EngineTests:
     def test_close_leaves_nothing_behind(
         self, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
     ) -> None:
+        self.drive(Serial(Settings()), photos, sink.with_name("first"), ledger, events)
         before = traces()
         engine = self.open_engine()
         self.drive(engine, photos, sink, ledger, events)

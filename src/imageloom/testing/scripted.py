@@ -17,6 +17,8 @@ PATIENCE = 0.2
 class ScriptedEngine:
     """Hands tasks to another engine, but for what the script says, and keeps records.
 
+    Who has opened the other engine closes it.
+
     Args:
         engine: what does the work.
         lost: numbers of the submissions, from 1, whose worker dies after the work and before the answer.
@@ -62,7 +64,6 @@ class ScriptedEngine:
             self._change.notify()
         if self._thread:
             self._thread.join()
-        self._engine.close()
 
     def _pass_on(self, number: int, task: Task, answer: Future[Outcome]) -> None:
         if number in self._twice:

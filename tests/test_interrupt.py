@@ -1,0 +1,109 @@
+"""Interruption and progress: Ctrl-C finishes what is in hand, the same command resumes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from imageloom.samples import draw_photos
+from program import COMMAND, contents, imageloom, names, start, wait_for_outputs
+
+
+@pytest.mark.parametrize(
+    ("engine", "number"),
+    [
+        ("serial", signal.SIGINT),
+        ("threads", signal.SIGINT),
+        ("threads", signal.SIGTERM),
+        ("processes", signal.SIGINT),
+    ],
+)
+def test_an_interrupted_run_finishes_what_is_in_hand_and_is_resumed(
+    engine: str, number: signal.Signals, crowd: Path, out: Path
+) -> None:
+    arguments = ["run", "invert", crowd, out, "--engine", engine, "-j", "2"]
+    running = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for_outputs(out, running)
+    running.send_signal(number)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert stderr.startswith("stopping: finishing what is in hand")
+    found = re.match(r"interrupted: (\d+) of (\d+) done, 0 failed", stdout)
+    assert found
+    assert 0 < int(found[1]) < 240
+    assert len(contents(out)) == int(found[1])
+    assert not (out / ".imageloom").exists()
+    assert "interrupted" in imageloom("jobs").stdout
+    resumed = imageloom(*arguments)
+    assert resumed.returncode == 0
+    assert f"{240 - int(found[1])} of 240 done ({found[1]} skipped), 0 failed" in resumed.stdout
+    assert names(out) == names(crowd)
+
+
+def test_a_second_interruption_ends_the_program(crowd: Path, out: Path) -> None:
+    arguments = ["run", "median_blur 9", crowd, out, "-j", "2"]
+    running = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert running.stderr is not None
+    while not any(out.glob("**/*")) and running.poll() is None:
+        time.sleep(0.002)
+    running.send_signal(signal.SIGINT)
+    assert "stopping" in running.stderr.readline()
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in stderr
+    assert imageloom(*arguments).returncode == 0
+    assert names(out) == names(crowd)
+
+
+# On a terminal
+
+
+def terminal(*arguments: object) -> pexpect.spawn:
+    environment = {**os.environ, "TERM": "xterm"}
+    words = [*COMMAND[1:], *(str(a) for a in arguments)]
+    return pexpect.spawn(
+        COMMAND[0], words, env=environment, encoding="utf-8", timeout=60, dimensions=(24, 200)
+    )
+
+
+def test_progress_with_rate_and_time_left_on_a_terminal(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "photos", 40)
+    (tmp_path / "photos" / "empty.jpg").touch()
+    child = terminal("run", "median_blur 21", tmp_path / "photos", tmp_path / "out", "-j", "1")
+    child.expect("failed: empty.jpg: CorruptImage")
+    child.expect(r"\d+/41 \[\d\d:\d\d<[\d:]+, +[\d.]+ images/s\]")
+    child.expect("40 of 41 done, 1 failed")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 1
+
+
+def test_ctrl_c_on_a_terminal(crowd: Path, out: Path) -> None:
+    child = terminal("run", "median_blur 9", crowd, out, "-j", "2")
+    child.expect(r"[1-9]\d*(/240)? ")
+    while not any(out.glob("*/*.jpg")):
+        time.sleep(0.002)
+    child.sendintr()
+    child.expect("stopping: finishing what is in hand")
+    child.expect(r"interrupted: \d+ of \d+ done")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert not (out / ".imageloom").exists()
+
+
+def test_an_error_on_a_terminal_is_one_line(tmp_path: Path) -> None:
+    child = terminal("run", "grayscale", tmp_path / "nothing", tmp_path / "out")
+    output = child.read()
+    child.close()
+    assert child.exitstatus == 4
+    assert "imageloom: there is no file or folder" in output
+    assert "Traceback" not in output

@@ -1,0 +1,165 @@
+"""The ledger: what it records, and what it refuses to be."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from imageloom.errors import StorageError
+from imageloom.ledger import MOST_NOTED, Ledger, default_path
+from imageloom.model import Failure, Item, Result, Times, Written
+
+SOURCE, SINK, RECIPE = "/photos", "/out", "grayscale"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "folder" / "ledger.db"
+
+
+def begin(ledger: Ledger, sink: str = SINK) -> int:
+    return ledger.begin(SOURCE, sink, RECIPE, "serial", 1)
+
+
+def result(key: str = "a.jpg", size: int = 7) -> Result:
+    return Result(key, (Written(key, "token", size),), None, Times(1, 2, 3, 4, 5), 99.5, 1234)
+
+
+def test_what_is_done_is_known_to_the_next_ledger(path: Path) -> None:
+    item = Item("a.jpg", 10, 20)
+    with Ledger(path) as ledger:
+        job = begin(ledger)
+        ledger.claim(job, SOURCE, SINK, item, RECIPE, "a.jpg")
+        assert ledger.done(SOURCE, SINK, item, RECIPE) == []
+        ledger.record_done(job, SINK, result(), 2, "7/main")
+        ledger.finish(job, "done", 1, 0, 0)
+    with Ledger(path) as ledger:
+        assert ledger.done(SOURCE, SINK, item, RECIPE) == [("a.jpg", 7)]
+        assert ledger.done(SOURCE, SINK, Item("a.jpg", 10, 21), RECIPE) == []
+        assert ledger.done(SOURCE, SINK, Item("a.jpg", 11, 20), RECIPE) == []
+        assert ledger.done(SOURCE, SINK, item, "invert") == []
+        assert ledger.done("/others", SINK, item, RECIPE) == []
+        assert ledger.done(SOURCE, "/elsewhere", item, RECIPE) == []
+        (record,) = ledger.items(job)
+        assert (record.key, record.state, record.attempts, record.worker) == ("a.jpg", "done", 2, "7/main")
+        assert (record.times, record.started, record.pixels) == (Times(1, 2, 3, 4, 5), 99.5, 1234)
+        (found,) = ledger.jobs()
+        assert (found.id, found.state, found.done, found.failed, found.skipped) == (job, "done", 1, 0, 0)
+
+
+def test_a_claim_is_in_force_at_once_and_lasts_after_a_flush(path: Path) -> None:
+    with Ledger(path) as ledger:
+        job = begin(ledger)
+        ledger.claim(job, SOURCE, SINK, Item("a.jpg"), RECIPE, "a.png")
+        claim = ledger.claim_of(SINK, "a.png")
+        assert claim is not None
+        assert (claim.source, claim.key) == (SOURCE, "a.jpg")
+        assert ledger.claim_of("/elsewhere", "a.png") is None
+        ledger.flush()
+        assert ledger.claim_of(SINK, "a.png") == claim
+    with Ledger(path) as ledger:
+        assert ledger.claim_of(SINK, "a.png") == claim
+
+
+def test_a_failure_frees_a_name_that_was_claimed_and_never_filled(path: Path) -> None:
+    failed = Result("a.jpg", failure=Failure("CorruptImage", "cut off"))
+    with Ledger(path) as ledger:
+        job = begin(ledger)
+        ledger.claim(job, SOURCE, SINK, Item("a.jpg"), RECIPE, "a.jpg")
+        ledger.record_failed(job, SINK, failed, 1, "7/main", ("a.jpg",))
+        ledger.flush()
+        assert ledger.claim_of(SINK, "a.jpg") is None
+        ledger.claim(job, SOURCE, SINK, Item("a.jpg"), RECIPE, "a.jpg")
+        ledger.record_done(job, SINK, result(), 1, "7/main")
+        later = begin(ledger)
+        ledger.claim(later, SOURCE, SINK, Item("a.jpg", 5), RECIPE, "a.jpg")
+        ledger.record_failed(later, SINK, failed, 1, "7/main", ("a.jpg",))
+        ledger.flush()
+        assert ledger.claim_of(SINK, "a.jpg") is not None
+        assert ledger.done(SOURCE, SINK, Item("a.jpg"), RECIPE) == []
+        assert [record.failure for record in ledger.items(later)] == [Failure("CorruptImage", "cut off")]
+
+
+def test_what_failed_before_is_what_failed_last(path: Path) -> None:
+    failed = Result("a.jpg", failure=Failure("CorruptImage", "cut off"))
+    with Ledger(path) as ledger:
+        job = begin(ledger)
+        ledger.record_failed(job, SINK, failed, 1, "")
+        ledger.record_done(job, SINK, result("b.jpg"), 1, "")
+        ledger.flush()
+        assert ledger.failed_before(SOURCE, SINK) == {"a.jpg"}
+        assert ledger.failed_before(SOURCE, "/elsewhere") == set()
+        job = begin(ledger)
+        ledger.record_done(job, SINK, result("a.jpg"), 1, "")
+        ledger.flush()
+        assert ledger.failed_before(SOURCE, SINK) == set()
+
+
+def test_rows_are_written_in_bundles(path: Path) -> None:
+    """Another connection sees them as soon as there are enough, before the run ends."""
+    with Ledger(path) as ledger, Ledger(path) as other:
+        job = begin(ledger)
+        for number in range(MOST_NOTED + 1):
+            ledger.record_done(job, SINK, result(f"{number}.jpg"), 1, "")
+        assert sum(1 for _ in other.items(job)) == MOST_NOTED
+
+
+def test_a_job_whose_process_is_gone_was_killed(path: Path) -> None:
+    with Ledger(path) as ledger:
+        first = begin(ledger)
+        assert [job.state for job in ledger.jobs()] == ["running"]
+        begin(ledger, "/elsewhere")
+        begin(ledger)
+        assert {job.id: job.state for job in ledger.jobs()}[first] == "killed"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE jobs SET pid = 2147483646, state = 'running'")
+        db.commit()
+    with Ledger(path) as ledger:
+        assert {job.state for job in ledger.jobs()} == {"killed"}
+
+
+def test_a_scratch_ledger_knows_all_and_writes_nothing(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.claim(begin(ledger), SOURCE, SINK, Item("a.jpg"), RECIPE, "a.jpg")
+    before = path.read_bytes()
+    with Ledger(path, scratch=True) as scratch:
+        assert scratch.claim_of(SINK, "a.jpg") is not None
+        begin(scratch)
+    assert path.read_bytes() == before
+    with Ledger(path.parent / "none.db", scratch=True) as scratch:
+        assert list(scratch.jobs()) == []
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_default_lies_in_the_users_state_directory(tmp_path: Path) -> None:
+    assert default_path() == tmp_path / "state" / "imageloom" / "ledger.db"
+
+
+def test_what_is_no_ledger_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    text = tmp_path / "text.db"
+    text.write_text("These are my notes. " * 100)
+    database = tmp_path / "photos.db"
+    with closing(sqlite3.connect(database)) as db:
+        db.execute("CREATE TABLE photos (name TEXT)")
+        db.commit()
+    later = tmp_path / "later.db"
+    Ledger(later).close()
+    with closing(sqlite3.connect(later)) as db:
+        db.execute("PRAGMA user_version = 99")
+    for path, message in (
+        (text, "not a database"),
+        (database, "another program's database"),
+        (later, "version 99, this program reads version 1"),
+        (tmp_path, "unable to open"),
+        (text / "ledger.db", "Not a directory|File exists"),
+        (Path("/proc/none/ledger.db"), "No such file|Permission|Operation not permitted"),
+    ):
+        before = path.read_bytes() if path.is_file() else b""
+        with pytest.raises(StorageError, match=message) as error:
+            Ledger(path)
+        assert "(--ledger)" in str(error.value)
+        assert str(path) in str(error.value)
+        assert (path.read_bytes() if path.is_file() else b"") == before
