@@ -17,8 +17,10 @@ import pytest
 
 from imageloom.cli import COMMANDS, cli
 from imageloom.cli.jobs import show
-from imageloom.cli.options import read_recipe
+from imageloom.cli.run import places
 from imageloom.ledger import default_path
+from imageloom.model import Recipe
+from imageloom.recipe import parse_output, read_recipe, with_operators
 from program import contents, draw, imageloom, names, start, wait_for_outputs
 
 
@@ -50,8 +52,8 @@ def test_some_failed_is_1_and_they_are_listed(photos: Path, out: Path) -> None:
     [
         (["run", "greyscale"], "there is no operator 'greyscale' (did you mean grayscale?)"),
         (["run", "resize 5"], "resize: size = 5"),
-        (["run", "none.yaml"], "there is no operator 'none.yaml'"),
-        (["run", "grayscale", "--format", "bmp"], "there is no format 'bmp'; there are: jpeg, png"),
+        (["run", "none.yaml"], "cannot read none.yaml"),
+        (["run", "grayscale", "--format", "jxl"], "there is no format 'jxl'; there are: jpeg, png"),
         (["run", "grayscale", "--quality", "0"], "--quality"),
         (["run", "grayscale", "--memory", "lots"], "'lots' is no positive number such as 512M"),
         (["run", "grayscale", "--engine", "steam"], "there is no engine 'steam'; there are: serial, threads"),
@@ -303,11 +305,17 @@ def test_every_help_has_examples_that_parse(
 ) -> None:
     shown = imageloom(*name.split(), "--help")
     assert shown.returncode == 0
-    examples = re.findall(r"^ +imageloom (.*)$", shown.stdout, re.M)
+    examples = re.findall(r"^ +imageloom ([^>]*?)(?: >.*)?$", shown.stdout, re.M)
     assert examples
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "photo.jpg")
     (tmp_path / "edges.yaml").write_text("- canny\n")
+    (tmp_path / "recipe.yaml").write_text("outputs: {edges: canny}\n")
+    (tmp_path / "my_ops.py").write_text(
+        "from imageloom import operator\n\n\n"
+        "@operator('point', examples=('my_filter 3',))\n"
+        "def my_filter(image, *, n: int):\n    return image\n"
+    )
     (tmp_path / "photos").mkdir()
     for example in examples:
         words = shlex.split(example)
@@ -316,6 +324,11 @@ def test_every_help_has_examples_that_parse(
         else:
             command, rest = HELP[words[0]], words[1:]
         context = command.make_context(words[0], rest)
-        pipeline = context.params.get("pipeline")
+        given = context.params
+        with_operators(Recipe(()), given.get("operators", ()))
+        pipeline = given.get("pipeline")
+        if "arguments" in given:
+            pipeline = places(given["arguments"], bool(given["outputs"]), given["in_place"])[0]
         if pipeline is not None:
-            assert read_recipe(pipeline, None, None, "safe").outputs[0].steps
+            assert read_recipe(pipeline).outputs[0].steps
+        assert all(parse_output(text).steps for text in given.get("outputs", ()))

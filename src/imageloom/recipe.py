@@ -17,14 +17,14 @@ A recipe in YAML:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from imageloom import codecs, operators
-from imageloom.errors import PipelineError, StorageError
+from imageloom.errors import PipelineError
 from imageloom.model import Format, Output, Recipe
 from imageloom.pipeline import Pipeline
 
@@ -62,8 +62,7 @@ def read_recipe(text: str) -> Recipe:
     """The recipe that a text means: a pipeline, or the name of a YAML file with a pipeline or a recipe.
 
     Raises:
-        PipelineError: what is wrong, in which output.
-        StorageError: the file cannot be read.
+        PipelineError: what is wrong, in which output, or that the file cannot be read.
     """
     path = Path(text)
     if path.suffix not in (".yaml", ".yml"):
@@ -73,7 +72,7 @@ def read_recipe(text: str) -> Recipe:
     try:
         data = yaml.safe_load(path.read_bytes())
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+        raise PipelineError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if isinstance(data, Mapping):
@@ -133,7 +132,7 @@ def _folder(name: str) -> str:
     return "/".join(parts)
 
 
-def with_operators(recipe: Recipe, files: list[str]) -> Recipe:
+def with_operators(recipe: Recipe, files: Sequence[str]) -> Recipe:
     """The recipe with files of operators beside it; they are loaded at once.
 
     Raises:

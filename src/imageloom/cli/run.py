@@ -115,7 +115,7 @@ def command(
     from imageloom.model import Job
     from imageloom.run import Driver
 
-    pipeline, source, sink = _places(arguments, bool(outputs), in_place)
+    pipeline, source, sink = places(arguments, bool(outputs), in_place)
     recipe = options.make_recipe(pipeline, outputs, operators, format_, quality, decode, metadata)
     job = Job(
         source,
@@ -148,7 +148,7 @@ def command(
     return summary.exit_code
 
 
-def _places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tuple[str | None, str, str]:
+def places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tuple[str | None, str, str]:
     """Pipeline, source and sink of the arguments: the pipeline is missing with --output, the sink in place."""
     wanted = ["SOURCE"] if has_outputs else ["PIPELINE", "SOURCE"]
     if not in_place:
