@@ -18,7 +18,7 @@ from imageloom.stores.local import STAGING
 from program import COMMAND, contents, draw, imageloom, names, start
 
 PIPELINE = "resize 500x500 | gaussian_blur 3 | median_blur 7"
-COUNT = 60
+COUNT = 40
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def kill_and_run_again(
 def test_killed_and_run_again(
     engine: str, photos: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    kill_and_run_again(engine, 3, photos, tmp_path, undisturbed)
+    kill_and_run_again(engine, 2, photos, tmp_path, undisturbed)
 
 
 @pytest.mark.long

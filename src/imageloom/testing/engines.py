@@ -261,7 +261,7 @@ class EngineTests:
         finally:
             scripted.close()
         assert summary.done == COUNT
-        assert scripted.most_in_flight == window
+        assert 1 < scripted.most_in_flight <= window
 
     def test_bytes_in_flight_are_bounded(
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
