@@ -38,9 +38,9 @@ def _equalizing(counts: Counts) -> Step:
     for channel in counts:
         first = int(np.flatnonzero(channel)[0])
         above = channel.sum() - channel[first]
-        rank = np.cumsum(channel) - channel[first]
-        even = np.maximum(rank, 0) * np.float32(255 / above) if above else np.full(256, first)
-        tables.append(in_range(even.astype(np.float32), np.uint8))
+        rank = (np.cumsum(channel) - channel[first]).astype(np.float32)
+        even = rank * (np.float32(255) / np.float32(above)) if above else np.full(256, first, np.float32)
+        tables.append(in_range(even, np.uint8))
     return Step("tables", {"values": np.concatenate(tables).tobytes().hex()})
 
 

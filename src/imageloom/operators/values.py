@@ -57,7 +57,7 @@ def by_value(image: Pixels, formula: Callable[[NDArray[Any]], NDArray[Any]]) -> 
 
 
 def in_bands(function: Callable[..., Pixels], *images: Pixels) -> Pixels:
-    """A function of each pixel by itself, of one or more images of one size, done a band of rows at a time."""
+    """A function of each pixel by itself, of one or more images of one size, by bands of rows."""
     bands = [[image[y : y + ROWS] for image in images] for y in range(0, len(images[0]), ROWS)]
     return np.concatenate([function(*band) for band in bands])
 
