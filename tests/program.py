@@ -20,8 +20,8 @@ def imageloom(
     """Run the program to its end."""
     return subprocess.run(
         [*COMMAND, *(os.fspath(a) if isinstance(a, os.PathLike) else str(a) for a in arguments)],
-        check=False,
         cwd=cwd,
+        check=False,
         capture_output=True,
         encoding="utf-8",
         errors="surrogateescape",

@@ -214,7 +214,7 @@ class Ledger:
     def failed_before(self, source: str, sink: str) -> set[str]:
         """The keys of the items that failed when they were last tried from that source into that sink."""
         rows = self._db.execute(
-            "SELECT key, state, MAX(job) FROM items JOIN jobs ON jobs.id = items.job "
+            "SELECT key, items.state, MAX(job) FROM items JOIN jobs ON jobs.id = items.job "
             "WHERE jobs.source = ? AND jobs.sink = ? GROUP BY key",
             (source, sink),
         )

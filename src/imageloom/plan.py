@@ -175,13 +175,34 @@ def _scale(steps: Sequence[Step], frame: Frame, decode: Decode) -> int:
 
 
 def _peak(decoded: Frame, outputs: Sequence[OutputPlan]) -> int:
-    """The decoded pixels stay for all outputs; each step holds what it reads, what it makes and one copy."""
+    """The decoded pixels and the outputs' stay to the end; beside them works one step or one encoder."""
+    kept = decoded.bytes + sum(output.frame.bytes for output in outputs)
     most = 0
     for output in outputs:
-        frames = _frames(output.steps, decoded)
-        most = max([most, *(a.bytes + 2 * b.bytes for a, b in pairwise(frames))])
-        most = max(most, frames[-1].bytes * 2)
-    return decoded.bytes + most
+        frames = pairwise(_frames(output.steps, decoded))
+        steps = (_step_bytes(step, *frame) for step, frame in zip(output.steps, frames, strict=True))
+        most = max(most, ENCODE_COPIES * output.frame.bytes, *steps)
+    return kept + most
+
+
+ENCODE_COPIES = 5
+"""What an encoder holds at the most, in sizes of its pixels: them in its own order, the bytes in a buffer
+that doubles as it grows, and the bytes once more."""
+
+
+def _step_bytes(step: Step, before: Frame, after: Frame) -> int:
+    """What a step reads, what it makes and one copy; floats of both, or a measure's or gradients' beside."""
+    operator = operators.get(step.name)
+    most = before.bytes + 2 * after.bytes
+    if operator.alpha == "premultiply" and before.channels in (2, 4):
+        most += 2 * _as_floats(before) + 3 * _as_floats(after)
+    if operator.kind(step) == "global":
+        most += 2 * _as_floats(before)
+    return most
+
+
+def _as_floats(frame: Frame) -> int:
+    return replace(frame, dtype="float32").bytes
 
 
 def explain(header: Header, recipe: Recipe, size: int) -> list[str]:

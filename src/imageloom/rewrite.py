@@ -39,7 +39,7 @@ def _frames(steps: Steps, frame: Frame) -> list[Frame]:
 
 
 def settle_sizes(steps: Steps, frame: Frame) -> Steps:
-    """A resize by proportion becomes one to a size in pixels, a cover a resize and a crop."""
+    """A resize by proportion becomes one to a size in pixels, or none; a cover a resize and a crop."""
     settled: list[Step] = []
     for step, before in zip(steps, _frames(steps, frame), strict=False):
         if step.name != "resize":
@@ -50,7 +50,8 @@ def settle_sizes(steps: Steps, frame: Frame) -> Steps:
             before.width, before.height, params["size"], params["fit"], bool(params["enlarge"])
         )
         kernel = {"kernel": step.params["kernel"]} if "kernel" in step.params else {}
-        if (width, height) != (before.width, before.height):
+        # A resize clears what is fully transparent, even one to the same size.
+        if (width, height) != (before.width, before.height) or before.channels in (2, 4):
             settled.append(Step("resize", {"size": f"{width}x{height}", **kernel}))
         kept = box_of_cover(width, height, params["size"], params["fit"])
         if kept:

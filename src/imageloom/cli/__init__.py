@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from typing import Any
 
 import click
 
 from imageloom import __version__
-from imageloom.errors import ImageloomError
+from imageloom.errors import ImageloomError, UsageError
 
 COMMANDS = {
     "run": "Run a pipeline over a folder of images.",
     "plan": "Explain what would be done to a file, and why.",
     "ops": "List the operators, or explain one.",
+    "look": "Show a few images before and after, as a PNG or an HTML page.",
     "jobs": "List past runs, or show one with its failures.",
     "demo": "Draw sample photos and run a pipeline over them.",
+    "completion": "Print the script that completes commands in a shell.",
 }
 
 
@@ -38,7 +42,13 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="imageloom %(version)s")
-def cli() -> None:
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A YAML file of options: a mapping for each command, as 'run: {jobs: 4, quality: 90}'.",
+)
+@click.pass_context
+def cli(context: click.Context, config: str | None) -> None:
     """Run a pipeline of image filters over a folder of images.
 
     \b
@@ -46,6 +56,34 @@ def cli() -> None:
     imageloom plan 'resize 50%' photo.jpg
     imageloom ops canny
     """
+
+    if "NO_COLOR" in os.environ:  # https://no-color.org
+        context.color = False
+    if config:
+        context.default_map = _defaults(config)
+
+
+def _defaults(path: str) -> dict[str, Any]:
+    """Defaults of the commands' options, by command, as a YAML file has them."""
+    import yaml
+
+    with open(path, "rb") as file:
+        try:
+            found = yaml.safe_load(file)
+        except yaml.YAMLError as error:
+            raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not all(isinstance(options, dict) for options in found.values()):
+        raise UsageError(f"{path}: a mapping of options for each command, as 'run: {{jobs: 4}}'")
+    for name, options in found.items():
+        command = cli.get_command(click.Context(cli), name)
+        if command is None:
+            raise UsageError(f"{path}: there is no command {name!r}; there are: {', '.join(COMMANDS)}")
+        flags = {option.lstrip("-").replace("-", "_"): p.name for p in command.params for option in p.opts}
+        for option in options:
+            if option not in flags:
+                raise UsageError(f"{path}: {name} has no option {option!r}")
+        found[name] = {flags[option]: value for option, value in options.items()}
+    return found
 
 
 def main() -> None:

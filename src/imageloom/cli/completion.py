@@ -1,0 +1,23 @@
+"""`imageloom completion`."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command("completion", short_help="Print the script that completes commands in a shell.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print the script that lets SHELL complete imageloom's commands and options.
+
+    \b
+    imageloom completion bash >> ~/.bashrc
+    imageloom completion zsh >> ~/.zshrc
+    imageloom completion fish > ~/.config/fish/completions/imageloom.fish
+    """
+    from imageloom.cli import cli
+
+    found = get_completion_class(shell)
+    assert found is not None, shell
+    click.echo(found(cli, {}, "imageloom", "_IMAGELOOM_COMPLETE").source())

@@ -1,0 +1,49 @@
+"""`imageloom look`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from imageloom.cli import options
+
+
+@click.command("look", short_help="Show a few images before and after, as a PNG or an HTML page.")
+@click.argument("source", type=click.Path())
+@click.argument("pipeline")
+@click.option(
+    "-o",
+    "--to",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("look.png"),
+    show_default=True,
+    help="A file of .png or .html.",
+)
+@click.option("--count", type=click.IntRange(1, 100), default=4, show_default=True, help="Images to show.")
+@options.operators_option
+def command(source: str, pipeline: str, to: Path, count: int, operators: tuple[str, ...]) -> int:
+    """Show the first images of SOURCE (a folder or a file) before and after PIPELINE, side by side.
+
+    \b
+    imageloom look photos/ 'gaussian_blur 2 | canny 60 150'
+    imageloom look photos/ recipe.yaml --to look.html --count 8
+    """
+    from imageloom import look
+    from imageloom.errors import StorageError
+    from imageloom.source import Source
+
+    recipe = options.make_recipe(pipeline, (), operators, None, None, "safe")
+    if to.suffix.lower() not in (".png", ".html"):
+        raise click.BadParameter(f"{to} ends neither in .png nor in .html", param_hint="--to")
+    found = look.samples(Source(source), recipe, count)
+    if not found:
+        click.echo("no image matched in the source", err=True)
+        return 3
+    made = look.to_png(found) if to.suffix.lower() == ".png" else look.to_html(pipeline, found).encode()
+    try:
+        to.write_bytes(made)
+    except OSError as error:
+        raise StorageError(f"cannot write {to}: {error.strerror}") from None
+    click.echo(f"{len(found)} images before and after: {to}")
+    return 0

@@ -1,0 +1,55 @@
+"""What the documents say can be done can be done."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from imageloom.engines import ENGINES
+from imageloom.samples import draw_photos
+from program import imageloom
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("imageloom ")]
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 6
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_readmes_commands_work(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    draw_photos(tmp_path / "photos", 2)
+    done = imageloom(*shlex.split(command)[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readmes_python_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    draw_photos(tmp_path / "photos", 2)
+    from imageloom.samples import draw_photo
+
+    exec(code, {"pixels": draw_photo(0)})
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_the_readme_and_the_architecture_name_what_there_is() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == set(ENGINES)
+    architecture = (ROOT / "ARCHITECTURE.md").read_text()
+    package = ROOT / "src" / "imageloom"
+    rooms = {p.name + "/" if p.is_dir() else p.name for p in package.iterdir() if not p.name.startswith("_")}
+    rooms -= {"py.typed", "api.py", "samples.py"}
+    missing = {room for room in rooms if f"`{room}`" not in architecture}
+    assert not missing
