@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from imageloom import operators, tiles
 from imageloom.model import Box, Frame, Pixels, Step, Value
 from imageloom.operators import Operator, resize
-from imageloom.operators.resample import Axis, resample
+from imageloom.operators.hysteresis import STRONG
+from imageloom.operators.resample import Axis, reduce, resample
 from imageloom.pipeline import Pipeline, frame_of, to_text
 from imageloom.samples import draw_photo
 from imageloom.testing.strategies import frames, images, steps, takes
@@ -163,7 +164,7 @@ class TestHysteresis:
         step = Step("hysteresis")
         for size in (1, 7, 16, 50):
             assert not tiles.run_tiled(spiral, [step], frame_of(spiral), size).any()
-        spiral[y, x] = 2
+        spiral[y, x] = STRONG
         for size in (1, 7, 16, 50):
             made = tiles.run_tiled(spiral, [step], frame_of(spiral), size)
             np.testing.assert_array_equal(made, np.where(spiral > 0, 255, 0))
@@ -216,6 +217,23 @@ class TestResize:
             patch.setattr(resize, "LARGE", 0)
             assert tiles.why_not([step], frame) is None
             equal_in_tiles(data.draw(images(frame)), [step], size)
+
+    @law(300)
+    @given(data=st.data())
+    def test_blocks_are_averaged_the_same_wherever_they_lie(self, data: st.DataObject) -> None:
+        blocks, factor = st.integers(1, 40), st.integers(1, 5)
+        x, y = data.draw(factor), data.draw(factor)
+        frame = Frame(
+            data.draw(blocks) * x,
+            data.draw(blocks) * y,
+            data.draw(st.sampled_from((1, 3))),
+            data.draw(st.sampled_from(operators.DTYPES)),
+        )
+        image = data.draw(images(frame))
+        left, top = (data.draw(st.integers(0, n - 1)) for n in (frame.width // x, frame.height // y))
+        np.testing.assert_array_equal(
+            reduce(image[top * y :, left * x :], x, y), reduce(image, x, y)[top:, left:]
+        )
 
     @pytest.mark.parametrize("target", [(1111, 901), (512, 384), (455, 341), (601, 1000), (100, 99)])
     def test_averages_the_area_as_opencv_does(self, target: tuple[int, int]) -> None:

@@ -135,7 +135,8 @@ def edge_candidates(
         for x, y in ((1, 0), (0, 1))
     )
     weak, strong = (cv2.Canny(dx, dy, t * scale, t * scale, L2gradient=l2) for t in (low, high))
-    return np.minimum(weak, WEAK) + np.minimum(strong, STRONG - WEAK)
+    classes: Pixels = (weak & WEAK) | strong  # OpenCV's masks are STRONG
+    return classes
 
 
 @operator("global", dtypes=("uint8",), check=_in_order, examples=("edge_mask", "edge_mask 20 60"))

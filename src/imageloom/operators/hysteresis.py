@@ -20,7 +20,7 @@ from imageloom.model import Box, Pixels, Plain, Step
 from imageloom.operators.registry import Measure, operator
 
 WEAK = 1
-STRONG = 2
+STRONG = 255
 
 Labels = NDArray[Any]
 """Numbers of connected components, from 1; 0 for none."""
@@ -31,14 +31,14 @@ class Border(Plain, frozen=True):
 
     box: Box
     ring: bytes
-    """Labels along the border, 0 for none, as int32: top, bottom, left, right."""
+    """Labels along the border, numbered anew from 1, 0 for none, as int32: top, bottom, left, right."""
     strong: bytes
     """Those of them whose component holds a strong pixel, as int32."""
 
 
 def _label(classes: Pixels) -> tuple[Labels, Labels]:
     """The labels (h, w) of the 8-connected components, 0 for none, and those that hold a strong pixel."""
-    labels: Labels = cv2.connectedComponents(np.minimum(classes, 1), connectivity=8, ltype=cv2.CV_32S)[1]
+    labels: Labels = cv2.connectedComponents(classes, connectivity=8, ltype=cv2.CV_32S)[1]
     return labels, np.unique(labels[classes == STRONG])
 
 
@@ -48,8 +48,9 @@ def _ring(labels: Labels) -> Labels:
 
 def _measure(classes: Pixels, box: Box) -> list[Border]:
     labels, strong = _label(classes)
-    ring = _ring(labels)
-    return [Border(box, ring.tobytes(), np.intersect1d(ring, strong).tobytes())]
+    known, ring = np.unique(np.append(0, _ring(labels)), return_inverse=True)
+    strong = np.flatnonzero(np.isin(known, strong))
+    return [Border(box, ring[1:].astype(np.int32).tobytes(), strong.astype(np.int32).tobytes())]
 
 
 def _resolve(borders: list[Border]) -> dict[Box, Step]:
@@ -134,4 +135,4 @@ def connected(image: Pixels, *, places: str) -> Pixels:
     stays[strong] = 255
     if places:
         stays[_ring(labels)[[int(place) for place in places.split(",")]]] = 255
-    return stays[labels]
+    return stays.take(labels)
