@@ -55,6 +55,66 @@ class Frame(Plain, frozen=True):
         return f"{self.width}x{self.height} {kind} {self.dtype}"
 
 
+class Box(Plain, frozen=True):
+    """A half-open rectangle of pixels: x0 and y0 are inside, x1 and y1 are not."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @classmethod
+    def of(cls, frame: Frame) -> Box:
+        """All of an image."""
+        return cls(0, 0, frame.width, frame.height)
+
+    @property
+    def width(self) -> int:
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        return self.y1 - self.y0
+
+    def moved(self, x: int, y: int) -> Box:
+        return Box(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y)
+
+    def grown(self, pixels: int) -> Box:
+        return Box(self.x0 - pixels, self.y0 - pixels, self.x1 + pixels, self.y1 + pixels)
+
+    def aligned(self, step: int) -> Box:
+        """The smallest box around it whose edges are multiples of `step`."""
+        return Box(
+            self.x0 // step * step,
+            self.y0 // step * step,
+            -(-self.x1 // step) * step,
+            -(-self.y1 // step) * step,
+        )
+
+    def within(self, other: Box) -> Box:
+        """What of it lies in the other box."""
+        return Box(
+            max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)
+        )
+
+    def slices(self, outer: Box) -> tuple[slice, slice]:
+        """The rows and columns that it has in an array of the pixels of `outer`."""
+        x, y = outer.x0, outer.y0
+        return slice(self.y0 - y, self.y1 - y), slice(self.x0 - x, self.x1 - x)
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}+{self.x0}+{self.y0}"
+
+
+class Tile(Plain, frozen=True):
+    """A part of an image that is worked out by itself."""
+
+    write: Box
+    """Of the result."""
+    read: Box
+    """The pixels of the input that the result there is made of."""
+
+
 class Header(Plain, frozen=True):
     """What can be known of an image before it is decoded."""
 

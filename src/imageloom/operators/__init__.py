@@ -4,6 +4,7 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
     blur,
     edges,
     geometry,
+    hysteresis,
     morphology,
     resize,
     statistics,
@@ -11,13 +12,23 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
     tone,
 )
 from imageloom.operators.extern import contents, load_files, load_packages
-from imageloom.operators.registry import DTYPES, Measure, Operator, apply, get, operator, operators
+from imageloom.operators.registry import (
+    DTYPES,
+    Measure,
+    Operator,
+    apply,
+    apply_on_part,
+    get,
+    operator,
+    operators,
+)
 
 __all__ = [
     "DTYPES",
     "Measure",
     "Operator",
     "apply",
+    "apply_on_part",
     "contents",
     "get",
     "load_files",

@@ -9,7 +9,8 @@ import numpy as np
 from msgspec import Meta
 from msgspec.structs import replace
 
-from imageloom.model import Frame, Pixels
+from imageloom.model import Frame, Pixels, Step, Value
+from imageloom.operators.hysteresis import STRONG, WEAK
 from imageloom.operators.registry import operator
 from imageloom.operators.values import half, in_bands, in_range, in_vectors
 
@@ -20,6 +21,11 @@ Axis = Literal["both", "x", "y"]
 
 def _mask(frame: Frame, **_: object) -> Frame:
     return replace(frame, channels=1)
+
+
+def _by_hysteresis(low: float, high: float, aperture: int, l2: bool) -> tuple[Step, ...]:
+    params: dict[str, Value] = {"low": low, "high": high, "aperture": aperture, "l2": l2}
+    return Step("edge_candidates", params), Step("hysteresis")
 
 
 def _in_order(low: float, high: float, **_: object) -> str | None:
@@ -87,6 +93,7 @@ def laplacian(image: Pixels, *, kernel: Literal[1, 3, 5, 7] = 1, scale: Scale = 
     frame=_mask,
     alpha="drop",
     check=_in_order,
+    tiled_as=_by_hysteresis,
     examples=("canny 100 200", "canny low=100 high=200 aperture=5 l2=true"),
 )
 def canny(
@@ -104,6 +111,32 @@ def canny(
     that of the channel with the largest. Transparency is not looked at.
     """
     return cv2.Canny(image, low, high, apertureSize=aperture, L2gradient=l2)
+
+
+@operator(
+    "local",
+    dtypes=("uint8",),
+    halo=lambda aperture, **_: aperture // 2 + 1,
+    frame=_mask,
+    alpha="drop",
+    examples=(),
+    hidden=True,
+)
+def edge_candidates(
+    image: Pixels, *, low: float, high: float, aperture: Literal[3, 5, 7], l2: bool
+) -> Pixels:
+    """What `canny` chooses its edges from: ridges of the gradient above low, WEAK, and above high, STRONG.
+
+    With one threshold OpenCV's Canny returns every ridge above it. The derivatives are those that it takes.
+    """
+    scale = 1 / 16 if aperture == 7 else 1.0  # the larger kernel's derivatives would not fit 16 bits
+    dx, dy = (
+        cv2.Sobel(image, cv2.CV_16S, x, y, ksize=aperture, scale=scale, borderType=cv2.BORDER_REPLICATE)
+        for x, y in ((1, 0), (0, 1))
+    )
+    weak, strong = (cv2.Canny(dx, dy, t * scale, t * scale, L2gradient=l2) for t in (low, high))
+    classes: Pixels = (weak & WEAK) | strong  # OpenCV's masks are STRONG
+    return classes
 
 
 @operator("global", dtypes=("uint8",), check=_in_order, examples=("edge_mask", "edge_mask 20 60"))

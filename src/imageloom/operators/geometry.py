@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from msgspec import Meta
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-from imageloom.model import Frame, Pixels
+from imageloom.model import Box, Frame, Pixels
 from imageloom.operators.registry import operator
 from imageloom.operators.values import in_range, top_of
 
@@ -45,9 +46,16 @@ def _empty(area: str) -> str | None:
     return f"{area} holds no pixel" if x1 == x0 or y1 == y0 else None
 
 
+def _uncropped(box: Box, frame: Frame, area: str) -> Box:
+    x0, y0, _, _ = crop_box(frame.width, frame.height, area)
+    return box.moved(x0, y0)
+
+
 @operator(
     "geometric",
     frame=_cropped,
+    source=_uncropped,
+    part=lambda image, **_: image,
     refuse=_outside,
     check=_empty,
     examples=("crop 640x480", "crop 640x480+10+20"),
@@ -58,7 +66,13 @@ def crop(image: Pixels, *, area: Area) -> Pixels:
     return np.ascontiguousarray(image[y0:y1, x0:x1])
 
 
-@operator("geometric", examples=("flip", "flip horizontal", "flip vertical"))
+def _unflipped(box: Box, frame: Frame, axis: str) -> Box:
+    if axis == "horizontal":
+        return Box(frame.width - box.x1, box.y0, frame.width - box.x0, box.y1)
+    return Box(box.x0, frame.height - box.y1, box.x1, frame.height - box.y0)
+
+
+@operator("geometric", source=_unflipped, examples=("flip", "flip horizontal", "flip vertical"))
 def flip(image: Pixels, *, axis: Literal["horizontal", "vertical"] = "horizontal") -> Pixels:
     """Mirror left to right (horizontal) or top to bottom (vertical)."""
     return cv2.flip(image, 1 if axis == "horizontal" else 0)
@@ -71,7 +85,16 @@ def _turned(frame: Frame, degrees: int) -> Frame:
     return frame if degrees == 180 else replace(frame, width=frame.height, height=frame.width)
 
 
-@operator("geometric", frame=_turned, examples=("rotate 90", "rotate 180", "rotate 270"))
+def _unturned(box: Box, frame: Frame, degrees: int) -> Box:
+    width, height = frame.width, frame.height
+    if degrees == 90:
+        return Box(box.y0, height - box.x1, box.y1, height - box.x0)
+    if degrees == 180:
+        return Box(width - box.x1, height - box.y1, width - box.x0, height - box.y0)
+    return Box(width - box.y1, box.x0, width - box.y0, box.x1)
+
+
+@operator("geometric", frame=_turned, source=_unturned, examples=("rotate 90", "rotate 180", "rotate 270"))
 def rotate(image: Pixels, *, degrees: Literal[90, 180, 270]) -> Pixels:
     """Turn by 90, 180 or 270 degrees clockwise."""
     return cv2.rotate(image, _TURNS[degrees])
@@ -116,9 +139,47 @@ def _too_small(frame: Frame, area: int | str, **_: object) -> str | None:
     return None
 
 
+def _places(start: int, stop: int, length: int, fill: str) -> NDArray[np.int64]:
+    """Which of an axis' pixels the padded ones from start to stop show; start counts from the image's first.
+
+    Those that have a colour of their own are given the nearest.
+    """
+    places = np.arange(start, stop)
+    if fill != "mirror" or length == 1:
+        return np.clip(places, 0, length - 1)
+    places = np.abs(places) % (2 * length - 2)
+    return np.minimum(places, 2 * length - 2 - places)
+
+
+def _shown(box: Box, frame: Frame, area: int | str, fill: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The columns and the rows of the image that a box of the padded one shows."""
+    x0, y0, _, _ = pad_box(frame.width, frame.height, area)
+    box = box.moved(x0, y0)
+    return _places(box.x0, box.x1, frame.width, fill), _places(box.y0, box.y1, frame.height, fill)
+
+
+def _unpadded(box: Box, frame: Frame, area: int | str, fill: str, **_: object) -> Box:
+    x, y = _shown(box, frame, area, fill)
+    return Box(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
+
+
+def _pad_part(image: Pixels, *, box: Box, frame: Frame, area: int | str, color: str, fill: str) -> Pixels:
+    x, y = _shown(box, frame, area, fill)
+    padded: Pixels = image[y - y.min()].take(x - x.min(), axis=1)
+    if fill == "color":
+        left, top, _, _ = pad_box(frame.width, frame.height, area)
+        across = np.arange(box.x0 + left, box.x1 + left) == x
+        down = np.arange(box.y0 + top, box.y1 + top) == y
+        pixel = _pixel(color, image)
+        padded[~(down[:, None] & across)] = pixel[0] if image.ndim == 2 else pixel[: image.shape[2]]
+    return padded
+
+
 @operator(
     "geometric",
     frame=_padded,
+    source=_unpadded,
+    part=_pad_part,
     refuse=_too_small,
     examples=("pad 20", "pad 1920x1080", "pad 640x480+10+20 color=#ffffff", "pad 8 fill=mirror"),
 )

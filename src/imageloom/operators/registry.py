@@ -10,16 +10,17 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
-from imageloom.model import DType, Frame, Pixels, Step, Value
+from imageloom.model import Box, DType, Frame, Pixels, Step, Value
 from imageloom.operators.extern import load_packages
 
 Kind = Literal["point", "local", "geometric", "global"]
@@ -39,10 +40,22 @@ class Measure:
 
     when: Callable[..., bool]
     """From the parameters: whether the operator needs a measure at all."""
-    measure: Callable[[Pixels], Any]
+    measure: Callable[..., Any]
+    """From the pixels of a part, without their alpha."""
     merge: Callable[[Any, Any], Any]
-    resolve: Callable[..., Step]
-    """From the merged measure and the parameters."""
+    resolve: Callable[..., Any]
+    """From the merged measure and the parameters: the step."""
+    placed: bool = False
+    """The measure is told the part's box, and resolves to a mapping of each part's box to a step for it alone."""
+
+    def of(self, part: Pixels, box: Box) -> Any:
+        """The measure of the part of an image that lies at the box."""
+        return self.measure(part, box) if self.placed else self.measure(part)
+
+    def steps(self, merged: Any, boxes: Sequence[Box], params: dict[str, Any]) -> list[Step]:
+        """The step for each of the parts that were measured."""
+        resolved = self.resolve(merged, **params)
+        return [resolved[box] for box in boxes] if self.placed else [resolved] * len(boxes)
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,10 @@ class Operator:
     measured: Measure | None
     examples: tuple[str, ...]
     hidden: bool
+    source: Callable[..., Box] | None
+    part: Callable[..., Pixels] | None
+    whole: Callable[..., str | None] | None
+    tiled_as: Callable[..., tuple[Step, ...]] | None
 
     @property
     def summary(self) -> str:
@@ -135,32 +152,44 @@ class Operator:
 
     def __call__(self, image: Pixels, step: Step) -> Pixels:
         """The step done to a whole image of any number of channels."""
-        params = step.params
         if self.measured and self.measured.when(**self.filled(step)):
-            resolved = self.measured.resolve(self.measured.measure(colour(image)), **self.filled(step))
+            box = Box(0, 0, image.shape[1], image.shape[0])
+            measure = self.measured.of(colour(image), box)
+            (resolved,) = self.measured.steps(measure, [box], self.filled(step))
             return get(resolved.name)(image, resolved)
+        return self._run(image, partial(self.function, **step.params))
+
+    def needs(self, step: Step, box: Box, frame: Frame) -> Box:
+        """The box of an image of `frame` that a box of the step's result is made of."""
+        if self.halo:
+            return box.grown(self.halo(**self.filled(step))).within(Box.of(frame))
+        return self.source(box, frame, **self.filled(step)) if self.source else box
+
+    def on_part(self, image: Pixels, step: Step, box: Box, frame: Frame) -> Pixels:
+        """The step done to a part of an image of `frame`.
+
+        Args:
+            image: the pixels of what the box `needs`; for a local operator, of more around them.
+            box: what is wanted of the result.
+
+        Returns:
+            The pixels of the box; of a local operator, those of all that came in.
+        """
+        if self.part:
+            return self._run(image, partial(self.part, box=box, frame=frame, **self.filled(step)))
+        return self(image, step)
+
+    def _run(self, image: Pixels, function: Callable[[Pixels], Pixels]) -> Pixels:
+        """A function of gray or colour done to an image with or without alpha, as the operator declares."""
         has_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
         if not has_alpha or self.alpha == "together":
-            return self.function(image, **params)
+            return function(image)
         if self.alpha == "drop":
-            return self.function(colour(image), **params)
+            return function(colour(image))
         alpha = np.ascontiguousarray(image[:, :, -1])
         if self.alpha == "keep":
-            return with_alpha(self.function(colour(image), **params), alpha)
-        return self._premultiplied(image, alpha, params)
-
-    def _premultiplied(self, image: Pixels, alpha: Pixels, params: dict[str, Value]) -> Pixels:
-        """Colour weighted by its alpha, filtered, and weighed back: what is transparent does not bleed."""
-        top = 1.0 if image.dtype == np.float32 else float(np.iinfo(image.dtype).max)
-        share: Pixels = alpha.astype(np.float32) / np.float32(top)
-        rgb: Pixels = colour(image).astype(np.float32)
-        weights = share if rgb.ndim == 2 else share[:, :, None]
-        blurred = self.function(rgb * weights, **params)
-        cover = self.function(share, **params)
-        divisor = np.maximum(cover, np.float32(1e-6))
-        rgb = blurred / (divisor if blurred.ndim == 2 else divisor[:, :, None])
-        rgb = saturate(np.where((cover if rgb.ndim == 2 else cover[:, :, None]) > 1e-6, rgb, 0), image.dtype)
-        return with_alpha(rgb, saturate(cover * np.float32(top), image.dtype))
+            return with_alpha(function(colour(image)), alpha)
+        return _premultiplied(image, alpha, function)
 
 
 def colour(image: Pixels) -> Pixels:
@@ -168,6 +197,20 @@ def colour(image: Pixels) -> Pixels:
     if image.ndim == 2 or image.shape[2] == 3:
         return image
     return np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 2 else image[:, :, :3])
+
+
+def _premultiplied(image: Pixels, alpha: Pixels, function: Callable[[Pixels], Pixels]) -> Pixels:
+    """Colour weighted by its alpha, filtered, and weighed back: what is transparent does not bleed."""
+    top = 1.0 if image.dtype == np.float32 else float(np.iinfo(image.dtype).max)
+    share: Pixels = alpha.astype(np.float32) / np.float32(top)
+    rgb: Pixels = colour(image).astype(np.float32)
+    weights = share if rgb.ndim == 2 else share[:, :, None]
+    blurred = function(rgb * weights)
+    cover = function(share)
+    divisor = np.maximum(cover, np.float32(1e-6))
+    rgb = blurred / (divisor if blurred.ndim == 2 else divisor[:, :, None])
+    rgb = saturate(np.where((cover if rgb.ndim == 2 else cover[:, :, None]) > 1e-6, rgb, 0), image.dtype)
+    return with_alpha(rgb, saturate(cover * np.float32(top), image.dtype))
 
 
 def with_alpha(image: Pixels, alpha: Pixels) -> Pixels:
@@ -198,6 +241,10 @@ def operator(
     check: Callable[..., str | None] | None = None,
     measured: Measure | None = None,
     hidden: bool = False,
+    source: Callable[..., Box] | None = None,
+    part: Callable[..., Pixels] | None = None,
+    whole: Callable[..., str | None] | None = None,
+    tiled_as: Callable[..., tuple[Step, ...]] | None = None,
 ) -> Callable[[F], F]:
     """Register a function as an operator under its own name; the function is returned unchanged.
 
@@ -217,6 +264,13 @@ def operator(
         check: from the parameters: why they do not go together, or None.
         measured: what makes a global operator out of a measure, a merge and a fixed step.
         hidden: made by the planner, not by people.
+        source: from a box of the output, the input's frame and the parameters: the box of the input that it is
+            made of. A geometric operator without one is done to whole images.
+        part: what makes a box of the output from its source, where the operator itself does not: a function
+            of the source's pixels, and by name the box, the input's frame and the parameters.
+        whole: from the frame and the parameters: why only a whole image can be done, or None.
+        tiled_as: from the parameters: steps that come to the same and can be done tile by tile, for a global
+            operator that has no measure.
 
     The function's parameters are bounded by their annotations (`Annotated[int, Meta(ge=1, le=99)]`).
     """
@@ -247,6 +301,10 @@ def operator(
             measured,
             examples,
             hidden,
+            source,
+            part,
+            whole,
+            tiled_as,
         )
         return function
 
@@ -284,8 +342,24 @@ def apply(step: Step, image: Pixels) -> Pixels:
     Raises:
         OperatorFailed: the operator raised; names it.
     """
-    try:
+    with _failing_by_name(step):
         return get(step.name)(image, step)
+
+
+def apply_on_part(step: Step, image: Pixels, box: Box, frame: Frame) -> Pixels:
+    """A box of the result of a step, from a part of the image; see `Operator.on_part`.
+
+    Raises:
+        OperatorFailed: the operator raised; names it.
+    """
+    with _failing_by_name(step):
+        return get(step.name).on_part(image, step, box, frame)
+
+
+@contextmanager
+def _failing_by_name(step: Step) -> Iterator[None]:
+    try:
+        yield
     except MemoryError:
         raise
     except Exception as error:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 from msgspec import Meta
 from msgspec.structs import replace
 
-from imageloom.model import Frame, Pixels
+from imageloom.model import Box, Frame, Pixels
 from imageloom.operators.registry import operator
+from imageloom.operators.resample import Axis, resample
 
 _SIZE = r"^(?:(\d{1,7})x(\d{1,7})|(\d{1,7})x|x(\d{1,7})|(\d{1,5}(?:\.\d{1,6})?)%)$"
 Size = Annotated[str, Meta(pattern=_SIZE)]
@@ -64,6 +65,42 @@ def _resized(frame: Frame, size: str, fit: str, kernel: str, enlarge: bool) -> F
     return replace(frame, width=kept[0] if kept else width, height=kept[1] if kept else height)
 
 
+LARGE = 1 << 25
+"""Pixels of the input or of the result above which an image is resized by `resample`, tile by tile."""
+
+
+def _is_large(width: int, height: int, new_width: int, new_height: int) -> bool:
+    return max(width * height, new_width * new_height) > LARGE
+
+
+def _whole(frame: Frame, size: str, fit: str, kernel: str, enlarge: bool) -> str | None:
+    if _is_large(frame.width, frame.height, *target(frame.width, frame.height, size, fit, enlarge)):
+        return None
+    return f"resizes images of up to {LARGE:,} pixels as a whole"
+
+
+def _axes(frame: Frame, size: str, fit: str, kernel: Kernel, enlarge: bool) -> tuple[Axis, Axis, int, int]:
+    """How the columns and the rows are resampled, and the left and the top of what is kept of the result."""
+    width, height = target(frame.width, frame.height, size, fit, enlarge)
+    if kernel == "auto":
+        kernel = "area" if width <= frame.width and height <= frame.height else "linear"
+    kept = box_of_cover(width, height, size, fit) or (width, height)
+    left, top = (width - kept[0]) // 2, (height - kept[1]) // 2
+    return Axis(frame.width, width, kernel), Axis(frame.height, height, kernel), left, top
+
+
+def _source(box: Box, frame: Frame, **params: Any) -> Box:
+    x, y, left, top = _axes(frame, **params)
+    x0, x1 = x.source(box.x0 + left, box.x1 + left)
+    y0, y1 = y.source(box.y0 + top, box.y1 + top)
+    return Box(x0, y0, x1, y1)
+
+
+def _resize_part(image: Pixels, *, box: Box, frame: Frame, **params: Any) -> Pixels:
+    x, y, left, top = _axes(frame, **params)
+    return resample(image, x, y, box.moved(left, top))
+
+
 def _positive(size: str, fit: str, **_: object) -> str | None:
     numbers = [float(n) for n in re.findall(r"[\d.]+", size)]
     if not all(numbers):
@@ -76,6 +113,9 @@ def _positive(size: str, fit: str, **_: object) -> str | None:
 @operator(
     "geometric",
     frame=_resized,
+    source=_source,
+    part=_resize_part,
+    whole=_whole,
     check=_positive,
     alpha="premultiply",
     examples=(
@@ -95,10 +135,17 @@ def resize(
     fit=inside keeps the proportions within WIDTHxHEIGHT; fit=cover keeps them and cuts off what overhangs, so
     that the middle stays. enlarge=false leaves smaller images as they are. kernel=auto averages the area that
     each pixel covers (OpenCV's INTER_AREA) where both axes shrink and interpolates linearly otherwise. The
-    interpolating kernels first average down to less than twice the size, so that none skips pixels.
+    interpolating kernels first average down to less than twice the size, so that none skips pixels. Images
+    of more than 2**25 pixels are done by `resample`, with the same weights up to their rounding.
     """
     height, width = image.shape[:2]
     new_width, new_height = target(width, height, size, fit, enlarge)
+    if _is_large(width, height, new_width, new_height):
+        params: dict[str, Any] = {"size": size, "fit": fit, "kernel": kernel, "enlarge": enlarge}
+        frame = Frame(width, height, 1)
+        box = Box.of(_resized(frame, **params))
+        rows, columns = _source(box, frame, **params).slices(Box.of(frame))
+        return _resize_part(image[rows, columns], box=box, frame=frame, **params)
     image = _resample(image, new_width, new_height, kernel)
     kept = box_of_cover(new_width, new_height, size, fit)
     if kept:

@@ -1,0 +1,138 @@
+"""Hysteresis, tile by tile: of the weak pixels those stay that are connected with a strong one.
+
+Each part of the image labels its own connected components and reports those that touch its border and those
+of them that hold a strong pixel. Parts that meet join their components (union-find), which says of each one at
+a border whether it stays. Then each part is labelled again: a component stays that holds a strong pixel, or
+that a place on the part's border names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from operator import add
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from imageloom.model import Box, Pixels, Plain, Step
+from imageloom.operators.registry import Measure, operator
+
+WEAK = 1
+STRONG = 255
+
+Labels = NDArray[Any]
+"""Numbers of connected components, from 1; 0 for none."""
+
+
+class Border(Plain, frozen=True):
+    """The connected components that touch the border of a part."""
+
+    box: Box
+    ring: bytes
+    """Labels along the border, numbered anew from 1, 0 for none, as int32: top, bottom, left, right."""
+    strong: bytes
+    """Those of them whose component holds a strong pixel, as int32."""
+
+
+def _label(classes: Pixels) -> tuple[Labels, Labels]:
+    """The labels (h, w) of the 8-connected components, 0 for none, and those that hold a strong pixel."""
+    labels: Labels = cv2.connectedComponents(classes, connectivity=8, ltype=cv2.CV_32S)[1]
+    return labels, np.unique(labels[classes == STRONG])
+
+
+def _ring(labels: Labels) -> Labels:
+    return np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+
+
+def _measure(classes: Pixels, box: Box) -> list[Border]:
+    labels, strong = _label(classes)
+    known, ring = np.unique(np.append(0, _ring(labels)), return_inverse=True)
+    strong = np.flatnonzero(np.isin(known, strong))
+    return [Border(box, ring[1:].astype(np.int32).tobytes(), strong.astype(np.int32).tobytes())]
+
+
+def _resolve(borders: list[Border]) -> dict[Box, Step]:
+    """For each part the places on its border where a component begins that another part makes stay."""
+    rings: list[Labels] = [np.frombuffer(border.ring, np.int32) for border in borders]
+    starts = np.cumsum([0, *(ring.max() for ring in rings)])  # a part's labels, and 0, go on from its start
+    strong = [np.frombuffer(b.strong, np.int32) + start for b, start in zip(borders, starts, strict=False)]
+    rings = [np.where(ring > 0, ring + start, 0) for ring, start in zip(rings, starts, strict=False)]
+    roots = _roots(int(starts[-1]) + 1, _meetings([border.box for border in borders], rings))
+    stays = np.zeros(len(roots), bool)
+    stays[roots[np.concatenate(strong)]] = True
+    steps = {}
+    for border, ring, own in zip(borders, rings, strong, strict=True):
+        labels, places = np.unique(ring, return_index=True)
+        named = places[(labels > 0) & stays[roots[labels]] & ~np.isin(labels, own)]
+        steps[border.box] = Step("connected", {"places": ",".join(map(str, named.tolist()))})
+    return steps
+
+
+def _meetings(boxes: list[Box], rings: list[Labels]) -> Labels:
+    """The pairs (n, 2) of labels whose pixels are neighbours across a cut between parts."""
+    width, height = max(box.x1 for box in boxes), max(box.y1 for box in boxes)
+    lines: dict[tuple[str, int], Labels] = defaultdict(lambda: np.zeros(width, np.int64))
+    columns: dict[tuple[str, int], Labels] = defaultdict(lambda: np.zeros(height, np.int64))
+    for box, ring in zip(boxes, rings, strict=True):
+        w, h = box.width, box.height
+        top, bottom, left, right = np.split(ring, [w, 2 * w, 2 * w + h])
+        lines["after", box.y0][box.x0 : box.x1] = top
+        lines["before", box.y1][box.x0 : box.x1] = bottom
+        columns["after", box.x0][box.y0 : box.y1] = left
+        columns["before", box.x1][box.y0 : box.y1] = right
+    pairs: list[Labels] = [np.zeros((0, 2), np.int64)]
+    for cuts in (lines, columns):
+        for side, place in [key for key in cuts if key[0] == "after" and ("before", key[1]) in cuts]:
+            before, after = cuts["before", place], cuts[side, place]
+            pairs += [
+                np.stack([before, after]).T,
+                np.stack([before[1:], after[:-1]]).T,
+                np.stack([before[:-1], after[1:]]).T,
+            ]
+    met = np.concatenate(pairs)
+    return np.unique(met[(met > 0).all(1)], axis=0)
+
+
+def _roots(count: int, pairs: Labels) -> Labels:
+    """For each of `count` labels the smallest one that the pairs join it with, one by one (union-find)."""
+    parents = list(range(count))
+
+    def root(label: int) -> int:
+        while parents[label] != label:
+            parents[label] = parents[parents[label]]
+            label = parents[label]
+        return label
+
+    for one, other in pairs.tolist():
+        one, other = root(one), root(other)
+        parents[max(one, other)] = min(one, other)
+    return np.array([root(label) for label in range(count)])
+
+
+@operator(
+    "global",
+    dtypes=("uint8",),
+    measured=Measure(when=lambda: True, measure=_measure, merge=add, resolve=_resolve, placed=True),
+    examples=(),
+    hidden=True,
+)
+def hysteresis(image: Pixels) -> Pixels:
+    """White where a pixel is STRONG or connected with one by WEAK ones, black elsewhere."""
+    raise AssertionError("it resolves to a step for each part")
+
+
+@operator("point", dtypes=("uint8",), examples=(), hidden=True)
+def connected(image: Pixels, *, places: str) -> Pixels:
+    """White where a component holds a STRONG pixel or one of the places on the border, black elsewhere.
+
+    Args:
+        places: indexes into top, bottom, left and right of the border, with commas between.
+    """
+    labels, strong = _label(image)
+    stays: Pixels = np.zeros(int(labels.max()) + 1, np.uint8)
+    stays[strong] = 255
+    if places:
+        stays[_ring(labels)[[int(place) for place in places.split(",")]]] = 255
+    return stays.take(labels)

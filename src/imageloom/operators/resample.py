@@ -1,0 +1,171 @@
+"""Resampling by coordinates of the whole image, so that a part of the result needs a part of the input alone.
+
+OpenCV's resize takes no offset: what it makes of a part of an image is not a part of what it makes of the
+whole. Here each axis is reduced by an integer factor first, in blocks counted from the image's origin
+(OpenCV's INTER_AREA, which is fast and sums a block by itself). What is left, at least twice the target, is
+resampled one axis after the other: every row is a sum of a few rows with weights that are worked out from
+integers, and numpy multiplies and adds floats the same way wherever they stand in memory.
+
+The weights are those of OpenCV: overlaps for the area, a = -0.75 for the cubic kernel (R. Keys, "Cubic
+convolution interpolation for digital image processing", IEEE Trans. ASSP 29, 1981), eight points for Lanczos'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from imageloom.model import Box, Pixels
+from imageloom.operators.registry import saturate
+
+Kernel = Literal["nearest", "linear", "cubic", "lanczos", "area"]
+
+_TAPS = {"linear": 2, "cubic": 4, "lanczos": 8}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How one axis of an image is resampled."""
+
+    length: int
+    """Pixels of the input."""
+    target: int
+    """Pixels of the output."""
+    kernel: Kernel
+
+    @property
+    def factor(self) -> int:
+        """How many pixels of the input make a cell: what becomes a pixel, or for the area up to half of it."""
+        if self.kernel == "nearest":
+            return 1
+        ratio, rest = divmod(self.length, self.target)
+        # Overlaps weigh each cell by what lies in it; interpolation must not skip any.
+        return max(1, ratio // 2 if rest and self.kernel == "area" else ratio)
+
+    @property
+    def cells(self) -> int:
+        """The input's length in cells; the last one may be narrower than the others."""
+        return -(-self.length // self.factor)
+
+    def weights(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """What the pixels from start to stop are made of.
+
+        Returns:
+            The cells (taps, pixels), clipped to the image, and their weights (taps, pixels).
+        """
+        place = np.arange(start, stop, dtype=np.int64)
+        if self.cells == self.target:
+            return place[None], np.ones((1, len(place)), np.float32)
+        if self.kernel == "nearest":
+            cells = (2 * place + 1) * self.length // (2 * self.target)
+            return cells[None], np.ones((1, len(place)), np.float32)
+        if self.kernel == "area":
+            return self._overlaps(place)
+        # The middle of a pixel in units of 1 / (2 * target * factor) of a cell, from the middle of the first.
+        unit = 2 * self.target * self.factor
+        cell, rest = np.divmod((2 * place + 1) * self.length - self.target * self.factor, unit)
+        weights = interpolating(self.kernel, rest / unit)
+        taps = len(weights)
+        cells = cell + np.arange(1 - taps // 2, 1 + taps // 2)[:, None]
+        return np.clip(cells, 0, self.cells - 1), weights
+
+    def _overlaps(self, place: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The share of each pixel's area that lies on each cell, in units of 1 / target of an input's pixel."""
+        begin, width = place * self.length, self.factor * self.target
+        first = begin // width
+        taps = (self.length - 2) // width + 2
+        cells = first + np.arange(taps)[:, None]
+        ends = np.minimum((cells + 1) * width, begin + self.length)
+        overlaps = np.maximum(ends - np.maximum(cells * width, begin), 0)
+        return np.minimum(cells, self.cells - 1), (overlaps / self.length).astype(np.float32)
+
+    def source(self, start: int, stop: int) -> tuple[int, int]:
+        """The part of the input, in pixels, that the pixels from start to stop are made of."""
+        cells, _ = self.weights(start, stop)
+        return int(cells.min()) * self.factor, min((int(cells.max()) + 1) * self.factor, self.length)
+
+
+def interpolating(kernel: Kernel, distance: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The weights (taps, pixels) of the cells around a place, `distance` of a cell beyond the middle one."""
+    taps = _TAPS[kernel]
+    x: NDArray[np.float64] = np.abs(distance - np.arange(1 - taps // 2, 1 + taps // 2)[:, None])
+    if kernel == "linear":
+        weights = 1 - x
+    elif kernel == "cubic":
+        near, far = (1.25 * x - 2.25) * x * x + 1, -0.75 * (((x - 5) * x + 8) * x - 4)
+        weights = np.where(x <= 1, near, far)
+    else:
+        weights = np.sinc(x) * np.sinc(x / 4)
+    share: NDArray[np.float64] = weights / weights.sum(0)
+    return share.astype(np.float32)
+
+
+def resample(image: Pixels, x: Axis, y: Axis, box: Box) -> Pixels:
+    """The pixels of a box of the result.
+
+    Args:
+        image: of the input what `Axis.source` names for both axes, no more: gray (h, w) or RGB (h, w, 3).
+    """
+    across, weights_across = x.weights(box.x0, box.x1)
+    down, weights_down = y.weights(box.y0, box.y1)
+    pixels = _blend(reduce(image, x.factor, y.factor), down - down.min(), weights_down)
+    across -= across.min()
+    if len(across) == 1:
+        pixels = pixels.take(across[0], axis=1)
+    else:
+        pixels = cv2.transpose(_blend(cv2.transpose(pixels), across, weights_across))
+    return pixels if pixels.dtype == image.dtype else saturate(pixels, image.dtype)
+
+
+def reduce(image: Pixels, factor_x: int, factor_y: int) -> Pixels:
+    """The mean of each block of factor_x x factor_y pixels; the last blocks have what is left."""
+    if image.dtype == np.float32 and factor_x > 1 and factor_y > 1:
+        # OpenCV's vector code sums a block of 2 x 2 floats in another order than its scalar code does.
+        return reduce(reduce(image, factor_x, 1), 1, factor_y)
+    if factor_x == factor_y == 1:
+        return image
+    spans_x, spans_y = _spans(image.shape[1], factor_x), _spans(image.shape[0], factor_y)
+    return cv2.vconcat(
+        [
+            cv2.hconcat([_means(image[y0:y1, x0:x1], factor_x, factor_y) for x0, x1 in spans_x])
+            for y0, y1 in spans_y
+        ]
+    )
+
+
+def _spans(length: int, factor: int) -> list[tuple[int, int]]:
+    """The pixels of an axis that make whole blocks, and those that are left."""
+    whole = length // factor * factor
+    return [(start, stop) for start, stop in ((0, whole), (whole, length)) if start < stop]
+
+
+def _means(image: Pixels, factor_x: int, factor_y: int) -> Pixels:
+    height, width = image.shape[:2]
+    size = (max(1, width // factor_x), max(1, height // factor_y))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+ROWS = 32
+"""Rows that are blended at once, so that the sums stay in the processor's cache."""
+
+
+def _blend(image: Pixels, rows: NDArray[np.int64], weights: NDArray[np.float32]) -> Pixels:
+    """Sums of the rows (taps, n) of an image times their weights (taps, n): n rows of float32.
+
+    Where each is one row alone, it stays as it is.
+    """
+    if len(rows) == 1:
+        same: Pixels = image[rows[0]]
+        return same
+    weights = weights.reshape(*weights.shape, *[1] * (image.ndim - 1))
+    blended = np.empty((rows.shape[1], *image.shape[1:]), np.float32)
+    for start in range(0, rows.shape[1], ROWS):
+        band = slice(start, start + ROWS)
+        total = np.multiply(image[rows[0, band]], weights[0, band], out=blended[band])
+        for tap in range(1, len(rows)):
+            total += image[rows[tap, band]] * weights[tap, band]
+    return blended
