@@ -146,4 +146,4 @@ def test_the_version_is_told() -> None:
 def test_files_are_short() -> None:
     tests = Path(__file__).parent.glob("*.py")
     assert {path.name: count for path in (*MODULES.values(), *tests)
-            if (count := len(path.read_text().splitlines())) > 420} == {}  # fmt: skip
+            if (count := len(path.read_text().splitlines())) > 440} == {}  # fmt: skip
