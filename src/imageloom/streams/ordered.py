@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -101,9 +101,7 @@ class Ordered(ABC):
     def abort(self) -> None:
         self._early.clear()
         if self._path is not None:
-            with self._writing():
-                self._path.unlink(missing_ok=True)
-                self._file.close()
+            discard(self._file, self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +124,14 @@ class Ordered(ABC):
             yield
         except OSError as error:
             raise UnwritableOutput(f"the file cannot be written: {error.strerror or error}") from error
+
+
+def discard(file: BinaryIO, path: Path) -> None:
+    """Remove a file that is open, whatever the disk says."""
+    with suppress(OSError):
+        path.unlink()
+    with suppress(OSError):
+        file.close()
 
 
 def refuse_missing(missing: list[int], count: int) -> None:
@@ -169,7 +175,11 @@ class FileEncoder(Encoder, frozen=True):
             file = path.open("wb")
         except OSError as error:
             raise UnwritableOutput(f"the file cannot be written: {error.strerror}") from error
-        return self.writer(file, path)
+        try:
+            return self.writer(file, path)
+        except BaseException:
+            discard(file, path)
+            raise
 
     def encode(self, image: Pixels) -> bytes:
         """The bytes of the file that the pieces of a whole image make."""

@@ -307,7 +307,7 @@ class Reader:
         except Exception as error:  # the libraries below raise what they like
             raise CorruptImage(f"{self._name(index)} is damaged: {' '.join(str(error).split())}") from None
         left, top, right, bottom = self.pieces.box(index)
-        piece = samples.reshape(samples.shape[1:] if self.frame.channels > 1 else samples.shape[1:3])
+        piece = samples[0] if self.frame.channels > 1 else samples[0, :, :, 0]
         if piece.shape[0] < bottom - top or piece.shape[1] < right - left or piece.dtype != self.frame.dtype:
             raise CorruptImage(f"{self._name(index)} is damaged: it does not hold its pixels")
         return piece

@@ -81,13 +81,13 @@ class Reader:
         self._next = y1
         shape = (y1 - y0, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
         rows: Pixels = np.empty(shape, frame.dtype)
-        flat = memoryview(rows.reshape(-1).view(np.uint8))
+        flat = rows.reshape(-1).view(np.uint8)
         row = frame.bytes // frame.height
         try:
             for y in range(y0, y1, _ROWS):
                 bottom = min(y + _ROWS, y1)
                 fetched = self._region.fetch(0, y, frame.width, bottom - y)
-                flat[(y - y0) * row : (bottom - y0) * row] = fetched
+                flat[(y - y0) * row : (bottom - y0) * row] = np.frombuffer(fetched, np.uint8)
         except _library().Error as error:
             raise CorruptImage(f"rows {y} to {bottom - 1} cannot be decoded: {_said(error)}") from None
         return rows

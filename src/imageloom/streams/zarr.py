@@ -72,6 +72,8 @@ class Encoder(ordered.Encoder, frozen=True):
         Raises:
             UnwritableOutput: the disk did not take it.
         """
+        if not 0 <= index < len(self.pieces):
+            raise ValueError(f"there is no piece {index} among {len(self.pieces)}")
         row, column = divmod(index, self.pieces.columns)
         folder = path / "c" / str(row)
         name = str(column)
