@@ -1,4 +1,4 @@
-"""JPEG in strips: the pixels of a file that was encoded whole; regions equal to those of one decoded whole."""
+"""JPEG in strips: the pixels of a file that was encoded whole, and regions of one that is decoded whole."""
 
 from __future__ import annotations
 

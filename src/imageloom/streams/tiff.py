@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from imageloom.codecs.jpeg import MOST_SCANS
 from imageloom.errors import CorruptImage, MissingExtra, UnreadableItem, UnsupportedImage
 from imageloom.model import Frame, Pixels, Plain
 from imageloom.streams import ordered
@@ -36,6 +37,9 @@ _SIZES = {1: 1, 2: 1, _SHORT: 2, _LONG: 4, 5: 8, 7: 1, _LONG8: 8}
 """Bytes of a value, by type (TIFF 6.0, 2; BigTIFF)."""
 _CLASSIC_END = (1 << 32) - (1 << 16)
 """Files that go on beyond have 64-bit offsets."""
+_DHT, _SOS, _DQT, _APP0 = 0xC4, 0xDA, 0xDB, 0xE0
+_NO_FRAME = (_DHT, 0xC8, 0xCC)
+"""Of the JPEG markers from 0xC0 to 0xCF, those that do not begin a frame header."""
 _LARGEST_PIECE = 64 << 20
 _CACHE = 32 << 20
 _COMMON = 1 << 16
@@ -208,7 +212,7 @@ def _jpeg(tile: Pixels, quality: int) -> bytes:
     return data
 
 
-_SHARED = (0xC4, 0xDB)
+_SHARED = (_DHT, _DQT)
 """Huffman and quantization tables: all tiles leave them to one tag (TIFF technical note 2)."""
 
 
@@ -219,9 +223,9 @@ def _split(data: bytes) -> tuple[bytes, bytes]:
         marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4])
         if marker in _SHARED:
             tables += data[at:end]
-        elif marker == 0xDA:
+        elif marker == _SOS:
             return tables, rest + data[at:]
-        elif marker != 0xE0:
+        elif marker != _APP0:
             rest += data[at:end]
         at = end
 
@@ -300,6 +304,8 @@ class Reader:
 
     def _decoded(self, index: int) -> Pixels:
         data = self._file.read(self._offsets[index], self._sizes[index])
+        if self._page.compression == _JPEG and not _within(data, self.pieces):
+            raise CorruptImage(f"{self._name(index)} is damaged: it has other pixels than its place")
         try:
             samples: Pixels = self._unpack(data, index, jpegtables=self._tables)[0]
         except MemoryError:
@@ -377,6 +383,21 @@ def _checked(page: Any) -> tuple[Frame, Pieces]:
     if _piece_bytes(pieces) > _LARGEST_PIECE:
         raise UnsupportedImage(f"TIFF of pieces of {across}x{down} pixels is not read in regions")
     return frame, pieces
+
+
+def _within(data: bytes, pieces: Pieces) -> bool:
+    """Whether the frame header of a JPEG says no more pixels than a piece has; its decoder believes it."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == _SOS:
+            return data.count(bytes((0xFF, _SOS))) <= MOST_SCANS
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
+            height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+            if not (0 < height <= pieces.height and 0 < width <= pieces.width):
+                return False
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return False
 
 
 def _piece_bytes(pieces: Pieces) -> int:
