@@ -1,0 +1,45 @@
+"""Files that several threads read at once, each where it likes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from imageloom.errors import CorruptImage, UnreadableItem
+
+
+class RandomFile:
+    """An open file without a position of its own.
+
+    Raises:
+        UnreadableItem: the operating system says so.
+        CorruptImage: the file ends before the bytes that are asked for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("rb", buffering=0)
+            self.size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise UnreadableItem(f"cannot be read: {error.strerror}") from error
+
+    def read(self, at: int, length: int) -> bytes:
+        """`length` bytes at `at`; no memory is asked for where the file does not hold them."""
+        if at + length > self.size:
+            raise CorruptImage("the file is cut off")
+        data = bytearray(length)
+        self.read_into(memoryview(data), at)
+        return bytes(data)
+
+    def read_into(self, view: memoryview, at: int) -> None:
+        while len(view):
+            try:
+                count = os.preadv(self._file.fileno(), [view], at)
+            except OSError as error:
+                raise UnreadableItem(f"cannot be read: {error.strerror}") from error
+            if not count:
+                raise CorruptImage("the file is cut off")
+            view, at = view[count:], at + count
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,101 @@
+"""Strips in order, decoded by libvips: for files whose pixels hang on all those before them.
+
+libvips decodes row by row where the format's library can (JPEG, PNG, stripped TIFF) and holds a few rows. For
+a WebP or an AVIF, and for a progressive or interlaced file, it holds the whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from imageloom.errors import CorruptImage, MissingExtra
+from imageloom.model import Frame, Pixels
+from imageloom.streams.pieces import Pieces
+
+_DTYPES = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}
+_STRIP = 1 << 21
+"""Pixels of a strip, about."""
+_ROWS = 16
+"""What is fetched at once: enough for a row of MCUs, and small enough to stay in the processor's cache."""
+
+
+@lru_cache(maxsize=1)
+def _library() -> ModuleType:
+    try:
+        pyvips = importlib.import_module("pyvips")
+    except ImportError:
+        raise MissingExtra("reading large images strip by strip", "tiles") from None
+    # Nothing is opened twice here, and what the cache keeps would keep files open.
+    pyvips.cache_set_max(0)
+    return pyvips
+
+
+class Reader:
+    """Full rows from the top down, each once. One thread at a time.
+
+    Args:
+        frame: what the file's header says.
+
+    Raises:
+        CorruptImage: the file cannot be decoded, or to other pixels than its header says.
+        MissingExtra: pyvips is not installed.
+    """
+
+    random = False
+
+    def __init__(self, path: Path, frame: Frame) -> None:
+        self.frame = frame
+        self.pieces = Pieces(frame, frame.width, max(1, _STRIP // frame.width))
+        self._next = 0
+        pyvips = _library()
+        try:
+            image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="warning")
+            self._region = pyvips.Region.new(image)
+        except pyvips.Error as error:
+            raise CorruptImage(f"cannot be decoded: {_said(error)}") from None
+        dtype = _DTYPES.get(image.format)
+        if (image.width, image.height, image.bands, dtype) != (
+            frame.width,
+            frame.height,
+            frame.channels,
+            frame.dtype,
+        ):
+            found = f"{image.width}x{image.height} of {image.bands} channels {dtype or image.format}"
+            raise CorruptImage(f"decodes to {found}, not {frame} as its header says")
+
+    def read(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+        """The next rows.
+
+        Raises:
+            ValueError: other rows than the next, or parts of rows.
+            CorruptImage: they are damaged.
+        """
+        frame = self.frame
+        if (x0, x1) != (0, frame.width) or y0 != self._next or not y0 < y1 <= frame.height:
+            raise ValueError(f"the next rows of {frame} begin at {self._next}, not {x0},{y0},{x1},{y1}")
+        self._next = y1
+        shape = (y1 - y0, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
+        rows: Pixels = np.empty(shape, frame.dtype)
+        flat = rows.reshape(-1).view(np.uint8)
+        row = frame.bytes // frame.height
+        try:
+            for y in range(y0, y1, _ROWS):
+                bottom = min(y + _ROWS, y1)
+                fetched = self._region.fetch(0, y, frame.width, bottom - y)
+                flat[(y - y0) * row : (bottom - y0) * row] = np.frombuffer(fetched, np.uint8)
+        except _library().Error as error:
+            raise CorruptImage(f"rows {y} to {bottom - 1} cannot be decoded: {_said(error)}") from None
+        return rows
+
+    def close(self) -> None:
+        self._region = None
+
+
+def _said(error: Exception) -> str:
+    """What libvips said, on one line."""
+    return "; ".join(dict.fromkeys(str(error).strip().splitlines()))
