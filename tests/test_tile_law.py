@@ -13,7 +13,7 @@ from imageloom.model import Box, Frame, Pixels, Step, Value
 from imageloom.operators import Operator, resize
 from imageloom.operators.hysteresis import STRONG
 from imageloom.operators.resample import Axis, reduce, resample
-from imageloom.pipeline import Pipeline, frame_of, to_text
+from imageloom.pipeline import Pipeline, to_text
 from imageloom.samples import draw_photo
 from imageloom.testing.strategies import frames, images, steps, takes
 
@@ -40,7 +40,7 @@ def equal_in_tiles(image: Pixels, pipeline: list[Step], size: int) -> None:
     whole = image
     for step in pipeline:
         whole = operators.apply(step, whole)
-    tiled = tiles.run_tiled(image, pipeline, frame_of(image), size)
+    tiled = tiles.run_tiled(image, pipeline, size)
     assert tiled.dtype == whole.dtype
     np.testing.assert_array_equal(tiled, whole, err_msg=to_text(pipeline))
 
@@ -163,10 +163,10 @@ class TestHysteresis:
             x, y, dx, dy = x + dx * length, y + dy * length, -dy, dx
         step = Step("hysteresis")
         for size in (1, 7, 16, 50):
-            assert not tiles.run_tiled(spiral, [step], frame_of(spiral), size).any()
+            assert not tiles.run_tiled(spiral, [step], size).any()
         spiral[y, x] = STRONG
         for size in (1, 7, 16, 50):
-            made = tiles.run_tiled(spiral, [step], frame_of(spiral), size)
+            made = tiles.run_tiled(spiral, [step], size)
             np.testing.assert_array_equal(made, np.where(spiral > 0, 255, 0))
 
     @law(60)
@@ -187,7 +187,7 @@ class TestHysteresis:
         image = cv2.GaussianBlur(random.integers(0, 256, shape, np.uint8), (0, 0), 1.2)
         low = float(random.uniform(0, 100 if aperture == 3 else 1500))
         params: dict[str, Value] = {"low": low, "high": low * 2.5, "aperture": aperture, "l2": l2}
-        made = tiles.run_tiled(image, [Step("canny", params)], frame_of(image), size)
+        made = tiles.run_tiled(image, [Step("canny", params)], size)
         whole = cv2.Canny(image, low, low * 2.5, apertureSize=aperture, L2gradient=l2)
         np.testing.assert_array_equal(made, whole)
 
@@ -234,6 +234,12 @@ class TestResize:
         np.testing.assert_array_equal(
             reduce(image[top * y :, left * x :], x, y), reduce(image, x, y)[top:, left:]
         )
+
+    def test_strips_of_a_large_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(resize, "LARGE", 0)
+        image = draw_photo(5, 50, 1500)
+        made = operators.apply(Step("resize", {"size": "33x1301"}), image)
+        np.testing.assert_array_equal(made, _resampled(image, (33, 1301), "area"))
 
     @pytest.mark.parametrize("target", [(1111, 901), (512, 384), (455, 341), (601, 1000), (100, 99)])
     def test_averages_the_area_as_opencv_does(self, target: tuple[int, int]) -> None:

@@ -21,6 +21,7 @@ from imageloom import operators
 from imageloom.model import Box, Frame, Pixels, Plain, Step, Tile
 from imageloom.operators import Measure
 from imageloom.operators.registry import colour
+from imageloom.pipeline import frame_of
 
 ALIGNED = 32
 """Local steps read boxes at multiples of so many pixels: there OpenCV's vector code meets the pixels of a tile
@@ -64,7 +65,7 @@ def phases(steps: Sequence[Step], frame: Frame) -> tuple[Phase, ...]:
 
 
 def _expanded(steps: Sequence[Step], frame: Frame) -> Iterator[Step]:
-    """The steps, those that have a form for tiles in that form."""
+    """The steps, checked by their own names, in the form that can be tiled where they have one."""
     for step in steps:
         operator = operators.get(step.name)
         frame = operator.frame_after(step, frame)
@@ -165,17 +166,20 @@ def merge(phase: Phase, measures: Sequence[Any]) -> Any:
 
 
 def settle(before: Phase, merged: Any, phase: Phase, boxes: Sequence[Box]) -> list[Phase]:
-    """For each box that the phase writes the phase, its first step fixed by what the one before measured."""
+    """For each box that the phase writes the phase, its first step fixed by what the one before measured.
+
+    Where the measure is `placed`, the boxes are those that were measured.
+    """
     assert before.measured is not None
     params = operators.get(before.measured.name).filled(before.measured)
     steps = _measure(before).steps(merged, boxes, params)
     return [replace(phase, steps=(step, *phase.steps[1:])) for step in steps]
 
 
-def run_tiled(image: Pixels, steps: Sequence[Step], frame: Frame, size: int) -> Pixels:
-    """A pipeline done to an image in memory, tile by tile: the tile law in a few lines."""
+def run_tiled(image: Pixels, steps: Sequence[Step], size: int) -> Pixels:
+    """A pipeline done to an image in memory, in tiles of size x size pixels: every engine's in a few lines."""
     before, merged = None, None
-    for phase in phases(steps, frame):
+    for phase in phases(steps, frame_of(image)):
         writes = boxes(phase, size)
         settled = settle(before, merged, phase, writes) if before else [phase] * len(writes)
         made = empty(phase.frame)

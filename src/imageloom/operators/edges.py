@@ -10,7 +10,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from imageloom.model import Frame, Pixels, Step, Value
-from imageloom.operators.hysteresis import STRONG, WEAK
+from imageloom.operators.hysteresis import WEAK
 from imageloom.operators.registry import operator
 from imageloom.operators.values import half, in_bands, in_range, in_vectors
 
@@ -135,7 +135,7 @@ def edge_candidates(
         for x, y in ((1, 0), (0, 1))
     )
     weak, strong = (cv2.Canny(dx, dy, t * scale, t * scale, L2gradient=l2) for t in (low, high))
-    classes: Pixels = (weak & WEAK) | strong  # OpenCV's masks are STRONG
+    classes: Pixels = np.minimum(weak, WEAK) | strong  # OpenCV's masks are STRONG
     return classes
 
 

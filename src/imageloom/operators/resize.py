@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 
 import cv2
+import numpy as np
 from msgspec import Meta
 from msgspec.structs import replace
 
@@ -101,6 +102,21 @@ def _resize_part(image: Pixels, *, box: Box, frame: Frame, **params: Any) -> Pix
     return resample(image, x, y, box.moved(left, top))
 
 
+STRIP = 512
+"""Rows of a large result that are worked out at once, so that the sums take little memory."""
+
+
+def _in_strips(image: Pixels, **params: Any) -> Pixels:
+    frame = Frame(image.shape[1], image.shape[0], 1)
+    made = _resized(frame, **params)
+    strips = []
+    for top in range(0, made.height, STRIP):
+        box = Box(0, top, made.width, min(top + STRIP, made.height))
+        source = image[_source(box, frame, **params).slices(Box.of(frame))]
+        strips.append(_resize_part(source, box=box, frame=frame, **params))
+    return np.concatenate(strips)
+
+
 def _positive(size: str, fit: str, **_: object) -> str | None:
     numbers = [float(n) for n in re.findall(r"[\d.]+", size)]
     if not all(numbers):
@@ -141,11 +157,7 @@ def resize(
     height, width = image.shape[:2]
     new_width, new_height = target(width, height, size, fit, enlarge)
     if _is_large(width, height, new_width, new_height):
-        params: dict[str, Any] = {"size": size, "fit": fit, "kernel": kernel, "enlarge": enlarge}
-        frame = Frame(width, height, 1)
-        box = Box.of(_resized(frame, **params))
-        rows, columns = _source(box, frame, **params).slices(Box.of(frame))
-        return _resize_part(image[rows, columns], box=box, frame=frame, **params)
+        return _in_strips(image, size=size, fit=fit, kernel=kernel, enlarge=enlarge)
     image = _resample(image, new_width, new_height, kernel)
     kept = box_of_cover(new_width, new_height, size, fit)
     if kept:
