@@ -14,8 +14,7 @@ from PIL import Image
 from drawings import drawn
 from imageloom.errors import CorruptImage, UnreadableItem
 from imageloom.model import Frame
-from imageloom.streams import is_large, jpeg, open_reader, tiff, zarr
-from imageloom.streams.pieces import frame_of
+from imageloom.streams import jpeg, open_reader, tiff, zarr
 
 OPTIONAL = ("imagecodecs", "pyvips", "tifffile", "zarr")
 
@@ -72,14 +71,14 @@ def test_files_that_are_no_images(format: str, data: bytes, tmp_path: Path) -> N
 def test_webp_is_read_in_strips(channels: int, tmp_path: Path) -> None:
     image = drawn(300, 200, channels)
     Image.fromarray(image).save(tmp_path / "a.webp[page=1]", "webp", lossless=True, exact=True)
-    reader = open_reader(tmp_path / "a.webp[page=1]", "webp", frame_of(image))
+    reader = open_reader(tmp_path / "a.webp[page=1]", "webp", Frame.of(image))
     assert np.array_equal(np.concatenate((reader.read(0, 0, 300, 70), reader.read(0, 70, 300, 200))), image)
 
 
 @pytest.mark.parametrize("format", ["jpeg", "tiff", "zarr"])
 def test_threads_read_at_once(format: str, tmp_path: Path) -> None:
     image = drawn(900, 800)
-    frame = frame_of(image)
+    frame = Frame.of(image)
     encoder = {
         "jpeg": jpeg.Encoder(frame),
         "tiff": tiff.Encoder(frame, tile=64),
@@ -106,5 +105,5 @@ def test_threads_read_at_once(format: str, tmp_path: Path) -> None:
 
 
 def test_large_is_a_matter_of_size_alone() -> None:
-    assert not is_large(Frame(8_000, 4_000, 3))
-    assert is_large(Frame(8_000, 4_001, 1))
+    assert not Frame(8_000, 4_000, 3).is_large
+    assert Frame(8_000, 4_001, 1).is_large
