@@ -19,7 +19,6 @@ from imageloom.codecs import get
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
 from imageloom.streams import jpeg, open_reader, vips
-from imageloom.streams.pieces import frame_of
 
 SIZES = [(1, 1), (16, 16), (17, 33), (333, 128), (640, 257), (40, 5000)]
 
@@ -45,7 +44,7 @@ def test_pixels_of_a_file_that_was_encoded_whole(
     width: int, height: int, channels: int, tmp_path: Path
 ) -> None:
     image = drawn(width, height, channels)
-    data = jpeg.Encoder(frame_of(image), quality=90).encode(image)
+    data = jpeg.Encoder(Frame.of(image), quality=90).encode(image)
     expected = whole(get("jpeg").encode(image, 90), channels)
     assert np.array_equal(whole(data, channels), expected)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), expected)
@@ -54,7 +53,7 @@ def test_pixels_of_a_file_that_was_encoded_whole(
     seen: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(seen if channels == 1 else seen[:, :, ::-1], expected)
     (tmp_path / "a.jpg").write_bytes(data)
-    reader = open_reader(tmp_path / "a.jpg", "jpeg", frame_of(image))
+    reader = open_reader(tmp_path / "a.jpg", "jpeg", Frame.of(image))
     assert isinstance(reader, jpeg.Reader)
     for x0, y0, x1, y1 in some_boxes(reader.frame):
         assert np.array_equal(reader.read(x0, y0, x1, y1), expected[y0:y1, x0:x1])
@@ -64,14 +63,14 @@ def test_pixels_of_a_file_that_was_encoded_whole(
 def test_segments_stand_in_the_file() -> None:
     image = drawn(100, 80)
     comment = b"\xff\xfe\x00\x07hello"
-    data = jpeg.Encoder(frame_of(image), segments=comment).encode(image)
+    data = jpeg.Encoder(Frame.of(image), segments=comment).encode(image)
     assert Image.open(io.BytesIO(data)).info["comment"] == b"hello"
 
 
 @pytest.mark.parametrize("quality", [1, 40, 100])
 def test_every_quality(quality: int) -> None:
     image = drawn(200, 150)
-    data = jpeg.Encoder(frame_of(image), quality=quality).encode(image)
+    data = jpeg.Encoder(Frame.of(image), quality=quality).encode(image)
     assert np.array_equal(whole(data, 3), whole(get("jpeg").encode(image, quality), 3))
 
 
@@ -113,7 +112,7 @@ def test_others_are_read_in_order(options: dict[str, Any], subsampling: str, tmp
     expected = whole((tmp_path / "a.jpg").read_bytes(), 3)
     with pytest.raises(UnsupportedImage):
         jpeg.Reader(tmp_path / "a.jpg")
-    reader = open_reader(tmp_path / "a.jpg", "jpeg", frame_of(image))
+    reader = open_reader(tmp_path / "a.jpg", "jpeg", Frame.of(image))
     assert isinstance(reader, vips.Reader)
     rows = [reader.read(0, y, 320, min(y + 50, 403)) for y in range(0, 403, 50)]
     assert np.array_equal(np.concatenate(rows), expected)
@@ -146,7 +145,7 @@ def damaged(name: str, data: bytes) -> bytes:
 )
 def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
     image = drawn(320, 403)
-    data = jpeg.Encoder(frame_of(image)).encode(image)
+    data = jpeg.Encoder(Frame.of(image)).encode(image)
     (tmp_path / "a.jpg").write_bytes(damaged(name, data))
     with pytest.raises(CorruptImage):
         jpeg.Reader(tmp_path / "a.jpg")
@@ -154,7 +153,7 @@ def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
 
 def test_damage_spoils_its_own_rows_alone(tmp_path: Path) -> None:
     image = drawn(320, 1600)
-    data = bytearray(jpeg.Encoder(frame_of(image)).encode(image))
+    data = bytearray(jpeg.Encoder(Frame.of(image)).encode(image))
     marker = data.index(b"\xff\xd7", data.index(b"\xff\xda"))
     data[marker + 2 : marker + 6] = b"\xff\x00\xff\x00"
     (tmp_path / "a.jpg").write_bytes(data)
@@ -168,7 +167,7 @@ def test_damage_spoils_its_own_rows_alone(tmp_path: Path) -> None:
 def test_any_damage_is_told(tmp_path: Path) -> None:
     """Whatever bytes are changed, the reader decodes or raises CorruptImage or UnsupportedImage."""
     image = drawn(160, 320)
-    data = jpeg.Encoder(frame_of(image)).encode(image)
+    data = jpeg.Encoder(Frame.of(image)).encode(image)
     chance = random.Random(4)
     for _ in range(300):
         broken = bytearray(data)

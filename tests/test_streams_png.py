@@ -21,7 +21,6 @@ from imageloom.codecs import get, read_header
 from imageloom.errors import CorruptImage
 from imageloom.model import Frame
 from imageloom.streams import open_reader, png
-from imageloom.streams.pieces import frame_of
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -29,7 +28,7 @@ from imageloom.streams.pieces import frame_of
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (17, 33), (300, 7200)])
 def test_round_trip(width: int, height: int, channels: int, dtype: str, tmp_path: Path) -> None:
     image = drawn(width, height, channels, dtype)
-    data = png.Encoder(frame_of(image)).encode(image)
+    data = png.Encoder(Frame.of(image)).encode(image)
     found = pyvips.Image.new_from_buffer(data, "", fail_on="warning").numpy()
     assert np.array_equal(found.reshape(image.shape), image)
     if dtype == "uint8":
@@ -39,14 +38,14 @@ def test_round_trip(width: int, height: int, channels: int, dtype: str, tmp_path
         seen: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(seen if order is None else cv2.cvtColor(seen, order), image)
     (tmp_path / "a.png").write_bytes(data)
-    reader = open_reader(tmp_path / "a.png", "png", frame_of(image))
+    reader = open_reader(tmp_path / "a.png", "png", Frame.of(image))
     rows = [reader.read(0, y, width, min(y + 1000, height)) for y in range(0, height, 1000)]
     assert np.array_equal(np.concatenate(rows), image)
 
 
 def test_size_is_that_of_the_plain_encoder() -> None:
     image = drawn(1000, 4500)
-    encoder = png.Encoder(frame_of(image))
+    encoder = png.Encoder(Frame.of(image))
     assert len(encoder.pieces) > 1
     assert len(encoder.encode(image)) < 1.02 * len(get("png").encode(image, 0))
 
@@ -55,7 +54,7 @@ def test_chunks_stand_in_the_file() -> None:
     image = drawn(20, 20)
     body = b"tEXtTitle\0hello"
     chunk = (len(body) - 4).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
-    found = Image.open(io.BytesIO(png.Encoder(frame_of(image), chunks=chunk).encode(image)))
+    found = Image.open(io.BytesIO(png.Encoder(Frame.of(image), chunks=chunk).encode(image)))
     assert found.info["Title"] == "hello"
 
 
@@ -80,8 +79,8 @@ def test_files_of_others_as_their_codec_has_them(mode: str, tmp_path: Path) -> N
 
 def test_rows_come_in_order_alone(tmp_path: Path) -> None:
     image = drawn(50, 60)
-    (tmp_path / "a.png").write_bytes(png.Encoder(frame_of(image)).encode(image))
-    reader = open_reader(tmp_path / "a.png", "png", frame_of(image))
+    (tmp_path / "a.png").write_bytes(png.Encoder(Frame.of(image)).encode(image))
+    reader = open_reader(tmp_path / "a.png", "png", Frame.of(image))
     assert not reader.random
     reader.read(0, 0, 50, 20)
     for box in ((0, 0, 50, 20), (0, 30, 50, 40), (1, 20, 50, 30), (0, 20, 50, 61), (0, 20, 50, 20)):
@@ -92,7 +91,7 @@ def test_rows_come_in_order_alone(tmp_path: Path) -> None:
 
 def test_header_that_lies(tmp_path: Path) -> None:
     image = drawn(50, 60)
-    (tmp_path / "a.png").write_bytes(png.Encoder(frame_of(image)).encode(image))
+    (tmp_path / "a.png").write_bytes(png.Encoder(Frame.of(image)).encode(image))
     for frame in (Frame(50, 61, 3), Frame(50, 60, 4), Frame(50, 60, 3, "uint16")):
         with pytest.raises(CorruptImage, match="as its header says"):
             open_reader(tmp_path / "a.png", "png", frame)
@@ -101,14 +100,14 @@ def test_header_that_lies(tmp_path: Path) -> None:
 def test_any_damage_is_told(tmp_path: Path) -> None:
     """A changed byte of the pixels is found by a checksum, or by zlib before it."""
     image = drawn(300, 400)
-    data = png.Encoder(frame_of(image)).encode(image)
+    data = png.Encoder(Frame.of(image)).encode(image)
     chance = random.Random(4)
     for _ in range(40):
         broken = bytearray(data)
         broken[chance.randrange(60, len(data) - 40)] ^= 1 << chance.randrange(8)
         (tmp_path / "a.png").write_bytes(broken)
         with pytest.raises(CorruptImage):
-            open_reader(tmp_path / "a.png", "png", frame_of(image)).read(0, 0, 300, 400)
+            open_reader(tmp_path / "a.png", "png", Frame.of(image)).read(0, 0, 300, 400)
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(CorruptImage):
-        open_reader(tmp_path / "a.png", "png", frame_of(image)).read(0, 0, 300, 400)
+        open_reader(tmp_path / "a.png", "png", Frame.of(image)).read(0, 0, 300, 400)

@@ -21,7 +21,6 @@ from drawings import drawn
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
 from imageloom.streams import open_reader, tiff, vips
-from imageloom.streams.pieces import frame_of
 
 LOSSLESS: list[tiff.Compression] = ["none", "deflate", "zstd"]
 
@@ -33,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 def check_regions(path: Path, expected: Pixels, cache: int = 32 << 20) -> None:
     reader = tiff.Reader(path, cache)
-    assert reader.frame == frame_of(expected)
+    assert reader.frame == Frame.of(expected)
     chance = random.Random(1)
     for _ in range(12):
         x0, y0 = chance.randrange(reader.frame.width), chance.randrange(reader.frame.height)
@@ -49,7 +48,7 @@ def check_regions(path: Path, expected: Pixels, cache: int = 32 << 20) -> None:
 def test_round_trip(channels: int, dtype: str, compression: tiff.Compression, path: Path) -> None:
     for width, height in ((1, 1), (256, 512), (700, 333)):
         image = drawn(width, height, channels, dtype)
-        path.write_bytes(tiff.Encoder(frame_of(image), compression=compression).encode(image))
+        path.write_bytes(tiff.Encoder(Frame.of(image), compression=compression).encode(image))
         with tifffile.TiffFile(path) as file:
             assert np.array_equal(file.asarray().reshape(image.shape), image)
             assert file.pages.first.is_tiled
@@ -64,7 +63,7 @@ def test_round_trip(channels: int, dtype: str, compression: tiff.Compression, pa
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_tiles(channels: int, path: Path) -> None:
     image = drawn(700, 333, channels)
-    path.write_bytes(tiff.Encoder(frame_of(image), compression="jpeg", quality=95).encode(image))
+    path.write_bytes(tiff.Encoder(Frame.of(image), compression="jpeg", quality=95).encode(image))
     expected = tifffile.imread(path)
     assert np.abs(expected.astype(int) - image).mean() < 8
     assert np.array_equal(pyvips.Image.new_from_file(str(path), fail_on="warning").numpy(), expected)
@@ -74,7 +73,7 @@ def test_jpeg_tiles(channels: int, path: Path) -> None:
 
 def test_bigtiff_where_the_file_gets_large(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = drawn(700, 333)
-    encoder = tiff.Encoder(frame_of(image))
+    encoder = tiff.Encoder(Frame.of(image))
     path.write_bytes(encoder.encode(image))
     with tifffile.TiffFile(path) as file:
         assert not file.is_bigtiff
@@ -90,7 +89,7 @@ def test_bigtiff_where_the_file_gets_large(path: Path, monkeypatch: pytest.Monke
 def test_further_tags(path: Path) -> None:
     image = drawn(70, 33)
     tags = (tiff.Tag(270, 2, b"a picture\0"), tiff.Tag(34675, 7, b"profile"))
-    path.write_bytes(tiff.Encoder(frame_of(image), tags=tags).encode(image))
+    path.write_bytes(tiff.Encoder(Frame.of(image), tags=tags).encode(image))
     with tifffile.TiffFile(path) as file:
         assert file.pages.first.description == "a picture"
         assert file.pages.first.tags[34675].value == b"profile"
@@ -138,7 +137,7 @@ def test_pieces_too_large_are_read_in_order(path: Path, monkeypatch: pytest.Monk
     image = drawn(301, 203)
     tifffile.imwrite(path, image, photometric="rgb", rowsperstrip=203, compression="zlib", metadata=None)
     monkeypatch.setattr(tiff, "_LARGEST_PIECE", 100_000)
-    reader = open_reader(path, "tiff", frame_of(image))
+    reader = open_reader(path, "tiff", Frame.of(image))
     assert isinstance(reader, vips.Reader)
     assert np.array_equal(np.concatenate((reader.read(0, 0, 301, 90), reader.read(0, 90, 301, 203))), image)
 
@@ -217,7 +216,7 @@ def lying(name: str, data: bytearray) -> None:
 )
 def test_directories_that_lie(name: str, said: str, path: Path) -> None:
     image = drawn(1000, 700)
-    data = bytearray(tiff.Encoder(frame_of(image), compression="none").encode(image))
+    data = bytearray(tiff.Encoder(Frame.of(image), compression="none").encode(image))
     lying(name, data)
     path.write_bytes(data)
     with pytest.raises(CorruptImage, match=said):
@@ -226,7 +225,7 @@ def test_directories_that_lie(name: str, said: str, path: Path) -> None:
 
 def test_directory_that_follows_itself(path: Path) -> None:
     image = drawn(100, 70)
-    data = bytearray(tiff.Encoder(frame_of(image)).encode(image))
+    data = bytearray(tiff.Encoder(Frame.of(image)).encode(image))
     at = int.from_bytes(data[4:8], "little")
     end = at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")
     data[end : end + 4] = data[4:8]
@@ -238,7 +237,7 @@ def test_directory_that_follows_itself(path: Path) -> None:
 @pytest.mark.parametrize("compression", ["deflate", "zstd", "jpeg"])
 def test_damage_spoils_its_own_tile_alone(compression: tiff.Compression, path: Path) -> None:
     image = drawn(1000, 700)
-    data = bytearray(tiff.Encoder(frame_of(image), compression=compression).encode(image))
+    data = bytearray(tiff.Encoder(Frame.of(image), compression=compression).encode(image))
     offset, size = (
         int.from_bytes(data[values(data, code)[0] + 20 :][:4], "little") for code in (OFFSETS, SIZES)
     )
@@ -255,7 +254,7 @@ def test_damage_spoils_its_own_tile_alone(compression: tiff.Compression, path: P
 def test_any_damage_is_told(compression: tiff.Compression, path: Path) -> None:
     """Whatever bytes are changed, the reader decodes or raises CorruptImage or UnsupportedImage."""
     image = drawn(300, 280)
-    data = tiff.Encoder(frame_of(image), compression=compression).encode(image)
+    data = tiff.Encoder(Frame.of(image), compression=compression).encode(image)
     directory = int.from_bytes(data[4:8], "little")
     chance = random.Random(4)
     for _ in range(120):
@@ -270,7 +269,7 @@ def test_any_damage_is_told(compression: tiff.Compression, path: Path) -> None:
         try:
             if reader.frame.pixels < 10_000_000:
                 pixels = reader.read(0, 0, reader.frame.width, reader.frame.height)
-                assert frame_of(pixels) == reader.frame
+                assert Frame.of(pixels) == reader.frame
         except CorruptImage:
             pass
         finally:

@@ -10,15 +10,15 @@ import zarr as library
 
 from drawings import drawn
 from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.model import Frame
 from imageloom.streams import open_reader, zarr
-from imageloom.streams.pieces import frame_of
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_round_trip(channels: int, dtype: str, tmp_path: Path) -> None:
     image = drawn(700, 300, channels, dtype)
-    encoder = zarr.Encoder(frame_of(image), tile=256)
+    encoder = zarr.Encoder(Frame.of(image), tile=256)
     writer = encoder.create(tmp_path / "a.zarr")
     for index in range(len(encoder.pieces)):
         x0, y0, x1, y1 = encoder.pieces.box(index)
@@ -28,8 +28,8 @@ def test_round_trip(channels: int, dtype: str, tmp_path: Path) -> None:
     array = library.open_array(str(tmp_path / "a.zarr"), mode="r")
     assert array.chunks[:2] == (256, 256)
     assert np.array_equal(np.asarray(array[:]), image)
-    reader = open_reader(tmp_path / "a.zarr", "zarr", frame_of(image))
-    assert reader.frame == frame_of(image)
+    reader = open_reader(tmp_path / "a.zarr", "zarr", Frame.of(image))
+    assert reader.frame == Frame.of(image)
     assert np.array_equal(reader.read(100, 200, 600, 290), image[200:290, 100:600])
 
 
@@ -52,7 +52,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
 
 def test_damaged_chunk(tmp_path: Path) -> None:
     image = drawn(70, 50)
-    encoder = zarr.Encoder(frame_of(image))
+    encoder = zarr.Encoder(Frame.of(image))
     writer = encoder.create(tmp_path / "a")
     writer.put(0, b"\xff" * 100)
     writer.close()

@@ -33,6 +33,10 @@ class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of all plain data here: immutable, comparable, ready for the wire."""
 
 
+LARGE = 32_000_000
+"""Pixels beyond which JPEG, PNG and TIFF files are encoded piece by piece, however they are worked out."""
+
+
 class Frame(Plain, frozen=True):
     """The shape of an image between two steps."""
 
@@ -49,6 +53,16 @@ class Frame(Plain, frozen=True):
     @property
     def bytes(self) -> int:
         return self.pixels * self.channels * {"uint8": 1, "uint16": 2, "float32": 4}[self.dtype]
+
+    @property
+    def is_large(self) -> bool:
+        return self.pixels > LARGE
+
+    @classmethod
+    def of(cls, image: Pixels) -> Frame:
+        """The frame of an array of pixels."""
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        return cls(image.shape[1], image.shape[0], channels, image.dtype.name)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         kind = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}[self.channels]

@@ -33,7 +33,7 @@ from imageloom.events import (
     Started,
 )
 from imageloom.ledger import JobState, Ledger
-from imageloom.model import Failure, Item, Job, Outcome, Plain, Result, Task, Unlisted, Work
+from imageloom.model import Failure, Header, Item, Job, Outcome, Plain, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
 from imageloom.sink import InPlace, Sink, check_template, output_name
 from imageloom.source import Source
@@ -216,7 +216,7 @@ class Driver:
                 f"the file is {item.size:,} bytes, over the limit of {limits.max_file_size:,} "
                 "(--max-file-size)"
             )
-        header = codecs.read_header(lambda length: self._store.head(item.key, length), item.size)
+        header = self._header(item)
         plan.check_limits(header, limits, item.size)
         planned = plan.make_plan(header, recipe)
         needs = planned.bytes + item.size
@@ -233,6 +233,12 @@ class Driver:
         if self._listeners:
             self._tell(Planned(item, names))
         return _Ready(Work(item, names, next(self._item_numbers)), header.frame.pixels, needs)
+
+    def _header(self, item: Item) -> Header:
+        def read(start: int, length: int) -> bytes:
+            return self._store.head(item.key, length, start)
+
+        return codecs.read_header(lambda length: read(0, length), item.size, read)
 
     # plan -> tasks
 

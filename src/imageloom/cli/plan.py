@@ -44,7 +44,9 @@ def command(
     recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata)
     store = open_store(str(file.parent))
     size = file.stat().st_size
-    header = codecs.read_header(lambda length: store.head(file.name, length), size)
+    header = codecs.read_header(
+        lambda length: store.head(file.name, length), size, lambda at, n: store.head(file.name, n, at)
+    )
     plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
     for line in plan.explain(header, recipe, size):
         click.echo(line)

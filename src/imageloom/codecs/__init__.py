@@ -10,7 +10,7 @@ import importlib
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from imageloom.codecs.bits import MoreNeeded
 from imageloom.errors import CorruptImage, UnsupportedImage
@@ -109,11 +109,36 @@ def format_of(name: str) -> Format | None:
     return next((format for format, known in _KNOWN.items() if suffix in known.suffixes), None)
 
 
-def read_header(head: Callable[[int], bytes], size: int) -> Header:
+class _View:
+    """The bytes of a file as far as they are looked at: a directory may stand at the end of a large one."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read = read
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, key: slice) -> bytes:
+        start, stop, _ = key.indices(self._size)
+        return self._read(start, stop - start) if stop > start else b""
+
+
+def _header_anywhere(format: Format, view: _View) -> Header:
+    try:
+        return get(format).header(cast("bytes", view))  # parsers take slices and nothing else
+    except MoreNeeded:
+        raise CorruptImage(f"the {format} file is cut off within its header") from None
+
+
+def read_header(
+    head: Callable[[int], bytes], size: int, read: Callable[[int, int], bytes] | None = None
+) -> Header:
     """The header of a file.
 
     Args:
         head: gives the first n bytes of the file, or all that there are.
+        read: gives n bytes from a place on, where the file can be read so.
         size: of the file, in bytes.
 
     Raises:
@@ -133,8 +158,10 @@ def read_header(head: Callable[[int], bytes], size: int) -> Header:
         except MoreNeeded:
             if len(data) < length:
                 raise CorruptImage(f"the {format} file is cut off within its header") from None
-            length *= 16
-            continue
+            if read is None:
+                length *= 16
+                continue
+            header = _header_anywhere(format, _View(read, size))
         if header.frame.pixels == 0:
             raise CorruptImage(f"its header says {header.frame.width}x{header.frame.height} pixels")
         return header

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import lru_cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from imageloom.codecs.bits import MoreNeeded, number
 from imageloom.codecs.metadata import orientation
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+
+if TYPE_CHECKING:
+    from imageloom.streams.ordered import FileEncoder
 
 _FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
 _REFUSED = {
@@ -108,6 +112,9 @@ class Jpeg:
         return segments.read(data)
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+        frame = Frame.of(image)
+        if frame.is_large:
+            return self.in_pieces(frame, quality, metadata).encode(image)
         gray = image.ndim == 2
         data: bytes = _library().encode_jpeg(
             np.ascontiguousarray(image[:, :, None] if gray else image),
@@ -116,6 +123,12 @@ class Jpeg:
             colorsubsampling="Gray" if gray else "420",
         )
         return segments.insert(data, metadata)
+
+    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
+        """What encodes a large image strip by strip, to the same bytes as `encode`."""
+        from imageloom.streams import jpeg  # no small image waits for it
+
+        return jpeg.Encoder(frame, quality, b"".join(segments.written(metadata)))
 
 
 def _header(head: bytes, at: int, turned: int, adobe: bool, progressive: bool) -> Header:

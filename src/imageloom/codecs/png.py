@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ from imageloom.codecs.bits import MoreNeeded, number
 from imageloom.codecs.metadata import inflate, orientation
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels
+
+if TYPE_CHECKING:
+    from imageloom.streams.ordered import FileEncoder
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGBA = 0, 2, 3, 4, 6
@@ -101,6 +105,9 @@ class Png:
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
         """OpenCV's setting: zlib's level 1 for run lengths alone, in half the time and 10% larger."""
+        frame = Frame.of(image)
+        if frame.is_large:
+            return self.in_pieces(frame, quality, metadata).encode(image)
         if image.ndim == 3 and image.shape[2] == 2:
             data = _encode_gray_alpha(image)
         else:
@@ -111,6 +118,12 @@ class Png:
         if metadata == NO_METADATA:
             return data
         return b"".join((data[:33], *_written(metadata), data[33:]))
+
+    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
+        """What encodes a large image strip by strip, to the same bytes as `encode`."""
+        from imageloom.streams import png  # no small image waits for it
+
+        return png.Encoder(frame, b"".join(_written(metadata)))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

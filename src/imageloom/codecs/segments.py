@@ -99,10 +99,15 @@ def insert(data: bytes, metadata: Metadata) -> bytes:
     if metadata == NO_METADATA:
         return data
     at = 4 + int.from_bytes(data[4:6]) if data[2:4] == b"\xff\xe0" else 2
-    return b"".join((data[:at], *_written(metadata), data[at:]))
+    return b"".join((data[:at], *written(metadata), data[at:]))
 
 
-def _written(metadata: Metadata) -> Iterator[bytes]:
+def written(metadata: Metadata) -> Iterator[bytes]:
+    """The segments that hold it.
+
+    Raises:
+        UnsupportedImage: it does not fit into segments.
+    """
     if metadata.exif:
         if len(metadata.exif) > _ROOM - len(_EXIF):
             raise _too_large("EXIF", metadata.exif)

@@ -12,7 +12,7 @@ import logging
 import zlib
 from functools import lru_cache
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from imageloom.codecs.tags import (
 )
 from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage
 from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels
+
+if TYPE_CHECKING:
+    from imageloom.streams.ordered import FileEncoder
 
 _WIDTH, _HEIGHT, _BITS, _PACKING, _COLOURS = 256, 257, 258, 259, 262
 _STRIPS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANES = 273, 274, 277, 278, 279, 284
@@ -88,8 +91,6 @@ class Tiff:
         return Header("tiff", layout.frame, orientation=layout.orientation)
 
     def cannot_hold(self, frame: Frame) -> str | None:
-        if frame.bytes >= 0xF000_0000:
-            return f"TIFF holds at most 4 GB, not {frame.bytes:,} bytes"
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
@@ -121,6 +122,9 @@ class Tiff:
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
         """Strips in deflate at zlib's level 1, whole numbers as differences to the pixel on their left."""
+        frame = Frame.of(image)
+        if frame.is_large:
+            return self.in_pieces(frame, quality, metadata).encode(image)
         exif = metadata.exif
         order: Order = order_of(exif) if exif else "little"
         described = tree(exif, int.from_bytes(exif[4:8], order), order, _DESCRIPTIVE) if exif else {}
@@ -155,6 +159,14 @@ class Tiff:
         return b"".join(
             (mark, ends[-1].to_bytes(4, order), *padded, laid_out(described | tags, ends[-1], order))
         )
+
+    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
+        """What encodes a large image tile by tile, to the same bytes as `encode`; EXIF does not go along."""
+        from imageloom.streams import tiff  # no small image waits for it
+
+        tags = [(_XMP, 1, metadata.xmp), (_ICC, UNDEFINED, metadata.icc)]
+        carried = tuple(tiff.Tag(*tag) for tag in tags if tag[2])
+        return tiff.Encoder(frame, tags=carried)
 
 
 def _beginning(data: bytes) -> tuple[Order, bool, int]:

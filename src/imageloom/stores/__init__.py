@@ -21,8 +21,8 @@ class Store(Protocol):
     def read(self, key: str, limit: int) -> bytes:
         """The bytes of a file, refused over `limit` bytes."""
 
-    def head(self, key: str, length: int) -> bytes:
-        """The first `length` bytes of a file, or all that there are."""
+    def head(self, key: str, length: int, start: int = 0) -> bytes:
+        """`length` bytes of a file from `start` on, or all that there are."""
 
     def size(self, key: str) -> int | None:
         """The size of a file in bytes; None where there is none."""

@@ -89,11 +89,11 @@ class LocalStore:
         except OSError as error:
             raise UnreadableItem(f"cannot read it: {error.strerror}") from None
 
-    def head(self, key: str, length: int) -> bytes:
+    def head(self, key: str, length: int, start: int = 0) -> bytes:
         try:
             descriptor = os.open(self._path(key), os.O_RDONLY)
             try:
-                return os.read(descriptor, length)
+                return os.pread(descriptor, length, start)
             finally:
                 os.close(descriptor)
         except OSError as error:

@@ -17,10 +17,7 @@ from imageloom.streams import jpeg, tiff, vips, zarr
 from imageloom.streams.ordered import Encoder, Writer
 from imageloom.streams.pieces import Pieces
 
-__all__ = ["Encoder", "Pieces", "Reader", "Writer", "is_large", "open_reader"]
-
-LARGE = 32_000_000
-"""Pixels beyond which JPEG and PNG files are encoded in strips."""
+__all__ = ["Encoder", "Pieces", "Reader", "Writer", "open_reader"]
 
 
 class Reader(Protocol):
@@ -42,11 +39,6 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Let go of the file."""
-
-
-def is_large(frame: Frame) -> bool:
-    """Whether an image is encoded in strips, also where it is held whole: a function of its size alone."""
-    return frame.pixels > LARGE
 
 
 def open_reader(path: Path, format: str, frame: Frame) -> Reader:

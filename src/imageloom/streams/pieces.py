@@ -46,11 +46,6 @@ def check_box(frame: Frame, x0: int, y0: int, x1: int, y1: int) -> None:
         raise ValueError(f"the box {x0},{y0},{x1},{y1} is not within {frame}")
 
 
-def frame_of(image: Pixels) -> Frame:
-    height, width = image.shape[:2]
-    return Frame(width, height, 1 if image.ndim == 2 else image.shape[2], image.dtype.name)  # type: ignore[arg-type]
-
-
 def filled(pixels: Pixels, height: int, width: int) -> Pixels:
     """A piece of full size: one that was cut at an edge goes on with its last row and column."""
     below, right = height - pixels.shape[0], width - pixels.shape[1]

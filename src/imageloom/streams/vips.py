@@ -15,6 +15,7 @@ import numpy as np
 
 from imageloom.errors import CorruptImage, MissingExtra
 from imageloom.model import Frame, Pixels
+from imageloom.streams.files import RandomFile
 from imageloom.streams.pieces import Pieces
 
 _DTYPES = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}
@@ -42,7 +43,8 @@ class Reader:
         frame: what the file's header says.
 
     Raises:
-        CorruptImage: the file cannot be decoded, or to other pixels than its header says.
+        UnreadableItem: the file cannot be opened.
+        CorruptImage: it cannot be decoded, or to other pixels than its header says.
         MissingExtra: pyvips is not installed.
     """
 
@@ -53,8 +55,11 @@ class Reader:
         self.pieces = Pieces(frame, frame.width, max(1, _STRIP // frame.width))
         self._next = 0
         pyvips = _library()
+        RandomFile(path).close()
         try:
-            image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="warning")
+            # A source, not a name: libvips takes brackets at the end of a name for options.
+            source = pyvips.Source.new_from_file(str(path))
+            image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="warning")
             self._region = pyvips.Region.new(image)
         except pyvips.Error as error:
             raise CorruptImage(f"cannot be decoded: {_said(error)}") from None
