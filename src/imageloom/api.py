@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import closing
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -40,6 +41,9 @@ def process(
     memory: int = 0,
     name: str = "{dir}/{stem}.{ext}",
     in_place: bool = False,
+    tile: Literal["auto", "always", "never"] = "auto",
+    items_at_once: int = 0,
+    scratch: str | os.PathLike[str] = "",
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
     listeners: Iterable[Listener] = (),
@@ -68,6 +72,9 @@ def process(
         memory: bytes that the work in hand may need together; 0 for half of the machine's.
         name: how outputs are named below the sink.
         in_place: put each output in the place of its input; source and sink are the same folder.
+        tile: whether images are done in tiles; the result is the same.
+        items_at_once: images under way at one time; 0 for as many as there is room for.
+        scratch: a folder for the pixels of large images; by default one in the sink.
         limits: what is refused from the header alone.
         ledger: the file of the ledger; None for the one in the user's state directory.
         listeners: called with each event, in the calling thread.
@@ -96,6 +103,9 @@ def process(
         memory=memory,
         name=name,
         in_place=in_place,
+        tile=tile,
+        items_at_once=items_at_once,
+        scratch=os.fspath(scratch),
     )
     chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory), job)
     with Ledger(ledger) as book, closing(open_engine(chosen, settings)) as opened:

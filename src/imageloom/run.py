@@ -303,9 +303,8 @@ class Driver:
             self._large = LargeImages(
                 self._job, self._source.root, self._sink.store, scratch, str(self._id), self._wake
             )
-        while self._large.is_full:
-            self._pump()
-            self._collect()
+        while self._large.is_full and not self._stopping:
+            self._advance()
         assert ready.plan is not None
         try:
             self._large.begin(ready.work, *ready.plan, ready.bytes, self._engine.capacity)
@@ -354,12 +353,16 @@ class Driver:
     def _finish(self) -> None:
         """Wait for all that is in flight, and for the retries."""
         while self._in_flight or ((self._again or self._large) and not self._stopping):
-            self._retry()
-            self._pump()
-            if self._again and not self._stopping:
-                self._collect(max(0.0, self._again[0][0] - time.monotonic()))
-            else:
-                self._collect()
+            self._advance()
+
+    def _advance(self) -> None:
+        """Hand out what is due, and take one outcome in."""
+        self._retry()
+        self._pump()
+        pause = None
+        if self._again and not self._stopping:
+            pause = max(0.0, self._again[0][0] - time.monotonic())
+        self._collect(pause)
 
     def _retry(self) -> None:
         """Submit the items whose pause is over, each as a task of its own."""

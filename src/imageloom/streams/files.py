@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 
 from imageloom.errors import CorruptImage, UnreadableItem
 
 
 class RandomFile:
-    """An open file without a position of its own.
+    """An open file without a position of its own; it is closed with the last reference to it.
 
     Raises:
         UnreadableItem: the operating system says so.
@@ -18,10 +19,11 @@ class RandomFile:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open("rb", buffering=0)
-            self.size = os.fstat(self._file.fileno()).st_size
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise UnreadableItem(f"cannot be read: {error.strerror}") from error
+        self.size = os.fstat(self._file).st_size
+        self._closing = weakref.finalize(self, os.close, self._file)
 
     def read(self, at: int, length: int) -> bytes:
         """`length` bytes at `at`; no memory is asked for where the file does not hold them."""
@@ -34,7 +36,7 @@ class RandomFile:
     def read_into(self, view: memoryview, at: int) -> None:
         while len(view):
             try:
-                count = os.preadv(self._file.fileno(), [view], at)
+                count = os.preadv(self._file, [view], at)
             except OSError as error:
                 raise UnreadableItem(f"cannot be read: {error.strerror}") from error
             if not count:
@@ -42,4 +44,4 @@ class RandomFile:
             view, at = view[count:], at + count
 
     def close(self) -> None:
-        self._file.close()
+        self._closing()
