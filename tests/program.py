@@ -12,8 +12,8 @@ from typing import Any
 from imageloom.api import process
 from imageloom.codecs import get
 from imageloom.events import Done, Event, Failed, Skipped
-from imageloom.run import Summary
 from imageloom.samples import draw_photo
+from imageloom.summary import Summary
 
 COMMAND = [sys.executable, "-c", "from imageloom.cli import main; main()"]
 

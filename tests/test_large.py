@@ -20,9 +20,10 @@ from imageloom.ledger import Ledger
 from imageloom.model import Box, Failure, Frame, Job, Outcome, Output, Pixels, Recipe, Result, Task
 from imageloom.pipeline import Pipeline
 from imageloom.raster import Raster
-from imageloom.run import Driver, Summary
+from imageloom.run import Driver
 from imageloom.samples import draw_photo
 from imageloom.streams import tiff
+from imageloom.summary import Summary
 
 PIPELINES = (
     "gaussian_blur 2",

@@ -17,8 +17,8 @@ from imageloom.api import process
 from imageloom.engines import Settings, open_engine
 from imageloom.events import Event, Failed, Retried
 from imageloom.ledger import Ledger
-from imageloom.run import Summary
 from imageloom.samples import draw_photos
+from imageloom.summary import Summary
 from imageloom.testing.engines import EngineTests, recipe_of
 
 

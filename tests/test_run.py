@@ -19,7 +19,8 @@ from imageloom.events import Done, Event
 from imageloom.ledger import Ledger
 from imageloom.model import Job, Output, Recipe
 from imageloom.pipeline import Pipeline
-from imageloom.run import Driver, Summary
+from imageloom.run import Driver
+from imageloom.summary import Summary
 from imageloom.testing.scripted import ScriptedEngine
 from program import Run, contents, draw, names
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from imageloom.model import Frame, Output, Pixels, Recipe, Step
     from imageloom.operators import operator
     from imageloom.pipeline import Pipeline
-    from imageloom.run import Summary
+    from imageloom.summary import Summary
 
 __all__ = [
     "Frame",
@@ -37,7 +37,7 @@ _WHERE = {
     "Step": "model",
     "operator": "operators",
     "Pipeline": "pipeline",
-    "Summary": "run",
+    "Summary": "summary",
 }
 
 

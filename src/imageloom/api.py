@@ -13,9 +13,11 @@ from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
 from imageloom.events import Listener
 from imageloom.ledger import Ledger
+from imageloom.machine import available_cores
 from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Output, Recipe
 from imageloom.pipeline import Pipeline
-from imageloom.run import Driver, Summary
+from imageloom.run import Driver
+from imageloom.summary import Summary
 
 MOST_THREADS = 4
 """Workers that `auto` runs as threads: of a small photo's time about a tenth is Python's, one at a time."""
@@ -119,15 +121,10 @@ def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Setti
         why = "it was asked for"
     elif job.recipe.operators:
         engine, why = "processes", "operators of your own may crash, hang or hold the interpreter's lock"
-    elif jobs == 1 or os.path.isfile(job.source):
-        engine, why = "serial", "there is one core to use" if jobs == 1 else "there is one image"
+    elif jobs == 1:
+        engine, why = "serial", "there is one worker"
     elif jobs <= MOST_THREADS:
         engine, why = "threads", f"up to {MOST_THREADS} workers share one interpreter well"
     else:
         engine, why = "processes", f"more than {MOST_THREADS} workers wait for one interpreter's lock"
     return engine, replace(settings, jobs=jobs), why
-
-
-def available_cores() -> int:
-    """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

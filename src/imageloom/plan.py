@@ -271,8 +271,9 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
         lines.append(f"encode    {output.format}, {output.frame}{quality}")
         lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
     lines.append(f"memory    {(plan.bytes + size) / 1e6:,.1f} MB at the most")
-    batch = max(1, min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels)))
-    lines.append(f"run       whole, up to {batch} images of this size in one task")
+    batch = min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels))
+    if batch > 1:
+        lines.append(f"batch     up to {batch} images of this size in one task")
     return lines
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -34,12 +33,14 @@ from imageloom.events import (
     Started,
 )
 from imageloom.ledger import JobState, Ledger
+from imageloom.machine import half_of_memory
 from imageloom.model import Failure, Header, Item, Job, Outcome, Part, Plain, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
 from imageloom.plan import Plan
 from imageloom.sink import InPlace, Sink, check_template, output_name
 from imageloom.source import Source
 from imageloom.stores import open_store
+from imageloom.summary import Summary
 
 if TYPE_CHECKING:
     from imageloom.large import LargeImages
@@ -49,42 +50,6 @@ FIRST_PAUSE = 0.1
 
 WINDOW = 3
 """Tasks in flight for each worker: one that runs, and two so that none waits for the driver."""
-
-
-class Summary(Plain, frozen=True):
-    """What came of a run."""
-
-    job: int
-    done: int
-    failed: int
-    skipped: int
-    seconds: float
-    interrupted: bool = False
-
-    @property
-    def total(self) -> int:
-        return self.done + self.failed + self.skipped
-
-    @property
-    def exit_code(self) -> int:
-        if self.interrupted:
-            return 130
-        if self.total == 0:
-            return 3
-        return 1 if self.failed else 0
-
-    def __str__(self) -> str:
-        return self.text("done")
-
-    def text(self, done: str) -> str:
-        """The line for people; `done` is what the items are."""
-        skipped = f" ({self.skipped} skipped)" if self.skipped else ""
-        rate = (self.done + self.failed) / self.seconds if self.seconds else 0.0
-        stopped = "interrupted: " if self.interrupted else ""
-        return (
-            f"{stopped}{self.done} of {self.total} {done}{skipped}, {self.failed} failed, "
-            f"{self.seconds:.2f} s, {rate:.0f}/s"
-        )
 
 
 class _Ready(Plain, frozen=True):
@@ -455,15 +420,3 @@ def _pause(attempt: int) -> float:
     import random  # costs milliseconds that a run without failures need not wait for
 
     return FIRST_PAUSE * 2.0 ** (attempt - 1) * (1 + random.random())
-
-
-def half_of_memory() -> int:
-    """Half of the machine's memory, or of what the process's control group may have, in bytes."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            with open(path) as file:
-                total = min(total, int(file.read()))
-        except (OSError, ValueError):
-            continue
-    return total // 2

@@ -17,7 +17,7 @@ import msgspec
 from imageloom.errors import StorageError
 from imageloom.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
 from imageloom.model import Job
-from imageloom.run import Summary
+from imageloom.summary import Summary
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -30,9 +30,10 @@ from imageloom.ledger import Ledger
 from imageloom.model import Format, Item, Job, Limits, Output, Recipe, Result, Task, Work
 from imageloom.pipeline import Pipeline
 from imageloom.recipe import with_operators
-from imageloom.run import Driver, Summary
+from imageloom.run import Driver
 from imageloom.samples import draw_photo
 from imageloom.stores.local import STAGING
+from imageloom.summary import Summary
 from imageloom.testing.scripted import ScriptedEngine
 
 COUNT = 12
