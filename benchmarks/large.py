@@ -1,0 +1,132 @@
+"""One huge image in tiles, against libvips: time, and memory of all processes together.
+
+    python -m benchmarks.large [--camera FOLDER] [--megapixels 350] [--pairs 3]
+
+The image is a mosaic of the camera photos; without a folder of real ones, drawn ones are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+
+from benchmarks.harness import IMAGELOOM, Program, fresh, header, peer, photos_and_camera, report, workplace
+from imageloom.model import Frame, Pixels
+from imageloom.streams import tiff
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--camera", type=Path, help="photos of many megapixels, all JPEG")
+    parser.add_argument("--megapixels", type=int, default=350)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    with workplace() as folder:
+        camera = photos_and_camera(folder, given.camera, folder)[1]
+        draw_mosaic(camera, given.megapixels, folder)
+        measure(folder, given.pairs, given.workers)
+
+
+def measure(folder: Path, pairs: int, workers: int) -> None:
+    big_tiff, big_jpeg, out = folder / "mosaic.tif", folder / "mosaic.jpg", folder / "out"
+    rows = (
+        ("TIFF -> gaussian_blur 2 -> TIFF", "0.4", big_tiff, "gaussian_blur 2", "tiff", ("blur", "2")),
+        ("JPEG -> gaussian_blur 2 -> JPEG", "1.1", big_jpeg, "gaussian_blur 2", "jpeg", ("blur", "2")),
+        ("TIFF -> canny 60 150 -> TIFF", "0.3", big_tiff, "grayscale | canny 60 150", "tiff", ("canny",)),
+        ("TIFF -> resize 25% -> JPEG", "1.1", big_tiff, "resize 25%", "jpeg", ("resize", "0.25")),
+    )
+    header()
+    for row, goal, source, pipeline, format, operation in rows:
+        target = folder / ("vips.tif" if format == "tiff" else "vips.jpg")
+        ours = tiled(source, out, pipeline, format, workers)
+        vips = peer("vips.py", str(source), str(target), *operation, out=folder / "none", name="libvips")
+        os.environ["VIPS_CONCURRENCY"] = str(workers)
+        report(row, goal, ours, vips, pairs)
+    for row, _, source, pipeline, format, _ in rows:
+        used = [proportional_memory(tiled(source, out, pipeline, format, workers)) for _ in range(2)]
+        print(f"{row}: {statistics.median(used) / 1e6:.0f} MB, proportional set size of all processes")
+
+
+def tiled(source: Path, out: Path, pipeline: str, format: str, workers: int) -> Program:
+    flags = ["--ledger", f"{out}.db", "--format", format, "--quality", "90", f"-j{workers}"]
+    command = [*IMAGELOOM, "run", pipeline, str(source), str(out), *flags]
+    return Program("imageloom", command, lambda: fresh(out))
+
+
+def proportional_memory(program: Program) -> int:
+    """The largest sum of the proportional set sizes (PSS) of a program and its children, in bytes.
+
+    Looked at every 20 ms in /proc/PID/smaps_rollup.
+    """
+    program.prepare()
+    process = subprocess.Popen(program.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    most = 0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        root = psutil.Process(process.pid)
+        while not done.is_set():
+            try:
+                family = [root, *root.children(recursive=True)]
+                most = max(most, sum(_pss(p.pid) for p in family))
+            except (psutil.Error, OSError):
+                pass
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    code = process.wait()
+    done.set()
+    thread.join()
+    if code:
+        raise SystemExit(f"{program.name} failed with {code}")
+    return most
+
+
+def _pss(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+    except (OSError, StopIteration):
+        return 0
+
+
+def draw_mosaic(camera: Path, megapixels: int, folder: Path) -> None:
+    """A mosaic of photos, about 5:3, as tiled deflate TIFF of level 6 and as JPEG of quality 90."""
+    width = round((megapixels * 1e6 * 5 / 3) ** 0.5)
+    height = round(megapixels * 1e6 / width)
+    mosaic: Pixels = np.zeros((height, width, 3), np.uint8)
+    photos = sorted(camera.iterdir())
+    turn, y = 0, 0
+    while y < height:
+        x, tallest = 0, 1 << 30
+        while x < width:
+            photo = cv2.imread(str(photos[turn % len(photos)]))
+            assert photo is not None
+            turn += 1
+            part = photo[: height - y, : width - x]
+            mosaic[y : y + part.shape[0], x : x + part.shape[1]] = part
+            x, tallest = x + part.shape[1], min(tallest, part.shape[0])
+        y += tallest
+    cv2.imwrite(str(folder / "mosaic.jpg"), mosaic, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    rgb = cv2.cvtColor(mosaic, cv2.COLOR_BGR2RGB)
+    with tiff.Encoder(Frame.of(rgb)).create(folder / "mosaic.tif") as writer:
+        encoder = tiff.Encoder(Frame.of(rgb))
+        for index in range(len(encoder.pieces)):
+            x0, y0, x1, y1 = encoder.pieces.box(index)
+            writer.put(index, encoder.compress(rgb[y0:y1, x0:x1]))
+
+
+if __name__ == "__main__":
+    main()
