@@ -186,8 +186,9 @@ class TestHysteresis:
     @pytest.mark.parametrize("l2", [False, True])
     @pytest.mark.parametrize("high", [0.0, 32767.0, 46341.0, 100_000.0])
     def test_thresholds_at_their_bounds(self, high: float, l2: bool) -> None:
-        image = draw_photo(7, 60, 50)
-        equal_in_tiles(image, [Step("canny", {"low": 0.0, "high": high, "l2": l2})], 16)
+        step = Step("canny", {"low": 0.0, "high": high, "l2": l2})
+        for width in (3, 5, 9, 17, 60):
+            equal_in_tiles(draw_photo(7, width, 50), [Step("grayscale"), step], 16)
 
     @law(60)
     @given(
