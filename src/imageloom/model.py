@@ -227,6 +227,12 @@ class Job(Plain, frozen=True):
     """How outputs are named below the sink, or below their output's folder."""
     in_place: bool = False
     """Each output takes the place of its input; source and sink are the same folder."""
+    tile: Literal["auto", "always", "never"] = "auto"
+    """Whether images are done in tiles; auto: those that need much memory, or have all workers to themselves."""
+    items_at_once: int = 0
+    """Images under way at one time; 0 for as many as there is room for."""
+    scratch: str = ""
+    """Path of a folder for the pixels of large images; empty for one in the sink."""
     attempts: int = 3
     """After so many failed attempts an item is given up on."""
 
@@ -256,8 +262,32 @@ class Work(Plain, frozen=True):
     attempt: int = 1
 
 
+class Part(Plain, frozen=True):
+    """One tile of a large image, as a task does it: of a phase of one output, or that output's encoding."""
+
+    number: int
+    """Of the tile in its phase, in the order of the rows."""
+    output: int
+    phase: int
+    """After the last phase comes the encoding of the whole, where the output is not written piece by piece."""
+    write: Box
+    first: Step | None = None
+    """The phase's first step, fixed by what was measured."""
+    reads: str = ""
+    """The raster's path; empty where the tile is read from the item's own file."""
+    writes: str = ""
+    """The raster's path; empty where the pixels are compressed and staged as pieces of the output."""
+
+
+class Piece(Plain, frozen=True):
+    """A compressed piece of a large output, within what a part has staged."""
+
+    index: int
+    size: int
+
+
 class Task(Plain, frozen=True):
-    """What one worker does at once: a batch of small items, or one large one."""
+    """What one worker does at once: a batch of small items, or one part of a large one."""
 
     id: int
     job: str
@@ -268,6 +298,8 @@ class Task(Plain, frozen=True):
     recipe: Recipe
     limits: Limits
     work: tuple[Work, ...]
+    part: Part | None = None
+    """Do this part of the one item alone."""
 
 
 class Written(Plain, frozen=True):
@@ -332,6 +364,10 @@ class Result(Plain, frozen=True):
     """Seconds since the epoch."""
     pixels: int = 0
     """Decoded pixels."""
+    pieces: tuple[Piece, ...] = ()
+    """What the one written file of a part holds, one after the other."""
+    measure: bytes = b""
+    """What a part has measured, as `tiles.unpack` reads it."""
 
 
 class Outcome(Plain, frozen=True):

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from imageloom import codecs, operators
 from imageloom.errors import LimitExceeded, UnsupportedImage
-from imageloom.model import Decode, Format, Frame, Header, Limits, Plain, Recipe, Step
+from imageloom.model import Decode, Format, Frame, Header, Job, Limits, Plain, Recipe, Step
 from imageloom.pipeline import to_text
 from imageloom.rewrite import rewrite
 
@@ -218,6 +218,35 @@ def _step_bytes(step: Step, before: Frame, after: Frame) -> int:
 
 def _as_floats(frame: Frame) -> int:
     return replace(frame, dtype="float32").bytes
+
+
+ALONE = 4_000_000
+"""Pixels from which an image is worth tiles when it has all workers for itself."""
+SHARE = 4
+"""An image is done whole if it needs no more than such a part of the memory for each worker."""
+
+
+def why_tiled(
+    job: Job, header: Header, plan: Plan, needs: int, memory: int, capacity: int, alone: bool
+) -> str | None:
+    """Why an image is done in tiles, or None for whole: this never changes its result.
+
+    Args:
+        needs: bytes that it needs when it is done whole.
+        memory: bytes that there are.
+        capacity: how many parts run at the same time.
+        alone: no other image waits.
+    """
+    largest = max(header.frame.pixels, *(output.frame.pixels for output in plan.outputs))
+    if job.tile == "never":
+        return None
+    if job.tile == "always":
+        return "--tile always"
+    if largest >= ALONE and needs * capacity * SHARE > memory:
+        return f"whole it needs {needs / 1e6:,.0f} MB, of {memory / 1e6:,.0f} MB for all workers"
+    if largest >= ALONE and alone and capacity > 1:
+        return "no other image keeps the workers busy"
+    return None
 
 
 def explain(header: Header, recipe: Recipe, size: int) -> list[str]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -33,11 +34,15 @@ from imageloom.events import (
     Started,
 )
 from imageloom.ledger import JobState, Ledger
-from imageloom.model import Failure, Header, Item, Job, Outcome, Plain, Result, Task, Unlisted, Work
+from imageloom.model import Failure, Header, Item, Job, Outcome, Part, Plain, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
+from imageloom.plan import Plan
 from imageloom.sink import InPlace, Sink, check_template, output_name
 from imageloom.source import Source
 from imageloom.stores import open_store
+
+if TYPE_CHECKING:
+    from imageloom.large import LargeImages
 
 FIRST_PAUSE = 0.1
 """Seconds before the second attempt; each further one waits twice as long, and up to twice that by chance."""
@@ -88,6 +93,10 @@ class _Ready(Plain, frozen=True):
     work: Work
     pixels: int
     bytes: int
+    part: Part | None = None
+    """Of a large image: the part to do."""
+    plan: tuple[Header, Plan] | None = None
+    """Of a large image that is to be begun."""
 
 
 class Driver:
@@ -135,10 +144,14 @@ class Driver:
         self._again: list[tuple[float, int, _Ready]] = []
         self._turn = itertools.count()
         self._item_numbers = itertools.count(1)
+        self._large: LargeImages | None = None
 
     def stop(self) -> None:
         """Finish what is in hand and begin nothing new. Safe to call from a signal handler."""
         self._stopping = True
+        self._wake()
+
+    def _wake(self) -> None:
         self._finished.put(None)
 
     def run(self) -> Summary:
@@ -155,10 +168,16 @@ class Driver:
                 for batch in self._batches(self._planned()):
                     if self._stopping:
                         break
-                    self._submit(batch)
+                    if batch[0].plan:
+                        self._begin_large(batch[0])
+                    else:
+                        self._submit(batch)
                     self._retry()
+                    self._pump()
                 self._finish()
             finally:
+                if self._large:
+                    self._large.close()
                 state: JobState = "killed" if self._in_flight else "interrupted" if self._stopping else "done"
                 self._ledger.finish(self._id, state, *self._numbers())
         finally:
@@ -220,6 +239,12 @@ class Driver:
         plan.check_limits(header, limits, item.size)
         planned = plan.make_plan(header, recipe)
         needs = planned.bytes + item.size
+        capacity = self._engine.capacity
+        tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
+        if tiled:
+            from imageloom.large import part_bytes  # no small image waits for it
+
+            needs = part_bytes(planned)
         if needs > self._memory:
             raise LimitExceeded(
                 f"it needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
@@ -232,7 +257,13 @@ class Driver:
             return None
         if self._listeners:
             self._tell(Planned(item, names))
-        return _Ready(Work(item, names, next(self._item_numbers)), header.frame.pixels, needs)
+        work = Work(item, names, next(self._item_numbers))
+        return _Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
+
+    @property
+    def _is_alone(self) -> bool:
+        """No other image waits for a worker."""
+        return self._source.is_file or self._job.items_at_once == 1
 
     def _header(self, item: Item) -> Header:
         def read(start: int, length: int) -> bytes:
@@ -247,6 +278,12 @@ class Driver:
         batch: list[_Ready] = []
         pixels = 0
         for one in ready:
+            if one.plan or self._job.items_at_once == 1:
+                if batch:
+                    yield batch
+                    batch, pixels = [], 0
+                yield [one]
+                continue
             if batch and (pixels + one.pixels > plan.BATCH_PIXELS or len(batch) == plan.BATCH_ITEMS):
                 yield batch
                 batch, pixels = [], 0
@@ -256,6 +293,37 @@ class Driver:
             yield batch
 
     # tasks -> engine
+
+    def _begin_large(self, ready: _Ready) -> None:
+        """Begin an image that is done in tiles, as soon as those before it leave room."""
+        from imageloom.large import LargeImages  # no small image waits for it
+
+        if self._large is None:
+            scratch = self._job.scratch or self._sink.store.staging("")
+            self._large = LargeImages(
+                self._job, self._source.root, self._sink.store, scratch, str(self._id), self._wake
+            )
+        while self._large.is_full:
+            self._pump()
+            self._collect()
+        assert ready.plan is not None
+        try:
+            self._large.begin(ready.work, *ready.plan, ready.bytes, self._engine.capacity)
+        except ItemError as error:
+            self._fail(
+                _failed_in_planning(ready.work.item.key, Failure.of(error)), 1, "driver", ready.work.names
+            )
+        self._pump()
+
+    def _pump(self) -> None:
+        """Hand out the parts of large images that are ready, as far as there is room."""
+        while self._large and not self._stopping and (found := self._large.next_part()):
+            if len(found) == 2:
+                work, failed = found
+                self._fail(failed, work.attempt, "driver", work.names)
+                continue
+            work, part, needs = found
+            self._submit([_Ready(work, 0, needs, part)])
 
     def _submit(self, batch: list[_Ready]) -> None:
         """Hand a batch to the engine as soon as the window and the memory have room."""
@@ -274,6 +342,7 @@ class Driver:
             self._job.recipe,
             self._job.limits,
             tuple(ready.work for ready in batch),
+            batch[0].part,
         )
         self._in_flight[task.id] = (task, needs)
         self._bytes_in_flight += needs
@@ -284,8 +353,9 @@ class Driver:
 
     def _finish(self) -> None:
         """Wait for all that is in flight, and for the retries."""
-        while self._in_flight or (self._again and not self._stopping):
+        while self._in_flight or ((self._again or self._large) and not self._stopping):
             self._retry()
+            self._pump()
             if self._again and not self._stopping:
                 self._collect(max(0.0, self._again[0][0] - time.monotonic()))
             else:
@@ -315,7 +385,21 @@ class Driver:
             lost = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
             outcome = Outcome(number, "", tuple(Result(w.item.key, failure=lost) for w in task.work))
         for work, result in zip(task.work, outcome.results, strict=True):
-            self._accept(work, result, outcome.worker, needs)
+            if task.part is None:
+                self._accept(work, result, outcome.worker, needs)
+            elif self._may_retry(work, result):
+                self._try_again(work, result, outcome.worker, needs, task.part)
+            elif self._large and (ended := self._large.accept(task, result)):
+                self._accept(*ended, outcome.worker, needs)
+
+    def _may_retry(self, work: Work, result: Result) -> bool:
+        failure = result.failure
+        return (
+            failure is not None
+            and failure.transient
+            and work.attempt < self._job.attempts
+            and not self._stopping
+        )
 
     def _accept(self, work: Work, result: Result, worker: str, needs: int) -> None:
         """Publish a result, try the item again, or give it up."""
@@ -331,14 +415,18 @@ class Driver:
             self._ledger.record_done(self._id, self._sink.address, result, work.attempt, worker)
             if self._listeners:
                 self._tell(Done(result, work.attempt, worker))
-        elif failure.transient and work.attempt < self._job.attempts and not self._stopping:
-            pause = _pause(work.attempt)
-            again = replace(work, attempt=work.attempt + 1)
-            due = time.monotonic() + pause
-            heapq.heappush(self._again, (due, next(self._turn), _Ready(again, 0, needs)))
-            self._tell(Retried(result, work.attempt, worker, pause))
+        elif self._may_retry(work, result):
+            self._try_again(work, result, worker, needs)
         else:
             self._fail(result, work.attempt, worker, work.names)
+
+    def _try_again(
+        self, work: Work, result: Result, worker: str, needs: int, part: Part | None = None
+    ) -> None:
+        pause = _pause(work.attempt)
+        again = _Ready(replace(work, attempt=work.attempt + 1), 0, needs, part)
+        heapq.heappush(self._again, (time.monotonic() + pause, next(self._turn), again))
+        self._tell(Retried(result, work.attempt, worker, pause))
 
     def _fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
         self._failed += 1

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 
+from msgspec.structs import replace
+
 from imageloom import codecs, operators
 from imageloom.codecs.metadata import for_output
 from imageloom.model import (
@@ -51,7 +53,14 @@ def worker_name() -> str:
 def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
     key, started, watch = work.item.key, time.time(), _Stopwatch()
     written: list[Written] = []
+    token = f"{task.job}-{work.number}-{work.attempt}-{os.getpid()}"
     try:
+        if task.part is not None:
+            from imageloom import parts  # no small image waits for it
+
+            token = f"{token}-{task.part.output}-{task.part.phase}-{task.part.number}"
+            made_part = parts.attempt(task, task.part, source, sink, token, watch.lap)
+            return replace(made_part, times=watch.times(), started=started)
         data = source.read(key, task.limits.max_file_size)
         watch.lap("read")
         header = codecs.read_header(lambda length: data[:length], len(data))
@@ -68,9 +77,8 @@ def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
             carried = for_output(metadata, output.frame)
             encoded = codecs.get(output.format).encode(pixels, output.quality, carried)
             watch.lap("encode")
-            token = f"{task.job}-{work.number}-{work.attempt}-{len(written)}-{os.getpid()}"
-            sink.stage(token, encoded)
-            written.append(Written(name, token, len(encoded)))
+            sink.stage(f"{token}-{len(written)}", encoded)
+            written.append(Written(name, f"{token}-{len(written)}", len(encoded)))
             watch.lap("write")
         return Result(key, tuple(written), None, watch.times(), started, plan.decoded.pixels)
     except Exception as error:

@@ -6,7 +6,7 @@ import signal
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -50,6 +50,19 @@ if TYPE_CHECKING:
 @click.option(
     "--memory", type=Quantity(), help="Bytes that the work in hand may need.  [half of the machine's]"
 )
+@click.option(
+    "--tile",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Do images in tiles: where they are large or alone, always, never.",
+)
+@click.option(
+    "--items-at-once", type=click.IntRange(0), default=0, help="Images under way together.  [what fits]"
+)
+@click.option(
+    "--scratch", type=click.Path(exists=True, file_okay=False), help="A folder for large images' pixels."
+)
 @options.limit_options
 @options.ledger_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -78,6 +91,9 @@ def command(
     if_exists: IfExists,
     retry_failed: bool,
     memory: int | None,
+    tile: Literal["auto", "always", "never"],
+    items_at_once: int,
+    scratch: str | None,
     max_pixels: int,
     max_file_size: int,
     max_expansion: int,
@@ -129,6 +145,9 @@ def command(
         memory or 0,
         "{stem}.{ext}" if flatten else name,
         in_place,
+        tile,
+        items_at_once,
+        scratch or "",
     )
     asked = Settings(jobs or 0, threads, timeout, memory or 0)
     chosen, settings, _ = choose_engine(engine, asked, job)

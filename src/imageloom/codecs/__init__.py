@@ -7,14 +7,18 @@ pixels. Codecs raise `CorruptImage` and `UnsupportedImage`, whatever their libra
 from __future__ import annotations
 
 import importlib
+import mmap
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from imageloom.codecs.bits import MoreNeeded
-from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import Format, Frame, Header, Metadata, Pixels
+from imageloom.errors import CorruptImage, UnreadableItem, UnsupportedImage
+from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+
+if TYPE_CHECKING:
+    from imageloom.streams.ordered import FileEncoder
 
 HEAD = 16 << 10
 """How many bytes of a file are read at first; most headers end within them."""
@@ -165,3 +169,25 @@ def read_header(
         if header.frame.pixels == 0:
             raise CorruptImage(f"its header says {header.frame.width}x{header.frame.height} pixels")
         return header
+
+
+def in_pieces(
+    format: Format, frame: Frame, quality: int, metadata: Metadata = NO_METADATA
+) -> FileEncoder | None:
+    """What encodes a large image piece by piece, to the same bytes as `Codec.encode`; None for small ones and
+    for formats that have no such form."""
+    made = getattr(get(format), "in_pieces", None)
+    return made(frame, quality, metadata) if made and frame.is_large else None
+
+
+def metadata_of(path: str, format: Format) -> Metadata:
+    """What a file says of its pixels, without reading them.
+
+    Raises:
+        UnreadableItem: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return get(format).metadata(cast("bytes", data))
+    except OSError as error:
+        raise UnreadableItem(f"cannot read it: {error.strerror}") from None

@@ -114,7 +114,14 @@ def _roots(count: int, pairs: Labels) -> Labels:
 @operator(
     "global",
     dtypes=("uint8",),
-    measured=Measure(when=lambda: True, measure=_measure, merge=add, resolve=_resolve, placed=True),
+    measured=Measure(
+        when=lambda: True,
+        measure=_measure,
+        merge=add,
+        resolve=_resolve,
+        plain=list[Border],
+        placed=True,
+    ),
     examples=(),
     hidden=True,
 )

@@ -45,6 +45,8 @@ class Measure:
     merge: Callable[[Any, Any], Any]
     resolve: Callable[..., Any]
     """From the merged measure and the parameters: the step."""
+    plain: Any = np.ndarray
+    """The type of a measure: an array, or plain data of which msgspec knows how to read it."""
     placed: bool = False
     """The measure is told the part's box, and resolves to a mapping of each part's box to a step for it alone."""
 

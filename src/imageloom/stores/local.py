@@ -111,7 +111,7 @@ class LocalStore:
 
     def stage(self, token: str, data: bytes) -> None:
         try:
-            with open(os.path.join(self.address, STAGING, token), "wb", buffering=0) as file:
+            with open(self.staging(token), "wb", buffering=0) as file:
                 written = file.write(data)
                 while written < len(data):
                     written += file.write(data[written:])
@@ -119,9 +119,13 @@ class LocalStore:
             self.discard(token)
             raise UnwritableOutput(f"cannot write to {self.address}: {error.strerror}") from None
 
+    def staging(self, token: str) -> str:
+        """The path of staged bytes."""
+        return os.path.join(self.address, STAGING, token)
+
     def staged(self, token: str, key: str) -> Item:
         """Staged bytes as the item that they will be under a key."""
-        found = os.stat(os.path.join(self.address, STAGING, token))
+        found = os.stat(self.staging(token))
         return Item(key, found.st_size, found.st_mtime_ns)
 
     def publish(self, token: str, key: str) -> None:
@@ -130,14 +134,14 @@ class LocalStore:
             if folder and folder not in self._folders:
                 os.makedirs(self._path(folder), exist_ok=True)
                 self._folders.add(folder)
-            os.replace(os.path.join(self.address, STAGING, token), self._path(key))
+            os.replace(self.staging(token), self._path(key))
         except OSError as error:
             self._folders.discard(folder)
             raise UnwritableOutput(f"cannot publish {key}: {error.strerror}") from None
 
     def discard(self, token: str) -> None:
         with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.address, STAGING, token))
+            os.unlink(self.staging(token))
 
     def prepare(self) -> None:
         """Make the folder and its staging folder, and sweep away what a killed run has staged.

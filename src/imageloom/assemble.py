@@ -1,0 +1,280 @@
+"""Assembling a large image: which parts it has, which are done, and when it is complete.
+
+An image goes through the phases of each output. A phase's parts are strips of full width; they become ready
+as the rows that they read are there, and are taken in their order, in a bounded window. What they make goes
+into the raster that the next phase reads, or piece by piece into the output's file. A part that is late,
+doubled or out of order changes nothing; one that is missing keeps the image from being published.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from imageloom import codecs, tiles
+from imageloom.codecs.metadata import for_output
+from imageloom.errors import CorruptImage
+from imageloom.loader import Loader, open_in_pieces
+from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
+from imageloom.plan import Plan
+from imageloom.raster import Raster
+from imageloom.stores.local import LocalStore
+from imageloom.streams import Reader, Writer
+
+PART_PIXELS = 8_000_000
+"""Pixels that a part makes, about: tens of milliseconds of work, tens of megabytes."""
+LOOK_AHEAD = 3
+"""Strips that are decoded before they are asked for, for each worker."""
+
+
+def part_rows(frame: Frame, unit: int) -> int:
+    """The height of a part's strip: a multiple of `unit` rows."""
+    return max(1, PART_PIXELS // (frame.width * unit)) * unit
+
+
+class Assembly:
+    """One large image under way.
+
+    Args:
+        work: the item and its outputs' names.
+        source: path of its file.
+        sink: where outputs are staged.
+        scratch: path of a folder for rasters.
+        prefix: begins the names of scratch files and of staged outputs.
+        ahead: how many parts may be begun beyond the first that is not done.
+        wake: called from another thread when more parts may be ready.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        header: Header,
+        plan: Plan,
+        recipe: Recipe,
+        source: str,
+        sink: LocalStore,
+        scratch: str,
+        prefix: str,
+        ahead: int,
+        wake: Callable[[], None],
+    ) -> None:
+        self.work = work
+        self.plan = plan
+        self._sink = sink
+        self._path = source
+        self._prefix = f"{prefix}-{work.number}-{work.attempt}"
+        self._scratch = os.path.join(scratch, self._prefix)
+        self._ahead = ahead
+        self._metadata = (
+            codecs.metadata_of(source, header.format) if recipe.metadata == "keep" else NO_METADATA
+        )
+        self._rasters: list[Raster] = []
+        self._writer: Writer | None = None
+        self.written: list[Written] = []
+        self._loader = self._load(header, wake)
+        self._begin_output(0)
+
+    # What is to be done
+
+    def _load(self, header: Header, wake: Callable[[], None]) -> Loader | None:
+        """None where tiles are read from the file itself, else what decodes it into a raster."""
+        whole = self.plan.luma or self.plan.scale > 1
+        reader: Reader | None = None
+        if not whole:
+            reader = open_in_pieces(self._path, header)
+            if reader is not None and reader.random:
+                reader.close()
+                return None
+        raster = self._raster("input", self.plan.decoded)
+        # With one output the rows behind the window are not needed again.
+        bounded = len(self.plan.outputs) == 1
+        room = self._ahead * part_rows(self.plan.decoded, 1)
+        return Loader(reader, self._path, header, self.plan, raster, wake, room if bounded else 0)
+
+    def _begin_output(self, output: int) -> None:
+        self._output = output
+        if output == len(self.plan.outputs):
+            return
+        self._phases = tiles.phases(self.plan.outputs[output].steps, self.plan.decoded)
+        self._input = self._loader.raster if self._loader else None
+        self._begin_phase(0, None)
+
+    def _begin_phase(self, number: int, merged: object) -> None:
+        self._phase = number
+        self._measures: list[Any] = []
+        self._done: set[int] = set()
+        self._target: Raster | None = None
+        if number == len(self._phases):
+            self._todo = deque([self._whole_part()])
+            self._count = 1
+            return
+        phase = self._phases[number]
+        plan = self.plan.outputs[self._output]
+        is_last = number == len(self._phases) - 1
+        carried = for_output(self._metadata, plan.frame)
+        encoder = codecs.in_pieces(plan.format, plan.frame, plan.quality, carried)
+        # The same strips in all phases: what a tile has measured may belong to that very tile.
+        unit = encoder.pieces.height if encoder else tiles.ALIGNED
+        if encoder and is_last:
+            self._token = f"{self._prefix}-{self._output}"
+            self._writer = encoder.create(Path(self._sink.staging(self._token)))
+        else:
+            self._target = self._raster(f"{self._output}-{number}", phase.frame)
+        boxes = [Box.of(phase.frame)] if phase.whole else _strips(phase.frame, part_rows(phase.frame, unit))
+        first: list[Step | None] = [None] * len(boxes)
+        settled = [phase] * len(boxes)
+        if merged is not None:
+            settled = tiles.settle(self._phases[number - 1], merged, phase, boxes)
+            first = [one.steps[0] for one in settled]
+        self._reads = [tiles.tile(one, box).read for one, box in zip(settled, boxes, strict=True)]
+        self._count = len(boxes)
+        self._todo = deque(
+            Part(
+                index,
+                self._output,
+                number,
+                box,
+                step,
+                self._input.path if self._input else "",
+                self._target.path if self._target else "",
+            )
+            for index, (box, step) in enumerate(zip(boxes, first, strict=True))
+        )
+
+    def _whole_part(self) -> Part:
+        assert self._input is not None
+        frame = self.plan.outputs[self._output].frame
+        self._reads = [Box.of(frame)]
+        return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path)
+
+    def _raster(self, name: str, frame: Frame) -> Raster:
+        raster = Raster(f"{self._scratch}-{name}", frame)
+        self._rasters.append(raster)
+        return raster
+
+    def next_part(self) -> Part | None:
+        """A part that can be begun now.
+
+        Raises:
+            ItemError: the file cannot be decoded.
+        """
+        if self._loader:
+            self._loader.check()
+        if not self._todo or self._todo[0].number >= self._first_undone + self._ahead:
+            return None
+        if self._loader and self._input is self._loader.raster:
+            self._loader.wanted(self._reads[self._todo[0].number].y1)
+            if self._reads[self._todo[0].number].y1 > self._loader.rows:
+                return None
+        return self._todo.popleft()
+
+    def put_back(self, part: Part) -> None:
+        """Queue a part again whose attempt has failed."""
+        self._todo.appendleft(part)
+
+    # What is done
+
+    def accept(self, part: Part, result: Result) -> None:
+        """Take in what a part has made; one that comes twice is taken once.
+
+        Raises:
+            ItemError: the output cannot be written.
+        """
+        if (part.output, part.phase) != (self._output, self._phase) or part.number in self._done:
+            return
+        if part.phase == len(self._phases):
+            self.written.extend(result.written)
+        elif self._writer is not None:
+            self._write_pieces(result)
+        if result.measure:
+            self._measures.append(tiles.unpack(self._phases[part.phase], result.measure))
+        self._done.add(part.number)
+        self._forget()
+        if len(self._done) == self._count:
+            self._end_phase()
+
+    def _write_pieces(self, result: Result) -> None:
+        assert self._writer is not None
+        (staged,) = result.written
+        with open(self._sink.staging(staged.staged), "rb", buffering=0) as file:
+            for piece in result.pieces:
+                data = file.read(piece.size)
+                if len(data) != piece.size:
+                    raise CorruptImage(f"piece {piece.index} of {staged.name} is cut off")
+                self._writer.put(piece.index, data)
+        self._sink.discard(staged.staged)
+
+    @property
+    def _first_undone(self) -> int:
+        return next((i for i in range(self._count) if i not in self._done), self._count)
+
+    def _forget(self) -> None:
+        """Give back the rows of the input that no part to come reads."""
+        first = self._first_undone
+        if self._input is None or first == self._count:
+            return
+        top = min(read.y0 for read in self._reads[first:])
+        if self._loader and self._input is self._loader.raster:
+            if not self._loader.bounded or self._reads[first:] != sorted(self._reads[first:], key=_top):
+                return
+            self._loader.passed(top)
+        self._input.forget(0, top)
+
+    def _end_phase(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            size = os.path.getsize(self._sink.staging(self._token))
+            self.written.append(Written(self.work.names[self._output], self._token, size))
+            self._writer = None
+        if self._input is not None and (self._loader is None or self._input is not self._loader.raster):
+            self._rasters.remove(self._input)
+            self._input.remove()
+        ended = self._phase == len(self._phases) or self._target is None
+        if ended:
+            self._begin_output(self._output + 1)
+            return
+        self._input = self._target
+        phase = self._phases[self._phase]
+        merged = None
+        if phase.measured:
+            merged = self._measures[0]
+            for one in self._measures[1:]:
+                merged = tiles.merge(phase, [merged, one])
+        self._begin_phase(self._phase + 1, merged)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._output == len(self.plan.outputs)
+
+    def missing(self) -> str:
+        """The parts that are not done, for people."""
+        numbers = [i for i in range(self._count) if i not in self._done]
+        shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+        return f"{len(numbers)} of {self._count} tiles are missing in phase {self._phase + 1}: {shown}"
+
+    def close(self, failed: bool) -> None:
+        """Remove the scratch; of a failed image, what was staged too."""
+        if self._loader:
+            self._loader.stop()
+        for raster in self._rasters:
+            with suppress(OSError):
+                raster.remove()
+        self._rasters.clear()
+        if failed:
+            if self._writer is not None:
+                self._writer.abort()
+            for written in self.written:
+                self._sink.discard(written.staged)
+
+
+def _top(box: Box) -> int:
+    return box.y0
+
+
+def _strips(frame: Frame, rows: int) -> list[Box]:
+    whole = Box.of(frame)
+    return [Box(0, y, frame.width, y + rows).within(whole) for y in range(0, frame.height, rows)]

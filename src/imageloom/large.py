@@ -1,0 +1,137 @@
+"""The large images of a run: which images are done in tiles, and which of their parts come next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from imageloom import tiles
+from imageloom.assemble import LOOK_AHEAD, PART_PIXELS, Assembly
+from imageloom.errors import ItemError
+from imageloom.model import Failure, Header, Job, Part, Result, Task, Times, Work
+from imageloom.plan import Plan
+from imageloom.stores.local import LocalStore
+
+TOGETHER = 2
+"""Large images under way at one time: one that ends and one that begins."""
+
+
+def part_bytes(plan: Plan) -> int:
+    """What the largest part of an image needs, about: four copies of its strip with the halos around it."""
+    most = 0
+    for output in plan.outputs:
+        for phase in tiles.phases(output.steps, plan.decoded):
+            frame = max(phase.frames, key=lambda frame: frame.bytes)
+            if phase.whole:
+                most = max(most, 3 * frame.bytes)
+                continue
+            rows = min(frame.height, PART_PIXELS // frame.width + 512)
+            most = max(most, 4 * rows * (frame.bytes // frame.height))
+    return most
+
+
+class LargeImages:
+    """The assemblies of a run.
+
+    Args:
+        scratch: path of the folder for rasters.
+        wake: called from another thread when more parts may be ready.
+    """
+
+    def __init__(
+        self, job: Job, root: str, sink: LocalStore, scratch: str, prefix: str, wake: Callable[[], None]
+    ) -> None:
+        self._job = job
+        self._root = root
+        self._sink = sink
+        self._scratch = scratch
+        self._prefix = prefix
+        self._wake = wake
+        self._under_way: dict[int, tuple[Assembly, int]] = {}
+        self._times: dict[int, Times] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._under_way) >= (self._job.items_at_once or TOGETHER)
+
+    def __bool__(self) -> bool:
+        return bool(self._under_way)
+
+    def begin(self, work: Work, header: Header, plan: Plan, needs: int, capacity: int) -> None:
+        """Begin an image.
+
+        Raises:
+            ItemError: its file or its scratch cannot be opened.
+        """
+        assembly = Assembly(
+            work,
+            header,
+            plan,
+            self._job.recipe,
+            f"{self._root}/{work.item.key}",
+            self._sink,
+            self._scratch,
+            self._prefix,
+            LOOK_AHEAD * capacity,
+            self._wake,
+        )
+        self._under_way[work.number] = assembly, needs
+        self._times[work.number] = Times()
+
+    def next_part(self) -> tuple[Work, Part, int] | tuple[Work, Result] | None:
+        """A part that can be begun, with its bytes; an image that failed; or None while there is neither."""
+        for assembly, needs in list(self._under_way.values()):
+            try:
+                part = assembly.next_part()
+            except ItemError as error:
+                return assembly.work, self._end(assembly, Failure.of(error))
+            if part is not None:
+                return assembly.work, part, needs
+        return None
+
+    def accept(self, task: Task, result: Result) -> tuple[Work, Result] | None:
+        """Take in what came of a part: the image's result where it has ended with that, else None."""
+        assert task.part is not None
+        number = task.work[0].number
+        if number not in self._under_way:
+            self._discard(result)
+            return None
+        assembly, _ = self._under_way[number]
+        self._times[number] = _sum(self._times[number], result.times)
+        failure = result.failure
+        if failure is None:
+            try:
+                assembly.accept(task.part, result)
+            except ItemError as error:
+                failure = Failure.of(error)
+        if failure is None and not assembly.is_complete:
+            return None
+        return assembly.work, self._end(assembly, failure, result.started)
+
+    def _end(self, assembly: Assembly, failure: Failure | None, started: float = 0.0) -> Result:
+        number = assembly.work.number
+        del self._under_way[number]
+        times = self._times.pop(number)
+        if failure is not None:
+            failure = replace(failure, message=f"{failure.message} ({assembly.missing()})", transient=False)
+        assembly.close(failed=failure is not None)
+        written = () if failure else tuple(assembly.written)
+        pixels = assembly.plan.decoded.pixels
+        return Result(assembly.work.item.key, written, failure, times, started, pixels)
+
+    def _discard(self, result: Result) -> None:
+        for written in result.written:
+            self._sink.discard(written.staged)
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        for assembly, _ in self._under_way.values():
+            with suppress(OSError):
+                assembly.close(failed=True)
+        self._under_way.clear()
+
+
+def _sum(a: Times, b: Times) -> Times:
+    return Times(*(getattr(a, field) + getattr(b, field) for field in Times.__struct_fields__))

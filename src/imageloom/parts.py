@@ -1,0 +1,143 @@
+"""What a worker does of a large image: one tile of a phase, or the encoding of the whole.
+
+The plan, the phases and the encoder follow from the file's header and the recipe, so that a part only names
+itself. Its pixels come from the file or a raster and go into a raster, or as compressed pieces into the sink.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from imageloom import codecs, tiles
+from imageloom.codecs.metadata import for_output
+from imageloom.model import (
+    NO_METADATA,
+    Box,
+    Frame,
+    Header,
+    Part,
+    Piece,
+    Pixels,
+    Recipe,
+    Result,
+    Task,
+    Written,
+)
+from imageloom.plan import OutputPlan, Plan, make_plan
+from imageloom.raster import Raster
+from imageloom.stores import Store
+from imageloom.streams import Reader, open_reader
+
+Lap = Callable[[str], None]
+
+
+def attempt(task: Task, part: Part, source: Store, sink: Store, token: str, lap: Lap) -> Result:
+    """Do a part: its result, without times.
+
+    Args:
+        token: what the part stages its bytes under.
+        lap: told the name of each stage that has ended.
+
+    Raises:
+        ItemError: the file or an operator fails.
+    """
+    work = task.work[0]
+    header, plan = planned(source, work.item.key, work.item.size, task.recipe)
+    output = plan.outputs[part.output]
+    phases = tiles.phases(output.steps, plan.decoded)
+    if part.phase == len(phases):
+        return _encode(task, part, source, sink, token, lap, output, header)
+    phase = phases[part.phase]
+    if part.first:
+        phase = replace(phase, steps=(part.first, *phase.steps[1:]))
+    tile = tiles.tile(phase, part.write)
+    with _reading(part, source, work.item.key, work.item.fingerprint, header, phase.frames[0]) as read:
+        pixels = read(tile.read)
+    lap("decode" if not part.reads else "read")
+    pixels = tiles.run_tile(phase, pixels, tile)
+    measure = tiles.pack(phase, tiles.measure_tile(phase, pixels, tile)) if phase.measured else b""
+    lap("filter")
+    if part.writes:
+        with contextlib.closing(Raster(part.writes, phase.frame)) as raster:
+            raster.write(part.write, pixels)
+        lap("write")
+        return Result(work.item.key, pixels=part.write.width * part.write.height, measure=measure)
+    return _compress(task, part, sink, token, lap, output, pixels)
+
+
+def planned(source: Store, key: str, size: int, recipe: Recipe) -> tuple[Header, Plan]:
+    """The header and the plan of a large item, without reading it."""
+    header = codecs.read_header(
+        lambda length: source.head(key, length), size, lambda at, length: source.head(key, length, at)
+    )
+    return header, make_plan(header, recipe)
+
+
+@contextlib.contextmanager
+def _reading(
+    part: Part, source: Store, key: str, fingerprint: str, header: Header, frame: Frame
+) -> Iterator[Callable[[Box], Pixels]]:
+    """What reads a box of the part's input."""
+    if part.reads:
+        with contextlib.closing(Raster(part.reads, frame)) as raster:
+            yield raster.read
+    else:
+        reader = _reader(f"{source.address}/{key}", fingerprint, header)
+        yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1)
+
+
+@lru_cache(maxsize=2)
+def _reader(path: str, fingerprint: str, header: Header) -> Reader:
+    """An open reader, kept for the file's other tiles; a file that changes is opened anew."""
+    return open_reader(Path(path), header.format, header.frame)
+
+
+def _compress(
+    task: Task, part: Part, sink: Store, token: str, lap: Lap, output: OutputPlan, pixels: Pixels
+) -> Result:
+    """Stage the pieces that the part's rows make."""
+    encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+    assert encoder is not None, "only large outputs have pieces"
+    box = part.write
+    made, data = [], []
+    for index in encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1):
+        x0, y0, x1, y1 = encoder.pieces.box(index)
+        packed = encoder.compress(pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0])
+        made.append(Piece(index, len(packed)))
+        data.append(packed)
+    lap("encode")
+    joined = b"".join(data)
+    sink.stage(token, joined)
+    lap("write")
+    written = Written(task.work[0].names[part.output], token, len(joined))
+    return Result(task.work[0].item.key, (written,), pixels=box.width * box.height, pieces=tuple(made))
+
+
+def _encode(
+    task: Task,
+    part: Part,
+    source: Store,
+    sink: Store,
+    token: str,
+    lap: Lap,
+    output: OutputPlan,
+    header: Header,
+) -> Result:
+    """Encode a whole output that is too small to be written in pieces."""
+    item, name = task.work[0].item, task.work[0].names[part.output]
+    with contextlib.closing(Raster(part.reads, output.frame)) as raster:
+        pixels = raster.read(Box.of(output.frame))
+    metadata = NO_METADATA
+    if task.recipe.metadata == "keep":
+        metadata = codecs.metadata_of(f"{source.address}/{item.key}", header.format)
+    lap("read")
+    encoded = codecs.get(output.format).encode(pixels, output.quality, for_output(metadata, output.frame))
+    lap("encode")
+    sink.stage(token, encoded)
+    lap("write")
+    return Result(item.key, (Written(name, token, len(encoded)),), pixels=output.frame.pixels)

@@ -1,0 +1,94 @@
+"""Rasters: the scratch pixels of one large image, in a file that its tiles read and write by position.
+
+Nothing is mapped: what is read and written counts for the one who does it, for as long as it is held. The
+file is as long as the image and takes the room of what was written and not yet forgotten.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import lru_cache
+
+import numpy as np
+
+from imageloom.errors import UnwritableOutput
+from imageloom.model import Box, Frame, Pixels
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
+
+
+class Raster:
+    """The pixels of a frame in a file, row by row.
+
+    Raises:
+        UnwritableOutput: the file cannot be made, or there is no room.
+    """
+
+    def __init__(self, path: str, frame: Frame) -> None:
+        self.path = path
+        self.frame = frame
+        self._pixel = frame.bytes // frame.pixels
+        self._row = self._pixel * frame.width
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise UnwritableOutput(f"cannot make scratch {path}: {error.strerror}") from None
+
+    def read(self, box: Box) -> Pixels:
+        """The pixels of a box."""
+        frame = self.frame
+        shape = (box.height, box.width, frame.channels)[: 2 if frame.channels == 1 else 3]
+        pixels: Pixels = np.empty(shape, frame.dtype)
+        rows = pixels.reshape(-1).view(np.uint8).reshape(box.height, -1)
+        for at, part in self._runs(box, rows):
+            view = memoryview(part.data)
+            while len(view):
+                count = os.preadv(self._file, [view], at)
+                if not count:
+                    raise UnwritableOutput(f"scratch {self.path} ends before its pixels")
+                view, at = view[count:], at + count
+        return pixels
+
+    def write(self, box: Box, pixels: Pixels) -> None:
+        """Put the pixels of a box.
+
+        Raises:
+            UnwritableOutput: there is no room for them.
+        """
+        rows = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).reshape(box.height, -1)
+        try:
+            for at, part in self._runs(box, rows):
+                view = memoryview(part.data)
+                while len(view):
+                    count = os.pwrite(self._file, view, at)
+                    view, at = view[count:], at + count
+        except OSError as error:
+            raise UnwritableOutput(f"cannot write scratch {self.path}: {error.strerror}") from None
+
+    def _runs(self, box: Box, rows: Pixels) -> list[tuple[int, Pixels]]:
+        """Where in the file each run of bytes lies: one for full rows, else one for each row."""
+        start = box.y0 * self._row + box.x0 * self._pixel
+        if box.width == self.frame.width:
+            return [(start, rows.reshape(-1))]
+        return [(start + y * self._row, row) for y, row in enumerate(rows)]
+
+    def forget(self, y0: int, y1: int) -> None:
+        """Give back the room of rows that nobody reads any more, where the file system can."""
+        if sys.platform == "linux" and y1 > y0:
+            at, length = ctypes.c_int64(y0 * self._row), ctypes.c_int64((y1 - y0) * self._row)
+            _libc().fallocate(self._file, _KEEP_SIZE | _PUNCH_HOLE, at, length)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def remove(self) -> None:
+        """Close the file and delete it."""
+        self.close()
+        os.unlink(self.path)
+
+
+@lru_cache(maxsize=1)
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
