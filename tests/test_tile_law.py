@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
@@ -62,6 +64,15 @@ def cases(draw: st.DrawFn, first: Operator | None = None, length: int = 1) -> tu
     size = draw(st.sampled_from(SIZES))
     assume(max(frame.pixels, now.pixels) < 2000 * size * size)
     return draw(images(frame)), pipeline, size
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in workers: with one thread alone OpenCV takes other code, IPP's Canny for one."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(before)
 
 
 class TestTheLaw:
@@ -171,6 +182,13 @@ class TestHysteresis:
         for size in (1, 7, 16, 50):
             made = tiles.run_tiled(spiral, [step], size)
             np.testing.assert_array_equal(made, np.where(spiral > 0, 255, 0))
+
+    @pytest.mark.parametrize("l2", [False, True])
+    @pytest.mark.parametrize("high", [0.0, 32767.0, 46341.0, 100_000.0])
+    def test_thresholds_at_their_bounds(self, high: float, l2: bool) -> None:
+        step = Step("canny", {"low": 0.0, "high": high, "l2": l2})
+        for width in (3, 5, 9, 17, 60):
+            equal_in_tiles(draw_photo(7, width, 50), [Step("grayscale"), step], 16)
 
     @law(60)
     @given(

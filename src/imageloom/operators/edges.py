@@ -134,7 +134,9 @@ def edge_candidates(
         cv2.Sobel(image, cv2.CV_16S, x, y, ksize=aperture, scale=scale, borderType=cv2.BORDER_REPLICATE)
         for x, y in ((1, 0), (0, 1))
     )
-    weak, strong = (cv2.Canny(dx, dy, t * scale, t * scale, L2gradient=l2) for t in (low, high))
+    # No derivative reaches 32767. Beyond, OpenCV squares a threshold over the range of 32 bits, if given them.
+    thresholds = (min(threshold * scale, 32767.0) for threshold in (low, high))
+    weak, strong = (cv2.Canny(dx, dy, t, t, L2gradient=l2) for t in thresholds)
     classes: Pixels = np.minimum(weak, WEAK) | strong  # OpenCV's masks are STRONG
     return classes
 
