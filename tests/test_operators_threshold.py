@@ -20,6 +20,7 @@ sizes = st.sampled_from(SIZES)
 @settings(deadline=None)
 @given(image=st.builds(Frame, sizes, sizes, st.just(1)).flatmap(images))
 def test_otsu_finds_the_level_of_opencv(image: Pixels) -> None:
+    cv2.ipp.setUseIPP(False)  # where two levels are as good, IPP takes another one than OpenCV
     level, theirs = cv2.threshold(image, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     assert otsu(histogram(image)) == level
     np.testing.assert_array_equal(Pipeline("threshold otsu")(image), theirs)

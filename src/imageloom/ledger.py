@@ -147,7 +147,7 @@ class Ledger:
         if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
             self._db.execute("BEGIN IMMEDIATE")
             if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                if self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                if self._select("SELECT 1 FROM sqlite_master").fetchone():
                     raise StorageError("it is another program's database")
                 for statement in _SCHEMA.split(";\n"):
                     self._db.execute(statement)
@@ -191,7 +191,7 @@ class Ledger:
 
     def jobs(self) -> Iterator[JobRecord]:
         """All jobs, the latest first."""
-        for row in self._db.execute(
+        for row in self._select(
             f"SELECT {', '.join(JobRecord.__struct_fields__)} FROM jobs ORDER BY id DESC"
         ):
             record = JobRecord(*row)
@@ -202,7 +202,7 @@ class Ledger:
     def items(self, job: int, state: str | None = None) -> Iterator[ItemRecord]:
         """The items of a job, all or those in one state, by key."""
         self.flush()
-        for key, state_, attempts, kind, message, worker, started, pixels, *times in self._db.execute(
+        for key, state_, attempts, kind, message, worker, started, pixels, *times in self._select(
             "SELECT key, state, attempts, kind, message, worker, started, pixels, "
             "read, decode, filter, encode, write FROM items "
             "WHERE job = ? AND (? IS NULL OR state = ?) ORDER BY key",
@@ -213,7 +213,7 @@ class Ledger:
 
     def failed_before(self, source: str, sink: str) -> set[str]:
         """The keys of the items that failed when they were last tried from that source into that sink."""
-        rows = self._db.execute(
+        rows = self._select(
             "SELECT key, items.state, MAX(job) FROM items JOIN jobs ON jobs.id = items.job "
             "WHERE jobs.source = ? AND jobs.sink = ? GROUP BY key",
             (source, sink),
@@ -222,9 +222,14 @@ class Ledger:
 
     # Outputs
 
+    def knows(self, sink: str) -> bool:
+        """Whether anything was ever written into a sink."""
+        query = "SELECT 1 FROM outputs JOIN texts ON texts.id = outputs.sink WHERE texts.text = ? LIMIT 1"
+        return self._select(query, (sink,)).fetchone() is not None
+
     def done(self, source: str, sink: str, item: Item, recipe: str) -> list[tuple[str, int]]:
         """Names and sizes of the outputs that this recipe has made of the item as it is now."""
-        return self._db.execute(
+        return self._select(
             "SELECT name, size FROM outputs WHERE sink = ? AND source = ? AND key = ? AND fingerprint = ? "
             "AND recipe = ? AND size IS NOT NULL",
             (self._number(sink), self._number(source), item.key, item.fingerprint, self._number(recipe)),
@@ -234,7 +239,7 @@ class Ledger:
         """Which item has claimed an output name."""
         row = (
             self._claims.get((self._number(sink), name))
-            or self._db.execute(
+            or self._select(
                 "SELECT sink, name, source, key, fingerprint, recipe, job, size FROM outputs "
                 "WHERE sink = ? AND name = ?",
                 (self._number(sink), name),
@@ -242,7 +247,7 @@ class Ledger:
         )
         if row is None:
             return None
-        source = self._db.execute("SELECT text FROM texts WHERE id = ?", (row[2],)).fetchone()[0]
+        source = self._select("SELECT text FROM texts WHERE id = ?", (row[2],)).fetchone()[0]
         return Claim(source, row[3], row[6])
 
     def claim(
@@ -320,12 +325,18 @@ class Ledger:
         self._released.clear()
         self._items.clear()
 
+    def _select(self, query: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot read the ledger {self.path}: {error}") from None
+
     def _number(self, text: str) -> int:
         """The number that stands for an address or a meaning."""
         if text not in self._texts:
             with self._transaction():
                 self._db.execute("INSERT OR IGNORE INTO texts (text) VALUES (?)", (text,))
-            row = self._db.execute("SELECT id FROM texts WHERE text = ?", (text,)).fetchone()
+            row = self._select("SELECT id FROM texts WHERE text = ?", (text,)).fetchone()
             self._texts[text] = row[0]
         return self._texts[text]
 

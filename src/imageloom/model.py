@@ -129,6 +129,11 @@ class Tile(Plain, frozen=True):
     """The pixels of the input that the result there is made of."""
 
 
+def is_large(image: Pixels) -> bool:
+    """`Frame.is_large` of an array of pixels, without the frame."""
+    return bool(image.shape[0] * image.shape[1] > LARGE)
+
+
 class Header(Plain, frozen=True):
     """What can be known of an image before it is decoded."""
 
@@ -260,6 +265,8 @@ class Work(Plain, frozen=True):
     number: int
     """Of the item in the run: it tells the staged outputs of items with equal file names apart."""
     attempt: int = 1
+    header: Header | None = None
+    """As it was planned with; None to read it again."""
 
 
 class Part(Plain, frozen=True):

@@ -23,12 +23,11 @@ from imageloom.model import (
     Part,
     Piece,
     Pixels,
-    Recipe,
     Result,
     Task,
     Written,
 )
-from imageloom.plan import OutputPlan, Plan, make_plan
+from imageloom.plan import OutputPlan, make_plan
 from imageloom.raster import Raster
 from imageloom.stores import Store
 from imageloom.streams import Reader, open_reader
@@ -47,7 +46,9 @@ def attempt(task: Task, part: Part, source: Store, sink: Store, token: str, lap:
         ItemError: the file or an operator fails.
     """
     work = task.work[0]
-    header, plan = planned(source, work.item.key, work.item.size, task.recipe)
+    header = work.header
+    assert header is not None, "a part is of an image that was planned"
+    plan = make_plan(header, task.recipe)
     output = plan.outputs[part.output]
     phases = tiles.phases(output.steps, plan.decoded)
     if part.phase == len(phases):
@@ -68,14 +69,6 @@ def attempt(task: Task, part: Part, source: Store, sink: Store, token: str, lap:
         lap("write")
         return Result(work.item.key, pixels=part.write.width * part.write.height, measure=measure)
     return _compress(task, part, sink, token, lap, output, pixels)
-
-
-def planned(source: Store, key: str, size: int, recipe: Recipe) -> tuple[Header, Plan]:
-    """The header and the plan of a large item, without reading it."""
-    header = codecs.read_header(
-        lambda length: source.head(key, length), size, lambda at, length: source.head(key, length, at)
-    )
-    return header, make_plan(header, recipe)
 
 
 @contextlib.contextmanager

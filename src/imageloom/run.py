@@ -103,7 +103,7 @@ class Driver:
         self._id = 0
         self._tasks = 0
         self._done = self._failed = self._skipped = 0
-        self._in_flight: dict[int, tuple[Task, int]] = {}
+        self._in_flight: dict[int, tuple[Task, int, Future[Outcome]]] = {}
         self._bytes_in_flight = 0
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
         self._again: list[tuple[float, int, _Ready]] = []
@@ -222,7 +222,7 @@ class Driver:
             return None
         if self._listeners:
             self._tell(Planned(item, names))
-        work = Work(item, names, next(self._item_numbers))
+        work = Work(item, names, next(self._item_numbers), header=header)
         return _Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
     @property
@@ -308,11 +308,11 @@ class Driver:
             tuple(ready.work for ready in batch),
             batch[0].part,
         )
-        self._in_flight[task.id] = (task, needs)
         self._bytes_in_flight += needs
         if self._listeners:
             self._tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
         future = self._engine.submit(task)
+        self._in_flight[task.id] = (task, needs, future)
         future.add_done_callback(lambda done, number=task.id: self._finished.put((number, done)))  # type: ignore[misc]
 
     def _finish(self) -> None:
@@ -343,10 +343,14 @@ class Driver:
         except Empty:
             return
         if arrived is None:
+            if self._stopping:
+                self._cancel()
             return
         number, future = arrived
-        task, needs = self._in_flight.pop(number)
+        task, needs, _ = self._in_flight.pop(number)
         self._bytes_in_flight -= needs
+        if self._stopping and future.cancelled():
+            return
         try:
             outcome = future.result()
         except (WorkerLost, CancelledError) as error:
@@ -359,6 +363,11 @@ class Driver:
                 self._try_again(work, result, outcome.worker, needs, task.part)
             elif self._large and (ended := self._large.accept(task, result)):
                 self._accept(*ended, outcome.worker, needs)
+
+    def _cancel(self) -> None:
+        """Take back what no worker has begun."""
+        for _, _, future in list(self._in_flight.values()):
+            future.cancel()
 
     def _may_retry(self, work: Work, result: Result) -> bool:
         failure = result.failure

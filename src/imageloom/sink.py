@@ -79,6 +79,7 @@ class Sink:
         self._protected = os.path.realpath(protected)
         self._real_folders: dict[str, str] = {}
         self._lock = -1
+        self._is_new = not ledger.knows(self.address)
         self._check()
 
     def _check(self) -> None:
@@ -118,6 +119,8 @@ class Sink:
 
     def is_done(self, item: Item, recipe: str, outputs: int) -> bool:
         """Whether all outputs of the item as it is now are there, made by this recipe, in their sizes."""
+        if self._is_new:
+            return False
         found = self._ledger.done(self._source, self.address, item, recipe)
         return len(found) == outputs and all(self.store.size(name) == size for name, size in found)
 

@@ -162,7 +162,7 @@ def read_header(
         except MoreNeeded:
             if len(data) < length:
                 raise CorruptImage(f"the {format} file is cut off within its header") from None
-            if read is None:
+            if read is None or format != "tiff":  # whose directory may stand anywhere
                 length *= 16
                 continue
             header = _header_anywhere(format, _View(read, size))

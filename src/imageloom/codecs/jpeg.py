@@ -13,7 +13,7 @@ from imageloom.codecs import segments
 from imageloom.codecs.bits import MoreNeeded, number
 from imageloom.codecs.metadata import orientation
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels, is_large
 
 if TYPE_CHECKING:
     from imageloom.streams.ordered import FileEncoder
@@ -90,7 +90,7 @@ class Jpeg:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        if data.count(b"\xff\xda") > MOST_SCANS:
+        if header.buffered and data.count(b"\xff\xda") > MOST_SCANS:
             raise UnsupportedImage(f"the JPEG has more than {MOST_SCANS} scans")
         width, height = -(-header.frame.width // scale), -(-header.frame.height // scale)
         gray = luma or header.frame.channels == 1
@@ -112,9 +112,8 @@ class Jpeg:
         return segments.read(data)
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        frame = Frame.of(image)
-        if frame.is_large:
-            return self.in_pieces(frame, quality, metadata).encode(image)
+        if is_large(image):
+            return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
         gray = image.ndim == 2
         data: bytes = _library().encode_jpeg(
             np.ascontiguousarray(image[:, :, None] if gray else image),

@@ -16,7 +16,7 @@ import numpy as np
 from imageloom.codecs.bits import MoreNeeded, number
 from imageloom.codecs.metadata import inflate, orientation
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
 
 if TYPE_CHECKING:
     from imageloom.streams.ordered import FileEncoder
@@ -105,9 +105,8 @@ class Png:
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
         """OpenCV's setting: zlib's level 1 for run lengths alone, in half the time and 10% larger."""
-        frame = Frame.of(image)
-        if frame.is_large:
-            return self.in_pieces(frame, quality, metadata).encode(image)
+        if is_large(image):
+            return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
         if image.ndim == 3 and image.shape[2] == 2:
             data = _encode_gray_alpha(image)
         else:

@@ -33,7 +33,7 @@ from imageloom.codecs.tags import (
     tree,
 )
 from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage
-from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
 
 if TYPE_CHECKING:
     from imageloom.streams.ordered import FileEncoder
@@ -122,9 +122,8 @@ class Tiff:
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
         """Strips in deflate at zlib's level 1, whole numbers as differences to the pixel on their left."""
-        frame = Frame.of(image)
-        if frame.is_large:
-            return self.in_pieces(frame, quality, metadata).encode(image)
+        if is_large(image):
+            return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
         exif = metadata.exif
         order: Order = order_of(exif) if exif else "little"
         described = tree(exif, int.from_bytes(exif[4:8], order), order, _DESCRIPTIVE) if exif else {}

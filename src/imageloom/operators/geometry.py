@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import cv2
@@ -20,6 +21,7 @@ Area = Annotated[str, Meta(pattern=_AREA)]
 """WIDTHxHEIGHT of the middle, or WIDTHxHEIGHT+LEFT+TOP."""
 
 
+@lru_cache(maxsize=4096)
 def crop_box(width: int, height: int, area: str) -> tuple[int, int, int, int]:
     """The box x0, y0, x1, y1 that `area` cuts out of an image; it may reach beyond the image."""
     found = re.match(_AREA, area)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import cv2
@@ -29,6 +30,7 @@ _KERNELS = {
 }
 
 
+@lru_cache(maxsize=4096)
 def target(width: int, height: int, size: str, fit: str, enlarge: bool) -> tuple[int, int]:
     """Width and height that `size` means for an image, before a cover's overhang is cut off."""
     found = re.match(_SIZE, size)
@@ -50,6 +52,7 @@ def target(width: int, height: int, size: str, fit: str, enlarge: bool) -> tuple
     return max(1, round(width * share_x)), max(1, round(height * share_y))
 
 
+@lru_cache(maxsize=4096)
 def box_of_cover(width: int, height: int, size: str, fit: str) -> tuple[int, int] | None:
     """What of a resized image of width x height a cover keeps; None where it keeps all."""
     found = re.match(_SIZE, size)

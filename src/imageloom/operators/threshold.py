@@ -28,17 +28,19 @@ def otsu(counts: NDArray[np.int64]) -> int:
     N. Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979); the sums are
     taken in the order of OpenCV's THRESH_OTSU, so that both find the same level.
     """
-    share = counts / counts.sum()
-    mean = float((np.arange(256) * share).sum())
+    scale = 1.0 / float(counts.sum())
+    mean = float((np.arange(256) * counts).sum()) * scale
     best, best_level, below, weighted = 0.0, 0, 0.0, 0.0
-    for level, p in enumerate(share.tolist()):
+    for level, count in enumerate(counts.tolist()):
+        p = count * scale
         weighted *= below
         below += p
         above = 1.0 - below
         if min(below, above) < 1.1920929e-07 or max(below, above) > 1.0 - 1.1920929e-07:
             continue
         weighted = (weighted + level * p) / below
-        between = below * above * (weighted - (mean - below * weighted) / above) ** 2
+        apart = weighted - (mean - below * weighted) / above
+        between = below * above * apart * apart
         if between > best:
             best, best_level = between, level
     return best_level

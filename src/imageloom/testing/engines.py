@@ -308,7 +308,7 @@ class EngineTests:
         job = Job(str(photos), str(sink), recipe_of(PIPELINE))
 
         def stop_at_first(event: Event) -> None:
-            if isinstance(event, Started):
+            if isinstance(event, Done):
                 driver.stop()
 
         driver = Driver(job, opened, ledger, self.engine, [events.append, stop_at_first])
@@ -316,7 +316,7 @@ class EngineTests:
         assert first.interrupted
         assert first.exit_code == 130
         assert 0 < first.done < COUNT
-        assert first.done == sum(e.items for e in events if isinstance(e, Started))
+        assert first.done <= sum(e.items for e in events if isinstance(e, Started))
         assert len(contents(sink)) == first.done
         second = self.drive(opened, photos, sink, ledger, events)
         assert (second.done, second.skipped, second.failed) == (COUNT - first.done, first.done, 0)
