@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -89,6 +90,7 @@ def _defaults(path: str) -> dict[str, Any]:
 def main() -> None:
     """The program. Exit codes: 0 all done, 1 some items failed, 2 usage, 3 nothing matched, 4 storage or
     access, 130 interrupted."""
+    gc.disable()  # imports leave no garbage behind; a command that goes on for long turns it on
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:

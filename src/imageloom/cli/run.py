@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from contextlib import closing
 from pathlib import Path
@@ -131,6 +132,7 @@ def command(
     from imageloom.model import Job
     from imageloom.run import Driver
 
+    gc.enable()
     pipeline, source, sink = places(arguments, bool(outputs), in_place)
     recipe = options.make_recipe(pipeline, outputs, operators, format_, quality, decode, metadata)
     job = Job(

@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Pixels])
 DTYPES: tuple[DType, ...] = ("uint8", "uint16", "float32")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Measure:
     """How a global operator becomes a point or local one: map, reduce, apply.
 
@@ -60,7 +60,7 @@ class Measure:
         return [resolved[box] for box in boxes] if self.placed else [resolved] * len(boxes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Operator:
     """A registered operator. See `operator` for the meaning of the fields."""
 

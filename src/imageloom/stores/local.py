@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 
 from imageloom.errors import (
@@ -151,17 +150,26 @@ class LocalStore:
         """
         staging = os.path.join(self.address, STAGING)
         try:
-            shutil.rmtree(staging, ignore_errors=True)
+            _remove(staging)
             os.makedirs(staging, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot write to {self.address}: {error.strerror}") from None
 
     def tidy(self) -> None:
         """Remove the staging folder."""
-        shutil.rmtree(os.path.join(self.address, STAGING), ignore_errors=True)
+        _remove(os.path.join(self.address, STAGING))
 
     def _path(self, key: str) -> str:
         return f"{self.address}/{key}"
+
+
+def _remove(staging: str) -> None:
+    """Remove a staging folder, which holds files alone, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(staging):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(staging, name))
+        os.rmdir(staging)
 
 
 def _unlisted(key: str, error: Exception, is_folder: bool = False) -> Unlisted:
