@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -48,11 +49,12 @@ def watch_until(count: int, process: subprocess.Popen[str], out: Path, expected:
     """Look at the sink again and again: what is visible is whole, as soon as it is visible."""
     seen: set[str] = set()
     while process.poll() is None and len(seen) < count:
-        for path in out.rglob("*.jpg"):
-            key = str(path.relative_to(out))
-            if key not in seen and not key.startswith(STAGING):
-                assert path.read_bytes() == expected[key]
-                seen.add(key)
+        for folder, _, files in os.walk(out):  # unlike rglob it may lose a folder on its way
+            for path in (Path(folder, name) for name in files):
+                key = str(path.relative_to(out))
+                if key not in seen and not key.startswith(STAGING):
+                    assert path.read_bytes() == expected[key]
+                    seen.add(key)
 
 
 def kill_and_run_again(
