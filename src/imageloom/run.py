@@ -139,6 +139,8 @@ class Driver:
                         self._submit(batch)
                     self._retry()
                     self._pump()
+                    while not self._finished.empty():  # publish early: a kill loses less
+                        self._collect()
                 self._finish()
             finally:
                 if self._large:
