@@ -119,10 +119,7 @@ class Pipeline:
         Raises:
             OperatorRefused: a step does not take what comes to it.
         """
-        found = [frame]
-        for step in self.steps:
-            found.append(operators.get(step.name).frame_after(step, found[-1]))
-        return found
+        return operators.frames(self.steps, frame)
 
 
 def frame_of(image: Pixels) -> Frame:

@@ -140,19 +140,12 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
 
 def _plan_output(steps: Sequence[Step], decoded: Frame, format: Format, quality: int | None) -> OutputPlan:
     steps = rewrite(steps, decoded)
-    frame = _frames(steps, decoded)[-1]
+    frame = operators.frames(steps, decoded)[-1]
     codec = codecs.get(format)
     reason = codec.cannot_hold(frame)
     if reason:
         raise UnsupportedImage(reason)
     return OutputPlan(tuple(steps), frame, format, quality if quality is not None else codec.quality)
-
-
-def _frames(steps: Sequence[Step], frame: Frame) -> list[Frame]:
-    frames = [frame]
-    for step in steps:
-        frames.append(operators.get(step.name).frame_after(step, frames[-1]))
-    return frames
 
 
 def _wants_luma(steps: Sequence[Step]) -> bool:
@@ -192,7 +185,7 @@ def _peak(decoded: Frame, outputs: Sequence[OutputPlan]) -> int:
     kept = decoded.bytes + sum(output.frame.bytes for output in outputs)
     most = 0
     for output in outputs:
-        frames = pairwise(_frames(output.steps, decoded))
+        frames = pairwise(operators.frames(output.steps, decoded))
         steps = (_step_bytes(step, *frame) for step, frame in zip(output.steps, frames, strict=True))
         encoding = ENCODE_COPIES * output.frame.bytes
         encoding += output.frame.pixels * codecs.get(output.format).encoder_bytes
@@ -261,7 +254,7 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
     for asked, output in zip(recipe.outputs, plan.outputs, strict=True):
         lines.append(f"asked     {to_text(asked.steps)}")
         lines.append(f"steps     {to_text(output.steps) or 'none: the pixels stay as they are'}")
-        for step, before in zip(output.steps, _frames(output.steps, plan.decoded), strict=False):
+        for step, before in zip(output.steps, operators.frames(output.steps, plan.decoded), strict=False):
             operator = operators.get(step.name)
             kind = operator.kind(step)
             halo = f", halo {operator.halo(**operator.filled(step))} pixels" if operator.halo else ""

@@ -31,17 +31,10 @@ def rewrite(steps: Sequence[Step], frame: Frame) -> Steps:
             return fold_tables(now, frame)
 
 
-def _frames(steps: Steps, frame: Frame) -> list[Frame]:
-    frames = [frame]
-    for step in steps:
-        frames.append(operators.get(step.name).frame_after(step, frames[-1]))
-    return frames
-
-
 def settle_sizes(steps: Steps, frame: Frame) -> Steps:
     """A resize by proportion becomes one to a size in pixels, or none; a cover a resize and a crop."""
     settled: list[Step] = []
-    for step, before in zip(steps, _frames(steps, frame), strict=False):
+    for step, before in zip(steps, operators.frames(steps, frame), strict=False):
         if step.name != "resize":
             settled.append(step)
             continue
@@ -62,7 +55,7 @@ def settle_sizes(steps: Steps, frame: Frame) -> Steps:
 def drop_identities(steps: Steps, frame: Frame) -> Steps:
     """A grayscale of gray, a crop of everything and auto_orient do nothing; two negatives in a row cancel."""
     kept: list[Step] = []
-    for step, before in zip(steps, _frames(steps, frame), strict=False):
+    for step, before in zip(steps, operators.frames(steps, frame), strict=False):
         if step.name == "auto_orient" or (step.name == "grayscale" and before.channels < 3):
             continue
         if step.name == "crop":
@@ -134,7 +127,7 @@ def _move_forward(steps: Steps, name: str, over: Callable[[Step], bool]) -> Step
 def merge_crops(steps: Steps, frame: Frame) -> Steps:
     """A crop of a crop is one crop."""
     merged: list[Step] = []
-    for step, before in zip(steps, _frames(steps, frame), strict=False):
+    for step, before in zip(steps, operators.frames(steps, frame), strict=False):
         if step.name == "crop":
             box = crop_box(before.width, before.height, str(step.params["area"]))
             if merged and merged[-1].name == "crop":
@@ -150,7 +143,7 @@ def fold_tables(steps: Steps, frame: Frame) -> Steps:
     """A run of channelwise steps on 8 bits becomes one look-up table."""
     folded: list[Step] = []
     run: list[Step] = []
-    frames = _frames(steps, frame)
+    frames = operators.frames(steps, frame)
     for step, before in zip((*steps, None), frames, strict=True):
         if step is not None and before.dtype == "uint8" and _is_channelwise(step):
             run.append(step)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -336,6 +336,18 @@ def get(name: str) -> Operator:
 def operators() -> Iterator[Operator]:
     """The operators that people may name, in the order of their registration."""
     return (o for o in _OPERATORS.values() if not o.hidden)
+
+
+def frames(steps: Iterable[Step], frame: Frame) -> list[Frame]:
+    """The frames before the first step and after each one.
+
+    Raises:
+        OperatorRefused: a step does not take what comes to it.
+    """
+    found = [frame]
+    for step in steps:
+        found.append(get(step.name).frame_after(step, found[-1]))
+    return found
 
 
 def apply(step: Step, image: Pixels) -> Pixels:
