@@ -17,7 +17,7 @@ from typing import Any
 
 from imageloom import codecs, tiles
 from imageloom.codecs.metadata import for_output
-from imageloom.errors import CorruptImage
+from imageloom.errors import CorruptImage, UnwritableOutput
 from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
 from imageloom.plan import Plan
@@ -75,8 +75,13 @@ class Assembly:
         self._rasters: list[Raster] = []
         self._writer: Writer | None = None
         self.written: list[Written] = []
-        self._loader = self._load(header, wake)
-        self._begin_output(0)
+        self._loader: Loader | None = None
+        try:
+            self._loader = self._load(header, wake)
+            self._begin_output(0)
+        except BaseException:
+            self.close(failed=True)
+            raise
 
     # What is to be done
 
@@ -152,7 +157,7 @@ class Assembly:
         return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path)
 
     def _raster(self, name: str, frame: Frame) -> Raster:
-        raster = Raster(f"{self._scratch}-{name}", frame)
+        raster = Raster(f"{self._scratch}-{name}", frame, new=True)
         self._rasters.append(raster)
         return raster
 
@@ -200,13 +205,17 @@ class Assembly:
     def _write_pieces(self, result: Result) -> None:
         assert self._writer is not None
         (staged,) = result.written
-        with open(self._sink.staging(staged.staged), "rb", buffering=0) as file:
-            for piece in result.pieces:
-                data = file.read(piece.size)
-                if len(data) != piece.size:
-                    raise CorruptImage(f"piece {piece.index} of {staged.name} is cut off")
-                self._writer.put(piece.index, data)
-        self._sink.discard(staged.staged)
+        try:
+            with open(self._sink.staging(staged.staged), "rb", buffering=0) as file:
+                for piece in result.pieces:
+                    data = file.read(piece.size)
+                    if len(data) != piece.size:
+                        raise CorruptImage(f"piece {piece.index} of {staged.name} is cut off")
+                    self._writer.put(piece.index, data)
+        except OSError as error:
+            raise UnwritableOutput(f"a staged piece cannot be read: {error.strerror}") from None
+        finally:
+            self._sink.discard(staged.staged)
 
     @property
     def _first_undone(self) -> int:

@@ -51,6 +51,8 @@ _ASSOCIATED = 1
 """An alpha that the colours are multiplied by."""
 _MOST_PARTS = 1 << 16
 """Strips or tiles of a file."""
+_MOST_PAGES = 1 << 10
+"""Directories that are looked at for a loop."""
 _DESCRIPTIVE = frozenset((269, 270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, EXIF, GPS))
 """Tags of the first directory that describe the picture and not how it is stored."""
 _STRIP = 1 << 18
@@ -186,6 +188,7 @@ def _layout(data: bytes) -> _Layout:
     order, big, at = _beginning(data)
     entries, more, _ = directory(data, at, order, big)
     if more:
+        _refuse_loop(data, at, order, big)
         raise UnsupportedImage("TIFF of several pages is not supported")
 
     def get(tag: int, default: int | None = None) -> tuple[int, ...]:
@@ -224,6 +227,16 @@ def _layout(data: bytes) -> _Layout:
     extra = get(_EXTRA, 0)[0] if samples > base else 0
     frame = Frame(width, height, channels, dtype)
     return _Layout(frame, colours, depth, extra, turned if 1 <= turned <= 8 else 1)
+
+
+def _refuse_loop(data: bytes, at: int, order: Order, big: bool) -> None:
+    """Raise CorruptImage where a chain of directories comes back to one of its own."""
+    seen: set[int] = set()
+    while at and len(seen) < _MOST_PAGES:
+        if at in seen:
+            raise CorruptImage("the TIFF's chain of directories is a loop")
+        seen.add(at)
+        at = directory(data, at, order, big).next
 
 
 def _dtype(bits: int, kind: int, samples: int, colours: int) -> DType:
