@@ -113,6 +113,7 @@ class Assembly:
         self._measures: list[Any] = []
         self._done: set[int] = set()
         self._target: Raster | None = None
+        self._folder = ""
         if number == len(self._phases):
             self._todo = deque([self._whole_part()])
             self._count = 1
@@ -126,7 +127,9 @@ class Assembly:
         unit = encoder.pieces.height if encoder else tiles.ALIGNED
         if encoder and is_last:
             self._token = f"{self._prefix}-{self._output}"
-            self._writer = encoder.create(Path(self._sink.staging(self._token)))
+            path = self._sink.staging(self._token)
+            self._writer = encoder.create(Path(path))
+            self._folder = path if os.path.isdir(path) else ""
         else:
             self._target = self._raster(f"{self._output}-{number}", phase.frame)
         boxes = [Box.of(phase.frame)] if phase.whole else _strips(phase.frame, part_rows(phase.frame, unit))
@@ -146,6 +149,7 @@ class Assembly:
                 step,
                 self._input.path if self._input else "",
                 self._target.path if self._target else "",
+                self._folder,
             )
             for index, (box, step) in enumerate(zip(boxes, first, strict=True))
         )
@@ -204,6 +208,10 @@ class Assembly:
 
     def _write_pieces(self, result: Result) -> None:
         assert self._writer is not None
+        if self._folder:
+            for piece in result.pieces:
+                self._writer.written(piece.index)
+            return
         (staged,) = result.written
         try:
             with open(self._sink.staging(staged.staged), "rb", buffering=0) as file:
@@ -236,7 +244,7 @@ class Assembly:
     def _end_phase(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            size = os.path.getsize(self._sink.staging(self._token))
+            size = self._sink.staged_size(self._token)
             self.written.append(Written(self.work.names[self._output], self._token, size))
             self._writer = None
         if self._input is not None and (self._loader is None or self._input is not self._loader.raster):
