@@ -29,7 +29,7 @@ from imageloom.model import (
 )
 from imageloom.plan import OutputPlan, make_plan
 from imageloom.raster import Raster
-from imageloom.stores import Store
+from imageloom.stores import Store, stage
 from imageloom.streams import Reader, open_reader
 
 Lap = Callable[[str], None]
@@ -102,8 +102,13 @@ def _compress(
         x0, y0, x1, y1 = encoder.pieces.box(index)
         packed = encoder.compress(pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0])
         made.append(Piece(index, len(packed)))
-        data.append(packed)
+        if part.folder:
+            encoder.write(Path(part.folder), index, packed)
+        else:
+            data.append(packed)
     lap("encode")
+    if part.folder:
+        return Result(task.work[0].item.key, pixels=box.width * box.height, pieces=tuple(made))
     joined = b"".join(data)
     sink.stage(token, joined)
     lap("write")
@@ -129,8 +134,8 @@ def _encode(
     if task.recipe.metadata == "keep":
         metadata = codecs.metadata_of(f"{source.address}/{item.key}", header.format)
     lap("read")
-    encoded = codecs.get(output.format).encode(pixels, output.quality, for_output(metadata, output.frame))
+    encoded = codecs.encode(output.format, pixels, output.quality, for_output(metadata, output.frame))
     lap("encode")
-    sink.stage(token, encoded)
+    size = stage(sink, token, encoded)
     lap("write")
-    return Result(item.key, (Written(name, token, len(encoded)),), pixels=output.frame.pixels)
+    return Result(item.key, (Written(name, token, size),), pixels=output.frame.pixels)

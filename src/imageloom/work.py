@@ -31,7 +31,7 @@ from imageloom.model import (
     Written,
 )
 from imageloom.plan import check_limits, make_plan
-from imageloom.stores import Store, open_store
+from imageloom.stores import Store, open_store, stage
 
 
 def perform(task: Task) -> Outcome:
@@ -80,10 +80,10 @@ def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
             pixels = _filter(output.steps, made)
             watch.lap("filter")
             carried = for_output(metadata, output.frame)
-            encoded = codecs.get(output.format).encode(pixels, output.quality, carried)
+            encoded = codecs.encode(output.format, pixels, output.quality, carried)
             watch.lap("encode")
-            sink.stage(f"{token}-{len(written)}", encoded)
-            written.append(Written(name, f"{token}-{len(written)}", len(encoded)))
+            size = stage(sink, f"{token}-{len(written)}", encoded)
+            written.append(Written(name, f"{token}-{len(written)}", size))
             watch.lap("write")
         return Result(key, tuple(written), None, watch.times(), started, plan.decoded.pixels)
     except Exception as error:
