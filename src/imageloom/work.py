@@ -56,7 +56,7 @@ def worker_name() -> str:
 def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
     key, started, watch = work.item.key, time.time(), _Stopwatch()
     written: list[Written] = []
-    token = f"{task.job}-{work.number}-{work.attempt}-{os.getpid()}"
+    token = f"{task.job}-{work.number}-{work.attempt}-{os.urandom(6).hex()}"
     try:
         if task.part is not None:
             from imageloom import parts  # no small image waits for it

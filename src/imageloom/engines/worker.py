@@ -13,18 +13,11 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from imageloom.model import Plain, Result, Task
+from imageloom.engines.board import Message
+from imageloom.model import Task
 from imageloom.work import results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-class Message(Plain, frozen=True):
-    """One item's result on its way to the engine; without one, the word that the worker is ready."""
-
-    task: int = 0
-    worker: str = ""
-    result: Result | None = None
 
 
 def serve(pipe: Connection, threads: int, memory: int) -> None:
@@ -42,9 +35,9 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
     sending = threading.Lock()
 
     def run(task: Task) -> None:
-        for result in results(task):
+        for place, result in enumerate(results(task)):
             with sending:
-                pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, worker_name(), result)))
+                pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
 
     # The end of the pipe, in either direction, says that the engine has let go of this worker.
     with (
