@@ -115,7 +115,7 @@ def test_work_that_is_worse_together_gets_one_thread() -> None:
     assert simulation.usual < 1.5
 
 
-def test_pauses_do_not_count() -> None:
+def test_waiting_for_work_does_not_count() -> None:
     """A pool that waits for work most of the time keeps its size: the waiting says nothing of it."""
     now = 0.0
     controller = Controller(1, 32, 4, lambda: now)
@@ -124,7 +124,8 @@ def test_pauses_do_not_count() -> None:
         controller.record()
         if turn % 5 == 0:
             now += 10
-            controller.pause()
+            for _ in range(4):
+                controller.idle(10)
     assert controller.size == 4
 
 

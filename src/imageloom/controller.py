@@ -22,6 +22,8 @@ WIDEST, NARROWEST = 1.0, 0.125
 """Steps between sizes: doubling and halving at first, an eighth at last."""
 CHANGED = 0.3
 """Part of the throughput that it must gain or lose for the load to count as changed."""
+IDLE = 0.25
+"""Part of the threads' time without work from which an interval is not judged."""
 SHORTEST_REST, LONGEST_REST = 16, 128
 """Intervals until it looks around again; twice as many each time that nothing better is found."""
 
@@ -68,20 +70,26 @@ class Controller:
             self._count += 1
             if self._count >= self._enough:
                 seconds = self._clock() - self._since
-                if seconds >= LEAST_SECONDS:
+                if self._idle > IDLE * seconds * self._size:
+                    self._go_on_with(self._good)
+                elif seconds >= LEAST_SECONDS:
                     self._judge(self._amount / seconds)
 
-    def pause(self) -> None:
-        """Note that a thread has nothing to do: this interval says nothing of the size."""
+    def idle(self, seconds: float) -> None:
+        """Note that a thread has had nothing to do: where that is much, the interval says nothing of the size."""
         with self._lock:
-            self._begin(self._skip)
+            self._idle += seconds
 
     def _begin(self, skip: int) -> None:
         """Begin an interval after some completions."""
         self._skip = skip
-        self._amount, self._count = 0.0, 0
+        self._amount, self._count, self._idle = 0.0, 0, 0.0
         self._enough = max(LEAST_COMPLETIONS, 2 * self._size)
         self._since = self._clock()
+
+    def _go_on_with(self, size: int) -> None:
+        before, self._size = self._size, size
+        self._begin(skip=0 if size == before else before)
 
     def _search(self, step: float) -> None:
         """Look at sizes around the good one, the larger ones first."""
@@ -92,28 +100,25 @@ class Controller:
 
     def _judge(self, rate: float) -> None:
         """Take in the throughput of an interval, and choose the size of the next one."""
-        before = self._size
-        if before != self._good:
-            self._judge_neighbour(rate)
+        if self._size != self._good:
+            self._go_on_with(self._judge_neighbour(rate))
         else:
             changed = self._rate and abs(rate / self._rate - 1) > CHANGED
             if changed:
                 self._search(max(self._step, 0.5))
             self._rate = rate if changed or not self._rate else (self._rate + rate) / 2
-            self._size = self._neighbour()
-        self._begin(skip=0 if self._size == before else before)
+            self._go_on_with(self._neighbour())
 
-    def _judge_neighbour(self, rate: float) -> None:
-        """Keep a size that is better; else go back."""
+    def _judge_neighbour(self, rate: float) -> int:
+        """The next size: beyond one that is better; else back."""
         if rate > self._rate * (1 + SHARE * (self._size / self._good - 1)):
             self._good, self._rate = self._size, rate
             self._worse.clear()
             self._rest = SHORTEST_REST
-            self._size = self._neighbour()
-        else:
-            self._worse.add(self._size)
-            self._size = self._good
-            self._grow = not self._grow
+            return self._neighbour()
+        self._worse.add(self._size)
+        self._grow = not self._grow
+        return self._good
 
     def _neighbour(self) -> int:
         """The next size to try, or the good one at rest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import SimpleQueue
@@ -107,9 +108,9 @@ class SizedExecutor(Executor):
             self._pool.join()
 
     def _turn(self) -> bool:
-        if self._waiting.empty():
-            self._controller.pause()
+        began = time.monotonic()
         call = self._waiting.get()
+        self._controller.idle(time.monotonic() - began)
         if call is None:
             self._waiting.put(None)  # for the next thread
             return True
