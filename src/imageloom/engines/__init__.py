@@ -13,6 +13,7 @@ ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
     "threads": "imageloom.engines.threads:Threads",
     "processes": "imageloom.engines.processes:Processes",
+    "pipeline": "imageloom.engines.pipeline:Pipeline",
 }
 
 

@@ -27,11 +27,7 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
         threads: how many tasks run at the same time.
         memory: bytes that this process may take for data beyond what it has; 0 for no bound.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _die_with_parent()
-    if memory:
-        _bound_memory(memory)
+    become_worker(memory)
     sending = threading.Lock()
 
     def run(task: Task) -> None:
@@ -51,6 +47,19 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
                 run(task)
             else:
                 pool.submit(run, task)
+
+
+def become_worker(memory: int) -> None:
+    """Leave Ctrl-C to the driver, which finishes what is in hand; end with it; take no more memory than that.
+
+    Args:
+        memory: as in `serve`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_parent()
+    if memory:
+        _bound_memory(memory)
 
 
 def _die_with_parent() -> None:
