@@ -13,6 +13,9 @@ ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
     "threads": "imageloom.engines.threads:Threads",
     "processes": "imageloom.engines.processes:Processes",
+    "mpi": "imageloom.engines.mpi:open_mpi",
+    "dask": "imageloom.engines.dask:Dask",
+    "ray": "imageloom.engines.ray:Ray",
 }
 
 
@@ -27,6 +30,8 @@ class Settings(Plain, frozen=True):
     """Seconds that one item may take before its worker is ended."""
     memory: int = 0
     """Bytes that one worker may take for data; 0 for no bound."""
+    connect: str = ""
+    """Address of an existing cluster, broker or server; empty for one of the engine's own on this machine."""
 
 
 class Engine(Protocol):

@@ -36,7 +36,7 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _die_with_parent()
+    die_with_parent()
     if memory:
         _bound_memory(memory)
     sending = threading.Lock()
@@ -60,7 +60,7 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
                 pool.submit(run, task)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have the kernel end this process with its parent, where the kernel can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
