@@ -243,12 +243,13 @@ class Supervised:
                 job.has_worked = True
                 with contextlib.suppress(OSError):  # it is dead: the end of its pipe says so
                     job.pipe.send_bytes(msgspec.msgpack.encode(entry.task))
-        for sent in self._begun():
-            sent.began = sent.began or time.monotonic()
 
     def _begun(self) -> list[_Sent]:
         """What the ranks may have in hand: the first rank gives tasks out in the order in which they came."""
-        return list(islice(self._sent.values(), self.capacity))
+        begun = list(islice(self._sent.values(), self.capacity))
+        for sent in begun:
+            sent.began = sent.began or time.monotonic()
+        return begun
 
     def _take_in(self, job: _Job, packed: bytes) -> None:
         message = msgspec.msgpack.decode(packed, type=Message)
