@@ -32,6 +32,7 @@ def process(
     jobs: int = 0,
     threads: int = 1,
     timeout: float = 600.0,
+    connect: str = "",
     format: Format | None = None,
     quality: int | None = None,
     decode: Decode = "safe",
@@ -59,10 +60,11 @@ def process(
             decode are then its own.
         source: a folder or a file.
         sink: a folder; made where there is none.
-        engine: `serial`, `threads`, `processes`, or `auto`.
+        engine: a name of `imageloom.engines.ENGINES`, or `auto`.
         jobs: workers; 0 for one for each core.
         threads: in each worker process, where the engine has such.
         timeout: seconds that an item may take, where the engine has worker processes.
+        connect: the address of an existing cluster, for the engines that take one.
         format: of the outputs; None for that of each input.
         quality: 1 to 100, for lossy formats.
         decode: how far a shrinking decode may go; see `Recipe`.
@@ -109,8 +111,8 @@ def process(
         items_at_once=items_at_once,
         scratch=os.fspath(scratch),
     )
-    chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory), job)
-    with Ledger(ledger) as book, closing(open_engine(chosen, settings)) as opened:
+    chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory, connect), job)
+    with closing(open_engine(chosen, settings)) as opened, Ledger(ledger) as book:
         return Driver(job, opened, book, chosen, listeners).run()
 
 

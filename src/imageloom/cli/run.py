@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 @click.option("--in-place", is_flag=True, help="Put each output in the place of its input; there is no SINK.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Workers.  [one for each core]")
 @click.option(
-    "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes."
+    "--engine",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="serial, threads, processes, mpi, dask, ray.",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
 @click.option(
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     default=600.0,
     help="Seconds that an item may take in a worker process.  [600]",
 )
+@click.option("--connect", default="", metavar="ADDRESS", help="Of an existing cluster.  [one of its own]")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only such names, as '*.jpg'; repeatable.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not such names; repeatable.")
 @click.option(
@@ -87,6 +92,7 @@ def command(
     engine: str,
     threads: int,
     timeout: float,
+    connect: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     if_exists: IfExists,
@@ -133,6 +139,10 @@ def command(
     from imageloom.run import Driver
 
     gc.enable()
+    if engine == "mpi":
+        from imageloom.engines.mpi import silence_all_but_the_first
+
+        silence_all_but_the_first()
     pipeline, source, sink = places(arguments, bool(outputs), in_place)
     recipe = options.make_recipe(pipeline, outputs, operators, format_, quality, decode, metadata)
     job = Job(
@@ -151,12 +161,12 @@ def command(
         items_at_once,
         scratch or "",
     )
-    asked = Settings(jobs or 0, threads, timeout, memory or 0)
+    asked = Settings(jobs or 0, threads, timeout, memory or 0, connect)
     chosen, settings, _ = choose_engine(engine, asked, job)
     with (
+        closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
-        closing(open_engine(chosen, settings)) as opened,
     ):
         driver = Driver(job, opened, book, chosen, reporters.listeners)
         if dry_run:

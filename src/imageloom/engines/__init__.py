@@ -14,6 +14,9 @@ ENGINES: dict[str, str] = {
     "threads": "imageloom.engines.threads:Threads",
     "processes": "imageloom.engines.processes:Processes",
     "pipeline": "imageloom.engines.pipeline:Pipeline",
+    "mpi": "imageloom.engines.mpi:open_mpi",
+    "dask": "imageloom.engines.dask:Dask",
+    "ray": "imageloom.engines.ray:Ray",
 }
 
 
@@ -28,6 +31,8 @@ class Settings(Plain, frozen=True):
     """Seconds that one item may take before its worker is ended."""
     memory: int = 0
     """Bytes that one worker may take for data; 0 for no bound."""
+    connect: str = ""
+    """Address of an existing cluster, broker or server; empty for one of the engine's own on this machine."""
 
 
 class Engine(Protocol):
