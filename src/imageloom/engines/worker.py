@@ -1,20 +1,30 @@
-"""A worker process: tasks come in through a pipe, each item's result goes out as soon as it is there."""
+"""A worker process: tasks come in, each item's result goes out as soon as it is there.
+
+`serve` is what the engine `processes` runs, over a pipe; `work` what an engine does whose workers connect to it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
+import os
 import resource
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 import msgspec
 
+from imageloom.engines import WorkerSettings, worker_function
 from imageloom.engines.board import Message
-from imageloom.model import Task
+from imageloom.engines.guard import Guard
+from imageloom.errors import ImageloomError
+from imageloom.model import Failure, Result, Task
 from imageloom.work import results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -27,11 +37,8 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
         threads: how many tasks run at the same time.
         memory: bytes that this process may take for data beyond what it has; 0 for no bound.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _die_with_parent()
-    if memory:
-        _bound_memory(memory)
+    _settle(memory)
     sending = threading.Lock()
 
     def run(task: Task) -> None:
@@ -51,6 +58,43 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
                 run(task)
             else:
                 pool.submit(run, task)
+
+
+def work(engine: str, settings: WorkerSettings) -> None:
+    """Serve an engine's driver until it lets go of this worker, or SIGTERM asks it to leave.
+
+    The process is a fleet's. It leaves with an error's exit code where it can be of no use.
+    """
+    leaving = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: leaving.set())
+    _settle(settings.memory)
+    try:
+        worker_function(engine)(settings, leaving)
+    except ImageloomError as error:
+        logging.getLogger(__name__).error("imageloom worker %d: %s", os.getpid(), error)
+        sys.exit(error.exit_code)
+
+
+def guarded(task: Task, guard: Guard) -> Iterator[Result]:
+    """The results of a task that came from elsewhere: what cannot be begun here is a failure of each item."""
+    began = time.time()
+    done = 0
+    try:
+        guard.check(task)
+        for result in results(task):
+            yield result
+            done += 1
+    except ImageloomError as error:
+        for one in task.work[done:]:
+            yield Result(one.item.key, failure=Failure.of(error), started=began)
+
+
+def _settle(memory: int) -> None:
+    """Make this process one that its starter has in hand."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the starter's: it has the workers finish
+    _die_with_parent()
+    if memory:
+        _bound_memory(memory)
 
 
 def _die_with_parent() -> None:
