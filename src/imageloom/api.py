@@ -16,6 +16,7 @@ from imageloom.ledger import Ledger
 from imageloom.machine import available_cores
 from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Output, Recipe
 from imageloom.pipeline import Pipeline
+from imageloom.recorder import Recorder
 from imageloom.run import Driver
 from imageloom.summary import Summary
 
@@ -48,6 +49,7 @@ def process(
     scratch: str | os.PathLike[str] = "",
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
+    timeline: bool = True,
     listeners: Iterable[Listener] = (),
 ) -> Summary:
     """Run a pipeline over the images of a folder, or over one file, into another folder.
@@ -79,6 +81,7 @@ def process(
         scratch: a folder for the pixels of large images; by default one in the sink.
         limits: what is refused from the header alone.
         ledger: the file of the ledger; None for the one in the user's state directory.
+        timeline: record what is measured, for `imageloom report`.
         listeners: called with each event, in the calling thread.
 
     Raises:
@@ -110,8 +113,12 @@ def process(
         scratch=os.fspath(scratch),
     )
     chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory), job)
-    with Ledger(ledger) as book, closing(open_engine(chosen, settings)) as opened:
-        return Driver(job, opened, book, chosen, listeners).run()
+    with (
+        Ledger(ledger) as book,
+        closing(open_engine(chosen, settings)) as opened,
+        Recorder(book.path, job, chosen, opened.capacity, timeline) as recorder,
+    ):
+        return Driver(job, opened, book, chosen, (*recorder.listeners, *listeners)).run()
 
 
 def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Settings, str]:

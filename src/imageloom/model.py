@@ -375,6 +375,8 @@ class Result(Plain, frozen=True):
     """What the one written file of a part holds, one after the other."""
     measure: bytes = b""
     """What a part has measured, as `tiles.unpack` reads it."""
+    worker: str = ""
+    """Who made it, where that may be another one than the outcome's."""
 
 
 class Outcome(Plain, frozen=True):

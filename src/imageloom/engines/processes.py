@@ -254,7 +254,7 @@ class Processes:
 
     def _accept(self, worker: _Worker, run: _Run, result: Result, name: str) -> None:
         job = run.job
-        job.results.setdefault(run.places.pop(0), result)
+        job.results.setdefault(run.places.pop(0), msgspec.structs.replace(result, worker=name))
         if not run.places:
             del worker.runs[job.task.id]
         if len(job.results) == len(job.task.work):
