@@ -88,7 +88,7 @@ class Recorder:
         if kind is Done:
             self._ended(event, DONE)  # type: ignore[arg-type]
         elif kind is Started:
-            self._submitted[event.task] = self._now()  # type: ignore[union-attr]
+            self._submitted[event.task] = self._now()  # type: ignore[union-attr, index]
         elif kind is Collected:
             self._take(event)  # type: ignore[arg-type]
         elif kind is Retried:
