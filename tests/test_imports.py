@@ -78,7 +78,13 @@ def test_modules_have_no_cycles() -> None:
         ("imageloom.timeline", ["imageloom.model", "imageloom.errors"]),
         (
             "imageloom.recorder",
-            ["imageloom.timeline", "imageloom.events", "imageloom.machine", "imageloom.model", "imageloom.errors"],
+            [
+                "imageloom.timeline",
+                "imageloom.events",
+                "imageloom.machine",
+                "imageloom.model",
+                "imageloom.errors",
+            ],
         ),
     ],
 )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imageloom.errors import StorageError, UsageError
 from imageloom.ledger import JobRecord, Ledger
 from imageloom.timeline import Timeline, path_of, read
 
+if TYPE_CHECKING:
+    from imageloom.report.figures import Figures
+
+PLOT_WIDTH = 920.0
+"""Of a drawing in a file, in pixels."""
 BELONGS = 60.0
 """Seconds that may lie between the ledger's and the timeline's note of a run's beginning."""
 
@@ -64,3 +70,25 @@ def write_file(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_plots(found: Figures, timeline: Timeline, svg: Path | None, png: Path | None) -> None:
+    """Write each drawing as a file into the folders that are given.
+
+    Raises:
+        StorageError: a folder or a file cannot be written.
+    """
+    from imageloom.report import charts, drawing
+
+    made = {**charts.drawings(found, PLOT_WIDTH), "timeline": charts.timeline(found, timeline, PLOT_WIDTH)}
+    for folder in (svg, png):
+        if folder:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"cannot make {folder}: {error.strerror}") from None
+    for name, each in made.items():
+        if svg:
+            write_file(svg / f"{name}.svg", drawing.to_svg(each).encode())
+        if png:
+            write_file(png / f"{name}.png", drawing.to_png(each))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from imageloom.report.drawing import Area, Bars, Dot, Drawing, Line, Shape, Text
+from imageloom.report.drawing import Area, Bars, Box, Dot, Drawing, Line, Shape, Text
 from imageloom.report.figures import STAGES, Figures, lost, rows
 from imageloom.report.text import duration, rate, size, spreads
 from imageloom.timeline import ASSEMBLED, Timeline
@@ -93,7 +93,8 @@ def throughput(figures: Figures, width: float) -> Drawing:
     bad = [n / bins.width for n in bins.failed]
     most = max(a + b for a, b in zip(rates, bad, strict=True))
     plot = _Plot(figures, width, most, rate)
-    good_boxes, bad_boxes = [], []
+    good_boxes: list[Box] = []
+    bad_boxes: list[Box] = []
     for place, (done, failed) in enumerate(zip(rates, bad, strict=True)):
         left, right = plot.x(place * bins.width), plot.x((place + 1) * bins.width)
         gap = min(1.0, (right - left) / 5)
@@ -112,9 +113,7 @@ def memory(figures: Figures, width: float) -> Drawing:
     """Memory of the run's processes over time."""
     machine = figures.machine
     plot = _Plot(figures, width, max(machine.resident, default=0), size)
-    line = tuple(
-        (plot.x(at), plot.y(used)) for at, used in zip(machine.at, machine.resident, strict=True)
-    )
+    line = tuple((plot.x(at), plot.y(used)) for at, used in zip(machine.at, machine.resident, strict=True))
     area = ((line[0][0], plot.y(0)), *line, (line[-1][0], plot.y(0)))
     plot.shapes += [Area(area, "soft", 0.6), Line(line, "accent", 1.5)]
     exact = [(at, used) for at, used in zip(machine.at, machine.proportional, strict=True) if used]
@@ -137,7 +136,7 @@ def cores(figures: Figures, width: float) -> Drawing:
     def x(at: float) -> float:
         return _LEFT + (width - _LEFT - _RIGHT) * min(1.0, at / seconds)
 
-    shades: list[list[tuple[float, float, float, float]]] = [[] for _ in range(_SHADES + 1)]
+    shades: list[list[Box]] = [[] for _ in range(_SHADES + 1)]
     shapes: list[Shape] = []
     for core in range(count):
         y = _TOP + core * height
@@ -158,7 +157,7 @@ def cores(figures: Figures, width: float) -> Drawing:
     return Drawing(
         "Cores",
         f"{mean:.0f}% busy on the mean, with all that ran on the machine; this run kept "
-        f"{figures.machine.own and sum(figures.machine.own) / len(figures.machine.own) or 0:.1f} cores busy",
+        f"{(figures.machine.own and sum(figures.machine.own) / len(figures.machine.own)) or 0:.1f} cores busy",
         width,
         _TOP + count * height + _BOTTOM,
         tuple(shapes),
@@ -208,7 +207,7 @@ def workers(figures: Figures, width: float) -> Drawing:
     def x(at: float) -> float:
         return left + (width - left - _RIGHT) * min(1.0, at / seconds)
 
-    boxes: dict[str, list[tuple[float, float, float, float]]] = {}
+    boxes: dict[str, list[Box]] = {}
     shapes: list[Shape] = []
     for row, (name, worker) in enumerate(zip(labels([w.name for w in shown]), shown, strict=True)):
         y = _TOP + row * _ROW

@@ -1,4 +1,4 @@
-"""The bars of the page's timeline as columns of numbers, compressed: a hundred thousand items take a few megabytes."""
+"""The bars of the page's timeline as columns of numbers, compressed: 100,000 items take a few megabytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ from imageloom.timeline import ASSEMBLED, Attempt, Timeline
 MOST_BARS = 150_000
 """Attempts that are shown; of more, every second, third, ... one, and all that failed."""
 
-WIDE = ("started", "read", "decode", "filter", "encode", "write", "lost", "wait", "collected", "publish", "row")
+WIDE = (
+    "started",
+    "read",
+    "decode",
+    "filter",
+    "encode",
+    "write",
+    "lost",
+    "wait",
+    "collected",
+    "publish",
+    "row",
+)
 """Columns of 32 bits; moments and durations are in `unit` microseconds."""
 NARROW = ("outcome", "number", "died")
 """Columns of 8 bits."""
@@ -40,9 +52,9 @@ def columns(figures: Figures, timeline: Timeline) -> dict[str, Any]:
     unit = 1
     while latest / unit >= 2**32 - 1:
         unit *= 10
-    wide = np.array(
-        [_wide(a, place.get(names[a.worker], driver), unit) for a in attempts], np.int64
-    ).reshape(-1, len(WIDE))
+    wide = np.array([_wide(a, place.get(names[a.worker], driver), unit) for a in attempts], np.int64).reshape(
+        -1, len(WIDE)
+    )
     narrow = np.array(
         [(a.outcome, min(a.number, 255), a.kind in DEATHS) for a in attempts], np.uint8
     ).reshape(-1, len(NARROW))

@@ -110,9 +110,7 @@ def to_svg(drawing: Drawing, *, alone: bool = True) -> str:
     paper = ""
     if alone:
         size += f' width="{_n(drawing.width)}" height="{_n(drawing.height)}"'
-        paper = f"<style>{_style()}</style>" + _svg(
-            Bars(((0, 0, drawing.width, drawing.height),), "paper")
-        )
+        paper = f"<style>{_style()}</style>" + _svg(Bars(((0, 0, drawing.width, drawing.height),), "paper"))
     body = "".join(map(_svg, drawing.shapes))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(label)}" '

@@ -55,15 +55,15 @@ class FailedItem(Plain, frozen=True):
 class MachineFigures(Plain, frozen=True):
     """One value of each list for each look at the machine."""
 
-    at: list[float] = []
+    at: list[float]
     """Seconds from the beginning."""
-    cores: list[list[int]] = []
+    cores: list[list[int]]
     """Percent that each core was busy, since the look before."""
-    own: list[float] = []
+    own: list[float]
     """How many cores the run's own processes kept busy, on the mean."""
-    resident: list[int] = []
+    resident: list[int]
     """Bytes of all processes; what they share counts in each."""
-    proportional: list[int | None] = []
+    proportional: list[int | None]
     """Bytes, each shared one counted once; None where it was not measured."""
 
 
@@ -158,7 +158,7 @@ def figures(job: JobRecord, timeline: Timeline) -> Figures:
         waits=_waits(done),
         item=spread([a.busy for a in done]),
         workers=workers,
-        imbalance=max(busy) / (sum(busy) / len(busy)) if len(busy) > 1 and sum(busy) else None,
+        imbalance=max(busy) / (sum(busy) / len(busy)) if len(busy) > 1 and max(busy) else None,
         utilization=min(1.0, sum(busy) / (capacity * seconds)) if seconds else 0.0,
         throughput=_throughput(done, failed, seconds),
         machine=_machine(timeline),
