@@ -326,6 +326,8 @@ class Times(Plain, frozen=True):
     filter: float = 0.0
     encode: float = 0.0
     write: float = 0.0
+    lost: float = 0.0
+    """In unknown stages, until its worker died."""
 
     @property
     def total(self) -> float:

@@ -181,6 +181,7 @@ class Recorder:
                 int(times.filter * 1e6),
                 int(times.encode * 1e6),
                 int(times.write * 1e6),
+                int(times.lost * 1e6),
                 self._collected,
                 now - self._last,
                 self._sizes.get(result.key, 0),

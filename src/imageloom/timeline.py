@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from imageloom.errors import StorageError
-from imageloom.model import Failure, Job, Plain, Times
+from imageloom.model import Job, Plain
 
 VERSION = 1
 KEPT = 200
@@ -64,6 +64,8 @@ class Attempt(Plain, frozen=True, array_like=True, tag=2):
     filter: int
     encode: int
     write: int
+    lost: int
+    """In unknown stages, until its worker died."""
     collected: int
     """The driver got its outcome."""
     publish: int
@@ -81,8 +83,8 @@ class Attempt(Plain, frozen=True, array_like=True, tag=2):
 
     @property
     def busy(self) -> int:
-        """Microseconds in the stages."""
-        return self.read + self.decode + self.filter + self.encode + self.write
+        """Microseconds of its worker."""
+        return self.read + self.decode + self.filter + self.encode + self.write + self.lost
 
 
 class Look(Plain, frozen=True, array_like=True, tag=3):
@@ -180,13 +182,3 @@ def _records(data: bytes) -> Iterator[Record]:
             return  # the end of a run that was killed
         yield from decoder.decode(data[at + 4 : end])
         at = end
-
-
-def failure_of(attempt: Attempt) -> Failure | None:
-    """Why it failed."""
-    return Failure(attempt.kind, attempt.reason) if attempt.kind else None
-
-
-def times_of(attempt: Attempt) -> Times:
-    """Its stages in seconds."""
-    return Times(*(getattr(attempt, stage) / 1e6 for stage in Times.__struct_fields__))

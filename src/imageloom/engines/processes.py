@@ -24,7 +24,7 @@ import msgspec
 
 from imageloom.engines import Settings
 from imageloom.engines.worker import Message, serve
-from imageloom.model import Failure, Outcome, Result, Task
+from imageloom.model import Failure, Outcome, Result, Task, Times
 
 PATIENCE = 20.0
 """Mean times of an item after which a worker seems to hang."""
@@ -276,9 +276,10 @@ class Processes:
         cause = _cause(worker.process.exitcode)
         failure = failure or Failure("WorkerLost", f"its worker died: {cause}", True)
         for run in list(worker.runs.values()):
-            began = time.time() - (time.monotonic() - run.since)
+            spent = time.monotonic() - run.since
             key = run.job.task.work[run.places[0]].item.key
-            self._accept(worker, run, Result(key, failure=failure, started=began), f"{worker.process.pid}")
+            lost = Result(key, failure=failure, times=Times(lost=spent), started=time.time() - spent)
+            self._accept(worker, run, lost, f"{worker.process.pid}")
             if run.places:
                 self._queue_again(run.job, run.places)
         if not worker.is_ready:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from imageloom.report.drawing import Area, Bars, Box, Dot, Drawing, Line, Shape, Text
-from imageloom.report.figures import STAGES, Figures, lost, rows
+from imageloom.report.figures import STAGES, Figures, rows
 from imageloom.report.text import duration, rate, size, spreads
 from imageloom.timeline import ASSEMBLED, Timeline
 
@@ -167,7 +167,7 @@ def cores(figures: Figures, width: float) -> Drawing:
 def latency(figures: Figures, width: float) -> Drawing:
     """For each stage a bar from the median to the maximum, on a scale of powers of ten."""
     found = {name: s for name, s in spreads(figures).items() if s.max > 0}
-    left = 128.0 if width >= 500 else 118.0
+    left = 128.0 if width >= 500 else 126.0
     low = min((math.floor(math.log10(max(s.p50, 1e-6))) for s in found.values()), default=-3)
     high = max((math.ceil(math.log10(max(s.max, 1e-5))) for s in found.values()), default=0)
     high = max(high, low + 1)
@@ -202,7 +202,7 @@ def workers(figures: Figures, width: float) -> Drawing:
     """For each worker what its time went into; what is left of the run's duration it waited."""
     shown = figures.workers[:MOST_ROWS]
     seconds = max(figures.seconds, 1e-6)
-    left = 128.0 if width >= 500 else 96.0
+    left = 128.0 if width >= 500 else 112.0
 
     def x(at: float) -> float:
         return left + (width - left - _RIGHT) * min(1.0, at / seconds)
@@ -258,12 +258,12 @@ def timeline(figures: Figures, recorded: Timeline, width: float) -> Drawing:
             continue
         at = float(a.started)
         for number, stage in enumerate(stages):
-            length = lost(a) if stage == "lost" else getattr(a, stage)
+            length = getattr(a, stage)
             if length:
                 spread_over(spent[row, number], at / total * columns, (at + length) / total * columns)
             at += length
         if a.outcome:
-            marks.append((a.collected / total, row))
+            marks.append((at / total, row))
     wide = (width - left - _RIGHT) / columns
     high = 34.0
     shapes: list[Shape] = []

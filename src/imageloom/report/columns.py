@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from imageloom.report.charts import labels
-from imageloom.report.figures import DEATHS, Figures, lost, rows
-from imageloom.timeline import ASSEMBLED, Attempt, Timeline
+from imageloom.report.figures import DEATHS, STAGES, Figures, rows
+from imageloom.timeline import ASSEMBLED, PART, Attempt, Timeline
 
 MOST_BARS = 150_000
 """Attempts that are shown; of more, every second, third, ... one, and all that failed."""
@@ -42,19 +42,24 @@ def columns(figures: Figures, timeline: Timeline) -> dict[str, Any]:
     names = rows(timeline)
     shown = [worker.name for worker in figures.workers]
     place = {name: row for row, name in enumerate(shown)}
-    attempts = [a for a in timeline.attempts if a.made_at != ASSEMBLED]
+    attempts = timeline.attempts
     step = -(-len(attempts) // MOST_BARS) or 1
     if step > 1:
         attempts = [a for turn, a in enumerate(attempts) if a.outcome or turn % step == 0]
     driver = len(shown)
-    attempts.sort(key=lambda a: (place.get(names[a.worker], driver), a.started))
+
+    def where(a: Attempt) -> tuple[int, int]:
+        """The row and the beginning; what was put together of parts has only its publication."""
+        if a.made_at == ASSEMBLED:
+            return driver, a.collected
+        return place.get(names[a.worker], driver), max(0, a.started)
+
+    attempts = sorted(attempts, key=where)
     latest = max((a.collected + a.publish for a in attempts), default=0)
     unit = 1
     while latest / unit >= 2**32 - 1:
         unit *= 10
-    wide = np.array([_wide(a, place.get(names[a.worker], driver), unit) for a in attempts], np.int64).reshape(
-        -1, len(WIDE)
-    )
+    wide = np.array([_wide(a, *where(a), unit) for a in attempts], np.int64).reshape(-1, len(WIDE))
     narrow = np.array(
         [(a.outcome, min(a.number, 255), a.kind in DEATHS) for a in attempts], np.uint8
     ).reshape(-1, len(NARROW))
@@ -78,12 +83,11 @@ def columns(figures: Figures, timeline: Timeline) -> dict[str, Any]:
     }
 
 
-def _wide(a: Attempt, row: int, unit: int) -> tuple[int, ...]:
+def _wide(a: Attempt, row: int, begin: int, unit: int) -> tuple[int, ...]:
     wait = max(0, a.started - a.submitted) if a.submitted >= 0 else 0
-    moments = (
-        *(max(0, a.started), a.read, a.decode, a.filter, a.encode, a.write),
-        *(lost(a), wait, a.collected, a.publish),
-    )
+    stages = [0 if a.made_at == ASSEMBLED else getattr(a, stage) for stage in STAGES]
+    publish = 0 if a.made_at == PART else a.publish
+    moments = (begin, *stages, a.lost, wait, a.collected, publish)
     return (*(value // unit for value in moments), row)
 
 

@@ -17,7 +17,7 @@ STAGES = ("read", "decode", "filter", "encode", "write")
 """What a worker does of an item, in its order."""
 DEATHS = frozenset({"WorkerLost", "ItemTimeout"})
 """Kinds of failure that cost a worker its life."""
-MOST_BINS = 120
+LEAST_BINS, MOST_BINS = 12, 120
 
 Column = NDArray[Any]
 
@@ -209,13 +209,6 @@ def rows(timeline: Timeline) -> list[str]:
     return [by_process.get(name, name) or "unknown" for name in timeline.workers]
 
 
-def lost(attempt: Attempt) -> int:
-    """Microseconds of a worker that died with it."""
-    if attempt.kind not in DEATHS or attempt.made_at == ASSEMBLED:
-        return 0
-    return max(0, attempt.collected - attempt.started)
-
-
 def _workers(timeline: Timeline, names: list[str]) -> list[WorkerFigures]:
     sums: dict[str, dict[str, int]] = {}
     counts: Counter[str] = Counter()
@@ -225,9 +218,8 @@ def _workers(timeline: Timeline, names: list[str]) -> list[WorkerFigures]:
         if attempt.made_at == ASSEMBLED or name == "driver":
             continue
         stages = sums.setdefault(name, dict.fromkeys((*STAGES, "lost"), 0))
-        for stage in STAGES:
+        for stage in stages:
             stages[stage] += getattr(attempt, stage)
-        stages["lost"] += lost(attempt)
         counts[name] += 1
         if attempt.kind in DEATHS:
             died.add(name)
@@ -244,7 +236,7 @@ def _workers(timeline: Timeline, names: list[str]) -> list[WorkerFigures]:
 
 
 def _throughput(done: list[Attempt], failed: list[Attempt], seconds: float) -> Throughput:
-    width = bin_width(seconds)
+    width = bin_width(seconds, (len(done) + len(failed)) // 4)
     count = max(1, int(np.ceil(seconds / width - 1e-9)))
 
     def counts(attempts: list[Attempt]) -> list[int]:
@@ -254,13 +246,14 @@ def _throughput(done: list[Attempt], failed: list[Attempt], seconds: float) -> T
     return Throughput(width, counts(done), counts(failed))
 
 
-def bin_width(seconds: float) -> float:
-    """A round duration that cuts a run into enough pieces, and not too many."""
+def bin_width(seconds: float, wanted: int) -> float:
+    """A round duration that cuts a run into about so many pieces, within bounds."""
+    most = max(LEAST_BINS, min(MOST_BINS, wanted))
     for exponent in range(-3, 7):
         for digit in (1, 2, 5):
-            if seconds / (digit * 10.0**exponent) <= MOST_BINS:
+            if seconds / (digit * 10.0**exponent) <= most:
                 return digit * 10.0**exponent
-    return seconds / MOST_BINS
+    return seconds / most
 
 
 def _machine(timeline: Timeline) -> MachineFigures:

@@ -56,7 +56,7 @@
 
   // What of it is seen
 
-  const LEFT_WIDE = 112, LEFT_SMALL = 74, TOP = 6, AXIS = 22;
+  const LEFT_WIDE = 112, LEFT_SMALL = 92, TOP = 6, AXIS = 22;
   let from = 0, to = total, width = 0, left = LEFT_WIDE, rowHeight = 30, colours = {}, asked = 0;
 
   const plotWidth = () => width - left;
@@ -95,6 +95,7 @@
   }
 
   function paint() {
+    if (width <= left) return;
     const height = TOP + rows.length * rowHeight + AXIS;
     context.clearRect(0, 0, width, height);
     context.font = "12px system-ui, sans-serif";
@@ -187,7 +188,7 @@
     const seen = new Set();
     for (let i = 0; i < n; i++) {
       if (!column.outcome[i]) continue;
-      const at = (column.collected[i] - origin) * scale;
+      const at = (column.started[i] + busy(i) - origin) * scale;
       const spot = column.row[i] * 100000 + Math.round(at / 3);
       if (at < 0 || at > pixels || seen.has(spot)) continue;
       seen.add(spot);
@@ -312,8 +313,8 @@
   theme.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; themed(); });
   dark.addEventListener("change", themed);
 
-  themed();
   layout();
+  themed();
   new ResizeObserver(() => { if (canvas.parentElement.clientWidth !== width) layout(); }).observe(canvas.parentElement);
   unpack().then(() => { canvas.dataset.ready = "yes"; draw(); });
 })();

@@ -106,8 +106,6 @@ def _tiles(f: Figures) -> str:
         (count(f.retries), "tried again", ""),
         (count(f.deaths), "workers lost", "bad" if f.deaths else ""),
     ]
-    if f.skipped:
-        shown.insert(2, (count(f.skipped), "skipped", ""))
     tiles = "".join(
         f'<div><dt>{name}</dt><dd class="{kind}">{value}</dd></div>' for value, name, kind in shown
     )
@@ -198,30 +196,32 @@ def _both(wide: Drawing, narrow: Drawing) -> str:
 
 
 def _latency(f: Figures) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{name}</th>'
-        + "".join(f"<td>{duration(value)}</td>" for value in (s.p50, s.p90, s.p99, s.max, s.total))
-        + "</tr>"
-        for name, s in {**spreads(f), "item, all stages": f.item}.items()
-    )
+    rows = []
+    for name, s in {**spreads(f), "item, all stages": f.item}.items():
+        values = (s.p50, s.p90, s.p99, s.max, s.total)
+        cells = "".join(f"<td>{duration(value) if s.max else '–'}</td>" for value in values)
+        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Latency table"><table><thead><tr>'
         '<th scope="col">of each item</th><th scope="col">p50</th><th scope="col">p90</th>'
         '<th scope="col">p99</th><th scope="col">max</th><th scope="col">sum</th>'
-        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
 def _failures(f: Figures, pictures: dict[str, str]) -> str:
     if not f.failures:
         return ""
+    names = [worker.name for worker in f.workers]
+    labels = dict(zip(names, charts.labels(names), strict=True))
     rows = []
     for item in f.failures[:MOST_FAILURES]:
+        where = escape(labels.get(item.worker, item.worker))
         picture = pictures.get(item.key)
         shown = f'<img src="{picture}" alt="">' if picture else '<span class="none">–</span>'
         rows.append(
             f"<li>{shown}<div><b>{escape(item.key)}</b><p>{escape(item.kind)}: {escape(item.reason)}</p>"
-            f'<p class="note">attempt {item.attempt}, at {duration(item.at)}, {escape(item.worker)}</p></div></li>'
+            f'<p class="note">attempt {item.attempt}, at {duration(item.at)}, {where}</p></div></li>'
         )
     kinds = ", ".join(f"{kind} {count(number)}" for kind, number in f.kinds.items())
     more = len(f.failures) - len(rows)

@@ -69,6 +69,7 @@ def facts(figures: Figures) -> dict[str, str]:
         "Versions": versions or "not recorded: the run was killed",
         "Read": f"{size(f.read_bytes)}, {count(f.pixels / 1e6)} megapixels decoded",
         "Written": size(f.written_bytes),
+        **({"Skipped": f"{count(f.skipped)} items that needed nothing"} if f.skipped else {}),
     }
 
 
