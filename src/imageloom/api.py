@@ -16,6 +16,7 @@ from imageloom.ledger import Ledger
 from imageloom.machine import available_cores
 from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Output, Recipe
 from imageloom.pipeline import Pipeline
+from imageloom.recorder import Recorder
 from imageloom.run import Driver
 from imageloom.summary import Summary
 
@@ -49,6 +50,7 @@ def process(
     scratch: str | os.PathLike[str] = "",
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
+    timeline: bool = True,
     listeners: Iterable[Listener] = (),
 ) -> Summary:
     """Run a pipeline over the images of a folder, or over one file, into another folder.
@@ -81,6 +83,7 @@ def process(
         scratch: a folder for the pixels of large images; by default one in the sink.
         limits: what is refused from the header alone.
         ledger: the file of the ledger; None for the one in the user's state directory.
+        timeline: record what is measured, for `imageloom report`.
         listeners: called with each event, in the calling thread.
 
     Raises:
@@ -112,8 +115,12 @@ def process(
         scratch=os.fspath(scratch),
     )
     chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory, connect), job)
-    with closing(open_engine(chosen, settings)) as opened, Ledger(ledger) as book:
-        return Driver(job, opened, book, chosen, listeners).run()
+    with (
+        closing(open_engine(chosen, settings)) as opened,
+        Ledger(ledger) as book,
+        Recorder(book.path, job, chosen, opened.capacity, timeline) as recorder,
+    ):
+        return Driver(job, opened, book, chosen, (*recorder.listeners, *listeners)).run()
 
 
 def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Settings, str]:

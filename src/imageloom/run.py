@@ -22,6 +22,7 @@ from imageloom.engines import Engine
 from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
 from imageloom.events import (
     Began,
+    Collected,
     Done,
     Event,
     Failed,
@@ -365,13 +366,16 @@ class Driver:
         except (WorkerLost, CancelledError) as error:
             lost = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
             outcome = Outcome(number, "", tuple(Result(w.item.key, failure=lost) for w in task.work))
+        if self._listeners:
+            self._tell(Collected(task, outcome))
         for work, result in zip(task.work, outcome.results, strict=True):
+            worker = result.worker or outcome.worker
             if task.part is None or self._large is None:
-                self._accept(work, result, outcome.worker, needs)
+                self._accept(work, result, worker, needs)
             elif self._large.has(work) and self._may_retry(work, result):
-                self._try_again(work, result, outcome.worker, needs, task.part)
+                self._try_again(work, result, worker, needs, task.part)
             elif ended := self._large.accept(task, result):
-                self._accept(*ended, outcome.worker, needs)
+                self._accept(*ended, worker, needs)
 
     def _cancel(self) -> None:
         """Take back what no worker has begun."""
