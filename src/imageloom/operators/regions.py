@@ -8,6 +8,7 @@ worked out as OpenCV's CLAHE does, in the same order and in the same floats.
 from __future__ import annotations
 
 import platform
+from functools import lru_cache
 from operator import add
 from typing import Any, NamedTuple
 
@@ -60,13 +61,17 @@ class _Axis(NamedTuple):
 
     def mirrored(self, start: int, end: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """The pixels from start to end, and those beyond the edge that mirror one of them; their regions."""
-        inside = np.arange(start, end)
+        pixels = np.concatenate([np.arange(start, end), mirrors := self._mirrors()])
+        places = np.concatenate([np.arange(start, end), self.length + np.arange(len(mirrors))])
+        chosen = (start <= pixels) & (pixels < end)
+        return pixels[chosen], places[chosen] // self.region
+
+    @lru_cache(maxsize=8)  # noqa: B019 - plain data of three numbers
+    def _mirrors(self) -> NDArray[Any]:
+        """The pixels that those beyond the edge mirror."""
         beyond = range(self.length, self.region * self.regions)
         mirrors = [cv2.borderInterpolate(p, self.length, cv2.BORDER_REFLECT_101) for p in beyond]
-        pixels = np.concatenate([inside, np.array(mirrors, int)])
-        regions = np.concatenate([inside, np.array(beyond, int)]) // self.region
-        chosen = (start <= pixels) & (pixels < end)
-        return pixels[chosen], regions[chosen]
+        return np.array(mirrors, int)
 
     def between(self, start: int, end: int) -> tuple[NDArray[Any], ...]:
         """For each pixel the regions before and after it, and the weights of both."""
