@@ -346,8 +346,10 @@ def kill_stages(tmp_path: Path, stage: int, kills: int, count: int) -> None:
             ThreadPoolExecutor(1) as pool,
         ):
             killer = pool.submit(keep_killing, engine, stage, kills - killed, done)
-            summary = Driver(job, engine, ledger, listeners=[events.append]).run()
-            done.set()
+            try:
+                summary = Driver(job, engine, ledger, listeners=[events.append]).run()
+            finally:
+                done.set()
             hits = killer.result()
         killed += hits
         assert (summary.done, summary.failed) == (count, 0)

@@ -184,8 +184,10 @@ class Pipeline:
             by_pipe = {stage.pipe: stage for stage in self._stages if stage.pipe}
             for ready in wait([self._bell, self._rings[0].room, *by_pipe], self._until_next()):
                 if isinstance(ready, Connection):
-                    if not self._receive(by_pipe[ready]):
-                        self._bury(by_pipe[ready])
+                    stage = by_pipe[ready]
+                    # The burial of another stage may have taken in what was ready here.
+                    if stage.pipe is ready and ready.poll() and not self._receive(stage):
+                        self._bury(stage)
                 elif isinstance(ready, int):
                     os.read(ready, 4096)
             self._end_hung()
