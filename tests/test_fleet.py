@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from queue import Queue
@@ -64,3 +65,38 @@ def test_close_ends_who_does_not_leave(tmp_path: Path) -> None:
     fleet.close(grace=0.1)
     assert len(pids) == 2
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def leave_on_sigterm(path: str) -> None:
+    """A worker that finishes something before it leaves."""
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    Path(path, f"{os.getpid()}.begun").touch()
+    asked.wait()
+    Path(path, f"{os.getpid()}.finished").touch()
+
+
+def leave_with_2() -> None:
+    sys.exit(2)
+
+
+def test_drain_lets_workers_finish(tmp_path: Path) -> None:
+    fleet = Fleet(leave_on_sigterm, (str(tmp_path),), 2, lambda *_: pytest.fail("nobody died"))
+    pids = fleet.pids
+    deadline = time.monotonic() + 20
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    fleet.drain()
+    assert {path.stem for path in tmp_path.glob("*.finished")} == set(map(str, pids))
+    fleet.close()
+
+
+def test_who_leaves_for_good_is_not_replaced() -> None:
+    codes: Queue[int] = Queue()
+    fleet = Fleet(leave_with_2, (), 2, lambda *_: pytest.fail("nobody died"), codes.put)
+    try:
+        assert [codes.get(timeout=20) for _ in range(2)] == [2, 2]
+        assert fleet.pids == []
+    finally:
+        fleet.close()
+    assert codes.empty()

@@ -75,6 +75,17 @@ def test_modules_have_no_cycles() -> None:
         ("imageloom.pipeline", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
         ("imageloom.rewrite", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
         ("imageloom.ledger", ["imageloom.model", "imageloom.errors"]),
+        ("imageloom.timeline", ["imageloom.model", "imageloom.errors"]),
+        (
+            "imageloom.recorder",
+            [
+                "imageloom.timeline",
+                "imageloom.events",
+                "imageloom.machine",
+                "imageloom.model",
+                "imageloom.errors",
+            ],
+        ),
     ],
 )
 def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> None:
@@ -91,7 +102,8 @@ def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> 
         ("imageloom.work", ["run", "ledger", "cli", "engines", "sink"]),
         ("imageloom.engines", ["run", "ledger", "cli", "sink", "api"]),
         ("imageloom.run", ["cli", "api"]),
-        ("imageloom.api", ["cli"]),
+        ("imageloom.api", ["cli", "report"]),
+        ("imageloom.report", ["cli", "api", "run", "engines", "work"]),
     ],
 )
 def test_no_layer_reaches_upwards(layer: str, forbidden: list[str]) -> None:

@@ -256,7 +256,7 @@ def test_a_raster_gives_back_what_was_put(tmp_path: Path) -> None:
     for channels, dtype in ((1, np.uint8), (3, np.uint16), (4, np.float32)):
         shape = (50, 40, channels)[: 2 if channels == 1 else 3]
         image: Pixels = (generator.random(shape) * 200).astype(dtype)
-        raster = Raster(str(tmp_path / "r"), Frame.of(image))
+        raster = Raster(str(tmp_path / "r"), Frame.of(image), new=True)
         for box in (Box(0, 0, 40, 20), Box(0, 20, 17, 50), Box(17, 20, 40, 50)):
             raster.write(box, image[box.slices(Box(0, 0, 40, 50))])
         for box in (Box(0, 0, 40, 50), Box(3, 7, 29, 41)):

@@ -16,6 +16,7 @@ from imageloom.ledger import Ledger
 from imageloom.machine import available_cores
 from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Output, Recipe
 from imageloom.pipeline import Pipeline
+from imageloom.recorder import Recorder
 from imageloom.run import Driver
 from imageloom.summary import Summary
 
@@ -32,6 +33,7 @@ def process(
     jobs: int = 0,
     threads: int = 1,
     timeout: float = 600.0,
+    connect: str = "",
     format: Format | None = None,
     quality: int | None = None,
     decode: Decode = "safe",
@@ -48,6 +50,7 @@ def process(
     scratch: str | os.PathLike[str] = "",
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
+    timeline: bool = True,
     listeners: Iterable[Listener] = (),
 ) -> Summary:
     """Run a pipeline over the images of a folder, or over one file, into another folder.
@@ -59,10 +62,11 @@ def process(
             decode are then its own.
         source: a folder or a file.
         sink: a folder; made where there is none.
-        engine: `serial`, `threads`, `processes`, or `auto`.
+        engine: a name of `imageloom.engines.ENGINES`, or `auto`.
         jobs: workers; 0 for one for each core.
         threads: in each worker process, where the engine has such.
         timeout: seconds that an item may take, where the engine has worker processes.
+        connect: the address of an existing cluster, for the engines that take one.
         format: of the outputs; None for that of each input.
         quality: 1 to 100, for lossy formats.
         decode: how far a shrinking decode may go; see `Recipe`.
@@ -79,6 +83,7 @@ def process(
         scratch: a folder for the pixels of large images; by default one in the sink.
         limits: what is refused from the header alone.
         ledger: the file of the ledger; None for the one in the user's state directory.
+        timeline: record what is measured, for `imageloom report`.
         listeners: called with each event, in the calling thread.
 
     Raises:
@@ -109,9 +114,13 @@ def process(
         items_at_once=items_at_once,
         scratch=os.fspath(scratch),
     )
-    chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory), job)
-    with Ledger(ledger) as book, closing(open_engine(chosen, settings)) as opened:
-        return Driver(job, opened, book, chosen, listeners).run()
+    chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory, connect), job)
+    with (
+        closing(open_engine(chosen, settings)) as opened,
+        Ledger(ledger) as book,
+        Recorder(book.path, job, chosen, opened.capacity, timeline) as recorder,
+    ):
+        return Driver(job, opened, book, chosen, (*recorder.listeners, *listeners)).run()
 
 
 def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Settings, str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from imageloom import codecs, tiles
 from imageloom.codecs.metadata import for_output
-from imageloom.errors import CorruptImage
+from imageloom.errors import CorruptImage, UnwritableOutput
 from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
 from imageloom.plan import Plan
@@ -75,8 +75,13 @@ class Assembly:
         self._rasters: list[Raster] = []
         self._writer: Writer | None = None
         self.written: list[Written] = []
-        self._loader = self._load(header, wake)
-        self._begin_output(0)
+        self._loader: Loader | None = None
+        try:
+            self._loader = self._load(header, wake)
+            self._begin_output(0)
+        except BaseException:
+            self.close(failed=True)
+            raise
 
     # What is to be done
 
@@ -108,6 +113,7 @@ class Assembly:
         self._measures: list[Any] = []
         self._done: set[int] = set()
         self._target: Raster | None = None
+        self._folder = ""
         if number == len(self._phases):
             self._todo = deque([self._whole_part()])
             self._count = 1
@@ -121,7 +127,9 @@ class Assembly:
         unit = encoder.pieces.height if encoder else tiles.ALIGNED
         if encoder and is_last:
             self._token = f"{self._prefix}-{self._output}"
-            self._writer = encoder.create(Path(self._sink.staging(self._token)))
+            path = self._sink.staging(self._token)
+            self._writer = encoder.create(Path(path))
+            self._folder = path if os.path.isdir(path) else ""
         else:
             self._target = self._raster(f"{self._output}-{number}", phase.frame)
         boxes = [Box.of(phase.frame)] if phase.whole else _strips(phase.frame, part_rows(phase.frame, unit))
@@ -141,6 +149,7 @@ class Assembly:
                 step,
                 self._input.path if self._input else "",
                 self._target.path if self._target else "",
+                self._folder,
             )
             for index, (box, step) in enumerate(zip(boxes, first, strict=True))
         )
@@ -152,7 +161,7 @@ class Assembly:
         return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path)
 
     def _raster(self, name: str, frame: Frame) -> Raster:
-        raster = Raster(f"{self._scratch}-{name}", frame)
+        raster = Raster(f"{self._scratch}-{name}", frame, new=True)
         self._rasters.append(raster)
         return raster
 
@@ -199,14 +208,22 @@ class Assembly:
 
     def _write_pieces(self, result: Result) -> None:
         assert self._writer is not None
-        (staged,) = result.written
-        with open(self._sink.staging(staged.staged), "rb", buffering=0) as file:
+        if self._folder:
             for piece in result.pieces:
-                data = file.read(piece.size)
-                if len(data) != piece.size:
-                    raise CorruptImage(f"piece {piece.index} of {staged.name} is cut off")
-                self._writer.put(piece.index, data)
-        self._sink.discard(staged.staged)
+                self._writer.written(piece.index)
+            return
+        (staged,) = result.written
+        try:
+            with open(self._sink.staging(staged.staged), "rb", buffering=0) as file:
+                for piece in result.pieces:
+                    data = file.read(piece.size)
+                    if len(data) != piece.size:
+                        raise CorruptImage(f"piece {piece.index} of {staged.name} is cut off")
+                    self._writer.put(piece.index, data)
+        except OSError as error:
+            raise UnwritableOutput(f"a staged piece cannot be read: {error.strerror}") from None
+        finally:
+            self._sink.discard(staged.staged)
 
     @property
     def _first_undone(self) -> int:
@@ -227,7 +244,7 @@ class Assembly:
     def _end_phase(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            size = os.path.getsize(self._sink.staging(self._token))
+            size = self._sink.staged_size(self._token)
             self.written.append(Written(self.work.names[self._output], self._token, size))
             self._writer = None
         if self._input is not None and (self._loader is None or self._input is not self._loader.raster):

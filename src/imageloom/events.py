@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from imageloom.model import Item, Plain, Result
+from imageloom.model import Item, Outcome, Plain, Result, Task
 
 SkipReason = Literal["done before", "output exists", "not failed before"]
 
@@ -30,6 +30,13 @@ class Started(Plain, frozen=True):
     task: int
     items: int
     pixels: int
+
+
+class Collected(Plain, frozen=True):
+    """A task's outcome is in; what becomes of its items is told next."""
+
+    task: Task
+    outcome: Outcome
 
 
 class Done(Plain, frozen=True):
@@ -65,5 +72,5 @@ class Skipped(Plain, frozen=True):
     reason: SkipReason
 
 
-Event = Began | Planned | Started | Done | Failed | Retried | Skipped
+Event = Began | Planned | Started | Collected | Done | Failed | Retried | Skipped
 Listener = Callable[[Event], None]

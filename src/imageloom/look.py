@@ -87,17 +87,18 @@ def _sample(root: str, item: Item, recipe: Recipe) -> Sample:
         pixels = decoded
         for step in output.steps:
             pixels = operators.apply(step, pixels)
-        after.append((asked.folder or to_text(asked.steps), _thumbnail(pixels)))
-    return Sample(item.key, _thumbnail(before), tuple(after))
+        after.append((asked.folder or to_text(asked.steps), thumbnail(pixels)))
+    return Sample(item.key, thumbnail(before), tuple(after))
 
 
-def _thumbnail(image: Pixels) -> Pixels:
+def thumbnail(image: Pixels, side: int = SIDE) -> Pixels:
+    """An image in 8 bits, its longer side at most so many pixels."""
     if image.dtype == np.uint16:
         image = (image // 257).astype(np.uint8)
     elif image.dtype == np.float32:
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     height, width = image.shape[:2]
-    scale = min(1.0, SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
 
@@ -140,7 +141,7 @@ def _row(sample: Sample) -> Pixels:
     )
     for number, (name, pixels) in enumerate(figures):
         left = _MARGIN + number * (SIDE + _MARGIN)
-        row[: pixels.shape[0], left : left + pixels.shape[1]] = _on_paper(pixels)
+        row[: pixels.shape[0], left : left + pixels.shape[1]] = on_paper(pixels)
         text = name if len(name) <= 44 else f"{name[:20]}...{name[-20:]}"
         plain = text.encode("ascii", "replace").decode()  # OpenCV's letters are ASCII only
         origin = (left, height + _CAPTION - 8)
@@ -148,7 +149,8 @@ def _row(sample: Sample) -> Pixels:
     return row
 
 
-def _on_paper(pixels: Pixels) -> Pixels:
+def on_paper(pixels: Pixels) -> Pixels:
+    """An 8-bit image as RGB; where it is transparent one sees paper."""
     if pixels.ndim == 2:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if pixels.shape[2] == 3:

@@ -1,8 +1,9 @@
-"""What this machine has for a run: cores and memory."""
+"""What this machine has for a run, cores and memory, and what a run takes of them, as Linux's /proc says it."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 
 def available_cores() -> int:
@@ -20,3 +21,50 @@ def half_of_memory() -> int:
         except (OSError, ValueError):
             continue
     return total // 2
+
+
+def core_times() -> list[tuple[int, int]]:
+    """Of each core: the ticks that it was busy, and all its ticks; empty where the system does not say."""
+    found = []
+    for line in _proc("stat").splitlines()[1:]:
+        if not line.startswith(b"cpu"):
+            break
+        ticks = [int(field) for field in line.split()[1:9]]  # the guests' ticks are in the users' already
+        found.append((sum(ticks) - ticks[3] - ticks[4], sum(ticks)))
+    return found
+
+
+def process_tree(root: int) -> list[int]:
+    """A process and all that descend from it, by their numbers."""
+    found = [root]
+    for process in found:
+        with suppress(OSError):
+            for thread in os.listdir(f"/proc/{process}/task"):
+                found += map(int, _proc(f"{process}/task/{thread}/children").split())
+    return found
+
+
+def process_usage(process: int) -> tuple[float, int]:
+    """Seconds of CPU of a process and of the children that it waited for; its resident bytes."""
+    fields = _proc(f"{process}/stat").rpartition(b")")[2].split()
+    if not fields:
+        return 0.0, 0
+    ticks = sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def proportional_memory(process: int) -> int:
+    """Bytes of a process in memory, where what it shares with others counts in part (PSS)."""
+    for line in _proc(f"{process}/smaps_rollup").splitlines():
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _proc(name: str) -> bytes:
+    """A file of /proc; empty where there is none, or its process is gone."""
+    try:
+        with open(f"/proc/{name}", "rb", buffering=0) as file:
+            return file.read()
+    except OSError:
+        return b""

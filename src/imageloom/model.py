@@ -24,7 +24,7 @@ else:
 
 DType = Literal["uint8", "uint16", "float32"]
 Decode = Literal["safe", "fast", "exact"]
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "pnm", "avif", "gif"]
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "pnm", "avif", "gif", "zarr"]
 Keep = Literal["keep", "strip"]
 Value = int | float | str | bool | None
 
@@ -284,6 +284,8 @@ class Part(Plain, frozen=True):
     """The raster's path; empty where the tile is read from the item's own file."""
     writes: str = ""
     """The raster's path; empty where the pixels are compressed and staged as pieces of the output."""
+    folder: str = ""
+    """Path of the staged output where it is a folder that takes each piece as a file of its own."""
 
 
 class Piece(Plain, frozen=True):
@@ -326,6 +328,8 @@ class Times(Plain, frozen=True):
     filter: float = 0.0
     encode: float = 0.0
     write: float = 0.0
+    lost: float = 0.0
+    """In unknown stages, until its worker died."""
 
     @property
     def total(self) -> float:
@@ -375,6 +379,8 @@ class Result(Plain, frozen=True):
     """What the one written file of a part holds, one after the other."""
     measure: bytes = b""
     """What a part has measured, as `tiles.unpack` reads it."""
+    worker: str = ""
+    """Who made it, where that may be another one than the outcome's."""
 
 
 class Outcome(Plain, frozen=True):

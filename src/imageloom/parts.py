@@ -29,7 +29,7 @@ from imageloom.model import (
 )
 from imageloom.plan import OutputPlan, make_plan
 from imageloom.raster import Raster
-from imageloom.stores import Store
+from imageloom.stores import Store, stage
 from imageloom.streams import Reader, open_reader
 from imageloom.work import Chunk, Lap
 
@@ -131,8 +131,13 @@ def _compress(
         x0, y0, x1, y1 = encoder.pieces.box(index)
         packed = encoder.compress(pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0])
         made.append(Piece(index, len(packed)))
-        data.append(packed)
+        if part.folder:
+            encoder.write(Path(part.folder), index, packed)
+        else:
+            data.append(packed)
     lap("encode")
+    if part.folder:
+        return Result(task.work[0].item.key, pixels=box.width * box.height, pieces=tuple(made))
     joined = b"".join(data)
     sink.stage(token, joined)
     lap("write")
@@ -146,9 +151,9 @@ def _encode(
     """Encode a whole output that is too small to be written in pieces."""
     name = task.work[0].names[part.output]
     carried = for_output(chunk.metadata, output.frame)
-    encoded = codecs.get(output.format).encode(chunk.pixels[0], output.quality, carried)
+    encoded = codecs.encode(output.format, chunk.pixels[0], output.quality, carried)
     lap("encode")
-    sink.stage(token, encoded)
+    size = stage(sink, token, encoded)
     lap("write")
-    written = Written(name, token, len(encoded))
+    written = Written(name, token, size)
     return Result(task.work[0].item.key, (written,), pixels=output.frame.pixels)

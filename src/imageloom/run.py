@@ -19,9 +19,10 @@ from msgspec.structs import replace
 
 from imageloom import codecs, plan
 from imageloom.engines import Engine
-from imageloom.errors import ItemError, LimitExceeded, WorkerLost
+from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
 from imageloom.events import (
     Began,
+    Collected,
     Done,
     Event,
     Failed,
@@ -122,6 +123,10 @@ class Driver:
     def run(self) -> Summary:
         """Do the whole job."""
         began = time.perf_counter()
+        if self._job.scratch:
+            from imageloom.raster import check_folder  # few runs have such a folder
+
+            check_folder(self._job.scratch)
         self._sink.open()
         try:
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
@@ -205,16 +210,16 @@ class Driver:
         header = self._header(item)
         plan.check_limits(header, limits, item.size)
         planned = plan.make_plan(header, recipe)
-        needs = planned.bytes + item.size
-        capacity = self._engine.capacity
+        needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
         tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
         if tiled:
-            from imageloom.large import part_bytes  # no small image waits for it
+            from imageloom.large import needs_of  # no small image waits for it
 
-            needs = part_bytes(planned)
+            most = max(needs_of(header, planned, item.size).values(), key=lambda need: need.bytes)
+            needs, what = most.bytes, most.what
         if needs > self._memory:
             raise LimitExceeded(
-                f"it needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
+                f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
             )
         names = tuple(
             output_name(item.key, header.format, output, self._job.name) for output in recipe.outputs
@@ -274,11 +279,10 @@ class Driver:
             self._advance()
         assert ready.plan is not None
         try:
-            self._large.begin(ready.work, *ready.plan, ready.bytes, self._engine.capacity)
-        except ItemError as error:
-            self._fail(
-                _failed_in_planning(ready.work.item.key, Failure.of(error)), 1, "driver", ready.work.names
-            )
+            self._large.begin(ready.work, *ready.plan, self._engine.capacity)
+        except ImageloomError as error:
+            failed = _failed_in_planning(ready.work.item.key, Failure.of(error))
+            self._fail(failed, 1, "driver", ready.work.names)
         self._pump()
 
     def _pump(self) -> None:
@@ -326,6 +330,8 @@ class Driver:
         """Hand out what is due, and take one outcome in."""
         self._retry()
         self._pump()
+        if not (self._in_flight or self._again or self._large):
+            return  # the last image has failed just now: nothing more will arrive
         pause = None
         if self._again and not self._stopping:
             pause = max(0.0, self._again[0][0] - time.monotonic())
@@ -334,7 +340,9 @@ class Driver:
     def _retry(self) -> None:
         """Submit the items whose pause is over, each as a task of its own."""
         while self._again and not self._stopping and self._again[0][0] <= time.monotonic():
-            self._submit([heapq.heappop(self._again)[2]])
+            ready = heapq.heappop(self._again)[2]
+            if ready.part is None or (self._large and self._large.has(ready.work)):
+                self._submit([ready])
 
     # engine -> sink
 
@@ -358,13 +366,16 @@ class Driver:
         except (WorkerLost, CancelledError) as error:
             lost = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
             outcome = Outcome(number, "", tuple(Result(w.item.key, failure=lost) for w in task.work))
+        if self._listeners:
+            self._tell(Collected(task, outcome))
         for work, result in zip(task.work, outcome.results, strict=True):
-            if task.part is None:
-                self._accept(work, result, outcome.worker, needs)
-            elif self._may_retry(work, result):
-                self._try_again(work, result, outcome.worker, needs, task.part)
-            elif self._large and (ended := self._large.accept(task, result)):
-                self._accept(*ended, outcome.worker, needs)
+            worker = result.worker or outcome.worker
+            if task.part is None or self._large is None:
+                self._accept(work, result, worker, needs)
+            elif self._large.has(work) and self._may_retry(work, result):
+                self._try_again(work, result, worker, needs, task.part)
+            elif ended := self._large.accept(task, result):
+                self._accept(*ended, worker, needs)
 
     def _cancel(self) -> None:
         """Take back what no worker has begun."""

@@ -34,7 +34,7 @@ from imageloom.model import (
     Written,
 )
 from imageloom.plan import check_limits, make_plan
-from imageloom.stores import Store, open_store
+from imageloom.stores import Store, open_store, stage
 
 Lap = Callable[[str], None]
 
@@ -136,10 +136,10 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
     try:
         for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
             carried = for_output(chunk.metadata, output.frame)
-            encoded = codecs.get(output.format).encode(pixels, output.quality, carried)
+            encoded = codecs.encode(output.format, pixels, output.quality, carried)
             lap("encode")
-            sink.stage(f"{token}-{len(written)}", encoded)
-            written.append(Written(name, f"{token}-{len(written)}", len(encoded)))
+            size = stage(sink, f"{token}-{len(written)}", encoded)
+            written.append(Written(name, f"{token}-{len(written)}", size))
             lap("write")
     except Exception:
         for output_ in written:

@@ -55,8 +55,8 @@ def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
     """
     import msgspec
 
-    from imageloom.cli.reporters import printable
     from imageloom.ledger import Ledger
+    from imageloom.summary import printable
 
     ledger, json_above = obj
     assert isinstance(ledger, Ledger)

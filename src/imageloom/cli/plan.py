@@ -51,7 +51,7 @@ def command(
     from imageloom.api import choose_engine
     from imageloom.assemble import part_rows
     from imageloom.engines import Settings
-    from imageloom.large import part_bytes
+    from imageloom.large import needs_of
     from imageloom.machine import half_of_memory
     from imageloom.model import Job
     from imageloom.pipeline import to_text
@@ -75,7 +75,8 @@ def command(
     if tiled is None:
         click.echo("run       whole: it fits, and small images keep all workers busy together")
         return
-    click.echo(f"run       in tiles: {tiled}; {part_bytes(planned) / 1e6:,.0f} MB for each worker")
+    most = max(needs_of(header, planned, size).values(), key=lambda need: need.bytes)
+    click.echo(f"run       in tiles: {tiled}; {most.bytes / 1e6:,.0f} MB for each worker")
     for output in planned.outputs:
         for number, phase in enumerate(tiles.phases(output.steps, planned.decoded), 1):
             strips = -(-phase.frame.height // part_rows(phase.frame, tiles.ALIGNED))

@@ -17,7 +17,7 @@ import msgspec
 from imageloom.errors import StorageError
 from imageloom.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
 from imageloom.model import Job
-from imageloom.summary import Summary
+from imageloom.summary import Summary, printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -242,11 +242,6 @@ def _words(fields: dict[str, Any]) -> str:
 def _reason(event: Failed | Retried) -> str:
     failure = event.result.failure
     return f"{failure.kind}: {failure.message}" if failure else "unknown"
-
-
-def printable(text: str) -> str:
-    """A text whose names can neither drive a terminal nor break a line."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _echo_json(data: dict[str, Any]) -> None:

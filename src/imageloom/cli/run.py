@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 @click.option("--in-place", is_flag=True, help="Put each output in the place of its input; there is no SINK.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Workers.  [one for each core]")
 @click.option(
-    "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes."
+    "--engine",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="serial, threads, processes, mpi, dask, ray.",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
 @click.option(
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     default=600.0,
     help="Seconds that an item may take in a worker process.  [600]",
 )
+@click.option("--connect", default="", metavar="ADDRESS", help="Of an existing cluster.  [one of its own]")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only such names, as '*.jpg'; repeatable.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not such names; repeatable.")
 @click.option(
@@ -66,6 +71,10 @@ if TYPE_CHECKING:
 )
 @options.limit_options
 @options.ledger_option
+@click.option(
+    "--timeline/--no-timeline", default=True, help="Record what is measured, for 'report'.  [recorded]"
+)
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object for each item and a summary, on stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="A line for each item.")
@@ -87,6 +96,7 @@ def command(
     engine: str,
     threads: int,
     timeout: float,
+    connect: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     if_exists: IfExists,
@@ -99,6 +109,8 @@ def command(
     max_file_size: int,
     max_expansion: int,
     ledger: Path | None,
+    timeline: bool,
+    report: Path | None,
     dry_run: bool,
     json_: bool,
     verbose: bool,
@@ -120,6 +132,7 @@ def command(
     imageloom run 'resize 50%' photos/ half/ --retry-failed
     imageloom run --output gray='grayscale' --output edges='grayscale | canny 100 200' photos/ out/
     imageloom run 'rotate 90' scans/ --in-place
+    imageloom run 'resize 50%' photos/ half/ --report report.html
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
 
     Exit codes: 0 all done; 1 some items failed; 2 usage; 3 nothing matched; 4 storage or access; 130
@@ -130,9 +143,16 @@ def command(
     from imageloom.engines import Settings, open_engine
     from imageloom.ledger import Ledger
     from imageloom.model import Job
+    from imageloom.recorder import Recorder
     from imageloom.run import Driver
 
+    if report and (dry_run or not timeline):
+        raise click.UsageError("--report needs a run whose timeline is recorded")
     gc.enable()
+    if engine == "mpi":
+        from imageloom.engines.mpi import silence_all_but_the_first
+
+        silence_all_but_the_first()
     pipeline, source, sink = places(arguments, bool(outputs), in_place)
     recipe = options.make_recipe(pipeline, outputs, operators, format_, quality, decode, metadata)
     job = Job(
@@ -151,14 +171,15 @@ def command(
         items_at_once,
         scratch or "",
     )
-    asked = Settings(jobs or 0, threads, timeout, memory or 0)
+    asked = Settings(jobs or 0, threads, timeout, memory or 0, connect)
     chosen, settings, _ = choose_engine(engine, asked, job)
     with (
+        closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
-        closing(open_engine(chosen, settings)) as opened,
+        Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
     ):
-        driver = Driver(job, opened, book, chosen, reporters.listeners)
+        driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners))
         if dry_run:
             summary = driver.preview()
             reporters.finish(summary, "would be done")
@@ -166,6 +187,11 @@ def command(
         _stop_on_signals(driver)
         summary = driver.run()
         reporters.finish(summary, "done")
+        recorder.close()
+        if report:
+            from imageloom.report import write_page
+
+            write_page(report, book, summary.job)
     return summary.exit_code
 
 

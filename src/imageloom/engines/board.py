@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
-from imageloom.model import Failure, Outcome, Plain, Result, Task
+from imageloom.model import Failure, Outcome, Plain, Result, Task, Times
 
 LONGEST_WAIT = 10.0
 """Seconds that an item which failed before lets others go first."""
@@ -149,8 +149,9 @@ class Board(Generic[W]):
             self.part(worker)
             for number, run in list(self._held.get(worker, {}).items()):
                 key = run.job.task.work[run.places[run.done]].item.key
-                began = time.time() - (time.monotonic() - run.since)
-                self._settle(worker, number, run, Result(key, failure=failure, started=began), name)
+                spent = time.monotonic() - run.since
+                lost = Result(key, failure=failure, times=Times(lost=spent), started=time.time() - spent)
+                self._settle(worker, number, run, lost, name)
             self._held.pop(worker, None)
 
     def hand_back(self, worker: W) -> None:
@@ -167,7 +168,7 @@ class Board(Generic[W]):
 
     def _settle(self, worker: W, number: int, run: _Run, result: Result, name: str) -> None:
         job = run.job
-        job.results.setdefault(run.places[run.done], result)
+        job.results.setdefault(run.places[run.done], replace(result, worker=name))
         run.done += 1
         run.since = time.monotonic()
         if run.is_over:

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -19,6 +19,9 @@ from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, c
 
 Died = Callable[[int, str], None]
 """Told a dead worker's process id and the cause in words, from the fleet's thread."""
+
+FINAL = (0, 2, 4)
+"""Exit codes of a worker that left on its own: it was let go, or cannot be of use (as of errors.py)."""
 
 
 class Fleet:
@@ -29,18 +32,30 @@ class Fleet:
         args: plain data for it.
         count: how many processes.
         died: called for each one that ends before `close`.
+        left: called with the exit code of one that leaves on its own (`FINAL`), which is then not replaced;
+            without it such a one has died.
+        preload: modules that the workers need, loaded once for all of them.
     """
 
-    def __init__(self, target: Callable[..., None], args: tuple[Any, ...], count: int, died: Died) -> None:
-        self._target, self._args, self._count, self._died = target, args, count, died
+    def __init__(
+        self,
+        target: Callable[..., None],
+        args: tuple[Any, ...],
+        count: int,
+        died: Died,
+        left: Callable[[int], None] | None = None,
+        preload: Iterable[str] = (),
+    ) -> None:
+        self._target, self._args, self._count = target, args, count
+        self._died, self._left = died, left
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["imageloom.cli.run", target.__module__])
+        self._context.set_forkserver_preload(["imageloom.cli.run", target.__module__, *preload])
         self._processes: dict[int, ForkServerProcess] = {}
         self._well: set[int] = set()
         self._stillborn = 0
         """Workers in a row that died before they were well."""
         self._next_start = 0.0
-        self._closing = False
+        self._closing = self._closed = False
         self._bell, self._button = os.pipe()
         for _ in range(count):
             self._start()
@@ -63,11 +78,10 @@ class Fleet:
 
     def close(self, grace: float = GRACE) -> None:
         """Wait for the workers, who were told to leave; after `grace` seconds end them."""
-        if self._closing:
+        if self._closed:
             return
-        self._closing = True
-        os.write(self._button, b".")
-        self._thread.join()
+        self._closed = True
+        self._stop_watching()
         until = time.monotonic() + grace
         for process in self._processes.values():
             process.join(max(0.0, until - time.monotonic()))
@@ -78,6 +92,20 @@ class Fleet:
         self._processes.clear()
         os.close(self._bell)
         os.close(self._button)
+
+    def drain(self) -> None:
+        """Ask the workers by SIGTERM to finish what they have in hand, and wait until they have left."""
+        self._stop_watching()
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            process.join()
+
+    def _stop_watching(self) -> None:
+        if not self._closing:
+            self._closing = True
+            os.write(self._button, b".")
+            self._thread.join()
 
     def _start(self) -> None:
         process = self._context.Process(target=self._target, args=self._args, daemon=True)
@@ -99,12 +127,16 @@ class Fleet:
     def _bury(self, pid: int) -> None:
         process = self._processes.pop(pid)
         process.join()
-        cause = cause_of(process.exitcode)
+        exitcode = process.exitcode
         process.close()
+        if self._left and exitcode in FINAL:
+            self._count -= 1
+            self._left(exitcode)
+            return
         if pid in self._well:
             self._well.discard(pid)
         else:
             self._stillborn += 1
             pause = FIRST_BACKOFF * 2 ** (self._stillborn - 1)
             self._next_start = time.monotonic() + min(pause, LONGEST_BACKOFF)
-        self._died(pid, cause)
+        self._died(pid, cause_of(exitcode))

@@ -1,0 +1,283 @@
+"""From what was recorded to figures: pure functions over a timeline and the ledger's record of the job."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageloom.ledger import JobRecord
+from imageloom.model import Plain
+from imageloom.timeline import ASSEMBLED, DONE, FAILED, PART, RETRIED, Attempt, Timeline
+
+STAGES = ("read", "decode", "filter", "encode", "write")
+"""What a worker does of an item, in its order."""
+DEATHS = frozenset({"WorkerLost", "ItemTimeout"})
+"""Kinds of failure that cost a worker its life."""
+LEAST_BINS, MOST_BINS = 12, 120
+
+Column = NDArray[Any]
+
+
+class Spread(Plain, frozen=True):
+    """How long something took, over all items that were done: in seconds, percentiles by nearest rank."""
+
+    total: float = 0.0
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+class WorkerFigures(Plain, frozen=True):
+    name: str
+    attempts: int
+    busy: float
+    """Seconds in the stages, lost ones included."""
+    stages: dict[str, float]
+    """Seconds in each; `lost` is the time that a worker had spent when it died."""
+    died: bool
+
+
+class FailedItem(Plain, frozen=True):
+    key: str
+    kind: str
+    reason: str
+    attempt: int
+    worker: str
+    at: float
+    """Seconds from the beginning."""
+
+
+class MachineFigures(Plain, frozen=True):
+    """One value of each list for each look at the machine."""
+
+    at: list[float]
+    """Seconds from the beginning."""
+    cores: list[list[int]]
+    """Percent that each core was busy, since the look before."""
+    own: list[float]
+    """How many cores the run's own processes kept busy, on the mean."""
+    resident: list[int]
+    """Bytes of all processes; what they share counts in each."""
+    proportional: list[int | None]
+    """Bytes, each shared one counted once; None where it was not measured."""
+
+
+class Throughput(Plain, frozen=True):
+    width: float
+    """Seconds of a bin."""
+    done: list[int]
+    """Items that were published in each bin."""
+    failed: list[int]
+
+
+class Figures(Plain, frozen=True):
+    """What a report shows, in seconds and bytes."""
+
+    job: int
+    state: str
+    pipeline: str
+    source: str
+    sink: str
+    engine: str
+    workers_planned: int
+    cores: int
+    system: str
+    versions: dict[str, str]
+    began: float
+    """Seconds since the epoch."""
+    seconds: float
+    done: int
+    failed: int
+    skipped: int
+    retries: int
+    deaths: int
+    read_bytes: int
+    written_bytes: int
+    pixels: int
+    """Decoded ones of the items that were done."""
+    stages: dict[str, Spread]
+    """Read, decode, filter, encode and write by the worker; publish by the driver."""
+    waits: dict[str, Spread]
+    """For a worker (from the engine's taking the task to the item's beginning), and for the driver."""
+    item: Spread
+    """All stages of an item together, publication and waits not included."""
+    workers: list[WorkerFigures]
+    imbalance: float | None
+    """The most to the mean busy time of the workers; None where there was one or none."""
+    utilization: float
+    """Busy time of all workers to what they had: their number times the run's duration."""
+    throughput: Throughput
+    machine: MachineFigures
+    failures: list[FailedItem]
+    kinds: dict[str, int]
+    """How many items failed of which kind, the most first."""
+
+    @property
+    def rate(self) -> float:
+        """Items done for each second."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+
+def figures(job: JobRecord, timeline: Timeline) -> Figures:
+    """All figures of a job."""
+    opening, attempts = timeline.opening, timeline.attempts
+    done = [a for a in attempts if a.outcome == DONE and a.made_at != PART]
+    failed = [a for a in attempts if a.outcome == FAILED and a.made_at != PART]
+    names = rows(timeline)
+    seconds = duration(job, timeline)
+    workers = _workers(timeline, names)
+    busy = [worker.busy for worker in workers]
+    capacity = max(opening.workers, 1)
+    return Figures(
+        job=job.id,
+        state=job.state,
+        pipeline=job.recipe,
+        source=job.source,
+        sink=job.sink,
+        engine=job.engine,
+        workers_planned=job.workers,
+        cores=opening.cores,
+        system=opening.system,
+        versions=timeline.closing.versions if timeline.closing else {},
+        began=opening.began,
+        seconds=seconds,
+        done=len(done),
+        failed=len(failed),
+        skipped=job.skipped,
+        retries=sum(a.outcome == RETRIED for a in attempts),
+        deaths=sum(a.kind in DEATHS and a.made_at != ASSEMBLED for a in attempts),
+        read_bytes=sum(a.size for a in done),
+        written_bytes=sum(a.written for a in done),
+        pixels=sum(a.pixels for a in done),
+        stages={stage: spread([getattr(a, stage) for a in done]) for stage in (*STAGES, "publish")},
+        waits=_waits(done),
+        item=spread([a.busy for a in done]),
+        workers=workers,
+        imbalance=max(busy) / (sum(busy) / len(busy)) if len(busy) > 1 and max(busy) else None,
+        utilization=min(1.0, sum(busy) / (capacity * seconds)) if seconds else 0.0,
+        throughput=_throughput(done, failed, seconds),
+        machine=_machine(timeline),
+        failures=[_failed(a, timeline, names) for a in failed],
+        kinds=dict(Counter(a.kind for a in failed).most_common()),
+    )
+
+
+def duration(job: JobRecord, timeline: Timeline) -> float:
+    """Seconds of the run; of one that was killed, until the last thing that is known of it."""
+    if timeline.closing is not None:
+        return timeline.closing.at / 1e6
+    if job.finished is not None:
+        return max(0.0, job.finished - timeline.opening.began)
+    ends = [_end(a) for a in timeline.attempts[-1:]] + [look.at for look in timeline.looks[-1:]]
+    return max(ends, default=0) / 1e6
+
+
+def spread(values: Sequence[int]) -> Spread:
+    """Sum, percentiles and maximum of durations in microseconds, as seconds."""
+    if not values:
+        return Spread()
+    column = np.sort(np.array(values, np.int64))
+    ranks = [max(0, -(-len(column) * percent // 100) - 1) for percent in (50, 90, 99)]
+    p50, p90, p99 = (float(column[rank]) / 1e6 for rank in ranks)
+    return Spread(float(column.sum()) / 1e6, p50, p90, p99, float(column[-1]) / 1e6)
+
+
+def _end(attempt: Attempt) -> int:
+    return attempt.collected + attempt.publish
+
+
+def _waits(done: list[Attempt]) -> dict[str, Spread]:
+    """An engine on other machines has clocks of its own: what seems to be before its cause waited for nothing."""
+    known = [a for a in done if a.submitted >= 0]
+    return {
+        "for a worker": spread([max(0, a.started - a.submitted) for a in known]),
+        "for the driver": spread([max(0, a.collected - a.started - a.busy) for a in known]),
+    }
+
+
+def rows(timeline: Timeline) -> list[str]:
+    """For each worker the name of its row: one that died is named by its process, as its attempts may not be."""
+    by_process: dict[str, str] = {}
+    for name in timeline.workers:
+        if "/" in name:
+            by_process.setdefault(name.partition("/")[0], name)
+    return [by_process.get(name, name) or "unknown" for name in timeline.workers]
+
+
+def _workers(timeline: Timeline, names: list[str]) -> list[WorkerFigures]:
+    sums: dict[str, dict[str, int]] = {}
+    counts: Counter[str] = Counter()
+    died: set[str] = set()
+    for attempt in timeline.attempts:
+        name = names[attempt.worker]
+        if attempt.made_at == ASSEMBLED or name == "driver":
+            continue
+        stages = sums.setdefault(name, dict.fromkeys((*STAGES, "lost"), 0))
+        for stage in stages:
+            stages[stage] += getattr(attempt, stage)
+        counts[name] += 1
+        if attempt.kind in DEATHS:
+            died.add(name)
+    return [
+        WorkerFigures(
+            name,
+            counts[name],
+            sum(stages.values()) / 1e6,
+            {stage: spent / 1e6 for stage, spent in stages.items()},
+            name in died,
+        )
+        for name, stages in sums.items()
+    ]
+
+
+def _throughput(done: list[Attempt], failed: list[Attempt], seconds: float) -> Throughput:
+    width = bin_width(seconds, (len(done) + len(failed)) // 4)
+    count = max(1, int(np.ceil(seconds / width - 1e-9)))
+
+    def counts(attempts: list[Attempt]) -> list[int]:
+        at = np.array([_end(a) for a in attempts], np.int64) / 1e6
+        return [int(n) for n in np.bincount(np.clip(at // width, 0, count - 1).astype(int), minlength=count)]
+
+    return Throughput(width, counts(done), counts(failed))
+
+
+def bin_width(seconds: float, wanted: int) -> float:
+    """A round duration that cuts a run into about so many pieces, within bounds."""
+    most = max(LEAST_BINS, min(MOST_BINS, wanted))
+    for exponent in range(-3, 7):
+        for digit in (1, 2, 5):
+            if seconds / (digit * 10.0**exponent) <= most:
+                return digit * 10.0**exponent
+    return seconds / most
+
+
+def _machine(timeline: Timeline) -> MachineFigures:
+    looks = timeline.looks
+    own, before, spent = [], 0.0, 0.0
+    for look in looks:
+        at = look.at / 1e6
+        own.append(max(0.0, look.cpu - spent) / max(1e-6, at - before))
+        before, spent = at, look.cpu
+    return MachineFigures(
+        [look.at / 1e6 for look in looks],
+        [list(look.cores) for look in looks],
+        own,
+        [look.resident for look in looks],
+        [look.proportional or None for look in looks],
+    )
+
+
+def _failed(attempt: Attempt, timeline: Timeline, names: list[str]) -> FailedItem:
+    return FailedItem(
+        attempt.key,
+        attempt.kind,
+        attempt.reason,
+        attempt.number,
+        names[attempt.worker],
+        _end(attempt) / 1e6,
+    )

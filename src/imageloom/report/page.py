@@ -1,0 +1,229 @@
+"""The report as one HTML page: all data, styles and scripts are in it, and it asks no network for anything.
+
+All that comes from outside (names, reasons, addresses) goes through `escape`, or as JSON to a script that sets
+texts and nothing else. The page's policy lets no other script run than the one whose hash it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Iterable
+from importlib.resources import files
+
+import msgspec
+
+from imageloom.report import charts
+from imageloom.report.columns import columns
+from imageloom.report.drawing import DARK, PALETTE, Drawing, css, escape, to_svg, variables
+from imageloom.report.figures import STAGES, Figures
+from imageloom.report.pictures import Sample
+from imageloom.report.text import count, duration, facts, rate, spreads
+from imageloom.timeline import Timeline
+
+_WIDE, _NARROW = 920.0, 336.0
+"""Pixels of a drawing on a screen, and on a small one."""
+MOST_FAILURES = 200
+"""Rows of the table of failures."""
+
+
+def to_html(figures: Figures, timeline: Timeline, samples: list[Sample], pictures: dict[str, str]) -> str:
+    """The page.
+
+    Args:
+        samples: before and after.
+        pictures: data URIs of failed inputs, by key.
+    """
+    style, script = _asset("page.css"), _asset("page.js")
+    style = style.replace("/*LIGHT*/", variables(PALETTE)).replace("/*DARK*/", variables(DARK)) + css()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    sections = [
+        _head(figures),
+        _tiles(figures),
+        _facts(figures),
+        _samples(samples),
+        _timeline(),
+        *_charts(figures),
+        _failures(figures, pictures),
+    ]
+    data = {"timeline": columns(figures, timeline), "stages": STAGES}
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>imageloom, job {figures.job}</title>\n<style>{style}</style></head>\n"
+        f"<body><main>\n{''.join(sections)}</main>\n"
+        f'<script type="application/json" id="data">{_json(data)}</script>\n'
+        f"<script>{script}</script>\n</body></html>\n"
+    )
+
+
+def _asset(name: str) -> str:
+    return files("imageloom.report").joinpath(name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _json(data: object) -> str:
+    """JSON that no HTML parser takes for the end of its element."""
+    return msgspec.json.encode(data).decode().replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def _section(name: str, title: str, body: str, note: str = "") -> str:
+    shown = f'<p class="note">{escape(note)}</p>' if note else ""
+    return (
+        f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{title}</h2>'
+        f"{shown}{body}</section>\n"
+    )
+
+
+def _head(f: Figures) -> str:
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(f.began))
+    return (
+        '<header><div class="brand"><span>imageloom</span>'
+        '<button type="button" id="theme" hidden>Dark</button></div>'
+        f'<h1>Job {f.job} <span class="state s-{escape(f.state)}">{escape(f.state)}</span></h1>'
+        f'<p class="pipeline"><code>{escape(f.pipeline)}</code></p>'
+        f'<p class="note">{began}, {duration(f.seconds)}, {escape(f.engine)} with {f.workers_planned} workers</p>'
+        "</header>\n"
+    )
+
+
+def _tiles(f: Figures) -> str:
+    shown = [
+        (count(f.done), "done", ""),
+        (count(f.failed), "failed", "bad" if f.failed else ""),
+        (rate(f.rate), "items each second", ""),
+        (duration(f.item.p50), "an item, median", ""),
+        (f"{100 * f.utilization:.0f}%", "of workers' time busy", ""),
+        (f"{f.imbalance:.2f}" if f.imbalance is not None else "–", "imbalance, most to mean", ""),
+        (count(f.retries), "tried again", ""),
+        (count(f.deaths), "workers lost", "bad" if f.deaths else ""),
+    ]
+    tiles = "".join(
+        f'<div><dt>{name}</dt><dd class="{kind}">{value}</dd></div>' for value, name, kind in shown
+    )
+    return f'<dl class="tiles" aria-label="Figures">{tiles}</dl>\n'
+
+
+def _facts(f: Figures) -> str:
+    pairs = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts(f).items()
+    )
+    return _section("run", "What was run", f'<dl class="facts">{pairs}</dl>')
+
+
+def _samples(samples: list[Sample]) -> str:
+    if not samples:
+        return ""
+    figures = "".join(
+        '<figure class="sample"><div class="pair">'
+        f'<img src="{sample.after}" alt="After: {escape(sample.name)}">'
+        f'<img class="before" src="{sample.before}" alt="Before: {escape(sample.key)}">'
+        '<span class="divider"></span></div>'
+        f'<input type="range" min="0" max="100" value="50" '
+        f'aria-label="How much of {escape(sample.key)} is shown before the pipeline">'
+        f"<figcaption>{escape(sample.key)}</figcaption></figure>"
+        for sample in samples
+    )
+    note = "Slide to compare: the input on the left, the output on the right."
+    return _section("samples", "Before and after", f'<div class="samples">{figures}</div>', note)
+
+
+def _timeline() -> str:
+    legend = "".join(
+        f'<li><svg viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" rx="2" class="f-{s}"/>'
+        f"</svg>{s}</li>"
+        for s in (*STAGES, "publish", "lost")
+    )
+    body = (
+        '<div class="tools"><button type="button" data-do="in" aria-label="Zoom in">+</button>'
+        '<button type="button" data-do="out" aria-label="Zoom out">−</button>'
+        '<button type="button" data-do="left" aria-label="Earlier">←</button>'
+        '<button type="button" data-do="right" aria-label="Later">→</button>'
+        '<button type="button" data-do="all">All</button>'
+        '<output id="range"></output></div>'
+        '<div class="canvas"><canvas id="timeline-canvas" tabindex="0" role="application" '
+        'aria-label="Timeline of the workers" aria-describedby="timeline-help"></canvas>'
+        '<div id="tip" role="status" hidden></div></div>'
+        f'<ul class="legend">{legend}<li><span class="mark" aria-hidden="true">▲</span>tried again or failed</li>'
+        '<li><span class="mark" aria-hidden="true">✕</span>worker lost</li></ul>'
+        '<p class="note" id="timeline-help">Drag to move. Click it, then turn the wheel to zoom, or hold Ctrl. '
+        "Keys: + and − zoom, ← and → move, 0 shows all.</p>"
+        "<noscript><p>The timeline needs the page's own script.</p></noscript>"
+    )
+    return _section("timeline", "Timeline", body)
+
+
+def _charts(f: Figures) -> Iterable[str]:
+    wide, narrow = charts.drawings(f, _WIDE), charts.drawings(f, _NARROW)
+    for name, title in (
+        ("throughput", "Throughput"),
+        ("workers", "Workers"),
+        ("latency", "Latency"),
+        ("cores", "Cores"),
+        ("memory", "Memory"),
+    ):
+        if name in wide:
+            body = _both(wide[name], narrow[name])
+            yield _section(name, title, body + (_latency(f) if name == "latency" else ""), _note(wide[name]))
+    if not f.machine.at:
+        yield _section(
+            "machine", "Cores and memory", "", "The run was over before the machine was looked at."
+        )
+
+
+def _note(drawing: Drawing) -> str:
+    if drawing.title == "Latency":
+        return (
+            "From the median to the 90th percentile a bar, then a tick at the 99th and a dot at the maximum."
+        )
+    text = drawing.summary
+    return text[:1].upper() + text[1:] + "."
+
+
+def _both(wide: Drawing, narrow: Drawing) -> str:
+    return (
+        f'<div class="wide">{to_svg(wide, alone=False)}</div>'
+        f'<div class="narrow">{to_svg(narrow, alone=False)}</div>'
+    )
+
+
+def _latency(f: Figures) -> str:
+    rows = []
+    for name, s in {**spreads(f), "item, all stages": f.item}.items():
+        values = (s.p50, s.p90, s.p99, s.max, s.total)
+        cells = "".join(f"<td>{duration(value) if s.max else '–'}</td>" for value in values)
+        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Latency table"><table><thead><tr>'
+        '<th scope="col">of each item</th><th scope="col">p50</th><th scope="col">p90</th>'
+        '<th scope="col">p99</th><th scope="col">max</th><th scope="col">sum</th>'
+        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _failures(f: Figures, pictures: dict[str, str]) -> str:
+    if not f.failures:
+        return ""
+    names = [worker.name for worker in f.workers]
+    labels = dict(zip(names, charts.labels(names), strict=True))
+    rows = []
+    for item in f.failures[:MOST_FAILURES]:
+        where = escape(labels.get(item.worker, item.worker))
+        picture = pictures.get(item.key)
+        shown = f'<img src="{picture}" alt="">' if picture else '<span class="none">–</span>'
+        rows.append(
+            f"<li>{shown}<div><b>{escape(item.key)}</b><p>{escape(item.kind)}: {escape(item.reason)}</p>"
+            f'<p class="note">attempt {item.attempt}, at {duration(item.at)}, {where}</p></div></li>'
+        )
+    kinds = ", ".join(f"{kind} {count(number)}" for kind, number in f.kinds.items())
+    more = len(f.failures) - len(rows)
+    rest = f'<p class="note">and {count(more)} more: imageloom jobs show {f.job} --failed</p>' if more else ""
+    return _section("failures", "Failures", f'<ul class="failures">{"".join(rows)}</ul>{rest}', kinds)
