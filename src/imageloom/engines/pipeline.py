@@ -44,6 +44,8 @@ SLOTS = 64
 """Chunks in a ring, at the most."""
 BUDGET = 64 << 20
 """Bytes of pixels in a ring, at the most, but for a chunk that has it for itself."""
+MOST_STILLBORN = 6
+"""Processes in a row that may die before they are ready; then nothing goes on, and all that waits is lost."""
 LONGEST_LOOK = 1.0
 """Seconds between two looks for chunks that hang."""
 
@@ -120,7 +122,7 @@ class Pipeline:
         self._context.set_forkserver_preload(["imageloom.cli.run", "imageloom.engines.stage"])
         self._rings = [Ring(SLOTS, BUDGET) for _ in stages]
         jobs = settings.jobs
-        sizes = ((1, 16 * jobs, 2 * jobs), (1, jobs, jobs), (1, 4 * jobs, jobs))
+        sizes = ((1, 16 * jobs, jobs), (1, jobs, jobs), (1, 4 * jobs, jobs))
         self._stages = [
             _Stage(*each) for each in zip(stages, sizes, self._rings, [*self._rings[1:], None], strict=True)
         ]
@@ -182,8 +184,10 @@ class Pipeline:
             by_pipe = {stage.pipe: stage for stage in self._stages if stage.pipe}
             for ready in wait([self._bell, self._rings[0].room, *by_pipe], self._until_next()):
                 if isinstance(ready, Connection):
-                    if not self._receive(by_pipe[ready]):
-                        self._bury(by_pipe[ready])
+                    stage = by_pipe[ready]
+                    # The burial of another stage may have taken in what was ready here.
+                    if stage.pipe is ready and ready.poll() and not self._receive(stage):
+                        self._bury(stage)
                 elif isinstance(ready, int):
                     os.read(ready, 4096)
             self._end_hung()
@@ -300,9 +304,7 @@ class Pipeline:
         for ring in self._rings:
             ring.post()
         if not stage.is_ready:
-            stage.stillborn += 1
-            pause = FIRST_BACKOFF * 2.0 ** (stage.stillborn - 1)
-            stage.next_start = time.monotonic() + min(pause, LONGEST_BACKOFF)
+            self._back_off(stage, cause)
         stage.process = stage.pipe = None
         for number, since in lost.items():
             failure = Failure("WorkerLost", f"its worker died: {cause}", True)
@@ -313,6 +315,18 @@ class Pipeline:
             key = chunk.job.task.work[chunk.place].item.key
             began = time.time() - max(0.0, time.monotonic() - since)
             self._accept(number, Result(key, failure=failure, started=began), name)
+
+    def _back_off(self, stage: _Stage, cause: str) -> None:
+        """Wait before the next start; where there were too many in vain, give up what waits."""
+        stage.stillborn += 1
+        pause = FIRST_BACKOFF * 2.0 ** (stage.stillborn - 1)
+        stage.next_start = time.monotonic() + min(pause, LONGEST_BACKOFF)
+        if stage.stillborn < MOST_STILLBORN:
+            return
+        failure = Failure("WorkerLost", f"the stage {stage.function} does not start: {cause}")
+        self._feed()
+        for number, chunk in list(self._under_way.items()):
+            self._accept(number, Result(chunk.job.task.work[chunk.place].item.key, failure=failure), "")
 
     def _lost(self, stage: _Stage) -> dict[int, float]:
         """What a dead stage had in hand and had not passed on, and since when.
