@@ -27,11 +27,20 @@ if TYPE_CHECKING:
 @click.option("--name", default="{dir}/{stem}.{ext}", show_default=True, help="Of outputs below the sink.")
 @click.option("--flatten", is_flag=True, help="All outputs in one folder: --name '{stem}.{ext}'.")
 @click.option("--in-place", is_flag=True, help="Put each output in the place of its input; there is no SINK.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Workers.  [one for each core]")
 @click.option(
-    "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes."
+    "-j", "--jobs", type=click.IntRange(0, 1024), help="Workers here.  [one for each core; with --bind 0]"
+)
+@click.option(
+    "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes, zeromq."
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
+@click.option(
+    "--bind",
+    default="",
+    metavar="ADDRESS",
+    help="Where `imageloom worker` connects to: tcp://127.0.0.1:5555.",
+)
+@click.option("--keys", default="", metavar="FILE", help="The driver's keys: see `imageloom keys`.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -86,6 +95,8 @@ def command(
     jobs: int | None,
     engine: str,
     threads: int,
+    bind: str,
+    keys: str,
     timeout: float,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -151,7 +162,7 @@ def command(
         items_at_once,
         scratch or "",
     )
-    asked = Settings(jobs or 0, threads, timeout, memory or 0)
+    asked = Settings(jobs or 0, threads, timeout, memory or 0, bind=bind, keys=keys)
     chosen, settings, _ = choose_engine(engine, asked, job)
     with (
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,

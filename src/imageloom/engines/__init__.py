@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -16,10 +15,11 @@ ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
     "threads": "imageloom.engines.threads:Threads",
     "processes": "imageloom.engines.processes:Processes",
+    "zeromq": "imageloom.engines.zeromq:Zeromq",
 }
 
 WORKERS: dict[str, str] = {
-    "zeromq": "imageloom.engines.zeromq:work_for",
+    "zeromq": "imageloom.engines.zeromq_worker:work_for",
 }
 """What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
 
@@ -55,6 +55,8 @@ class WorkerSettings(Plain, frozen=True):
     guard: Guard = Guard()
     keys: str = ""
     """Path of the file of keys that this side proves itself with."""
+    once: bool = False
+    """Leave when the driver is through, instead of waiting for the next one."""
 
 
 class Engine(Protocol):
@@ -87,9 +89,9 @@ def open_engine(name: str, settings: Settings) -> Engine:
     return engine
 
 
-def worker_function(name: str) -> Callable[[WorkerSettings, threading.Event], None]:
+def worker_function(name: str) -> Callable[..., None]:
     """What a worker process of that engine runs, until it has finished after the event was set."""
-    function: Callable[[WorkerSettings, threading.Event], None] = _load(WORKERS[name])
+    function: Callable[..., None] = _load(WORKERS[name])
     return function
 
 
