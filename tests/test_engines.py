@@ -26,6 +26,10 @@ class TestPipeline(EngineTests):
     engine = "pipeline"
 
 
+class TestZeromq(EngineTests):
+    engine = "zeromq"
+
+
 class TestMpi(EngineTests):
     engine = "mpi"
 
