@@ -322,6 +322,10 @@ class Written(Plain, frozen=True):
     size: int
 
 
+STAGES = ("read", "decode", "filter", "encode", "write")
+"""What an attempt goes through, in this order."""
+
+
 class Times(Plain, frozen=True):
     """Seconds that an attempt spent in each stage."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from imageloom import __version__, machine
+from imageloom import machine
 from imageloom.events import Began, Collected, Done, Event, Failed, Listener, Retried, Started
 from imageloom.model import Job, Result
 from imageloom.timeline import (
@@ -279,6 +279,8 @@ def _percent(before: list[tuple[int, int]], now: list[tuple[int, int]]) -> bytes
 
 def _versions() -> dict[str, str]:
     """Of the program, of Python, and of the libraries that were used in this process."""
+    from imageloom import __version__  # the package itself stands on everything
+
     found = {"imageloom": __version__, "python": sys.version.partition(" ")[0]}
     for name in ("cv2", "numpy", "simplejpeg", "PIL", "imagecodecs", "pyvips"):
         if name in sys.modules and (version := getattr(sys.modules[name], "__version__", None)):
