@@ -21,6 +21,7 @@ COMMANDS = {
     "worker": "Work for an engine's driver, here or on another machine.",
     "jobs": "List past runs, or show one with its failures.",
     "report": "Show where the time of a run went, as an HTML page and more.",
+    "doctor": "Find and remove what a power cut left, and describe this machine.",
     "demo": "Draw sample photos and run a pipeline over them.",
     "completion": "Print the script that completes commands in a shell.",
 }
