@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -225,3 +226,30 @@ def test_what_takes_the_whole_image_is_refused_before_it_begins(
     assert "over the limit of 800,000 (--memory)" in reason
     assert reason.startswith(("encoding", why))
     assert not names(out)
+
+
+def test_the_plan_names_tiles_halos_and_memory(tmp_path: Path) -> None:
+    (tmp_path / "wide.png").write_bytes(get("png").encode(np.zeros((6000, 8000), np.uint8), 0))
+    ran = imageloom("plan", "gaussian_blur 2 | canny", tmp_path / "wide.png", "--tile", "always")
+    assert ran.returncode == 0, ran.stderr
+    lines = [line.strip() for line in ran.stdout.splitlines()]
+    assert "phase 1   gaussian_blur 2 | edge_candidates, then a measure for hysteresis" in lines
+    assert "phase 2   hysteresis" in lines
+    # Strips of PNG's own height; the halos of 6 and 2 pixels, each aligned to 32.
+    (first,) = (line for line in lines if "of the pixels before" in line)
+    write, read = re.findall(r"8000x(\d+)", first)
+    assert int(read) > int(write) > 500
+    assert int(read) - int(write) <= 4 * 32 + 31
+    assert "encode    png, each tile by itself, as soon as it is made" in lines
+
+
+def test_the_plan_names_what_cannot_be_tiled_and_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "deep.png").write_bytes(get("png").encode(np.zeros((500, 400), np.uint16), 0))
+    ran = imageloom("plan", "clahe", tmp_path / "deep.png", "--tile", "always", "--memory", "1M")
+    assert ran.returncode == 0, ran.stderr
+    assert "it cannot be tiled: clahe has tables of 65,536 levels" in ran.stdout
+    assert re.search(
+        r"^refused .* needs [\d,]+ bytes, over the limit of 1,000,000 \(--memory\)$", ran.stdout, re.M
+    )
+    ran = imageloom("plan", "clahe", tmp_path / "deep.png", "--tile", "never")
+    assert "run       whole: --tile never" in ran.stdout

@@ -20,7 +20,7 @@ from imageloom.codecs.metadata import for_output
 from imageloom.errors import CorruptImage, UnwritableOutput
 from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
-from imageloom.plan import Plan
+from imageloom.plan import OutputPlan, Plan
 from imageloom.raster import Raster
 from imageloom.stores.local import LocalStore
 from imageloom.streams import Reader, Writer
@@ -34,6 +34,16 @@ LOOK_AHEAD = 3
 def part_rows(frame: Frame, unit: int) -> int:
     """The height of a part's strip: a multiple of `unit` rows."""
     return max(1, PART_PIXELS // (frame.width * unit)) * unit
+
+
+def parts_of(phase: tiles.Phase, output: OutputPlan) -> list[Box]:
+    """What the parts of a phase write, each: the same strips in all phases, as what a tile has measured may
+    belong to that very tile."""
+    if phase.whole:
+        return [Box.of(phase.frame)]
+    encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+    unit = encoder.pieces.height if encoder else tiles.ALIGNED
+    return _strips(phase.frame, part_rows(phase.frame, unit))
 
 
 class Assembly:
@@ -123,8 +133,6 @@ class Assembly:
         is_last = number == len(self._phases) - 1
         carried = for_output(self._metadata, plan.frame)
         encoder = codecs.in_pieces(plan.format, plan.frame, plan.quality, carried)
-        # The same strips in all phases: what a tile has measured may belong to that very tile.
-        unit = encoder.pieces.height if encoder else tiles.ALIGNED
         if encoder and is_last:
             self._token = f"{self._prefix}-{self._output}"
             path = self._sink.staging(self._token)
@@ -132,7 +140,7 @@ class Assembly:
             self._folder = path if os.path.isdir(path) else ""
         else:
             self._target = self._raster(f"{self._output}-{number}", phase.frame)
-        boxes = [Box.of(phase.frame)] if phase.whole else _strips(phase.frame, part_rows(phase.frame, unit))
+        boxes = parts_of(phase, plan)
         first: list[Step | None] = [None] * len(boxes)
         settled = [phase] * len(boxes)
         if merged is not None:

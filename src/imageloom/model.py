@@ -65,7 +65,9 @@ class Frame(Plain, frozen=True):
         return cls(image.shape[1], image.shape[0], channels, image.dtype.name)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        kind = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}[self.channels]
+        kind = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}.get(
+            self.channels, f"{self.channels} channels"
+        )
         return f"{self.width}x{self.height} {kind} {self.dtype}"
 
 

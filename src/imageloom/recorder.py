@@ -245,7 +245,8 @@ class Recorder:
         """Look at the machine now and then; a run that is over within a second is left alone."""
         before = machine.core_times()
         own, turn = os.getpid(), 0
-        processes: list[int] = []
+        processes = machine.process_tree(own)
+        spent_before = sum(machine.process_usage(process)[0] for process in processes)
         pause = SHORTEST
         while not self._over.wait(pause):
             pause = PERIOD
@@ -259,7 +260,7 @@ class Recorder:
                 Look(
                     self._now(),
                     _percent(before, now),
-                    sum(seconds for seconds, _ in used),
+                    max(0.0, sum(seconds for seconds, _ in used) - spent_before),
                     sum(resident for _, resident in used),
                     sum(map(machine.proportional_memory, processes)) if measure else 0,
                 )

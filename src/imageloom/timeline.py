@@ -94,7 +94,7 @@ class Look(Plain, frozen=True, array_like=True, tag=3):
     cores: bytes
     """Percent that each core was busy since the look before."""
     cpu: float
-    """Seconds of CPU of the run's processes on this machine, so far."""
+    """Seconds of CPU of the run's processes on this machine, since it began."""
     resident: int
     """Bytes of all the run's processes on this machine; shared ones count in each."""
     proportional: int

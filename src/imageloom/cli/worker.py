@@ -28,6 +28,7 @@ from imageloom.cli.options import Quantity
 @options.operators_option
 @click.option("--memory", type=Quantity(), help="Bytes that each process may take for data.  [no bound]")
 @click.option("--keys", type=click.Path(exists=True, dir_okay=False), help="The file of this side's keys.")
+@click.option("--once", is_flag=True, help="Leave when the run is over, instead of waiting for the next.")
 def command(
     engine: str,
     connect: str,
@@ -37,6 +38,7 @@ def command(
     operators: tuple[str, ...],
     memory: int | None,
     keys: str | None,
+    once: bool,
 ) -> int:
     """Take tasks from the driver of a run, or of one run after the other, until a signal ends it.
 
@@ -47,7 +49,7 @@ def command(
     \b
     imageloom worker --engine zeromq --connect tcp://127.0.0.1:5555 --root photos/ --root out/
 
-    Exit codes: 0 left as it was asked to; 2 usage, or the driver speaks another version; 4 access; 130
+    Exit codes: 0 left as it was asked to, or let go; 2 usage, or the driver speaks another version; 4 access; 130
     ended at once.
     """
     from imageloom.engines import WORKERS, WorkerSettings
@@ -60,7 +62,7 @@ def command(
     if engine not in WORKERS:
         raise UsageError(f"no workers connect to an engine {engine!r}; there are: {', '.join(WORKERS)}")
     guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)))
-    settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "")
+    settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once)
     ended: SimpleQueue[int] = SimpleQueue()
     _end_on_signals(ended)
     fleet = Fleet(

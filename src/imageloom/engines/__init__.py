@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -17,13 +16,14 @@ ENGINES: dict[str, str] = {
     "threads": "imageloom.engines.threads:Threads",
     "processes": "imageloom.engines.processes:Processes",
     "pipeline": "imageloom.engines.pipeline:Pipeline",
+    "zeromq": "imageloom.engines.zeromq:Zeromq",
     "mpi": "imageloom.engines.mpi:open_mpi",
     "dask": "imageloom.engines.dask:Dask",
     "ray": "imageloom.engines.ray:Ray",
 }
 
 WORKERS: dict[str, str] = {
-    "zeromq": "imageloom.engines.zeromq:work_for",
+    "zeromq": "imageloom.engines.zeromq_worker:work_for",
 }
 """What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
 
@@ -59,6 +59,8 @@ class WorkerSettings(Plain, frozen=True):
     guard: Guard = Guard()
     keys: str = ""
     """Path of the file of keys that this side proves itself with."""
+    once: bool = False
+    """Leave when the driver is through, instead of waiting for the next one."""
 
 
 class Engine(Protocol):
@@ -91,9 +93,9 @@ def open_engine(name: str, settings: Settings) -> Engine:
     return engine
 
 
-def worker_function(name: str) -> Callable[[WorkerSettings, threading.Event], None]:
+def worker_function(name: str) -> Callable[..., None]:
     """What a worker process of that engine runs, until it has finished after the event was set."""
-    function: Callable[[WorkerSettings, threading.Event], None] = _load(WORKERS[name])
+    function: Callable[..., None] = _load(WORKERS[name])
     return function
 
 

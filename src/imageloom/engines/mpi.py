@@ -109,24 +109,25 @@ class _Job:
         self.deadline = time.monotonic() + START_PATIENCE
         self.pipe: Connection | None = None
         self.shared: tuple[str, ...] = ()
-        self._folder = Path(tempfile.mkdtemp(prefix="imageloom-mpi-"))
+        self._folder = tempfile.mkdtemp(prefix="imageloom-mpi-")
+        line = os.path.join(self._folder, "line")
         self.listener = socket(AF_UNIX)
-        self.listener.bind(str(self._folder / "line"))
+        self.listener.bind(line)
         self.listener.listen(1)
-        ranks = [sys.executable, "-m", "imageloom.engines.ranks"]
-        words = [mpiexec, "-n", str(settings.jobs + 1), *ranks, str(self._folder / "line")]
-        with open(self._folder / "errors", "wb") as errors:
-            self.process = subprocess.Popen(
-                [*words, str(settings.threads)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,  # Ctrl-C is the driver's
-            )
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (until the job's end)
+        ranks = (sys.executable, "-m", "imageloom.engines.ranks")
+        self.process = subprocess.Popen(
+            [mpiexec, "-n", str(settings.jobs + 1), *ranks, line, str(settings.threads)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            start_new_session=True,  # Ctrl-C is the driver's
+        )
 
     def accept(self) -> None:
         """The first rank calls."""
         self.pipe = Connection(self.listener.accept()[0].detach())
+        shutil.rmtree(self._folder, ignore_errors=True)  # at once: nothing is left if this process is killed
 
     @property
     def is_dead(self) -> bool:
@@ -150,8 +151,10 @@ class _Job:
         for path in self.shared:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        complaints = (self._folder / "errors").read_text(errors="replace").split("\n")
         shutil.rmtree(self._folder, ignore_errors=True)
+        with self._errors as errors:
+            errors.seek(0)
+            complaints = errors.read().decode(errors="replace").split("\n")
         return next((line for line in reversed(complaints) if line.strip()), "it said nothing")
 
 
