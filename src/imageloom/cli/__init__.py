@@ -22,6 +22,7 @@ COMMANDS = {
     "keys": "Make the keys that workers and drivers prove themselves with.",
     "jobs": "List past runs, or show one with its failures.",
     "report": "Show where the time of a run went, as an HTML page and more.",
+    "doctor": "Find and remove what a power cut left, and describe this machine.",
     "demo": "Draw sample photos and run a pipeline over them.",
     "completion": "Print the script that completes commands in a shell.",
 }

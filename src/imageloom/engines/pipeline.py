@@ -33,7 +33,7 @@ from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, c
 from imageloom.engines.ring import READING, WRITING, Ring
 from imageloom.engines.stage import Slip, encode, serve
 from imageloom.errors import UsageError
-from imageloom.model import Failure, Outcome, Result, Task
+from imageloom.model import Failure, Outcome, Result, Task, Times
 
 STAGES = (
     "imageloom.engines.stage:load",
@@ -313,8 +313,9 @@ class Pipeline:
                 failure = Failure("ItemTimeout", limit, True)
             chunk = self._under_way[number]
             key = chunk.job.task.work[chunk.place].item.key
-            began = time.time() - max(0.0, time.monotonic() - since)
-            self._accept(number, Result(key, failure=failure, started=began), name)
+            spent = max(0.0, time.monotonic() - since)
+            result = Result(key, failure=failure, times=Times(lost=spent), started=time.time() - spent)
+            self._accept(number, result, name)
 
     def _back_off(self, stage: _Stage, cause: str) -> None:
         """Wait before the next start; where there were too many in vain, give up what waits."""
