@@ -24,7 +24,7 @@ import msgspec
 
 from imageloom.engines import Settings
 from imageloom.engines.worker import Message, serve
-from imageloom.model import Failure, Outcome, Result, Task, Times
+from imageloom.model import Failure, Outcome, Result, Task
 
 PATIENCE = 20.0
 """Mean times of an item after which a worker seems to hang."""
@@ -278,7 +278,7 @@ class Processes:
         for run in list(worker.runs.values()):
             spent = time.monotonic() - run.since
             key = run.job.task.work[run.places[0]].item.key
-            lost = Result(key, failure=failure, times=Times(lost=spent), started=time.time() - spent)
+            lost = Result(key, failure=failure, started=time.time() - spent, lost=spent)
             self._accept(worker, run, lost, f"{worker.process.pid}")
             if run.places:
                 self._queue_again(run.job, run.places)
