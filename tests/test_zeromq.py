@@ -57,9 +57,9 @@ def toil_on_red(image: Pixels, *, seconds: float) -> Pixels:
 '''
 
 
-@pytest.fixture
-def operators(tmp_path: Path) -> str:
-    path = tmp_path / "slow.py"
+@pytest.fixture(scope="module")
+def operators(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("operators") / "slow.py"
     path.write_text(OPERATORS)
     return str(path)
 
@@ -170,7 +170,7 @@ def task(photos: Path, sink: Path, number: int = 1, *keys: str) -> Task:
 
 
 def test_killed_workers_are_replaced_and_lose_one_item_each(tmp_path: Path) -> None:
-    draw_photos(tmp_path / "photos", 120)
+    draw_photos(tmp_path / "photos", 80)
     killed: list[int] = []
     done = threading.Event()
 
@@ -189,9 +189,9 @@ def test_killed_workers_are_replaced_and_lose_one_item_each(tmp_path: Path) -> N
         done.set()
         thread.join()
     assert killed
-    assert (ran.summary.done, ran.summary.failed) == (120, 0)
+    assert (ran.summary.done, ran.summary.failed) == (80, 0)
     assert sum(ran.retried.values()) <= len(killed)
-    assert len(ran.attempts) == 120
+    assert len(ran.attempts) == 80
     assert contents(ran.out) == serial(pipeline, tmp_path / "photos")
     assert not children()
 
