@@ -17,3 +17,7 @@ class TestThreads(EngineTests):
 class TestProcesses(EngineTests):
     engine = "processes"
     shares_operators = False
+
+
+class TestRedis(EngineTests):
+    engine = "redis"

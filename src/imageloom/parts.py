@@ -35,6 +35,15 @@ from imageloom.streams import Reader, open_reader
 Lap = Callable[[str], None]
 
 
+def is_encoding(task: Task) -> bool:
+    """Whether a task is the encoding of a whole large output."""
+    part, header = task.part, task.work[0].header
+    if part is None or part.writes or header is None:
+        return False
+    plan = make_plan(header, task.recipe)
+    return part.phase == len(tiles.phases(plan.outputs[part.output].steps, plan.decoded))
+
+
 def attempt(task: Task, part: Part, source: Store, sink: Store, token: str, lap: Lap) -> Result:
     """Do a part: its result, without times.
 

@@ -16,10 +16,12 @@ ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
     "threads": "imageloom.engines.threads:Threads",
     "processes": "imageloom.engines.processes:Processes",
+    "redis": "imageloom.engines.redis:RedisStreams",
 }
 
 WORKERS: dict[str, str] = {
     "zeromq": "imageloom.engines.zeromq:work_for",
+    "redis": "imageloom.engines.redis_worker:work_for",
 }
 """What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
 
@@ -53,6 +55,8 @@ class WorkerSettings(Plain, frozen=True):
     memory: int = 0
     """Bytes that the process may take for data; 0 for no bound."""
     guard: Guard = Guard()
+    role: str = "all"
+    """Which kinds of task it takes, where the engine tells them apart: worker, assembler, all."""
     keys: str = ""
     """Path of the file of keys that this side proves itself with."""
 
