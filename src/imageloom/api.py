@@ -29,6 +29,7 @@ def process(
     sink: str | os.PathLike[str],
     *,
     engine: str = "auto",
+    connect: str = "",
     jobs: int = 0,
     threads: int = 1,
     timeout: float = 600.0,
@@ -59,8 +60,9 @@ def process(
             decode are then its own.
         source: a folder or a file.
         sink: a folder; made where there is none.
-        engine: `serial`, `threads`, `processes`, or `auto`.
-        jobs: workers; 0 for one for each core.
+        engine: a name of `imageloom.engines.ENGINES`, or `auto`.
+        connect: the address of an existing cluster or server, for the engines that take one.
+        jobs: workers; 0 for one for each core, and for none where those of a Redis server do the work.
         threads: in each worker process, where the engine has such.
         timeout: seconds that an item may take, where the engine has worker processes.
         format: of the outputs; None for that of each input.
@@ -109,7 +111,7 @@ def process(
         items_at_once=items_at_once,
         scratch=os.fspath(scratch),
     )
-    chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory), job)
+    chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory, connect), job)
     with Ledger(ledger) as book, closing(open_engine(chosen, settings)) as opened:
         return Driver(job, opened, book, chosen, listeners).run()
 
@@ -117,7 +119,9 @@ def process(
 def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Settings, str]:
     """The engine's name, its settings, and why, for `auto` and 0 jobs."""
     jobs = settings.jobs or available_cores()
-    if engine != "auto":
+    if engine == "redis" and settings.connect:
+        jobs, why = settings.jobs, "its workers are elsewhere, but for those of --jobs"
+    elif engine != "auto":
         why = "it was asked for"
     elif job.recipe.operators:
         engine, why = "processes", "operators of your own may crash, hang or hold the interpreter's lock"

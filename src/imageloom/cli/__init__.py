@@ -19,6 +19,7 @@ COMMANDS = {
     "ops": "List the operators, or explain one.",
     "look": "Show a few images before and after, as a PNG or an HTML page.",
     "worker": "Work for an engine's driver, here or on another machine.",
+    "dead": "List, retry or drop the items that were given up, on a Redis server.",
     "jobs": "List past runs, or show one with its failures.",
     "demo": "Draw sample photos and run a pipeline over them.",
     "completion": "Print the script that completes commands in a shell.",

@@ -55,10 +55,10 @@ class WorkerSettings(Plain, frozen=True):
     memory: int = 0
     """Bytes that the process may take for data; 0 for no bound."""
     guard: Guard = Guard()
-    role: str = "all"
-    """Which kinds of task it takes, where the engine tells them apart: worker, assembler, all."""
     keys: str = ""
     """Path of the file of keys that this side proves itself with."""
+    role: str = "all"
+    """Which kinds of task it takes, where the engine tells them apart: worker, assembler, all."""
 
 
 class Engine(Protocol):

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from imageloom import parts
-from imageloom.engines import Settings, WorkerSettings, redis_wire
+from imageloom.engines import Settings, WorkerSettings, redis_letters, redis_wire
 from imageloom.engines import redis_group as group
 from imageloom.engines.board import Board, Message
 from imageloom.engines.fleet import Fleet
@@ -30,7 +30,6 @@ from imageloom.engines.processes import GRACE
 from imageloom.engines.processes import PATIENCE as SLOW
 from imageloom.engines.redis_server import Server
 from imageloom.engines.redis_wire import (
-    DEAD,
     FIELD,
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
@@ -53,8 +52,6 @@ from imageloom.model import Failure, Outcome, Task
 
 WINDOW = 4
 """Deliveries in the streams for each worker."""
-MOST_LETTERS = 10_000
-"""Dead letters that are kept, about; the oldest go first."""
 MOST_READ = 1000
 """Results that are read at once."""
 
@@ -312,8 +309,7 @@ class RedisStreams:
 
     def _send_letters(self) -> None:
         while self._letters:
-            data = msgspec.msgpack.encode(self._letters[0])
-            self._client.xadd(DEAD, {FIELD: data}, maxlen=MOST_LETTERS, approximate=True)
+            redis_letters.write(self._client, self._letters[0])
             self._letters.popleft()
 
     # What became of what is out
