@@ -43,8 +43,8 @@ def list_(connect: str, json_: bool) -> None:
     """Show each item with its reason and its attempts, the oldest first."""
     import msgspec
 
-    from imageloom.summary import printable
     from imageloom.engines import redis_letters
+    from imageloom.summary import printable
 
     with _server(connect) as client:
         for _, letter in redis_letters.read(client):
