@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from imageloom.testing.engines import EngineTests
+import pytest
+
+from imageloom.engines import Engine, Settings, open_engine
+from imageloom.testing.engines import EngineCore, EngineTests
 
 
 class TestSerial(EngineTests):
@@ -17,3 +20,50 @@ class TestThreads(EngineTests):
 class TestProcesses(EngineTests):
     engine = "processes"
     shares_operators = False
+
+
+class TestPipeline(EngineTests):
+    engine = "pipeline"
+
+
+class TestZeromq(EngineTests):
+    engine = "zeromq"
+
+
+class TestMpi(EngineTests):
+    engine = "mpi"
+
+
+class TestDask(EngineCore):
+    engine = "dask"
+
+
+@pytest.mark.long
+class TestDaskInFull(EngineTests):
+    engine = "dask"
+
+
+class TwoThreads(EngineTests):
+    """Two worker processes with two threads in each."""
+
+    def open_engine(self) -> Engine:
+        return open_engine(self.engine, Settings(jobs=2, threads=2))
+
+
+@pytest.mark.long
+class TestMpiWithThreads(TwoThreads):
+    engine = "mpi"
+
+
+@pytest.mark.long
+class TestDaskWithThreads(TwoThreads):
+    engine = "dask"
+
+
+@pytest.mark.long
+class TestRay(EngineTests):
+    engine = "ray"
+
+    @pytest.fixture(autouse=True)
+    def _ray(self) -> None:
+        pytest.importorskip("ray", reason="ray is large, and no part of the extra dev")

@@ -90,7 +90,7 @@ def test_a_run_over_all_of_them_goes_on_and_does_the_good_ones(
         ("expands-too-far.png", "LimitExceeded"),
         ("over-the-limit.jpg", "LimitExceeded"),
         ("100000-frames.gif", "UnsupportedImage"),
-        ("loop.tif", "UnsupportedImage"),
+        ("loop.tif", "CorruptImage"),
         ("800-scans.jpg", "UnsupportedImage"),
         ("cut-at-1-2.webp", "CorruptImage"),
         ("bit-of-the-pixels.png", "CorruptImage"),

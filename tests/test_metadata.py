@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
@@ -208,3 +210,33 @@ def test_metadata_does_not_change_the_pixels_of_a_file() -> None:
             cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_UNCHANGED) for d in (plain, full)
         )
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("tile", ["never", "always"])
+def test_a_tiff_in_pieces_takes_everything_along(
+    tmp_path: Path, tile: Any, endian: str, big: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imageloom.model.LARGE", 100)
+    if big:
+        monkeypatch.setattr("imageloom.streams.tiff._CLASSIC_END", 100)
+    block = exif(orientation=6)
+    block.endian = endian
+    block[282] = 72.5
+    given = saved(Image.fromarray(scene(3)), "JPEG", exif=block, quality=95, xmp=XMP, icc_profile=PROFILE)
+    written = through(tmp_path, given, format="tiff", tile=tile)
+    with tifffile.TiffFile(io.BytesIO(written)) as file:
+        page = file.pages.first
+        assert (page.is_tiled, file.is_bigtiff) == (True, big)
+        assert page.tags[MAKE].value == "Loom"
+        assert page.tags[ORIENTATION].value == 1
+        assert page.tags[282].value == (145, 2)
+        assert page.tags[EXIF].value["DateTimeOriginal"] == "2026:11:21 09:00:00"
+        assert page.tags[EXIF].value["PixelXDimension"] == page.imagewidth == scene(3).shape[0]
+        assert page.tags[GPS].value["GPSLatitude"] == (48, 1, 30, 1, 31, 2)
+        assert page.tags[34675].value == PROFILE
+        assert b'tiff:Orientation="1"' in page.tags[700].value
+    image = opened(written)
+    assert image.getexif()[MAKE] == "Loom"
+    assert np.abs(np.asarray(image).astype(int) - np.rot90(scene(3), -1)).mean() < 3

@@ -8,6 +8,7 @@ from PIL import Image, ImageEnhance
 
 from imageloom import Pipeline
 from imageloom.model import Frame, Pixels
+from imageloom.operators.values import look_up
 from imageloom.rewrite import rewrite
 from imageloom.samples import draw_photo
 
@@ -34,6 +35,16 @@ def test_a_value_becomes_what_its_formula_says(text: str, dtype: str, top: int) 
     exact = [min(1.0, max(0.0, FORMULAS[text](float(v) / top))) * top for v in values.ravel()]
     made = Pipeline(text)(values).ravel().astype(np.float64)
     assert np.abs(made - exact).max() <= (1e-6 if dtype == "float32" else 0.5 + 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(101, 997), (800, 601, 3), (801, 601, 3), (548, 548), (2, 160_001)])
+def test_large_images_are_looked_up_as_small_ones_are(shape: tuple[int, ...]) -> None:
+    """Two bytes at once, or one by one where they are odd in number or lie apart."""
+    random = np.random.default_rng(4)
+    image = random.integers(0, 256, shape, np.uint8)
+    table = random.permutation(256).astype(np.uint8)
+    for view in (image, image[:, ::2], image[1:, 1:]):
+        np.testing.assert_array_equal(look_up(view, table), table[view])
 
 
 def test_tones_leave_alpha_alone() -> None:

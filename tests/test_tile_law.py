@@ -146,11 +146,12 @@ class TestPhases:
 
     def test_what_takes_a_whole_image_is_named_and_a_phase_of_one_tile(self) -> None:
         pipeline = Pipeline("invert | clahe | gaussian_blur 2").steps
-        _, alone, _ = tiles.phases(pipeline, self.frame)
-        assert alone.whole == tiles.why_not(pipeline, self.frame)
-        assert str(alone.whole).startswith("clahe ")
+        deep = Frame(1000, 800, 3, "uint16")
+        _, alone, _ = tiles.phases(pipeline, deep)
+        assert alone.whole == tiles.why_not(pipeline, deep)
+        assert str(alone.whole).startswith("clahe has tables of 65,536 levels")
         assert tiles.boxes(alone, 64) == (Box(0, 0, 1000, 800),)
-        assert tiles.why_not(Pipeline("invert | canny | equalize").steps, self.frame) is None
+        assert tiles.why_not(Pipeline("invert | canny | equalize | clahe").steps, self.frame) is None
 
     def test_only_a_large_image_is_resized_in_tiles(self) -> None:
         pipeline = Pipeline("resize 50%").steps
@@ -211,6 +212,71 @@ class TestHysteresis:
         made = tiles.run_tiled(image, [Step("canny", params)], size)
         whole = cv2.Canny(image, low, low * 2.5, apertureSize=aperture, L2gradient=l2)
         np.testing.assert_array_equal(made, whole)
+
+
+class TestRegions:
+    """CLAHE against OpenCV's of the whole image."""
+
+    @law(80)
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        width=st.integers(1, 300),
+        height=st.integers(1, 300),
+        channels=st.integers(1, 4),
+        clip=st.sampled_from((0.01, 1.0, 2.0, 3.7, 40.0, 100.0)),
+        regions=st.sampled_from((1, 2, 3, 8, 16, 64)),
+        size=st.sampled_from((8, 31, 64, 200)),
+    )
+    def test_equals_clahe_of_the_whole(
+        self, seed: int, width: int, height: int, channels: int, clip: float, regions: int, size: int
+    ) -> None:
+        assume(width * height < 1000 * size * size)
+        random = np.random.default_rng(seed)
+        shape = (height, width, channels)[: 2 if channels == 1 else 3]
+        image = cv2.GaussianBlur(random.integers(0, 256, shape, np.uint8), (0, 0), random.uniform(0.1, 5))
+        image = image.reshape(shape)
+        step = Step("clahe", {"clip": clip, "tiles": regions})
+        assert tiles.why_not([step], Frame.of(image)) is None
+        equal_in_tiles(image, [step], size)
+        if channels == 1:
+            whole = cv2.createCLAHE(clip, (regions, regions)).apply(image)
+            np.testing.assert_array_equal(tiles.run_tiled(image, [step], size), whole)
+
+    def test_beyond_floats_of_whole_numbers(self) -> None:
+        """Counts of more than 2**24 pixels are rounded where they become floats."""
+        image = cv2.resize(draw_photo(7, 500, 400), (6001, 4203))[:, :, 0]
+        equal_in_tiles(image, [Step("clahe", {"tiles": 1, "clip": 5.0})], 2000)
+
+
+class TestEdgeMask:
+    @law(80)
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        width=st.integers(1, 120),
+        height=st.integers(1, 120),
+        channels=st.integers(1, 4),
+        low=st.floats(0, 100),
+        size=st.sampled_from((4, 31, 64)),
+    )
+    def test_equals_the_mask_of_the_whole(
+        self, seed: int, width: int, height: int, channels: int, low: float, size: int
+    ) -> None:
+        random = np.random.default_rng(seed)
+        shape = (height, width, channels)[: 2 if channels == 1 else 3]
+        image = cv2.GaussianBlur(random.integers(0, 256, shape, np.uint8), (0, 0), 1.5).reshape(shape)
+        step = Step("edge_mask", {"low": low, "high": low * 2.5})
+        assert tiles.why_not([step], Frame.of(image)) is None
+        made = tiles.run_tiled(image, [step], size)
+        colours = (
+            image if channels in (1, 3) else np.ascontiguousarray(image[..., :-1]).reshape(height, width, -1)
+        )
+        edges = cv2.Canny(cv2.blur(colours, (3, 3)), low, low * 2.5)
+        expected = image.copy()
+        if channels in (1, 3):
+            expected[edges == 0] = 0
+        else:
+            expected[edges == 0, :-1] = 0
+        np.testing.assert_array_equal(made, expected)
 
 
 KERNELS = ("auto", "nearest", "linear", "cubic", "lanczos", "area")

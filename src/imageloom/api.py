@@ -33,6 +33,9 @@ def process(
     jobs: int = 0,
     threads: int = 1,
     timeout: float = 600.0,
+    connect: str = "",
+    bind: str = "",
+    keys: str = "",
     format: Format | None = None,
     quality: int | None = None,
     decode: Decode = "safe",
@@ -61,10 +64,13 @@ def process(
             decode are then its own.
         source: a folder or a file.
         sink: a folder; made where there is none.
-        engine: `serial`, `threads`, `processes`, or `auto`.
-        jobs: workers; 0 for one for each core.
+        engine: a name of `imageloom.engines.ENGINES`, or `auto`.
+        jobs: workers here; 0 for one for each core, or with `bind` for none.
         threads: in each worker process, where the engine has such.
         timeout: seconds that an item may take, where the engine has worker processes.
+        connect: the address of an existing cluster, for the engines that take one.
+        bind: the address that workers elsewhere connect to, where the engine has such.
+        keys: the file of the keys that this side proves itself with.
         format: of the outputs; None for that of each input.
         quality: 1 to 100, for lossy formats.
         decode: how far a shrinking decode may go; see `Recipe`.
@@ -112,10 +118,11 @@ def process(
         items_at_once=items_at_once,
         scratch=os.fspath(scratch),
     )
-    chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory), job)
+    asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)
+    chosen, settings, _ = choose_engine(engine, asked, job)
     with (
-        Ledger(ledger) as book,
         closing(open_engine(chosen, settings)) as opened,
+        Ledger(ledger) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline) as recorder,
     ):
         return Driver(job, opened, book, chosen, (*recorder.listeners, *listeners)).run()
@@ -134,4 +141,6 @@ def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Setti
         engine, why = "threads", f"up to {MOST_THREADS} workers share one interpreter well"
     else:
         engine, why = "processes", f"more than {MOST_THREADS} workers wait for one interpreter's lock"
+    if settings.bind and not settings.jobs:  # workers elsewhere do it
+        jobs = 0
     return engine, replace(settings, jobs=jobs), why

@@ -17,10 +17,10 @@ from typing import Any
 
 from imageloom import codecs, tiles
 from imageloom.codecs.metadata import for_output
-from imageloom.errors import CorruptImage
+from imageloom.errors import CorruptImage, UnwritableOutput
 from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
-from imageloom.plan import Plan
+from imageloom.plan import OutputPlan, Plan
 from imageloom.raster import Raster
 from imageloom.stores.local import LocalStore
 from imageloom.streams import Reader, Writer
@@ -34,6 +34,16 @@ LOOK_AHEAD = 3
 def part_rows(frame: Frame, unit: int) -> int:
     """The height of a part's strip: a multiple of `unit` rows."""
     return max(1, PART_PIXELS // (frame.width * unit)) * unit
+
+
+def parts_of(phase: tiles.Phase, output: OutputPlan) -> list[Box]:
+    """What the parts of a phase write, each: the same strips in all phases, as what a tile has measured may
+    belong to that very tile."""
+    if phase.whole:
+        return [Box.of(phase.frame)]
+    encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+    unit = encoder.pieces.height if encoder else tiles.ALIGNED
+    return _strips(phase.frame, part_rows(phase.frame, unit))
 
 
 class Assembly:
@@ -75,8 +85,13 @@ class Assembly:
         self._rasters: list[Raster] = []
         self._writer: Writer | None = None
         self.written: list[Written] = []
-        self._loader = self._load(header, wake)
-        self._begin_output(0)
+        self._loader: Loader | None = None
+        try:
+            self._loader = self._load(header, wake)
+            self._begin_output(0)
+        except BaseException:
+            self.close(failed=True)
+            raise
 
     # What is to be done
 
@@ -108,6 +123,7 @@ class Assembly:
         self._measures: list[Any] = []
         self._done: set[int] = set()
         self._target: Raster | None = None
+        self._folder = ""
         if number == len(self._phases):
             self._todo = deque([self._whole_part()])
             self._count = 1
@@ -117,14 +133,14 @@ class Assembly:
         is_last = number == len(self._phases) - 1
         carried = for_output(self._metadata, plan.frame)
         encoder = codecs.in_pieces(plan.format, plan.frame, plan.quality, carried)
-        # The same strips in all phases: what a tile has measured may belong to that very tile.
-        unit = encoder.pieces.height if encoder else tiles.ALIGNED
         if encoder and is_last:
             self._token = f"{self._prefix}-{self._output}"
-            self._writer = encoder.create(Path(self._sink.staging(self._token)))
+            path = self._sink.staging(self._token)
+            self._writer = encoder.create(Path(path))
+            self._folder = path if os.path.isdir(path) else ""
         else:
             self._target = self._raster(f"{self._output}-{number}", phase.frame)
-        boxes = [Box.of(phase.frame)] if phase.whole else _strips(phase.frame, part_rows(phase.frame, unit))
+        boxes = parts_of(phase, plan)
         first: list[Step | None] = [None] * len(boxes)
         settled = [phase] * len(boxes)
         if merged is not None:
@@ -141,6 +157,7 @@ class Assembly:
                 step,
                 self._input.path if self._input else "",
                 self._target.path if self._target else "",
+                self._folder,
             )
             for index, (box, step) in enumerate(zip(boxes, first, strict=True))
         )
@@ -152,7 +169,7 @@ class Assembly:
         return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path)
 
     def _raster(self, name: str, frame: Frame) -> Raster:
-        raster = Raster(f"{self._scratch}-{name}", frame)
+        raster = Raster(f"{self._scratch}-{name}", frame, new=True)
         self._rasters.append(raster)
         return raster
 
@@ -199,14 +216,22 @@ class Assembly:
 
     def _write_pieces(self, result: Result) -> None:
         assert self._writer is not None
-        (staged,) = result.written
-        with open(self._sink.staging(staged.staged), "rb", buffering=0) as file:
+        if self._folder:
             for piece in result.pieces:
-                data = file.read(piece.size)
-                if len(data) != piece.size:
-                    raise CorruptImage(f"piece {piece.index} of {staged.name} is cut off")
-                self._writer.put(piece.index, data)
-        self._sink.discard(staged.staged)
+                self._writer.written(piece.index)
+            return
+        (staged,) = result.written
+        try:
+            with open(self._sink.staging(staged.staged), "rb", buffering=0) as file:
+                for piece in result.pieces:
+                    data = file.read(piece.size)
+                    if len(data) != piece.size:
+                        raise CorruptImage(f"piece {piece.index} of {staged.name} is cut off")
+                    self._writer.put(piece.index, data)
+        except OSError as error:
+            raise UnwritableOutput(f"a staged piece cannot be read: {error.strerror}") from None
+        finally:
+            self._sink.discard(staged.staged)
 
     @property
     def _first_undone(self) -> int:
@@ -227,7 +252,7 @@ class Assembly:
     def _end_phase(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            size = os.path.getsize(self._sink.staging(self._token))
+            size = self._sink.staged_size(self._token)
             self.written.append(Written(self.work.names[self._output], self._token, size))
             self._writer = None
         if self._input is not None and (self._loader is None or self._input is not self._loader.raster):

@@ -17,6 +17,7 @@
         ├── InvalidName               the item's name cannot be written down
         ├── OutputExists              the sink has a file of that name that imageloom did not make
         ├── DuplicateOutput           another item of the job has the same output name
+        ├── TaskRefused               a worker may not do it: outside of its roots
         ├── UnreadableItem            the source's bytes cannot be read
         └── UnwritableOutput          the sink did not take the output's bytes
 
@@ -108,6 +109,10 @@ class OutputExists(ItemError):
 
 
 class DuplicateOutput(ItemError):
+    pass
+
+
+class TaskRefused(ItemError):
     pass
 
 

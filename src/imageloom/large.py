@@ -7,29 +7,67 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from imageloom import tiles
+from imageloom import codecs, tiles
 from imageloom.assemble import LOOK_AHEAD, PART_PIXELS, Assembly
-from imageloom.errors import ItemError
-from imageloom.model import Failure, Header, Job, Part, Result, Task, Times, Work
-from imageloom.plan import Plan
+from imageloom.errors import ImageloomError
+from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
+from imageloom.plan import ENCODE_COPIES, Plan
 from imageloom.stores.local import LocalStore
 
 TOGETHER = 2
 """Large images under way at one time: one that ends and one that begins."""
 
 
-def part_bytes(plan: Plan) -> int:
-    """What the largest part of an image needs, about: four copies of its strip with the halos around it."""
-    most = 0
-    for output in plan.outputs:
-        for phase in tiles.phases(output.steps, plan.decoded):
-            frame = max(phase.frames, key=lambda frame: frame.bytes)
-            if phase.whole:
-                most = max(most, 3 * frame.bytes)
-                continue
-            rows = min(frame.height, PART_PIXELS // frame.width + 512)
-            most = max(most, 4 * rows * (frame.bytes // frame.height))
-    return most
+_STREAMED = ("jpeg", "png", "tiff", "zarr")
+"""Formats that are decoded a few rows at a time, but for files that a codec must buffer."""
+
+LOADING = (-1, 0)
+"""The place of decoding in the table of needs."""
+
+
+class Need(Plain, frozen=True):
+    """The most memory that one kind of part takes."""
+
+    bytes: int
+    what: str
+    """In words: the beginning of a sentence that says how much it needs."""
+
+
+def needs_of(header: Header, plan: Plan, size: int) -> dict[tuple[int, int], Need]:
+    """What the parts of an image need, by output and phase; after the last phase comes the encoding as a whole.
+
+    Args:
+        size: of the file, in bytes.
+    """
+    needs = {LOADING: _loading(header, plan, size)}
+    for number, output in enumerate(plan.outputs):
+        phases = tiles.phases(output.steps, plan.decoded)
+        needs |= {(number, n): _need(phase) for n, phase in enumerate(phases)}
+        if codecs.in_pieces(output.format, output.frame, output.quality) is None:
+            needs[number, len(phases)] = Need(
+                (1 + ENCODE_COPIES) * output.frame.bytes,
+                f"encoding {output.frame} as {output.format}, which is done as a whole,",
+            )
+    return needs
+
+
+def _loading(header: Header, plan: Plan, size: int) -> Need:
+    whole = plan.luma or plan.scale > 1 or header.buffered or header.format not in _STREAMED
+    if not whole:
+        return Need(0, "decoding in strips")
+    return Need(
+        plan.decoded.bytes + header.buffered + size,
+        f"decoding {plan.decoded} from this {header.format}, which is done as a whole,",
+    )
+
+
+def _need(phase: tiles.Phase) -> Need:
+    """Of a strip with the halos around it four copies, about; of a whole image three."""
+    frame = max(phase.frames, key=lambda frame: frame.bytes)
+    if phase.whole:
+        return Need(3 * frame.bytes, f"a whole image of {frame} at one time, as {phase.whole},")
+    rows = min(frame.height, PART_PIXELS // frame.width + 512)
+    return Need(4 * rows * (frame.bytes // frame.height), f"one tile of {frame.width}x{rows} pixels")
 
 
 class LargeImages:
@@ -49,7 +87,7 @@ class LargeImages:
         self._scratch = scratch
         self._prefix = prefix
         self._wake = wake
-        self._under_way: dict[int, tuple[Assembly, int]] = {}
+        self._under_way: dict[int, tuple[Assembly, dict[tuple[int, int], Need]]] = {}
         self._times: dict[int, Times] = {}
 
     @property
@@ -59,11 +97,15 @@ class LargeImages:
     def __bool__(self) -> bool:
         return bool(self._under_way)
 
-    def begin(self, work: Work, header: Header, plan: Plan, needs: int, capacity: int) -> None:
+    def has(self, work: Work) -> bool:
+        """Whether the image is under way: parts of one that has failed may come back later."""
+        return work.number in self._under_way
+
+    def begin(self, work: Work, header: Header, plan: Plan, capacity: int) -> None:
         """Begin an image.
 
         Raises:
-            ItemError: its file or its scratch cannot be opened.
+            ImageloomError: its file or its scratch cannot be opened.
         """
         assembly = Assembly(
             work,
@@ -77,7 +119,7 @@ class LargeImages:
             LOOK_AHEAD * capacity,
             self._wake,
         )
-        self._under_way[work.number] = assembly, needs
+        self._under_way[work.number] = assembly, needs_of(header, plan, work.item.size)
         self._times[work.number] = Times()
 
     def next_part(self) -> tuple[Work, Part, int] | tuple[Work, Result] | None:
@@ -85,10 +127,10 @@ class LargeImages:
         for assembly, needs in list(self._under_way.values()):
             try:
                 part = assembly.next_part()
-            except ItemError as error:
+            except ImageloomError as error:
                 return assembly.work, self._end(assembly, Failure.of(error))
             if part is not None:
-                return assembly.work, part, needs
+                return assembly.work, part, needs[part.output, part.phase].bytes
         return None
 
     def accept(self, task: Task, result: Result) -> tuple[Work, Result] | None:
@@ -104,7 +146,7 @@ class LargeImages:
         if failure is None:
             try:
                 assembly.accept(task.part, result)
-            except ItemError as error:
+            except ImageloomError as error:
                 failure = Failure.of(error)
         if failure is None and not assembly.is_complete:
             return None

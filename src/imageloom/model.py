@@ -24,7 +24,7 @@ else:
 
 DType = Literal["uint8", "uint16", "float32"]
 Decode = Literal["safe", "fast", "exact"]
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "pnm", "avif", "gif"]
+Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "pnm", "avif", "gif", "zarr"]
 Keep = Literal["keep", "strip"]
 Value = int | float | str | bool | None
 
@@ -65,7 +65,9 @@ class Frame(Plain, frozen=True):
         return cls(image.shape[1], image.shape[0], channels, image.dtype.name)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        kind = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}[self.channels]
+        kind = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}.get(
+            self.channels, f"{self.channels} channels"
+        )
         return f"{self.width}x{self.height} {kind} {self.dtype}"
 
 
@@ -284,6 +286,8 @@ class Part(Plain, frozen=True):
     """The raster's path; empty where the tile is read from the item's own file."""
     writes: str = ""
     """The raster's path; empty where the pixels are compressed and staged as pieces of the output."""
+    folder: str = ""
+    """Path of the staged output where it is a folder that takes each piece as a file of its own."""
 
 
 class Piece(Plain, frozen=True):
@@ -316,6 +320,10 @@ class Written(Plain, frozen=True):
     staged: str
     """The sink's token for the staged bytes."""
     size: int
+
+
+STAGES = ("read", "decode", "filter", "encode", "write")
+"""What an attempt goes through, in this order."""
 
 
 class Times(Plain, frozen=True):

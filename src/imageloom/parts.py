@@ -29,46 +29,75 @@ from imageloom.model import (
 )
 from imageloom.plan import OutputPlan, make_plan
 from imageloom.raster import Raster
-from imageloom.stores import Store
+from imageloom.stores import Store, stage
 from imageloom.streams import Reader, open_reader
+from imageloom.work import Chunk, Lap
 
-Lap = Callable[[str], None]
 
-
-def attempt(task: Task, part: Part, source: Store, sink: Store, token: str, lap: Lap) -> Result:
-    """Do a part: its result, without times.
-
-    Args:
-        token: what the part stages its bytes under.
-        lap: told the name of each stage that has ended.
-
-    Raises:
-        ItemError: the file or an operator fails.
-    """
+def load(task: Task, part: Part, source: Store, lap: Lap) -> Chunk:
+    """The pixels that a part reads, from the file or a raster."""
     work = task.work[0]
-    header = work.header
-    assert header is not None, "a part is of an image that was planned"
-    plan = make_plan(header, task.recipe)
-    output = plan.outputs[part.output]
-    phases = tiles.phases(output.steps, plan.decoded)
-    if part.phase == len(phases):
-        return _encode(task, part, source, sink, token, lap, output, header)
-    phase = phases[part.phase]
-    if part.first:
-        phase = replace(phase, steps=(part.first, *phase.steps[1:]))
+    header, phase = _phase(task, part)
+    if phase is None:
+        frame = make_plan(header, task.recipe).outputs[part.output].frame
+        with contextlib.closing(Raster(part.reads, frame)) as raster:
+            pixels = raster.read(Box.of(frame))
+        metadata = NO_METADATA
+        if task.recipe.metadata == "keep":
+            metadata = codecs.metadata_of(f"{source.address}/{work.item.key}", header.format)
+        lap("read")
+        return Chunk((pixels,), header, metadata)
     tile = tiles.tile(phase, part.write)
     with _reading(part, source, work.item.key, work.item.fingerprint, header, phase.frames[0]) as read:
         pixels = read(tile.read)
     lap("decode" if not part.reads else "read")
-    pixels = tiles.run_tile(phase, pixels, tile)
+    return Chunk((pixels,), header)
+
+
+def run_filters(task: Task, part: Part, chunk: Chunk, lap: Lap) -> Chunk:
+    """What a part's phase makes of its pixels, and measures of that."""
+    _, phase = _phase(task, part)
+    if phase is None:
+        return chunk
+    tile = tiles.tile(phase, part.write)
+    pixels = tiles.run_tile(phase, chunk.pixels[0], tile)
     measure = tiles.pack(phase, tiles.measure_tile(phase, pixels, tile)) if phase.measured else b""
     lap("filter")
+    return chunk._replace(pixels=(pixels,), measure=measure)
+
+
+def finish(task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: Lap) -> Result:
+    """Put a part's pixels into its raster, or stage them compressed; its result, without times.
+
+    Args:
+        token: what the part stages its bytes under.
+    """
+    header, phase = _phase(task, part)
+    output = make_plan(header, task.recipe).outputs[part.output]
+    token = f"{token}-{part.output}-{part.phase}-{part.number}"
+    (pixels,) = chunk.pixels
+    if phase is None:
+        return _encode(task, part, chunk, sink, token, lap, output)
     if part.writes:
         with contextlib.closing(Raster(part.writes, phase.frame)) as raster:
             raster.write(part.write, pixels)
         lap("write")
-        return Result(work.item.key, pixels=part.write.width * part.write.height, measure=measure)
+        return Result(
+            task.work[0].item.key, pixels=part.write.width * part.write.height, measure=chunk.measure
+        )
     return _compress(task, part, sink, token, lap, output, pixels)
+
+
+def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
+    """The image's header, and the part's phase with its first step settled; None for the encoding."""
+    header = task.work[0].header
+    assert header is not None, "a part is of an image that was planned"
+    plan = make_plan(header, task.recipe)
+    phases = tiles.phases(plan.outputs[part.output].steps, plan.decoded)
+    if part.phase == len(phases):
+        return header, None
+    phase = phases[part.phase]
+    return header, replace(phase, steps=(part.first, *phase.steps[1:])) if part.first else phase
 
 
 @contextlib.contextmanager
@@ -102,8 +131,13 @@ def _compress(
         x0, y0, x1, y1 = encoder.pieces.box(index)
         packed = encoder.compress(pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0])
         made.append(Piece(index, len(packed)))
-        data.append(packed)
+        if part.folder:
+            encoder.write(Path(part.folder), index, packed)
+        else:
+            data.append(packed)
     lap("encode")
+    if part.folder:
+        return Result(task.work[0].item.key, pixels=box.width * box.height, pieces=tuple(made))
     joined = b"".join(data)
     sink.stage(token, joined)
     lap("write")
@@ -112,25 +146,14 @@ def _compress(
 
 
 def _encode(
-    task: Task,
-    part: Part,
-    source: Store,
-    sink: Store,
-    token: str,
-    lap: Lap,
-    output: OutputPlan,
-    header: Header,
+    task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: Lap, output: OutputPlan
 ) -> Result:
     """Encode a whole output that is too small to be written in pieces."""
-    item, name = task.work[0].item, task.work[0].names[part.output]
-    with contextlib.closing(Raster(part.reads, output.frame)) as raster:
-        pixels = raster.read(Box.of(output.frame))
-    metadata = NO_METADATA
-    if task.recipe.metadata == "keep":
-        metadata = codecs.metadata_of(f"{source.address}/{item.key}", header.format)
-    lap("read")
-    encoded = codecs.get(output.format).encode(pixels, output.quality, for_output(metadata, output.frame))
+    name = task.work[0].names[part.output]
+    carried = for_output(chunk.metadata, output.frame)
+    encoded = codecs.encode(output.format, chunk.pixels[0], output.quality, carried)
     lap("encode")
-    sink.stage(token, encoded)
+    size = stage(sink, token, encoded)
     lap("write")
-    return Result(item.key, (Written(name, token, len(encoded)),), pixels=output.frame.pixels)
+    written = Written(name, token, size)
+    return Result(task.work[0].item.key, (written,), pixels=output.frame.pixels)

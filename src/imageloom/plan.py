@@ -242,6 +242,13 @@ def why_tiled(
     return None
 
 
+def why_whole(job: Job) -> str:
+    """Why an image is not done in tiles, where `why_tiled` knows no reason."""
+    return (
+        "--tile never" if job.tile == "never" else "it fits, and small images keep all workers busy together"
+    )
+
+
 def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
     """What is done for an image and why, a line each, for people."""
     plan = make_plan(header, recipe)
@@ -263,7 +270,7 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
         quality = f", quality {output.quality}" if codecs.get(output.format).quality else ""
         lines.append(f"encode    {output.format}, {output.frame}{quality}")
         lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
-    lines.append(f"memory    {(plan.bytes + size) / 1e6:,.1f} MB at the most")
+    lines.append(f"memory    {(plan.bytes + size) / 1e6:,.1f} MB at the most, done whole")
     batch = min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels))
     if batch > 1:
         lines.append(f"batch     up to {batch} images of this size in one task")

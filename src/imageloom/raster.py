@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import tempfile
 from functools import lru_cache
 
 import numpy as np
 
-from imageloom.errors import UnwritableOutput
+from imageloom.errors import StorageError, UnwritableOutput
 from imageloom.model import Box, Frame, Pixels
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
@@ -22,19 +23,22 @@ _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
 class Raster:
     """The pixels of a frame in a file, row by row.
 
+    Args:
+        new: make the file. Otherwise it must be there: a late part does not bring back what was removed.
+
     Raises:
-        UnwritableOutput: the file cannot be made, or there is no room.
+        UnwritableOutput: the file cannot be made or opened.
     """
 
-    def __init__(self, path: str, frame: Frame) -> None:
+    def __init__(self, path: str, frame: Frame, new: bool = False) -> None:
         self.path = path
         self.frame = frame
         self._pixel = frame.bytes // frame.pixels
         self._row = self._pixel * frame.width
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.open(path, os.O_RDWR | (os.O_CREAT if new else 0), 0o600)
         except OSError as error:
-            raise UnwritableOutput(f"cannot make scratch {path}: {error.strerror}") from None
+            raise UnwritableOutput(f"cannot open scratch {path}: {error.strerror}") from None
 
     def read(self, box: Box) -> Pixels:
         """The pixels of a box."""
@@ -92,3 +96,11 @@ class Raster:
 @lru_cache(maxsize=1)
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
+
+
+def check_folder(path: str) -> None:
+    """Raise StorageError where no scratch file can be made in the folder."""
+    try:
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise StorageError(f"cannot write to {path}: {error.strerror} (--scratch)") from None

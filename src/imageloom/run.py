@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from imageloom import codecs, plan
+from imageloom.batches import Ready, gather
 from imageloom.engines import Engine
-from imageloom.errors import ItemError, LimitExceeded, WorkerLost
+from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
 from imageloom.events import (
     Began,
     Collected,
@@ -35,9 +36,8 @@ from imageloom.events import (
 )
 from imageloom.ledger import JobState, Ledger
 from imageloom.machine import half_of_memory
-from imageloom.model import Failure, Header, Item, Job, Outcome, Part, Plain, Result, Task, Unlisted, Work
+from imageloom.model import Failure, Header, Item, Job, Outcome, Part, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
-from imageloom.plan import Plan
 from imageloom.sink import InPlace, Sink, check_template, output_name
 from imageloom.source import Source
 from imageloom.stores import open_store
@@ -51,18 +51,6 @@ FIRST_PAUSE = 0.1
 
 WINDOW = 3
 """Tasks in flight for each worker: one that runs, and two so that none waits for the driver."""
-
-
-class _Ready(Plain, frozen=True):
-    """An item that is planned and claimed."""
-
-    work: Work
-    pixels: int
-    bytes: int
-    part: Part | None = None
-    """Of a large image: the part to do."""
-    plan: tuple[Header, Plan] | None = None
-    """Of a large image that is to be begun."""
 
 
 class Driver:
@@ -107,7 +95,7 @@ class Driver:
         self._in_flight: dict[int, tuple[Task, int, Future[Outcome]]] = {}
         self._bytes_in_flight = 0
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
-        self._again: list[tuple[float, int, _Ready]] = []
+        self._again: list[tuple[float, int, Ready]] = []
         self._turn = itertools.count()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
@@ -123,6 +111,10 @@ class Driver:
     def run(self) -> Summary:
         """Do the whole job."""
         began = time.perf_counter()
+        if self._job.scratch:
+            from imageloom.raster import check_folder  # few runs have such a folder
+
+            check_folder(self._job.scratch)
         self._sink.open()
         try:
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
@@ -131,7 +123,7 @@ class Driver:
             )
             self._tell(Began(self._id))
             try:
-                for batch in self._batches(self._planned()):
+                for batch in gather(self._planned(), alone=self._job.items_at_once == 1):
                     if self._stopping:
                         break
                     if batch[0].plan:
@@ -168,7 +160,7 @@ class Driver:
 
     # source -> plan
 
-    def _planned(self) -> Iterator[_Ready]:
+    def _planned(self) -> Iterator[Ready]:
         """The items that are to be done, with their plans; the others are skipped or failed here."""
         failed_before = (
             self._ledger.failed_before(self._source.root, self._sink.address)
@@ -193,7 +185,7 @@ class Driver:
             if ready is not None:
                 yield ready
 
-    def _plan(self, item: Item) -> _Ready | None:
+    def _plan(self, item: Item) -> Ready | None:
         if self._sink.is_done(item, self._recipe, len(self._job.recipe.outputs)):
             self._skip(item, "done before")
             return None
@@ -206,16 +198,16 @@ class Driver:
         header = self._header(item)
         plan.check_limits(header, limits, item.size)
         planned = plan.make_plan(header, recipe)
-        needs = planned.bytes + item.size
-        capacity = self._engine.capacity
+        needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
         tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
         if tiled:
-            from imageloom.large import part_bytes  # no small image waits for it
+            from imageloom.large import needs_of  # no small image waits for it
 
-            needs = part_bytes(planned)
+            most = max(needs_of(header, planned, item.size).values(), key=lambda need: need.bytes)
+            needs, what = most.bytes, most.what
         if needs > self._memory:
             raise LimitExceeded(
-                f"it needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
+                f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
             )
         names = tuple(
             output_name(item.key, header.format, output, self._job.name) for output in recipe.outputs
@@ -226,7 +218,7 @@ class Driver:
         if self._listeners:
             self._tell(Planned(item, names))
         work = Work(item, names, next(self._item_numbers), header=header)
-        return _Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
+        return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
     @property
     def _is_alone(self) -> bool:
@@ -239,30 +231,9 @@ class Driver:
 
         return codecs.read_header(lambda length: read(0, length), item.size, read)
 
-    # plan -> tasks
-
-    def _batches(self, ready: Iterator[_Ready]) -> Iterator[list[_Ready]]:
-        """Small items together, so that a task takes tens of milliseconds."""
-        batch: list[_Ready] = []
-        pixels = 0
-        for one in ready:
-            if one.plan or self._job.items_at_once == 1:
-                if batch:
-                    yield batch
-                    batch, pixels = [], 0
-                yield [one]
-                continue
-            if batch and (pixels + one.pixels > plan.BATCH_PIXELS or len(batch) == plan.BATCH_ITEMS):
-                yield batch
-                batch, pixels = [], 0
-            batch.append(one)
-            pixels += one.pixels
-        if batch:
-            yield batch
-
     # tasks -> engine
 
-    def _begin_large(self, ready: _Ready) -> None:
+    def _begin_large(self, ready: Ready) -> None:
         """Begin an image that is done in tiles, as soon as those before it leave room."""
         from imageloom.large import LargeImages  # no small image waits for it
 
@@ -275,11 +246,10 @@ class Driver:
             self._advance()
         assert ready.plan is not None
         try:
-            self._large.begin(ready.work, *ready.plan, ready.bytes, self._engine.capacity)
-        except ItemError as error:
-            self._fail(
-                _failed_in_planning(ready.work.item.key, Failure.of(error)), 1, "driver", ready.work.names
-            )
+            self._large.begin(ready.work, *ready.plan, self._engine.capacity)
+        except ImageloomError as error:
+            failed = _failed_in_planning(ready.work.item.key, Failure.of(error))
+            self._fail(failed, 1, "driver", ready.work.names)
         self._pump()
 
     def _pump(self) -> None:
@@ -290,9 +260,9 @@ class Driver:
                 self._fail(failed, work.attempt, "driver", work.names)
                 continue
             work, part, needs = found
-            self._submit([_Ready(work, 0, needs, part)])
+            self._submit([Ready(work, 0, needs, part)])
 
-    def _submit(self, batch: list[_Ready]) -> None:
+    def _submit(self, batch: list[Ready]) -> None:
         """Hand a batch to the engine as soon as the window and the memory have room."""
         needs = max(ready.bytes for ready in batch)
         while self._in_flight and (
@@ -327,6 +297,8 @@ class Driver:
         """Hand out what is due, and take one outcome in."""
         self._retry()
         self._pump()
+        if not (self._in_flight or self._again or self._large):
+            return  # the last image has failed just now: nothing more will arrive
         pause = None
         if self._again and not self._stopping:
             pause = max(0.0, self._again[0][0] - time.monotonic())
@@ -335,7 +307,9 @@ class Driver:
     def _retry(self) -> None:
         """Submit the items whose pause is over, each as a task of its own."""
         while self._again and not self._stopping and self._again[0][0] <= time.monotonic():
-            self._submit([heapq.heappop(self._again)[2]])
+            ready = heapq.heappop(self._again)[2]
+            if ready.part is None or (self._large and self._large.has(ready.work)):
+                self._submit([ready])
 
     # engine -> sink
 
@@ -363,11 +337,11 @@ class Driver:
             self._tell(Collected(task, outcome))
         for work, result in zip(task.work, outcome.results, strict=True):
             worker = result.worker or outcome.worker
-            if task.part is None:
+            if task.part is None or self._large is None:
                 self._accept(work, result, worker, needs)
-            elif self._may_retry(work, result):
+            elif self._large.has(work) and self._may_retry(work, result):
                 self._try_again(work, result, worker, needs, task.part)
-            elif self._large and (ended := self._large.accept(task, result)):
+            elif ended := self._large.accept(task, result):
                 self._accept(*ended, worker, needs)
 
     def _cancel(self) -> None:
@@ -407,7 +381,7 @@ class Driver:
         self, work: Work, result: Result, worker: str, needs: int, part: Part | None = None
     ) -> None:
         pause = _pause(work.attempt)
-        again = _Ready(replace(work, attempt=work.attempt + 1), 0, needs, part)
+        again = Ready(replace(work, attempt=work.attempt + 1), 0, needs, part)
         heapq.heappush(self._again, (time.monotonic() + pause, next(self._turn), again))
         self._tell(Retried(result, work.attempt, worker, pause))
 

@@ -69,8 +69,9 @@ def _expanded(steps: Sequence[Step], frame: Frame) -> Iterator[Step]:
     """The steps, checked by their own names, in the form that can be tiled where they have one."""
     for step in steps:
         operator = operators.get(step.name)
-        frame = operator.frame_after(step, frame)
-        yield from operator.tiled_as(**operator.filled(step)) if operator.tiled_as else (step,)
+        after = operator.frame_after(step, frame)
+        yield from operator.tiled_as(frame, **operator.filled(step)) if operator.tiled_as else (step,)
+        frame = after
 
 
 def _measure_of(step: Step) -> Measure | None:
@@ -152,7 +153,9 @@ def _chain(phase: Phase, write: Box) -> list[Box]:
 
 def measure_tile(phase: Phase, pixels: Pixels, tile: Tile) -> Any:
     """The measure of what a tile writes, for `merge`."""
-    return _measure(phase).of(np.ascontiguousarray(colour(pixels)), tile.write)
+    assert phase.measured is not None
+    params = operators.get(phase.measured.name).filled(phase.measured)
+    return _measure(phase).of(np.ascontiguousarray(colour(pixels)), tile.write, params)
 
 
 def _measure(phase: Phase) -> Measure:

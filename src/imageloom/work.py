@@ -11,16 +11,19 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from imageloom import codecs, operators
 from imageloom.codecs.metadata import for_output
 from imageloom.model import (
     NO_METADATA,
     Failure,
+    Header,
+    Metadata,
     Outcome,
     Pixels,
     Result,
@@ -31,7 +34,9 @@ from imageloom.model import (
     Written,
 )
 from imageloom.plan import check_limits, make_plan
-from imageloom.stores import Store, open_store
+from imageloom.stores import Store, open_store, stage
+
+Lap = Callable[[str], None]
 
 
 def perform(task: Task) -> Outcome:
@@ -41,11 +46,16 @@ def perform(task: Task) -> Outcome:
 
 def results(task: Task) -> Iterator[Result]:
     """The results of a task's items in their order, each as soon as it is there."""
-    _settle_process()
-    operators.load_files(task.recipe.operators)
+    settle(task)
     source, sink = open_store(task.source), open_store(task.sink)
     for work in task.work:
         yield _attempt(task, work, source, sink)
+
+
+def settle(task: Task) -> None:
+    """Make this process a good worker, and the task's operators known to it."""
+    _settle_process()
+    operators.load_files(task.recipe.operators)
 
 
 def worker_name() -> str:
@@ -53,43 +63,89 @@ def worker_name() -> str:
     return f"{os.getpid()}/{threading.current_thread().name}"
 
 
-def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
-    key, started, watch = work.item.key, time.time(), _Stopwatch()
-    written: list[Written] = []
-    token = f"{task.job}-{work.number}-{work.attempt}-{os.getpid()}"
-    try:
-        if task.part is not None:
-            from imageloom import parts  # no small image waits for it
+class Chunk(NamedTuple):
+    """What goes from one stage to the next: pixels, and what the later stages need to know of them."""
 
-            token = f"{token}-{task.part.output}-{task.part.phase}-{task.part.number}"
-            made_part = parts.attempt(task, task.part, source, sink, token, watch.lap)
-            return replace(made_part, times=watch.times(), started=started)
-        data = source.read(key, task.limits.max_file_size)
-        watch.lap("read")
-        header = work.header
-        if header is None or len(data) != work.item.size:  # it changed since it was planned
-            header = codecs.read_header(lambda length: data[:length], len(data))
-            check_limits(header, task.limits, len(data))
-        plan = make_plan(header, task.recipe)
-        codec = codecs.get(header.format)
-        metadata = codec.metadata(data) if task.recipe.metadata == "keep" else NO_METADATA
-        decoded = codec.decode(data, header, luma=plan.luma, scale=plan.scale)
-        watch.lap("decode")
-        made: list[tuple[tuple[Step, ...], Pixels]] = [((), decoded)]
-        for name, output in zip(work.names, plan.outputs, strict=True):
-            pixels = _filter(output.steps, made)
-            watch.lap("filter")
-            carried = for_output(metadata, output.frame)
-            encoded = codecs.get(output.format).encode(pixels, output.quality, carried)
-            watch.lap("encode")
-            sink.stage(f"{token}-{len(written)}", encoded)
-            written.append(Written(name, f"{token}-{len(written)}", len(encoded)))
-            watch.lap("write")
-        return Result(key, tuple(written), None, watch.times(), started, plan.decoded.pixels)
+    pixels: tuple[Pixels, ...]
+    """As they were decoded; after the filters those of each output."""
+    header: Header
+    metadata: Metadata = NO_METADATA
+    measure: bytes = b""
+    """What a part has measured."""
+
+
+def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
+    started, watch = time.time(), Stopwatch()
+    try:
+        chunk = load(task, work, source, watch.lap)
+        chunk = run_filters(task, chunk, watch.lap)
+        result = finish(task, work, chunk, sink, watch.lap)
+        return replace(result, times=watch.times(), started=started)
     except Exception as error:
+        return Result(work.item.key, (), Failure.of(error), watch.times(), started)
+
+
+def load(task: Task, work: Work, source: Store, lap: Lap) -> Chunk:
+    """The first stage: read and decode an item, or a part of it.
+
+    Args:
+        lap: told the name of what has ended, for `Times`.
+
+    Raises:
+        Exception: whatever goes wrong, here as in the other stages; an `ItemError` where it is the item's fault.
+    """
+    if task.part is not None:
+        from imageloom import parts  # no small image waits for it
+
+        return parts.load(task, task.part, source, lap)
+    data = source.read(work.item.key, task.limits.max_file_size)
+    lap("read")
+    header = work.header
+    if header is None or len(data) != work.item.size:  # it changed since it was planned
+        header = codecs.read_header(lambda length: data[:length], len(data))
+        check_limits(header, task.limits, len(data))
+    plan = make_plan(header, task.recipe)
+    codec = codecs.get(header.format)
+    metadata = codec.metadata(data) if task.recipe.metadata == "keep" else NO_METADATA
+    decoded = codec.decode(data, header, luma=plan.luma, scale=plan.scale)
+    lap("decode")
+    return Chunk((decoded,), header, metadata)
+
+
+def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
+    """The second stage: from the decoded pixels to those of each output."""
+    if task.part is not None:
+        from imageloom import parts
+
+        return parts.run_filters(task, task.part, chunk, lap)
+    made: list[tuple[tuple[Step, ...], Pixels]] = [((), chunk.pixels[0])]
+    pixels = tuple(_filter(output.steps, made) for output in make_plan(chunk.header, task.recipe).outputs)
+    lap("filter")
+    return chunk._replace(pixels=pixels)
+
+
+def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
+    """The third stage: encode the outputs and stage them in the sink; the result is without times."""
+    token = f"{task.job}-{work.number}-{work.attempt}-{os.urandom(6).hex()}"
+    if task.part is not None:
+        from imageloom import parts
+
+        return parts.finish(task, task.part, chunk, sink, token, lap)
+    plan = make_plan(chunk.header, task.recipe)
+    written: list[Written] = []
+    try:
+        for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
+            carried = for_output(chunk.metadata, output.frame)
+            encoded = codecs.encode(output.format, pixels, output.quality, carried)
+            lap("encode")
+            size = stage(sink, f"{token}-{len(written)}", encoded)
+            written.append(Written(name, f"{token}-{len(written)}", size))
+            lap("write")
+    except Exception:
         for output_ in written:
             sink.discard(output_.staged)
-        return Result(key, (), Failure.of(error), watch.times(), started)
+        raise
+    return Result(work.item.key, tuple(written), pixels=plan.decoded.pixels)
 
 
 def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]) -> Pixels:
@@ -101,11 +157,15 @@ def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]
     return pixels
 
 
-class _Stopwatch:
-    """Adds up the seconds of each stage."""
+class Stopwatch:
+    """Adds up the seconds of each stage.
 
-    def __init__(self) -> None:
-        self._spent: dict[str, float] = {}
+    Args:
+        before: what was spent already, elsewhere.
+    """
+
+    def __init__(self, before: Times | None = None) -> None:
+        self._spent: dict[str, float] = asdict(before) if before else {}
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:

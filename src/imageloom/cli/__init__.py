@@ -18,6 +18,8 @@ COMMANDS = {
     "plan": "Explain what would be done to a file, and why.",
     "ops": "List the operators, or explain one.",
     "look": "Show a few images before and after, as a PNG or an HTML page.",
+    "worker": "Work for an engine's driver, here or on another machine.",
+    "keys": "Make the keys that workers and drivers prove themselves with.",
     "jobs": "List past runs, or show one with its failures.",
     "report": "Show where the time of a run went, as an HTML page and more.",
     "demo": "Draw sample photos and run a pipeline over them.",

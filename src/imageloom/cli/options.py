@@ -38,7 +38,7 @@ def recipe_options(command: C) -> C:
                 "--format",
                 "format_",
                 metavar="FORMAT",
-                help="Of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif.  [each input's]",
+                help="Of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif, zarr.  [each input's]",
             ),
             click.option(
                 "--quality", type=click.IntRange(1, 100), help="1 to 100.  [jpeg 85, webp 80, avif 60]"

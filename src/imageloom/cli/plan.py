@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +12,10 @@ from imageloom.cli import options
 from imageloom.cli.options import Quantity
 
 if TYPE_CHECKING:
-    from imageloom.model import Decode, Keep
+    from imageloom.large import Need
+    from imageloom.model import Box, Decode, Header, Keep
+    from imageloom.plan import Plan
+    from imageloom.tiles import Phase
 
 
 @click.command("plan", short_help="Explain what would be done to a file, and why.")
@@ -41,20 +45,19 @@ def command(
     max_expansion: int,
 ) -> None:
     """Explain what PIPELINE does to the image FILE, and why: the steps after all rewrites, what the codec is
-    asked for, the encoder, the memory. Only the header is read.
+    asked for, the encoder, the memory, and whether it is done in tiles: which, and what they need. Only the header
+    is read.
 
     \b
     imageloom plan 'resize 512x512 | grayscale' photo.jpg
     imageloom plan 'resize 50%' photo.jpg --decode exact
     """
-    from imageloom import codecs, plan, tiles
+    from imageloom import codecs, plan
     from imageloom.api import choose_engine
-    from imageloom.assemble import part_rows
     from imageloom.engines import Settings
-    from imageloom.large import part_bytes
+    from imageloom.large import Need, needs_of
     from imageloom.machine import half_of_memory
     from imageloom.model import Job
-    from imageloom.pipeline import to_text
     from imageloom.stores import open_store
 
     recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata)
@@ -68,16 +71,84 @@ def command(
         click.echo(line)
     job = Job(str(file), "", recipe, tile=tile)
     engine, settings, why = choose_engine("auto", Settings(jobs or 0), job)
+    click.echo(f"engine    {engine} with {settings.jobs}: {why}")
     planned = plan.make_plan(header, recipe)
     needs, budget = planned.bytes + size, memory or half_of_memory()
     tiled = plan.why_tiled(job, header, planned, needs, budget, settings.jobs, alone=True)
-    click.echo(f"engine    {engine} with {settings.jobs}: {why}")
+    most = Need(needs, "it")
     if tiled is None:
-        click.echo("run       whole: it fits, and small images keep all workers busy together")
-        return
-    click.echo(f"run       in tiles: {tiled}; {part_bytes(planned) / 1e6:,.0f} MB for each worker")
-    for output in planned.outputs:
-        for number, phase in enumerate(tiles.phases(output.steps, planned.decoded), 1):
-            strips = -(-phase.frame.height // part_rows(phase.frame, tiles.ALIGNED))
-            parts = f"one tile, for {phase.whole}" if phase.whole else f"{strips} strips"
-            click.echo(f"phase {number}   {to_text(phase.steps) or 'measure only'}: {parts}")
+        click.echo(f"run       whole: {plan.why_whole(job)}")
+    else:
+        table = needs_of(header, planned, size)
+        most = max(table.values(), key=lambda need: need.bytes)
+        click.echo(f"run       in tiles: {tiled}")
+        for line in _parts(header, planned, table):
+            click.echo(line)
+    if most.bytes > budget:
+        click.echo(
+            f"refused   {most.what} needs {most.bytes:,} bytes, over the limit of {budget:,} (--memory)"
+        )
+
+
+def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need]) -> Iterator[str]:
+    """What is done part by part, a line each."""
+    from imageloom import tiles
+    from imageloom.assemble import parts_of
+    from imageloom.large import LOADING
+
+    yield f"          {_loading(header, table[LOADING].bytes)}"
+    for number, output in enumerate(planned.outputs):
+        phases = tiles.phases(output.steps, planned.decoded)
+        for at, phase in enumerate(phases):
+            boxes = parts_of(phase, output)
+            yield f"phase {at + 1}   {_steps(phase)}"
+            yield f"          {_tiles(phase, boxes)}; {_megabytes(table[number, at].bytes)} for each"
+            if phase.whole:
+                yield f"          it cannot be tiled: {phase.whole}"
+        last = table.get((number, len(phases)))
+        if last is None:
+            yield f"encode    {output.format}, each tile by itself, as soon as it is made"
+        else:
+            yield f"encode    {output.format}, as a whole when all tiles are there; {_megabytes(last.bytes)}"
+
+
+def _loading(header: Header, needs: int) -> str:
+    if needs:
+        return f"decoded as a whole before the tiles; {_megabytes(needs)}"
+    if header.format == "tiff":
+        return "each tile is read from the file by itself, where its layout allows"
+    return "decoded in strips from the top, ahead of the tiles, into scratch on disk"
+
+
+def _steps(phase: Phase) -> str:
+    """The steps; of those that stand for a part of another one the names alone."""
+    from imageloom import operators
+    from imageloom.pipeline import to_text
+
+    names = [step.name if operators.get(step.name).hidden else to_text([step]) for step in phase.steps]
+    done = " | ".join(names)
+    if not phase.measured:
+        return done or "the pixels as they are"
+    return (
+        f"{done}, then a measure for {phase.measured.name}"
+        if done
+        else f"a measure for {phase.measured.name}"
+    )
+
+
+def _tiles(phase: Phase, boxes: list[Box]) -> str:
+    from imageloom import operators, tiles
+
+    if len(boxes) == 1:
+        return "one tile"
+    middle = boxes[len(boxes) // 2]
+    text = f"{len(boxes)} tiles of {middle.width}x{middle.height}"
+    if phase.steps and operators.get(phase.steps[0].name).measured:
+        return text
+    read = tiles.tile(phase, middle).read
+    same = (read.width, read.height) == (middle.width, middle.height)
+    return text if same else f"{text}, each made of {read.width}x{read.height} of the pixels before"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"

@@ -27,17 +27,31 @@ if TYPE_CHECKING:
 @click.option("--name", default="{dir}/{stem}.{ext}", show_default=True, help="Of outputs below the sink.")
 @click.option("--flatten", is_flag=True, help="All outputs in one folder: --name '{stem}.{ext}'.")
 @click.option("--in-place", is_flag=True, help="Put each output in the place of its input; there is no SINK.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Workers.  [one for each core]")
 @click.option(
-    "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes."
+    "-j", "--jobs", type=click.IntRange(0, 1024), help="Workers here.  [one for each core; with --bind 0]"
+)
+@click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="serial, threads, processes, pipeline, zeromq, mpi, dask, ray.",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
+@click.option(
+    "--bind",
+    default="",
+    metavar="ADDRESS",
+    help="Where `imageloom worker` connects to: tcp://127.0.0.1:5555.",
+)
+@click.option("--keys", default="", metavar="FILE", help="The driver's keys: see `imageloom keys`.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
     help="Seconds that an item may take in a worker process.  [600]",
 )
+@click.option("--connect", default="", metavar="ADDRESS", help="Of an existing cluster.  [one of its own]")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only such names, as '*.jpg'; repeatable.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not such names; repeatable.")
 @click.option(
@@ -90,7 +104,10 @@ def command(
     jobs: int | None,
     engine: str,
     threads: int,
+    bind: str,
+    keys: str,
     timeout: float,
+    connect: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     if_exists: IfExists,
@@ -143,6 +160,10 @@ def command(
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a run whose timeline is recorded")
     gc.enable()
+    if engine == "mpi":
+        from imageloom.engines.mpi import silence_all_but_the_first
+
+        silence_all_but_the_first()
     pipeline, source, sink = places(arguments, bool(outputs), in_place)
     recipe = options.make_recipe(pipeline, outputs, operators, format_, quality, decode, metadata)
     job = Job(
@@ -161,12 +182,12 @@ def command(
         items_at_once,
         scratch or "",
     )
-    asked = Settings(jobs or 0, threads, timeout, memory or 0)
+    asked = Settings(jobs or 0, threads, timeout, memory or 0, connect, bind, keys)
     chosen, settings, _ = choose_engine(engine, asked, job)
     with (
+        closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
-        closing(open_engine(chosen, settings)) as opened,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners))

@@ -18,7 +18,7 @@ from imageloom.errors import CorruptImage, UnreadableItem, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 if TYPE_CHECKING:
-    from imageloom.streams.ordered import FileEncoder
+    from imageloom.streams.ordered import Encoder
 
 HEAD = 16 << 10
 """How many bytes of a file are read at first; most headers end within them."""
@@ -68,7 +68,7 @@ class _Known(NamedTuple):
     codec: str
     """Module and class."""
     magic: bytes
-    """A pattern of the first bytes of its files."""
+    """A pattern of the first bytes of its files; empty where they are not read."""
     suffixes: tuple[str, ...]
     """Of file names, the usual one first."""
 
@@ -82,6 +82,7 @@ _KNOWN: dict[Format, _Known] = {
     "pnm": _Known("pnm.Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
     "avif": _Known("avif.Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
     "gif": _Known("gif.Gif", rb"GIF8[79]a", ("gif",)),
+    "zarr": _Known("zarr.Zarr", b"", ("zarr",)),
 }
 
 
@@ -154,9 +155,10 @@ def read_header(
     length = HEAD
     while True:
         data = head(length)
-        format = next((format for format, known in _KNOWN.items() if re.match(known.magic, data)), None)
+        read_here = {format: known.magic for format, known in _KNOWN.items() if known.magic}
+        format = next((format for format, magic in read_here.items() if re.match(magic, data)), None)
         if format is None:
-            raise UnsupportedImage(f"its bytes are no image that imageloom knows ({', '.join(_KNOWN)})")
+            raise UnsupportedImage(f"its bytes are no image that imageloom knows ({', '.join(read_here)})")
         try:
             header = get(format).header(data)
         except MoreNeeded:
@@ -171,13 +173,21 @@ def read_header(
         return header
 
 
-def in_pieces(
-    format: Format, frame: Frame, quality: int, metadata: Metadata = NO_METADATA
-) -> FileEncoder | None:
-    """What encodes a large image piece by piece, to the same bytes as `Codec.encode`; None for small ones and
-    for formats that have no such form."""
-    made = getattr(get(format), "in_pieces", None)
-    return made(frame, quality, metadata) if made and frame.is_large else None
+def in_pieces(format: Format, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> Encoder | None:
+    """What encodes a large image piece by piece, to the same bytes as `encode`; None for small ones and for
+    formats that have no such form. What is a folder of pieces is so in every size."""
+    codec = get(format)
+    made = getattr(codec, "in_pieces", None)
+    return made(frame, quality, metadata) if made and (frame.is_large or hasattr(codec, "files")) else None
+
+
+def encode(
+    format: Format, image: Pixels, quality: int, metadata: Metadata = NO_METADATA
+) -> bytes | dict[str, bytes]:
+    """The bytes of a file, or of a format that is a folder its files by their paths within it."""
+    codec = get(format)
+    files: Callable[[Pixels], dict[str, bytes]] | None = getattr(codec, "files", None)
+    return files(image) if files else codec.encode(image, quality, metadata)
 
 
 def metadata_of(path: str, format: Format) -> Metadata:

@@ -153,6 +153,18 @@ def tree(data: bytes, at: int, order: Order, keep: frozenset[int], big: bool = F
     return read(at, {EXIF, GPS}, keep)
 
 
+_WORDS = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of a number by its type: a rational is two of them."""
+
+
+def little_endian(value: Value, order: Order) -> bytes:
+    """A tag's values with their numbers turned; what has no type, a maker's notes for one, stays as it is."""
+    word = _WORDS.get(value.kind, 1)
+    if order == "little" or word == 1:
+        return value.data
+    return b"".join(value.data[at : at + word][::-1] for at in range(0, len(value.data), word))
+
+
 def laid_out(branch: Tree, at: int, order: Order) -> bytes:
     """The bytes of a directory and of those below it, to stand at `at`, an even place.
 

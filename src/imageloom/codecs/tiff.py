@@ -20,12 +20,14 @@ from imageloom.codecs.bits import MoreNeeded, number
 from imageloom.codecs.tags import (
     EXIF,
     GPS,
+    LONG,
     UNDEFINED,
     Order,
     Tree,
     Value,
     directory,
     laid_out,
+    little_endian,
     longs,
     numbers,
     order_of,
@@ -51,6 +53,8 @@ _ASSOCIATED = 1
 """An alpha that the colours are multiplied by."""
 _MOST_PARTS = 1 << 16
 """Strips or tiles of a file."""
+_MOST_PAGES = 1 << 10
+"""Directories that are looked at for a loop."""
 _DESCRIPTIVE = frozenset((269, 270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, EXIF, GPS))
 """Tags of the first directory that describe the picture and not how it is stored."""
 _STRIP = 1 << 18
@@ -124,9 +128,7 @@ class Tiff:
         """Strips in deflate at zlib's level 1, whole numbers as differences to the pixel on their left."""
         if is_large(image):
             return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
-        exif = metadata.exif
-        order: Order = order_of(exif) if exif else "little"
-        described = tree(exif, int.from_bytes(exif[4:8], order), order, _DESCRIPTIVE) if exif else {}
+        order, described = _described(metadata.exif)
         height, width = image.shape[:2]
         channels = 1 if image.ndim == 2 else image.shape[2]
         rows = max(1, _STRIP // (width * channels * image.itemsize))
@@ -160,12 +162,30 @@ class Tiff:
         )
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
-        """What encodes a large image tile by tile, to the same bytes as `encode`; EXIF does not go along."""
+        """What encodes a large image tile by tile, to the same bytes as `encode`."""
         from imageloom.streams import tiff  # no small image waits for it
 
-        tags = [(_XMP, 1, metadata.xmp), (_ICC, UNDEFINED, metadata.icc)]
-        carried = tuple(tiff.Tag(*tag) for tag in tags if tag[2])
-        return tiff.Encoder(frame, tags=carried)
+        def tags(branch: Tree) -> tuple[tiff.Tag, ...]:
+            return tuple(
+                tiff.Tag(code, LONG, b"", tags(value))
+                if isinstance(value, dict)
+                else tiff.Tag(code, value.kind, little_endian(value, order))
+                for code, value in sorted(branch.items())
+                if value
+            )
+
+        order, described = _described(metadata.exif)
+        blocks = [(_XMP, 1, metadata.xmp), (_ICC, UNDEFINED, metadata.icc)]
+        carried = tuple(tiff.Tag(*block) for block in blocks if block[2])
+        return tiff.Encoder(frame, tags=(*tags(described), *carried))
+
+
+def _described(exif: bytes) -> tuple[Order, Tree]:
+    """The byte order of an EXIF block and what it says of the picture."""
+    if not exif:
+        return "little", {}
+    order = order_of(exif)
+    return order, tree(exif, int.from_bytes(exif[4:8], order), order, _DESCRIPTIVE)
 
 
 def _beginning(data: bytes) -> tuple[Order, bool, int]:
@@ -186,6 +206,7 @@ def _layout(data: bytes) -> _Layout:
     order, big, at = _beginning(data)
     entries, more, _ = directory(data, at, order, big)
     if more:
+        _refuse_loop(data, at, order, big)
         raise UnsupportedImage("TIFF of several pages is not supported")
 
     def get(tag: int, default: int | None = None) -> tuple[int, ...]:
@@ -224,6 +245,16 @@ def _layout(data: bytes) -> _Layout:
     extra = get(_EXTRA, 0)[0] if samples > base else 0
     frame = Frame(width, height, channels, dtype)
     return _Layout(frame, colours, depth, extra, turned if 1 <= turned <= 8 else 1)
+
+
+def _refuse_loop(data: bytes, at: int, order: Order, big: bool) -> None:
+    """Raise CorruptImage where a chain of directories comes back to one of its own."""
+    seen: set[int] = set()
+    while at and len(seen) < _MOST_PAGES:
+        if at in seen:
+            raise CorruptImage("the TIFF's chain of directories is a loop")
+        seen.add(at)
+        at = directory(data, at, order, big).next
 
 
 def _dtype(bits: int, kind: int, samples: int, colours: int) -> DType:

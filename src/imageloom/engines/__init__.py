@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Any, Protocol
 
+from imageloom.engines.guard import Guard
 from imageloom.errors import UsageError
 from imageloom.model import Outcome, Plain, Task
 
@@ -13,7 +15,17 @@ ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
     "threads": "imageloom.engines.threads:Threads",
     "processes": "imageloom.engines.processes:Processes",
+    "pipeline": "imageloom.engines.pipeline:Pipeline",
+    "zeromq": "imageloom.engines.zeromq:Zeromq",
+    "mpi": "imageloom.engines.mpi:open_mpi",
+    "dask": "imageloom.engines.dask:Dask",
+    "ray": "imageloom.engines.ray:Ray",
 }
+
+WORKERS: dict[str, str] = {
+    "zeromq": "imageloom.engines.zeromq_worker:work_for",
+}
+"""What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
 
 
 class Settings(Plain, frozen=True):
@@ -27,6 +39,28 @@ class Settings(Plain, frozen=True):
     """Seconds that one item may take before its worker is ended."""
     memory: int = 0
     """Bytes that one worker may take for data; 0 for no bound."""
+    connect: str = ""
+    """Address of an existing cluster, broker or server; empty for a local one."""
+    bind: str = ""
+    """Address that workers elsewhere connect to; empty for local workers only."""
+    keys: str = ""
+    """Path of the file of keys that this side proves itself with."""
+
+
+class WorkerSettings(Plain, frozen=True):
+    """How a worker process that serves an engine's driver is to run."""
+
+    connect: str
+    """Address of the server or broker that has the tasks."""
+    threads: int = 1
+    """Tasks at the same time."""
+    memory: int = 0
+    """Bytes that the process may take for data; 0 for no bound."""
+    guard: Guard = Guard()
+    keys: str = ""
+    """Path of the file of keys that this side proves itself with."""
+    once: bool = False
+    """Leave when the driver is through, instead of waiting for the next one."""
 
 
 class Engine(Protocol):
@@ -55,6 +89,16 @@ def open_engine(name: str, settings: Settings) -> Engine:
     """
     if name not in ENGINES:
         raise UsageError(f"there is no engine {name!r}; there are: {', '.join(ENGINES)}")
-    module, _, factory = ENGINES[name].partition(":")
-    engine: Engine = getattr(importlib.import_module(module), factory)(settings)
+    engine: Engine = _load(ENGINES[name])(settings)
     return engine
+
+
+def worker_function(name: str) -> Callable[..., None]:
+    """What a worker process of that engine runs, until it has finished after the event was set."""
+    function: Callable[..., None] = _load(WORKERS[name])
+    return function
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,30 +1,33 @@
-"""A worker process: tasks come in through a pipe, each item's result goes out as soon as it is there."""
+"""A worker process: tasks come in, each item's result goes out as soon as it is there.
+
+`serve` is what the engine `processes` runs, over a pipe; `work` what an engine does whose workers connect to it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
+import os
 import resource
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 import msgspec
 
-from imageloom.model import Plain, Result, Task
+from imageloom.engines import WorkerSettings, worker_function
+from imageloom.engines.board import Message
+from imageloom.engines.guard import Guard
+from imageloom.errors import ImageloomError
+from imageloom.model import Failure, Result, Task
 from imageloom.work import results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-class Message(Plain, frozen=True):
-    """One item's result on its way to the engine; without one, the word that the worker is ready."""
-
-    task: int = 0
-    worker: str = ""
-    result: Result | None = None
 
 
 def serve(pipe: Connection, threads: int, memory: int) -> None:
@@ -34,17 +37,13 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
         threads: how many tasks run at the same time.
         memory: bytes that this process may take for data beyond what it has; 0 for no bound.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _die_with_parent()
-    if memory:
-        _bound_memory(memory)
+    become_worker(memory)
     sending = threading.Lock()
 
     def run(task: Task) -> None:
-        for result in results(task):
+        for place, result in enumerate(results(task)):
             with sending:
-                pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, worker_name(), result)))
+                pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
 
     # The end of the pipe, in either direction, says that the engine has let go of this worker.
     with (
@@ -60,7 +59,51 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
                 pool.submit(run, task)
 
 
-def _die_with_parent() -> None:
+def work(engine: str, settings: WorkerSettings, *more: object) -> None:
+    """Serve an engine's driver until it lets go of this worker, or SIGTERM asks it to leave.
+
+    The process is a fleet's. It leaves with an error's exit code where it can be of no use.
+
+    Args:
+        more: for the engine's function, where the engine itself starts the worker.
+    """
+    leaving = threading.Event()
+    become_worker(settings.memory)
+    signal.signal(signal.SIGTERM, lambda number, frame: leaving.set())
+    try:
+        worker_function(engine)(settings, leaving, *more)
+    except ImageloomError as error:
+        logging.getLogger(__name__).error("imageloom worker %d: %s", os.getpid(), error)
+        sys.exit(error.exit_code)
+
+
+def guarded(task: Task, guard: Guard) -> Iterator[Result]:
+    """The results of a task that came from elsewhere: what cannot be begun here is a failure of each item."""
+    done, began = 0, time.time()
+    try:
+        guard.check(task)
+        for result in results(task):
+            yield result
+            done += 1
+    except Exception as error:
+        for one in task.work[done:]:
+            yield Result(one.item.key, failure=Failure.of(error), started=began)
+
+
+def become_worker(memory: int) -> None:
+    """Leave Ctrl-C to the starter, which finishes what is in hand; end with it; take no more memory than that.
+
+    Args:
+        memory: as in `serve`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_parent()
+    if memory:
+        _bound_memory(memory)
+
+
+def die_with_parent() -> None:
     """Have the kernel end this process with its parent, where the kernel can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

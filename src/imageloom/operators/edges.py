@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imageloom.model import Frame, Pixels, Step, Value
 from imageloom.operators.hysteresis import WEAK
-from imageloom.operators.registry import operator
+from imageloom.operators.registry import colour, operator
 from imageloom.operators.values import half, in_bands, in_range, in_vectors
 
 Gradient = Annotated[float, Meta(ge=0, le=100_000)]
@@ -23,7 +23,7 @@ def _mask(frame: Frame, **_: object) -> Frame:
     return replace(frame, channels=1)
 
 
-def _by_hysteresis(low: float, high: float, aperture: int, l2: bool) -> tuple[Step, ...]:
+def _by_hysteresis(frame: Frame, low: float, high: float, aperture: int, l2: bool) -> tuple[Step, ...]:
     params: dict[str, Value] = {"low": low, "high": high, "aperture": aperture, "l2": l2}
     return Step("edge_candidates", params), Step("hysteresis")
 
@@ -141,7 +141,36 @@ def edge_candidates(
     return classes
 
 
-@operator("global", dtypes=("uint8",), check=_in_order, examples=("edge_mask", "edge_mask 20 60"))
+def _with_classes(frame: Frame, **_: object) -> Frame:
+    return replace(frame, channels=frame.channels + 1)
+
+
+def _by_classes(frame: Frame, low: float, high: float) -> tuple[Step, ...]:
+    return Step("edge_classes", {"low": low, "high": high}), Step("edge_colours")
+
+
+@operator(
+    "local",
+    dtypes=("uint8",),
+    halo=lambda **_: 3,
+    frame=_with_classes,
+    alpha="together",
+    examples=(),
+    hidden=True,
+)
+def edge_classes(image: Pixels, *, low: float, high: float) -> Pixels:
+    """The image behind one more channel: the candidates that `edge_mask` chooses its edges from."""
+    blurred = cv2.blur(colour(image), (3, 3))
+    return np.dstack((edge_candidates(blurred, low=low, high=high, aperture=3, l2=False), image))
+
+
+@operator(
+    "global",
+    dtypes=("uint8",),
+    check=_in_order,
+    tiled_as=_by_classes,
+    examples=("edge_mask", "edge_mask 20 60"),
+)
 def edge_mask(image: Pixels, *, low: Gradient = 5.0, high: Gradient = 15.0) -> Pixels:
     """The colours where the edges are, black elsewhere: `canny low high` of the image after `box_blur 3`.
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from imageloom.model import Box, Pixels, Plain, Step
+from imageloom.model import Box, Frame, Pixels, Plain, Step
 from imageloom.operators.registry import Measure, operator
 
 WEAK = 1
@@ -62,7 +63,7 @@ def _resolve(borders: list[Border]) -> dict[Box, Step]:
     roots = _roots(int(starts[-1]) + 1, _meetings([border.box for border in borders], rings))
     stays = np.zeros(len(roots), bool)
     stays[roots[np.concatenate(strong)]] = True
-    steps = {}
+    steps: dict[Box, Step] = {}
     for border, ring, own in zip(borders, rings, strong, strict=True):
         labels, places = np.unique(ring, return_index=True)
         named = places[(labels > 0) & stays[roots[labels]] & ~np.isin(labels, own)]
@@ -143,3 +144,46 @@ def connected(image: Pixels, *, places: str) -> Pixels:
     if places:
         stays[_ring(labels)[[int(place) for place in places.split(",")]]] = 255
     return stays.take(labels)
+
+
+def _without_classes(frame: Frame, **_: object) -> Frame:
+    return replace(frame, channels=frame.channels - 1)
+
+
+def _measure_classes(image: Pixels, box: Box) -> list[Border]:
+    return _measure(np.ascontiguousarray(image if image.ndim == 2 else image[:, :, 0]), box)
+
+
+def _resolve_colours(borders: list[Border]) -> dict[Box, Step]:
+    return {box: Step("colours_connected", step.params) for box, step in _resolve(borders).items()}
+
+
+@operator(
+    "global",
+    dtypes=("uint8",),
+    frame=_without_classes,
+    alpha="together",
+    measured=Measure(
+        when=lambda: True,
+        measure=_measure_classes,
+        merge=add,
+        resolve=_resolve_colours,
+        plain=list[Border],
+        placed=True,
+    ),
+    examples=(),
+    hidden=True,
+)
+def edge_colours(image: Pixels) -> Pixels:
+    """The colours where `hysteresis` of the first channel is white, black elsewhere; alpha stays."""
+    raise AssertionError("it resolves to a step for each part")
+
+
+@operator("point", dtypes=("uint8",), frame=_without_classes, alpha="together", examples=(), hidden=True)
+def colours_connected(image: Pixels, *, places: str) -> Pixels:
+    """The other channels where `connected` of the first one is white, black elsewhere; alpha stays."""
+    mask = connected(np.ascontiguousarray(image[:, :, 0]), places=places)
+    made = np.ascontiguousarray(image[:, :, 1:])
+    colours = made if made.shape[2] in (1, 3) else made[:, :, :-1]
+    colours[mask == 0] = 0
+    return made[:, :, 0] if made.shape[2] == 1 else made

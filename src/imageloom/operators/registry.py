@@ -48,11 +48,12 @@ class Measure:
     plain: Any = np.ndarray
     """The type of a measure: an array, or plain data of which msgspec knows how to read it."""
     placed: bool = False
-    """The measure is told the part's box, and resolves to a mapping of each part's box to a step for it alone."""
+    """The measure is told the part's box and the parameters, and resolves to a mapping of each part's box to a
+    step for it alone."""
 
-    def of(self, part: Pixels, box: Box) -> Any:
+    def of(self, part: Pixels, box: Box, params: dict[str, Any]) -> Any:
         """The measure of the part of an image that lies at the box."""
-        return self.measure(part, box) if self.placed else self.measure(part)
+        return self.measure(part, box, **params) if self.placed else self.measure(part)
 
     def steps(self, merged: Any, boxes: Sequence[Box], params: dict[str, Any]) -> list[Step]:
         """The step for each of the parts that were measured."""
@@ -156,7 +157,7 @@ class Operator:
         """The step done to a whole image of any number of channels."""
         if self.measured and self.measured.when(**self.filled(step)):
             box = Box(0, 0, image.shape[1], image.shape[0])
-            measure = self.measured.of(colour(image), box)
+            measure = self.measured.of(colour(image), box, self.filled(step))
             (resolved,) = self.measured.steps(measure, [box], self.filled(step))
             return get(resolved.name)(image, resolved)
         return self._run(image, partial(self.function, **step.params))
@@ -271,8 +272,8 @@ def operator(
         part: what makes a box of the output from its source, where the operator itself does not: a function
             of the source's pixels, and by name the box, the input's frame and the parameters.
         whole: from the frame and the parameters: why only a whole image can be done, or None.
-        tiled_as: from the parameters: steps that come to the same and can be done tile by tile, for a global
-            operator that has no measure.
+        tiled_as: from the input's frame and the parameters: steps that come to the same and can be done tile by
+            tile, for a global operator that has no measure.
 
     The function's parameters are bounded by their annotations (`Annotated[int, Meta(ge=1, le=99)]`).
     """

@@ -14,6 +14,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from imageloom.model import Pixels, Step
+from imageloom.operators.regions import in_regions, why_whole
 from imageloom.operators.registry import Measure, operator
 from imageloom.operators.values import in_range, top_of
 
@@ -107,7 +108,13 @@ def stretch(image: Pixels, *, bounds: str) -> Pixels:
     return stretched[0] if image.ndim == 2 else np.dstack(stretched)
 
 
-@operator("global", dtypes=("uint8", "uint16"), examples=("clahe", "clahe 3 tiles=16"))
+@operator(
+    "global",
+    dtypes=("uint8", "uint16"),
+    whole=why_whole,
+    tiled_as=in_regions,
+    examples=("clahe", "clahe 3 tiles=16"),
+)
 def clahe(
     image: Pixels,
     *,
@@ -120,8 +127,7 @@ def clahe(
     many times the mean a level may count. Of a coloured image the luma (BT.601) is equalized, the chroma
     stays.
 
-    The regions divide the image's own width and height, and each has its own histogram. A part of an
-    image, which does not know where it lies, cannot measure that, so the image is done whole.
+    The regions divide the image's own width and height, and each has its own histogram.
     """
     equalizer = cv2.createCLAHE(clip, (tiles, tiles))
     if image.ndim == 2:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imageloom.model import Frame, Pixels
 from imageloom.operators.registry import operator
-from imageloom.operators.values import by_value, in_range, in_vectors
+from imageloom.operators.values import by_value, in_range, in_vectors, look_up
 
 Factor = Annotated[float, Meta(ge=0, le=10)]
 
@@ -108,4 +108,4 @@ def _mix(image: Pixels, matrix: Pixels) -> Pixels:
 @operator("point", channelwise=True, dtypes=("uint8",), examples=(), hidden=True)
 def table(image: Pixels, *, values: str) -> Pixels:
     """Look each value up in a table of 256 bytes in hexadecimal: what channelwise steps are folded into."""
-    return cv2.LUT(image, np.frombuffer(bytes.fromhex(values), np.uint8))
+    return look_up(image, np.frombuffer(bytes.fromhex(values), np.uint8))

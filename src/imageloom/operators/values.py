@@ -19,6 +19,9 @@ Odd = Annotated[int, Meta(ge=1, le=101)]
 VECTOR = 64
 """More values than OpenCV's vector code takes at once on any processor."""
 
+PAIRED = 300_000
+"""Values of an image from which on a table of all pairs of bytes is worth its making."""
+
 ROWS = 64
 """Rows that are worked on at once where there are floats in between, so that these stay in the cache."""
 
@@ -53,7 +56,18 @@ def by_value(image: Pixels, formula: Callable[[NDArray[Any]], NDArray[Any]]) -> 
         return in_range(formula(image), np.float32)
     levels = int(top_of(image.dtype)) + 1
     table = in_range(formula(np.arange(levels) / (levels - 1)) * (levels - 1), image.dtype)
-    return cv2.LUT(image, table) if levels == 256 else table[image]
+    return look_up(image, table)
+
+
+def look_up(image: Pixels, table: Pixels) -> Pixels:
+    """Each value of an image of 8 or 16 bits looked up in a table of as many entries as there are levels.
+
+    OpenCV looks values up one by one, so that two bytes at once, in a table of all pairs, take half the time.
+    """
+    if image.dtype == np.uint8 and image.size >= PAIRED and image.size % 2 == 0 and image.flags.c_contiguous:
+        pairs = (table[:, None].astype(np.uint16) << 8 | table).reshape(-1)
+        return cv2.LUT(image.reshape(1, -1).view(np.uint16), pairs).view(np.uint8).reshape(image.shape)
+    return cv2.LUT(image, table)
 
 
 def in_bands(function: Callable[..., Pixels], *images: Pixels) -> Pixels:

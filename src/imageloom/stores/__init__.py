@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Protocol
 
@@ -30,11 +30,26 @@ class Store(Protocol):
     def stage(self, token: str, data: bytes) -> None:
         """Write bytes where nobody looks for outputs, under a token of the attempt's own."""
 
+    def stage_folder(self, token: str, files: Mapping[str, bytes]) -> None:
+        """The same with the files of a folder, by their paths within it."""
+
     def publish(self, token: str, key: str) -> None:
-        """Give staged bytes their name in one indivisible step, in place of what has it."""
+        """Give staged bytes their name in one indivisible step, in place of what has it.
+
+        An old folder that a new one takes the place of is moved away just before.
+        """
 
     def discard(self, token: str) -> None:
         """Drop staged bytes; nothing happens where there are none."""
+
+
+def stage(store: Store, token: str, data: bytes | Mapping[str, bytes]) -> int:
+    """Stage a file, or the files of a folder by their paths within it; gives their bytes together."""
+    if isinstance(data, bytes):
+        store.stage(token, data)
+        return len(data)
+    store.stage_folder(token, data)
+    return sum(map(len, data.values()))
 
 
 @lru_cache(maxsize=64)

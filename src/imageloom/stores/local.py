@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from imageloom.errors import (
     InvalidName,
@@ -100,7 +102,8 @@ class LocalStore:
 
     def size(self, key: str) -> int | None:
         try:
-            return os.stat(self._path(key)).st_size
+            found = os.stat(self._path(key))
+            return _size_within(self._path(key)) if stat.S_ISDIR(found.st_mode) else found.st_size
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -118,9 +121,24 @@ class LocalStore:
             self.discard(token)
             raise UnwritableOutput(f"cannot write to {self.address}: {error.strerror}") from None
 
+    def stage_folder(self, token: str, files: Mapping[str, bytes]) -> None:
+        folder = Path(self.staging(token))
+        try:
+            for name, data in files.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(data)
+        except OSError as error:
+            self.discard(token)
+            raise UnwritableOutput(f"cannot write to {self.address}: {error.strerror}") from None
+
     def staging(self, token: str) -> str:
         """The path of staged bytes."""
         return os.path.join(self.address, STAGING, token)
+
+    def staged_size(self, token: str) -> int:
+        """Bytes of what is staged, all files of a folder together."""
+        path = self.staging(token)
+        return _size_within(path) if os.path.isdir(path) else os.path.getsize(path)
 
     def staged(self, token: str, key: str) -> Item:
         """Staged bytes as the item that they will be under a key."""
@@ -133,14 +151,27 @@ class LocalStore:
             if folder and folder not in self._folders:
                 os.makedirs(self._path(folder), exist_ok=True)
                 self._folders.add(folder)
-            os.replace(self.staging(token), self._path(key))
+            if os.path.isdir(self.staging(token)) and os.path.lexists(self._path(key)):
+                self._put_in_place_of(token, key)
+            else:
+                os.replace(self.staging(token), self._path(key))
         except OSError as error:
             self._folders.discard(folder)
             raise UnwritableOutput(f"cannot publish {key}: {error.strerror}") from None
 
+    def _put_in_place_of(self, token: str, key: str) -> None:
+        """Publish a folder under a name that is taken: a rename alone does not take the place of a folder."""
+        old = self.staging(f"{token}.old")
+        os.rename(self._path(key), old)
+        try:
+            os.rename(self.staging(token), self._path(key))
+        except OSError:
+            os.rename(old, self._path(key))
+            raise
+        _discard(old)
+
     def discard(self, token: str) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(self.staging(token))
+        _discard(self.staging(token))
 
     def prepare(self) -> None:
         """Make the folder and its staging folder, and sweep away what a killed run has staged.
@@ -164,12 +195,30 @@ class LocalStore:
 
 
 def _remove(staging: str) -> None:
-    """Remove a staging folder, which holds files alone, as far as that can be done."""
+    """Remove a staging folder, as far as that can be done."""
     with contextlib.suppress(OSError):
         for name in os.listdir(staging):
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(staging, name))
+            _discard(os.path.join(staging, name))
         os.rmdir(staging)
+
+
+def _discard(path: str) -> None:
+    """Remove a file or a folder, as far as that can be done."""
+    try:
+        os.unlink(path)
+    except IsADirectoryError:
+        import shutil  # few outputs are folders
+
+        shutil.rmtree(path, ignore_errors=True)
+    except OSError:
+        pass
+
+
+def _size_within(folder: str) -> int:
+    """The bytes of all files below a folder."""
+    return sum(
+        os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names
+    )
 
 
 def _unlisted(key: str, error: Exception, is_folder: bool = False) -> Unlisted:

@@ -33,6 +33,9 @@ class Writer(Protocol):
             UnwritableOutput: the disk did not take it.
         """
 
+    def written(self, index: int) -> None:
+        """Note that a worker has put a piece in its place by itself, as `Encoder.write` does."""
+
     def close(self) -> None:
         """Finish the file.
 
@@ -90,6 +93,9 @@ class Ordered(ABC):
             while self._next in self._early:
                 self._append(self._early.pop(self._next))
                 self._next += 1
+
+    def written(self, index: int) -> None:
+        raise NotImplementedError("its pieces are put one after the other")
 
     def close(self) -> None:
         refuse_missing(self.missing, self._count)
@@ -152,6 +158,14 @@ class Encoder(Plain, frozen=True):
 
     def compress(self, pixels: Pixels) -> bytes:
         """One piece, which ends where the image ends, as the writer takes it."""
+        raise NotImplementedError
+
+    def write(self, path: Path, index: int, data: bytes) -> None:
+        """Put a piece in its place by itself, where the output is a folder.
+
+        Raises:
+            UnwritableOutput: the disk did not take it.
+        """
         raise NotImplementedError
 
     def create(self, path: Path) -> Writer:

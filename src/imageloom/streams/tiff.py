@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from imageloom.codecs.jpeg import MOST_SCANS
+from imageloom.codecs.tags import SIZES
 from imageloom.errors import CorruptImage, MissingExtra, UnreadableItem, UnsupportedImage
 from imageloom.model import Frame, Pixels, Plain
 from imageloom.streams import ordered
@@ -33,8 +34,6 @@ _GRAY, _RGB, _YCBCR = 1, 2, 6
 _UNASSOCIATED = 2
 _FLOAT = 3
 _SHORT, _LONG, _LONG8 = 3, 4, 16
-_SIZES = {1: 1, 2: 1, _SHORT: 2, _LONG: 4, 5: 8, 7: 1, _LONG8: 8}
-"""Bytes of a value, by type (TIFF 6.0, 2; BigTIFF)."""
 _CLASSIC_END = (1 << 32) - (1 << 16)
 """Files that go on beyond have 64-bit offsets."""
 _DHT, _SOS, _DQT, _APP0 = 0xC4, 0xDA, 0xDB, 0xE0
@@ -72,6 +71,8 @@ class Tag(Plain, frozen=True):
     code: int
     type: int
     values: bytes
+    below: tuple[Tag, ...] = ()
+    """Entries of a directory of its own that this one leads to, in place of values."""
 
 
 class Encoder(ordered.FileEncoder, frozen=True):
@@ -171,7 +172,7 @@ class _Writer(ordered.Ordered):
 
     def _finish(self) -> None:
         tags = self._encoder.directory(self._offsets, self._sizes)
-        big = self._end + sum(len(tag.values) + 32 for tag in tags) >= _CLASSIC_END
+        big = self._end + len(_laid_out(tags, self._end, big=True)) >= _CLASSIC_END
         self._file.write(_laid_out(tags, self._end, big))
         self._file.seek(0)
         if big:
@@ -181,7 +182,7 @@ class _Writer(ordered.Ordered):
 
 
 def _tag(code: int, type: int, *values: int) -> Tag:
-    return Tag(code, type, b"".join(value.to_bytes(_SIZES[type], "little") for value in values))
+    return Tag(code, type, b"".join(value.to_bytes(SIZES[type], "little") for value in values))
 
 
 def _laid_out(tags: list[Tag], at: int, big: bool) -> bytes:
@@ -190,12 +191,15 @@ def _laid_out(tags: list[Tag], at: int, big: bool) -> bytes:
     behind = at + count + len(tags) * (4 + 2 * room) + room
     entries, values = [len(tags).to_bytes(count, "little")], b""
     for tag in tags:
+        type, number = tag.type, len(tag.values) // SIZES[tag.type]
         held = tag.values.ljust(room, b"\0")
-        if len(held) > room:
-            held = (behind + len(values)).to_bytes(room, "little")
-            values += tag.values + bytes(len(tag.values) % 2)
-        number = len(tag.values) // _SIZES[tag.type]
-        head = tag.code.to_bytes(2, "little") + tag.type.to_bytes(2, "little")
+        if tag.below or len(held) > room:
+            place = behind + len(values)
+            held, more = place.to_bytes(room, "little"), tag.values
+            if tag.below:
+                type, number, more = _LONG8 if big else _LONG, 1, _laid_out(list(tag.below), place, big)
+            values += more + bytes(len(more) % 2)
+        head = tag.code.to_bytes(2, "little") + type.to_bytes(2, "little")
         entries.append(head + number.to_bytes(room, "little") + held)
     return b"".join((*entries, bytes(room), values))
 

@@ -9,6 +9,7 @@ import importlib
 import os
 import shutil
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,8 @@ from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage, Unwri
 from imageloom.model import Frame, Pixels
 from imageloom.streams import ordered
 from imageloom.streams.pieces import Pieces, check_box, filled
+
+_HEAD = "zarr.json"
 
 
 @lru_cache(maxsize=1)
@@ -50,21 +53,43 @@ class Encoder(ordered.Encoder, frozen=True):
         return data
 
     def create(self, path: Path) -> Writer:
-        zarr = _library()
-        channels = () if self.frame.channels == 1 else (self.frame.channels,)
         try:
-            zarr.create_array(
-                store=str(path),
-                shape=(self.frame.height, self.frame.width, *channels),
-                chunks=(self.tile, self.tile, *channels),
-                dtype=self.frame.dtype,
-                compressors=zarr.codecs.ZstdCodec(level=self.level),
-                fill_value=0,
-                dimension_names=("y", "x", "c")[: 2 + len(channels)],
-            )
+            path.mkdir()
+            (path / _HEAD).write_bytes(self._head())
         except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
             raise UnwritableOutput(f"the array cannot be made: {error.strerror or error}") from error
         return Writer(self, path)
+
+    def _head(self) -> bytes:
+        """The file that says what the array is, as the library writes it."""
+        zarr = _library()
+        channels = () if self.frame.channels == 1 else (self.frame.channels,)
+        store: dict[str, Any] = {}
+        zarr.create_array(
+            store=store,
+            shape=(self.frame.height, self.frame.width, *channels),
+            chunks=(self.tile, self.tile, *channels),
+            dtype=self.frame.dtype,
+            compressors=zarr.codecs.ZstdCodec(level=self.level),
+            fill_value=0,
+            dimension_names=("y", "x", "c")[: 2 + len(channels)],
+        )
+        head: bytes = store[_HEAD].to_bytes()
+        return head
+
+    def files(self, image: Pixels) -> dict[str, bytes]:
+        """All files of the array of a whole image, by their paths within its folder."""
+        made = {_HEAD: self._head()}
+        for index in range(len(self.pieces)):
+            x0, y0, x1, y1 = self.pieces.box(index)
+            made[self._name(index)] = self.compress(image[y0:y1, x0:x1])
+        return made
+
+    def _name(self, index: int) -> str:
+        """The path of a chunk within the array's folder."""
+        row, column = divmod(index, self.pieces.columns)
+        return f"c/{row}/{column}" + ("/0" if self.frame.channels > 1 else "")
 
     def write(self, path: Path, index: int, data: bytes) -> None:
         """Put a compressed piece into the array: whole or not at all, from any process.
@@ -74,18 +99,16 @@ class Encoder(ordered.Encoder, frozen=True):
         """
         if not 0 <= index < len(self.pieces):
             raise ValueError(f"there is no piece {index} among {len(self.pieces)}")
-        row, column = divmod(index, self.pieces.columns)
-        folder = path / "c" / str(row)
-        name = str(column)
-        if self.frame.channels > 1:
-            folder, name = folder / name, "0"
-        staged = folder / f".{name}.{os.getpid()}-{threading.get_ident()}"
+        chunk = path / self._name(index)
+        staged = chunk.parent / f".{chunk.name}.{os.getpid()}-{threading.get_ident()}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            os.stat(path / _HEAD)  # a late worker does not bring back an array that was given up
+            chunk.parent.mkdir(parents=True, exist_ok=True)
             staged.write_bytes(data)
-            staged.replace(folder / name)
+            staged.replace(chunk)
         except OSError as error:
-            staged.unlink(missing_ok=True)
+            with suppress(OSError):
+                staged.unlink()
             raise UnwritableOutput(f"a chunk cannot be written: {error.strerror}") from error
 
 

@@ -72,8 +72,8 @@ def written(result: Result) -> list[tuple[str, int]]:
     return [(w.name, w.size) for w in result.written]
 
 
-class EngineTests:
-    """The suite. Override what differs: `open_engine`, and the class attributes."""
+class EngineCore:
+    """The core of the suite, for an engine that takes seconds to open; the whole is for its long run then."""
 
     engine: ClassVar[str]
     """The registered name."""
@@ -152,19 +152,6 @@ class EngineTests:
         assert (summary.done, summary.failed, summary.skipped) == (COUNT, 0, 0)
         assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
 
-    def test_outcomes_equal_the_serial_engines(self, opened: Engine, photos: Path, tmp_path: Path) -> None:
-        mine, serial = self.tasks(photos, tmp_path / "a"), self.tasks(photos, tmp_path / "b")
-        futures = [opened.submit(task) for task in mine]
-        for future, task in zip(futures, serial, strict=True):
-            outcome, expected = future.result(60), Serial(Settings()).submit(task).result()
-            assert outcome.task == task.id
-            assert outcome.worker
-            assert [(r.key, written(r), r.failure, r.pixels) for r in outcome.results] == [
-                (r.key, written(r), r.failure, r.pixels) for r in expected.results
-            ]
-            assert all(r.times.total > 0 and r.started > 0 for r in outcome.results)
-        assert sorted(contents(tmp_path / "a").values()) == sorted(contents(tmp_path / "b").values())
-
     # What fails
 
     def test_a_failing_item_fails_alone_and_by_name(
@@ -200,6 +187,63 @@ class EngineTests:
         (recorded,) = ledger.items(summary.job, "failed")
         assert (recorded.key, recorded.attempts) == ("dark.png", 3)
 
+    def test_a_lost_worker_costs_another_attempt_of_its_items_only(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        scripted = ScriptedEngine(opened, lost={2, 4})
+        summary = self.drive(scripted, photos, sink, ledger, events)
+        assert (summary.done, summary.failed) == (COUNT, 0)
+        lost = {work.item.key for number in (2, 4) for work in scripted.submitted[number - 1].work}
+        assert {e.result.key for e in events if isinstance(e, Retried)} == lost
+        attempts = Counter(work.item.key for task in scripted.submitted for work in task.work)
+        assert attempts == {key: 2 if key in lost else 1 for key in contents(photos)}
+        assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
+
+    # How it is driven
+
+    def test_doing_a_task_twice_is_harmless(
+        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        scripted = ScriptedEngine(opened, twice=range(10_000))
+        summary = self.drive(scripted, photos, sink, ledger, events)
+        assert (summary.done, summary.failed) == (COUNT, 0)
+        assert Counter(type(e) for e in events)[Done] == COUNT
+        assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
+
+    # What it leaves
+
+    def test_close_leaves_nothing_behind(
+        self, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+    ) -> None:
+        self.drive(Serial(Settings()), photos, sink.with_name("first"), ledger, events)
+        before = traces()
+        engine = self.open_engine()
+        self.drive(engine, photos, sink, ledger, events)
+        engine.close()
+        assert traces() == before
+        assert not (sink / STAGING).exists()
+
+
+class EngineTests(EngineCore):
+    """The suite. Override what differs: `open_engine`, and the class attributes."""
+
+    # What it makes
+
+    def test_outcomes_equal_the_serial_engines(self, opened: Engine, photos: Path, tmp_path: Path) -> None:
+        mine, serial = self.tasks(photos, tmp_path / "a"), self.tasks(photos, tmp_path / "b")
+        futures = [opened.submit(task) for task in mine]
+        for future, task in zip(futures, serial, strict=True):
+            outcome, expected = future.result(60), Serial(Settings()).submit(task).result()
+            assert outcome.task == task.id
+            assert outcome.worker
+            assert [(r.key, written(r), r.failure, r.pixels) for r in outcome.results] == [
+                (r.key, written(r), r.failure, r.pixels) for r in expected.results
+            ]
+            assert all(r.times.total > 0 and r.started > 0 for r in outcome.results)
+        assert sorted(contents(tmp_path / "a").values()) == sorted(contents(tmp_path / "b").values())
+
+    # What fails
+
     def test_what_comes_back_is_done_by_a_later_attempt(
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
     ) -> None:
@@ -218,18 +262,6 @@ class EngineTests:
         attempts = {e.result.key: e.attempt for e in events if isinstance(e, Done)}
         assert attempts == dict.fromkeys(expected, 1) | {"day0/1.jpg": 2}
         assert contents(sink) == expected
-
-    def test_a_lost_worker_costs_another_attempt_of_its_items_only(
-        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
-    ) -> None:
-        scripted = ScriptedEngine(opened, lost={2, 4})
-        summary = self.drive(scripted, photos, sink, ledger, events)
-        assert (summary.done, summary.failed) == (COUNT, 0)
-        lost = {work.item.key for number in (2, 4) for work in scripted.submitted[number - 1].work}
-        assert {e.result.key for e in events if isinstance(e, Retried)} == lost
-        attempts = Counter(work.item.key for task in scripted.submitted for work in task.work)
-        assert attempts == {key: 2 if key in lost else 1 for key in contents(photos)}
-        assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
 
     def test_an_item_that_takes_its_worker_along_each_time_is_given_up(
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
@@ -293,15 +325,6 @@ class EngineTests:
         assert started != finished
         assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
 
-    def test_doing_a_task_twice_is_harmless(
-        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
-    ) -> None:
-        scripted = ScriptedEngine(opened, twice=range(10_000))
-        summary = self.drive(scripted, photos, sink, ledger, events)
-        assert (summary.done, summary.failed) == (COUNT, 0)
-        assert Counter(type(e) for e in events)[Done] == COUNT
-        assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
-
     def test_stopping_finishes_what_is_in_hand_and_the_next_run_does_the_rest(
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
     ) -> None:
@@ -324,17 +347,6 @@ class EngineTests:
         assert contents(sink) == {key: expected_bytes(data) for key, data in contents(photos).items()}
 
     # What it leaves
-
-    def test_close_leaves_nothing_behind(
-        self, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
-    ) -> None:
-        self.drive(Serial(Settings()), photos, sink.with_name("first"), ledger, events)
-        before = traces()
-        engine = self.open_engine()
-        self.drive(engine, photos, sink, ledger, events)
-        engine.close()
-        assert traces() == before
-        assert not (sink / STAGING).exists()
 
     def test_close_cancels_what_has_not_begun(self, photos: Path, tmp_path: Path) -> None:
         """A future of an engine that is closed comes to an end, whatever the end is."""

@@ -1,0 +1,97 @@
+"""`imageloom worker`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from queue import SimpleQueue
+from types import FrameType
+
+import click
+
+from imageloom.cli import options
+from imageloom.cli.options import Quantity
+
+
+@click.command("worker", short_help="Work for an engine's driver, here or on another machine.")
+@click.option("--engine", required=True, metavar="NAME", help="The driver's: zeromq.")
+@click.option("--connect", required=True, metavar="ADDRESS", help="Of the server that has the tasks.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Worker processes.  [one for each core]")
+@click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each process.  [1]")
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    metavar="PATH",
+    help="A folder, or a store's address, to read and write below; repeatable.  [the current folder]",
+)
+@options.operators_option
+@click.option("--memory", type=Quantity(), help="Bytes that each process may take for data.  [no bound]")
+@click.option("--keys", type=click.Path(exists=True, dir_okay=False), help="The file of this side's keys.")
+@click.option("--once", is_flag=True, help="Leave when the run is over, instead of waiting for the next.")
+def command(
+    engine: str,
+    connect: str,
+    jobs: int | None,
+    threads: int,
+    roots: tuple[str, ...],
+    operators: tuple[str, ...],
+    memory: int | None,
+    keys: str | None,
+    once: bool,
+) -> int:
+    """Take tasks from the driver of a run, or of one run after the other, until a signal ends it.
+
+    A worker may come and go at any time. It reads and writes below its roots alone, and runs no operators but
+    imageloom's and those of the given files. A process that dies is replaced. SIGTERM or Ctrl-C: it finishes
+    what it has in hand, hands back the rest, and leaves; once more, and it ends at once.
+
+    \b
+    imageloom worker --engine zeromq --connect tcp://127.0.0.1:5555 --root photos/ --root out/
+
+    Exit codes: 0 left as it was asked to, or let go; 2 usage, or the driver speaks another version; 4 access; 130
+    ended at once.
+    """
+    from imageloom.engines import WORKERS, WorkerSettings
+    from imageloom.engines.fleet import Fleet
+    from imageloom.engines.guard import Guard
+    from imageloom.engines.worker import work
+    from imageloom.errors import UsageError
+    from imageloom.machine import available_cores
+
+    if engine not in WORKERS:
+        raise UsageError(f"no workers connect to an engine {engine!r}; there are: {', '.join(WORKERS)}")
+    guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)))
+    settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once)
+    ended: SimpleQueue[int] = SimpleQueue()
+    _end_on_signals(ended)
+    fleet = Fleet(
+        work,
+        (engine, settings),
+        jobs or available_cores(),
+        died=lambda pid, cause: click.echo(f"worker {pid} died: {cause}; another one is started", err=True),
+        left=ended.put,
+        preload=[WORKERS[engine].partition(":")[0]],
+    )
+    try:
+        code = ended.get()
+        fleet.drain()
+    finally:
+        fleet.close(0.0)
+    return code
+
+
+def _end_on_signals(ended: SimpleQueue[int]) -> None:
+    """The first Ctrl-C or SIGTERM lets the workers finish, the second one ends the program."""
+    asked = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        click.echo("leaving: finishing what is in hand (once more to leave at once)", err=True)
+        ended.put(0)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)

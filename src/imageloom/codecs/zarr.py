@@ -1,0 +1,57 @@
+"""Zarr, version 3, written: an image is a folder, each of its chunks a file of its own."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from imageloom.errors import MissingExtra, UnsupportedImage
+from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+
+if TYPE_CHECKING:
+    from imageloom.streams.ordered import Encoder
+
+
+class Zarr:
+    """The codec. Arrays are not read as items.
+
+    Raises:
+        MissingExtra: the library is not installed.
+    """
+
+    format: Format = "zarr"
+    quality = 0
+    encoder_bytes = 0
+    written: Format = "zarr"
+    carries: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        if find_spec("zarr") is None:
+            raise MissingExtra("Zarr", "zarr")
+
+    def header(self, head: bytes) -> Header:
+        raise UnsupportedImage("Zarr is written only")
+
+    def cannot_hold(self, frame: Frame) -> str | None:
+        return None
+
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+        raise UnsupportedImage("Zarr is written only")
+
+    def metadata(self, data: bytes) -> Metadata:
+        return NO_METADATA
+
+    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+        raise UnsupportedImage("a Zarr array is a folder, not a file")
+
+    def files(self, image: Pixels) -> dict[str, bytes]:
+        """The files of the folder by their paths within it, of an image of any size."""
+        from imageloom.streams import zarr  # no other format waits for it
+
+        return zarr.Encoder(Frame.of(image)).files(image)
+
+    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> Encoder:
+        """What encodes an image chunk by chunk, to the same files."""
+        from imageloom.streams import zarr
+
+        return zarr.Encoder(frame)

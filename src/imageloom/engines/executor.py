@@ -1,0 +1,113 @@
+"""Any `concurrent.futures.Executor` as an engine.
+
+Bytes go in and bytes come out, so that a library which pickles carries a function's name and bytes, and both
+ends check what they read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from functools import partial
+
+import msgspec
+
+from imageloom.engines.backlog import Backlog, Entry
+from imageloom.errors import WorkerLost
+from imageloom.model import Outcome, Task
+from imageloom.work import perform
+
+
+def perform_packed(packed: bytes) -> bytes:
+    """Do a list of tasks, packed as MessagePack, at the same time; the list of their outcomes, likewise."""
+    tasks = msgspec.msgpack.decode(packed, type=list[Task])
+    if len(tasks) == 1:
+        return msgspec.msgpack.encode([perform(tasks[0])])
+    with ThreadPoolExecutor(len(tasks), thread_name_prefix="thread") as pool:
+        return msgspec.msgpack.encode(list(pool.map(perform, tasks)))
+
+
+class ExecutorEngine:
+    """Runs tasks by calls of an executor.
+
+    Args:
+        executor: `close` shuts it down.
+        capacity: how many tasks it runs at the same time, asked for again and again.
+        ahead: calls that it may hold for each that it can run; more than 1 hides the way there and back.
+        threads: tasks that go along in one call, to be done in threads by a worker that takes one call at a
+            time.
+        lost: what the executor raises where a worker has died.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        capacity: Callable[[], int],
+        *,
+        ahead: int = 1,
+        threads: int = 1,
+        lost: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self._executor = executor
+        self._capacity = capacity
+        self._ahead = ahead
+        self._threads = threads
+        self._lost: tuple[type[BaseException], ...] = (BrokenExecutor, *lost)
+        self._backlog = Backlog()
+        self._lock = threading.Lock()
+        self._calls = 0
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity()
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        entry = Entry(task)
+        self._backlog.add(entry)
+        self._hand_over()
+        return entry.future
+
+    def close(self) -> None:
+        for entry in self._backlog.clear():
+            entry.future.cancel()
+        self._executor.shutdown()
+
+    def _hand_over(self) -> None:
+        """Call the executor while it has room and something waits."""
+        while bundle := self._next():
+            packed = msgspec.msgpack.encode([entry.task for entry in bundle])
+            try:
+                call = self._executor.submit(perform_packed, packed)
+            except Exception as error:  # it is broken, or shut down
+                call = Future()
+                call.set_exception(error)
+            call.add_done_callback(partial(self._take_in, bundle))
+
+    def _next(self) -> list[Entry]:
+        """What goes along in the next call; nothing where the executor has its fill."""
+        with self._lock:
+            has_room = self._calls * self._threads < self._ahead * self.capacity
+            bundle = self._backlog.take(self._threads) if has_room else []
+            self._calls += bool(bundle)
+        return bundle
+
+    def _take_in(self, bundle: list[Entry], call: Future[bytes]) -> None:
+        with self._lock:
+            self._calls -= 1
+        self._backlog.answered(bundle)
+        self._hand_over()  # the worker is free: first something new for it
+        try:
+            outcomes = msgspec.msgpack.decode(call.result(), type=list[Outcome])
+        except BaseException as error:
+            for entry in bundle:
+                entry.future.set_exception(self._translated(error))
+            return
+        for entry, outcome in zip(bundle, outcomes, strict=True):
+            entry.future.set_result(outcome)
+
+    def _translated(self, error: BaseException) -> BaseException:
+        """A lost worker in our words; what was cancelled stays so, and what is a bug as well."""
+        if isinstance(error, self._lost) and not isinstance(error, CancelledError):
+            return WorkerLost(f"its worker died: {type(error).__name__}: {error}")
+        return error

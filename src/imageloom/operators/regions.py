@@ -1,0 +1,199 @@
+"""CLAHE, tile by tile: the histograms of the image's regions are counted part by part and added up.
+
+Each part counts the levels of its pixels by the region that they lie in. The tables that follow from the whole
+histograms go back to each part, which interpolates between those of the regions around each pixel. It all is
+worked out as OpenCV's CLAHE does, in the same order and in the same floats.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import lru_cache
+from operator import add
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from imageloom.model import Box, Frame, Pixels, Plain, Step, Value
+from imageloom.operators.registry import Measure, operator
+
+LEVELS = 256
+_BAND = 1 << 18
+"""Pixels that are worked out at one time."""
+_AS_WRITTEN = platform.machine().lower() in ("x86_64", "amd64")
+"""Elsewhere compilers may fuse OpenCV's multiplications and additions, which rounds them otherwise."""
+
+
+def in_regions(frame: Frame, clip: float, tiles: int) -> tuple[Step, ...]:
+    """The steps of `clahe` for an image of that frame."""
+    if why_whole(frame):
+        return (Step("clahe", {"clip": clip, "tiles": tiles}),)
+    params: dict[str, Value] = {"clip": clip, "tiles": tiles, "width": frame.width, "height": frame.height}
+    return (Step("regions", params),)
+
+
+def why_whole(frame: Frame, **_: object) -> str | None:
+    if frame.dtype != "uint8":
+        return "has tables of 65,536 levels for each region of 16-bit images, too many to send along"
+    if not _AS_WRITTEN:
+        return "is rounded on this processor in a way that tiles cannot follow"
+    return None
+
+
+class Counts(Plain, frozen=True):
+    """How often each level occurs in the regions that a part has pixels of."""
+
+    box: Box
+    window: Box
+    """Of the regions, in regions."""
+    counts: bytes
+    """int32, by row, column and level."""
+
+
+class _Axis(NamedTuple):
+    """One direction of the image, cut into regions; the last one may reach beyond its edge, mirrored."""
+
+    length: int
+    region: int
+    regions: int
+
+    def mirrored(self, start: int, end: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The pixels from start to end, and those beyond the edge that mirror one of them; their regions."""
+        pixels = np.concatenate([np.arange(start, end), mirrors := self._mirrors()])
+        places = np.concatenate([np.arange(start, end), self.length + np.arange(len(mirrors))])
+        chosen = (start <= pixels) & (pixels < end)
+        return pixels[chosen], places[chosen] // self.region
+
+    @lru_cache(maxsize=8)  # noqa: B019 - plain data of three numbers
+    def _mirrors(self) -> NDArray[Any]:
+        """The pixels that those beyond the edge mirror."""
+        beyond = range(self.length, self.region * self.regions)
+        mirrors = [cv2.borderInterpolate(p, self.length, cv2.BORDER_REFLECT_101) for p in beyond]
+        return np.array(mirrors, int)
+
+    def between(self, start: int, end: int) -> tuple[NDArray[Any], ...]:
+        """For each pixel the regions before and after it, and the weights of both."""
+        places = np.arange(start, end, dtype=np.float32) * (np.float32(1) / np.float32(self.region))
+        places -= np.float32(0.5)
+        before = np.floor(places)
+        weight = places - before
+        first = before.astype(int)
+        last = self.regions - 1
+        return np.maximum(first, 0), np.minimum(first + 1, last), np.float32(1) - weight, weight
+
+
+def _axes(tiles: int, width: int, height: int) -> tuple[_Axis, _Axis]:
+    """Where a side cannot be divided evenly both are filled up, even one that can."""
+    even = width % tiles == 0 and height % tiles == 0
+    x, y = (_Axis(n, n // tiles if even else n // tiles + 1, tiles) for n in (width, height))
+    return x, y
+
+
+def _luma(image: Pixels) -> Pixels:
+    return image if image.ndim == 2 else cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))[0]
+
+
+def _measure(part: Pixels, box: Box, *, clip: float, tiles: int, width: int, height: int) -> list[Counts]:
+    x, y = _axes(tiles, width, height)
+    columns, across = x.mirrored(box.x0, box.x1)
+    rows, down = y.mirrored(box.y0, box.y1)
+    window = Box(int(across.min()), int(down.min()), int(across.max()) + 1, int(down.max()) + 1)
+    luma = _luma(part)
+    if len(columns) > box.width:
+        luma = luma[:, columns - box.x0]
+    cells = (across - window.x0) * LEVELS
+    counts = np.zeros((window.height, window.width * LEVELS), np.int32)
+    for row in range(window.height):
+        band = luma[rows[down == row + window.y0] - box.y0]
+        counts[row] = np.bincount((band + cells).ravel(), minlength=window.width * LEVELS)
+    return [Counts(box, window, counts.tobytes())]
+
+
+def _resolve(parts: list[Counts], *, clip: float, tiles: int, width: int, height: int) -> dict[Box, Step]:
+    """For each part the tables of the regions around it."""
+    x, y = _axes(tiles, width, height)
+    counts = np.zeros((tiles, tiles, LEVELS), np.int64)
+    for part in parts:
+        window = part.window
+        shape = (window.height, window.width, LEVELS)
+        counts[window.slices(Box(0, 0, tiles, tiles))] += np.frombuffer(part.counts, np.int32).reshape(shape)
+    tables = _tables(counts, clip, x.region * y.region)
+    steps = {}
+    for box in (part.box for part in parts):
+        columns, rows = x.between(box.x0, box.x1), y.between(box.y0, box.y1)
+        window = Box(int(columns[0][0]), int(rows[0][0]), int(columns[1][-1]) + 1, int(rows[1][-1]) + 1)
+        chosen = tables[window.slices(Box(0, 0, tiles, tiles))]
+        place = (width, height, box.x0, box.y0, window.x0, window.y0, window.x1)
+        params: dict[str, Value] = {"tiles": tiles, "place": ",".join(map(str, place))}
+        steps[box] = Step("equalized_regions", {**params, "tables": chosen.tobytes().hex()})
+    return steps
+
+
+def _tables(counts: NDArray[Any], clip: float, area: int) -> Pixels:
+    """What each level becomes in each region: counts over the limit are shared out among all levels."""
+    limit = max(int(clip * area / LEVELS), 1)
+    over = np.maximum(counts - limit, 0).sum(axis=2)
+    limited = np.minimum(counts, limit) + (over // LEVELS)[:, :, None]
+    for row, column in np.argwhere(over % LEVELS):
+        rest = int(over[row, column] % LEVELS)
+        step = max(LEVELS // rest, 1)
+        limited[row, column, : step * rest : step] += 1
+    scale = np.float32(LEVELS - 1) / np.float32(area)
+    levels = np.cumsum(limited, axis=2).astype(np.float32) * scale
+    tables: Pixels = np.rint(np.clip(levels, 0, LEVELS - 1)).astype(np.uint8)
+    return tables
+
+
+@operator(
+    "global",
+    dtypes=("uint8",),
+    measured=Measure(
+        when=lambda **_: True,
+        measure=_measure,
+        merge=add,
+        resolve=_resolve,
+        plain=list[Counts],
+        placed=True,
+    ),
+    examples=(),
+    hidden=True,
+)
+def regions(image: Pixels, *, clip: float, tiles: int, width: int, height: int) -> Pixels:
+    """`clahe` of an image of width x height pixels."""
+    raise AssertionError("it resolves to a step for each part")
+
+
+@operator("point", dtypes=("uint8",), examples=(), hidden=True)
+def equalized_regions(image: Pixels, *, tiles: int, place: str, tables: str) -> Pixels:
+    """The luma of a part looked up in the tables of the regions around each pixel, weighed by its distance.
+
+    Args:
+        place: the image's width and height, the part's left and top, and in regions the left, the top and the
+            right of those whose tables there are.
+    """
+    width, height, left, top, first, upper, right = map(int, place.split(","))
+    x, y = _axes(tiles, width, height)
+    luma = _luma(image)
+    columns = x.between(left, left + luma.shape[1])
+    rows = y.between(top, top + luma.shape[0])
+    found: Pixels = np.frombuffer(bytes.fromhex(tables), np.uint8).astype(np.float32)
+    before, after = ((c - first) * LEVELS for c in columns[:2])
+    row = (right - first) * LEVELS
+    made = np.empty_like(luma)
+    step = max(1, _BAND // luma.shape[1])
+    for start in range(0, len(luma), step):
+        band = slice(start, start + step)
+        above, below, top_weight, bottom_weight = (part[band, None] for part in rows)
+        levels = luma[band]
+        lines = [
+            found.take((line - upper) * row + before + levels) * columns[2]
+            + found.take((line - upper) * row + after + levels) * columns[3]
+            for line in (above, below)
+        ]
+        made[band] = np.rint(lines[0] * top_weight + lines[1] * bottom_weight)
+    if image.ndim == 2:
+        return made
+    _, red, blue = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))
+    return cv2.cvtColor(cv2.merge((made, red, blue)), cv2.COLOR_YCrCb2RGB)

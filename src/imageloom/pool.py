@@ -1,0 +1,118 @@
+"""Pools of threads that have the size which a controller wants."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+from imageloom.controller import Controller
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class SizedPool:
+    """Threads that repeat one function, as many as the controller wants.
+
+    Args:
+        turn: does one piece of work; it waits for it if there is none. True: a thread is to end.
+        controller: told of each piece of work that is done.
+        name: begins the threads' names.
+    """
+
+    def __init__(self, turn: Callable[[], bool | None], controller: Controller, name: str) -> None:
+        self._turn = turn
+        self._controller = controller
+        self._name = name
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._began = 0
+        self._ending = False
+        with self._lock:
+            self._grow()
+
+    def join(self) -> None:
+        """Wait until all threads have ended."""
+        while threads := list(self._threads):
+            threads[0].join()
+
+    def _grow(self) -> None:
+        while len(self._threads) < self._controller.size and not self._ending:
+            self._began += 1
+            thread = threading.Thread(target=self._run, name=f"{self._name}-{self._began}", daemon=True)
+            self._threads.add(thread)
+            thread.start()
+
+    def _run(self) -> None:
+        while not self._turn():
+            self._controller.record()
+            if self._controller.size != len(self._threads) and self._has_shrunk():
+                return
+        with self._lock:
+            self._ending = True
+            self._threads.discard(threading.current_thread())
+
+    def _has_shrunk(self) -> bool:
+        """Bring the pool nearer to its size; true: by ending this thread."""
+        with self._lock:
+            if len(self._threads) > self._controller.size:
+                self._threads.discard(threading.current_thread())
+                return True
+            self._grow()
+            return False
+
+
+class SizedExecutor(Executor):
+    """An executor whose threads are as many as its controller wants."""
+
+    def __init__(self, controller: Controller, name: str) -> None:
+        self._controller = controller
+        self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._is_shut = False
+        self._futures: set[Future[Any]] = set()
+        self._pool = SizedPool(self._turn, controller, name)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+
+        def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("the pool is shut")
+            self._futures.add(future)
+            self._waiting.put(call)
+        future.add_done_callback(self._futures.discard)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._lock:
+            if not self._is_shut:
+                self._is_shut = True
+                self._waiting.put(None)
+        if cancel_futures:
+            for future in list(self._futures):
+                future.cancel()
+        if wait:
+            self._pool.join()
+
+    def _turn(self) -> bool:
+        began = time.monotonic()
+        call = self._waiting.get()
+        self._controller.idle(time.monotonic() - began)
+        if call is None:
+            self._waiting.put(None)  # for the next thread
+            return True
+        call()
+        return False

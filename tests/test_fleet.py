@@ -1,0 +1,102 @@
+"""A fleet keeps its number, whatever happens to its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import Queue
+
+import psutil
+import pytest
+
+from imageloom.engines.fleet import Fleet
+
+
+def wait_for_file(path: str) -> None:
+    """A worker that leaves when it is told to."""
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+def leave_at_once() -> None:
+    sys.exit(7)
+
+
+def test_a_dead_worker_is_named_and_replaced(tmp_path: Path) -> None:
+    deaths: Queue[tuple[int, str]] = Queue()
+    fleet = Fleet(wait_for_file, (str(tmp_path / "leave"),), 2, lambda *death: deaths.put(death))
+    try:
+        first = fleet.pids
+        os.kill(first[0], signal.SIGKILL)
+        assert deaths.get(timeout=10) == (first[0], "killed by SIGKILL")
+        deadline = time.monotonic() + 10
+        while len(fleet.pids) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(fleet.pids) == 2
+        assert first[1] in fleet.pids
+        alive = fleet.pids
+        (tmp_path / "leave").touch()
+    finally:
+        fleet.close()
+    assert deaths.empty(), "who leaves at the end has not died"
+    assert not any(psutil.pid_exists(pid) for pid in alive)
+
+
+def test_workers_that_cannot_start_are_tried_more_and_more_seldom() -> None:
+    deaths: Queue[tuple[int, str]] = Queue()
+    fleet = Fleet(leave_at_once, (), 1, lambda *death: deaths.put(death))
+    try:
+        moments = []
+        for _ in range(4):
+            assert deaths.get(timeout=20)[1] == "it left with exit code 7"
+            moments.append(time.monotonic())
+    finally:
+        fleet.close()
+    assert moments[3] - moments[1] > moments[1] - moments[0], "each pause is twice the one before"
+
+
+def test_close_ends_who_does_not_leave(tmp_path: Path) -> None:
+    fleet = Fleet(wait_for_file, (str(tmp_path / "never"),), 2, lambda *_: pytest.fail("nobody died"))
+    pids = fleet.pids
+    fleet.close(grace=0.1)
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def leave_on_sigterm(path: str) -> None:
+    """A worker that finishes something before it leaves."""
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    Path(path, f"{os.getpid()}.begun").touch()
+    asked.wait()
+    Path(path, f"{os.getpid()}.finished").touch()
+
+
+def leave_with_2() -> None:
+    sys.exit(2)
+
+
+def test_drain_lets_workers_finish(tmp_path: Path) -> None:
+    fleet = Fleet(leave_on_sigterm, (str(tmp_path),), 2, lambda *_: pytest.fail("nobody died"))
+    pids = fleet.pids
+    deadline = time.monotonic() + 20
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    fleet.drain()
+    assert {path.stem for path in tmp_path.glob("*.finished")} == set(map(str, pids))
+    fleet.close()
+
+
+def test_who_leaves_for_good_is_not_replaced() -> None:
+    codes: Queue[int] = Queue()
+    fleet = Fleet(leave_with_2, (), 2, lambda *_: pytest.fail("nobody died"), codes.put)
+    try:
+        assert [codes.get(timeout=20) for _ in range(2)] == [2, 2]
+        assert fleet.pids == []
+    finally:
+        fleet.close()
+    assert codes.empty()

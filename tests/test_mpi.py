@@ -1,0 +1,324 @@
+"""MPI: ranks that are killed, that crash, that hang; and this program under mpiexec."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+
+from imageloom.api import process
+from imageloom.engines import Settings, mpi, open_engine
+from imageloom.errors import MissingExtra, WorkerLost
+from imageloom.events import Done, Event, Failed, Retried
+from imageloom.ledger import Ledger
+from imageloom.samples import draw_photos
+from imageloom.testing.engines import recipe_of
+from program import COMMAND, contents, imageloom, names, start, wait_for_outputs
+
+SLOW = "resize 400x400 | median_blur 31"
+
+
+def ranks(of: int | None = None) -> list[psutil.Process]:
+    """The ranks of the MPI jobs that a process has started, the first one first."""
+    found = []
+    for child in psutil.Process(of).children(recursive=True):
+        try:
+            if "imageloom.engines.ranks" in child.cmdline() and "mpiexec" not in child.name():
+                found.append((int(child.environ().get("PMI_RANK", -1)), child))
+        except psutil.NoSuchProcess:
+            continue
+    return [child for number, child in sorted(found, key=lambda pair: pair[0]) if number >= 0]
+
+
+def shared_memory() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith("mpich")}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    before = shared_memory()
+    yield
+    assert not ranks()
+    assert shared_memory() <= before
+
+
+@pytest.fixture
+def reds(tmp_path: Path) -> Path:
+    """14 photos, two of them red."""
+    folder = tmp_path / "photos"
+    draw_photos(folder, 12)
+    for number in range(2):
+        assert cv2.imwrite(str(folder / f"red-{number}.png"), np.full((40, 60, 3), (0, 0, 255), np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("victim", [0, 2], ids=["the first rank", "another rank"])
+def test_a_killed_rank_costs_only_what_the_ranks_had_in_hand(
+    victim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 3)
+    photos, out, expected = tmp_path / "photos", tmp_path / "out", tmp_path / "expected"
+    draw_photos(photos, 40)
+    process(SLOW, photos, expected, engine="serial", ledger=tmp_path / "ledger.db")
+    events: list[Event] = []
+    killed: list[int] = []
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Done) and not killed:
+            rank = ranks()[victim]
+            rank.kill()
+            killed.append(rank.pid)
+
+    summary = process(
+        SLOW,
+        photos,
+        out,
+        engine="mpi",
+        jobs=2,
+        ledger=tmp_path / "ledger.db",
+        listeners=[events.append, kill],
+    )
+    assert killed
+    assert (summary.done, summary.failed, summary.skipped) == (40, 0, 0)
+    assert contents(out) == contents(expected)
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        attempts = Counter(item.attempts for item in ledger.items(summary.job))
+    lost = [event for event in events if isinstance(event, Retried)]
+    assert 0 < len(lost) <= 2 * 3, "two ranks had a task of three in hand each"
+    assert attempts == {1: 40 - len(lost), 2: len(lost)}, "the rest was done once"
+
+
+def test_items_that_crash_their_rank_are_given_up_and_no_other_is(reds: Path) -> None:
+    events: list[Event] = []
+    summary = process(
+        recipe_of("crash_on_red | resize 32x32", "png"),
+        reds,
+        reds.parent / "out",
+        engine="mpi",
+        jobs=2,
+        ledger=reds.parent / "ledger.db",
+        listeners=[events.append],
+    )
+    assert (summary.done, summary.failed) == (12, 2)
+    failed = {e.result.key: e for e in events if isinstance(e, Failed)}
+    assert set(failed) == {"red-0.png", "red-1.png"}
+    for event in failed.values():
+        assert event.attempt == 3
+        assert event.result.failure is not None
+        assert event.result.failure.kind == "WorkerLost"
+    with Ledger(reds.parent / "ledger.db") as ledger:
+        assert all(item.attempts <= 3 for item in ledger.items(summary.job, "done"))
+
+
+def test_an_item_that_hangs_is_ended(reds: Path) -> None:
+    (reds / "red-1.png").unlink()
+    events: list[Event] = []
+    summary = process(
+        recipe_of("hang_on_red | resize 32x32", "png"),
+        reds,
+        reds.parent / "out",
+        engine="mpi",
+        jobs=2,
+        timeout=0.5,
+        items_at_once=1,
+        tile="never",
+        ledger=reds.parent / "ledger.db",
+        listeners=[events.append],
+    )
+    assert (summary.done, summary.failed) == (12, 1)
+    (failed,) = [e for e in events if isinstance(e, Failed)]
+    assert failed.result.failure is not None
+    assert (failed.result.key, failed.attempt) == ("red-0.png", 3)
+    assert failed.result.failure.kind == "ItemTimeout"
+    assert "--timeout" in failed.result.failure.message
+
+
+def test_jobs_that_do_not_start_are_not_started_for_ever(
+    reds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "mpiexec"
+    broken.write_text("#!/bin/sh\necho start >> $0.log; echo the fabric is torn >&2; exit 7\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(mpi, "find_mpiexec", lambda: str(broken))
+    monkeypatch.setattr(mpi, "FIRST_BACKOFF", 0.01)
+    with pytest.raises(WorkerLost, match=r"4 MPI jobs in a row .* the fabric is torn"):
+        process("invert", reds, tmp_path / "out", engine="mpi", jobs=2, ledger=tmp_path / "ledger.db")
+    assert len(Path(f"{broken}.log").read_text().split()) == 4
+
+
+def test_a_job_that_never_calls_is_ended(reds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = tmp_path / "mpiexec"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(mpi, "find_mpiexec", lambda: str(silent))
+    monkeypatch.setattr(mpi, "START_PATIENCE", 0.1)
+    monkeypatch.setattr(mpi, "FIRST_BACKOFF", 0.01)
+    with pytest.raises(WorkerLost, match="it said nothing"):
+        process("invert", reds, tmp_path / "out", engine="mpi", jobs=2, ledger=tmp_path / "ledger.db")
+    assert not [child for child in psutil.Process().children() if child.name() == "sleep"]
+
+
+def test_without_mpi_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = r"pip install 'imageloom\[mpi\]'"
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "mpi4py", None)
+        with pytest.raises(MissingExtra, match=line):
+            open_engine("mpi", Settings())
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingExtra, match=line):
+        open_engine("mpi", Settings())
+
+
+def test_the_drivers_death_ends_the_ranks(crowd: Path, out: Path) -> None:
+    running = start("run", "median_blur 9", crowd, out, "--engine", "mpi", "-j", "2")
+    wait_for_outputs(out, running)
+    there = ranks(running.pid)
+    assert len(there) == 3
+    running.kill()
+    running.wait()
+    _, alive = psutil.wait_procs(there, timeout=30)
+    assert not alive
+
+
+def test_ctrl_c_finishes_what_is_in_hand(crowd: Path, out: Path) -> None:
+    """As a terminal sends it: to the whole group of processes."""
+    arguments = ["run", "median_blur 9", crowd, out, "--engine", "mpi", "-j", "2"]
+    running = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    wait_for_outputs(out, running)
+    os.killpg(running.pid, signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert stderr.startswith("stopping: finishing what is in hand")
+    assert " 0 failed" in stdout
+    assert 0 < len(contents(out)) < 240
+    assert not (out / ".imageloom").exists()
+
+
+# Under mpiexec
+
+
+def mpiexec(*arguments: object, ranks: int = 3) -> list[str]:
+    return [mpi.find_mpiexec(), "-n", str(ranks), *COMMAND, *(str(a) for a in arguments)]
+
+
+def run_ranks(*arguments: object, ranks: int = 3) -> subprocess.CompletedProcess[str]:
+    command = mpiexec(*arguments, ranks=ranks)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_under_mpiexec_the_first_rank_drives_and_speaks(photos: Path, tmp_path: Path) -> None:
+    arguments = ["run", "resize 40x30", photos]
+    assert imageloom(*arguments, tmp_path / "serial", "--engine", "serial").returncode == 0
+    ran = run_ranks(*arguments, tmp_path / "out", "--engine", "mpi", "-v")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("6 of 6 done") == 1
+    assert contents(tmp_path / "out") == contents(tmp_path / "serial")
+    again = run_ranks(*arguments, tmp_path / "out", "--engine", "mpi", "--threads", "2")
+    assert (again.returncode, again.stdout.count("6 skipped")) == (0, 1)
+    with Ledger() as ledger:
+        assert [(job.engine, job.workers) for job in ledger.jobs()] == [("mpi", 4), ("mpi", 2), ("serial", 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "ranks", "code", "message"),
+    [
+        ({"pipeline": "resizex 1"}, 3, 2, "there is no operator 'resizex'"),
+        ({"source": "nowhere"}, 3, 4, "there is no file or folder nowhere"),
+        ({}, 1, 2, "mpiexec -n 2 or more"),
+    ],
+)
+def test_under_mpiexec_an_error_is_said_once(
+    change: dict[str, str], ranks: int, code: int, message: str, photos: Path, out: Path
+) -> None:
+    arguments = {"pipeline": "invert", "source": str(photos), **change}
+    ran = run_ranks("run", *arguments.values(), out, "--engine", "mpi", ranks=ranks)
+    assert ran.returncode == code
+    assert ran.stderr.count(message) == 1
+    assert "Traceback" not in ran.stderr
+
+
+def test_under_mpiexec_a_failed_item_is_exit_code_1(photos: Path, out: Path) -> None:
+    (photos / "empty.jpg").touch()
+    ran = run_ranks("run", "invert", photos, out, "--engine", "mpi")
+    assert (ran.returncode, ran.stderr.count("failed: empty.jpg")) == (1, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_under_mpiexec_an_interruption_finishes_what_is_in_hand(
+    number: signal.Signals, crowd: Path, out: Path
+) -> None:
+    command = mpiexec("run", "median_blur 9", crowd, out, "--engine", "mpi")
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_outputs(out, running)
+    running.send_signal(number)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130, stderr
+    assert stderr.count("stopping: finishing what is in hand") == 1
+    assert "interrupted:" in stdout
+    assert not (out / ".imageloom").exists()
+
+
+def test_under_mpiexec_a_killed_rank_ends_the_run_and_the_same_command_goes_on(
+    crowd: Path, out: Path
+) -> None:
+    before = shared_memory()
+    command = mpiexec("run", "median_blur 5", crowd, out, "--engine", "mpi")
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_outputs(out, running)
+    workers = [
+        child
+        for child in psutil.Process(running.pid).children(recursive=True)
+        if child.environ().get("PMI_RANK") == "2"
+    ]
+    workers[0].kill()
+    running.communicate(timeout=60)
+    assert running.returncode == 9
+    for name in shared_memory() - before:  # of a job that is not ours to clean up
+        os.unlink(f"/dev/shm/{name}")
+    assert 0 < len([name for name in contents(out) if not name.startswith(".imageloom")]) < 240
+    ran = run_ranks("run", "median_blur 5", crowd, out, "--engine", "mpi")
+    assert ran.returncode == 0, ran.stderr
+    assert names(out) == names(crowd)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_ranks_killed_again_and_again(tmp_path: Path) -> None:
+    """With threads in each rank; a rank every second."""
+    photos, out, expected = tmp_path / "photos", tmp_path / "out", tmp_path / "expected"
+    draw_photos(photos, 400)
+    process(SLOW, photos, expected, ledger=tmp_path / "ledger.db")
+    kills = [time.monotonic()]
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Done) and time.monotonic() > kills[-1] + 1 and (there := ranks()):
+            there[len(kills) % len(there)].kill()
+            kills.append(time.monotonic())
+
+    summary = process(
+        SLOW,
+        photos,
+        out,
+        engine="mpi",
+        jobs=2,
+        threads=2,
+        ledger=tmp_path / "ledger.db",
+        listeners=[kill],
+    )
+    assert len(kills) > 3
+    assert summary.done + summary.failed == 400
+    made = contents(out)
+    assert made == {key: data for key, data in contents(expected).items() if key in made}
+    assert len(made) == summary.done
+    assert summary.failed <= len(kills)
