@@ -333,6 +333,7 @@ def kill_stages(tmp_path: Path, stage: int, kills: int, count: int) -> None:
     source, serial = tmp_path / "photos", tmp_path / "serial"
     draw_photos(source, count)
     process(SLOW, source, serial, engine="serial", ledger=tmp_path / "serial.db")
+    open_engine("pipeline", Settings(1)).close()  # the fork server stays
     before = traces()[3]
     killed = 0
     for number in range(2 * kills):

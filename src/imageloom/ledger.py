@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -188,6 +188,21 @@ class Ledger:
                 "UPDATE jobs SET state = ?, finished = ?, done = ?, failed = ?, skipped = ? WHERE id = ?",
                 (state, time.time(), done, failed, skipped, job),
             )
+
+    def mark_killed(self, jobs: Iterable[int]) -> None:
+        """Record that jobs run no more: their processes are gone."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE jobs SET state = 'killed' WHERE id = ? AND state = 'running'",
+                [(job,) for job in jobs],
+            )
+
+    def unfinished(self) -> list[JobRecord]:
+        """The jobs that are recorded as running, whether or not their processes are alive."""
+        query = (
+            f"SELECT {', '.join(JobRecord.__struct_fields__)} FROM jobs WHERE state = 'running' ORDER BY id"
+        )
+        return [JobRecord(*row) for row in self._select(query)]
 
     def jobs(self) -> Iterator[JobRecord]:
         """All jobs, the latest first."""

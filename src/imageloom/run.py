@@ -80,7 +80,7 @@ class Driver:
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
-        self._listeners = tuple(listeners)
+        self._listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
         self._source = Source(job.source, job.include, job.exclude)
         self._store = open_store(self._source.root)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)

@@ -16,7 +16,7 @@ import msgspec
 
 from imageloom.errors import StorageError
 from imageloom.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
-from imageloom.model import STAGES, Job
+from imageloom.model import Job
 from imageloom.summary import Summary, printable
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _json_line(event: Event) -> None:
                     "outputs": {w.name: w.size for w in result.written},
                     "attempt": attempt,
                     "worker": worker,
-                    "times": {stage: getattr(result.times, stage) for stage in STAGES},
+                    "times": result.times,
                 }
             )
         case Failed(result, attempt):

@@ -17,6 +17,7 @@ ENGINES: dict[str, str] = {
     "processes": "imageloom.engines.processes:Processes",
     "pipeline": "imageloom.engines.pipeline:Pipeline",
     "zeromq": "imageloom.engines.zeromq:Zeromq",
+    "redis": "imageloom.engines.redis:RedisStreams",
     "mpi": "imageloom.engines.mpi:open_mpi",
     "dask": "imageloom.engines.dask:Dask",
     "ray": "imageloom.engines.ray:Ray",
@@ -24,6 +25,7 @@ ENGINES: dict[str, str] = {
 
 WORKERS: dict[str, str] = {
     "zeromq": "imageloom.engines.zeromq_worker:work_for",
+    "redis": "imageloom.engines.redis_worker:work_for",
 }
 """What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
 
@@ -61,6 +63,8 @@ class WorkerSettings(Plain, frozen=True):
     """Path of the file of keys that this side proves itself with."""
     once: bool = False
     """Leave when the driver is through, instead of waiting for the next one."""
+    role: str = "all"
+    """Which kinds of task it takes, where the engine tells them apart: worker, assembler, all."""
 
 
 class Engine(Protocol):

@@ -313,8 +313,9 @@ class Pipeline:
                 failure = Failure("ItemTimeout", limit, True)
             chunk = self._under_way[number]
             key = chunk.job.task.work[chunk.place].item.key
-            began = time.time() - max(0.0, time.monotonic() - since)
-            self._accept(number, Result(key, failure=failure, started=began), name)
+            spent = max(0.0, time.monotonic() - since)
+            result = Result(key, failure=failure, started=time.time() - spent, lost=spent)
+            self._accept(number, result, name)
 
     def _back_off(self, stage: _Stage, cause: str) -> None:
         """Wait before the next start; where there were too many in vain, give up what waits."""
