@@ -181,7 +181,7 @@ class Recorder:
                 int(times.filter * 1e6 + 0.5),
                 int(times.encode * 1e6 + 0.5),
                 int(times.write * 1e6 + 0.5),
-                int(times.lost * 1e6 + 0.5),
+                int(result.lost * 1e6 + 0.5),
                 self._collected,
                 now - self._last,
                 self._sizes.get(result.key, 0),
