@@ -43,7 +43,7 @@ def list_(connect: str, json_: bool) -> None:
     """Show each item with its reason and its attempts, the oldest first."""
     import msgspec
 
-    from imageloom.cli.reporters import printable
+    from imageloom.summary import printable
     from imageloom.engines import redis_letters
 
     with _server(connect) as client:
