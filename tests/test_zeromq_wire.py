@@ -92,6 +92,23 @@ def test_a_port_that_is_taken_is_named() -> None:
             Zeromq(Settings(1, bind=f"tcp://127.0.0.1:{taken.getsockname()[1]}"))
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "flip", "photos", "out", "--engine", "zeromq"],
+        ["keys", "keys"],
+        ["worker", "--engine", "zeromq", "--connect", "tcp://127.0.0.1:5555", "-j", "1"],
+    ],
+)
+def test_without_the_library_its_extra_is_named(command: list[str], photos: Path) -> None:
+    (photos.parent / "zmq.py").write_text("raise ModuleNotFoundError('it is not there', name='zmq')")
+    path = os.pathsep.join([str(photos.parent), os.environ.get("PYTHONPATH", "")])
+    refused = imageloom(*command, cwd=photos.parent, env={**os.environ, "PYTHONPATH": path})
+    assert refused.returncode == 2
+    assert "pip install 'imageloom[zeromq]'" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 # What comes in
 
 
