@@ -77,7 +77,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _quick_hearts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zeromq, "HEARTBEAT", 0.1)
-    monkeypatch.setattr(zeromq, "SILENCE", 0.7)
+    monkeypatch.setattr(zeromq, "SILENCE", 1.0)
     monkeypatch.setattr(zeromq, "TICK", 0.05)
 
 
@@ -178,11 +178,9 @@ def test_who_was_stopped_for_too_long_comes_too_late(
 
     ran = Ran(recipe, photos, stop_and_go_on, jobs=2)
     assert (ran.summary.done, ran.summary.failed) == (24, 0)
-    assert list(ran.retried.values()) == [1]
-    (lost,) = [e.result.failure for e in ran.events if isinstance(e, Retried)]
-    assert lost is not None
-    assert lost.kind == "WorkerLost"
-    assert f"nothing was heard of its worker {stopped[0].pid}" in lost.message
+    lost = [e.result.failure for e in ran.events if isinstance(e, Retried)]
+    reason = f"nothing was heard of its worker {stopped[0].pid} for"
+    assert [f.kind for f in lost if f and reason in f.message] == ["WorkerLost"]
     assert len(ran.attempts) == 24
     assert contents(ran.out) == serial(recipe, photos)
     assert "refused the result of a worker" in caplog.text
