@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from imageloom.engines.guard import Guard
-from imageloom.errors import UsageError
+from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Task
 
 ENGINES: dict[str, str] = {
@@ -90,19 +90,25 @@ def open_engine(name: str, settings: Settings) -> Engine:
 
     Raises:
         UsageError: there is none; the message lists the known ones.
+        MissingExtra: its library is not installed; the extra has the engine's name.
     """
     if name not in ENGINES:
         raise UsageError(f"there is no engine {name!r}; there are: {', '.join(ENGINES)}")
-    engine: Engine = _load(ENGINES[name])(settings)
+    engine: Engine = _load(name, ENGINES)(settings)
     return engine
 
 
 def worker_function(name: str) -> Callable[..., None]:
     """What a worker process of that engine runs, until it has finished after the event was set."""
-    function: Callable[..., None] = _load(WORKERS[name])
+    function: Callable[..., None] = _load(name, WORKERS)
     return function
 
 
-def _load(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+def _load(name: str, table: dict[str, str]) -> Any:
+    module, _, attribute = table[name].partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("imageloom"):
+            raise
+        raise MissingExtra(f"the engine {name}", name) from None
