@@ -21,3 +21,7 @@ class TestProcesses(EngineTests):
 
 class TestRedis(EngineTests):
     engine = "redis"
+
+
+class TestZeromq(EngineTests):
+    engine = "zeromq"

@@ -33,6 +33,8 @@ def process(
     jobs: int = 0,
     threads: int = 1,
     timeout: float = 600.0,
+    bind: str = "",
+    keys: str = "",
     format: Format | None = None,
     quality: int | None = None,
     decode: Decode = "safe",
@@ -62,9 +64,11 @@ def process(
         sink: a folder; made where there is none.
         engine: a name of `imageloom.engines.ENGINES`, or `auto`.
         connect: the address of an existing cluster or server, for the engines that take one.
-        jobs: workers; 0 for one for each core, and for none where those of a Redis server do the work.
+        jobs: workers here; 0 for one for each core, or with `bind` or a Redis server for none.
         threads: in each worker process, where the engine has such.
         timeout: seconds that an item may take, where the engine has worker processes.
+        bind: the address that workers elsewhere connect to, where the engine has such.
+        keys: the file of the keys that this side proves itself with.
         format: of the outputs; None for that of each input.
         quality: 1 to 100, for lossy formats.
         decode: how far a shrinking decode may go; see `Recipe`.
@@ -111,7 +115,8 @@ def process(
         items_at_once=items_at_once,
         scratch=os.fspath(scratch),
     )
-    chosen, settings, _ = choose_engine(engine, Settings(jobs, threads, timeout, memory, connect), job)
+    asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)
+    chosen, settings, _ = choose_engine(engine, asked, job)
     with Ledger(ledger) as book, closing(open_engine(chosen, settings)) as opened:
         return Driver(job, opened, book, chosen, listeners).run()
 
@@ -131,4 +136,6 @@ def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Setti
         engine, why = "threads", f"up to {MOST_THREADS} workers share one interpreter well"
     else:
         engine, why = "processes", f"more than {MOST_THREADS} workers wait for one interpreter's lock"
+    if settings.bind and not settings.jobs:  # workers elsewhere do it
+        jobs = 0
     return engine, replace(settings, jobs=jobs), why

@@ -20,6 +20,7 @@ COMMANDS = {
     "look": "Show a few images before and after, as a PNG or an HTML page.",
     "worker": "Work for an engine's driver, here or on another machine.",
     "dead": "List, retry or drop the items that were given up, on a Redis server.",
+    "keys": "Make the keys that workers and drivers prove themselves with.",
     "jobs": "List past runs, or show one with its failures.",
     "demo": "Draw sample photos and run a pipeline over them.",
     "completion": "Print the script that completes commands in a shell.",

@@ -27,9 +27,18 @@ if TYPE_CHECKING:
 @click.option("--name", default="{dir}/{stem}.{ext}", show_default=True, help="Of outputs below the sink.")
 @click.option("--flatten", is_flag=True, help="All outputs in one folder: --name '{stem}.{ext}'.")
 @click.option("--in-place", is_flag=True, help="Put each output in the place of its input; there is no SINK.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Workers.  [one for each core]")
 @click.option(
-    "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes, redis."
+    "-j",
+    "--jobs",
+    type=click.IntRange(0, 1024),
+    help="Workers here.  [one for each core; with --bind or a Redis server 0]",
+)
+@click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="serial, threads, processes, redis, zeromq.",
 )
 @click.option(
     "--connect",
@@ -39,6 +48,13 @@ if TYPE_CHECKING:
     help="Of an existing cluster or server.  [one of its own]",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
+@click.option(
+    "--bind",
+    default="",
+    metavar="ADDRESS",
+    help="Where `imageloom worker` connects to: tcp://127.0.0.1:5555.",
+)
+@click.option("--keys", default="", metavar="FILE", help="The driver's keys: see `imageloom keys`.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -94,6 +110,8 @@ def command(
     engine: str,
     connect: str,
     threads: int,
+    bind: str,
+    keys: str,
     timeout: float,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -159,7 +177,7 @@ def command(
         items_at_once,
         scratch or "",
     )
-    asked = Settings(jobs or 0, threads, timeout, memory or 0, connect)
+    asked = Settings(jobs or 0, threads, timeout, memory or 0, connect, bind, keys)
     chosen, settings, _ = choose_engine(engine, asked, job)
     with (
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,

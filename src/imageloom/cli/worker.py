@@ -41,6 +41,7 @@ from imageloom.cli.options import Quantity
     help="Which tasks: all, encodings of whole large images (assembler), or the others; redis.",
 )
 @click.option("--keys", type=click.Path(exists=True, dir_okay=False), help="The file of this side's keys.")
+@click.option("--once", is_flag=True, help="Leave when the run is over, instead of waiting for the next.")
 def command(
     engine: str,
     connect: str,
@@ -51,6 +52,7 @@ def command(
     memory: int | None,
     role: str,
     keys: str | None,
+    once: bool,
 ) -> int:
     """Take tasks from the driver of a run, or of one run after the other, until a signal ends it.
 
@@ -62,7 +64,7 @@ def command(
     imageloom worker --engine zeromq --connect tcp://127.0.0.1:5555 --root photos/ --root out/
     IMAGELOOM_CONNECT=rediss://me:secret@host:6379/0 imageloom worker --engine redis --role worker --root /data
 
-    Exit codes: 0 left as it was asked to; 2 usage, or the driver speaks another version; 4 access; 130
+    Exit codes: 0 left as it was asked to, or let go; 2 usage, or the driver speaks another version; 4 access; 130
     ended at once.
     """
     from imageloom.engines import WORKERS, WorkerSettings
@@ -75,7 +77,7 @@ def command(
     if engine not in WORKERS:
         raise UsageError(f"no workers connect to an engine {engine!r}; there are: {', '.join(WORKERS)}")
     guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)))
-    settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", role=role)
+    settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()
     _end_on_signals(ended)
     fleet = Fleet(

@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
+from imageloom.errors import WorkerLost
 from imageloom.model import Failure, Outcome, Plain, Result, Task
 
 LONGEST_WAIT = 10.0
@@ -134,30 +135,66 @@ class Board(Generic[W]):
             self._settle(worker, message.delivery, run, message.result, message.worker)
             return True
 
-    def part(self, worker: W) -> None:
-        """Queue again what waits behind the items that a worker has in hand."""
+    def finish(self, worker: W, delivery: int, name: str = "") -> None:
+        """A worker is through with a delivery: what it has not done of it is queued again."""
         with self._lock:
-            for run in self._held.get(worker, {}).values():
+            run = self._held.get(worker, {}).get(delivery)
+            if run is None:
+                return
+            if run.places:
+                self.hand_back(worker, delivery)
+            else:  # a task without items
+                self._end(worker, delivery, run, name)
+
+    def part(self, worker: W) -> list[int]:
+        """Queue again what waits behind the items that a worker has in hand; the deliveries that are cut."""
+        with self._lock:
+            cut = []
+            for number, run in self._held.get(worker, {}).items():
                 behind = run.places[run.done + 1 :]
                 if behind:
                     del run.places[run.done + 1 :]
                     self._queue(_Run(run.job, behind, time.monotonic()), first=True)
+                    cut.append(number)
+            return cut
 
     def lose(self, worker: W, failure: Failure, name: str = "") -> None:
         """Fail what a worker has in hand, queue again what waits behind it, and forget the worker."""
         with self._lock:
             self.part(worker)
             for number, run in list(self._held.get(worker, {}).items()):
+                if not run.places:
+                    self.hand_back(worker, number)
+                    continue
                 key = run.job.task.work[run.places[run.done]].item.key
                 began = time.time() - (time.monotonic() - run.since)
                 self._settle(worker, number, run, Result(key, failure=failure, started=began), name)
             self._held.pop(worker, None)
 
-    def hand_back(self, worker: W) -> None:
-        """Queue again all that a worker has in hand, as if it had not begun it: it leaves on its own."""
+    def hand_back(self, worker: W, delivery: int | None = None) -> None:
+        """Queue again what a worker has in hand, as if it had not begun it: all of it, or one delivery."""
         with self._lock:
-            for run in self._held.pop(worker, {}).values():
-                self._queue(_Run(run.job, run.places[run.done :], time.monotonic()), first=True)
+            held = self._held.get(worker, {})
+            for number in list(held) if delivery is None else [delivery]:
+                if run := held.pop(number, None):
+                    self._queue(_Run(run.job, run.places[run.done :], time.monotonic()), first=True)
+            if not held:
+                self._held.pop(worker, None)
+
+    def deliveries(self, worker: W) -> set[int]:
+        """What a worker has in hand."""
+        with self._lock:
+            return set(self._held.get(worker, ()))
+
+    def abandon(self, reason: str) -> None:
+        """Fail what is not done, for nobody will do it."""
+        with self._lock:
+            held = [run for runs in self._held.values() for run in runs.values()]
+            for run in (*self._fresh, *self._suspects, *held):
+                if not run.job.future.cancel() and not run.job.future.done():
+                    run.job.future.set_exception(WorkerLost(reason))
+            for place in (self._fresh, self._suspects, self._held):
+                place.clear()
 
     def cancel(self) -> None:
         """Cancel what no worker has begun."""
@@ -171,10 +208,14 @@ class Board(Generic[W]):
         run.done += 1
         run.since = time.monotonic()
         if run.is_over:
-            held = self._held[worker]
-            del held[number]
-            if not held:
-                del self._held[worker]
+            self._end(worker, number, run, name)
+
+    def _end(self, worker: W, number: int, run: _Run, name: str) -> None:
+        """A worker has a delivery off its hands; with the last one its task is done."""
+        job, held = run.job, self._held[worker]
+        del held[number]
+        if not held:
+            del self._held[worker]
         if len(job.results) == len(job.task.work) and not job.future.done():
             ordered = tuple(job.results[place] for place in range(len(job.task.work)))
             job.future.set_result(Outcome(job.task.id, name, ordered))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -60,16 +61,20 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
                 pool.submit(run, task)
 
 
-def work(engine: str, settings: WorkerSettings) -> None:
+def work(engine: str, settings: WorkerSettings, *more: object) -> None:
     """Serve an engine's driver until it lets go of this worker, or SIGTERM asks it to leave.
 
     The process is a fleet's. It leaves with an error's exit code where it can be of no use.
+
+    Args:
+        more: for the engine's function, where the engine itself starts the worker.
     """
     leaving = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: leaving.set())
     _settle(settings.memory)
+    threading.Thread(target=_die_with_starter, name="starter", daemon=True).start()
     try:
-        worker_function(engine)(settings, leaving)
+        worker_function(engine)(settings, leaving, *more)
     except ImageloomError as error:
         logging.getLogger(__name__).error("imageloom worker %d: %s", os.getpid(), error)
         sys.exit(error.exit_code)
@@ -77,14 +82,13 @@ def work(engine: str, settings: WorkerSettings) -> None:
 
 def guarded(task: Task, guard: Guard) -> Iterator[Result]:
     """The results of a task that came from elsewhere: what cannot be begun here is a failure of each item."""
-    began = time.time()
-    done = 0
+    done, began = 0, time.time()
     try:
         guard.check(task)
         for result in results(task):
             yield result
             done += 1
-    except ImageloomError as error:
+    except Exception as error:
         for one in task.work[done:]:
             yield Result(one.item.key, failure=Failure.of(error), started=began)
 
@@ -101,6 +105,14 @@ def _die_with_parent() -> None:
     """Have the kernel end this process with its parent, where the kernel can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_with_starter() -> None:
+    """Wait for the end of the process that asked the fork server for this one, which outlives it."""
+    starter = multiprocessing.parent_process()
+    if starter is not None:
+        starter.join()
+        os._exit(1)
 
 
 def _bound_memory(memory: int) -> None:

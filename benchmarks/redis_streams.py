@@ -1,6 +1,6 @@
 """Engine redis against processes and Celery, and the memory of its server.
 
-    python -m benchmarks.redis [--photos FOLDER] [--pairs 5] [--tasks 3000] [--items 1000000]
+    python -m benchmarks.redis_streams [--photos FOLDER] [--pairs 5] [--tasks 3000] [--items 1000000]
 
 Without a folder of real photos, drawn ones are used. Celery's row needs `pip install 'celery[redis]'`.
 """

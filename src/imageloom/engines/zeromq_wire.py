@@ -1,0 +1,222 @@
+"""What goes over the wires of the engine zeromq: messages, addresses, and the keys of both sides.
+
+Each message is a header, which names the protocol with its version, a kind, and a body in MessagePack. Nothing of
+it is ever unpickled. Workers write to the server's port; the port beside it, the control channel, speaks to all
+workers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import zmq
+from zmq.utils import z85
+
+from imageloom.errors import StorageError, UsageError
+from imageloom.model import Plain
+
+VERSION = 1
+PROTOCOL = b"imageloom/"
+HEADER = PROTOCOL + b"%d" % VERSION
+MAX_MESSAGE = 64 << 20
+"""Bytes: what is larger is nothing of ours, and its sender is cut off."""
+
+P = TypeVar("P", bound=Plain)
+log = logging.getLogger("imageloom.zeromq")
+
+
+class Hello(Plain, frozen=True):
+    """A worker's first word."""
+
+    host: str
+    pid: int
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    previous: bytes = b""
+    """The routing id that it had before, where it has let go of all that it was given under it."""
+
+
+class Welcome(Plain, frozen=True):
+    """The server's answer."""
+
+    control: int
+    """Port of the control channel."""
+    heartbeat: float
+    """Seconds from one to the next, both ways."""
+    silence: float
+    """Seconds without a word after which the other side is taken for lost."""
+
+
+class Beat(Plain, frozen=True):
+    """A worker's heartbeat."""
+
+    holding: tuple[int, ...]
+    """The deliveries that it has in hand."""
+
+
+class Delivery(Plain, frozen=True):
+    """A delivery that concerns its worker no more, but for the item that it is at."""
+
+    number: int
+
+
+def body_of(kind: type[P], body: bytes) -> P | None:
+    """A message's body, or None, with a line in the log, where it is not one."""
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        log.warning("ignored what is no %s: %s", kind.__name__, error)
+        return None
+
+
+# Addresses
+
+
+def split(address: str) -> tuple[str, str]:
+    """Host and port of an address; the port may be an asterisk.
+
+    Raises:
+        UsageError: it is none of ours.
+    """
+    found = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.%\w]+\]|[^:/\s]+):(\d{1,5}|\*)", address)
+    if found is None:
+        raise UsageError(f"{address!r} is no address such as tcp://127.0.0.1:5555")
+    return found[1], found[2]
+
+
+def check_secured(address: str, keys: object, file: str) -> None:
+    """Refuse to speak beyond this machine without keys.
+
+    Raises:
+        UsageError: it names the command that makes some.
+    """
+    host, _ = split(address)
+    is_loopback = host in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d{1,3}){3}", host)
+    if not keys and not is_loopback:
+        raise UsageError(
+            f"{address} reaches beyond this machine, which needs keys: `imageloom keys DIR` makes them, "
+            f"then --keys DIR/{file}.key"
+        )
+
+
+# Keys
+
+
+class ServerKeys(Plain, frozen=True):
+    """CURVE keys of the driver's side, as text in Z85."""
+
+    public: str
+    secret: str
+    clients: dict[str, str]
+    """The public keys of all workers that may connect, by name."""
+
+
+class ClientKeys(Plain, frozen=True):
+    """CURVE keys of a worker."""
+
+    public: str
+    secret: str
+    server: str
+    """The public key of the server that it trusts."""
+
+
+def new_server_keys() -> ServerKeys:
+    """Keys of a server that knows no clients yet."""
+    return ServerKeys(*_pair(), {})
+
+
+def add_clients(server: ServerKeys, *names: str) -> tuple[ServerKeys, dict[str, ClientKeys]]:
+    """The server's keys with those of more clients."""
+    clients = {name: ClientKeys(*_pair(), server.public) for name in names}
+    known = server.clients | {name: keys.public for name, keys in clients.items()}
+    return msgspec.structs.replace(server, clients=known), clients
+
+
+def _pair() -> tuple[str, str]:
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+def read_keys(path: str, kind: type[P]) -> P:
+    """The keys of a file.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    side = "server" if kind is ServerKeys else "client"
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=kind)
+    except OSError as error:
+        raise UsageError(f"cannot read the keys {path}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UsageError(f"{path} is no file of a {side}'s keys, as `imageloom keys` makes them") from None
+
+
+def make_keys(folder: str, names: Sequence[str]) -> list[str]:
+    """Make `server.key` where there is none, and a file of keys for each name of a client; the paths of all.
+
+    Raises:
+        UsageError: a client of that name has its keys.
+        StorageError: the folder cannot be written into.
+    """
+    path = os.path.join(folder, "server.key")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        server = read_keys(path, ServerKeys) if os.path.exists(path) else new_server_keys()
+        for name in names:
+            if not re.fullmatch(r"[\w.-]+", name) or name == "server":
+                raise UsageError(f"{name!r} is no name of a client: letters, digits, dots and dashes")
+            if name in server.clients:
+                raise UsageError(f"{path} knows a client {name!r} already: choose another name (--client)")
+        server, clients = add_clients(server, *names)
+        made = {os.path.join(folder, f"{name}.key"): keys for name, keys in clients.items()}
+        for target, keys in [*made.items(), (path, server)]:
+            _write(target, keys)
+    except OSError as error:
+        raise StorageError(f"cannot write keys into {folder}: {error.strerror}") from None
+    return [path, *made]
+
+
+def _write(path: str, keys: Plain) -> None:
+    """Keys into a file that its owner alone may read, whole or not at all."""
+    beside = f"{path}.{os.getpid()}"
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(keys)) + b"\n")
+    os.replace(beside, path)
+
+
+def secure_server(socket: zmq.Socket[bytes], keys: ServerKeys) -> None:
+    """Have a socket that is bound take encrypted connections alone, of clients that `authenticate` knows."""
+    socket.curve_server = True
+    socket.curve_secretkey = keys.secret.encode()
+    socket.zap_domain = b"imageloom"
+
+
+def secure_client(socket: zmq.Socket[bytes], keys: ClientKeys) -> None:
+    socket.curve_serverkey = keys.server.encode()
+    socket.curve_publickey = keys.public.encode()
+    socket.curve_secretkey = keys.secret.encode()
+
+
+def authenticate(door: zmq.Socket[bytes], keys: ServerKeys) -> None:
+    """Answer a question of libzmq, whether a client may come in (ZAP, RFC 27 of ZeroMQ)."""
+    version, request, _, address, _, mechanism, *credentials = door.recv_multipart()
+    known = {z85.decode(public) for public in keys.clients.values()}
+    if mechanism == b"CURVE" and credentials and credentials[0] in known:
+        verdict = [b"200", b"OK"]
+    else:
+        log.warning("refused %s: its key is not known", address.decode(errors="replace"))
+        verdict = [b"400", b"its key is not known"]
+    door.send_multipart([version, request, *verdict, b"", b""])
+
+
+def options(socket: zmq.Socket[Any], address: str) -> None:
+    """What all sockets are set to."""
+    socket.linger = 0
+    socket.maxmsgsize = MAX_MESSAGE
+    socket.ipv6 = "[" in address
