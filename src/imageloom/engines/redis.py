@@ -46,7 +46,7 @@ from imageloom.engines.redis_wire import (
     run_key,
 )
 from imageloom.engines.worker import work
-from imageloom.errors import StorageError, WorkerLost
+from imageloom.errors import StorageError
 from imageloom.events import Event, Failed
 from imageloom.model import Failure, Outcome, Task
 
@@ -89,7 +89,6 @@ class RedisStreams:
         self._dead: deque[tuple[int, str]] = deque()
         self._letters: deque[Letter] = deque()
         self._task: Task | None = None
-        self._futures: set[Future[Outcome]] = set()
         self._putting = threading.RLock()
         self._is_broken = self._closing = self._over = False
         self._read: list[bytes] = []
@@ -116,8 +115,6 @@ class RedisStreams:
     def submit(self, task: Task) -> Future[Outcome]:
         self._task = task
         future = self._board.submit(task)
-        self._futures.add(future)
-        future.add_done_callback(self._futures.discard)
         self._put()
         return future
 
@@ -136,9 +133,7 @@ class RedisStreams:
         self._over = True
         self._wake()
         self._thread.join()
-        for future in list(self._futures):
-            if not future.cancel() and not future.done():
-                future.set_exception(WorkerLost("the engine was closed"))
+        self._board.abandon("the engine was closed")
         if not self._server:
             self._tidy()
         self._client.close()
@@ -294,7 +289,7 @@ class RedisStreams:
         if out is None:
             return
         if message.result is None:
-            self._board.hand_back(out.slot)
+            self._board.finish(out.slot, out.number, message.worker)
         else:
             self._board.accept(out.slot, message)
         if not self._board.holds(out.slot, out.number):

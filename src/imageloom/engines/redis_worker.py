@@ -277,6 +277,7 @@ class _Consumer:
             if is_over:
                 return
             hand.begun = time.monotonic()
+        self._insist(hand, [Message(task.id, 0, self.name)], True)  # a task without items
 
     def _results(self, task: Task) -> Iterator[Result]:
         if missing := _unreachable(task):
