@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 for name in sys.argv[3:]:
     sys.modules[name] = None
-from imageloom.errors import CorruptImage, MissingExtra, UnreadableItem, UnsupportedImage
+from imageloom.errors import MissingExtra
 from imageloom.model import Frame
 from imageloom.streams import open_reader
 try:
