@@ -56,8 +56,8 @@ def empty_tasks(count: int, pairs: int, folder: Path) -> None:
             future.result()
 
     with (
-        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
-        Client(cluster) as client,  # type: ignore[no-untyped-call]
+        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
     ):
 
         def theirs() -> None:
