@@ -188,6 +188,8 @@ def command(
         items_at_once,
         scratch or "",
     )
+    if jobs == 0 and not (bind or connect):
+        raise click.UsageError("--jobs 0 leaves nobody to work but with --bind or --connect")
     asked = Settings(jobs or 0, threads, timeout, memory or 0, connect, bind, keys)
     chosen, settings, _ = choose_engine(engine, asked, job)
     with (

@@ -40,7 +40,7 @@ from imageloom.cli.options import Quantity
     show_default=True,
     help="Which tasks: all, encodings of whole large images (assembler), or the others; redis.",
 )
-@click.option("--keys", type=click.Path(exists=True, dir_okay=False), help="The file of this side's keys.")
+@click.option("--keys", type=click.Path(dir_okay=False), help="The file of this side's keys.")
 @click.option("--once", is_flag=True, help="Leave when the run is over, instead of waiting for the next.")
 def command(
     engine: str,
