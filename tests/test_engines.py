@@ -17,3 +17,8 @@ class TestThreads(EngineTests):
 class TestProcesses(EngineTests):
     engine = "processes"
     shares_operators = False
+
+
+class TestNodes(EngineTests):
+    engine = "nodes"
+    shares_operators = False

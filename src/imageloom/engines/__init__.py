@@ -13,6 +13,7 @@ ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
     "threads": "imageloom.engines.threads:Threads",
     "processes": "imageloom.engines.processes:Processes",
+    "nodes": "imageloom.engines.nodes:Nodes",
 }
 
 
@@ -27,6 +28,10 @@ class Settings(Plain, frozen=True):
     """Seconds that one item may take before its worker is ended."""
     memory: int = 0
     """Bytes that one worker may take for data; 0 for no bound."""
+    connect: str = ""
+    """Address of an existing cluster, broker or server; empty for a local one."""
+    nodes: str = ""
+    """Path of the file of the engine `nodes`: its nodes, and how they are chosen."""
 
 
 class Engine(Protocol):

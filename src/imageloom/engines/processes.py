@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -24,7 +25,7 @@ import msgspec
 from imageloom.engines import Settings
 from imageloom.engines.board import Board, Message
 from imageloom.engines.worker import serve
-from imageloom.model import Failure, Outcome, Task
+from imageloom.model import Failure, Outcome, Result, Task
 
 PATIENCE = 20.0
 """Mean times of an item after which a worker seems to hang."""
@@ -70,8 +71,9 @@ class Processes:
         """Workers that seem to hang count beside those that take their place."""
         return max(self._settings.jobs, len(self._workers)) * self._settings.threads
 
-    def submit(self, task: Task) -> Future[Outcome]:
-        future = self._board.submit(task)
+    def submit(self, task: Task, told: Callable[[int, Result], None] | None = None) -> Future[Outcome]:
+        """Take a task on; `told` is called with each item's place and result, from the supervisor's thread."""
+        future = self._board.submit(task, told)
         self._ring()
         return future
 
