@@ -19,6 +19,9 @@ COMMANDS = {
     "ops": "List the operators, or explain one.",
     "look": "Show a few images before and after, as a PNG or an HTML page.",
     "jobs": "List past runs, or show one with its failures.",
+    "submit": "Hand a job to a server, and follow it.",
+    "server": "Take jobs from clients and divide them among nodes.",
+    "node": "Do tasks for a server, or for runs with --engine nodes.",
     "demo": "Draw sample photos and run a pipeline over them.",
     "completion": "Print the script that completes commands in a shell.",
 }

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 @click.option("--in-place", is_flag=True, help="Put each output in the place of its input; there is no SINK.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Workers.  [one for each core]")
 @click.option(
-    "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes."
+    "--engine", default="auto", show_default=True, metavar="NAME", help="serial, threads, processes, nodes."
+)
+@click.option("--connect", default="", metavar="HOST:PORT,...", help="Of nodes that are there.")
+@click.option(
+    "--nodes",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="YAML: nodes that are there, and how they are chosen.",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
 @click.option(
@@ -85,6 +92,8 @@ def command(
     metadata: Keep,
     jobs: int | None,
     engine: str,
+    connect: str,
+    nodes: str | None,
     threads: int,
     timeout: float,
     include: tuple[str, ...],
@@ -151,7 +160,7 @@ def command(
         items_at_once,
         scratch or "",
     )
-    asked = Settings(jobs or 0, threads, timeout, memory or 0)
+    asked = Settings(jobs or 0, threads, timeout, memory or 0, connect, nodes or "")
     chosen, settings, _ = choose_engine(engine, asked, job)
     with (
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
