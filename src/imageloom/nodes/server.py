@@ -140,7 +140,8 @@ class Server:
         try:
             if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", request.id):
                 raise UsageError("the id of a job is 1 to 64 letters, digits and hyphens")
-            self._check(request)
+            if request.source:
+                self._check(request)
             job = RunningJob(request, to_job(request))
             with self._lock:
                 if request.id in self._jobs:
