@@ -85,7 +85,7 @@ def test_what_is_wrong_is_named_with_its_line(
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read .*none.yaml: No such file"):
+    with pytest.raises(UsageError, match=r"cannot read .*none\.yaml: No such file"):
         read_config(str(tmp_path / "none.yaml"), NodesConfig)
 
 

@@ -139,7 +139,7 @@ def test_a_killed_nodes_items_are_tried_again_and_it_may_come_back(
     running = start(
         "run", PIPELINE, photos, sink, "--engine", "nodes", "--connect", node.address, "--ledger", ledger
     )
-    wait_until(lambda: (sink / STAGING).exists())
+    wait_until((sink / STAGING).exists)
     time.sleep(0.1)
     node.kill()
     place.node("--listen", node.address)
@@ -220,7 +220,7 @@ def test_a_sink_that_is_in_use_and_a_server_that_is_not_there(place: Site, photo
     client.cancel(first.id)
     client.close()
     nobody = client_of("127.0.0.1:1")
-    with pytest.raises(StorageError, match="cannot reach the server 127.0.0.1:1"):
+    with pytest.raises(StorageError, match="cannot reach the server"):
         nobody.submit(job(photos, place.folder / "busy"))
     nobody.close()
 
