@@ -232,23 +232,15 @@ def test_a_request_that_makes_no_sense_is_refused_with_its_reason(
 ) -> None:
     request = to_request(job(place, "wrong"), "1", False)
     for name, value in change.items():
-        request.ClearField(name)  # type: ignore[arg-type]
+        request.ClearField(name)
         request.MergeFrom(pb.JobRequest(**{name: value}))
     with pytest.raises((UsageError, PipelineError), match=message):
         to_job(request)
 
 
 def test_a_run_without_any_node_says_which_were_tried(place: Site) -> None:
-    ran = imageloom(
-        "run",
-        "invert",
-        place.folder / "photos",
-        place.folder / "none",
-        "--engine",
-        "nodes",
-        "--connect",
-        "nowhere",
-    )
+    where = [place.folder / "photos", place.folder / "none"]
+    ran = imageloom("run", "invert", *where, "--engine", "nodes", "--connect", "nowhere")
     assert ran.returncode == 2
     assert "'nowhere' is no address" in ran.stderr
     client = Client("127.0.0.1:1", Credentials())

@@ -22,6 +22,7 @@ COMMANDS = {
     "submit": "Hand a job to a server, and follow it.",
     "server": "Take jobs from clients and divide them among nodes.",
     "node": "Do tasks for a server, or for runs with --engine nodes.",
+    "scenario": "Compare the policies of nodes, for real and simulated.",
     "demo": "Draw sample photos and run a pipeline over them.",
     "completion": "Print the script that completes commands in a shell.",
 }

@@ -1,7 +1,7 @@
 """The experiment of acceptance and choice: nodes of which some are loaded, for real and simulated.
 
 A task is one small image. A loaded node delays a task with a probability equal to its load; one that accepts
-optionally rejects it with the same probability. So the time of a job is mostly what the policies make of the delays.
+optionally rejects it with the same probability. So a job's time is mostly what the policies make of the delays.
 """
 
 from __future__ import annotations
