@@ -7,6 +7,7 @@ that dies costs the items that it had in hand an attempt; one that cannot be rea
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -152,7 +153,8 @@ class Nodes:
             self._retire(node, "the engine is closed")
         if self._fleet:
             for pid in self._fleet.pids:
-                os.kill(pid, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it has just died
+                    os.kill(pid, signal.SIGTERM)
             self._fleet.close()
         for node in self._retired:
             node.channel.close()  # and with it a question that waits for its answer

@@ -58,6 +58,11 @@ class _Ticket:
     deliveries: set[Delivery] = field(default_factory=set)
 
     @property
+    def may_be_copied(self) -> bool:
+        """One delivery of it is under way, and it has harmed no node before."""
+        return len(self.deliveries) == 1 and all(work.attempt == 1 for work in self.task.work)
+
+    @property
     def missing(self) -> list[int]:
         return [place for place in range(len(self.task.work)) if place not in self.results]
 
@@ -312,7 +317,7 @@ class Dispatcher:
             delivery
             for other in self._nodes.values()
             for delivery in other.running
-            if other is not node and delivery.began < limit and len(delivery.ticket.deliveries) == 1
+            if other is not node and delivery.began < limit and delivery.ticket.may_be_copied
         ]
         slowest = min(slow, key=lambda delivery: delivery.began, default=None)
         if slowest is None or node.name in slowest.ticket.tried or not slowest.ticket.missing:
