@@ -22,7 +22,7 @@ from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
 from imageloom.plan import Plan
 from imageloom.raster import Raster
-from imageloom.stores.local import LocalStore
+from imageloom.stores import Store
 from imageloom.streams import Reader, Writer
 
 PART_PIXELS = 8_000_000
@@ -41,7 +41,7 @@ class Assembly:
 
     Args:
         work: the item and its outputs' names.
-        source: path of its file.
+        source: path of its file, or of a copy.
         sink: where outputs are staged.
         scratch: path of a folder for rasters.
         prefix: begins the names of scratch files and of staged outputs.
@@ -56,7 +56,7 @@ class Assembly:
         plan: Plan,
         recipe: Recipe,
         source: str,
-        sink: LocalStore,
+        sink: Store,
         scratch: str,
         prefix: str,
         ahead: int,
@@ -141,6 +141,8 @@ class Assembly:
                 step,
                 self._input.path if self._input else "",
                 self._target.path if self._target else "",
+                self._path,
+                self._sink.staging(""),
             )
             for index, (box, step) in enumerate(zip(boxes, first, strict=True))
         )
@@ -149,7 +151,7 @@ class Assembly:
         assert self._input is not None
         frame = self.plan.outputs[self._output].frame
         self._reads = [Box.of(frame)]
-        return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path)
+        return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path, file=self._path)
 
     def _raster(self, name: str, frame: Frame) -> Raster:
         raster = Raster(f"{self._scratch}-{name}", frame)

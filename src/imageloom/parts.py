@@ -7,6 +7,7 @@ itself. Its pixels come from the file or a raster and go into a raster, or as co
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -30,12 +31,13 @@ from imageloom.model import (
 from imageloom.plan import OutputPlan, make_plan
 from imageloom.raster import Raster
 from imageloom.stores import Store
+from imageloom.stores.local import write_file
 from imageloom.streams import Reader, open_reader
 
 Lap = Callable[[str], None]
 
 
-def attempt(task: Task, part: Part, source: Store, sink: Store, token: str, lap: Lap) -> Result:
+def attempt(task: Task, part: Part, sink: Store, token: str, lap: Lap) -> Result:
     """Do a part: its result, without times.
 
     Args:
@@ -52,12 +54,12 @@ def attempt(task: Task, part: Part, source: Store, sink: Store, token: str, lap:
     output = plan.outputs[part.output]
     phases = tiles.phases(output.steps, plan.decoded)
     if part.phase == len(phases):
-        return _encode(task, part, source, sink, token, lap, output, header)
+        return _encode(task, part, sink, token, lap, output, header)
     phase = phases[part.phase]
     if part.first:
         phase = replace(phase, steps=(part.first, *phase.steps[1:]))
     tile = tiles.tile(phase, part.write)
-    with _reading(part, source, work.item.key, work.item.fingerprint, header, phase.frames[0]) as read:
+    with _reading(part, work.item.fingerprint, header, phase.frames[0]) as read:
         pixels = read(tile.read)
     lap("decode" if not part.reads else "read")
     pixels = tiles.run_tile(phase, pixels, tile)
@@ -68,19 +70,17 @@ def attempt(task: Task, part: Part, source: Store, sink: Store, token: str, lap:
             raster.write(part.write, pixels)
         lap("write")
         return Result(work.item.key, pixels=part.write.width * part.write.height, measure=measure)
-    return _compress(task, part, sink, token, lap, output, pixels)
+    return _compress(task, part, token, lap, output, pixels)
 
 
 @contextlib.contextmanager
-def _reading(
-    part: Part, source: Store, key: str, fingerprint: str, header: Header, frame: Frame
-) -> Iterator[Callable[[Box], Pixels]]:
+def _reading(part: Part, fingerprint: str, header: Header, frame: Frame) -> Iterator[Callable[[Box], Pixels]]:
     """What reads a box of the part's input."""
     if part.reads:
         with contextlib.closing(Raster(part.reads, frame)) as raster:
             yield raster.read
     else:
-        reader = _reader(f"{source.address}/{key}", fingerprint, header)
+        reader = _reader(part.file, fingerprint, header)
         yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1)
 
 
@@ -90,9 +90,7 @@ def _reader(path: str, fingerprint: str, header: Header) -> Reader:
     return open_reader(Path(path), header.format, header.frame)
 
 
-def _compress(
-    task: Task, part: Part, sink: Store, token: str, lap: Lap, output: OutputPlan, pixels: Pixels
-) -> Result:
+def _compress(task: Task, part: Part, token: str, lap: Lap, output: OutputPlan, pixels: Pixels) -> Result:
     """Stage the pieces that the part's rows make."""
     encoder = codecs.in_pieces(output.format, output.frame, output.quality)
     assert encoder is not None, "only large outputs have pieces"
@@ -105,7 +103,7 @@ def _compress(
         data.append(packed)
     lap("encode")
     joined = b"".join(data)
-    sink.stage(token, joined)
+    write_file(os.path.join(part.staging, token), joined)
     lap("write")
     written = Written(task.work[0].names[part.output], token, len(joined))
     return Result(task.work[0].item.key, (written,), pixels=box.width * box.height, pieces=tuple(made))
@@ -114,7 +112,6 @@ def _compress(
 def _encode(
     task: Task,
     part: Part,
-    source: Store,
     sink: Store,
     token: str,
     lap: Lap,
@@ -122,15 +119,16 @@ def _encode(
     header: Header,
 ) -> Result:
     """Encode a whole output that is too small to be written in pieces."""
-    item, name = task.work[0].item, task.work[0].names[part.output]
+    work, name = task.work[0], task.work[0].names[part.output]
     with contextlib.closing(Raster(part.reads, output.frame)) as raster:
         pixels = raster.read(Box.of(output.frame))
     metadata = NO_METADATA
     if task.recipe.metadata == "keep":
-        metadata = codecs.metadata_of(f"{source.address}/{item.key}", header.format)
+        metadata = codecs.metadata_of(part.file, header.format)
     lap("read")
     encoded = codecs.get(output.format).encode(pixels, output.quality, for_output(metadata, output.frame))
     lap("encode")
     sink.stage(token, encoded)
+    sink.commit(token, name, f"{task.source}/{work.item.key}", work.replace)
     lap("write")
-    return Result(item.key, (Written(name, token, len(encoded)),), pixels=output.frame.pixels)
+    return Result(work.item.key, (Written(name, token, len(encoded)),), pixels=output.frame.pixels)

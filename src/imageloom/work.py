@@ -16,11 +16,12 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
-from imageloom import codecs, operators
+from imageloom import codecs, operators, stores
 from imageloom.codecs.metadata import for_output
 from imageloom.model import (
     NO_METADATA,
     Failure,
+    Header,
     Outcome,
     Pixels,
     Result,
@@ -30,22 +31,31 @@ from imageloom.model import (
     Work,
     Written,
 )
-from imageloom.plan import check_limits, make_plan
+from imageloom.plan import Plan, check_limits, make_plan
 from imageloom.stores import Store, open_store
 
-
-def perform(task: Task) -> Outcome:
-    """Do a task: read, decode, filter and encode each of its items, and stage the outputs in the sink."""
-    return Outcome(task.id, worker_name(), tuple(results(task)))
+Turn = contextlib.AbstractContextManager[object]
 
 
-def results(task: Task) -> Iterator[Result]:
+NO_BOUND = contextlib.nullcontext()
+
+
+def perform(task: Task, computing: Turn = NO_BOUND) -> Outcome:
+    """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
+
+    Args:
+        computing: held while pixels are worked on, so that more tasks than cores can wait for a store.
+    """
+    return Outcome(task.id, worker_name(), tuple(results(task, computing)))
+
+
+def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
     """The results of a task's items in their order, each as soon as it is there."""
     _settle_process()
     operators.load_files(task.recipe.operators)
     source, sink = open_store(task.source), open_store(task.sink)
     for work in task.work:
-        yield _attempt(task, work, source, sink)
+        yield _attempt(task, work, source, sink, computing)
 
 
 def worker_name() -> str:
@@ -53,43 +63,59 @@ def worker_name() -> str:
     return f"{os.getpid()}/{threading.current_thread().name}"
 
 
-def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
+def _attempt(task: Task, work: Work, source: Store, sink: Store, computing: Turn) -> Result:
     key, started, watch = work.item.key, time.time(), _Stopwatch()
     written: list[Written] = []
+    maker = f"{task.source}/{key}"
     token = f"{task.job}-{work.number}-{work.attempt}-{os.getpid()}"
     try:
         if task.part is not None:
             from imageloom import parts  # no small image waits for it
 
             token = f"{token}-{task.part.output}-{task.part.phase}-{task.part.number}"
-            made_part = parts.attempt(task, task.part, source, sink, token, watch.lap)
+            with computing:
+                watch.skip()
+                made_part = parts.attempt(task, task.part, sink, token, watch.lap)
             return replace(made_part, times=watch.times(), started=started)
-        data = source.read(key, task.limits.max_file_size)
+        data = stores.kept.pop((task.source, key, work.item.fingerprint), None)
+        if data is None:
+            data = source.read(key, task.limits.max_file_size)
         watch.lap("read")
-        header = work.header
-        if header is None or len(data) != work.item.size:  # it changed since it was planned
-            header = codecs.read_header(lambda length: data[:length], len(data))
-            check_limits(header, task.limits, len(data))
-        plan = make_plan(header, task.recipe)
-        codec = codecs.get(header.format)
-        metadata = codec.metadata(data) if task.recipe.metadata == "keep" else NO_METADATA
-        decoded = codec.decode(data, header, luma=plan.luma, scale=plan.scale)
-        watch.lap("decode")
-        made: list[tuple[tuple[Step, ...], Pixels]] = [((), decoded)]
-        for name, output in zip(work.names, plan.outputs, strict=True):
-            pixels = _filter(output.steps, made)
-            watch.lap("filter")
-            carried = for_output(metadata, output.frame)
-            encoded = codecs.get(output.format).encode(pixels, output.quality, carried)
-            watch.lap("encode")
-            sink.stage(f"{token}-{len(written)}", encoded)
-            written.append(Written(name, f"{token}-{len(written)}", len(encoded)))
-            watch.lap("write")
+        with computing:
+            watch.skip()
+            header = work.header
+            if header is None or len(data) != work.item.size:  # it changed since it was planned
+                header = codecs.read_header(lambda length: data[:length], len(data))
+                check_limits(header, task.limits, len(data))
+            plan = make_plan(header, task.recipe)
+            for name, encoded in zip(work.names, _encoded(task, plan, header, data, watch), strict=True):
+                sink.stage(f"{token}-{len(written)}", encoded)
+                written.append(Written(name, f"{token}-{len(written)}", len(encoded)))
+                watch.lap("write")
+        for output in written:  # when all are there, or none
+            sink.commit(output.staged, output.name, maker, work.replace)
+        watch.lap("write")
         return Result(key, tuple(written), None, watch.times(), started, plan.decoded.pixels)
     except Exception as error:
         for output_ in written:
             sink.discard(output_.staged)
         return Result(key, (), Failure.of(error), watch.times(), started)
+
+
+def _encoded(task: Task, plan: Plan, header: Header, data: bytes, watch: _Stopwatch) -> Iterator[bytes]:
+    """The outputs of a file's bytes, one after the other."""
+    codec = codecs.get(header.format)
+    metadata = codec.metadata(data) if task.recipe.metadata == "keep" else NO_METADATA
+    decoded = codec.decode(data, header, luma=plan.luma, scale=plan.scale)
+    watch.lap("decode")
+    made: list[tuple[tuple[Step, ...], Pixels]] = [((), decoded)]
+    for output in plan.outputs:
+        pixels = _filter(output.steps, made)
+        watch.lap("filter")
+        carried = for_output(metadata, output.frame)
+        encoded = codecs.get(output.format).encode(pixels, output.quality, carried)
+        watch.lap("encode")
+        yield encoded
 
 
 def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]) -> Pixels:
@@ -112,6 +138,10 @@ class _Stopwatch:
         now = time.perf_counter()
         self._spent[stage] = self._spent.get(stage, 0.0) + now - self._last
         self._last = now
+
+    def skip(self) -> None:
+        """Waiting for its turn is no work."""
+        self._last = time.perf_counter()
 
     def times(self) -> Times:
         return Times(**self._spent)

@@ -64,6 +64,11 @@ if TYPE_CHECKING:
 @click.option(
     "--scratch", type=click.Path(exists=True, file_okay=False), help="A folder for large images' pixels."
 )
+@click.option(
+    "--in-flight",
+    type=click.IntRange(1, 1024),
+    help="Requests in flight on stores that are not local folders.  [32]",
+)
 @options.limit_options
 @options.ledger_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -95,6 +100,7 @@ def command(
     tile: Literal["auto", "always", "never"],
     items_at_once: int,
     scratch: str | None,
+    in_flight: int | None,
     max_pixels: int,
     max_file_size: int,
     max_expansion: int,
@@ -106,7 +112,8 @@ def command(
     log_file: Path | None,
     log_format: str,
 ) -> int:
-    """Run PIPELINE over the images of SOURCE (a folder or a file) into the folder SINK.
+    """Run PIPELINE over the images of SOURCE (a folder or a file) into the folder SINK. Each is a path or an
+    address, as s3://bucket/folder, gs://, az://, sftp://, and zip:// or tar:// to read from.
 
     PIPELINE is a text, or the name of a YAML file with a pipeline or a recipe. With --output instead of it,
     each image is decoded once for several outputs, each in a folder of its own. What was done before, with the
@@ -120,6 +127,7 @@ def command(
     imageloom run 'resize 50%' photos/ half/ --retry-failed
     imageloom run --output gray='grayscale' --output edges='grayscale | canny 100 200' photos/ out/
     imageloom run 'rotate 90' scans/ --in-place
+    imageloom run 'resize 512x' s3://photos/2026 s3://web/2026
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
 
     Exit codes: 0 all done; 1 some items failed; 2 usage; 3 nothing matched; 4 storage or access; 130
@@ -150,6 +158,7 @@ def command(
         tile,
         items_at_once,
         scratch or "",
+        in_flight or 0,
     )
     asked = Settings(jobs or 0, threads, timeout, memory or 0)
     chosen, settings, _ = choose_engine(engine, asked, job)

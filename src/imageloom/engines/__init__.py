@@ -27,6 +27,9 @@ class Settings(Plain, frozen=True):
     """Seconds that one item may take before its worker is ended."""
     memory: int = 0
     """Bytes that one worker may take for data; 0 for no bound."""
+    in_flight: int = 0
+    """Tasks under way together, of which as many as there are workers work on pixels while the others wait for
+    a store; 0 for as many as there are workers."""
 
 
 class Engine(Protocol):
@@ -35,6 +38,9 @@ class Engine(Protocol):
     A failing item is data in the outcome. A future raises only `WorkerLost` (a worker died with the task) or
     what is a bug.
     """
+
+    shares_memory: bool
+    """Tasks run in this process."""
 
     @property
     def capacity(self) -> int:

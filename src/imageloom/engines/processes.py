@@ -82,8 +82,12 @@ class _Worker:
 
 
 class Processes:
+    shares_memory = False
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._at_once = max(settings.threads, -(-settings.in_flight // settings.jobs))
+        """Tasks that a worker has in hand together."""
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["imageloom.cli.run", "imageloom.engines.worker"])
         self._lock = threading.Lock()
@@ -106,7 +110,7 @@ class Processes:
     @property
     def capacity(self) -> int:
         """Workers that seem to hang count beside those that take their place."""
-        return max(self._settings.jobs, len(self._workers)) * self._settings.threads
+        return max(self._settings.jobs, len(self._workers)) * self._at_once
 
     def submit(self, task: Task) -> Future[Outcome]:
         job = _Job(task, Future())
@@ -161,7 +165,7 @@ class Processes:
 
     @property
     def _patience(self) -> float:
-        return max(LEAST_PATIENCE, PATIENCE * self._mean)
+        return max(LEAST_PATIENCE, PATIENCE * self._mean * self._at_once / self._settings.threads)
 
     def _is_slow(self, worker: _Worker) -> bool:
         return worker.oldest <= time.monotonic() - self._patience
@@ -198,7 +202,9 @@ class Processes:
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(theirs, self._settings.threads, self._settings.memory), daemon=True
+            target=serve,
+            args=(theirs, self._settings.threads, self._settings.memory, self._at_once),
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -223,7 +229,7 @@ class Processes:
 
     def _has_room(self, worker: _Worker) -> bool:
         alone = any(run.job.is_suspect for run in worker.runs.values())
-        return len(worker.runs) < self._settings.threads and not alone
+        return len(worker.runs) < self._at_once and not alone
 
     def _next(self, some_idle: bool) -> _Run | None:
         """The next run: suspects after the others, unless they waited long, and only for an idle worker."""

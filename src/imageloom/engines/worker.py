@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from imageloom.model import Plain, Result, Task
-from imageloom.work import results, worker_name
+from imageloom.work import NO_BOUND, Turn, results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -27,12 +27,13 @@ class Message(Plain, frozen=True):
     result: Result | None = None
 
 
-def serve(pipe: Connection, threads: int, memory: int) -> None:
+def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     """Run tasks until the pipe's other end is closed.
 
     Args:
-        threads: how many tasks run at the same time.
+        threads: how many tasks work on pixels at the same time.
         memory: bytes that this process may take for data beyond what it has; 0 for no bound.
+        in_flight: how many tasks are under way at the same time.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -40,21 +41,22 @@ def serve(pipe: Connection, threads: int, memory: int) -> None:
     if memory:
         _bound_memory(memory)
     sending = threading.Lock()
+    computing: Turn = threading.BoundedSemaphore(threads) if in_flight > threads else NO_BOUND
 
     def run(task: Task) -> None:
-        for result in results(task):
+        for result in results(task, computing):
             with sending:
                 pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, worker_name(), result)))
 
     # The end of the pipe, in either direction, says that the engine has let go of this worker.
     with (
         contextlib.suppress(EOFError, OSError),
-        ThreadPoolExecutor(threads, thread_name_prefix="thread") as pool,
+        ThreadPoolExecutor(in_flight, thread_name_prefix="thread") as pool,
     ):
         pipe.send_bytes(msgspec.msgpack.encode(Message()))
         while True:
             task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
-            if threads == 1:
+            if in_flight == 1:
                 run(task)
             else:
                 pool.submit(run, task)

@@ -34,6 +34,9 @@ class LocalStore:
         StorageError: the path is not UTF-8.
     """
 
+    is_local = True
+    creates = False
+
     def __init__(self, address: str) -> None:
         self.address = os.path.abspath(address)
         check_name(self.address)
@@ -108,15 +111,34 @@ class LocalStore:
                 return None
             raise UnwritableOutput(f"cannot look at {key}: {error.strerror}") from None
 
-    def stage(self, token: str, data: bytes) -> None:
+    def find(self, key: str) -> Item | None:
         try:
-            with open(self.staging(token), "wb", buffering=0) as file:
-                written = file.write(data)
-                while written < len(data):
-                    written += file.write(data[written:])
-        except OSError as error:
-            self.discard(token)
-            raise UnwritableOutput(f"cannot write to {self.address}: {error.strerror}") from None
+            found = os.stat(self._path(key))
+        except OSError:
+            return None
+        return Item(key, found.st_size, found.st_mtime_ns)
+
+    def fetch(self, key: str, path: str, limit: int) -> None:
+        write_file(path, self.read(key, limit))
+
+    def path(self, key: str) -> str:
+        return self._path(key)
+
+    def exists(self, key: str) -> bool:
+        return os.path.lexists(self._path(key))
+
+    def place(self, folder: str) -> str:
+        return os.path.realpath(self._path(folder))
+
+    def link(self, key: str) -> str | None:
+        path = self._path(key)
+        return os.path.realpath(path) if os.path.islink(path) else None
+
+    def stage(self, token: str, data: bytes) -> None:
+        write_file(self.staging(token), data)
+
+    def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
+        """Nothing is to be done before it is published."""
 
     def staging(self, token: str) -> str:
         """The path of staged bytes."""
@@ -127,7 +149,7 @@ class LocalStore:
         found = os.stat(self.staging(token))
         return Item(key, found.st_size, found.st_mtime_ns)
 
-    def publish(self, token: str, key: str) -> None:
+    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
         folder = key.rpartition("/")[0]
         try:
             if folder and folder not in self._folders:
@@ -142,12 +164,8 @@ class LocalStore:
         with contextlib.suppress(OSError):
             os.unlink(self.staging(token))
 
-    def prepare(self) -> None:
-        """Make the folder and its staging folder, and sweep away what a killed run has staged.
-
-        Raises:
-            StorageError: the folder cannot be made or written to.
-        """
+    def prepare(self, scratch: str = "") -> None:
+        """Make the folder and its staging folder, and sweep away what a killed run has staged."""
         staging = os.path.join(self.address, STAGING)
         try:
             _remove(staging)
@@ -161,6 +179,19 @@ class LocalStore:
 
     def _path(self, key: str) -> str:
         return f"{self.address}/{key}"
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write a file as a whole, or raise UnwritableOutput and leave none."""
+    try:
+        with open(path, "wb", buffering=0) as file:
+            written = file.write(data)
+            while written < len(data):
+                written += file.write(data[written:])
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise UnwritableOutput(f"cannot write to {os.path.dirname(path)}: {error.strerror}") from None
 
 
 def _remove(staging: str) -> None:
