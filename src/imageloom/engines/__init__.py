@@ -39,9 +39,6 @@ class Engine(Protocol):
     what is a bug.
     """
 
-    shares_memory: bool
-    """Tasks run in this process."""
-
     @property
     def capacity(self) -> int:
         """How many tasks run at the same time; it may change."""

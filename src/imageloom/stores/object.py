@@ -28,7 +28,7 @@ from imageloom.errors import (
 )
 from imageloom.model import Item, Unlisted
 from imageloom.stores import credentials
-from imageloom.stores.remote import TOKENS, Staging, checked, invalid, is_hidden
+from imageloom.stores.remote import TOKENS, Staging, checked, invalid, is_hidden, unsafe
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
@@ -95,13 +95,13 @@ class ObjectStore:
                 return
             except InvalidPathError as error:
                 key = _offending(error)
-                if key is None or (offset is not None and key <= offset):
+                if key is None or not unsafe(key) or (offset is not None and _behind(key) <= offset):
                     raise StorageError(f"cannot list {self.address}: a key in it is no path") from None
                 yield invalid(
                     key.removeprefix(self._prefix),
-                    "its name has an empty part, '.' or '..' (up to a thousand keys before it are not seen)",
+                    f"{unsafe(key)}; up to a thousand keys before it are not seen, which its library cannot list",
                 )
-                offset = key
+                offset = _behind(key)
 
     def _listed(self, offset: str | None) -> Iterator[Item | Unlisted]:
         import obstore
@@ -339,6 +339,16 @@ def _offending(error: Exception) -> str | None:
     """The key that the library takes for no path."""
     found = re.search(r'[Pp]ath "(.*?)"(?: contained|: Encountered|$)', str(error))
     return found[1] if found else None
+
+
+def _behind(key: str) -> str:
+    """A path that sorts behind a key that is none, and behind all that share its fault."""
+    parts = key.split("/")
+    for count, part in enumerate(parts):
+        if part in ("", ".", ".."):
+            return "/".join(parts[: count + 1]) + "0"  # the character after the slash
+    at = next(i for i, character in enumerate(key) if not character.isprintable())
+    return key[:at] + (" " if key[at] < " " else "\x80")
 
 
 def _check_size(size: int, limit: int) -> None:

@@ -77,6 +77,20 @@ use = egg:swift#slo
 """
 
 
+_RINGS = """
+import sys
+from swift.common.ring import RingBuilder
+for ring in sys.argv[2:]:
+    kind, port = ring.split("=")
+    builder = RingBuilder(4, 1, 0)
+    builder.add_dev(
+        {"region": 1, "zone": 1, "ip": "127.0.0.1", "port": int(port), "device": "disk", "weight": 1}
+    )
+    builder.rebalance()
+    builder.get_ring().save(f"{sys.argv[1]}/{kind}.ring.gz")
+"""
+
+
 class Cache:
     """What Swift keeps in memcached, for a proxy of one process."""
 
@@ -171,8 +185,6 @@ class Swift:
         self._servers.clear()
 
     def _configure(self, ports: dict[str, int]) -> None:
-        from swift.common.ring import RingBuilder
-
         (self.folder / "disks" / "disk").mkdir(parents=True, exist_ok=True)
         (self.folder / "swift.conf").write_text(
             "[swift-hash]\nswift_hash_path_prefix = a\nswift_hash_path_suffix = b\n"
@@ -184,19 +196,9 @@ class Swift:
             (self.folder / f"{kind}.conf").write_text(
                 text.format(kind=kind, port=port, folder=self.folder, user=user)
             )
-            if kind != "proxy":
-                builder = RingBuilder(4, 1, 0)
-                device = {
-                    "region": 1,
-                    "zone": 1,
-                    "ip": "127.0.0.1",
-                    "port": port,
-                    "device": "disk",
-                    "weight": 1,
-                }
-                builder.add_dev(device)
-                builder.rebalance()
-                builder.get_ring().save(str(self.folder / f"{kind}.ring.gz"))
+        rings = [f"{kind}={port}" for kind, port in ports.items() if kind != "proxy"]
+        command = [sys.executable, "-W", "ignore", "-c", _RINGS, str(self.folder), *rings]
+        subprocess.run(command, env=_environment(), check=True, timeout=PATIENCE)
 
     def _start(self, kind: str) -> None:
         code = "import sys; from swift.common.wsgi import run_wsgi; sys.exit(run_wsgi(*sys.argv[1:]))"
@@ -208,7 +210,7 @@ class Swift:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                    env=_environment(),
                 )
             )
 
@@ -274,6 +276,10 @@ class Swift:
         return self._ask(
             method, f"/v1/AUTH_test/{path}", {"X-Auth-Token": self._token, **(headers or {})}, body
         )[0]
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def _user() -> str:
