@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import re
+import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +40,7 @@ MARK = "imageloom"
 """The attribute of an object that says which item it was made from."""
 PART = 8 << 20
 """Bytes of one part of a large upload or download."""
+PAGE = 1000
 RETRIES = 6
 _RETRY: Any = {
     "max_retries": RETRIES,
@@ -81,45 +84,41 @@ class ObjectStore:
 
     def items(self) -> Iterator[Item | Unlisted]:
         """All objects, page by page in the order of their keys; hidden ones and markers of folders are left
-        out.
+        out. A listing that breaks off goes on where it was.
 
         Raises:
             StorageError: the bucket cannot be listed.
         """
+        import obstore
         from obstore.exceptions import InvalidPathError
 
         offset: str | None = None
+        failures = 0
         while True:
             try:
-                yield from self._listed(offset)
+                folder = self._prefix.rstrip("/") or None
+                for page in obstore.list(self._client, folder, offset=offset, chunk_size=PAGE):
+                    failures = 0
+                    for found in page:
+                        offset = found["path"]
+                        key = offset.removeprefix(self._prefix)
+                        if not is_hidden(key):
+                            yield self._item(key, found)
                 return
             except InvalidPathError as error:
-                key = _offending(error)
-                if key is None or not unsafe(key) or (offset is not None and _behind(key) <= offset):
+                wrong = _offending(error)
+                if wrong is None or not unsafe(wrong) or (offset is not None and _behind(wrong) <= offset):
                     raise StorageError(f"cannot list {self.address}: a key in it is no path") from None
                 yield invalid(
-                    key.removeprefix(self._prefix),
-                    f"{unsafe(key)}; up to a thousand keys before it are not seen, which its library cannot list",
+                    wrong.removeprefix(self._prefix),
+                    f"{unsafe(wrong)}; up to a thousand keys before it are not seen, as its library lists none",
                 )
-                offset = _behind(key)
-
-    def _listed(self, offset: str | None) -> Iterator[Item | Unlisted]:
-        import obstore
-        from obstore.exceptions import BaseError, InvalidPathError
-
-        try:
-            pages = obstore.list(
-                self._client, self._prefix.rstrip("/") or None, offset=offset, chunk_size=1000
-            )
-            for page in pages:
-                for found in page:
-                    key = found["path"].removeprefix(self._prefix)
-                    if not is_hidden(key):
-                        yield self._item(key, found)
-        except InvalidPathError:
-            raise
-        except (BaseError, OSError) as error:
-            raise StorageError(f"cannot list {self.address}: {explain(error)}") from None
+                offset = _behind(wrong)
+            except _errors() as error:
+                failures += 1
+                if _is_final(error) or failures == RETRIES:
+                    raise StorageError(f"cannot list {self.address}: {explain(error)}") from None
+                time.sleep(0.1 * 2**failures * (1 + random.random()))
 
     def _item(self, key: str, found: Mapping[str, Any]) -> Item:
         modified = int(found["last_modified"].timestamp() * 1_000_000) * 1000
@@ -333,6 +332,11 @@ def explain(error: Exception) -> str:
 def _mark(maker: str) -> str:
     """What an object says of its maker, without telling where that lies."""
     return hashlib.sha256(maker.encode()).hexdigest()[:32]
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether another attempt at a listing is of no use: the store has answered, or was asked often enough."""
+    return isinstance(error, FileNotFoundError) or "status code:" in str(error) or "sending" in str(error)
 
 
 def _offending(error: Exception) -> str | None:

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import quote
 
 USER, SECRET = "test:tester", "testing"
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that the servers may take to start."""
 
 _BACKEND = """
