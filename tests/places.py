@@ -44,6 +44,11 @@ class Bucket:
     def contents(self) -> dict[str, bytes]:
         return self._swift.contents(self._name, "in here/")
 
+    def outputs(self) -> list[str]:
+        """The keys that are not hidden."""
+        keys = [key.removeprefix("in here/") for key in self._swift.keys(self._name)]
+        return [key for key in keys if not key.startswith(".imageloom/")]
+
 
 class Memory:
     """obstore's memory, by its own functions."""

@@ -131,6 +131,13 @@ def test_numpy_and_opencv_are_loaded_only_when_they_are_needed(code: str) -> Non
     assert not modules & {"numpy", "cv2", "simplejpeg", "sqlite3", "yaml", "tqdm", "multiprocessing"}
 
 
+def test_local_runs_load_no_library_of_other_stores(photos: Path, out: Path) -> None:
+    modules = loaded_by(f"from imageloom import process\nprocess('grayscale', {str(photos)!r}, {str(out)!r})")
+    assert "cv2" in modules
+    ours = {"imageloom.stores.object", "imageloom.stores.fsspec", "imageloom.stores.credentials"}
+    assert not modules & ({"obstore", "fsspec", "configparser"} | ours)
+
+
 def test_public_names_resolve_and_others_do_not() -> None:
     for name in imageloom.__all__:
         assert getattr(imageloom, name) is not None
