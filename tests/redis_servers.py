@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 
 from imageloom.engines.redis_server import _binary
+from imageloom.testing.engines import HARMFUL
+from program import draw, start
 
 
 def free_port() -> int:
@@ -52,3 +55,35 @@ class GivenServer:
     def close(self) -> None:
         self.client.close()
         self.kill()
+
+
+class Workers:
+    """`imageloom worker` on a server, as on another machine."""
+
+    def __init__(self) -> None:
+        self.running: list[subprocess.Popen[str]] = []
+
+    def start(self, url: str, root: Path, *flags: str) -> subprocess.Popen[str]:
+        flags = ("--root", str(root), "--operators", HARMFUL, *flags)
+        arguments = ("worker", "--engine", "redis", "--connect", url, *flags)
+        worker = start(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.running.append(worker)
+        return worker
+
+    def close(self) -> None:
+        for worker in self.running:
+            worker.kill()
+            worker.wait()
+
+
+def slow_photos(folder: Path, count: int = 2) -> Path:
+    for number in range(count):
+        draw(folder / f"{number}.png", number, 1200, 900)
+    return folder
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.01)

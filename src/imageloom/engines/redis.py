@@ -319,6 +319,7 @@ class RedisStreams:
             found = group.look(self._client)
         self._receive(None)  # what was acknowledged before has its results there
         self._judge(found, known, dead)
+        self._sweep(found, known)
         for _ in dead:
             self._dead.popleft()
         self._put()
@@ -334,6 +335,17 @@ class RedisStreams:
             pipe.execute()
         recent = max(2 * self._lease, 5 * PATIENCE)
         self._consumers = len({name for _, name, idle in group.consumers(self._client) if idle < recent})
+
+    def _sweep(self, found: dict[Role, group.Snapshot], known: list[_Out]) -> None:
+        """Take out what the dead workers of dead drivers had: a living driver has long done so with its own."""
+        ours = {(out.role, out.entry) for out in known}
+        limit = max(RUN_EXPIRY, 4 * self._lease)
+        held = [
+            (role, entry, idle) for role in found for entry, (_, idle) in (found[role].pending or {}).items()
+        ]
+        old = [(role, entry) for role, entry, idle in held if idle > limit and (role, entry) not in ours]
+        if old:
+            group.take_out(self._client, old)
 
     def _judge(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -92,7 +93,7 @@ class Server:
             process_group=0,  # Ctrl-C is not for it
         )
         until = time.monotonic() + PATIENCE
-        while not os.path.exists(self._socket):
+        while not self._answers():
             if process.poll() is not None or time.monotonic() > until:
                 process.kill()
                 process.wait()
@@ -101,6 +102,11 @@ class Server:
                 raise StorageError(f"the embedded Redis server does not start: {why}")
             time.sleep(0.002)
         return process
+
+    def _answers(self) -> bool:
+        """It takes connections; its socket's file is there a moment before."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self._socket) == 0
 
 
 def _binary() -> str:

@@ -47,3 +47,12 @@ def eat_memory_on_red(image: Pixels) -> Pixels:
     while _is_marked(image):
         hoard.append(np.ones(16 << 20, np.uint8))
     return image
+
+
+@operator("point", examples=("toil 0",))
+def toil(image: Pixels, *, seconds: float) -> Pixels:
+    """Keep the interpreter busy for so long, on any image."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    return image
