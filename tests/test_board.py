@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imageloom.engines.board import Board, Message
+from imageloom.errors import WorkerLost
 from imageloom.model import Failure, Item, Limits, Output, Recipe, Result, Task, Times, Work
 
 LOST = Failure("WorkerLost", "its worker died", transient=True)
@@ -163,3 +165,54 @@ def test_every_item_comes_to_one_end_whatever_happens(events: list[str], random:
     for n, future in enumerate(futures):
         results = future.result(0).results
         assert [r.key for r in results] == [f"{n}-{i}" for i in range(4)]
+
+
+def test_a_task_without_items_is_done_when_its_worker_says_so() -> None:
+    board: Board[str] = Board()
+    future = board.submit(task(1))
+    first = board.take("dies")
+    assert first is not None
+    board.lose("dies", LOST)
+    second = board.take("lives")
+    assert second is not None
+    board.finish("dies", first.id)
+    assert not future.done()
+    board.finish("lives", second.id, "lives")
+    outcome = future.result(0)
+    assert (outcome.worker, outcome.results) == ("lives", ())
+    assert board.is_idle
+
+
+def test_one_delivery_of_several_is_handed_back() -> None:
+    board: Board[str] = Board()
+    board.submit(task(1, "a", "b"))
+    board.submit(task(2, "c"))
+    first, second = board.take("w", 2), board.take("w", 2)
+    assert first is not None
+    assert second is not None
+    board.accept("w", done(first, 0))
+    board.finish("w", first.id)
+    assert board.deliveries("w") == {second.id}
+    assert keys(board.take("other")) == ["b"]
+
+
+def test_who_parts_from_a_slow_worker_knows_the_deliveries() -> None:
+    board: Board[str] = Board()
+    board.submit(task(1, "a", "b", "c"))
+    slow = board.take("slow")
+    assert slow is not None
+    assert board.part("slow") == [slow.id]
+    assert board.part("slow") == []
+    assert keys(board.take("other")) == ["b", "c"]
+
+
+def test_what_is_abandoned_comes_to_an_end() -> None:
+    board: Board[str] = Board()
+    held, waiting = board.submit(task(1, "a")), board.submit(task(2, "b"))
+    delivery = board.take("w")
+    assert delivery is not None
+    board.abandon("it is over")
+    assert waiting.cancelled()
+    with pytest.raises(WorkerLost, match="it is over"):
+        held.result(0)
+    assert not board.accept("w", done(delivery, 0))

@@ -30,6 +30,10 @@ class TestZeromq(EngineTests):
     engine = "zeromq"
 
 
+class TestRedis(EngineTests):
+    engine = "redis"
+
+
 class TestMpi(EngineTests):
     engine = "mpi"
 

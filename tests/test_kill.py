@@ -93,7 +93,7 @@ def kill_and_run_again(
     assert amid, "no kill came amid the work"
 
 
-@pytest.mark.parametrize("engine", ["threads", "processes"])
+@pytest.mark.parametrize("engine", ["threads", "processes", "zeromq"])
 def test_killed_and_run_again(
     engine: str, photos: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -102,7 +102,7 @@ def test_killed_and_run_again(
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
+@pytest.mark.parametrize("engine", ["serial", "threads", "processes", "zeromq"])
 def test_killed_twenty_times(
     engine: str, photos: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from drawings import drawn
-from imageloom.errors import CorruptImage, UnreadableItem
+from imageloom.errors import CorruptImage, UnreadableItem, UnsupportedImage
 from imageloom.model import Frame
 from imageloom.streams import jpeg, open_reader, tiff, zarr
 
@@ -44,9 +44,7 @@ except MissingExtra as error:
 """
 
 
-@pytest.mark.parametrize(
-    ("format", "extra"), [("tiff", "tiles"), ("png", "tiles"), ("webp", "tiles"), ("zarr", "zarr")]
-)
+@pytest.mark.parametrize(("format", "extra"), [("tiff", "tiles"), ("png", "tiles"), ("zarr", "zarr")])
 def test_missing_libraries_are_named(format: str, extra: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     said = python(WITHOUT, format, str(tmp_path / "a"), *OPTIONAL)
@@ -68,11 +66,17 @@ def test_files_that_are_no_images(format: str, data: bytes, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_webp_is_read_in_strips(channels: int, tmp_path: Path) -> None:
+def test_a_name_with_brackets_is_a_name(channels: int, tmp_path: Path) -> None:
     image = drawn(300, 200, channels)
-    Image.fromarray(image).save(tmp_path / "a.webp[page=1]", "webp", lossless=True, exact=True)
-    reader = open_reader(tmp_path / "a.webp[page=1]", "webp", Frame.of(image))
+    Image.fromarray(image).save(tmp_path / "a.png[page=1]", "png")
+    reader = open_reader(tmp_path / "a.png[page=1]", "png", Frame.of(image))
     assert np.array_equal(np.concatenate((reader.read(0, 0, 300, 70), reader.read(0, 70, 300, 200))), image)
+
+
+@pytest.mark.parametrize("format", ["webp", "avif", "gif", "bmp", "pnm"])
+def test_other_formats_are_read_as_a_whole(format: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedImage, match=f"{format} is not read in pieces"):
+        open_reader(tmp_path / "a", format, Frame(64, 48, 3))
 
 
 @pytest.mark.parametrize("format", ["jpeg", "tiff", "zarr"])

@@ -149,7 +149,6 @@ def test_kinds_of_pixels_that_are_not_read_in_regions(path: Path) -> None:
         {"data": image[:, :, 0], "photometric": "miniswhite"},
         {"data": drawn(64, 48, 4), "photometric": "separated"},
         {"data": image[:, :, 0].astype(np.int16), "photometric": "minisblack"},
-        {"data": drawn(64, 48, 4), "photometric": "rgb", "extrasamples": ["assocalpha"]},
         {"data": np.stack([image, image]), "photometric": "rgb"},
     ]
     for maker in makers:

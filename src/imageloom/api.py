@@ -30,10 +30,10 @@ def process(
     sink: str | os.PathLike[str],
     *,
     engine: str = "auto",
+    connect: str = "",
     jobs: int = 0,
     threads: int = 1,
     timeout: float = 600.0,
-    connect: str = "",
     bind: str = "",
     keys: str = "",
     format: Format | None = None,
@@ -65,7 +65,7 @@ def process(
         source: a folder or a file.
         sink: a folder; made where there is none.
         engine: a name of `imageloom.engines.ENGINES`, or `auto`.
-        jobs: workers here; 0 for one for each core, or with `bind` for none.
+        jobs: workers here; 0 for one for each core, or for none where workers elsewhere do it.
         threads: in each worker process, where the engine has such.
         timeout: seconds that an item may take, where the engine has worker processes.
         connect: the address of an existing cluster, for the engines that take one.
@@ -131,7 +131,9 @@ def process(
 def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Settings, str]:
     """The engine's name, its settings, and why, for `auto` and 0 jobs."""
     jobs = settings.jobs or available_cores()
-    if engine != "auto":
+    if engine == "redis" and settings.connect:
+        jobs, why = settings.jobs, "its workers are elsewhere, but for those of --jobs"
+    elif engine != "auto":
         why = "it was asked for"
     elif job.recipe.operators:
         engine, why = "processes", "operators of your own may crash, hang or hold the interpreter's lock"

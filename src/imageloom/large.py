@@ -13,13 +13,11 @@ from imageloom.errors import ImageloomError
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
 from imageloom.plan import ENCODE_COPIES, Plan
 from imageloom.stores.local import LocalStore
+from imageloom.streams import IN_ORDER
 
 TOGETHER = 2
 """Large images under way at one time: one that ends and one that begins."""
 
-
-_STREAMED = ("jpeg", "png", "tiff", "zarr")
-"""Formats that are decoded a few rows at a time, but for files that a codec must buffer."""
 
 LOADING = (-1, 0)
 """The place of decoding in the table of needs."""
@@ -52,7 +50,7 @@ def needs_of(header: Header, plan: Plan, size: int) -> dict[tuple[int, int], Nee
 
 
 def _loading(header: Header, plan: Plan, size: int) -> Need:
-    whole = plan.luma or plan.scale > 1 or header.buffered or header.format not in _STREAMED
+    whole = plan.luma or plan.scale > 1 or header.buffered or header.format not in IN_ORDER
     if not whole:
         return Need(0, "decoding in strips")
     return Need(

@@ -322,6 +322,10 @@ class Written(Plain, frozen=True):
     size: int
 
 
+STAGES = ("read", "decode", "filter", "encode", "write")
+"""What an attempt goes through, in this order."""
+
+
 class Times(Plain, frozen=True):
     """Seconds that an attempt spent in each stage."""
 
@@ -330,8 +334,6 @@ class Times(Plain, frozen=True):
     filter: float = 0.0
     encode: float = 0.0
     write: float = 0.0
-    lost: float = 0.0
-    """In unknown stages, until its worker died."""
 
     @property
     def total(self) -> float:
@@ -381,6 +383,8 @@ class Result(Plain, frozen=True):
     """What the one written file of a part holds, one after the other."""
     measure: bytes = b""
     """What a part has measured, as `tiles.unpack` reads it."""
+    lost: float = 0.0
+    """Seconds that a worker had spent on it, in whichever stage, when it died."""
     worker: str = ""
     """Who made it, where that may be another one than the outcome's."""
 

@@ -34,6 +34,15 @@ from imageloom.streams import Reader, open_reader
 from imageloom.work import Chunk, Lap
 
 
+def is_encoding(task: Task) -> bool:
+    """Whether a task is the encoding of a whole large output."""
+    part, header = task.part, task.work[0].header
+    if part is None or part.writes or header is None:
+        return False
+    plan = make_plan(header, task.recipe)
+    return part.phase == len(tiles.phases(plan.outputs[part.output].steps, plan.decoded))
+
+
 def load(task: Task, part: Part, source: Store, lap: Lap) -> Chunk:
     """The pixels that a part reads, from the file or a raster."""
     work = task.work[0]

@@ -20,7 +20,7 @@ from imageloom.model import Decode, Format, Frame, Header, Job, Limits, Plain, R
 from imageloom.pipeline import to_text
 from imageloom.rewrite import rewrite
 
-MEANING = 1
+MEANING = 2
 """What a recipe means to this version: to be raised when the same recipe yields other bytes."""
 
 BATCH_PIXELS = 4_000_000

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from imageloom import __version__, machine
+from imageloom import machine
 from imageloom.events import Began, Collected, Done, Event, Failed, Listener, Retried, Started
 from imageloom.model import Job, Result
 from imageloom.timeline import (
@@ -176,12 +176,12 @@ class Recorder:
                 outcome,
                 self._since if made_at != ASSEMBLED else -1,
                 int((result.started - self._began) * 1e6) if result.started else self._collected,
-                int(times.read * 1e6),
-                int(times.decode * 1e6),
-                int(times.filter * 1e6),
-                int(times.encode * 1e6),
-                int(times.write * 1e6),
-                int(times.lost * 1e6),
+                int(times.read * 1e6 + 0.5),
+                int(times.decode * 1e6 + 0.5),
+                int(times.filter * 1e6 + 0.5),
+                int(times.encode * 1e6 + 0.5),
+                int(times.write * 1e6 + 0.5),
+                int(result.lost * 1e6 + 0.5),
                 self._collected,
                 now - self._last,
                 self._sizes.get(result.key, 0),
@@ -279,6 +279,8 @@ def _percent(before: list[tuple[int, int]], now: list[tuple[int, int]]) -> bytes
 
 def _versions() -> dict[str, str]:
     """Of the program, of Python, and of the libraries that were used in this process."""
+    from imageloom import __version__  # the package itself stands on everything
+
     found = {"imageloom": __version__, "python": sys.version.partition(" ")[0]}
     for name in ("cv2", "numpy", "simplejpeg", "PIL", "imagecodecs", "pyvips"):
         if name in sys.modules and (version := getattr(sys.modules[name], "__version__", None)):

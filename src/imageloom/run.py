@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from imageloom import codecs, plan
+from imageloom.batches import Ready, gather
 from imageloom.engines import Engine
 from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
 from imageloom.events import (
@@ -35,9 +36,8 @@ from imageloom.events import (
 )
 from imageloom.ledger import JobState, Ledger
 from imageloom.machine import half_of_memory
-from imageloom.model import Failure, Header, Item, Job, Outcome, Part, Plain, Result, Task, Unlisted, Work
+from imageloom.model import Failure, Header, Item, Job, Outcome, Part, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
-from imageloom.plan import Plan
 from imageloom.sink import InPlace, Sink, check_template, output_name
 from imageloom.source import Source
 from imageloom.stores import open_store
@@ -51,18 +51,6 @@ FIRST_PAUSE = 0.1
 
 WINDOW = 3
 """Tasks in flight for each worker: one that runs, and two so that none waits for the driver."""
-
-
-class _Ready(Plain, frozen=True):
-    """An item that is planned and claimed."""
-
-    work: Work
-    pixels: int
-    bytes: int
-    part: Part | None = None
-    """Of a large image: the part to do."""
-    plan: tuple[Header, Plan] | None = None
-    """Of a large image that is to be begun."""
 
 
 class Driver:
@@ -92,7 +80,7 @@ class Driver:
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
-        self._listeners = tuple(listeners)
+        self._listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
         self._source = Source(job.source, job.include, job.exclude)
         self._store = open_store(self._source.root)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
@@ -107,7 +95,7 @@ class Driver:
         self._in_flight: dict[int, tuple[Task, int, Future[Outcome]]] = {}
         self._bytes_in_flight = 0
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
-        self._again: list[tuple[float, int, _Ready]] = []
+        self._again: list[tuple[float, int, Ready]] = []
         self._turn = itertools.count()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
@@ -135,7 +123,7 @@ class Driver:
             )
             self._tell(Began(self._id))
             try:
-                for batch in self._batches(self._planned()):
+                for batch in gather(self._planned(), alone=self._job.items_at_once == 1):
                     if self._stopping:
                         break
                     if batch[0].plan:
@@ -172,7 +160,7 @@ class Driver:
 
     # source -> plan
 
-    def _planned(self) -> Iterator[_Ready]:
+    def _planned(self) -> Iterator[Ready]:
         """The items that are to be done, with their plans; the others are skipped or failed here."""
         failed_before = (
             self._ledger.failed_before(self._source.root, self._sink.address)
@@ -197,7 +185,7 @@ class Driver:
             if ready is not None:
                 yield ready
 
-    def _plan(self, item: Item) -> _Ready | None:
+    def _plan(self, item: Item) -> Ready | None:
         if self._sink.is_done(item, self._recipe, len(self._job.recipe.outputs)):
             self._skip(item, "done before")
             return None
@@ -230,7 +218,7 @@ class Driver:
         if self._listeners:
             self._tell(Planned(item, names))
         work = Work(item, names, next(self._item_numbers), header=header)
-        return _Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
+        return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
     @property
     def _is_alone(self) -> bool:
@@ -243,30 +231,9 @@ class Driver:
 
         return codecs.read_header(lambda length: read(0, length), item.size, read)
 
-    # plan -> tasks
-
-    def _batches(self, ready: Iterator[_Ready]) -> Iterator[list[_Ready]]:
-        """Small items together, so that a task takes tens of milliseconds."""
-        batch: list[_Ready] = []
-        pixels = 0
-        for one in ready:
-            if one.plan or self._job.items_at_once == 1:
-                if batch:
-                    yield batch
-                    batch, pixels = [], 0
-                yield [one]
-                continue
-            if batch and (pixels + one.pixels > plan.BATCH_PIXELS or len(batch) == plan.BATCH_ITEMS):
-                yield batch
-                batch, pixels = [], 0
-            batch.append(one)
-            pixels += one.pixels
-        if batch:
-            yield batch
-
     # tasks -> engine
 
-    def _begin_large(self, ready: _Ready) -> None:
+    def _begin_large(self, ready: Ready) -> None:
         """Begin an image that is done in tiles, as soon as those before it leave room."""
         from imageloom.large import LargeImages  # no small image waits for it
 
@@ -293,9 +260,9 @@ class Driver:
                 self._fail(failed, work.attempt, "driver", work.names)
                 continue
             work, part, needs = found
-            self._submit([_Ready(work, 0, needs, part)])
+            self._submit([Ready(work, 0, needs, part)])
 
-    def _submit(self, batch: list[_Ready]) -> None:
+    def _submit(self, batch: list[Ready]) -> None:
         """Hand a batch to the engine as soon as the window and the memory have room."""
         needs = max(ready.bytes for ready in batch)
         while self._in_flight and (
@@ -414,7 +381,7 @@ class Driver:
         self, work: Work, result: Result, worker: str, needs: int, part: Part | None = None
     ) -> None:
         pause = _pause(work.attempt)
-        again = _Ready(replace(work, attempt=work.attempt + 1), 0, needs, part)
+        again = Ready(replace(work, attempt=work.attempt + 1), 0, needs, part)
         heapq.heappush(self._again, (time.monotonic() + pause, next(self._turn), again))
         self._tell(Retried(result, work.attempt, worker, pause))
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "look": "Show a few images before and after, as a PNG or an HTML page.",
     "worker": "Work for an engine's driver, here or on another machine.",
     "keys": "Make the keys that workers and drivers prove themselves with.",
+    "dead": "List, retry or drop the items that were given up, on a Redis server.",
     "jobs": "List past runs, or show one with its failures.",
     "report": "Show where the time of a run went, as an HTML page and more.",
     "doctor": "Find and remove what a power cut left, and describe this machine.",

@@ -26,7 +26,11 @@ def command(folder: str, clients: tuple[str, ...]) -> None:
     imageloom run 'resize 50%' photos/ out/ --engine zeromq --bind tcp://0.0.0.0:5555 --keys keys/server.key
     imageloom worker --engine zeromq --connect tcp://driver:5555 --keys keys/client.key
     """
-    from imageloom.engines.zeromq_wire import make_keys
+    from imageloom.errors import MissingExtra
 
+    try:
+        from imageloom.engines.zeromq_wire import make_keys
+    except ModuleNotFoundError:
+        raise MissingExtra("imageloom keys", "zeromq") from None
     for path in make_keys(folder, clients or ("client",)):
         click.echo(path)

@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="serial, threads, processes, pipeline, zeromq, mpi, dask, ray.",
+    help="serial, threads, processes, pipeline, zeromq, redis, mpi, dask, ray.",
+)
+@click.option(
+    "--connect",
+    default="",
+    metavar="ADDRESS",
+    envvar="IMAGELOOM_CONNECT",
+    help="Of an existing cluster or server.  [one of its own]",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
 @click.option(
@@ -51,7 +58,6 @@ if TYPE_CHECKING:
     default=600.0,
     help="Seconds that an item may take in a worker process.  [600]",
 )
-@click.option("--connect", default="", metavar="ADDRESS", help="Of an existing cluster.  [one of its own]")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only such names, as '*.jpg'; repeatable.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not such names; repeatable.")
 @click.option(
@@ -103,11 +109,11 @@ def command(
     metadata: Keep,
     jobs: int | None,
     engine: str,
+    connect: str,
     threads: int,
     bind: str,
     keys: str,
     timeout: float,
-    connect: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     if_exists: IfExists,
@@ -182,6 +188,8 @@ def command(
         items_at_once,
         scratch or "",
     )
+    if jobs == 0 and not (bind or connect):
+        raise click.UsageError("--jobs 0 leaves nobody to work but with --bind or --connect")
     asked = Settings(jobs or 0, threads, timeout, memory or 0, connect, bind, keys)
     chosen, settings, _ = choose_engine(engine, asked, job)
     with (

@@ -14,8 +14,14 @@ from imageloom.cli.options import Quantity
 
 
 @click.command("worker", short_help="Work for an engine's driver, here or on another machine.")
-@click.option("--engine", required=True, metavar="NAME", help="The driver's: zeromq.")
-@click.option("--connect", required=True, metavar="ADDRESS", help="Of the server that has the tasks.")
+@click.option("--engine", required=True, metavar="NAME", help="The driver's: zeromq, redis.")
+@click.option(
+    "--connect",
+    required=True,
+    metavar="ADDRESS",
+    envvar="IMAGELOOM_CONNECT",
+    help="Of the server that has the tasks.",
+)
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Worker processes.  [one for each core]")
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each process.  [1]")
 @click.option(
@@ -27,7 +33,14 @@ from imageloom.cli.options import Quantity
 )
 @options.operators_option
 @click.option("--memory", type=Quantity(), help="Bytes that each process may take for data.  [no bound]")
-@click.option("--keys", type=click.Path(exists=True, dir_okay=False), help="The file of this side's keys.")
+@click.option(
+    "--role",
+    type=click.Choice(["worker", "assembler", "all"]),
+    default="all",
+    show_default=True,
+    help="Which tasks: all, encodings of whole large images (assembler), or the others; redis.",
+)
+@click.option("--keys", type=click.Path(dir_okay=False), help="The file of this side's keys.")
 @click.option("--once", is_flag=True, help="Leave when the run is over, instead of waiting for the next.")
 def command(
     engine: str,
@@ -37,6 +50,7 @@ def command(
     roots: tuple[str, ...],
     operators: tuple[str, ...],
     memory: int | None,
+    role: str,
     keys: str | None,
     once: bool,
 ) -> int:
@@ -48,6 +62,7 @@ def command(
 
     \b
     imageloom worker --engine zeromq --connect tcp://127.0.0.1:5555 --root photos/ --root out/
+    IMAGELOOM_CONNECT=rediss://me:secret@host:6379/0 imageloom worker --engine redis --role worker --root /data
 
     Exit codes: 0 left as it was asked to, or let go; 2 usage, or the driver speaks another version; 4 access; 130
     ended at once.
@@ -62,7 +77,7 @@ def command(
     if engine not in WORKERS:
         raise UsageError(f"no workers connect to an engine {engine!r}; there are: {', '.join(WORKERS)}")
     guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)))
-    settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once)
+    settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()
     _end_on_signals(ended)
     fleet = Fleet(

@@ -323,7 +323,7 @@ def _as_declared(pixels: Pixels, palette: Pixels | None, layout: _Layout) -> Pix
         pixels = pixels.astype(np.uint8) * np.uint8(255 // ((1 << layout.bits) - 1))
     pixels = np.ascontiguousarray(pixels, dtype=frame.dtype)
     if layout.extra == _ASSOCIATED and frame.channels in (2, 4):
-        pixels = _divided_by_alpha(pixels)
+        pixels = divided_by_alpha(pixels)
     if layout.colours == _WHITE_IS_ZERO:
         top = 1.0 if frame.dtype == "float32" else np.iinfo(frame.dtype).max
         gray = pixels if pixels.ndim == 2 else pixels[:, :, 0]
@@ -331,7 +331,7 @@ def _as_declared(pixels: Pixels, palette: Pixels | None, layout: _Layout) -> Pix
     return pixels
 
 
-def _divided_by_alpha(pixels: Pixels) -> Pixels:
+def divided_by_alpha(pixels: Pixels) -> Pixels:
     """Colours that were multiplied by their alpha as they were before, as far as they can be known."""
     top = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
     alpha = pixels[:, :, -1:].astype(np.float64)

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from imageloom.engines.guard import Guard
-from imageloom.errors import UsageError
+from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Task
 
 ENGINES: dict[str, str] = {
@@ -17,6 +17,7 @@ ENGINES: dict[str, str] = {
     "processes": "imageloom.engines.processes:Processes",
     "pipeline": "imageloom.engines.pipeline:Pipeline",
     "zeromq": "imageloom.engines.zeromq:Zeromq",
+    "redis": "imageloom.engines.redis:RedisStreams",
     "mpi": "imageloom.engines.mpi:open_mpi",
     "dask": "imageloom.engines.dask:Dask",
     "ray": "imageloom.engines.ray:Ray",
@@ -24,6 +25,7 @@ ENGINES: dict[str, str] = {
 
 WORKERS: dict[str, str] = {
     "zeromq": "imageloom.engines.zeromq_worker:work_for",
+    "redis": "imageloom.engines.redis_worker:work_for",
 }
 """What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
 
@@ -61,6 +63,8 @@ class WorkerSettings(Plain, frozen=True):
     """Path of the file of keys that this side proves itself with."""
     once: bool = False
     """Leave when the driver is through, instead of waiting for the next one."""
+    role: str = "all"
+    """Which kinds of task it takes, where the engine tells them apart: worker, assembler, all."""
 
 
 class Engine(Protocol):
@@ -86,19 +90,25 @@ def open_engine(name: str, settings: Settings) -> Engine:
 
     Raises:
         UsageError: there is none; the message lists the known ones.
+        MissingExtra: its library is not installed; the extra has the engine's name.
     """
     if name not in ENGINES:
         raise UsageError(f"there is no engine {name!r}; there are: {', '.join(ENGINES)}")
-    engine: Engine = _load(ENGINES[name])(settings)
+    engine: Engine = _load(name, ENGINES)(settings)
     return engine
 
 
 def worker_function(name: str) -> Callable[..., None]:
     """What a worker process of that engine runs, until it has finished after the event was set."""
-    function: Callable[..., None] = _load(WORKERS[name])
+    function: Callable[..., None] = _load(name, WORKERS)
     return function
 
 
-def _load(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+def _load(name: str, table: dict[str, str]) -> Any:
+    module, _, attribute = table[name].partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("imageloom"):
+            raise
+        raise MissingExtra(f"the engine {name}", name) from None

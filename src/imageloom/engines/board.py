@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 from msgspec.structs import replace
 
 from imageloom.errors import WorkerLost
-from imageloom.model import Failure, Outcome, Plain, Result, Task, Times
+from imageloom.model import Failure, Outcome, Plain, Result, Task
 
 LONGEST_WAIT = 10.0
 """Seconds that an item which failed before lets others go first."""
@@ -168,7 +168,7 @@ class Board(Generic[W]):
                     continue
                 key = run.job.task.work[run.places[run.done]].item.key
                 spent = time.monotonic() - run.since
-                lost = Result(key, failure=failure, times=Times(lost=spent), started=time.time() - spent)
+                lost = Result(key, failure=failure, started=time.time() - spent, lost=spent)
                 self._settle(worker, number, run, lost, name)
             self._held.pop(worker, None)
 

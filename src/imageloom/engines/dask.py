@@ -7,9 +7,10 @@ import time
 
 from imageloom.engines import Settings
 from imageloom.engines.executor import ExecutorEngine
-from imageloom.errors import MissingExtra, UsageError
+from imageloom.errors import MissingExtra, UsageError, WorkerLost
 
 try:
+    import dask.config
     import distributed
     from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker
@@ -20,8 +21,13 @@ PATIENCE = 30.0
 """Seconds that a scheduler may take to answer, and its first worker to be there."""
 FRESH = 5.0
 """Seconds for which the number of an existing cluster's workers holds."""
+LOOPBACK = "127.0.0.1:0"
 LOST = (KilledWorker, CommClosedError)
 
+_QUIET = {
+    "distributed.worker.profile.enabled": False,  # it looks at all stacks a hundred times a second
+    "distributed.admin.tick.interval": "500ms",
+}
 _PRELOAD = """
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
@@ -41,6 +47,9 @@ class Dask(ExecutorEngine):
             )
             self._client.wait_for_workers(1, timeout=PATIENCE)
         except (OSError, ValueError, TimeoutError) as error:
+            if self._own:
+                self._own.close()
+                raise WorkerLost(f"no Dask worker has started in {PATIENCE:g} s: {error}") from None
             raise UsageError(f"--connect {settings.connect}: no cluster answers: {error}") from None
         self._known, self._asked = settings.jobs * settings.threads, float("inf" if self._own else "-inf")
         super().__init__(self._client.get_executor(pure=False), self._count, ahead=2, lost=LOST)
@@ -60,14 +69,19 @@ class Dask(ExecutorEngine):
 
 
 def _local_cluster(settings: Settings) -> distributed.LocalCluster:
-    return distributed.LocalCluster(
-        n_workers=settings.jobs,
-        threads_per_worker=settings.threads,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address=None,
-        memory_limit=settings.memory or None,
-        silence_logs=logging.CRITICAL,
-        preload=[_PRELOAD],
-        scheduler_kwargs={"allowed_failures": 0},  # the driver counts attempts
-    )
+    with dask.config.set(_QUIET):
+        return distributed.LocalCluster(
+            n_workers=settings.jobs,
+            threads_per_worker=settings.threads,
+            processes=True,
+            host="127.0.0.1",
+            worker_dashboard_address=LOOPBACK,
+            memory_limit=settings.memory or None,
+            silence_logs=logging.CRITICAL,
+            preload=[_PRELOAD],
+            scheduler_kwargs={
+                "allowed_failures": 0,  # the driver counts attempts
+                "dashboard": False,
+                "dashboard_address": LOOPBACK,  # its small HTTP server listens all the same
+            },
+        )

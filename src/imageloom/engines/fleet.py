@@ -93,13 +93,18 @@ class Fleet:
         os.close(self._bell)
         os.close(self._button)
 
-    def drain(self) -> None:
-        """Ask the workers by SIGTERM to finish what they have in hand, and wait until they have left."""
+    def drain(self, patience: float | None = None) -> None:
+        """Ask the workers by SIGTERM to finish what they have in hand, and wait until they have left.
+
+        Args:
+            patience: seconds to wait at the most.
+        """
         self._stop_watching()
         for process in self._processes.values():
             process.terminate()
+        until = None if patience is None else time.monotonic() + patience
         for process in self._processes.values():
-            process.join()
+            process.join(None if until is None else max(0.0, until - time.monotonic()))
 
     def _stop_watching(self) -> None:
         if not self._closing:

@@ -34,7 +34,7 @@ from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, c
 from imageloom.engines.ring import READING, WRITING, Ring
 from imageloom.engines.stage import Slip, encode, serve
 from imageloom.errors import UsageError
-from imageloom.model import Failure, Outcome, Result, Task, Times
+from imageloom.model import Failure, Outcome, Result, Task
 
 STAGES = (
     "imageloom.engines.stage:load",
@@ -321,7 +321,7 @@ class Pipeline:
             chunk = self._under_way[number]
             key = chunk.job.task.work[chunk.place].item.key
             spent = max(0.0, time.monotonic() - since)
-            result = Result(key, failure=failure, times=Times(lost=spent), started=time.time() - spent)
+            result = Result(key, failure=failure, started=time.time() - spent, lost=spent)
             self._accept(number, result, name)
 
     def _back_off(self, stage: _Stage, cause: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -70,6 +71,7 @@ def work(engine: str, settings: WorkerSettings, *more: object) -> None:
     leaving = threading.Event()
     become_worker(settings.memory)
     signal.signal(signal.SIGTERM, lambda number, frame: leaving.set())
+    threading.Thread(target=_die_with_starter, name="starter", daemon=True).start()
     try:
         worker_function(engine)(settings, leaving, *more)
     except ImageloomError as error:
@@ -107,6 +109,14 @@ def die_with_parent() -> None:
     """Have the kernel end this process with its parent, where the kernel can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_with_starter() -> None:
+    """Wait for the end of the process that asked the fork server for this one, which outlives it."""
+    starter = multiprocessing.parent_process()
+    if starter is not None:
+        starter.join()
+        os._exit(1)
 
 
 def _bound_memory(memory: int) -> None:

@@ -231,6 +231,9 @@ class Zeromq:
         peer = self._peers.get(routing_id)
         if peer is None:
             if kind != b"leave":
+                log.info(
+                    "refused the %s of a worker that is not known, or was lost", kind.decode(errors="replace")
+                )
                 self._send(routing_id, b"unknown")
             return
         peer.heard = time.monotonic()

@@ -14,15 +14,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import zmq
+from zmq.utils import z85
 
-from imageloom.errors import MissingExtra, StorageError, UsageError
+from imageloom.errors import StorageError, UsageError
 from imageloom.model import Plain
-
-try:
-    import zmq
-    from zmq.utils import z85
-except ImportError:
-    raise MissingExtra("the engine zeromq", "zeromq") from None
 
 VERSION = 1
 PROTOCOL = b"imageloom/"

@@ -110,7 +110,23 @@ def canny(
     of the absolute Sobel derivatives of that aperture, or with l2 their Euclidean norm; of a colour image,
     that of the channel with the largest. Transparency is not looked at.
     """
+    if l2 and aperture == 5:  # IPP's sums of squares, which OpenCV would take, lose bits to 32-bit floats
+        low, high = min(low, _STEEPEST), min(high, _STEEPEST)
+        return cv2.Canny(*_derivatives(image, aperture), low, high, L2gradient=True)
     return cv2.Canny(image, low, high, apertureSize=aperture, L2gradient=l2)
+
+
+_STEEPEST = 32767.0
+"""No derivative reaches it. Beyond, OpenCV squares a threshold over the range of 32 bits, if given them."""
+
+
+def _derivatives(image: Pixels, aperture: int, scale: float = 1.0) -> tuple[Pixels, Pixels]:
+    """Those that OpenCV's Canny takes."""
+    dx, dy = (
+        cv2.Sobel(image, cv2.CV_16S, x, y, ksize=aperture, scale=scale, borderType=cv2.BORDER_REPLICATE)
+        for x, y in ((1, 0), (0, 1))
+    )
+    return dx, dy
 
 
 @operator(
@@ -130,12 +146,8 @@ def edge_candidates(
     With one threshold OpenCV's Canny returns every ridge above it. The derivatives are those that it takes.
     """
     scale = 1 / 16 if aperture == 7 else 1.0  # the larger kernel's derivatives would not fit 16 bits
-    dx, dy = (
-        cv2.Sobel(image, cv2.CV_16S, x, y, ksize=aperture, scale=scale, borderType=cv2.BORDER_REPLICATE)
-        for x, y in ((1, 0), (0, 1))
-    )
-    # No derivative reaches 32767. Beyond, OpenCV squares a threshold over the range of 32 bits, if given them.
-    thresholds = (min(threshold * scale, 32767.0) for threshold in (low, high))
+    dx, dy = _derivatives(image, aperture, scale)
+    thresholds = (min(threshold * scale, _STEEPEST) for threshold in (low, high))
     weak, strong = (cv2.Canny(dx, dy, t, t, L2gradient=l2) for t in thresholds)
     classes: Pixels = np.minimum(weak, WEAK) | strong  # OpenCV's masks are STRONG
     return classes

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from imageloom.model import STAGES
 from imageloom.report.drawing import Area, Bars, Box, Dot, Drawing, Line, Shape, Text
-from imageloom.report.figures import STAGES, Figures, rows
+from imageloom.report.figures import Figures, rows
 from imageloom.report.text import duration, rate, size, spreads
 from imageloom.timeline import ASSEMBLED, Timeline
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from imageloom.model import STAGES
 from imageloom.report.charts import labels
-from imageloom.report.figures import DEATHS, STAGES, Figures, rows
+from imageloom.report.figures import DEATHS, Figures, rows
 from imageloom.timeline import ASSEMBLED, PART, Attempt, Timeline
 
 MOST_BARS = 150_000

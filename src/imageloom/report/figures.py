@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageloom.ledger import JobRecord
-from imageloom.model import Plain
+from imageloom.model import STAGES, Plain
 from imageloom.timeline import ASSEMBLED, DONE, FAILED, PART, RETRIED, Attempt, Timeline
 
-STAGES = ("read", "decode", "filter", "encode", "write")
-"""What a worker does of an item, in its order."""
 DEATHS = frozenset({"WorkerLost", "ItemTimeout"})
 """Kinds of failure that cost a worker its life."""
 LEAST_BINS, MOST_BINS = 12, 120

@@ -14,10 +14,11 @@ from importlib.resources import files
 
 import msgspec
 
+from imageloom.model import STAGES
 from imageloom.report import charts
 from imageloom.report.columns import columns
 from imageloom.report.drawing import DARK, PALETTE, Drawing, css, escape, to_svg, variables
-from imageloom.report.figures import STAGES, Figures
+from imageloom.report.figures import Figures
 from imageloom.report.pictures import Sample
 from imageloom.report.text import count, duration, facts, rate, spreads
 from imageloom.timeline import Timeline

@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Iterator
 
-from imageloom.report.figures import STAGES, Figures, Spread, rows
+from imageloom.model import STAGES
+from imageloom.report.figures import Figures, Spread, rows
 from imageloom.summary import printable
 from imageloom.timeline import Timeline
 

@@ -20,6 +20,10 @@ from imageloom.streams.pieces import Pieces
 __all__ = ["Encoder", "Pieces", "Reader", "Writer", "open_reader"]
 
 
+IN_ORDER = ("jpeg", "png", "tiff")
+"""Formats of which libvips gives strips in order, the same pixels as our codecs."""
+
+
 class Reader(Protocol):
     """An open file, never held whole. Opened once by each process that reads it."""
 
@@ -60,4 +64,7 @@ def open_reader(path: Path, format: str, frame: Frame) -> Reader:
             return tiff.Reader(path)
         if format == "jpeg":
             return jpeg.Reader(path)
+    if format not in IN_ORDER or (format == "tiff" and frame.channels in (2, 4)):
+        # libvips has no reader, or other pixels: of an alpha that colours are multiplied by it knows nothing.
+        raise UnsupportedImage(f"such a {format} is not read in pieces")
     return vips.Reader(path, frame)

@@ -31,7 +31,7 @@ _READABLE = {1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate", 327
 _JPEG = 7
 _GRAY, _RGB, _YCBCR = 1, 2, 6
 """PhotometricInterpretation."""
-_UNASSOCIATED = 2
+_ASSOCIATED, _UNASSOCIATED = 1, 2
 _FLOAT = 3
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 _CLASSIC_END = (1 << 32) - (1 << 16)
@@ -320,6 +320,8 @@ class Reader:
         piece = samples[0] if self.frame.channels > 1 else samples[0, :, :, 0]
         if piece.shape[0] < bottom - top or piece.shape[1] < right - left or piece.dtype != self.frame.dtype:
             raise CorruptImage(f"{self._name(index)} is damaged: it does not hold its pixels")
+        if self.frame.channels in (2, 4) and tuple(self._page.extrasamples) == (_ASSOCIATED,):
+            return importlib.import_module("imageloom.codecs.tiff").divided_by_alpha(piece)  # type: ignore[no-any-return]
         return piece
 
     def _check_parts(self) -> None:
@@ -374,8 +376,8 @@ def _checked(page: Any) -> tuple[Frame, Pieces]:
         raise UnsupportedImage(f"TIFF of compression {int(page.compression)} is not supported")
     if dtype not in ("uint8", "uint16", "float32") or page.bitspersample != 8 * page.dtype.itemsize:
         raise UnsupportedImage(f"TIFF of {page.bitspersample} bits ({dtype}) is not read in regions")
-    if channels in (2, 4) and tuple(page.extrasamples) not in ((0,), (_UNASSOCIATED,)):
-        raise UnsupportedImage("TIFF of colours multiplied by alpha is not read in regions")
+    if channels in (2, 4) and tuple(page.extrasamples) not in ((0,), (_ASSOCIATED,), (_UNASSOCIATED,)):
+        raise UnsupportedImage("TIFF of further channels is not read in regions")
     if channels > 1 and page.planarconfig != 1:
         raise UnsupportedImage("TIFF of separate planes is not read in regions")
     width, height = page.imagewidth, page.imagelength

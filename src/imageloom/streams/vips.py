@@ -1,7 +1,7 @@
 """Strips in order, decoded by libvips: for files whose pixels hang on all those before them.
 
-libvips decodes row by row where the format's library can (JPEG, PNG, stripped TIFF) and holds a few rows. For
-a WebP or an AVIF, and for a progressive or interlaced file, it holds the whole.
+libvips decodes row by row where the format's library can (JPEG, PNG, stripped TIFF) and holds a few rows. Of
+a progressive or interlaced file it holds the whole.
 """
 
 from __future__ import annotations

