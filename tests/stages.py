@@ -16,8 +16,8 @@ def negative(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
 def hold_the_lock(ring: Ring) -> None:
     """Take the ring's lock, say so with a chunk's number, and never let go."""
     ring.put(1, b"in a moment")
-    with ring._locked() as words:
-        words[1] = 77
+    with ring._locked():
+        ring.readers = 77
         while True:
             pass
 

@@ -84,7 +84,9 @@ class Controller:
         """Begin an interval after some completions."""
         self._skip = skip
         self._amount, self._count, self._idle = 0.0, 0, 0.0
-        self._enough = max(LEAST_COMPLETIONS, 2 * self._size)
+        # Doubling and halving show at once.
+        least = LEAST_COMPLETIONS if self._step < WIDEST else LEAST_COMPLETIONS // 2
+        self._enough = max(least, 2 * self._size)
         self._since = self._clock()
 
     def _go_on_with(self, size: int) -> None:

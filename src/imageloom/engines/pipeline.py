@@ -19,6 +19,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -108,13 +109,19 @@ class Pipeline:
 
     Args:
         stages: the names of what the stages do, each a `stage.Stage` as `module:function`.
+        sizes: the least, the most and the first number of threads of each stage; None for what suits the jobs.
 
     Raises:
         UsageError: this system has no shared memory without a name, or no semaphores: it is not Linux.
         StorageError: there is no shared memory to be had.
     """
 
-    def __init__(self, settings: Settings, stages: tuple[str, str, str] = STAGES) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stages: tuple[str, str, str] = STAGES,
+        sizes: Sequence[tuple[int, int, int]] | None = None,
+    ) -> None:
         if not hasattr(os, "memfd_create") or not hasattr(os, "eventfd"):
             raise UsageError("engine pipeline needs Linux; take --engine processes")
         self._settings = settings
@@ -122,7 +129,7 @@ class Pipeline:
         self._context.set_forkserver_preload(["imageloom.cli.run", "imageloom.engines.stage"])
         self._rings = [Ring(SLOTS, BUDGET) for _ in stages]
         jobs = settings.jobs
-        sizes = ((1, 16 * jobs, jobs), (1, jobs, jobs), (1, 4 * jobs, jobs))
+        sizes = sizes or ((1, 16 * jobs, 2 * jobs), (1, jobs, jobs), (1, 4 * jobs, jobs))
         self._stages = [
             _Stage(*each) for each in zip(stages, sizes, self._rings, [*self._rings[1:], None], strict=True)
         ]

@@ -45,15 +45,11 @@ from imageloom.errors import LimitExceeded, StorageError, UnwritableOutput
 from imageloom.model import Frame, Pixels
 
 FREE, WRITING, FULL, READING = range(4)
-_STATE, _NUMBER, _ORDER, _SINCE, _SIZE, _ABOUT, _ROOM = range(7)
-"""Words of a slot: state, the chunk's number, its place in the order, since when it is being read (nanoseconds
-of the monotonic clock; 0 while the reader waits for another), its size, its description's, the slot's pages."""
-_WORDS = 8
 _HEAD = 16384
 _TICKETS, _READERS = 0, 1
 """The words of the order's next number, and of the threads that read."""
 _FIRST = 8
-"""The word at which the slots begin."""
+"""The word at which the columns begin."""
 _ALIGNED = 64
 """Arrays begin at multiples of so many bytes."""
 
@@ -100,7 +96,11 @@ class Ring:
         self._map = mmap.mmap(self._file, 0)
         self._view = memoryview(self._map)
         self._words = self._view[:_HEAD].cast("q")
-        self._starts = range(_FIRST, _FIRST + self.slots * _WORDS, _WORDS)
+        columns = (self._words[_FIRST + n * self.slots : _FIRST + (n + 1) * self.slots] for n in range(7))
+        self._state, self._number, self._order, self._since, self._size, self._about, self._pages = columns
+        """A word for each slot: its state; its chunk's number, place in the order, time of being taken
+        (nanoseconds of the monotonic clock; 0 while the reader waits for another), size and description's
+        size; the bytes that it has pages for."""
         self._threads = threading.Lock()
         self._putting, self._taking = threading.Lock(), threading.Lock()
 
@@ -114,6 +114,16 @@ class Ring:
 
     def close(self) -> None:
         """Let go of this end. Nobody may use it any more."""
+        for view in (
+            self._state,
+            self._number,
+            self._order,
+            self._since,
+            self._size,
+            self._about,
+            self._pages,
+        ):
+            view.release()
         self._words.release()
         self._view.release()
         self._map.close()
@@ -156,31 +166,29 @@ class Ring:
             raise LimitExceeded(
                 f"a chunk of {size:,} bytes is over the limit of {SPAN:,}: do it in tiles (--tile always)"
             )
-        with self._locked() as words:
-            used, free = 0, None
-            for slot in range(self.slots):
-                at = _FIRST + slot * _WORDS
-                if words[at + _STATE] != FREE:
-                    used += words[at + _SIZE]
-                elif free is None:
-                    free = slot
-            if free is None or (used and used + size > self._budget):
+        with self._locked():
+            states = self._state.tolist()
+            if FREE not in states:
                 return None
-            at = _FIRST + free * _WORDS
-            words[at + _NUMBER], words[at + _SIZE], words[at + _ABOUT] = number, size, len(about)
-            words[at + _ORDER] = words[_TICKETS]
-            words[_TICKETS] += 1
-            words[at + _STATE] = WRITING
-            return free
+            used = sum(
+                other for other, state in zip(self._size.tolist(), states, strict=True) if state != FREE
+            )
+            if used and used + size > self._budget:
+                return None
+            slot = states.index(FREE)
+            self._number[slot], self._size[slot], self._about[slot] = number, size, len(about)
+            self._order[slot] = self._words[_TICKETS]
+            self._words[_TICKETS] += 1
+            self._state[slot] = WRITING
+            return slot
 
     def _fill(self, slot: int, about: bytes, arrays: Sequence[Pixels]) -> None:
-        at, start = _FIRST + slot * _WORDS, _HEAD + slot * SPAN
+        start, size = _HEAD + slot * SPAN, self._size[slot]
         try:
-            size = self._words[at + _SIZE]
-            if size > self._words[at + _ROOM]:
+            if size > self._pages[slot]:
                 # Pages are taken now: where there are none it is an error here, and no SIGBUS later.
                 os.posix_fallocate(self._file, start, size)
-                self._words[at + _ROOM] = size
+                self._pages[slot] = size
         except OSError as error:
             self.release(slot)
             raise UnwritableOutput(
@@ -192,8 +200,8 @@ class Ring:
             room = np.frombuffer(self._map, array.dtype, array.size, start)
             np.copyto(room.reshape(array.shape), array)
             start += _aligned(array.nbytes)
-        with self._locked() as words:
-            words[at + _STATE] = FULL
+        with self._locked():
+            self._state[slot] = FULL
         os.eventfd_write(self._full, 1)
 
     # The reading end
@@ -219,38 +227,39 @@ class Ring:
                 os.eventfd_read(self._full)
         if waited:
             waited(time.monotonic() - began)
-        at, start = _FIRST + slot * _WORDS, _HEAD + slot * SPAN
-        size, about = self._words[at + _SIZE], self._words[at + _ABOUT]
+        start, end = _HEAD + slot * SPAN, self._about[slot]
+        about = bytes(self._view[start : start + end])
         return Taken(
             slot,
-            self._words[at + _NUMBER],
-            bytes(self._view[start : start + about]),
-            self._view[start + _aligned(about) : start + size],
+            self._number[slot],
+            about,
+            self._view[start + _aligned(end) : start + self._size[slot]],
         )
 
     def _first_full(self) -> int | None:
-        with self._locked() as words:
-            full = [(words[at + _ORDER], at) for at in self._starts if words[at + _STATE] == FULL]
-            if not full:
+        with self._locked():
+            states = self._state.tolist()
+            if FULL not in states:
                 return None
-            _, at = min(full)
-            words[at + _SINCE] = time.monotonic_ns()
-            words[at + _STATE] = READING
-            return (at - _FIRST) // _WORDS
+            slot = min(self._in(FULL, states), key=self._order.__getitem__)
+            self._since[slot] = time.monotonic_ns()
+            self._state[slot] = READING
+            return slot
+
+    def _in(self, state: int, states: list[int]) -> list[int]:
+        return [slot for slot, found in enumerate(states) if found == state]
 
     def stand(self, slot: int) -> None:
         """Note that a slot's reader is done but for its waiting for another: no time runs for it."""
-        self._words[_FIRST + slot * _WORDS + _SINCE] = 0
+        self._since[slot] = 0
 
     def release(self, slot: int) -> None:
         """Free a slot."""
-        at = _FIRST + slot * _WORDS
-        if self._words[at + _ROOM] > KEPT:
-            self._words[at + _ROOM] = KEPT
-            start = _HEAD + slot * SPAN + KEPT
-            _punch_hole(self._file, start, SPAN - KEPT)
-        with self._locked() as words:
-            words[at + _STATE] = FREE
+        if self._pages[slot] > KEPT:
+            self._pages[slot] = KEPT
+            _punch_hole(self._file, _HEAD + slot * SPAN + KEPT, SPAN - KEPT)
+        with self._locked():
+            self._state[slot] = FREE
         os.eventfd_write(self._freed, 1)
 
     # The supervisor
@@ -260,27 +269,23 @@ class Ring:
 
         Those whose reader waits are held since infinity.
         """
-        with self._locked() as words:
-            found = [at for at in self._starts if words[at] == READING]
-            return {
-                words[at + _NUMBER]: words[at + _SINCE] / 1e9 if words[at + _SINCE] else float("inf")
-                for at in found
-            }
+        with self._locked():
+            reading = self._in(READING, self._state.tolist())
+            return {self._number[slot]: self._since[slot] / 1e9 or float("inf") for slot in reading}
 
     def has(self) -> set[int]:
         """The numbers of the chunks that are full or being read."""
-        with self._locked() as words:
-            return {words[at + _NUMBER] for at in self._starts if words[at] in (FULL, READING)}
+        with self._locked():
+            states = self._state.tolist()
+            return {self._number[slot] for slot in self._in(FULL, states) + self._in(READING, states)}
 
     def recover(self, state: int) -> list[int]:
         """After a death: free the slots of that state, READING or WRITING, and name their chunks."""
-        found = []
-        for slot in range(self.slots):
-            at = _FIRST + slot * _WORDS
-            if self._words[at] == state:
-                found.append(self._words[at + _NUMBER])
-                self.release(slot)
-        return found
+        slots = self._in(state, self._state.tolist())
+        numbers = [self._number[slot] for slot in slots]
+        for slot in slots:
+            self.release(slot)
+        return numbers
 
     def post(self) -> None:
         """Post the semaphores: everyone looks again."""
@@ -288,11 +293,11 @@ class Ring:
         os.eventfd_write(self._freed, 1)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[memoryview]:
+    def _locked(self) -> Iterator[None]:
         with self._threads:
             fcntl.lockf(self._file, fcntl.LOCK_EX, 1)
             try:
-                yield self._words
+                yield
             finally:
                 fcntl.lockf(self._file, fcntl.LOCK_UN, 1)
 
