@@ -5,6 +5,7 @@ Records wait for half a second at the most and are then written in one frame, so
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -212,8 +213,10 @@ class Recorder:
             if not records or self._file < 0:
                 return
             frame = msgspec.msgpack.encode(records)
+            frame = len(frame).to_bytes(4, "big") + frame
             try:
-                os.write(self._file, len(frame).to_bytes(4, "big") + frame)
+                if os.write(self._file, frame) < len(frame):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
                 self._give_up(error)
 
