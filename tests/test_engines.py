@@ -65,6 +65,8 @@ class TestDaskWithThreads(TwoThreads):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray does not wait for the servers that it ends
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestRay(EngineTests):
     engine = "ray"
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 import time
+from concurrent import futures
 from concurrent.futures import Executor, Future
 from typing import Any
 
@@ -39,34 +42,45 @@ class _Calls(Executor):
 
     def __init__(self, threads: int) -> None:
         self._call = ray.remote(num_cpus=threads, max_retries=0)(perform_packed)
+        self._pending: set[Future[Any]] = set()
 
     def submit(self, function: Any, /, packed: bytes) -> Future[Any]:  # type: ignore[override]
         future: Future[Any] = self._call.remote(packed).future()
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        futures.wait(list(self._pending))
         ray.shutdown()
 
 
 class Ray(ExecutorEngine):
     def __init__(self, settings: Settings) -> None:
         self._known, self._asked = settings.jobs * settings.threads, float("inf")
-        size: dict[str, Any] = {"num_cpus": self._known, "include_dashboard": False}
+        self._folder = "" if settings.connect else tempfile.mkdtemp(prefix="imageloom-ray-")
+        own: dict[str, Any] = {}
         if settings.connect:
-            size, self._asked = {}, float("-inf")
+            self._asked = float("-inf")
         else:
-            size["_node_ip_address"] = "127.0.0.1"
+            own = {"num_cpus": self._known, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+            own["_temp_dir"] = self._folder
         try:
             ray.init(
                 settings.connect or "local",
                 configure_logging=False,
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,
-                **size,
+                **own,
             )
         except ConnectionError as error:
             raise UsageError(f"--connect {settings.connect}: no cluster answers: {error}") from None
         super().__init__(_Calls(settings.threads), self._count, threads=settings.threads, lost=LOST)
+
+    def close(self) -> None:
+        super().close()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _count(self) -> int:
         """Cores of all nodes."""
