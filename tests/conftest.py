@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from imageloom.samples import draw_photos
+from imageloom.stores import open_store
+from imageloom.testing.swift import Swift
 from program import draw
 
 settings.register_profile(
@@ -48,3 +51,19 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for copy in range(1, 8):
         shutil.copytree(folder / "0", folder / str(copy), copy_function=os.link)
     return folder
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
+    """An object store for all tests."""
+    pytest.importorskip("swift", reason="the wheel is not installed")
+    with Swift(tmp_path_factory.mktemp("swift")) as swift:
+        yield swift
+
+
+@pytest.fixture
+def s3(swift: Swift, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of the S3 clients of this test."""
+    open_store.cache_clear()
+    for name, value in swift.environment.items():
+        monkeypatch.setenv(name, value)

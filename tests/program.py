@@ -56,7 +56,7 @@ def draw(path: Path, seed: int = 0, width: int = 120, height: int = 90) -> Path:
 class Run:
     """One run, its events sorted out."""
 
-    def __init__(self, pipeline: str, source: Path, sink: Path, **options: Any) -> None:
+    def __init__(self, pipeline: str, source: Path | str, sink: Path | str, **options: Any) -> None:
         self.events: list[Event] = []
         self.summary: Summary = process(pipeline, source, sink, listeners=[self.events.append], **options)
 

@@ -73,3 +73,8 @@ class TestRay(EngineTests):
     @pytest.fixture(autouse=True)
     def _ray(self) -> None:
         pytest.importorskip("ray", reason="ray is large, and no part of the extra dev")
+
+
+class TestNodes(EngineTests):
+    engine = "nodes"
+    shares_operators = False

@@ -92,6 +92,9 @@ def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> 
         ("imageloom.work", ["run", "ledger", "cli", "engines", "sink"]),
         ("imageloom.engines", ["run", "ledger", "cli", "sink", "api"]),
         ("imageloom.run", ["cli", "api"]),
+        ("imageloom.nodes.node", ["run", "ledger", "cli", "sink", "api"]),
+        ("imageloom.nodes.server", ["cli", "api"]),
+        ("imageloom.nodes.client", ["run", "ledger", "cli", "engines", "sink", "api"]),
         ("imageloom.api", ["cli", "report"]),
         ("imageloom.recorder", ["run", "ledger", "cli", "api", "engines", "sink", "work", "report"]),
         ("imageloom.report", ["cli", "api", "run", "engines", "work"]),
@@ -132,6 +135,21 @@ def test_numpy_and_opencv_are_loaded_only_when_they_are_needed(code: str) -> Non
     modules = loaded_by(code)
     assert "imageloom" in modules
     assert not modules & {"numpy", "cv2", "simplejpeg", "sqlite3", "yaml", "tqdm", "multiprocessing"}
+
+
+def test_no_process_is_forked_from_one_that_has_loaded_grpc() -> None:
+    """A node's worker processes, and a run's local nodes, come from a server that loads these."""
+    code = "import imageloom.cli.run, imageloom.cli.node, imageloom.engines.worker, imageloom.nodes.local"
+    modules = loaded_by(code)
+    assert "imageloom.nodes.local" in modules
+    assert "grpc" not in modules
+
+
+def test_local_runs_load_no_library_of_other_stores(photos: Path, out: Path) -> None:
+    modules = loaded_by(f"from imageloom import process\nprocess('grayscale', {str(photos)!r}, {str(out)!r})")
+    assert "cv2" in modules
+    ours = {"imageloom.stores.object", "imageloom.stores.fsspec", "imageloom.stores.credentials"}
+    assert not modules & ({"obstore", "fsspec", "configparser"} | ours)
 
 
 def test_public_names_resolve_and_others_do_not() -> None:

@@ -18,6 +18,7 @@ from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Output,
 from imageloom.pipeline import Pipeline
 from imageloom.recorder import Recorder
 from imageloom.run import Driver
+from imageloom.stores import IN_FLIGHT, is_remote
 from imageloom.summary import Summary
 
 MOST_THREADS = 4
@@ -50,6 +51,7 @@ def process(
     tile: Literal["auto", "always", "never"] = "auto",
     items_at_once: int = 0,
     scratch: str | os.PathLike[str] = "",
+    in_flight: int = 0,
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
     timeline: bool = True,
@@ -62,8 +64,8 @@ def process(
     Args:
         pipeline: what is done to each image; a recipe makes several outputs of it, and format, quality and
             decode are then its own.
-        source: a folder or a file.
-        sink: a folder; made where there is none.
+        source: the address of a folder or a file: a path, or `s3://bucket/folder` and the like.
+        sink: the address of a folder; made where there is none.
         engine: a name of `imageloom.engines.ENGINES`, or `auto`.
         jobs: workers here; 0 for one for each core, or for none where workers elsewhere do it.
         threads: in each worker process, where the engine has such.
@@ -84,7 +86,8 @@ def process(
         in_place: put each output in the place of its input; source and sink are the same folder.
         tile: whether images are done in tiles; the result is the same.
         items_at_once: images under way at one time; 0 for as many as there is room for.
-        scratch: a folder for the pixels of large images; by default one in the sink.
+        scratch: a folder for the pixels of large images; by default one in the sink, if that is local.
+        in_flight: requests in flight on stores that are not local; 0 for the default.
         limits: what is refused from the header alone.
         ledger: the file of the ledger; None for the one in the user's state directory.
         timeline: record what is measured, for `imageloom report`.
@@ -117,6 +120,7 @@ def process(
         tile=tile,
         items_at_once=items_at_once,
         scratch=os.fspath(scratch),
+        in_flight=in_flight,
     )
     asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)
     chosen, settings, _ = choose_engine(engine, asked, job)
@@ -145,4 +149,5 @@ def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Setti
         engine, why = "processes", f"more than {MOST_THREADS} workers wait for one interpreter's lock"
     if settings.bind and not settings.jobs:  # workers elsewhere do it
         jobs = 0
-    return engine, replace(settings, jobs=jobs), why
+    in_flight = (job.in_flight or IN_FLIGHT) if is_remote(job.source) or is_remote(job.sink) else 0
+    return engine, replace(settings, jobs=jobs, in_flight=in_flight), why

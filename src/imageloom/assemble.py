@@ -22,7 +22,8 @@ from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
 from imageloom.plan import OutputPlan, Plan
 from imageloom.raster import Raster
-from imageloom.stores.local import LocalStore
+from imageloom.stores import Store
+from imageloom.stores.local import size_within
 from imageloom.streams import Reader, Writer
 
 PART_PIXELS = 8_000_000
@@ -51,7 +52,7 @@ class Assembly:
 
     Args:
         work: the item and its outputs' names.
-        source: path of its file.
+        source: path of its file, or of a copy.
         sink: where outputs are staged.
         scratch: path of a folder for rasters.
         prefix: begins the names of scratch files and of staged outputs.
@@ -66,7 +67,7 @@ class Assembly:
         plan: Plan,
         recipe: Recipe,
         source: str,
-        sink: LocalStore,
+        sink: Store,
         scratch: str,
         prefix: str,
         ahead: int,
@@ -157,6 +158,8 @@ class Assembly:
                 step,
                 self._input.path if self._input else "",
                 self._target.path if self._target else "",
+                self._path,
+                self._sink.staging(""),
                 self._folder,
             )
             for index, (box, step) in enumerate(zip(boxes, first, strict=True))
@@ -166,7 +169,7 @@ class Assembly:
         assert self._input is not None
         frame = self.plan.outputs[self._output].frame
         self._reads = [Box.of(frame)]
-        return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path)
+        return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path, file=self._path)
 
     def _raster(self, name: str, frame: Frame) -> Raster:
         raster = Raster(f"{self._scratch}-{name}", frame, new=True)
@@ -252,7 +255,7 @@ class Assembly:
     def _end_phase(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            size = self._sink.staged_size(self._token)
+            size = size_within(self._sink.staging(self._token))
             self.written.append(Written(self.work.names[self._output], self._token, size))
             self._writer = None
         if self._input is not None and (self._loader is None or self._input is not self._loader.raster):

@@ -18,6 +18,7 @@
         ├── OutputExists              the sink has a file of that name that imageloom did not make
         ├── DuplicateOutput           another item of the job has the same output name
         ├── TaskRefused               a worker may not do it: outside of its roots
+        ├── TaskRejected              so many nodes would not take it
         ├── UnreadableItem            the source's bytes cannot be read
         └── UnwritableOutput          the sink did not take the output's bytes
 
@@ -113,6 +114,10 @@ class DuplicateOutput(ItemError):
 
 
 class TaskRefused(ItemError):
+    pass
+
+
+class TaskRejected(ItemError):
     pass
 
 

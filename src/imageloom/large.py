@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,7 +13,7 @@ from imageloom.assemble import LOOK_AHEAD, PART_PIXELS, Assembly
 from imageloom.errors import ImageloomError
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
 from imageloom.plan import ENCODE_COPIES, Plan
-from imageloom.stores.local import LocalStore
+from imageloom.stores import Store
 from imageloom.streams import IN_ORDER
 
 TOGETHER = 2
@@ -72,21 +73,22 @@ class LargeImages:
     """The assemblies of a run.
 
     Args:
-        scratch: path of the folder for rasters.
+        scratch: path of the folder for rasters, and for copies of files that are not local.
         wake: called from another thread when more parts may be ready.
     """
 
     def __init__(
-        self, job: Job, root: str, sink: LocalStore, scratch: str, prefix: str, wake: Callable[[], None]
+        self, job: Job, source: Store, sink: Store, scratch: str, prefix: str, wake: Callable[[], None]
     ) -> None:
         self._job = job
-        self._root = root
+        self._source = source
         self._sink = sink
         self._scratch = scratch
         self._prefix = prefix
         self._wake = wake
         self._under_way: dict[int, tuple[Assembly, dict[tuple[int, int], Need]]] = {}
         self._times: dict[int, Times] = {}
+        self._copies: dict[int, str] = {}
 
     @property
     def is_full(self) -> bool:
@@ -105,12 +107,13 @@ class LargeImages:
         Raises:
             ImageloomError: its file or its scratch cannot be opened.
         """
+        path = self._source.path(work.item.key) or self._fetch(work)
         assembly = Assembly(
             work,
             header,
             plan,
             self._job.recipe,
-            f"{self._root}/{work.item.key}",
+            path,
             self._sink,
             self._scratch,
             self._prefix,
@@ -119,6 +122,12 @@ class LargeImages:
         )
         self._under_way[work.number] = assembly, needs_of(header, plan, work.item.size)
         self._times[work.number] = Times()
+
+    def _fetch(self, work: Work) -> str:
+        """The path of a copy of a file that is not local."""
+        path = self._copies[work.number] = os.path.join(self._scratch, f"{self._prefix}-{work.number}-file")
+        self._source.fetch(work.item.key, path, self._job.limits.max_file_size)
+        return path
 
     def next_part(self) -> tuple[Work, Part, int] | tuple[Work, Result] | None:
         """A part that can be begun, with its bytes; an image that failed; or None while there is neither."""
@@ -157,6 +166,7 @@ class LargeImages:
         if failure is not None:
             failure = replace(failure, message=f"{failure.message} ({assembly.missing()})", transient=False)
         assembly.close(failed=failure is not None)
+        self._drop_copy(number)
         written = () if failure else tuple(assembly.written)
         pixels = assembly.plan.decoded.pixels
         return Result(assembly.work.item.key, written, failure, times, started, pixels)
@@ -171,6 +181,13 @@ class LargeImages:
             with suppress(OSError):
                 assembly.close(failed=True)
         self._under_way.clear()
+        for number in list(self._copies):
+            self._drop_copy(number)
+
+    def _drop_copy(self, number: int) -> None:
+        if path := self._copies.pop(number, None):
+            with suppress(OSError):
+                os.unlink(path)
 
 
 def _sum(a: Times, b: Times) -> Times:

@@ -96,6 +96,8 @@ class Claim(Plain, frozen=True):
     source: str
     key: str
     job: int
+    is_filled: bool
+    """Its output was published."""
 
 
 def default_path() -> Path:
@@ -263,7 +265,7 @@ class Ledger:
         if row is None:
             return None
         source = self._select("SELECT text FROM texts WHERE id = ?", (row[2],)).fetchone()[0]
-        return Claim(source, row[3], row[6])
+        return Claim(source, row[3], row[6], row[7] is not None)
 
     def claim(
         self,

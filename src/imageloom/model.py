@@ -217,9 +217,9 @@ class Job(Plain, frozen=True):
     """One run of a recipe over a source into a sink."""
 
     source: str
-    """Path of a folder or a file."""
+    """Address of a folder or a file."""
     sink: str
-    """Path of a folder."""
+    """Address of a folder."""
     recipe: Recipe
     limits: Limits = Limits()
     include: tuple[str, ...] = ()
@@ -240,6 +240,8 @@ class Job(Plain, frozen=True):
     """Images under way at one time; 0 for as many as there is room for."""
     scratch: str = ""
     """Path of a folder for the pixels of large images; empty for one in the sink."""
+    in_flight: int = 0
+    """Requests in flight on stores that are not local; 0 for the default."""
     attempts: int = 3
     """After so many failed attempts an item is given up on."""
 
@@ -251,11 +253,13 @@ class Item(Plain, frozen=True):
     """Relative path below the source, with forward slashes."""
     size: int = 0
     mtime_ns: int = 0
+    etag: str = ""
+    """What the store calls this version of it; empty where it says nothing."""
 
     @property
     def fingerprint(self) -> str:
         """Changes when the input does."""
-        return f"{self.size}-{self.mtime_ns}"
+        return f"{self.size}-{self.etag or self.mtime_ns}"
 
 
 class Work(Plain, frozen=True):
@@ -269,6 +273,8 @@ class Work(Plain, frozen=True):
     attempt: int = 1
     header: Header | None = None
     """As it was planned with; None to read it again."""
+    replace: bool = False
+    """Outputs may take the place of what has their names."""
 
 
 class Part(Plain, frozen=True):
@@ -286,6 +292,10 @@ class Part(Plain, frozen=True):
     """The raster's path; empty where the tile is read from the item's own file."""
     writes: str = ""
     """The raster's path; empty where the pixels are compressed and staged as pieces of the output."""
+    file: str = ""
+    """The path of the item's file, or of a copy of it."""
+    staging: str = ""
+    """The path of the folder that pieces are staged in."""
     folder: str = ""
     """Path of the staged output where it is a folder that takes each piece as a file of its own."""
 

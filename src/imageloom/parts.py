@@ -7,6 +7,7 @@ itself. Its pixels come from the file or a raster and go into a raster, or as co
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from imageloom.model import (
 from imageloom.plan import OutputPlan, make_plan
 from imageloom.raster import Raster
 from imageloom.stores import Store, stage
+from imageloom.stores.local import write_file
 from imageloom.streams import Reader, open_reader
 from imageloom.work import Chunk, Lap
 
@@ -43,7 +45,7 @@ def is_encoding(task: Task) -> bool:
     return part.phase == len(tiles.phases(plan.outputs[part.output].steps, plan.decoded))
 
 
-def load(task: Task, part: Part, source: Store, lap: Lap) -> Chunk:
+def load(task: Task, part: Part, lap: Lap) -> Chunk:
     """The pixels that a part reads, from the file or a raster."""
     work = task.work[0]
     header, phase = _phase(task, part)
@@ -53,11 +55,11 @@ def load(task: Task, part: Part, source: Store, lap: Lap) -> Chunk:
             pixels = raster.read(Box.of(frame))
         metadata = NO_METADATA
         if task.recipe.metadata == "keep":
-            metadata = codecs.metadata_of(f"{source.address}/{work.item.key}", header.format)
+            metadata = codecs.metadata_of(part.file, header.format)
         lap("read")
         return Chunk((pixels,), header, metadata)
     tile = tiles.tile(phase, part.write)
-    with _reading(part, source, work.item.key, work.item.fingerprint, header, phase.frames[0]) as read:
+    with _reading(part, work.item.fingerprint, header, phase.frames[0]) as read:
         pixels = read(tile.read)
     lap("decode" if not part.reads else "read")
     return Chunk((pixels,), header)
@@ -94,7 +96,7 @@ def finish(task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: L
         return Result(
             task.work[0].item.key, pixels=part.write.width * part.write.height, measure=chunk.measure
         )
-    return _compress(task, part, sink, token, lap, output, pixels)
+    return _compress(task, part, token, lap, output, pixels)
 
 
 def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
@@ -110,15 +112,13 @@ def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
 
 
 @contextlib.contextmanager
-def _reading(
-    part: Part, source: Store, key: str, fingerprint: str, header: Header, frame: Frame
-) -> Iterator[Callable[[Box], Pixels]]:
+def _reading(part: Part, fingerprint: str, header: Header, frame: Frame) -> Iterator[Callable[[Box], Pixels]]:
     """What reads a box of the part's input."""
     if part.reads:
         with contextlib.closing(Raster(part.reads, frame)) as raster:
             yield raster.read
     else:
-        reader = _reader(f"{source.address}/{key}", fingerprint, header)
+        reader = _reader(part.file, fingerprint, header)
         yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1)
 
 
@@ -128,9 +128,7 @@ def _reader(path: str, fingerprint: str, header: Header) -> Reader:
     return open_reader(Path(path), header.format, header.frame)
 
 
-def _compress(
-    task: Task, part: Part, sink: Store, token: str, lap: Lap, output: OutputPlan, pixels: Pixels
-) -> Result:
+def _compress(task: Task, part: Part, token: str, lap: Lap, output: OutputPlan, pixels: Pixels) -> Result:
     """Stage the pieces that the part's rows make."""
     encoder = codecs.in_pieces(output.format, output.frame, output.quality)
     assert encoder is not None, "only large outputs have pieces"
@@ -148,7 +146,7 @@ def _compress(
     if part.folder:
         return Result(task.work[0].item.key, pixels=box.width * box.height, pieces=tuple(made))
     joined = b"".join(data)
-    sink.stage(token, joined)
+    write_file(os.path.join(part.staging, token), joined)
     lap("write")
     written = Written(task.work[0].names[part.output], token, len(joined))
     return Result(task.work[0].item.key, (written,), pixels=box.width * box.height, pieces=tuple(made))

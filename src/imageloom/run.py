@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from imageloom import codecs, plan
+from imageloom import plan
+from imageloom.ahead import Look, Questions
 from imageloom.batches import Ready, gather
 from imageloom.engines import Engine
 from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
@@ -36,11 +37,10 @@ from imageloom.events import (
 )
 from imageloom.ledger import JobState, Ledger
 from imageloom.machine import half_of_memory
-from imageloom.model import Failure, Header, Item, Job, Outcome, Part, Result, Task, Unlisted, Work
+from imageloom.model import Failure, Item, Job, Outcome, Part, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
-from imageloom.sink import InPlace, Sink, check_template, output_name
+from imageloom.sink import InPlace, Sink, check_template
 from imageloom.source import Source
-from imageloom.stores import open_store
 from imageloom.summary import Summary
 
 if TYPE_CHECKING:
@@ -82,12 +82,13 @@ class Driver:
         self._ledger = ledger
         self._listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
         self._source = Source(job.source, job.include, job.exclude)
-        self._store = open_store(self._source.root)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
-        self._sink = kind(sink, self._source.root, self._source.path, ledger, job.if_exists)
+        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
         check_template(job.name)
+        self._sink.check_formats(job.recipe)
         self._recipe = plan.meaning(job.recipe, job.name)
         self._memory = job.memory or half_of_memory()
+        self._questions = Questions(job, self._source, self._sink, self._recipe, engine, self._memory)
         self._stopping = False
         self._id = 0
         self._tasks = 0
@@ -123,7 +124,8 @@ class Driver:
             )
             self._tell(Began(self._id))
             try:
-                for batch in gather(self._planned(), alone=self._job.items_at_once == 1):
+                each_alone = self._job.items_at_once == 1 or self._questions.take_long
+                for batch in gather(self._planned(), each_alone):
                     if self._stopping:
                         break
                     if batch[0].plan:
@@ -136,6 +138,7 @@ class Driver:
                         self._collect()
                 self._finish()
             finally:
+                self._questions.close()
                 if self._large:
                     self._large.close()
                 state: JobState = "killed" if self._in_flight else "interrupted" if self._stopping else "done"
@@ -167,7 +170,7 @@ class Driver:
             if self._job.retry_failed
             else None
         )
-        for entry in self._source:
+        for entry, look in self._questions.entries():
             if self._stopping:
                 return
             if failed_before is not None and entry.key not in failed_before:
@@ -178,24 +181,21 @@ class Driver:
                 self._fail(_failed_in_planning(entry.key, entry.failure), 1, "driver")
                 continue
             try:
-                ready = self._plan(entry)
+                ready = self._plan(entry, look())
             except ItemError as error:
                 self._fail(_failed_in_planning(entry.key, Failure.of(error)), 1, "driver")
-                continue
+                ready = None
             if ready is not None:
                 yield ready
+            if ready is None or ready.plan:
+                self._questions.drop(entry)
 
-    def _plan(self, item: Item) -> Ready | None:
-        if self._sink.is_done(item, self._recipe, len(self._job.recipe.outputs)):
+    def _plan(self, item: Item, look: Look | None) -> Ready | None:
+        if look is None:
             self._skip(item, "done before")
             return None
         limits, recipe = self._job.limits, self._job.recipe
-        if item.size > limits.max_file_size:
-            raise LimitExceeded(
-                f"the file is {item.size:,} bytes, over the limit of {limits.max_file_size:,} "
-                "(--max-file-size)"
-            )
-        header = self._header(item)
+        header, names, taken = look
         plan.check_limits(header, limits, item.size)
         planned = plan.make_plan(header, recipe)
         needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
@@ -209,27 +209,19 @@ class Driver:
             raise LimitExceeded(
                 f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
             )
-        names = tuple(
-            output_name(item.key, header.format, output, self._job.name) for output in recipe.outputs
-        )
-        if not self._sink.claim(self._id, item, self._recipe, names):
+        may_replace = self._sink.may_replace(item, names)
+        if not self._sink.claim(self._id, item, self._recipe, names, taken):
             self._skip(item, "output exists")
             return None
         if self._listeners:
             self._tell(Planned(item, names))
-        work = Work(item, names, next(self._item_numbers), header=header)
+        work = Work(item, names, next(self._item_numbers), header=header, replace=may_replace)
         return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
     @property
     def _is_alone(self) -> bool:
         """No other image waits for a worker."""
         return self._source.is_file or self._job.items_at_once == 1
-
-    def _header(self, item: Item) -> Header:
-        def read(start: int, length: int) -> bytes:
-            return self._store.head(item.key, length, start)
-
-        return codecs.read_header(lambda length: read(0, length), item.size, read)
 
     # tasks -> engine
 
@@ -240,7 +232,7 @@ class Driver:
         if self._large is None:
             scratch = self._job.scratch or self._sink.store.staging("")
             self._large = LargeImages(
-                self._job, self._source.root, self._sink.store, scratch, str(self._id), self._wake
+                self._job, self._source.store, self._sink.store, scratch, str(self._id), self._wake
             )
         while self._large.is_full and not self._stopping:
             self._advance()
@@ -284,6 +276,7 @@ class Driver:
         self._bytes_in_flight += needs
         if self._listeners:
             self._tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
+        self._sink.begin()
         future = self._engine.submit(task)
         self._in_flight[task.id] = (task, needs, future)
         future.add_done_callback(lambda done, number=task.id: self._finished.put((number, done)))  # type: ignore[misc]
@@ -362,7 +355,7 @@ class Driver:
         """Publish a result, try the item again, or give it up."""
         if result.failure is None:
             try:
-                self._sink.publish(self._id, work.item, self._recipe, result)
+                self._sink.publish(self._id, work, self._recipe, result)
             except ItemError as error:
                 self._sink.discard(result)
                 result = Result(result.key, (), Failure.of(error), result.times, result.started)

@@ -13,7 +13,9 @@ from string import Formatter
 from imageloom import codecs
 from imageloom.errors import DuplicateOutput, OutputExists, SinkBusy, StorageError, UsageError
 from imageloom.ledger import Ledger
-from imageloom.model import Format, IfExists, Item, Output, Result
+from imageloom.model import Format, IfExists, Item, Output, Recipe, Result, Work
+from imageloom.source import Source
+from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
 
 FIELDS = ("dir", "stem", "ext")
@@ -58,9 +60,9 @@ class Sink:
     """A folder that a run writes into, while it is open.
 
     Args:
-        address: path of the folder; made where there is none.
-        source: path of the folder that items are read from.
-        protected: path of the folder or the file that is the input.
+        address: of the folder; made where there is none.
+        source: what items are read from, and is not written to.
+        scratch: path of a folder for what is too large for memory; empty for the store's choice.
 
     Raises:
         UsageError: the sink is the source, or lies in it.
@@ -69,29 +71,41 @@ class Sink:
     """
 
     def __init__(
-        self, address: str, source: str, protected: str, ledger: Ledger, if_exists: IfExists
+        self, address: str, source: Source, ledger: Ledger, if_exists: IfExists, scratch: str = ""
     ) -> None:
-        self.store = LocalStore(address)
+        self.store: Store = open_store(address) if is_remote(address) else LocalStore(local_path(address))
         self.address = self.store.address
-        self._source = source
+        self._origin = source.store
+        self._source = source.root
         self._ledger = ledger
         self._if_exists = if_exists
-        self._protected = os.path.realpath(protected)
+        self._scratch = scratch
+        self._protected = source.place
         self._real_folders: dict[str, str] = {}
         self._lock = -1
         self._is_new = not ledger.knows(self.address)
         self._check()
 
     def _check(self) -> None:
-        if self._is_protected(os.path.realpath(self.address)):
+        if self._is_protected(self.store.place("")):
             raise UsageError(
                 f"the sink {self.address} lies in the source: imageloom never writes into its input"
             )
 
+    def check_formats(self, recipe: Recipe) -> None:
+        """Refuse outputs that the store has no place for.
+
+        Raises:
+            UsageError: an output is a folder of files, and the sink is not local.
+        """
+        if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
+            raise UsageError(
+                f"--format zarr makes folders, which {self.address} has none of: give a local sink"
+            )
+
     def open(self) -> None:
         try:
-            os.makedirs(self.address, exist_ok=True)
-            self._lock = os.open(self.address, os.O_RDONLY)
+            self._lock = self._open_lock()
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._unlock()
@@ -103,10 +117,25 @@ class Sink:
         except OSError as error:
             raise StorageError(f"cannot use the sink {self.address}: {error.strerror}") from None
         try:
-            self.store.prepare()
+            self.store.prepare(self._scratch)
         except StorageError:
             self._unlock()
             raise
+
+    def _open_lock(self) -> int:
+        """What is locked: the folder itself, or a file beside the ledger that stands for the address.
+
+        No object is a lock: nothing would take it away from a run that was killed.
+        """
+        if self.store.is_local:
+            os.makedirs(self.address, exist_ok=True)
+            return os.open(self.address, os.O_RDONLY)
+        import hashlib
+
+        folder = self._ledger.path.parent / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(self.address.encode()).hexdigest()[:32]
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
         if self._lock >= 0:
@@ -114,18 +143,43 @@ class Sink:
             self._unlock()
 
     def _unlock(self) -> None:
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
         self._lock = -1
 
-    def is_done(self, item: Item, recipe: str, outputs: int) -> bool:
-        """Whether all outputs of the item as it is now are there, made by this recipe, in their sizes."""
+    def made_of(self, item: Item, recipe: str, outputs: int) -> list[tuple[str, int]]:
+        """Names and sizes of the outputs that this recipe has made of the item as it is now; none where one
+        is missing."""
         if self._is_new:
-            return False
+            return []
         found = self._ledger.done(self._source, self.address, item, recipe)
-        return len(found) == outputs and all(self.store.size(name) == size for name, size in found)
+        return found if len(found) == outputs else []
 
-    def claim(self, job: int, item: Item, recipe: str, names: tuple[str, ...]) -> bool:
+    def holds(self, made: list[tuple[str, int]]) -> bool:
+        """Whether outputs that were made are there, in their sizes. May be called from any thread."""
+        return bool(made) and all(self.store.size(name) == size for name, size in made)
+
+    def taken(self, names: tuple[str, ...]) -> frozenset[str]:
+        """Those of the names that something has, as far as that must be known before the work. May be called
+        from any thread."""
+        if self.store.creates and self._if_exists == "error":
+            return frozenset()
+        return frozenset(name for name in names if self.store.exists(name))
+
+    def may_replace(self, item: Item, names: tuple[str, ...]) -> bool:
+        """Whether outputs may take the place of what has their names: it was made from this very item."""
+        if self.store.is_local or self._if_exists == "overwrite":
+            return True  # a local name was looked at when it was claimed
+        claims = [self._ledger.claim_of(self.address, name) for name in names]
+        return all(c and c.is_filled and (c.source, c.key) == (self._source, item.key) for c in claims)
+
+    def claim(
+        self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
+    ) -> bool:
         """Make the names the item's; False where a file is there already and is to be left alone.
+
+        Args:
+            taken: what `taken` has said of the names; None to look now.
 
         Raises:
             DuplicateOutput: another item of the source has a name.
@@ -133,7 +187,7 @@ class Sink:
         """
         for name in names:
             self._spare_input(name, item)
-            if not self._may_write(name, item):
+            if not self._may_write(name, item, taken):
                 return False
         for name in names:
             self._ledger.claim(job, self._source, self.address, item, recipe, name)
@@ -141,21 +195,20 @@ class Sink:
 
     def _spare_input(self, name: str, item: Item) -> None:
         """Refuse an output that would take the place of the file that the item is a link to."""
-        path = os.path.join(self._source, item.key)
-        if os.path.islink(path) and os.path.realpath(path) == self._real(os.path.join(self.address, name)):
+        target = self._origin.link(item.key)
+        if target is not None and target == self._real(name):
             raise OutputExists(f"its output {name} is the file that it is read from")
 
-    def _may_write(self, name: str, item: Item) -> bool:
+    def _may_write(self, name: str, item: Item, taken: frozenset[str] | None) -> bool:
         claim = self._ledger.claim_of(self.address, name)
         if claim is not None and claim.source == self._source:
             if claim.key == item.key:
                 return True
-            if os.path.lexists(os.path.join(self._source, claim.key)):
+            if self._origin.exists(claim.key):
                 raise DuplicateOutput(f"its output {name} is that of {claim.key} already")
-        path = os.path.join(self.address, name)
-        if self._is_protected(self._real(path)):
+        if self._is_protected(self._real(name)):
             raise OutputExists(f"its output {name} lies in the source, which is never written to")
-        if not os.path.lexists(path):
+        if not (self.store.exists(name) if taken is None else name in taken):
             return True
         if self._if_exists == "error":
             whose = f"was made from {claim.source}/{claim.key}" if claim else "was not made by imageloom"
@@ -163,16 +216,21 @@ class Sink:
         return self._if_exists == "overwrite"
 
     def _is_protected(self, real: str) -> bool:
-        return real == self._protected or real.startswith(self._protected + os.sep)
+        return real == self._protected or real.startswith(self._protected.rstrip("/") + "/")
 
-    def _real(self, path: str) -> str:
-        """The path with its folder's links resolved; a link at the path itself would be replaced."""
-        folder, name = os.path.split(path)
+    def _real(self, key: str) -> str:
+        """Where a name really is; a link at the name itself would be replaced."""
+        folder, _, name = key.rpartition("/")
         if folder not in self._real_folders:
-            self._real_folders[folder] = os.path.realpath(folder)
-        return os.path.join(self._real_folders[folder], name)
+            self._real_folders[folder] = self.store.place(folder)
+        return f"{self._real_folders[folder].rstrip('/')}/{name}"
 
-    def publish(self, job: int, item: Item, recipe: str, result: Result) -> None:
+    def begin(self) -> None:
+        """Write down the claims before an output can have its name."""
+        if not self.store.is_local and self._ledger.has_claims:
+            self._ledger.flush()
+
+    def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
         """Give all staged outputs of an item their names.
 
         Raises:
@@ -180,8 +238,9 @@ class Sink:
         """
         if self._ledger.has_claims:
             self._ledger.flush()
+        maker = f"{self._source}/{work.item.key}"
         for written in result.written:
-            self.store.publish(written.staged, written.name)
+            self.store.publish(written.staged, written.name, maker, work.replace)
 
     def discard(self, result: Result) -> None:
         for written in result.written:
@@ -197,22 +256,30 @@ class InPlace(Sink):
 
     def _check(self) -> None:
         """The input is what is written to."""
+        if not isinstance(self.store, LocalStore):
+            raise UsageError("--in-place is for local folders: give a sink")
+        self._folder = self.store
 
     def _spare_input(self, name: str, item: Item) -> None:
         if name != item.key:
             raise OutputExists(f"in place its output must keep its name, not be {name} (--in-place)")
-        if os.path.islink(os.path.join(self.address, name)):
+        if self.store.link(name) is not None:
             raise OutputExists("it is a link: in place it would cease to be one (--in-place)")
 
-    def claim(self, job: int, item: Item, recipe: str, names: tuple[str, ...]) -> bool:
+    def taken(self, names: tuple[str, ...]) -> frozenset[str]:
+        return frozenset()
+
+    def claim(
+        self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
+    ) -> bool:
         if len(names) > 1:
             raise OutputExists("in place there is one output for each item (--in-place)")
         self._spare_input(names[0], item)
         return True
 
-    def publish(self, job: int, item: Item, recipe: str, result: Result) -> None:
+    def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
         (written,) = result.written
-        made = self.store.staged(written.staged, item.key)
+        made = self._folder.staged(written.staged, work.item.key)
         self._ledger.claim(job, self._source, self.address, made, recipe, written.name, made.size)
         self._ledger.flush()
         self.store.publish(written.staged, written.name)

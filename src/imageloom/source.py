@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 
 from imageloom import codecs
-from imageloom.errors import StorageError
-from imageloom.model import Item, Unlisted
-from imageloom.stores import open_store
+from imageloom.errors import StorageError, UnreadableItem
+from imageloom.model import Failure, Item, Unlisted
+from imageloom.stores import check_address, is_remote, local_path, open_store
 from imageloom.stores.local import check_name
 
 
@@ -17,7 +17,7 @@ class Source:
     """The images of a folder, or one file.
 
     Args:
-        address: the path of a folder or of a file.
+        address: of a folder or of a file.
         include: patterns of names; with none, all names with the suffix of a known format. A pattern without
             a slash is held against the last part of the key, another against the whole key.
         exclude: patterns of names to leave out, likewise.
@@ -27,23 +27,27 @@ class Source:
     """
 
     def __init__(self, address: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> None:
-        path = os.path.abspath(address)
-        if not os.path.exists(path):
-            raise StorageError(f"there is no file or folder {address}")
-        check_name(path)
-        self.is_file = not os.path.isdir(path)
-        self.root, self._only = os.path.split(path) if self.is_file else (path, "")
-        self.path = path
+        root, only = _local(address) if not is_remote(address) else _remote(address)
+        self.store = open_store(root)
+        self.is_file = bool(only)
+        self.root = self.store.address
+        self._only = only
         self._include = include
         self._exclude = exclude
+
+    @property
+    def place(self) -> str:
+        """Where the input really is."""
+        path = self.store.path(self._only)
+        return os.path.realpath(path) if path is not None else self.store.place(self._only)
 
     def __iter__(self) -> Iterator[Item | Unlisted]:
         """The items as they are found, and what looks like one and cannot be one."""
         if self.is_file:
-            found = os.stat(os.path.join(self.root, self._only))
-            yield Item(self._only, found.st_size, found.st_mtime_ns)
+            found = self.store.find(self._only)
+            yield found or Unlisted(self._only, Failure.of(UnreadableItem("it is gone")))
             return
-        for entry in open_store(self.root).items():
+        for entry in self.store.items():
             if self._is_wanted(entry):
                 yield entry
 
@@ -61,6 +65,24 @@ class Source:
         if self._include:
             return any(_fits(key, pattern) for pattern in self._include)
         return codecs.format_of(key) is not None
+
+
+def _local(address: str) -> tuple[str, str]:
+    """The folder of a local address, and the file in it that is meant alone."""
+    path = os.path.abspath(local_path(address))
+    if not os.path.exists(path):
+        raise StorageError(f"there is no file or folder {address}")
+    check_name(path)
+    return (path, "") if os.path.isdir(path) else os.path.split(path)
+
+
+def _remote(address: str) -> tuple[str, str]:
+    """Likewise. What has the name of an image is asked for first; without objects there is no folder to ask."""
+    check_address(address)
+    root, _, name = address.rstrip("/").rpartition("/")
+    if codecs.format_of(name) and not root.endswith("/") and open_store(root).find(name):
+        return root, name
+    return address, ""
 
 
 def _fits(key: str, pattern: str) -> bool:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from msgspec.structs import asdict, replace
 
-from imageloom import codecs, operators
+from imageloom import codecs, operators, stores
 from imageloom.codecs.metadata import for_output
 from imageloom.model import (
     NO_METADATA,
@@ -38,18 +38,27 @@ from imageloom.stores import Store, open_store, stage
 
 Lap = Callable[[str], None]
 
-
-def perform(task: Task) -> Outcome:
-    """Do a task: read, decode, filter and encode each of its items, and stage the outputs in the sink."""
-    return Outcome(task.id, worker_name(), tuple(results(task)))
+Turn = contextlib.AbstractContextManager[object]
 
 
-def results(task: Task) -> Iterator[Result]:
+NO_BOUND = contextlib.nullcontext()
+
+
+def perform(task: Task, computing: Turn = NO_BOUND) -> Outcome:
+    """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
+
+    Args:
+        computing: held while pixels are worked on, so that more tasks than cores can wait for a store.
+    """
+    return Outcome(task.id, worker_name(), tuple(results(task, computing)))
+
+
+def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
     """The results of a task's items in their order, each as soon as it is there."""
     settle(task)
     source, sink = open_store(task.source), open_store(task.sink)
     for work in task.work:
-        yield _attempt(task, work, source, sink)
+        yield _attempt(task, work, source, sink, computing)
 
 
 def settle(task: Task) -> None:
@@ -74,32 +83,45 @@ class Chunk(NamedTuple):
     """What a part has measured."""
 
 
-def _attempt(task: Task, work: Work, source: Store, sink: Store) -> Result:
+def _attempt(task: Task, work: Work, source: Store, sink: Store, computing: Turn) -> Result:
     started, watch = time.time(), Stopwatch()
     try:
-        chunk = load(task, work, source, watch.lap)
-        chunk = run_filters(task, chunk, watch.lap)
-        result = finish(task, work, chunk, sink, watch.lap)
-        return replace(result, times=watch.times(), started=started)
+        data = fetch(task, work, source, watch.lap)
+        with computing:
+            watch.skip()
+            chunk = load(task, work, data, watch.lap)
+            chunk = run_filters(task, chunk, watch.lap)
+            made = finish(task, work, chunk, sink, watch.lap)
+        commit(task, work, made, sink, watch.lap)
+        return replace(made, times=watch.times(), started=started)
     except Exception as error:
         return Result(work.item.key, (), Failure.of(error), watch.times(), started)
 
 
-def load(task: Task, work: Work, source: Store, lap: Lap) -> Chunk:
-    """The first stage: read and decode an item, or a part of it.
+def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
+    """Read an item's bytes; nothing for a part of one, which reads what it needs by itself.
 
     Args:
         lap: told the name of what has ended, for `Times`.
 
     Raises:
-        Exception: whatever goes wrong, here as in the other stages; an `ItemError` where it is the item's fault.
+        Exception: whatever goes wrong, here as in the stages; an `ItemError` where it is the item's fault.
     """
+    if task.part is not None:
+        return b""
+    data = stores.kept.pop((task.source, work.item.key, work.item.fingerprint), None)
+    if data is None:
+        data = source.read(work.item.key, task.limits.max_file_size)
+    lap("read")
+    return data
+
+
+def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
+    """The first stage: decode an item, or a part of it."""
     if task.part is not None:
         from imageloom import parts  # no small image waits for it
 
-        return parts.load(task, task.part, source, lap)
-    data = source.read(work.item.key, task.limits.max_file_size)
-    lap("read")
+        return parts.load(task, task.part, lap)
     header = work.header
     if header is None or len(data) != work.item.size:  # it changed since it was planned
         header = codecs.read_header(lambda length: data[:length], len(data))
@@ -148,6 +170,15 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
     return Result(work.item.key, tuple(written), pixels=plan.decoded.pixels)
 
 
+def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
+    """Say of what is staged that it is an item's outputs, when all are there, or none."""
+    if task.part is not None and task.part.staging:
+        return  # pieces, which are the assembler's
+    for output in made.written:
+        sink.commit(output.staged, output.name, f"{task.source}/{work.item.key}", work.replace)
+    lap("write")
+
+
 def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]) -> Pixels:
     """The pixels after the steps, from the longest beginning of them that another output has done."""
     done, pixels = max((m for m in made if m[0] == steps[: len(m[0])]), key=lambda m: len(m[0]))
@@ -172,6 +203,10 @@ class Stopwatch:
         now = time.perf_counter()
         self._spent[stage] = self._spent.get(stage, 0.0) + now - self._last
         self._last = now
+
+    def skip(self) -> None:
+        """Waiting for its turn is no work."""
+        self._last = time.perf_counter()
 
     def times(self) -> Times:
         return Times(**self._spent)

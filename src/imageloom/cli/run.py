@@ -35,14 +35,20 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="serial, threads, processes, pipeline, zeromq, redis, mpi, dask, ray.",
+    help="serial, threads, processes, pipeline, zeromq, redis, nodes, mpi, dask, ray.",
 )
 @click.option(
     "--connect",
     default="",
     metavar="ADDRESS",
     envvar="IMAGELOOM_CONNECT",
-    help="Of an existing cluster or server.  [one of its own]",
+    help="Of an existing cluster or server, or of nodes: HOST:PORT,...  [one of its own]",
+)
+@click.option(
+    "--nodes",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="YAML: nodes that are there, and how they are chosen.",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
 @click.option(
@@ -84,6 +90,11 @@ if TYPE_CHECKING:
 @click.option(
     "--scratch", type=click.Path(exists=True, file_okay=False), help="A folder for large images' pixels."
 )
+@click.option(
+    "--in-flight",
+    type=click.IntRange(1, 1024),
+    help="Requests in flight on stores that are not local folders.  [32]",
+)
 @options.limit_options
 @options.ledger_option
 @click.option(
@@ -110,6 +121,7 @@ def command(
     jobs: int | None,
     engine: str,
     connect: str,
+    nodes: str | None,
     threads: int,
     bind: str,
     keys: str,
@@ -122,6 +134,7 @@ def command(
     tile: Literal["auto", "always", "never"],
     items_at_once: int,
     scratch: str | None,
+    in_flight: int | None,
     max_pixels: int,
     max_file_size: int,
     max_expansion: int,
@@ -135,7 +148,8 @@ def command(
     log_file: Path | None,
     log_format: str,
 ) -> int:
-    """Run PIPELINE over the images of SOURCE (a folder or a file) into the folder SINK.
+    """Run PIPELINE over the images of SOURCE (a folder or a file) into the folder SINK. Each is a path or an
+    address, as s3://bucket/folder, gs://, az://, sftp://, and zip:// or tar:// to read from.
 
     PIPELINE is a text, or the name of a YAML file with a pipeline or a recipe. With --output instead of it,
     each image is decoded once for several outputs, each in a folder of its own. What was done before, with the
@@ -149,6 +163,7 @@ def command(
     imageloom run 'resize 50%' photos/ half/ --retry-failed
     imageloom run --output gray='grayscale' --output edges='grayscale | canny 100 200' photos/ out/
     imageloom run 'rotate 90' scans/ --in-place
+    imageloom run 'resize 512x' s3://photos/2026 s3://web/2026
     imageloom run 'resize 50%' photos/ half/ --report report.html
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
 
@@ -187,10 +202,13 @@ def command(
         tile,
         items_at_once,
         scratch or "",
+        in_flight or 0,
     )
     if jobs == 0 and not (bind or connect):
         raise click.UsageError("--jobs 0 leaves nobody to work but with --bind or --connect")
-    asked = Settings(jobs or 0, threads, timeout, memory or 0, connect, bind, keys)
+    if nodes and engine == "auto":
+        engine = "nodes"
+    asked = Settings(jobs or 0, threads, timeout, memory or 0, connect, bind, keys, nodes or "")
     chosen, settings, _ = choose_engine(engine, asked, job)
     with (
         closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there

@@ -18,6 +18,7 @@ ENGINES: dict[str, str] = {
     "pipeline": "imageloom.engines.pipeline:Pipeline",
     "zeromq": "imageloom.engines.zeromq:Zeromq",
     "redis": "imageloom.engines.redis:RedisStreams",
+    "nodes": "imageloom.engines.nodes:Nodes",
     "mpi": "imageloom.engines.mpi:open_mpi",
     "dask": "imageloom.engines.dask:Dask",
     "ray": "imageloom.engines.ray:Ray",
@@ -47,6 +48,11 @@ class Settings(Plain, frozen=True):
     """Address that workers elsewhere connect to; empty for local workers only."""
     keys: str = ""
     """Path of the file of keys that this side proves itself with."""
+    nodes: str = ""
+    """Path of the file of the engine `nodes`: its nodes, and how they are chosen."""
+    in_flight: int = 0
+    """Tasks under way together, of which as many as there are workers work on pixels while the others wait for
+    a store; 0 for as many as there are workers."""
 
 
 class WorkerSettings(Plain, frozen=True):

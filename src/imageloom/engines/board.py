@@ -12,7 +12,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -44,6 +44,7 @@ class _Job:
 
     task: Task
     future: Future[Outcome]
+    told: Callable[[int, Result], None] | None = None
     results: dict[int, Result] = field(default_factory=dict)
 
     @property
@@ -80,9 +81,9 @@ class Board(Generic[W]):
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
 
-    def submit(self, task: Task) -> Future[Outcome]:
-        """Queue a task."""
-        job = _Job(task, Future())
+    def submit(self, task: Task, told: Callable[[int, Result], None] | None = None) -> Future[Outcome]:
+        """Queue a task; `told` is called with each item's place and result, as soon as it is there."""
+        job = _Job(task, Future(), told)
         self._queue(_Run(job, list(range(len(task.work))), time.monotonic()))
         return job.future
 
@@ -205,7 +206,10 @@ class Board(Generic[W]):
 
     def _settle(self, worker: W, number: int, run: _Run, result: Result, name: str) -> None:
         job = run.job
-        job.results.setdefault(run.places[run.done], replace(result, worker=name))
+        place = run.places[run.done]
+        found = job.results.setdefault(place, replace(result, worker=name))
+        if job.told:
+            job.told(place, found)
         run.done += 1
         run.since = time.monotonic()
         if run.is_over:

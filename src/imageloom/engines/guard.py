@@ -36,7 +36,8 @@ def _addresses(task: Task) -> list[str]:
     found = [task.source, task.sink]
     found += [os.path.join(task.source, work.item.key) for work in task.work]
     if task.part:
-        found += [raster for raster in (task.part.reads, task.part.writes) if raster]
+        part = task.part
+        found += [path for path in (part.reads, part.writes, part.file, part.staging, part.folder) if path]
     return found
 
 

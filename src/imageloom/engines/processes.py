@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -24,7 +25,7 @@ import msgspec
 from imageloom.engines import Settings
 from imageloom.engines.board import Board, Message
 from imageloom.engines.worker import serve
-from imageloom.model import Failure, Outcome, Task
+from imageloom.model import Failure, Outcome, Result, Task
 
 PATIENCE = 20.0
 """Mean times of an item after which a worker seems to hang."""
@@ -48,8 +49,12 @@ class _Worker:
 
 
 class Processes:
+    shares_memory = False
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._at_once = max(settings.threads, -(-settings.in_flight // settings.jobs))
+        """Tasks that a worker has in hand together."""
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["imageloom.cli.run", "imageloom.engines.worker"])
         self._board: Board[_Worker] = Board()
@@ -68,10 +73,11 @@ class Processes:
     @property
     def capacity(self) -> int:
         """Workers that seem to hang count beside those that take their place."""
-        return max(self._settings.jobs, len(self._workers)) * self._settings.threads
+        return max(self._settings.jobs, len(self._workers)) * self._at_once
 
-    def submit(self, task: Task) -> Future[Outcome]:
-        future = self._board.submit(task)
+    def submit(self, task: Task, told: Callable[[int, Result], None] | None = None) -> Future[Outcome]:
+        """Take a task on; `told` is called with each item's place and result, from the supervisor's thread."""
+        future = self._board.submit(task, told)
         self._ring()
         return future
 
@@ -118,7 +124,7 @@ class Processes:
 
     @property
     def _patience(self) -> float:
-        return max(LEAST_PATIENCE, PATIENCE * self._board.mean)
+        return max(LEAST_PATIENCE, PATIENCE * self._board.mean * self._at_once / self._settings.threads)
 
     def _is_slow(self, worker: _Worker) -> bool:
         return self._board.oldest(worker) <= time.monotonic() - self._patience
@@ -147,7 +153,9 @@ class Processes:
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(theirs, self._settings.threads, self._settings.memory), daemon=True
+            target=serve,
+            args=(theirs, self._settings.threads, self._settings.memory, self._at_once),
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -157,7 +165,7 @@ class Processes:
         """Give the workers with the least in hand what they have room for."""
         while True:
             worker = min(self._workers, key=self._load, default=None)
-            task = self._board.take(worker, self._settings.threads) if worker else None
+            task = self._board.take(worker, self._at_once) if worker else None
             if worker is None or task is None:
                 return
             with contextlib.suppress(OSError):  # it is dead: its pipe says so to the supervisor
@@ -165,7 +173,7 @@ class Processes:
 
     def _load(self, worker: _Worker) -> tuple[bool, int]:
         """Sorts workers: first those that have room, of these first the idlest."""
-        return not self._board.has_room(worker, self._settings.threads), self._board.in_hand(worker)
+        return not self._board.has_room(worker, self._at_once), self._board.in_hand(worker)
 
     def _receive(self, worker: _Worker) -> None:
         """Take a result in, or learn that the worker is dead."""

@@ -11,6 +11,7 @@ from imageloom.work import perform
 
 class Serial:
     capacity = 1
+    shares_memory = True
 
     def __init__(self, settings: Settings) -> None:
         """Nothing can be set: there is one worker, the caller."""

@@ -53,7 +53,8 @@ _store: Callable[[str], Store] = lru_cache(maxsize=8)(open_store)
 
 def load(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
     """The first stage."""
-    return work.load(task, task.work[0], _store(task.source), lap)
+    data = work.fetch(task, task.work[0], _store(task.source), lap)
+    return work.load(task, task.work[0], data, lap)
 
 
 def run_filters(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
@@ -65,7 +66,9 @@ def run_filters(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
 def finish(task: Task, chunk: Chunk | None, lap: Lap) -> Result:
     """The third stage."""
     assert chunk is not None
-    return work.finish(task, task.work[0], chunk, _store(task.sink), lap)
+    made = work.finish(task, task.work[0], chunk, _store(task.sink), lap)
+    work.commit(task, task.work[0], made, _store(task.sink), lap)
+    return made
 
 
 def serve(

@@ -26,35 +26,37 @@ from imageloom.engines.board import Message
 from imageloom.engines.guard import Guard
 from imageloom.errors import ImageloomError
 from imageloom.model import Failure, Result, Task
-from imageloom.work import results, worker_name
+from imageloom.work import NO_BOUND, Turn, results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def serve(pipe: Connection, threads: int, memory: int) -> None:
+def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     """Run tasks until the pipe's other end is closed.
 
     Args:
-        threads: how many tasks run at the same time.
+        threads: how many tasks work on pixels at the same time.
         memory: bytes that this process may take for data beyond what it has; 0 for no bound.
+        in_flight: how many tasks are under way at the same time.
     """
     become_worker(memory)
     sending = threading.Lock()
+    computing: Turn = threading.BoundedSemaphore(threads) if in_flight > threads else NO_BOUND
 
     def run(task: Task) -> None:
-        for place, result in enumerate(results(task)):
+        for place, result in enumerate(results(task, computing)):
             with sending:
                 pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
 
     # The end of the pipe, in either direction, says that the engine has let go of this worker.
     with (
         contextlib.suppress(EOFError, OSError),
-        ThreadPoolExecutor(threads, thread_name_prefix="thread") as pool,
+        ThreadPoolExecutor(in_flight, thread_name_prefix="thread") as pool,
     ):
         pipe.send_bytes(msgspec.msgpack.encode(Message()))
         while True:
             task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
-            if threads == 1:
+            if in_flight == 1:
                 run(task)
             else:
                 pool.submit(run, task)
@@ -102,7 +104,7 @@ def become_worker(memory: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
     if memory:
-        _bound_memory(memory)
+        bound_memory(memory)
 
 
 def die_with_parent() -> None:
@@ -119,7 +121,7 @@ def _die_with_starter() -> None:
         os._exit(1)
 
 
-def _bound_memory(memory: int) -> None:
+def bound_memory(memory: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = memory + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))

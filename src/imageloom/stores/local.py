@@ -36,6 +36,9 @@ class LocalStore:
         StorageError: the path is not UTF-8.
     """
 
+    is_local = True
+    creates = False
+
     def __init__(self, address: str) -> None:
         self.address = os.path.abspath(address)
         check_name(self.address)
@@ -103,7 +106,7 @@ class LocalStore:
     def size(self, key: str) -> int | None:
         try:
             found = os.stat(self._path(key))
-            return _size_within(self._path(key)) if stat.S_ISDIR(found.st_mode) else found.st_size
+            return size_within(self._path(key)) if stat.S_ISDIR(found.st_mode) else found.st_size
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -111,41 +114,45 @@ class LocalStore:
                 return None
             raise UnwritableOutput(f"cannot look at {key}: {error.strerror}") from None
 
-    def stage(self, token: str, data: bytes) -> None:
+    def find(self, key: str) -> Item | None:
         try:
-            with open(self.staging(token), "wb", buffering=0) as file:
-                written = file.write(data)
-                while written < len(data):
-                    written += file.write(data[written:])
-        except OSError as error:
-            self.discard(token)
-            raise UnwritableOutput(f"cannot write to {self.address}: {error.strerror}") from None
+            found = os.stat(self._path(key))
+        except OSError:
+            return None
+        return Item(key, found.st_size, found.st_mtime_ns)
 
-    def stage_folder(self, token: str, files: Mapping[str, bytes]) -> None:
-        folder = Path(self.staging(token))
-        try:
-            for name, data in files.items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(data)
-        except OSError as error:
-            self.discard(token)
-            raise UnwritableOutput(f"cannot write to {self.address}: {error.strerror}") from None
+    def fetch(self, key: str, path: str, limit: int) -> None:
+        write_file(path, self.read(key, limit))
+
+    def path(self, key: str) -> str:
+        return self._path(key)
+
+    def exists(self, key: str) -> bool:
+        return os.path.lexists(self._path(key))
+
+    def place(self, folder: str) -> str:
+        return os.path.realpath(self._path(folder))
+
+    def link(self, key: str) -> str | None:
+        path = self._path(key)
+        return os.path.realpath(path) if os.path.islink(path) else None
+
+    def stage(self, token: str, data: bytes) -> None:
+        write_file(self.staging(token), data)
+
+    def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
+        """Nothing is to be done before it is published."""
 
     def staging(self, token: str) -> str:
         """The path of staged bytes."""
         return os.path.join(self.address, STAGING, token)
-
-    def staged_size(self, token: str) -> int:
-        """Bytes of what is staged, all files of a folder together."""
-        path = self.staging(token)
-        return _size_within(path) if os.path.isdir(path) else os.path.getsize(path)
 
     def staged(self, token: str, key: str) -> Item:
         """Staged bytes as the item that they will be under a key."""
         found = os.stat(self.staging(token))
         return Item(key, found.st_size, found.st_mtime_ns)
 
-    def publish(self, token: str, key: str) -> None:
+    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
         folder = key.rpartition("/")[0]
         try:
             if folder and folder not in self._folders:
@@ -173,12 +180,8 @@ class LocalStore:
     def discard(self, token: str) -> None:
         _discard(self.staging(token))
 
-    def prepare(self) -> None:
-        """Make the folder and its staging folder, and sweep away what a killed run has staged.
-
-        Raises:
-            StorageError: the folder cannot be made or written to.
-        """
+    def prepare(self, scratch: str = "") -> None:
+        """Make the folder and its staging folder, and sweep away what a killed run has staged."""
         staging = os.path.join(self.address, STAGING)
         try:
             _remove(staging)
@@ -192,6 +195,31 @@ class LocalStore:
 
     def _path(self, key: str) -> str:
         return f"{self.address}/{key}"
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write a file as a whole, or raise UnwritableOutput and leave none."""
+    try:
+        with open(path, "wb", buffering=0) as file:
+            written = file.write(data)
+            while written < len(data):
+                written += file.write(data[written:])
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise UnwritableOutput(f"cannot write to {os.path.dirname(path)}: {error.strerror}") from None
+
+
+def write_folder(path: str, files: Mapping[str, bytes]) -> None:
+    """Write the files of a folder, by their paths within it, or raise UnwritableOutput and leave none."""
+    folder = Path(path)
+    try:
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        _discard(path)
+        raise UnwritableOutput(f"cannot write to {folder.parent}: {error.strerror}") from None
 
 
 def _remove(staging: str) -> None:
@@ -214,11 +242,11 @@ def _discard(path: str) -> None:
         pass
 
 
-def _size_within(folder: str) -> int:
-    """The bytes of all files below a folder."""
-    return sum(
-        os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names
-    )
+def size_within(path: str) -> int:
+    """The bytes of a file, or of all files below a folder."""
+    if not os.path.isdir(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(path) for name in names)
 
 
 def _unlisted(key: str, error: Exception, is_folder: bool = False) -> Unlisted:

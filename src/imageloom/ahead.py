@@ -1,0 +1,142 @@
+"""What the driver must ask the stores about an item before it is planned, ahead where that takes a while.
+
+The ledger is asked in the driver's thread, the stores in others: with N requests in flight no item waits for
+two round trips one after the other. A small file is read as a whole, and kept for the workers of this process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from imageloom import codecs, stores
+from imageloom.engines import Engine
+from imageloom.errors import LimitExceeded
+from imageloom.model import Header, Item, Job, Unlisted
+from imageloom.sink import Sink, output_name
+from imageloom.source import Source
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+WHOLE = 16 << 20
+"""Bytes of a file up to which it is read ahead as a whole."""
+
+
+class Look(NamedTuple):
+    """What the stores say of an item that is to be done."""
+
+    header: Header
+    names: tuple[str, ...]
+    taken: frozenset[str] | None
+    """Those of the names that something has; None where it costs nothing to look later."""
+
+
+class Questions:
+    """The questions of one run.
+
+    Args:
+        meaning: of the recipe, as the ledger has it.
+        memory: bytes that the work in hand may need.
+    """
+
+    def __init__(
+        self, job: Job, source: Source, sink: Sink, meaning: str, engine: Engine, memory: int
+    ) -> None:
+        self._job = job
+        self._source = source
+        self._sink = sink
+        self._meaning = meaning
+        self._memory = memory
+        self._keeps = not source.store.is_local and getattr(engine, "shares_memory", False)
+        self.take_long = not (source.store.is_local and sink.store.is_local)
+        """Each is a round trip."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests to have in flight together."""
+        return self._job.in_flight or stores.IN_FLIGHT
+
+    def entries(self) -> Iterator[tuple[Item | Unlisted, Callable[[], Look | None]]]:
+        """The source's entries in their order, each with what gives the answer."""
+        entries = ((entry, self._question(entry)) for entry in self._source)
+        return look_ahead(entries, self.in_flight, self._memory // 8) if self.take_long else entries
+
+    def _question(self, entry: Item | Unlisted) -> Callable[[], Look | None]:
+        if isinstance(entry, Unlisted):
+            return lambda: None
+        made = self._sink.made_of(entry, self._meaning, len(self._job.recipe.outputs))
+        return lambda: self._look(entry, made)
+
+    def _look(self, item: Item, made: list[tuple[str, int]]) -> Look | None:
+        """What the plan of an item needs from the stores; None where its outputs are there already."""
+        if self._sink.holds(made):
+            return None
+        limit = self._job.limits.max_file_size
+        if item.size > limit:
+            raise LimitExceeded(
+                f"the file is {item.size:,} bytes, over the limit of {limit:,} (--max-file-size)"
+            )
+        header = self._header(item)
+        names = tuple(
+            output_name(item.key, header.format, output, self._job.name)
+            for output in self._job.recipe.outputs
+        )
+        return Look(header, names, None if self._sink.store.is_local else self._sink.taken(names))
+
+    def _header(self, item: Item) -> Header:
+        store = self._source.store
+        if self._keeps and item.size <= WHOLE:
+            data = store.read(item.key, self._job.limits.max_file_size)
+            stores.kept[self._source.root, item.key, item.fingerprint] = data
+            return codecs.read_header(
+                lambda length: data[:length], len(data), lambda at, length: data[at : at + length]
+            )
+
+        def read(start: int, length: int) -> bytes:
+            return store.head(item.key, length, start)
+
+        return codecs.read_header(lambda length: read(0, length), item.size, read)
+
+    def drop(self, entry: Item) -> None:
+        """Forget what was read of an item that is not done."""
+        if self._keeps:
+            stores.kept.pop((self._source.root, entry.key, entry.fingerprint), None)
+
+    def close(self) -> None:
+        if self._keeps:
+            stores.drop_kept(self._source.root)
+
+
+def look_ahead(
+    entries: Iterable[tuple[Item | Unlisted, Callable[[], T]]], in_flight: int, most_bytes: int
+) -> Iterator[tuple[Item | Unlisted, Callable[[], T]]]:
+    """The entries in their order, each with what its question has come to.
+
+    Args:
+        entries: with the question, which is asked in another thread.
+        in_flight: questions asked at the same time; as many answers wait.
+        most_bytes: of the items that are under way or wait.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    window: deque[tuple[Item | Unlisted, Future[T], int]] = deque()
+    held = 0
+    pool = ThreadPoolExecutor(in_flight, thread_name_prefix="ahead")
+    try:
+        for entry, question in entries:
+            size = min(entry.size, WHOLE) if isinstance(entry, Item) else 0
+            while window and (len(window) >= 2 * in_flight or held + size > most_bytes):
+                first, answer, its_size = window.popleft()
+                held -= its_size
+                yield first, answer.result
+            window.append((entry, pool.submit(question), size))
+            held += size
+        while window:
+            first, answer, _ = window.popleft()
+            yield first, answer.result
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,107 @@
+"""`imageloom scenario`."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imageloom.cli import service
+
+if TYPE_CHECKING:
+    from imageloom.nodes.scenario import Scenario
+
+MANY = (10, 100, 1000)
+"""Nodes of the simulations that no machine here could run."""
+
+
+@click.command("scenario", short_help="Compare the policies of nodes, for real and simulated.")
+@click.option("--tasks", type=click.IntRange(1), default=400, show_default=True, help="For 4 nodes.")
+@click.option("--load", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Of loaded nodes.")
+@click.option("--delay", type=click.FloatRange(0), default=0.3, show_default=True, help="Seconds.")
+@click.option(
+    "--runs", type=click.IntRange(1), default=3, show_default=True, help="Of which the mean is shown."
+)
+@click.option("--choice", "choices", multiple=True, metavar="NAME", help="[all]")
+@click.option("--no-real", is_flag=True, help="Simulate only.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="An SVG of the times.")
+def command(
+    tasks: int,
+    load: float,
+    delay: float,
+    runs: int,
+    choices: tuple[str, ...],
+    no_real: bool,
+    plot: Path | None,
+) -> int:
+    """Run 4 nodes on this machine, of which none to all are loaded, with each acceptance and each choice.
+
+    Each row is simulated too, and then with 10, 100 and 1,000 nodes and as many more tasks, a quarter of the
+    nodes loaded.
+
+    \b
+    imageloom scenario --plot scenario.svg
+    imageloom scenario --no-real --choice random --choice least-loaded
+    """
+    service.nodes_extra()
+    from imageloom.nodes.policies import CHOICES, open_choice
+    from imageloom.nodes.scenario import Scenario, simulate
+
+    for choice in choices:
+        open_choice(choice)
+    pairs = [
+        (acceptance, choice) for choice in choices or CHOICES for acceptance in ("mandatory", "optional")
+    ]
+    base = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks, delay=delay)
+    with tempfile.TemporaryDirectory(prefix="imageloom-") as folder:
+        cost = 0.005 if no_real else _real(base, Path(folder), runs) * 8 / tasks
+        click.echo(f"a task without delay: {1000 * cost:.1f} ms\n")
+        click.echo(
+            "| loaded of 4 | choice | acceptance | real, s | simulated, s | ratio |\n|---|---|---|---|---|---|"
+        )
+        bars: list[tuple[str, float]] = []
+        for loaded in range(5):
+            loads = (load,) * loaded + (0.0,) * (4 - loaded)
+            for acceptance, choice in pairs:
+                scenario = Scenario(acceptance, choice, loads, tasks=tasks, delay=delay)  # type: ignore[arg-type]
+                guess = statistics.mean(simulate(scenario, cost, seed) for seed in range(max(runs, 10)))
+                real = 0.0 if no_real else _real(scenario, Path(folder), runs)
+                shown = f"{real:.2f} | {guess:.2f} | {guess / real:.2f}" if real else f"- | {guess:.2f} | -"
+                click.echo(f"| {loaded} | {choice} | {acceptance} | {shown} |")
+                bars.append((f"{loaded} loaded, {choice}, {acceptance}", real or guess))
+    click.echo("\n| nodes, a quarter loaded | choice | acceptance | simulated, s |\n|---|---|---|---|")
+    for count in MANY:
+        for acceptance, choice in pairs:
+            loads = (load,) * (count // 4) + (0.0,) * (count - count // 4)
+            many = tasks * count // 4
+            scenario = Scenario(acceptance, choice, loads, tasks=many, delay=delay)  # type: ignore[arg-type]
+            click.echo(f"| {count} | {choice} | {acceptance} | {simulate(scenario, cost, 0):.2f} |")
+    if plot:
+        plot.write_text(_svg(bars), encoding="utf-8")
+    return 0
+
+
+def _real(scenario: Scenario, folder: Path, runs: int) -> float:
+    """The mean of some runs."""
+    from imageloom.nodes.scenario import nodes_of, run_really
+
+    with nodes_of(scenario, folder, 1) as addresses:
+        return statistics.mean(run_really(scenario, addresses, folder, seed) for seed in range(runs))
+
+
+def _svg(bars: list[tuple[str, float]]) -> str:
+    """A bar for each time."""
+    longest = max(seconds for _, seconds in bars) or 1.0
+    rows = "".join(
+        f'<text x="4" y="{18 * number + 14}">{name}</text>'
+        f'<rect x="290" y="{18 * number + 3}" width="{400 * seconds / longest:.1f}" height="13" fill="#47a"/>'
+        f'<text x="{296 + 400 * seconds / longest:.1f}" y="{18 * number + 14}">{seconds:.2f} s</text>'
+        for number, (name, seconds) in enumerate(bars)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="770" height="{18 * len(bars) + 6}" '
+        f'font-family="sans-serif" font-size="12">{rows}</svg>\n'
+    )

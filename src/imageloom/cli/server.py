@@ -1,0 +1,86 @@
+"""`imageloom server`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from imageloom.cli import options, service
+
+
+@click.command("server", short_help="Take jobs from clients and divide them among nodes.")
+@click.option(
+    "--nodes", type=click.Path(dir_okay=False), metavar="FILE", help="YAML: nodes, and their choice."
+)
+@click.option("--listen", default="127.0.0.1:7000", show_default=True, metavar="HOST:PORT")
+@click.option(
+    "--root", "roots", multiple=True, metavar="FOLDER", help="Jobs read and write below; repeatable."
+)
+@options.operators_option
+@options.ledger_option
+@click.option(
+    "--state", type=click.Path(file_okay=False, path_type=Path), help="A folder for the jobs.  [user's state]"
+)
+@click.option(
+    "--patience", type=click.FloatRange(0), default=30.0, help="Seconds that a job outlives its client.  [30]"
+)
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, help="Of an item.  [600]")
+@service.credential_options
+def command(
+    nodes: str | None,
+    listen: str,
+    roots: tuple[str, ...],
+    operators: tuple[str, ...],
+    ledger: Path | None,
+    state: Path | None,
+    patience: float,
+    timeout: float,
+    **credentials: str | None,
+) -> int:
+    """Serve jobs: each has a driver here, and all share the nodes, those of the file and those that register.
+
+    What was accepted is written down: a server that is started again goes on with it. SIGTERM finishes what the
+    nodes have in hand. The credentials are for both directions: clients, and nodes that are connected to.
+
+    \b
+    imageloom server --nodes nodes.yaml --root /data
+    imageloom server --listen 0.0.0.0:7000 --root /data --certificate c.pem --key k.pem --token secret.txt
+    """
+    service.nodes_extra()
+    from msgspec.structs import replace
+
+    from imageloom.engines.guard import Guard
+    from imageloom.errors import UsageError
+    from imageloom.ledger import default_path
+    from imageloom.nodes.config import Credentials, NodesConfig, check_address, read_config
+
+    if not roots:
+        raise UsageError("a server needs at least one folder that jobs may work below: --root FOLDER")
+    check_address(listen)
+    config = read_config(nodes, NodesConfig) if nodes else NodesConfig()
+    config = replace(config, credentials=service.overruled(config.credentials, **credentials))
+    service.block_signals()
+    from imageloom.nodes.rpc import SERVER, Service
+    from imageloom.nodes.server import MOST_CALLS, Server
+
+    served = Server(
+        config,
+        Guard(roots, operators),
+        state or default_path().parent / "server",
+        ledger,
+        patience,
+        timeout,
+    )
+    try:
+        own = service.overruled(Credentials(), **credentials)
+        listening = Service(served, SERVER, listen, own, MOST_CALLS)
+        click.echo(f"server {listening.address}", err=True)
+        service.await_signal()
+        listening.leave()
+        served.leave()
+        listening.close(1.0)
+    finally:
+        served.leave()
+        served.close()
+    return 0

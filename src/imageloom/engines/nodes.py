@@ -1,0 +1,347 @@
+"""gRPC nodes: tasks are offered to nodes by a policy, and results come back item by item.
+
+Nodes run elsewhere (`imageloom node`), or are processes that this engine starts for itself. Each node has a
+thread that keeps asking how it is, and as many threads as it does tasks at once, which bring them to it. A node
+that dies costs the items that it had in hand an attempt; one that cannot be reached costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from concurrent.futures import Future
+from random import Random
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from imageloom.engines import Settings
+from imageloom.engines.fleet import Fleet
+from imageloom.errors import MissingExtra, StorageError
+from imageloom.model import Failure, Outcome, Result, Task
+from imageloom.nodes.config import NodesConfig, read_config
+from imageloom.nodes.dispatch import Delivery, Dispatcher, NodeRecord
+from imageloom.nodes.local import address_in, serve
+from imageloom.nodes.policies import open_choice
+
+try:
+    import grpc
+
+    from imageloom.nodes import imageloom_pb2 as pb
+    from imageloom.nodes import rpc
+    from imageloom.nodes.security import read_token, token_metadata
+except ImportError:
+    raise MissingExtra("the engine nodes", "nodes") from None
+
+PERIOD = 1.0
+"""Seconds between two questions to a node."""
+ANSWER = 5.0
+"""Seconds that a node has for the answer."""
+FIRST_ANSWER = 10.0
+"""Seconds within which one of the nodes must have answered for the first time."""
+PATIENCE = 60.0
+"""Seconds without any node after which what waits for one is given up."""
+SLACK = 5.0
+"""Seconds beyond an item's time, for the way there and back: a node ends what hangs by itself."""
+UNBEGUN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.CANCELLED,
+)
+"""What a node says, or is said in its place, that could not begin a task and that others may do."""
+
+log = logging.getLogger(__name__)
+
+
+class _Node:
+    """A node with its channel and its threads."""
+
+    def __init__(self, record: NodeRecord, channel: grpc.Channel, pid: int = 0) -> None:
+        self.record = record
+        self.channel = channel
+        self.stub = rpc.stubs.ImageProcessingNodeStub(channel)
+        self.pid = pid
+        """Of a local node; 0 for one elsewhere."""
+        self.gone = threading.Event()
+        self.threads: list[threading.Thread] = []
+        self.slots = 0
+
+
+class Nodes:
+    """The engine.
+
+    Args:
+        settings: with `connect`, addresses with commas between them; with `nodes`, the path of a file; with
+            neither of them, as many local nodes as it has jobs.
+        config: instead of the file.
+        waits: whether tasks wait for nodes that will come, however long: a server's do.
+
+    Raises:
+        UsageError: the file makes no sense, or an address needs TLS.
+        StorageError: no node answers.
+    """
+
+    def __init__(self, settings: Settings, config: NodesConfig | None = None, waits: bool = False) -> None:
+        self._settings = settings
+        config = config or (read_config(settings.nodes, NodesConfig) if settings.nodes else NodesConfig())
+        if settings.connect:
+            given = tuple(address.strip() for address in settings.connect.split(","))
+            config = replace(config, nodes=(*config.nodes, *given))
+        config.check()
+        self._config, self._waits = config, waits
+        self._metadata = token_metadata(read_token(config.credentials.token))
+        self._dispatcher = Dispatcher(
+            open_choice(config.choice),
+            config.rejections,
+            config.fallback == "mandatory",
+            config.stragglers,
+            Random(config.seed),
+        )
+        self._nodes: dict[str, _Node] = {}
+        self._retired: list[_Node] = []
+        self._causes: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="nodes", daemon=True)
+        self._folder = ""
+        self._fleet: Fleet | None = None
+        if not config.nodes and not waits:
+            self._folder = tempfile.mkdtemp(prefix="imageloom-")
+            self._fleet = Fleet(serve, (self._folder, settings.memory), settings.jobs, self._died)
+        try:
+            for address in config.nodes:
+                self.join(address)
+            if config.nodes and not waits:
+                self._await_first()
+        except BaseException:
+            self.close()
+            raise
+        self._thread.start()
+
+    @property
+    def capacity(self) -> int:
+        """What the nodes that are up do at once."""
+        return max(self._dispatcher.capacity, self._settings.jobs if self._fleet else 1)
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        return self._dispatcher.submit(task)
+
+    def close(self) -> None:
+        """What has not begun is cancelled, what is in hand is waited for."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._dispatcher.cancel()
+        if self._thread.is_alive():
+            self._thread.join()
+        while not self._dispatcher.is_idle:
+            self._end_overdue()
+            time.sleep(0.01)
+        self._dispatcher.cancel()  # what came back from a node in the meantime
+        self._dispatcher.close()
+        for node in list(self._nodes.values()):
+            self._retire(node, "the engine is closed")
+        if self._fleet:
+            for pid in self._fleet.pids:
+                with contextlib.suppress(ProcessLookupError):  # it has just died
+                    os.kill(pid, signal.SIGTERM)
+            self._fleet.close()
+        for node in self._retired:
+            node.channel.close()  # and with it a question that waits for its answer
+            for one in node.threads:
+                one.join()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    # Nodes come and go
+
+    def join(self, address: str, pid: int = 0) -> None:
+        """Use a node from now on; nothing happens where it is known."""
+        with self._lock:
+            if address in self._nodes or self._closing.is_set():
+                return
+            channel = rpc.open_channel(address, self._config.credentials)
+            node = _Node(self._dispatcher.add(f"node-{pid}" if pid else address), channel, pid)
+            self._nodes[address] = node
+            self._start(node, self._keep)
+
+    def leave(self, address: str) -> None:
+        """Give a node nothing more; what it has in hand it finishes."""
+        if node := self._nodes.get(address):
+            self._retire(node, "it has left")
+
+    @property
+    def known(self) -> list[NodeRecord]:
+        return self._dispatcher.nodes
+
+    def _retire(self, node: _Node, why: str) -> None:
+        with self._lock:
+            for address in [address for address, one in self._nodes.items() if one is node]:
+                del self._nodes[address]
+                self._retired.append(node)
+        node.gone.set()
+        self._dispatcher.remove(node.record, why)
+
+    def _start(self, node: _Node, target: Any) -> None:
+        thread = threading.Thread(target=target, args=(node,), name=node.record.name, daemon=True)
+        node.threads.append(thread)
+        thread.start()
+
+    def _await_first(self) -> None:
+        until = time.monotonic() + FIRST_ANSWER
+        while not self._dispatcher.capacity:
+            if time.monotonic() > until or all(
+                "token" in node.record.trouble for node in self._nodes.values()
+            ):
+                raise StorageError(f"no node can be reached: {self._troubles()}")
+            time.sleep(0.005)
+
+    def _troubles(self) -> str:
+        return "; ".join(f"{node.name}: {node.trouble}" for node in self._dispatcher.nodes) or "there is none"
+
+    # A node's threads
+
+    def _keep(self, node: _Node) -> None:
+        """Ask a node how it is, again and again."""
+        while not node.gone.is_set():
+            try:
+                status = node.stub.Describe(
+                    pb.NodeQuery(), timeout=ANSWER, metadata=self._metadata, wait_for_ready=bool(node.pid)
+                )
+            except (grpc.RpcError, ValueError) as error:  # a closed channel raises the latter
+                self._is_down(node, _reason(error))
+            else:
+                if status.leaving:
+                    self._is_down(node, "it is leaving")
+                else:
+                    self._is_up(node, status)
+            node.gone.wait(PERIOD if node.record.is_up else PERIOD / 5)
+
+    def _is_up(self, node: _Node, status: pb.NodeStatus) -> None:
+        if self._fleet and node.pid:
+            self._fleet.is_well(node.pid)
+        while node.slots < min(max(1, status.limit), 256):
+            node.slots += 1
+            self._start(node, self._bring)
+        self._dispatcher.is_up(node.record, status.limit, status.load)
+
+    def _is_down(self, node: _Node, trouble: str) -> None:
+        if node.record.is_up:
+            log.warning("node %s: %s", node.record.name, trouble)
+        self._dispatcher.is_down(node.record, trouble)
+
+    def _bring(self, node: _Node) -> None:
+        """Bring a node one task after the other."""
+        while not (node.gone.is_set() or (self._closing.is_set() and self._dispatcher.is_idle)):
+            delivery = self._dispatcher.take(node.record, PERIOD / 5)
+            if delivery:
+                self._deliver(node, delivery)
+
+    def _deliver(self, node: _Node, delivery: Delivery) -> None:
+        request = pb.TaskRequest(task=rpc.pack(delivery.task), must_accept=delivery.must_accept)
+        begun = False
+        seconds = (self._settings.timeout + SLACK) * len(delivery.places) + SLACK
+        try:
+            call = node.stub.Perform(request, timeout=seconds, metadata=self._metadata)
+            delivery.cancel = call.cancel
+            if not delivery.ticket.missing:
+                call.cancel()
+            for receipt in call:
+                if receipt.status == pb.TASK_REJECTED:
+                    node.record.load = receipt.load
+                    self._dispatcher.is_rejected(delivery)
+                    return
+                begun = True
+                if receipt.result:
+                    self._dispatcher.has_result(delivery, rpc.unpack(receipt.result, Result))
+            if delivery.done < len(delivery.places):
+                self._dispatcher.is_lost(delivery, Failure("WorkerLost", "its node broke off", True))
+            else:
+                self._dispatcher.is_over(delivery)
+        except grpc.RpcError as error:
+            self._has_failed(node, delivery, begun, error)
+        except (msgspec.MsgspecError, IndexError) as error:
+            call.cancel()
+            lost = Failure("WorkerLost", f"its node {node.record.name} sent what is no result: {error}", True)
+            self._dispatcher.is_lost(delivery, lost)
+
+    def _has_failed(self, node: _Node, delivery: Delivery, begun: bool, error: Any) -> None:
+        """What an error of a call means for the task."""
+        code, reason = error.code(), _reason(error)
+        if not delivery.ticket.missing:
+            self._dispatcher.is_unreached(delivery)
+        elif begun or delivery.has_expired:
+            self._dispatcher.is_lost(delivery, self._cause(node, delivery, reason))
+        elif code in UNBEGUN:
+            if code != grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self._is_down(node, reason)
+            else:
+                time.sleep(PERIOD / 5)
+            self._dispatcher.is_unreached(delivery)
+        else:
+            self._dispatcher.is_refused(delivery, Failure("TaskRefused", f"{node.record.name}: {reason}"))
+
+    def _cause(self, node: _Node, delivery: Delivery, reason: str) -> Failure:
+        if delivery.has_expired:
+            why = f"it took more than {self._settings.timeout:g} s (--timeout)"
+            return Failure("ItemTimeout", why, True)
+        if node.pid:
+            until = time.monotonic() + 1.0
+            while node.pid not in self._causes and time.monotonic() < until:
+                time.sleep(0.005)
+            return Failure("WorkerLost", f"its worker died: {self._causes.get(node.pid, reason)}", True)
+        self._is_down(node, reason)
+        return Failure("WorkerLost", f"its node {node.record.name} died or was cut off: {reason}", True)
+
+    # All nodes together
+
+    def _watch(self) -> None:
+        """Start and forget local nodes, end what hangs, give up where there is no node for long."""
+        last_up = time.monotonic()
+        while not self._closing.wait(0.01 if self._fleet and not self._dispatcher.capacity else 0.1):
+            if self._fleet:
+                self._follow(self._fleet)
+            self._end_overdue()
+            if self._dispatcher.capacity or not self._dispatcher.has_waiting:
+                last_up = time.monotonic()
+            elif time.monotonic() - last_up > PATIENCE and not self._waits:
+                lost = f"no node could be reached for {PATIENCE:g} s: {self._troubles()}"
+                self._dispatcher.fail_waiting(Failure("WorkerLost", lost))
+
+    def _follow(self, fleet: Fleet) -> None:
+        pids = set(fleet.pids)
+        for node in [node for node in list(self._nodes.values()) if node.pid not in pids]:
+            self._retire(node, "it died")
+        for pid in pids:
+            address = address_in(self._folder, pid)
+            if address not in self._nodes and os.path.exists(address.removeprefix("unix:")):
+                self.join(address, pid)
+
+    def _died(self, pid: int, cause: str) -> None:
+        self._causes[pid] = cause
+
+    def _end_overdue(self) -> None:
+        local = self._fleet is not None
+        for delivery in self._dispatcher.overdue(self._settings.timeout + (0 if local else SLACK)):
+            delivery.has_expired = True
+            pid = next((n.pid for n in list(self._nodes.values()) if n.record is delivery.node), 0)
+            if self._fleet and pid:
+                self._fleet.kill(pid)
+            elif delivery.cancel:
+                delivery.cancel()
+
+
+def _reason(error: Any) -> str:
+    if not isinstance(error, grpc.RpcError):
+        return str(error)
+    details = " ".join(str(error.details()).split())
+    return f"{error.code().name}: {details}"

@@ -1,0 +1,225 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JobStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    JOB_RUNNING: _ClassVar[JobStatus]
+    JOB_SUCCESS: _ClassVar[JobStatus]
+    JOB_FAILURE: _ClassVar[JobStatus]
+    JOB_CANCELLED: _ClassVar[JobStatus]
+
+class TaskStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TASK_RUNNING: _ClassVar[TaskStatus]
+    TASK_SUCCESS: _ClassVar[TaskStatus]
+    TASK_FAILURE: _ClassVar[TaskStatus]
+    TASK_REJECTED: _ClassVar[TaskStatus]
+
+class ItemStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ITEM_DONE: _ClassVar[ItemStatus]
+    ITEM_FAILED: _ClassVar[ItemStatus]
+    ITEM_RETRIED: _ClassVar[ItemStatus]
+    ITEM_SKIPPED: _ClassVar[ItemStatus]
+JOB_RUNNING: JobStatus
+JOB_SUCCESS: JobStatus
+JOB_FAILURE: JobStatus
+JOB_CANCELLED: JobStatus
+TASK_RUNNING: TaskStatus
+TASK_SUCCESS: TaskStatus
+TASK_FAILURE: TaskStatus
+TASK_REJECTED: TaskStatus
+ITEM_DONE: ItemStatus
+ITEM_FAILED: ItemStatus
+ITEM_RETRIED: ItemStatus
+ITEM_SKIPPED: ItemStatus
+
+class JobRequest(_message.Message):
+    __slots__ = ("id", "source", "sink", "outputs", "decode", "metadata", "operators", "include", "exclude", "if_exists", "retry_failed", "name", "in_place", "tile", "max_pixels", "max_file_size", "max_expansion", "attempts", "detached", "needs")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SINK_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    OPERATORS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    IF_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FAILED_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IN_PLACE_FIELD_NUMBER: _ClassVar[int]
+    TILE_FIELD_NUMBER: _ClassVar[int]
+    MAX_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_FILE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_EXPANSION_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    DETACHED_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    source: str
+    sink: str
+    outputs: _containers.RepeatedCompositeFieldContainer[Output]
+    decode: str
+    metadata: str
+    operators: _containers.RepeatedScalarFieldContainer[str]
+    include: _containers.RepeatedScalarFieldContainer[str]
+    exclude: _containers.RepeatedScalarFieldContainer[str]
+    if_exists: str
+    retry_failed: bool
+    name: str
+    in_place: bool
+    tile: str
+    max_pixels: int
+    max_file_size: int
+    max_expansion: int
+    attempts: int
+    detached: bool
+    needs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., decode: _Optional[str] = ..., metadata: _Optional[str] = ..., operators: _Optional[_Iterable[str]] = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., if_exists: _Optional[str] = ..., retry_failed: _Optional[bool] = ..., name: _Optional[str] = ..., in_place: _Optional[bool] = ..., tile: _Optional[str] = ..., max_pixels: _Optional[int] = ..., max_file_size: _Optional[int] = ..., max_expansion: _Optional[int] = ..., attempts: _Optional[int] = ..., detached: _Optional[bool] = ..., needs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Output(_message.Message):
+    __slots__ = ("pipeline", "folder", "format", "quality")
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    pipeline: str
+    folder: str
+    format: str
+    quality: int
+    def __init__(self, pipeline: _Optional[str] = ..., folder: _Optional[str] = ..., format: _Optional[str] = ..., quality: _Optional[int] = ...) -> None: ...
+
+class JobQuery(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class JobReceipt(_message.Message):
+    __slots__ = ("id", "status", "message", "job", "done", "failed", "skipped", "seconds", "exit_code", "items")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    status: JobStatus
+    message: str
+    job: int
+    done: int
+    failed: int
+    skipped: int
+    seconds: float
+    exit_code: int
+    items: _containers.RepeatedCompositeFieldContainer[ItemReceipt]
+    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., message: _Optional[str] = ..., job: _Optional[int] = ..., done: _Optional[int] = ..., failed: _Optional[int] = ..., skipped: _Optional[int] = ..., seconds: _Optional[float] = ..., exit_code: _Optional[int] = ..., items: _Optional[_Iterable[_Union[ItemReceipt, _Mapping]]] = ...) -> None: ...
+
+class ItemReceipt(_message.Message):
+    __slots__ = ("status", "key", "attempt", "worker", "failure", "message", "reason", "pause", "written", "times")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
+    status: ItemStatus
+    key: str
+    attempt: int
+    worker: str
+    failure: str
+    message: str
+    reason: str
+    pause: float
+    written: _containers.RepeatedCompositeFieldContainer[WrittenFile]
+    times: Times
+    def __init__(self, status: _Optional[_Union[ItemStatus, str]] = ..., key: _Optional[str] = ..., attempt: _Optional[int] = ..., worker: _Optional[str] = ..., failure: _Optional[str] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ..., pause: _Optional[float] = ..., written: _Optional[_Iterable[_Union[WrittenFile, _Mapping]]] = ..., times: _Optional[_Union[Times, _Mapping]] = ...) -> None: ...
+
+class WrittenFile(_message.Message):
+    __slots__ = ("name", "size")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size: int
+    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+
+class Times(_message.Message):
+    __slots__ = ("read", "decode", "filter", "encode", "write")
+    READ_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    read: float
+    decode: float
+    filter: float
+    encode: float
+    write: float
+    def __init__(self, read: _Optional[float] = ..., decode: _Optional[float] = ..., filter: _Optional[float] = ..., encode: _Optional[float] = ..., write: _Optional[float] = ...) -> None: ...
+
+class NodeNotice(_message.Message):
+    __slots__ = ("address", "leaving")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    leaving: bool
+    def __init__(self, address: _Optional[str] = ..., leaving: _Optional[bool] = ...) -> None: ...
+
+class NodeNoticeReceipt(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TaskRequest(_message.Message):
+    __slots__ = ("task", "must_accept")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    MUST_ACCEPT_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    must_accept: bool
+    def __init__(self, task: _Optional[bytes] = ..., must_accept: _Optional[bool] = ...) -> None: ...
+
+class TaskReceipt(_message.Message):
+    __slots__ = ("status", "message", "result", "load")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    status: TaskStatus
+    message: str
+    result: bytes
+    load: float
+    def __init__(self, status: _Optional[_Union[TaskStatus, str]] = ..., message: _Optional[str] = ..., result: _Optional[bytes] = ..., load: _Optional[float] = ...) -> None: ...
+
+class NodeQuery(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NodeStatus(_message.Message):
+    __slots__ = ("limit", "load", "in_hand", "leaving", "acceptance", "version")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    IN_HAND_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    load: float
+    in_hand: int
+    leaving: bool
+    acceptance: str
+    version: str
+    def __init__(self, limit: _Optional[int] = ..., load: _Optional[float] = ..., in_hand: _Optional[int] = ..., leaving: _Optional[bool] = ..., acceptance: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,146 @@
+"""A node: a gRPC face on something that does tasks, a limited number of them at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from random import Random
+from typing import TYPE_CHECKING
+
+import grpc
+import msgspec
+
+from imageloom import __version__
+from imageloom.engines.guard import Guard
+from imageloom.errors import ImageloomError
+from imageloom.machine import available_cores
+from imageloom.model import Failure, Result, Task
+from imageloom.nodes import imageloom_pb2 as pb
+from imageloom.nodes.config import NodeConfig
+from imageloom.nodes.policies import accepts
+from imageloom.nodes.rpc import pack, unpack
+
+if TYPE_CHECKING:
+    from imageloom.engines.processes import Processes
+
+Runner = Callable[[Task], Iterator[Result]]
+"""Does a task: its items' results, in their order."""
+
+WAITING_CALLS = 16
+"""Calls that a node answers beside those of the tasks that it does."""
+
+
+def supervised(engine: Processes) -> Runner:
+    """Does tasks in supervised processes: one that dies takes only its item along."""
+
+    def run(task: Task) -> Iterator[Result]:
+        arrived: SimpleQueue[tuple[int, Result] | None] = SimpleQueue()
+        future = engine.submit(task, lambda place, result: arrived.put((place, result)))
+        future.add_done_callback(lambda _: arrived.put(None))
+        early: dict[int, Result] = {}
+        try:
+            for place in range(len(task.work)):
+                while place not in early:
+                    found = arrived.get()
+                    if found is None:  # the engine was closed
+                        return
+                    early[found[0]] = found[1]
+                yield early.pop(place)
+        finally:
+            future.cancel()
+
+    return run
+
+
+class Node:
+    """What answers the calls of `ImageProcessingNode`.
+
+    Args:
+        run: does a task.
+        config: how it is set, with a limit that is not 0.
+    """
+
+    def __init__(self, run: Runner, config: NodeConfig) -> None:
+        self._run = run
+        self._config = config
+        self._guard = Guard(config.roots, config.operators)
+        self._random = Random(config.seed)
+        self._room = threading.Semaphore(config.limit)
+        self._in_hand = 0
+        self._lock = threading.Lock()
+        self._leaving = threading.Event()
+
+    def leave(self) -> None:
+        """Take no more tasks."""
+        self._leaving.set()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._in_hand == 0
+
+    @property
+    def load(self) -> float:
+        """From 0 to 1: the one that was set, or the machine's in the last minute."""
+        if self._config.load == "auto":
+            return min(1.0, os.getloadavg()[0] / available_cores())
+        return self._config.load
+
+    def Describe(self, request: pb.NodeQuery, context: grpc.ServicerContext) -> pb.NodeStatus:  # noqa: N802
+        return pb.NodeStatus(
+            limit=self._config.limit,
+            load=self.load,
+            in_hand=self._in_hand,
+            leaving=self._leaving.is_set(),
+            acceptance=self._config.acceptance,
+            version=__version__,
+        )
+
+    def Perform(  # noqa: N802
+        self, request: pb.TaskRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.TaskReceipt]:
+        if self._leaving.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the node is leaving")
+        task = self._task(request, context)
+        load = self.load
+        with self._lock:
+            accepted = request.must_accept or accepts(self._config.acceptance, load, self._random)
+            is_slow = self._config.load != "auto" and self._random.random() < load
+            self._in_hand += accepted
+        if not accepted:
+            yield pb.TaskReceipt(status=pb.TASK_REJECTED, message=f"its load is {load:.2f}", load=load)
+            return
+        try:
+            with self._room:
+                yield pb.TaskReceipt(load=load)
+                if is_slow:
+                    time.sleep(self._config.delay)
+                yield from self._results(task)
+        finally:
+            with self._lock:
+                self._in_hand -= 1
+
+    def _task(self, request: pb.TaskRequest, context: grpc.ServicerContext) -> Task:
+        try:
+            return unpack(request.task, Task)
+        except msgspec.MsgspecError as error:
+            reason = f"this node (version {__version__}) cannot read the task: {error}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+
+    def _results(self, task: Task) -> Iterator[pb.TaskReceipt]:
+        """A receipt for each item, and one for the whole: what cannot be begun here fails each item."""
+        began, done, failed = time.time(), 0, False
+        try:
+            self._guard.check(task)
+            for result in self._run(task):
+                failed = failed or result.failure is not None
+                done += 1
+                yield pb.TaskReceipt(result=pack(result))
+        except ImageloomError as error:
+            failed = True
+            for work in task.work[done:]:
+                refused = Result(work.item.key, failure=Failure.of(error), started=began)
+                yield pb.TaskReceipt(result=pack(refused))
+        yield pb.TaskReceipt(status=pb.TASK_FAILURE if failed else pb.TASK_SUCCESS, load=self.load)

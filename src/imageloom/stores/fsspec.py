@@ -1,0 +1,314 @@
+"""Everything else that has an address: what fsspec knows, as SFTP, and zip and tar files to read from.
+
+An output is uploaded under a hidden name and renamed, so that it is never seen half. Few connections are
+shared by all threads, each used by one at a time: most of fsspec's file systems are not made for more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from queue import LifoQueue
+from typing import TYPE_CHECKING, Any
+
+from imageloom.errors import (
+    ImageloomError,
+    ItemError,
+    LimitExceeded,
+    MissingExtra,
+    OutputExists,
+    StorageError,
+    UnreadableItem,
+    UnwritableOutput,
+    UsageError,
+)
+from imageloom.model import Item, Unlisted
+from imageloom.stores.remote import TOKENS, Staging, checked, invalid, is_hidden, unsafe
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+ARCHIVES = ("zip", "tar")
+READ_ONLY = {
+    "zip": "a zip file is read only here",
+    "tar": "a tar file is read only here",
+    "http": "a web server is read only",
+    "https": "a web server is read only",
+    "gdrive": "Google Drive is read only here: its names are not unique, so that a rename replaces nothing",
+}
+EXTRAS = {"sftp": "sftp", "ssh": "sftp", "gdrive": "gdrive"}
+CONNECTIONS = 8
+"""To one store from one process: servers refuse more at once."""
+PART = 8 << 20
+_TIMES = ("mtime", "modified", "LastModified", "last_modified", "created")
+_VERSIONS = ("ETag", "etag", "md5Checksum", "CRC")
+
+
+class FsspecStore:
+    """A folder of a file system of fsspec's; its settings and credentials come from fsspec's own configuration
+    (`~/.config/fsspec`, `FSSPEC_SFTP_PASSWORD`) and the protocol's.
+
+    Raises:
+        UsageError: the scheme is unknown.
+        MissingExtra: fsspec, or what it needs for the scheme, is not installed.
+        StorageError: it cannot be connected to.
+    """
+
+    is_local = False
+    creates = False
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        self._scheme = address.partition("://")[0]
+        self._idle: LifoQueue[AbstractFileSystem | None] = LifoQueue()
+        first, self._root = _connect(self.address)
+        for _ in range(CONNECTIONS - 1):
+            self._idle.put(None)
+        self._idle.put(first)
+        self._staging = Staging(self.address)
+        self._folders: set[str] = set()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[AbstractFileSystem]:
+        connection = self._idle.get()
+        try:
+            if connection is None:
+                connection = _connect(self.address)[0]
+            yield connection
+        finally:
+            self._idle.put(connection)
+
+    # Reading
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """All files, folder by folder; hidden ones are left out.
+
+        Raises:
+            StorageError: a folder cannot be listed.
+        """
+        folders = [self._root]
+        while folders:
+            folder = folders.pop()
+            for info in self._listed(folder):
+                key = self._relative(info["name"])
+                if is_hidden(key) and not unsafe(key):
+                    continue
+                if reason := unsafe(key):
+                    yield invalid(key, reason)
+                elif info["type"] == "directory":
+                    folders.append(info["name"])
+                elif info["type"] == "file":
+                    yield _item(key, info)
+
+    def _listed(self, folder: str) -> list[dict[str, Any]]:
+        try:
+            with self._connection() as fs:
+                if self._scheme in ARCHIVES:
+                    return list(fs.find(folder, detail=True).values())
+                found: list[dict[str, Any]] = fs.ls(folder, detail=True)
+                return found
+        except Exception as error:
+            raise StorageError(f"cannot list {self.address}: {explain(error)}") from None
+
+    def _relative(self, name: str) -> str:
+        return name.removeprefix(self._root).lstrip("/") if self._root else name
+
+    def find(self, key: str) -> Item | None:
+        try:
+            with self._connection() as fs:
+                return _item(key, fs.info(self._path(key)))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
+
+    def read(self, key: str, limit: int) -> bytes:
+        with self._reading() as fs:
+            size = _check_size(fs.info(self._path(key))["size"], limit)
+            data = bytes(fs.cat_file(self._path(key)))
+            if size is not None and len(data) != size:
+                raise UnreadableItem(f"it came short: {len(data):,} of {size:,} bytes")
+            return data
+
+    def head(self, key: str, length: int, start: int = 0) -> bytes:
+        with self._reading() as fs, fs.open(self._path(key), "rb", block_size=length) as file:
+            file.seek(start)
+            return bytes(file.read(length))
+
+    def fetch(self, key: str, path: str, limit: int) -> None:
+        with self._reading() as fs, open(path, "wb") as file:
+            size = _check_size(fs.info(self._path(key))["size"], limit)
+            with fs.open(self._path(key), "rb", block_size=PART) as source:
+                while chunk := source.read(PART):
+                    file.write(chunk)
+            if size is not None and file.tell() != size:
+                raise UnreadableItem(f"it came short: {file.tell():,} of {size:,} bytes")
+
+    def path(self, key: str) -> str | None:
+        return None
+
+    def size(self, key: str) -> int | None:
+        found = self.find(key)
+        return found.size if found else None
+
+    def exists(self, key: str) -> bool:
+        return self.find(key) is not None
+
+    def place(self, folder: str) -> str:
+        return f"{self.address}/{folder}".rstrip("/")
+
+    def link(self, key: str) -> str | None:
+        return None
+
+    # Writing
+
+    def prepare(self, scratch: str = "") -> None:
+        """Try whether it can be written to, and sweep away what a killed run has left."""
+        if self._scheme in READ_ONLY:
+            raise UsageError(f"{self.address}: {READ_ONLY[self._scheme]}: write into a folder or a bucket")
+        try:
+            with self._connection() as fs:
+                hidden = self._path(TOKENS)
+                if fs.exists(hidden):
+                    fs.rm(hidden, recursive=True)
+                fs.makedirs(hidden, exist_ok=True)
+                fs.pipe_file(f"{hidden}/probe", b"")
+                fs.rm_file(f"{hidden}/probe")
+        except Exception as error:
+            raise StorageError(f"cannot write to {self.address}: {explain(error)}") from None
+        self._staging.prepare(scratch)
+
+    def tidy(self) -> None:
+        self._staging.tidy()
+        with contextlib.suppress(Exception), self._connection() as fs:
+            fs.rm(self._path(TOKENS), recursive=True)
+
+    def staging(self, token: str) -> str:
+        return self._staging.path(token)
+
+    def stage(self, token: str, data: bytes) -> None:
+        self._staging.hold(token, data)
+
+    def discard(self, token: str) -> None:
+        self._staging.discard(token)
+
+    def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
+        """Whether the name was free was looked at when it was claimed."""
+        data = self._staging.take(token)
+        with self._writing(key) as fs:
+            hidden = self._path(f"{TOKENS}/{token}")
+            fs.pipe_file(hidden, data)
+            self._rename(fs, hidden, key, len(data))
+
+    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
+        """Upload what was made as a file; the rest is there already."""
+        path = self._staging.file(token)
+        if path is None:
+            return
+        with self._writing(key) as fs:
+            hidden = self._path(f"{TOKENS}/{token}")
+            fs.put_file(path, hidden)
+            self._rename(fs, hidden, key, os.path.getsize(path))
+        self._staging.discard(token)
+
+    def _rename(self, fs: AbstractFileSystem, hidden: str, key: str, size: int) -> None:
+        """Give an upload its name, if it is there as a whole."""
+        if fs.info(hidden)["size"] != size:
+            raise UnwritableOutput(f"cannot put {key}: it arrived short")
+        folder = key.rpartition("/")[0]
+        if folder and folder not in self._folders:
+            fs.makedirs(self._path(folder), exist_ok=True)
+            self._folders.add(folder)
+        if fs.isdir(self._path(key)):
+            raise OutputExists(f"{key} is there and is a folder")
+        fs.mv(hidden, self._path(key))
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{checked(key) if key != TOKENS else key}".lstrip("/" if not self._root else "")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[AbstractFileSystem]:
+        try:
+            with self._connection() as fs:
+                yield fs
+        except ItemError:
+            raise
+        except Exception as error:
+            raise UnreadableItem(f"cannot read it: {explain(error)}") from None
+
+    @contextlib.contextmanager
+    def _writing(self, key: str) -> Iterator[AbstractFileSystem]:
+        try:
+            with self._connection() as fs:
+                yield fs
+        except ItemError:
+            raise
+        except Exception as error:
+            raise UnwritableOutput(f"cannot put {key}: {explain(error)}") from None
+
+
+def _connect(address: str) -> tuple[AbstractFileSystem, str]:
+    """A new connection, and the path of the address in it."""
+    scheme, _, rest = address.partition("://")
+    try:
+        import fsspec
+    except ImportError:
+        raise MissingExtra(f"{scheme}://", EXTRAS.get(scheme, "fsspec")) from None
+    if scheme not in fsspec.available_protocols():
+        raise UsageError(
+            f"nobody knows {scheme}://; there are: file, s3, gs, az, sftp, zip, tar and all of fsspec's"
+        )
+    try:
+        if scheme in ARCHIVES:
+            archive, inner = _split(rest)
+            return fsspec.filesystem(scheme, fo=archive, skip_instance_cache=True), inner
+        fs, root = fsspec.core.url_to_fs(address, skip_instance_cache=True)
+        return fs, root.rstrip("/")
+    except ImportError:
+        if scheme in EXTRAS:
+            raise MissingExtra(f"{scheme}://", EXTRAS[scheme]) from None
+        raise StorageError(f"{scheme}:// needs a package of fsspec's that is not installed") from None
+    except ImageloomError:
+        raise
+    except Exception as error:
+        raise StorageError(f"cannot connect to {scheme}://: {explain(error)}") from None
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """The path of an archive and that of a folder in it: `photos.zip/2026`."""
+    parts = rest.split("/")
+    for count in range(1, len(parts) + 1):
+        path = "/".join(parts[:count])
+        if os.path.isfile(path):
+            return path, "/".join(parts[count:]).rstrip("/")
+    raise StorageError(f"there is no file {rest}")
+
+
+def _item(key: str, info: Mapping[str, Any]) -> Item:
+    moment = next((info[name] for name in _TIMES if info.get(name)), 0)
+    if isinstance(moment, datetime):
+        moment = moment.timestamp()
+    version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+    seconds = float(moment) if isinstance(moment, (int, float)) else 0.0
+    return Item(key, info["size"] or 0, int(seconds * 1_000_000) * 1000, version.strip('"'))
+
+
+def _check_size(size: int | None, limit: int) -> int | None:
+    if size is not None and size > limit:
+        raise LimitExceeded(f"the file is {size:,} bytes, over the limit of {limit:,} (--max-file-size)")
+    return size
+
+
+def explain(error: Exception) -> str:
+    """An error in words; the text of one that is not the operating system's may hold anything."""
+    if isinstance(error, ImageloomError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file or folder"
+    if isinstance(error, PermissionError) or "Auth" in type(error).__name__:
+        return f"access is denied: check the credentials and their rights ({type(error).__name__})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"the store failed ({type(error).__name__})"

@@ -1,0 +1,360 @@
+"""Object stores: S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage, through obstore.
+
+An upload is indivisible: an object is there whole or not at all. A worker puts an output under its name at
+once, on the condition that there is none; an object that carries the mark of the same item, or the same bytes,
+is not in the way. So one item costs one GET and one PUT, and a late worker finds the name taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imageloom.errors import (
+    InvalidName,
+    ItemError,
+    LimitExceeded,
+    MissingExtra,
+    OutputExists,
+    StorageError,
+    UnreadableItem,
+    UnwritableOutput,
+    UsageError,
+)
+from imageloom.model import Item, Unlisted
+from imageloom.stores import credentials
+from imageloom.stores.remote import TOKENS, Staging, checked, invalid, is_hidden, unsafe
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as Client
+
+EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "memory": "s3"}
+MARK = "imageloom"
+"""The attribute of an object that says which item it was made from."""
+PART = 8 << 20
+"""Bytes of one part of a large upload or download."""
+PAGE = 1000
+RETRIES = 6
+_RETRY: Any = {
+    "max_retries": RETRIES,
+    "retry_timeout": timedelta(seconds=90),
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+}
+_memories: dict[str, Client] = {}
+
+
+class ObjectStore:
+    """The objects of a bucket, or those below a prefix of it.
+
+    Args:
+        address: `s3://bucket/prefix`, or with gs, az (a container) or memory.
+
+    Raises:
+        UsageError: the address names no bucket.
+        MissingExtra: obstore is not installed.
+        StorageError: there are no credentials.
+    """
+
+    is_local = False
+    creates = True
+
+    def __init__(self, address: str) -> None:
+        scheme, _, rest = address.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        prefix = prefix.strip("/")
+        if not bucket:
+            raise UsageError(f"{address} names no bucket: {scheme}://bucket/folder")
+        try:
+            checked(prefix or "-")
+        except InvalidName as error:
+            raise UsageError(f"{address}: {error}") from None
+        self.address = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._client = _connect(scheme, bucket)
+        self._staging = Staging(self.address)
+
+    # Reading
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """All objects, page by page in the order of their keys; hidden ones and markers of folders are left
+        out. A listing that breaks off goes on where it was.
+
+        Raises:
+            StorageError: the bucket cannot be listed.
+        """
+        import obstore
+        from obstore.exceptions import InvalidPathError
+
+        offset: str | None = None
+        failures = 0
+        while True:
+            try:
+                folder = self._prefix.rstrip("/") or None
+                for page in obstore.list(self._client, folder, offset=offset, chunk_size=PAGE):
+                    failures = 0
+                    for found in page:
+                        offset = found["path"]
+                        key = offset.removeprefix(self._prefix)
+                        if not is_hidden(key):
+                            yield self._item(key, found)
+                return
+            except InvalidPathError as error:
+                wrong = _offending(error)
+                if wrong is None or not unsafe(wrong) or (offset is not None and _behind(wrong) <= offset):
+                    raise StorageError(f"cannot list {self.address}: a key in it is no path") from None
+                yield invalid(
+                    wrong.removeprefix(self._prefix),
+                    f"{unsafe(wrong)}; up to a thousand keys before it are not seen, as its library lists none",
+                )
+                offset = _behind(wrong)
+            except _errors() as error:
+                failures += 1
+                if _is_final(error) or failures == RETRIES:
+                    raise StorageError(f"cannot list {self.address}: {explain(error)}") from None
+                time.sleep(0.1 * 2**failures * (1 + random.random()))
+
+    def _item(self, key: str, found: Mapping[str, Any]) -> Item:
+        modified = int(found["last_modified"].timestamp() * 1_000_000) * 1000
+        return Item(key, found["size"], modified, (found["e_tag"] or "").strip('"'))
+
+    def find(self, key: str) -> Item | None:
+        import obstore
+
+        try:
+            return self._item(key, obstore.head(self._client, self._key(key)))
+        except FileNotFoundError:
+            return None
+        except _errors() as error:
+            raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
+
+    def read(self, key: str, limit: int) -> bytes:
+        import obstore
+
+        with self._reading():
+            found = obstore.get(self._client, self._key(key))
+            _check_size(found.meta["size"], limit)
+            data = found.bytes().to_bytes()
+            if len(data) != found.meta["size"]:
+                raise UnreadableItem(f"it came short: {len(data):,} of {found.meta['size']:,} bytes")
+            return data
+
+    def head(self, key: str, length: int, start: int = 0) -> bytes:
+        import obstore
+
+        with self._reading():
+            return obstore.get_range(self._client, self._key(key), start=start, length=length).to_bytes()
+
+    def fetch(self, key: str, path: str, limit: int) -> None:
+        import obstore
+
+        with self._reading(), open(path, "wb") as file:
+            found = obstore.get(self._client, self._key(key))
+            _check_size(found.meta["size"], limit)
+            for chunk in found.stream(min_chunk_size=PART):
+                file.write(chunk)
+            if file.tell() != found.meta["size"]:
+                raise UnreadableItem(f"it came short: {file.tell():,} of {found.meta['size']:,} bytes")
+
+    def path(self, key: str) -> str | None:
+        return None
+
+    def size(self, key: str) -> int | None:
+        found = self.find(key)
+        return found.size if found else None
+
+    def exists(self, key: str) -> bool:
+        return self.find(key) is not None
+
+    def place(self, folder: str) -> str:
+        return f"{self.address}/{folder}".rstrip("/")
+
+    def link(self, key: str) -> str | None:
+        return None
+
+    # Writing
+
+    def prepare(self, scratch: str = "") -> None:
+        """Try whether it can be written to."""
+        import obstore
+
+        probe = self._key(f"{TOKENS}/probe")
+        try:
+            obstore.put(self._client, probe, b"", use_multipart=False)
+        except _errors() as error:
+            raise StorageError(f"cannot write to {self.address}: {explain(error)}") from None
+        with contextlib.suppress(*_errors()):  # it may be allowed to write and not to delete
+            obstore.delete(self._client, probe)
+        self._staging.prepare(scratch)
+
+    def tidy(self) -> None:
+        self._staging.tidy()
+
+    def staging(self, token: str) -> str:
+        return self._staging.path(token)
+
+    def stage(self, token: str, data: bytes) -> None:
+        self._staging.hold(token, data)
+
+    def discard(self, token: str) -> None:
+        self._staging.discard(token)
+
+    def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        data, mark = self._staging.take(token), _mark(maker)
+        with self._writing(key):
+            for mode in ("overwrite",) if replace else ("create", "overwrite"):
+                with contextlib.suppress(AlreadyExistsError):
+                    attributes: Any = {MARK: mark}
+                    obstore.put(
+                        self._client,
+                        self._key(key),
+                        data,
+                        mode=mode,  # type: ignore[arg-type]
+                        attributes=attributes,
+                        use_multipart=False,
+                    )
+                    return
+                if self._holds(key, data):
+                    return
+                self._check_maker(key, mark)
+
+    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
+        """Upload what was made as a file, in parts that become visible together; the rest is there already."""
+        import obstore
+
+        path = self._staging.file(token)
+        if path is None:
+            return
+        with self._writing(key):
+            if not replace and self.exists(key):
+                self._check_maker(key, _mark(maker))
+            attributes: Any = {MARK: _mark(maker)}
+            obstore.put(self._client, self._key(key), Path(path), attributes=attributes, chunk_size=PART)
+        self._staging.discard(token)
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        """Whether an object has just these bytes: what an attempt has put that seemed to fail."""
+        import obstore
+
+        found = obstore.get(self._client, self._key(key))
+        return found.meta["size"] == len(data) and found.bytes().to_bytes() == data
+
+    def _check_maker(self, key: str, mark: str) -> None:
+        import obstore
+
+        found = obstore.get(self._client, self._key(key), options={"head": True})
+        if found.attributes.get(MARK) != mark:
+            raise OutputExists(f"{key} is there and was not made from this item (--if-exists overwrite)")
+
+    def _key(self, key: str) -> str:
+        return self._prefix + checked(key)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise UnreadableItem("cannot read it: it is gone") from None
+        except _errors() as error:
+            raise UnreadableItem(f"cannot read it: {explain(error)}") from None
+
+    @contextlib.contextmanager
+    def _writing(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ItemError:
+            raise
+        except _errors() as error:
+            raise UnwritableOutput(f"cannot put {key}: {explain(error)}") from None
+
+
+def _connect(scheme: str, bucket: str) -> Client:
+    try:
+        from obstore import store
+    except ImportError:
+        raise MissingExtra(f"{scheme}://", EXTRAS[scheme]) from None
+    options: Any = {"timeout": "300s", "read_timeout": "30s", "connect_timeout": "5s"}
+    try:
+        match scheme:
+            case "memory":
+                return _memories.setdefault(bucket, store.MemoryStore())
+            case "gs":
+                return store.GCSStore(bucket, client_options=options, retry_config=_RETRY)
+            case "az":
+                return store.AzureStore(bucket, client_options=options, retry_config=_RETRY)
+        config: Any = credentials.aws()
+        options["allow_http"] = config.get("endpoint", "").startswith("http://")
+        return store.S3Store(bucket, config=config, client_options=options, retry_config=_RETRY)
+    except _errors() as error:
+        raise StorageError(f"cannot use {scheme}://{bucket}: {explain(error)}") from None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What obstore raises; its texts hold addresses, requests and more, so that none of them is passed on."""
+    from obstore.exceptions import BaseError
+
+    return BaseError, OSError, ValueError
+
+
+def explain(error: Exception) -> str:
+    """An error of obstore's in words, without its text: the store's status and code alone."""
+    if isinstance(error, (StorageError, ItemError)):
+        return str(error)
+    text = str(error)
+    status = re.search(r"status code: (\d{3}) ?([A-Za-z ]*)", text)
+    code = re.search(r"<Code>(\w{1,60})</Code>", text)
+    answer = " ".join(filter(None, (status and status[1], status and status[2].strip(), code and code[1])))
+    kind = type(error).__name__
+    if "NoSuchBucket" in text or (status and status[1] == "404") or isinstance(error, FileNotFoundError):
+        return f"there is no such bucket or object ({answer or 'not found'})"
+    if kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403")):
+        return f"access is denied: check the credentials and their rights ({answer or kind})"
+    if status:
+        return f"the store answered {answer}"
+    if isinstance(error, ValueError):
+        return "the library refuses the name or the settings"
+    if "timed out" in text or "timeout" in text:
+        return "the store did not answer in time"
+    if "error sending request" in text or "connect" in text:
+        return "the store cannot be reached, or it cut the connection"
+    return f"the store failed ({kind})"
+
+
+def _mark(maker: str) -> str:
+    """What an object says of its maker, without telling where that lies."""
+    return hashlib.sha256(maker.encode()).hexdigest()[:32]
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether another attempt at a listing is of no use: the store has answered, or was asked often enough."""
+    return isinstance(error, FileNotFoundError) or "status code:" in str(error) or "sending" in str(error)
+
+
+def _offending(error: Exception) -> str | None:
+    """The key that the library takes for no path."""
+    found = re.search(r'[Pp]ath "(.*?)"(?: contained|: Encountered|$)', str(error))
+    return found[1] if found else None
+
+
+def _behind(key: str) -> str:
+    """A path that sorts behind a key that is none, and behind all that share its fault."""
+    parts = key.split("/")
+    for count, part in enumerate(parts):
+        if part in ("", ".", ".."):
+            return "/".join(parts[: count + 1]) + "0"  # the character after the slash
+    at = next(i for i, character in enumerate(key) if not character.isprintable())
+    return key[:at] + (" " if key[at] < " " else "\x80")
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise LimitExceeded(f"the file is {size:,} bytes, over the limit of {limit:,} (--max-file-size)")

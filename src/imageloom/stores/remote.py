@@ -1,0 +1,100 @@
+"""What stores that are not local have in common: staged outputs, scratch, and safe keys."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+
+from imageloom.errors import InvalidName, StorageError
+from imageloom.model import Failure, Unlisted
+
+TOKENS = ".imageloom"
+"""The folder of a sink that holds what is no output."""
+
+
+def unsafe(key: str) -> str | None:
+    """Why a key cannot be a relative path below a folder, in words; None where it can."""
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        return "its name has an empty part, '.' or '..', which no folder can hold"
+    if any(ord(character) < 32 or ord(character) == 127 for character in key):
+        return "its name has control characters"
+    return None
+
+
+def checked(key: str) -> str:
+    """The key.
+
+    Raises:
+        InvalidName: it is not a safe one.
+    """
+    if reason := unsafe(key):
+        raise InvalidName(f"{reason}: rename it")
+    return key
+
+
+def invalid(key: str, reason: str) -> Unlisted:
+    """A key that is refused, as it can be shown."""
+    shown = key.encode("unicode_escape").decode() if not key.isprintable() else key
+    return Unlisted(shown, Failure.of(InvalidName(f"{reason}: rename it")))
+
+
+def is_hidden(key: str) -> bool:
+    return key.startswith(".") or "/." in key
+
+
+class Staging:
+    """Outputs on their way: small ones in memory, large ones as files in a folder of scratch.
+
+    Args:
+        address: of the store: the folder is the same for all runs into it, so that a later one sweeps up.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._name = f"imageloom-{hashlib.sha256(address.encode()).hexdigest()[:16]}-{os.getuid()}"
+        self._folder = ""
+        self._held: dict[str, bytes] = {}
+
+    def prepare(self, scratch: str) -> None:
+        folder = os.path.join(scratch or tempfile.gettempdir(), self._name)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+            found = os.lstat(folder)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                raise StorageError(f"{folder} is not a folder of this user's (--scratch)")
+            for name in os.listdir(folder):
+                os.unlink(os.path.join(folder, name))
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"cannot use {folder} for scratch (--scratch): {error.strerror}") from None
+        self._folder = folder
+
+    def tidy(self) -> None:
+        self._held.clear()
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._folder):
+                os.unlink(os.path.join(self._folder, name))
+            os.rmdir(self._folder)
+
+    def path(self, token: str) -> str:
+        return os.path.join(self._folder, token)
+
+    def file(self, token: str) -> str | None:
+        """The path of a file that was made under a token."""
+        return self.path(token) if self._folder and os.path.exists(self.path(token)) else None
+
+    def hold(self, token: str, data: bytes) -> None:
+        self._held[token] = data
+
+    def take(self, token: str) -> bytes:
+        return self._held.pop(token)
+
+    def discard(self, token: str) -> None:
+        self._held.pop(token, None)
+        if self._folder:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path(token))

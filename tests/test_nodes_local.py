@@ -1,0 +1,52 @@
+"""The engine's own nodes on this machine: an item that kills or hangs one costs nothing but itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from imageloom.api import process
+from imageloom.events import Event, Failed
+from imageloom.ledger import Ledger
+from imageloom.samples import draw_photos
+from imageloom.testing.engines import recipe_of
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "timeout", "reason"),
+    [
+        ("crash_on_red", "WorkerLost", 60.0, "killed by SIGSEGV"),
+        ("hang_on_red", "ItemTimeout", 1.0, "--timeout"),
+    ],
+)
+def test_harmful_items_fail_alone(
+    step: str, kind: str, timeout: float, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 4)
+    photos, out, ledger = tmp_path / "photos", tmp_path / "out", tmp_path / "ledger.db"
+    draw_photos(photos, 10)
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[:, :, 2] = 255
+    assert cv2.imwrite(str(photos / "photo-0001b.png"), red)
+    events: list[Event] = []
+    summary = process(
+        recipe_of(f"{step} | resize 32x32", "png"),
+        photos,
+        out,
+        engine="nodes",
+        jobs=2,
+        timeout=timeout,
+        ledger=ledger,
+        listeners=[events.append],
+    )
+    assert (summary.done, summary.failed) == (10, 1)
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert failed.result.failure is not None
+    assert (failed.attempt, failed.result.failure.kind) == (3, kind)
+    assert reason in failed.result.failure.message
+    with Ledger(ledger) as book:
+        assert {item.attempts for item in book.items(summary.job, "done")} == {1}
+    assert not list(out.glob(".imageloom*"))
