@@ -166,7 +166,7 @@ def test_eight_jobs_at_once_from_eight_clients(place: Site, photos: Path, expect
 
     with ThreadPoolExecutor(8) as pool:
         receipts = list(pool.map(submit, range(8)))
-    assert [receipt.status for receipt in receipts] == [pb.JOB_SUCCESS] * 8
+    assert [(r.status, r.done, r.failed, r.message) for r in receipts] == [(pb.JOB_SUCCESS, COUNT, 0, "")] * 8
     for number in range(8):
         assert contents(place.folder / f"eight{number}") == expected
 

@@ -12,11 +12,15 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from imageloom.api import process
 from imageloom.engines import Settings, open_engine
 from imageloom.events import Event, Failed, Retried
 from imageloom.ledger import Ledger
+from imageloom.model import Output, Recipe
+from imageloom.pipeline import Pipeline
+from imageloom.recipe import with_operators
 from imageloom.samples import draw_photos
 from imageloom.summary import Summary
 from imageloom.testing.engines import EngineTests, recipe_of
@@ -49,6 +53,39 @@ def run(photos: Path, text: str, events: list[Event], **settings: object) -> Sum
         listeners=[events.append],
         **settings,  # type: ignore[arg-type]
     )
+
+
+NEEDS_A_VARIABLE = """
+import os
+from imageloom import Pixels, operator
+
+@operator("point", examples=("fail_without_variable",))
+def fail_without_variable(image: Pixels) -> Pixels:
+    assert os.environ["IMAGELOOM_TESTS"] == "late"
+    return image
+"""
+
+
+@pytest.fixture(scope="module")
+def needs_a_variable(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    path = tmp_path_factory.mktemp("operators") / "needs.py"
+    path.write_text(NEEDS_A_VARIABLE)
+    loaded = with_operators(Recipe(()), [str(path)])
+    return replace(loaded, outputs=(Output(Pipeline("fail_without_variable").steps),))
+
+
+@pytest.mark.parametrize("engine", ["processes", "pipeline", "zeromq", "redis"])
+def test_workers_have_the_variables_of_the_run_and_not_of_the_first_one(
+    engine: str, needs_a_variable: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As credentials that are set after an engine was used; the fork server has been there since."""
+    children_of_an_earlier_run = open_engine("processes", Settings(1))
+    children_of_an_earlier_run.close()
+    draw_photos(tmp_path / "photos", 2)
+    monkeypatch.setenv("IMAGELOOM_TESTS", "late")
+    out, ledger = tmp_path / "out", tmp_path / "ledger.db"
+    summary = process(needs_a_variable, tmp_path / "photos", out, engine=engine, jobs=1, ledger=ledger)
+    assert summary.done == 2
 
 
 def children() -> list[psutil.Process]:

@@ -33,6 +33,7 @@ from imageloom.engines.board import LONGEST_WAIT, Message
 from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.engines.ring import READING, WRITING, Ring
 from imageloom.engines.stage import Slip, encode, serve
+from imageloom.engines.worker import with_environment
 from imageloom.errors import UsageError
 from imageloom.model import Failure, Outcome, Result, Task
 
@@ -274,9 +275,18 @@ class Pipeline:
     def _start(self, stage: _Stage) -> None:
         stage.pipe, theirs = self._context.Pipe()
         stage.is_ready = False
+        rings = (stage.source, stage.target)
         stage.process = self._context.Process(
-            target=serve,
-            args=(theirs, stage.function, stage.source, stage.target, stage.threads, self._settings.memory),
+            target=with_environment,
+            args=(
+                dict(os.environ),
+                serve,
+                theirs,
+                stage.function,
+                *rings,
+                stage.threads,
+                self._settings.memory,
+            ),
             daemon=True,
         )
         stage.process.start()

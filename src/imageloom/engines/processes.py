@@ -24,7 +24,7 @@ import msgspec
 
 from imageloom.engines import Settings
 from imageloom.engines.board import Board, Message
-from imageloom.engines.worker import serve
+from imageloom.engines.worker import serve, with_environment
 from imageloom.model import Failure, Outcome, Result, Task
 
 PATIENCE = 20.0
@@ -153,8 +153,15 @@ class Processes:
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve,
-            args=(theirs, self._settings.threads, self._settings.memory, self._at_once),
+            target=with_environment,
+            args=(
+                dict(os.environ),
+                serve,
+                theirs,
+                self._settings.threads,
+                self._settings.memory,
+                self._at_once,
+            ),
             daemon=True,
         )
         process.start()

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
@@ -29,6 +29,13 @@ from imageloom.model import Failure, Result, Task
 from imageloom.work import NO_BOUND, Turn, results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def with_environment(environment: dict[str, str], run: Callable[..., None], *args: object) -> None:
+    """Run a function with the variables of who asked for it: the fork server has those of its own start."""
+    os.environ.clear()
+    os.environ.update(environment)
+    run(*args)
 
 
 def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:

@@ -39,6 +39,7 @@ class JobFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._keeping = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -64,15 +65,16 @@ class JobFiles:
     def finish(self, receipt: pb.JobReceipt) -> None:
         self._write(f"{receipt.id}.receipt", json_format.MessageToJson(receipt))
         self.forget(receipt.id)
-        kept = sorted(self._folder.glob("*.receipt"), key=lambda path: path.stat().st_mtime)
-        for path in kept[:-MOST_KEPT]:
-            path.unlink(missing_ok=True)
+        with self._keeping:
+            kept = sorted(self._folder.glob("*.receipt"), key=lambda path: path.stat().st_mtime)
+            for path in kept[:-MOST_KEPT]:
+                path.unlink(missing_ok=True)
 
     def forget(self, id: str) -> None:
         (self._folder / f"{id}.request").unlink(missing_ok=True)
 
     def _write(self, name: str, text: str) -> None:
-        path, beside = self._folder / name, self._folder / f".{name}"
+        path, beside = self._folder / name, self._folder / f"{name}.part"
         try:
             with open(beside, "w", encoding="utf-8") as file:
                 file.write(text)
