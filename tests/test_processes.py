@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,8 +18,9 @@ from msgspec.structs import replace
 
 from imageloom.api import process
 from imageloom.engines import Settings, open_engine
-from imageloom.events import Event, Failed, Retried
+from imageloom.events import Done, Event, Failed, Retried
 from imageloom.ledger import Ledger
+from imageloom.machine import is_at_work, process_usage
 from imageloom.model import Output, Recipe
 from imageloom.pipeline import Pipeline
 from imageloom.recipe import with_operators
@@ -47,11 +50,13 @@ def run(photos: Path, text: str, events: list[Event], **settings: object) -> Sum
         recipe_of(text, "png"),
         photos,
         photos.parent / "out",
-        engine="processes",
-        jobs=2,
-        ledger=photos.parent / "ledger.db",
-        listeners=[events.append],
-        **settings,  # type: ignore[arg-type]
+        **{
+            "engine": "processes",
+            "jobs": 2,
+            "ledger": photos.parent / "ledger.db",
+            "listeners": [events.append],
+            **settings,
+        },  # type: ignore[arg-type]
     )
 
 
@@ -86,6 +91,42 @@ def test_workers_have_the_variables_of_the_run_and_not_of_the_first_one(
     out, ledger = tmp_path / "out", tmp_path / "ledger.db"
     summary = process(needs_a_variable, tmp_path / "photos", out, engine=engine, jobs=1, ledger=ledger)
     assert summary.done == 2
+
+
+def test_who_is_at_work_and_who_sleeps() -> None:
+    """What tells a hung worker from one that is kept from a core."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            until = time.monotonic() + 20
+            while not is_at_work(busy.pid):
+                assert time.monotonic() < until
+            used = process_usage(busy.pid)[0]
+            while process_usage(busy.pid)[0] < used + 0.05:
+                assert time.monotonic() < until
+            os.kill(busy.pid, signal.SIGSTOP)
+            while is_at_work(busy.pid):
+                assert time.monotonic() < until
+        finally:
+            busy.kill()
+    assert not is_at_work(busy.pid)
+
+
+@pytest.mark.parametrize("harm", ["hang_on_red", "spin_on_red"])
+def test_others_take_the_place_of_a_worker_that_hangs_or_spins(
+    harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one worker: long before the time is over."""
+    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 1)
+    monkeypatch.setattr("imageloom.engines.processes.PATIENCE", 0.5)
+    draw_photos(tmp_path / "photos", 40)
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[:, :, 2] = 255
+    assert cv2.imwrite(str(tmp_path / "photos" / "photo-0070-red.png"), red)
+    events: list[Event] = []
+    summary = run(tmp_path / "photos", f"{harm} | resize 32x32", events, jobs=1, timeout=1.5)
+    assert (summary.done, summary.failed) == (40, 1)
+    told = [event.result.key for event in events if isinstance(event, Done | Failed | Retried)]
+    assert told.index("photo-0070-red.png") == 40
 
 
 def children() -> list[psutil.Process]:

@@ -53,6 +53,15 @@ def process_usage(process: int) -> tuple[float, int]:
     return ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def is_at_work(process: int) -> bool:
+    """Whether one of a process's threads runs, or waits for a core or a disk; False where nobody knows."""
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{process}/task"):
+            if _proc(f"{process}/task/{thread}/stat").rpartition(b")")[2].split()[:1] in ([b"R"], [b"D"]):
+                return True
+    return False
+
+
 def proportional_memory(process: int) -> int:
     """Bytes of a process in memory, where what it shares with others counts in part (PSS)."""
     for line in _proc(f"{process}/smaps_rollup").splitlines():

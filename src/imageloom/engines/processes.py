@@ -25,6 +25,7 @@ import msgspec
 from imageloom.engines import Settings
 from imageloom.engines.board import Board, Message
 from imageloom.engines.worker import serve, with_environment
+from imageloom.machine import is_at_work, process_usage
 from imageloom.model import Failure, Outcome, Result, Task
 
 PATIENCE = 20.0
@@ -46,6 +47,8 @@ class _Worker:
     pipe: Connection
     is_ready: bool = False
     """It has said so: its imports are done."""
+    late: tuple[float, float] = (0.0, 0.0)
+    """When the item was begun that it was last found late with, and the seconds of CPU that it had used then."""
 
 
 class Processes:
@@ -119,6 +122,8 @@ class Processes:
         due = [self._board.oldest(worker) + limit for worker in self._workers for limit in limits]
         if self._missing() > 0:
             due.append(self._next_start)
+        if any(self._is_late(worker) and not self._is_slow(worker) for worker in self._workers):
+            due.append(now + self._patience)
         later = [moment - now for moment in due if now < moment < float("inf")]
         return min(later, default=None)
 
@@ -126,8 +131,20 @@ class Processes:
     def _patience(self) -> float:
         return max(LEAST_PATIENCE, PATIENCE * self._board.mean * self._at_once / self._settings.threads)
 
-    def _is_slow(self, worker: _Worker) -> bool:
+    def _is_late(self, worker: _Worker) -> bool:
         return self._board.oldest(worker) <= time.monotonic() - self._patience
+
+    def _is_slow(self, worker: _Worker) -> bool:
+        """It is late, and not because others keep it from a core or a disk: more workers would make that worse."""
+        if not self._is_late(worker):
+            return False
+        pid = worker.process.pid or 0
+        if not is_at_work(pid):
+            return True
+        begun, used = self._board.oldest(worker), process_usage(pid)[0]
+        if worker.late[0] != begun:
+            worker.late = (begun, used)
+        return used - worker.late[1] >= self._patience
 
     def _part_from_slow(self) -> None:
         """Let others do what waits behind an item that takes long."""

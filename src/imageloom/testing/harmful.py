@@ -40,6 +40,14 @@ def hang_on_red(image: Pixels) -> Pixels:
     return image
 
 
+@operator("point", examples=("spin_on_red",))
+def spin_on_red(image: Pixels) -> Pixels:
+    """Never return, and keep a core busy."""
+    while _is_marked(image):
+        pass
+    return image
+
+
 @operator("point", examples=("eat_memory_on_red",))
 def eat_memory_on_red(image: Pixels) -> Pixels:
     """Take memory without end."""
