@@ -93,6 +93,22 @@ def test_workers_have_the_variables_of_the_run_and_not_of_the_first_one(
     assert summary.done == 2
 
 
+@pytest.mark.parametrize("engine", ["processes", "pipeline", "zeromq"])
+def test_a_script_without_a_guard_runs_once(engine: str, tmp_path: Path) -> None:
+    """Workers do not import the main module, as multiprocessing's usually do."""
+    draw_photos(tmp_path / "photos", 3)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from imageloom import process\n"
+        "print('once')\n"
+        f"summary = process('invert', 'photos', 'out', engine={engine!r}, jobs=2, ledger='ledger.db')\n"
+        "print(summary.done)\n"
+    )
+    command = [sys.executable, str(script)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    assert ran.stdout.split() == ["once", "3"], ran.stderr
+
+
 def test_who_is_at_work_and_who_sleeps() -> None:
     """What tells a hung worker from one that is kept from a core."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:

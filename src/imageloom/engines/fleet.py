@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
-from imageloom.engines.worker import with_environment
+from imageloom.engines.worker import start
 
 Died = Callable[[int, str], None]
 """Told a dead worker's process id and the cause in words, from the fleet's thread."""
@@ -114,9 +114,7 @@ class Fleet:
             self._thread.join()
 
     def _start(self) -> None:
-        args = (dict(os.environ), self._target, *self._args)
-        process = self._context.Process(target=with_environment, args=args, daemon=True)
-        process.start()
+        process = start(self._context, self._target, *self._args)
         assert process.pid is not None, "it has been started"
         self._processes[process.pid] = process
 

@@ -33,7 +33,7 @@ from imageloom.engines.board import LONGEST_WAIT, Message
 from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.engines.ring import READING, WRITING, Ring
 from imageloom.engines.stage import Slip, encode, serve
-from imageloom.engines.worker import with_environment
+from imageloom.engines.worker import start
 from imageloom.errors import UsageError
 from imageloom.model import Failure, Outcome, Result, Task
 
@@ -275,21 +275,9 @@ class Pipeline:
     def _start(self, stage: _Stage) -> None:
         stage.pipe, theirs = self._context.Pipe()
         stage.is_ready = False
-        rings = (stage.source, stage.target)
-        stage.process = self._context.Process(
-            target=with_environment,
-            args=(
-                dict(os.environ),
-                serve,
-                theirs,
-                stage.function,
-                *rings,
-                stage.threads,
-                self._settings.memory,
-            ),
-            daemon=True,
-        )
-        stage.process.start()
+        ends = (stage.source, stage.target)
+        memory = self._settings.memory
+        stage.process = start(self._context, serve, theirs, stage.function, *ends, stage.threads, memory)
         theirs.close()
 
     def _end_hung(self) -> None:

@@ -24,10 +24,12 @@ import msgspec
 
 from imageloom.engines import Settings
 from imageloom.engines.board import Board, Message
-from imageloom.engines.worker import serve, with_environment
+from imageloom.engines.worker import serve, start
 from imageloom.machine import is_at_work, process_usage
 from imageloom.model import Failure, Outcome, Result, Task
 
+PRELOAD = ["imageloom.cli.run", "imageloom.engines.worker", "imageloom.codecs.jpeg"]
+"""What the fork server loads once for all workers: one that takes a dead one's place is at work at once."""
 PATIENCE = 20.0
 """Mean times of an item after which a worker seems to hang."""
 LEAST_PATIENCE = 0.05
@@ -59,7 +61,7 @@ class Processes:
         self._at_once = max(settings.threads, -(-settings.in_flight // settings.jobs))
         """Tasks that a worker has in hand together."""
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["imageloom.cli.run", "imageloom.engines.worker"])
+        self._context.set_forkserver_preload(PRELOAD)
         self._board: Board[_Worker] = Board()
         self._workers: list[_Worker] = []
         self._stillborn = 0
@@ -169,19 +171,8 @@ class Processes:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=with_environment,
-            args=(
-                dict(os.environ),
-                serve,
-                theirs,
-                self._settings.threads,
-                self._settings.memory,
-                self._at_once,
-            ),
-            daemon=True,
-        )
-        process.start()
+        settings = (self._settings.threads, self._settings.memory, self._at_once)
+        process = start(self._context, serve, theirs, *settings)
         theirs.close()
         self._workers.append(_Worker(process, ours))
 

@@ -17,7 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 import msgspec
 
@@ -31,8 +33,24 @@ from imageloom.work import NO_BOUND, Turn, results, worker_name
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def with_environment(environment: dict[str, str], run: Callable[..., None], *args: object) -> None:
-    """Run a function with the variables of who asked for it: the fork server has those of its own start."""
+def start(context: ForkServerContext, run: Callable[..., None], *args: object) -> ForkServerProcess:
+    """A process of the fork server's that runs a function, with this process's environment.
+
+    It does not import the program's main module, which it has no use for: a script without a guard would begin
+    again in each worker, and one that imports much would make each of them wait.
+    """
+    main = sys.modules["__main__"]
+    process = context.Process(target=_run, args=(dict(os.environ), run, *args), daemon=True)
+    spec, main.__spec__ = main.__spec__, ModuleSpec("__main__", None)  # by this name it is left alone
+    try:
+        process.start()
+    finally:
+        main.__spec__ = spec
+    return process
+
+
+def _run(environment: dict[str, str], run: Callable[..., None], *args: object) -> None:
+    """In the process: the fork server has the variables of its own start."""
     os.environ.clear()
     os.environ.update(environment)
     run(*args)
