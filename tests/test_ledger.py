@@ -75,15 +75,19 @@ def test_what_is_done_anew_in_the_same_job_is_not_done_before_it_is(path: Path) 
 
 def test_how_far_a_job_is_and_the_history_that_is_dropped(path: Path) -> None:
     with Ledger(path) as ledger:
-        job = begin(ledger)
+        other_sink, earlier, job = begin(ledger, "/elsewhere"), begin(ledger), begin(ledger)
+        for other_job in (other_sink, earlier):
+            ledger.record_done(other_job, SINK, result("old.jpg"), 1, "w")
         ledger.record_done(job, SINK, result("old.jpg"), 1, "w")
         ledger.record_done(job, SINK, replace(result("new.jpg"), started=200.0), 1, "w")
         ledger.note_progress(job, 2, 0, 3)
         with Ledger(path) as other:
-            assert [(j.state, j.done, j.failed, j.skipped) for j in other.jobs()] == [("running", 2, 0, 3)]
+            found = next(other.jobs())
+            assert (found.state, found.done, found.failed, found.skipped) == ("running", 2, 0, 3)
             assert len(list(other.items(job))) == 2
         ledger.forget_items(job, 100.0)
-        assert [item.key for item in ledger.items(job)] == ["new.jpg"]
+        left = {j: [item.key for item in ledger.items(j)] for j in (other_sink, earlier, job)}
+        assert left == {other_sink: ["old.jpg"], earlier: [], job: ["new.jpg"]}
 
 
 def test_a_claim_is_in_force_at_once_and_lasts_after_a_flush(path: Path) -> None:

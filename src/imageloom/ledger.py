@@ -204,14 +204,19 @@ class Ledger:
         self._progress = (job, done, failed, skipped)
 
     def forget_items(self, job: int, before: float) -> None:
-        """Drop the history of a job's items that were begun before a time; what its sink holds stays known.
+        """Drop the history of items that were begun before a time, of a job and of the others from its source into
+        its sink; what the sink holds stays known.
 
         Args:
             before: seconds since the epoch.
         """
         self.flush()
         with self._transaction():
-            self._db.execute("DELETE FROM items WHERE job = ? AND started < ?", (job, before))
+            self._db.execute(
+                "DELETE FROM items WHERE started < ? AND job IN (SELECT jobs.id FROM jobs JOIN jobs AS this "
+                "ON this.id = ? AND jobs.source = this.source AND jobs.sink = this.sink)",
+                (before, job),
+            )
 
     def mark_killed(self, jobs: Iterable[int]) -> None:
         """Record that jobs run no more: their processes are gone."""

@@ -159,7 +159,7 @@ def make_job(arguments: tuple[str, ...], given: dict[str, Any]) -> Job:
 
 
 class _Retention:
-    """Drops the history of items that is too old, now and then.
+    """Drops the history of items that is too old, each hour.
 
     Args:
         days: that it is kept; 0 for ever.
