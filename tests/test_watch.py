@@ -192,6 +192,7 @@ def test_what_it_refuses(photos: Path, tmp_path: Path, out: Path) -> None:
 
 
 def test_outputs_are_the_inputs_of_another_watch_and_of_no_other(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
     with (
         Watching("invert", photos, tmp_path / "out") as first,
         Watching("flip", tmp_path / "out", tmp_path / "twice") as second,

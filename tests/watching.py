@@ -16,8 +16,10 @@ from imageloom.api import process
 from program import contents, start
 
 PIPELINE = "resize 64x48 | grayscale"
-THREE = ("--output", "gray=grayscale", "--output", "blur=gaussian_blur 2")
-THREE += ("--output", "edges=grayscale | canny 60 150")
+THREE = (
+    *("--output", "gray=grayscale", "--output", "blur=gaussian_blur 2"),
+    *("--output", "edges=grayscale | canny 60 150"),
+)
 PATIENCE = 30.0
 """Seconds until something must have come to pass."""
 _numbers = itertools.count()
