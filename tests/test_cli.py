@@ -327,8 +327,8 @@ def test_every_help_has_examples_that_parse(
         given = context.params
         with_operators(Recipe(()), given.get("operators", ()))
         pipeline = given.get("pipeline")
-        if "arguments" in given:
-            pipeline = places(given["arguments"], bool(given["outputs"]), given["in_place"])[0]
+        if given.get("arguments"):
+            pipeline = places(given["arguments"], bool(given["outputs"]), given.get("in_place", False))[0]
         if pipeline is not None:
             assert read_recipe(pipeline).outputs[0].steps
         assert all(parse_output(text).steps for text in given.get("outputs", ()))

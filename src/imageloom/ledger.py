@@ -311,16 +311,8 @@ class Ledger:
         place = self._number(sink)
         if (place, name) in self._done or (place, name) in self._released:
             self.flush()  # what is noted of the name is about the item as it was before
-        self._claims[place, name] = (
-            place,
-            name,
-            self._number(source),
-            item.key,
-            item.fingerprint,
-            self._number(recipe),
-            job,
-            size,
-        )
+        origin, meaning = self._number(source), self._number(recipe)
+        self._claims[place, name] = (place, name, origin, item.key, item.fingerprint, meaning, job, size)
 
     def record_done(self, job: int, sink: str, result: Result, attempts: int, worker: str) -> None:
         """Note an item whose outputs are published."""
@@ -426,23 +418,9 @@ class _Transaction:
 
 
 def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:
-    failure, t = result.failure, result.times
-    return (
-        job,
-        result.key,
-        state,
-        attempts,
-        failure.kind if failure else None,
-        failure.message if failure else None,
-        worker,
-        result.started,
-        result.pixels,
-        t.read,
-        t.decode,
-        t.filter,
-        t.encode,
-        t.write,
-    )
+    reason = (result.failure.kind, result.failure.message) if result.failure else (None, None)
+    times = msgspec.structs.astuple(result.times)
+    return job, result.key, state, attempts, *reason, worker, result.started, result.pixels, *times
 
 
 def _is_alive(pid: int) -> bool:
