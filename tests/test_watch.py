@@ -8,10 +8,12 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 import pytest
 
+from imageloom.watch import QUIET
 from program import contents, draw, imageloom, names
 from watching import PIPELINE, THREE, Watching, made_of, made_of_one, slow_operator
 
@@ -92,14 +94,19 @@ def test_a_file_is_not_read_while_it_is_written(photo: bytes, inbox: Path, tmp_p
                 file.write(photo[start : start + cut])
                 time.sleep(0.3)
             assert watch.items("planned") == []
+        longest, last = 0.0, time.monotonic()
         for start in range(0, len(photo), cut):
             with open(inbox / "again.jpg", "ab", buffering=0) as file:
                 file.write(photo[start : start + cut])
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
             time.sleep(0.03)
         watch.wait_for("held.jpg", "again.jpg")
         assert watch.end() == 0
-        assert watch.events("failed") == []
-        assert sorted(watch.items("done")) == ["again.jpg", "held.jpg"]
+        assert watch.items("done").count("held.jpg") == 1
+        assert "held.jpg" not in watch.items("failed")
+        if longest < QUIET / 2:  # a machine that stalls the writer makes it one that has ended
+            assert watch.items("done").count("again.jpg") == 1
+            assert watch.events("failed") == []
     assert contents(out) == made_of(inbox, tmp_path)
 
 
@@ -325,7 +332,7 @@ def twenty_a_second(seconds: float, inbox: Path, tmp_path: Path, out: Path) -> N
     photos = [draw(tmp_path / "drawn" / f"{seed}.jpg", seed, 400, 300).read_bytes() for seed in range(8)]
     expected = [made_of_one(data, "x.jpg", tmp_path) for data in photos]
     holds: dict[str, int] = {}
-    slow: dict[str, tuple[int, int]] = {}
+    slow: dict[str, tuple[int, BinaryIO]] = {}
     usage: list[tuple[int, int]] = []
     with Watching(PIPELINE, inbox, out, "--engine", "threads") as watch:
         watch.wait(out.exists)
@@ -339,8 +346,7 @@ def twenty_a_second(seconds: float, inbox: Path, tmp_path: Path, out: Path) -> N
                 case 0:
                     move_in(photos[seed], inbox / key)
                 case 1:
-                    (inbox / key).write_bytes(b"")
-                    slow[key] = (seed, 0)
+                    slow[key] = (seed, open(inbox / key, "wb", buffering=0))
                 case 2 if len(holds) > 40:
                     key = random.choice(list(holds)[-40:])
                     if key not in slow:
@@ -353,11 +359,11 @@ def twenty_a_second(seconds: float, inbox: Path, tmp_path: Path, out: Path) -> N
                 case _:
                     (inbox / key).write_bytes(photos[seed])
             holds[key] = seed if key not in slow else slow[key][0]
-            write_on(slow, photos, inbox)
+            write_on(slow, photos)
             if number % 20 == 0:
                 usage.append((process.memory_info().rss, process.num_fds()))
         while slow:
-            write_on(slow, photos, inbox)
+            write_on(slow, photos)
             time.sleep(0.03)
         watch.wait(lambda: {k: v for k, v in contents(out).items() if k in holds} ==
                    {key: expected[seed] for key, seed in holds.items()})  # fmt: skip
@@ -370,13 +376,12 @@ def twenty_a_second(seconds: float, inbox: Path, tmp_path: Path, out: Path) -> N
     assert late[0] <= early[0] + 30_000_000
 
 
-def write_on(slow: dict[str, tuple[int, int]], photos: list[bytes], inbox: Path) -> None:
-    """The next bytes of each file that is written slowly, by one who opens it each time."""
-    for key, (seed, done) in list(slow.items()):
-        with open(inbox / key, "ab") as file:
-            file.write(photos[seed][done : done + 2000])
-        slow[key] = seed, done + 2000
-        if done + 2000 >= len(photos[seed]):
+def write_on(slow: dict[str, tuple[int, BinaryIO]], photos: list[bytes]) -> None:
+    """The next bytes of each file that is written slowly."""
+    for key, (seed, file) in list(slow.items()):
+        file.write(photos[seed][file.tell() :][:2000])
+        if file.tell() == len(photos[seed]):
+            file.close()
             del slow[key]
 
 
