@@ -346,7 +346,7 @@ def twenty_a_second(seconds: float, inbox: Path, tmp_path: Path, out: Path) -> N
                 case 0:
                     move_in(photos[seed], inbox / key)
                 case 1:
-                    slow[key] = (seed, open(inbox / key, "wb", buffering=0))
+                    slow[key] = (seed, open(inbox / key, "wb", buffering=0))  # noqa: SIM115  # closed by write_on
                 case 2 if len(holds) > 40:
                     key = random.choice(list(holds)[-40:])
                     if key not in slow:
