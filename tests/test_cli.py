@@ -328,7 +328,7 @@ def test_every_help_has_examples_that_parse(
         with_operators(Recipe(()), given.get("operators", ()))
         pipeline = given.get("pipeline")
         if given.get("arguments"):
-            pipeline = places(given["arguments"], bool(given["outputs"]), given["in_place"])[0]
+            pipeline = places(given["arguments"], bool(given["outputs"]), given.get("in_place", False))[0]
         if pipeline is not None:
             assert read_recipe(pipeline).outputs[0].steps
         assert all(parse_output(text).steps for text in given.get("outputs", ()))

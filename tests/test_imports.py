@@ -92,6 +92,7 @@ def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> 
         ("imageloom.work", ["run", "ledger", "cli", "engines", "sink"]),
         ("imageloom.engines", ["run", "ledger", "cli", "sink", "api"]),
         ("imageloom.run", ["cli", "api"]),
+        ("imageloom.watch", ["run", "ledger", "cli", "engines", "sink", "api", "work"]),
         ("imageloom.nodes.node", ["run", "ledger", "cli", "sink", "api"]),
         ("imageloom.nodes.server", ["cli", "api"]),
         ("imageloom.nodes.client", ["run", "ledger", "cli", "engines", "sink", "api"]),

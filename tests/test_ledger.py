@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from imageloom.errors import StorageError
 from imageloom.ledger import MOST_NOTED, Ledger, default_path
@@ -48,6 +49,45 @@ def test_what_is_done_is_known_to_the_next_ledger(path: Path) -> None:
         assert (record.times, record.started, record.pixels) == (Times(1, 2, 3, 4, 5), 99.5, 1234)
         (found,) = ledger.jobs()
         assert (found.id, found.state, found.done, found.failed, found.skipped) == (job, "done", 1, 0, 0)
+
+
+def test_what_is_done_anew_in_the_same_job_is_not_done_before_it_is(path: Path) -> None:
+    """A watch does many versions of an item in one job: what is noted of one is not about the next."""
+    first, second = Item("a.jpg", 10, 20), Item("a.jpg", 10, 30)
+    with Ledger(path) as ledger:
+        job = begin(ledger)
+        ledger.claim(job, SOURCE, SINK, first, RECIPE, "a.jpg")
+        ledger.flush()
+        ledger.record_done(job, SINK, result(), 1, "w")
+        ledger.claim(job, SOURCE, SINK, second, RECIPE, "a.jpg")
+        ledger.flush()
+        assert ledger.done(SOURCE, SINK, second, RECIPE) == []
+        ledger.record_failed(job, SINK, Result("a.jpg", failure=Failure("E", "")), 1, "w", ("a.jpg",))
+        ledger.flush()
+        claim = ledger.claim_of(SINK, "a.jpg")
+        assert claim is not None  # the output of the first version is there, and is ours
+        ledger.claim(job, SOURCE, SINK, second, RECIPE, "b.jpg")
+        ledger.record_failed(job, SINK, Result("a.jpg", failure=Failure("E", "")), 1, "w", ("b.jpg",))
+        ledger.claim(job, SOURCE, SINK, second, RECIPE, "b.jpg")
+        ledger.flush()
+        assert ledger.claim_of(SINK, "b.jpg") is not None
+
+
+def test_how_far_a_job_is_and_the_history_that_is_dropped(path: Path) -> None:
+    with Ledger(path) as ledger:
+        other_sink, earlier, job = begin(ledger, "/elsewhere"), begin(ledger), begin(ledger)
+        for other_job in (other_sink, earlier):
+            ledger.record_done(other_job, SINK, result("old.jpg"), 1, "w")
+        ledger.record_done(job, SINK, result("old.jpg"), 1, "w")
+        ledger.record_done(job, SINK, replace(result("new.jpg"), started=200.0), 1, "w")
+        ledger.note_progress(job, 2, 0, 3)
+        with Ledger(path) as other:
+            found = next(other.jobs())
+            assert (found.state, found.done, found.failed, found.skipped) == ("running", 2, 0, 3)
+            assert len(list(other.items(job))) == 2
+        ledger.forget_items(job, 100.0)
+        left = {j: [item.key for item in ledger.items(j)] for j in (other_sink, earlier, job)}
+        assert left == {other_sink: ["old.jpg"], earlier: [], job: ["new.jpg"]}
 
 
 def test_a_claim_is_in_force_at_once_and_lasts_after_a_flush(path: Path) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 T = TypeVar("T")
+Entry = Item | Unlisted | None
+"""What a source yields; None where it has nothing at the moment."""
 
 WHOLE = 16 << 20
 """Bytes of a file up to which it is read ahead as a whole."""
@@ -60,13 +62,17 @@ class Questions:
         """Requests to have in flight together."""
         return self._job.in_flight or stores.IN_FLIGHT
 
-    def entries(self) -> Iterator[tuple[Item | Unlisted, Callable[[], Look | None]]]:
-        """The source's entries in their order, each with what gives the answer."""
-        entries = ((entry, self._question(entry)) for entry in self._source)
+    def entries(self, wake: Callable[[], None]) -> Iterator[tuple[Entry, Callable[[], Look | None]]]:
+        """The source's entries in their order, each with what gives the answer.
+
+        Args:
+            wake: as of `Source.entries`.
+        """
+        entries = ((entry, self._question(entry)) for entry in self._source.entries(wake))
         return look_ahead(entries, self.in_flight, self._memory // 8) if self.take_long else entries
 
-    def _question(self, entry: Item | Unlisted) -> Callable[[], Look | None]:
-        if isinstance(entry, Unlisted):
+    def _question(self, entry: Entry) -> Callable[[], Look | None]:
+        if not isinstance(entry, Item):
             return lambda: None
         made = self._sink.made_of(entry, self._meaning, len(self._job.recipe.outputs))
         return lambda: self._look(entry, made)
@@ -112,27 +118,31 @@ class Questions:
 
 
 def look_ahead(
-    entries: Iterable[tuple[Item | Unlisted, Callable[[], T]]], in_flight: int, most_bytes: int
-) -> Iterator[tuple[Item | Unlisted, Callable[[], T]]]:
+    entries: Iterable[tuple[Entry, Callable[[], T]]], in_flight: int, most_bytes: int
+) -> Iterator[tuple[Entry, Callable[[], T]]]:
     """The entries in their order, each with what its question has come to.
 
     Args:
-        entries: with the question, which is asked in another thread.
+        entries: with the question, which is asked in another thread; what is None has none, and waits for all
+            before it.
         in_flight: questions asked at the same time; as many answers wait.
         most_bytes: of the items that are under way or wait.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    window: deque[tuple[Item | Unlisted, Future[T], int]] = deque()
+    window: deque[tuple[Entry, Future[T], int]] = deque()
     held = 0
     pool = ThreadPoolExecutor(in_flight, thread_name_prefix="ahead")
     try:
         for entry, question in entries:
             size = min(entry.size, WHOLE) if isinstance(entry, Item) else 0
-            while window and (len(window) >= 2 * in_flight or held + size > most_bytes):
+            while window and (entry is None or len(window) >= 2 * in_flight or held + size > most_bytes):
                 first, answer, its_size = window.popleft()
                 held -= its_size
                 yield first, answer.result
+            if entry is None:
+                yield entry, question
+                continue
             window.append((entry, pool.submit(question), size))
             held += size
         while window:

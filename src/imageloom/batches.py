@@ -20,20 +20,21 @@ class Ready(Plain, frozen=True):
     """Of a large image that is to be begun."""
 
 
-def gather(ready: Iterator[Ready], alone: bool) -> Iterator[list[Ready]]:
+def gather(ready: Iterator[Ready | None], alone: bool) -> Iterator[list[Ready]]:
     """Batches in the order of the items; a large image is one by itself.
 
     Args:
+        ready: None where nothing follows at the moment: an empty batch says so.
         alone: every item is.
     """
     batch: list[Ready] = []
     pixels = 0
     for one in ready:
-        if one.plan or alone:
+        if one is None or one.plan or alone:
             if batch:
                 yield batch
                 batch, pixels = [], 0
-            yield [one]
+            yield [one] if one else []
             continue
         if batch and (pixels + one.pixels > plan.BATCH_PIXELS or len(batch) == plan.BATCH_ITEMS):
             yield batch

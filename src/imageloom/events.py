@@ -7,7 +7,7 @@ from typing import Literal
 
 from imageloom.model import Item, Outcome, Plain, Result, Task
 
-SkipReason = Literal["done before", "output exists", "not failed before"]
+SkipReason = Literal["done before", "output exists", "not failed before", "changed meanwhile", "gone"]
 
 
 class Began(Plain, frozen=True):
@@ -45,6 +45,8 @@ class Done(Plain, frozen=True):
     result: Result
     attempt: int
     worker: str
+    waited: float = 0.0
+    """Seconds since the item had come as a whole, where it came while its source was watched."""
 
 
 class Failed(Plain, frozen=True):

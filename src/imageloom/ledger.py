@@ -41,7 +41,7 @@ CREATE TABLE outputs (
     sink INTEGER NOT NULL, name TEXT NOT NULL,  -- sink, source and recipe are texts
     source INTEGER NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL,
     recipe INTEGER NOT NULL,                    -- what it means
-    job INTEGER NOT NULL,                       -- that claimed the name first
+    job INTEGER NOT NULL,                       -- that claimed the name first; 0 when it was filled before
     size INTEGER,                               -- bytes; NULL while it is only claimed
     PRIMARY KEY (sink, name)
 ) WITHOUT ROWID;
@@ -122,9 +122,10 @@ class Ledger:
         self.path = Path(path) if path is not None else default_path()
         self._texts: dict[str, int] = {}
         self._claims: dict[tuple[int, str], tuple[int, str, int, str, str, int, int, int | None]] = {}
-        self._done: list[tuple[object, ...]] = []
-        self._released: list[tuple[object, ...]] = []
+        self._done: dict[tuple[int, str], int] = {}
+        self._released: dict[tuple[int, str], int] = {}
         self._items: list[tuple[object, ...]] = []
+        self._progress: tuple[int, int, int, int] | None = None
         try:
             self._db = self._copy() if scratch else self._open()
             self._create()
@@ -189,6 +190,32 @@ class Ledger:
             self._db.execute(
                 "UPDATE jobs SET state = ?, finished = ?, done = ?, failed = ?, skipped = ? WHERE id = ?",
                 (state, time.time(), done, failed, skipped, job),
+            )
+
+    def note_progress(self, job: int, done: int, failed: int, skipped: int) -> None:
+        """Write down how far a job is that goes on, and all that was noted; nothing where that is known."""
+        if (job, done, failed, skipped) == self._progress:
+            return
+        self.flush()
+        with self._transaction():
+            self._db.execute(
+                "UPDATE jobs SET done = ?, failed = ?, skipped = ? WHERE id = ?", (done, failed, skipped, job)
+            )
+        self._progress = (job, done, failed, skipped)
+
+    def forget_items(self, job: int, before: float) -> None:
+        """Drop the history of items that were begun before a time, of a job and of the others from its source into
+        its sink; what the sink holds stays known.
+
+        Args:
+            before: seconds since the epoch.
+        """
+        self.flush()
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM items WHERE started < ? AND job IN (SELECT jobs.id FROM jobs JOIN jobs AS this "
+                "ON this.id = ? AND jobs.source = this.source AND jobs.sink = this.sink)",
+                (before, job),
             )
 
     def mark_killed(self, jobs: Iterable[int]) -> None:
@@ -282,30 +309,29 @@ class Ledger:
         In force after the next `flush`.
         """
         place = self._number(sink)
-        self._claims[place, name] = (
-            place,
-            name,
-            self._number(source),
-            item.key,
-            item.fingerprint,
-            self._number(recipe),
-            job,
-            size,
-        )
+        if (place, name) in self._done or (place, name) in self._released:
+            self.flush()  # what is noted of the name is about the item as it was before
+        origin, meaning = self._number(source), self._number(recipe)
+        self._claims[place, name] = (place, name, origin, item.key, item.fingerprint, meaning, job, size)
 
     def record_done(self, job: int, sink: str, result: Result, attempts: int, worker: str) -> None:
         """Note an item whose outputs are published."""
         place = self._number(sink)
-        self._done += [(w.size, place, w.name) for w in result.written]
+        self._done.update({(place, w.name): w.size for w in result.written})
         self._add(_item_row(job, "done", result, attempts, worker))
 
     def record_failed(
         self, job: int, sink: str, result: Result, attempts: int, worker: str, names: tuple[str, ...] = ()
     ) -> None:
         """Note an item that is given up on; names that this job has claimed and not filled are free again."""
-        place = self._number(sink)
-        self._released += [(place, name, job) for name in names]
+        self.release(job, sink, names)
         self._add(_item_row(job, "failed", result, attempts, worker))
+
+    def release(self, job: int, sink: str, names: tuple[str, ...]) -> None:
+        """Note that nothing comes of names that were claimed: those that this job was the first to claim, and has
+        never filled, are free again."""
+        place = self._number(sink)
+        self._released.update({(place, name): job for name in names})
 
     def _add(self, row: tuple[object, ...]) -> None:
         self._items.append(row)
@@ -325,13 +351,18 @@ class Ledger:
             self._db.executemany(
                 "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job, size) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET "
+                "job = CASE WHEN size IS NULL THEN job ELSE 0 END, "  # filled once, nobody may free it
                 "size = excluded.size, source = excluded.source, key = excluded.key, "
                 "fingerprint = excluded.fingerprint, recipe = excluded.recipe",
                 self._claims.values(),
             )
-            self._db.executemany("UPDATE outputs SET size = ? WHERE sink = ? AND name = ?", self._done)
             self._db.executemany(
-                "DELETE FROM outputs WHERE sink = ? AND name = ? AND job = ? AND size IS NULL", self._released
+                "UPDATE outputs SET size = ? WHERE sink = ? AND name = ?",
+                [(size, *name) for name, size in self._done.items()],
+            )
+            self._db.executemany(
+                "DELETE FROM outputs WHERE sink = ? AND name = ? AND job = ? AND size IS NULL",
+                [(*name, job) for name, job in self._released.items()],
             )
             self._db.executemany(
                 f"INSERT OR REPLACE INTO items VALUES ({', '.join('?' * 14)})",
@@ -387,23 +418,9 @@ class _Transaction:
 
 
 def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:
-    failure, t = result.failure, result.times
-    return (
-        job,
-        result.key,
-        state,
-        attempts,
-        failure.kind if failure else None,
-        failure.message if failure else None,
-        worker,
-        result.started,
-        result.pixels,
-        t.read,
-        t.decode,
-        t.filter,
-        t.encode,
-        t.write,
-    )
+    reason = (result.failure.kind, result.failure.message) if result.failure else (None, None)
+    times = msgspec.structs.astuple(result.times)
+    return job, result.key, state, attempts, *reason, worker, result.started, result.pixels, *times
 
 
 def _is_alive(pid: int) -> bool:

@@ -275,6 +275,8 @@ class Work(Plain, frozen=True):
     """As it was planned with; None to read it again."""
     replace: bool = False
     """Outputs may take the place of what has their names."""
+    steady: bool = False
+    """The file must still be as it was listed when it has been read: it may be written to at any time."""
 
 
 class Part(Plain, frozen=True):

@@ -62,6 +62,7 @@ class Driver:
         ledger: what was done before, and the record of this run.
         engine_name: for the record.
         listeners: called with each event, in this thread.
+        source: the job's, opened in another way than usual.
 
     Raises:
         StorageError: the source or the sink cannot be used, or another run writes into the sink.
@@ -75,13 +76,14 @@ class Driver:
         ledger: Ledger,
         engine_name: str = "serial",
         listeners: Iterable[Listener] = (),
+        source: Source | None = None,
     ) -> None:
         self._job = job
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
         self._listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
-        self._source = Source(job.source, job.include, job.exclude)
+        self._source = source or Source(job.source, job.include, job.exclude)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
         check_template(job.name)
@@ -128,7 +130,9 @@ class Driver:
                 for batch in gather(self._planned(), each_alone):
                     if self._stopping:
                         break
-                    if batch[0].plan:
+                    if not batch:
+                        self._wait_for_more()
+                    elif batch[0].plan:
                         self._begin_large(batch[0])
                     else:
                         self._submit(batch)
@@ -163,16 +167,19 @@ class Driver:
 
     # source -> plan
 
-    def _planned(self) -> Iterator[Ready]:
+    def _planned(self) -> Iterator[Ready | None]:
         """The items that are to be done, with their plans; the others are skipped or failed here."""
         failed_before = (
             self._ledger.failed_before(self._source.root, self._sink.address)
             if self._job.retry_failed
             else None
         )
-        for entry, look in self._questions.entries():
+        for entry, look in self._questions.entries(self._wake):
             if self._stopping:
                 return
+            if entry is None:
+                yield None
+                continue
             if failed_before is not None and entry.key not in failed_before:
                 if isinstance(entry, Item):
                     self._skip(entry, "not failed before")
@@ -183,7 +190,8 @@ class Driver:
             try:
                 ready = self._plan(entry, look())
             except ItemError as error:
-                self._fail(_failed_in_planning(entry.key, Failure.of(error)), 1, "driver")
+                if not self._is_outdated(entry, True):
+                    self._fail(_failed_in_planning(entry.key, Failure.of(error)), 1, "driver")
                 ready = None
             if ready is not None:
                 yield ready
@@ -215,7 +223,8 @@ class Driver:
             return None
         if self._listeners:
             self._tell(Planned(item, names))
-        work = Work(item, names, next(self._item_numbers), header=header, replace=may_replace)
+        steady = self._source.is_endless and self._source.store.is_local
+        work = Work(item, names, next(self._item_numbers), 1, header, may_replace, steady)
         return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
     @property
@@ -292,10 +301,20 @@ class Driver:
         self._pump()
         if not (self._in_flight or self._again or self._large):
             return  # the last image has failed just now: nothing more will arrive
-        pause = None
-        if self._again and not self._stopping:
-            pause = max(0.0, self._again[0][0] - time.monotonic())
-        self._collect(pause)
+        self._collect(self._until_retry())
+
+    def _until_retry(self) -> float | None:
+        """Seconds until a pause is over; None where there is none."""
+        if not self._again or self._stopping:
+            return None
+        return max(0.0, self._again[0][0] - time.monotonic())
+
+    def _wait_for_more(self) -> None:
+        """Take one outcome in, unless the source has something before."""
+        self._ledger.note_progress(self._id, *self._numbers())
+        until_retry = self._until_retry()
+        pause = self._source.pause
+        self._collect(pause if until_retry is None else min(pause, until_retry))
 
     def _retry(self) -> None:
         """Submit the items whose pause is over, each as a task of its own."""
@@ -353,6 +372,10 @@ class Driver:
 
     def _accept(self, work: Work, result: Result, worker: str, needs: int) -> None:
         """Publish a result, try the item again, or give it up."""
+        if self._is_outdated(work.item, result.failure is not None):
+            self._sink.discard(result)
+            self._ledger.release(self._id, self._sink.address, work.names)
+            return
         if result.failure is None:
             try:
                 self._sink.publish(self._id, work, self._recipe, result)
@@ -364,7 +387,7 @@ class Driver:
             self._done += 1
             self._ledger.record_done(self._id, self._sink.address, result, work.attempt, worker)
             if self._listeners:
-                self._tell(Done(result, work.attempt, worker))
+                self._tell(Done(result, work.attempt, worker, self._source.waited(result.key)))
         elif self._may_retry(work, result):
             self._try_again(work, result, worker, needs)
         else:
@@ -382,6 +405,13 @@ class Driver:
         self._failed += 1
         self._ledger.record_failed(self._id, self._sink.address, result, attempt, worker, names)
         self._tell(Failed(result, attempt, worker))
+
+    def _is_outdated(self, item: Item, failed: bool) -> bool:
+        """Whether an item is another one by now, or has gone: what came of it does not count."""
+        reason = self._source.outdated(item, failed)
+        if reason:
+            self._skip(item, reason)
+        return reason is not None
 
     def _skip(self, item: Item, reason: SkipReason) -> None:
         self._skipped += 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 
 from imageloom import codecs
 from imageloom.errors import StorageError, UnreadableItem
+from imageloom.events import SkipReason
 from imageloom.model import Failure, Item, Unlisted
 from imageloom.stores import check_address, is_remote, local_path, open_store
 from imageloom.stores.local import check_name
@@ -26,6 +27,9 @@ class Source:
         StorageError: there is nothing at that path, or it is not UTF-8.
     """
 
+    is_endless = False
+    """More may come at any time."""
+
     def __init__(self, address: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> None:
         root, only = _local(address) if not is_remote(address) else _remote(address)
         self.store = open_store(root)
@@ -40,6 +44,27 @@ class Source:
         """Where the input really is."""
         path = self.store.path(self._only)
         return os.path.realpath(path) if path is not None else self.store.place(self._only)
+
+    def entries(self, wake: Callable[[], None]) -> Iterator[Item | Unlisted | None]:
+        """What the driver takes; None where there is nothing at the moment, and more may come.
+
+        Args:
+            wake: called, in whatever thread, when more has come.
+        """
+        return iter(self)
+
+    @property
+    def pause(self) -> float:
+        """Seconds after which to ask again, where there was nothing and nobody has called `wake`."""
+        return 0.0
+
+    def outdated(self, item: Item, failed: bool) -> SkipReason | None:
+        """Why what came of an item does not count any more."""
+        return None
+
+    def waited(self, key: str) -> float:
+        """Seconds since an item came; 0 where it was there from the beginning."""
+        return 0.0
 
     def __iter__(self) -> Iterator[Item | Unlisted]:
         """The items as they are found, and what looks like one and cannot be one."""

@@ -19,6 +19,7 @@ from msgspec.structs import asdict, replace
 
 from imageloom import codecs, operators, stores
 from imageloom.codecs.metadata import for_output
+from imageloom.errors import UnreadableItem
 from imageloom.model import (
     NO_METADATA,
     Failure,
@@ -112,6 +113,8 @@ def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
     data = stores.kept.pop((task.source, work.item.key, work.item.fingerprint), None)
     if data is None:
         data = source.read(work.item.key, task.limits.max_file_size)
+        if work.steady and source.find(work.item.key) != work.item:
+            raise UnreadableItem("it was written to while it was read")
     lap("read")
     return data
 

@@ -15,6 +15,7 @@ from imageloom.errors import ImageloomError, UsageError
 
 COMMANDS = {
     "run": "Run a pipeline over a folder of images.",
+    "watch": "Run a pipeline over images as they come into a folder or a bucket.",
     "plan": "Explain what would be done to a file, and why.",
     "ops": "List the operators, or explain one.",
     "look": "Show a few images before and after, as a PNG or an HTML page.",

@@ -29,20 +29,33 @@ MOST_FAILURES = 20
 
 
 class Reporters:
-    """The listeners that the options ask for. Standard output is for results, standard error for people."""
+    """The listeners that the options ask for. Standard output is for results, standard error for people.
+
+    Args:
+        is_endless: nobody knows how many items there will be; each failure is shown.
+    """
 
     def __init__(
-        self, job: Job, json: bool, verbose: bool, quiet: bool, log_file: Path | None, log_format: str
+        self,
+        job: Job,
+        json: bool,
+        verbose: bool,
+        quiet: bool,
+        log_file: Path | None,
+        log_format: str,
+        is_endless: bool = False,
     ) -> None:
         self.listeners: list[Listener] = []
         self._json = json
         self._log = _Log(log_file, log_format) if log_file else None
-        self._progress = None if quiet else _Progress(job) if sys.stderr.isatty() else _Lines()
+        has_bar = sys.stderr.isatty() and not is_endless
+        self._progress = None if quiet else _Progress(job) if has_bar else _Lines()
+        self._most_failures = sys.maxsize if is_endless else MOST_FAILURES
         if json:
             self.listeners.append(_json_line)
         if self._progress:
             self.listeners.append(self._progress)
-        self.listeners.append(_Failures())
+        self.listeners.append(_Failures(self._most_failures))
         if verbose:
             self.listeners.append(_json_planned if json else _verbose_line)
         if self._log:
@@ -65,8 +78,8 @@ class Reporters:
     def finish(self, summary: Summary, done: str) -> None:
         """Show the last line."""
         self._close()
-        if summary.failed > MOST_FAILURES:
-            more = summary.failed - MOST_FAILURES
+        if summary.failed > self._most_failures:
+            more = summary.failed - self._most_failures
             click.echo(f"and {more} more failed: imageloom jobs show {summary.job} --failed", err=True)
         if summary.total == 0:
             click.echo("no image matched in the source", err=True)
@@ -123,11 +136,12 @@ class _Lines:
 class _Failures:
     """A line for each of the first failures."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._shown = 0
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Failed) and self._shown < MOST_FAILURES:
+        if isinstance(event, Failed) and self._shown < self._most:
             self._shown += 1
             _above_the_bar(f"failed: {event.result.key}: {_reason(event)}")
 
@@ -136,8 +150,9 @@ def _verbose_line(event: Event) -> None:
     match event:
         case Planned(item, names):
             _above_the_bar(f"planned: {item.key} -> {', '.join(names)}")
-        case Done(result):
-            _above_the_bar(f"done: {result.key}, {1000 * result.times.total:.1f} ms")
+        case Done(result, waited=waited):
+            after = f", {waited:.2f} s after it came" if waited else ""
+            _above_the_bar(f"done: {result.key}, {1000 * result.times.total:.1f} ms{after}")
         case Skipped(item, reason):
             _above_the_bar(f"skipped: {item.key}: {reason}")
         case Retried(result, attempt, _, pause):
@@ -151,7 +166,7 @@ def _json_planned(event: Event) -> None:
 
 def _json_line(event: Event) -> None:
     match event:
-        case Done(result, attempt, worker):
+        case Done(result, attempt, worker, waited):
             _echo_json(
                 {
                     "event": "done",
@@ -160,6 +175,7 @@ def _json_line(event: Event) -> None:
                     "attempt": attempt,
                     "worker": worker,
                     "times": result.times,
+                    **({"waited": round(waited, 4)} if waited else {}),
                 }
             )
         case Failed(result, attempt):

@@ -44,9 +44,13 @@ class LocalStore:
         check_name(self.address)
         self._folders: set[str] = set()
 
-    def items(self) -> Iterator[Item | Unlisted]:
-        """All files below, folder by folder; links to files are followed, links to folders are not."""
-        folders = [""]
+    def items(self, below: str = "") -> Iterator[Item | Unlisted]:
+        """All files below, folder by folder; links to files are followed, links to folders are not.
+
+        Args:
+            below: the folder to begin at, with a slash at its end; empty for all.
+        """
+        folders = [below]
         while folders:
             prefix = folders.pop()
             try:

@@ -1,0 +1,86 @@
+"""What a watched local folder has under a key, and whether somebody is still writing to it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import stat
+
+from imageloom.errors import UnreadableItem
+from imageloom.model import Failure, Item, Unlisted
+
+SHARED = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "lustre", "glusterfs", "virtiofs")
+"""File systems that others write to: neither their leases nor their events tell of these."""
+
+
+def look(root: str, key: str) -> tuple[Item | Unlisted, float] | None:
+    """A file as it is now, and when it was last changed or renamed (seconds since the epoch).
+
+    None for what is gone, for a folder, and for what lies behind a link that `run` would not follow either. A link
+    that leads out of the folder is refused: who may put files here is not who may name any file of the machine.
+
+    Args:
+        root: the folder's path, without links.
+    """
+    path = f"{root}/{key}"
+    try:
+        found = os.lstat(path)
+        if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
+            return None
+        if is_link := stat.S_ISLNK(found.st_mode):
+            if not os.path.realpath(path).startswith(f"{root}/"):
+                return _refused(key, "it is a link that leads out of the watched folder"), 0.0
+            found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return (_refused(key, "it is a broken link"), 0.0) if os.path.islink(path) else None
+    except OSError as error:
+        return _refused(key, f"cannot read it: {error.strerror}"), 0.0
+    if stat.S_ISDIR(found.st_mode):
+        return (_refused(key, "it is a link to a folder, which is not followed"), 0.0) if is_link else None
+    if not stat.S_ISREG(found.st_mode):
+        return _refused(key, "it is no regular file"), 0.0
+    return Item(key, found.st_size, found.st_mtime_ns), max(found.st_mtime, found.st_ctime)
+
+
+def _refused(key: str, reason: str) -> Unlisted:
+    return Unlisted(key, Failure.of(UnreadableItem(reason)))
+
+
+def is_written_to(path: str) -> bool | None:
+    """Whether a process has the file open for writing; None where that cannot be known.
+
+    The kernel grants a read lease only on what nobody writes to. It is given back at once; a writer that comes in
+    between waits that long, and the signal that tells of it is one that nobody hears.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def is_shared(root: str) -> bool:
+    """Whether a folder lies on a file system that other machines write to."""
+    best, kind = "", ""
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                _, at, its_kind, *_ = line.split(" ")
+                at = at.replace("\\040", " ")
+                if f"{root}/".startswith(f"{at.rstrip('/')}/") and len(at) >= len(best):
+                    best, kind = at, its_kind
+    except OSError:
+        return False
+    return kind in SHARED or kind.startswith("fuse")
