@@ -38,6 +38,8 @@ RESCAN = 60.0
 """Seconds between two listings of a folder whose changes are told: for those that were not."""
 POLL = 5.0
 """Likewise, where none are told."""
+LONGEST_PAUSE = 1.0
+"""Seconds that the driver waits at a time: a signal that comes just before it waits does not end its waiting."""
 CHUNK = 500
 """Entries of a listing between two moments at which the driver may do something else."""
 AGAIN = 60.0
@@ -146,7 +148,7 @@ class Watched(Source):
         until = min(self._next_listing, self._due[0][0] if self._due else float("inf"))
         if self._until_idle is not None and self._is_idle:
             until = min(until, self._idle_since + self._until_idle)
-        return max(0.0, until - time.monotonic())
+        return max(0.0, min(until - time.monotonic(), LONGEST_PAUSE))
 
     def outdated(self, item: Item, failed: bool) -> SkipReason | None:
         """Why what came of an item does not count: it has gone, or is another one by now.
