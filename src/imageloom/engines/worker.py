@@ -81,17 +81,37 @@ def work(engine: str, settings: WorkerSettings, *more: object) -> None:
         sys.exit(error.exit_code)
 
 
+def work_and_report(line: Connection, engine: str, settings: WorkerSettings) -> None:
+    """`work`, and say of each item on a line to the starter what came of it, and how many bytes."""
+    _lines.append(line)
+    work(engine, settings)
+
+
+_lines: list[Connection] = []
+
+
+def _report(result: Result) -> None:
+    outcome = "failed" if result.failure else "done"
+    size = sum(written.size for written in result.written)
+    for line in _lines:
+        with contextlib.suppress(OSError):  # it is full, for nobody listens: the work is what counts
+            line.send_bytes(f"{outcome} {size}".encode())
+
+
 def guarded(task: Task, guard: Guard) -> Iterator[Result]:
     """The results of a task that came from elsewhere: what cannot be begun here is a failure of each item."""
     done, began = 0, time.time()
     try:
         guard.check(task)
         for result in results(task):
+            _report(result)
             yield result
             done += 1
     except Exception as error:
         for one in task.work[done:]:
-            yield Result(one.item.key, failure=Failure.of(error), started=began)
+            failed = Result(one.item.key, failure=Failure.of(error), started=began)
+            _report(failed)
+            yield failed
 
 
 def become_worker(memory: int) -> None:
