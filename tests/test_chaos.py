@@ -33,7 +33,7 @@ SLOW = "resize 400x400 | median_blur 31"
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chaos") / "photos"
-    draw_photos(folder, 40)
+    draw_photos(folder, 30)
     return folder
 
 
@@ -46,16 +46,16 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def survive(
-    many: Path, engine: str, rates: dict[str, float], seconds: float = 4.0, pause: float = 0.5
+    many: Path, engine: str, rates: dict[str, float], seconds: float = 3.0, pause: float = 0.5
 ) -> Report:
     report = run_chaos(
         Chaos(SLOW, str(many), engine, rates, seconds=seconds, seed=1, pause=pause, patience=60)
     )
     assert report.problems == ()
-    assert report.outputs == 40
+    assert report.outputs == 30
     assert report.jobs >= 1
     assert all(report.fired[fault] for fault in rates), report.fired
-    assert report.starts == report.jobs + report.fired.get("kill-coordinator", 0) or "fill-disk" in rates
+    assert report.starts >= report.jobs + report.fired.get("kill-coordinator", 0)
     assert report.undisturbed > 0
     return report
 
@@ -63,13 +63,12 @@ def survive(
 @pytest.mark.parametrize(
     ("engine", "rates"),
     [
-        ("threads", {"kill-coordinator": 2.0}),
-        ("processes", {"kill-workers": 5.0, "stop-workers": 2.0}),
-        ("redis", {"kill-workers": 3.0, "kill-server": 2.0}),
-        ("redis", {"cut": 4.0, "kill-server": 1.5}),
-        ("redis", {"kill-coordinator": 1.0, "kill-workers": 3.0}),
-        ("zeromq", {"kill-workers": 3.0, "kill-coordinator": 1.0}),
-        ("zeromq", {"cut": 4.0}),
+        ("processes", {"kill-workers": 5.0, "stop-workers": 3.0}),
+        ("redis", {"kill-workers": 4.0, "kill-server": 3.0}),
+        ("redis", {"kill-coordinator": 1.5}),
+        ("redis", {"cut": 6.0}),
+        ("zeromq", {"kill-workers": 4.0}),
+        ("zeromq", {"cut": 6.0}),
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
@@ -126,16 +125,8 @@ def tamper(sink: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def cut_off(sink: Path) -> None:
-    os.truncate(sink / "1.jpg", 100)
-
-
 def add(sink: Path) -> None:
     (sink / "1.jpg.tmp").touch()
-
-
-def stage(sink: Path) -> None:
-    (sink / ".imageloom").mkdir()
 
 
 @pytest.mark.parametrize(
@@ -143,9 +134,7 @@ def stage(sink: Path) -> None:
     [
         (remove, "missing: 1.jpg"),
         (tamper, "not equal to serial's: 1.jpg"),
-        (cut_off, "not equal to serial's: 1.jpg"),
         (add, "there and should not be: 1.jpg.tmp"),
-        (stage, "there and should not be: .imageloom/"),
     ],
 )
 def test_what_is_spoilt_is_seen(spoil: Callable[[Path], None], problem: str, few: Path) -> None:
@@ -176,6 +165,12 @@ def test_many_names_are_counted(tmp_path: Path) -> None:
     assert problem == "missing: 0.png, 1.png, 2.png, 3.png, 4.png and 4 more"
     shutil.copytree(tmp_path / "a", tmp_path / "b", dirs_exist_ok=True)
     assert list(compare(tmp_path / "b", tmp_path / "a")) == []
+    os.truncate(tmp_path / "b" / "1.png", 100)
+    (tmp_path / "b" / ".imageloom").mkdir()
+    assert list(compare(tmp_path / "b", tmp_path / "a")) == [
+        "not equal to serial's: 1.png",
+        "there and should not be: .imageloom/",
+    ]
 
 
 LEAVES = """
@@ -187,7 +182,7 @@ from imageloom import Pixels, operator
 
 KEPT = []
 
-@operator("point")
+@operator("point", examples=())
 def leave_behind(image: Pixels) -> Pixels:
     \"\"\"Leave a process and shared memory.\"\"\"
     if not KEPT:

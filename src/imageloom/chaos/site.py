@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from random import Random
@@ -92,19 +93,16 @@ class Site:
     @contextlib.contextmanager
     def full_disk(self) -> Iterator[None]:
         """Have no byte left on the sinks' disk."""
-        path = os.path.join(self.view, "..filler")
-        try:
-            with open(path, "wb") as file:
-                size = 0
-                while free := _free(self.view):
-                    try:
-                        os.posix_fallocate(file.fileno(), size, free)
-                    except OSError:  # a run was faster
-                        continue
+        with tempfile.NamedTemporaryFile(dir=self.view) as file:
+            size = 0
+            for _ in range(100):
+                free = _free(self.view)
+                with contextlib.suppress(OSError):  # a run was faster
+                    os.posix_fallocate(file.fileno(), size, free)
                     size += free
-                yield
-        finally:
-            os.unlink(path)
+                if not free:
+                    break
+            yield
 
     def _lead_redis(self, jobs: int) -> None:
         from imageloom.engines.redis_server import Server
