@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ class Container:
         for life in range(2):
             process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
             self._running.append(process)
-            wait_for(lambda life=life: len(self._look()) > life)
+            wait_for(partial(self._is_alive, life))
             if not life:
                 process.kill()
                 process.wait()
@@ -49,6 +50,9 @@ class Container:
         """Seconds since what is held was renewed."""
         held = self._server.client.xpending_range(STREAMS["worker"], "imageloom", "-", "+", 10)
         return held[0]["time_since_delivered"] / 1000 if held else 1.0
+
+    def _is_alive(self, life: int) -> bool:
+        return len(self._look()) > life
 
     def _look(self) -> list[str]:
         client, stream = self._server.client, STREAMS["worker"]

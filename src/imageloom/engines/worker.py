@@ -73,7 +73,7 @@ def work(engine: str, settings: WorkerSettings, *more: object) -> None:
     leaving = threading.Event()
     become_worker(settings.memory)
     signal.signal(signal.SIGTERM, lambda number, frame: leaving.set())
-    threading.Thread(target=_die_with_starter, name="starter", daemon=True).start()
+    die_with_starter()
     try:
         worker_function(engine)(settings, leaving, *more)
     except ImageloomError as error:
@@ -133,12 +133,16 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _die_with_starter() -> None:
-    """Wait for the end of the process that asked the fork server for this one, which outlives it."""
+def die_with_starter() -> None:
+    """End this process with the one that asked the fork server for it: the fork server may outlive that one."""
     starter = multiprocessing.parent_process()
-    if starter is not None:
-        starter.join()
-        os._exit(1)
+
+    def wait() -> None:
+        if starter is not None:
+            starter.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, name="starter", daemon=True).start()
 
 
 def bound_memory(memory: int) -> None:
