@@ -174,7 +174,7 @@ def test_many_names_are_counted(tmp_path: Path) -> None:
 
 
 LEAVES = """
-import subprocess
+import os, subprocess
 from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 import numpy as np
@@ -187,7 +187,7 @@ def leave_behind(image: Pixels) -> Pixels:
     \"\"\"Leave a process and shared memory.\"\"\"
     if not KEPT:
         subprocess.Popen(["sleep", "30"], start_new_session=True, stdout=subprocess.DEVNULL)
-        KEPT.append(SharedMemory(create=True, size=4096))
+        KEPT.append(SharedMemory(f"{NAME}-{os.getpid()}", create=True, size=4096))
         resource_tracker.unregister(KEPT[0]._name, "shared_memory")
     return image
 """
@@ -198,12 +198,18 @@ def test_a_process_and_memory_that_are_left_are_seen(
 ) -> None:
     monkeypatch.setattr(chaos, "SETTLING", 0.2)
     monkeypatch.setattr(chaos, "PERIOD", 0.05)
-    (tmp_path / "leaves.py").write_text(LEAVES)
+    name = f"imageloom-test-{os.getpid()}"
+    (tmp_path / "leaves.py").write_text(f"NAME = {name!r}\n{LEAVES}")
     flags = ("--operators", str(tmp_path / "leaves.py"))
     asked = Chaos(
         f"leave_behind | {SLOW}", str(many), "processes", {"kill-workers": 1e-6}, seconds=0.1, flags=flags
     )
-    report = run_chaos(asked)
+    try:
+        report = run_chaos(asked)
+    finally:
+        made = list(Path("/dev/shm").glob(f"{name}-*"))
+        for path in made:
+            path.unlink()
     left = [problem for problem in report.problems if problem.startswith("a process is left")]
     assert len(left) == len([p for p in left if "sleep 30" in p]) > 0
     memory = [
@@ -213,9 +219,9 @@ def test_a_process_and_memory_that_are_left_are_seen(
     assert len(left) + len(memory) == len(report.problems)
     pids = [int(problem.split()[4]) for problem in left]
     wait_for(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in pids))
-    for problem in memory:
-        os.unlink(problem.partition(": ")[2])
-    assert list(left_in_memory({problem.partition(": ")[2] for problem in memory})) == []
+    seen = {problem.partition(": ")[2] for problem in memory}
+    assert seen <= {str(path) for path in made}
+    assert list(left_in_memory(seen)) == []
 
 
 def test_a_job_that_fails_by_itself_is_no_ground_to_build_on(tmp_path: Path) -> None:
