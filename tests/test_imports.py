@@ -97,6 +97,8 @@ def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> 
         ("imageloom.nodes.server", ["cli", "api"]),
         ("imageloom.nodes.client", ["run", "ledger", "cli", "engines", "sink", "api"]),
         ("imageloom.api", ["cli", "report"]),
+        ("imageloom.health", ["run", "ledger", "cli", "api", "report"]),
+        ("imageloom.chaos", ["run", "ledger", "cli", "api", "report"]),
         ("imageloom.recorder", ["run", "ledger", "cli", "api", "engines", "sink", "work", "report"]),
         ("imageloom.report", ["cli", "api", "run", "engines", "work"]),
     ],

@@ -27,6 +27,7 @@ COMMANDS = {
     "server": "Take jobs from clients and divide them among nodes.",
     "node": "Do tasks for a server, or for runs with --engine nodes.",
     "scenario": "Compare the policies of nodes, for real and simulated.",
+    "chaos": "Run jobs while things go wrong, and prove that nothing is lost.",
     "report": "Show where the time of a run went, as an HTML page and more.",
     "doctor": "Find and remove what a power cut left, and describe this machine.",
     "demo": "Draw sample photos and run a pipeline over them.",

@@ -99,6 +99,10 @@ ledger_option = click.option(
     "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="The file that remembers what was done."
 )
 
+health_option = click.option(
+    "--health", metavar="[HOST:]PORT", help="Answer /health, /ready and /metrics over HTTP.  [not]"
+)
+
 
 def make_recipe(
     pipeline: str | None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import signal
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,8 @@ from imageloom.cli import options
 from imageloom.cli.options import Quantity
 
 if TYPE_CHECKING:
+    from imageloom.engines import Engine
+    from imageloom.events import Listener
     from imageloom.model import Decode, IfExists, Keep
     from imageloom.run import Driver
 
@@ -107,6 +110,7 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="Failures and the last line only.")
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="A line for each event.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@options.health_option
 def command(
     arguments: tuple[str, ...],
     outputs: tuple[str, ...],
@@ -147,6 +151,7 @@ def command(
     quiet: bool,
     log_file: Path | None,
     log_format: str,
+    health: str | None,
 ) -> int:
     """Run PIPELINE over the images of SOURCE (a folder or a file) into the folder SINK. Each is a path or an
     address, as s3://bucket/folder, gs://, az://, sftp://, and zip:// or tar:// to read from.
@@ -215,8 +220,9 @@ def command(
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
+        _health(health, opened) as more,
     ):
-        driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners))
+        driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if dry_run:
             summary = driver.preview()
             reporters.finish(summary, "would be done")
@@ -230,6 +236,20 @@ def command(
 
             write_page(report, book, summary.job)
     return summary.exit_code
+
+
+@contextmanager
+def _health(address: str | None, engine: Engine) -> Iterator[list[Listener]]:
+    """Answer probes and scrapers, where an address was given: the listeners that this needs."""
+    if not address:
+        yield []
+        return
+    from imageloom.health import Health, Tally
+
+    tally = Tally()
+    with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:
+        click.echo(f"health {health.address}", err=True)
+        yield [tally]
 
 
 def places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tuple[str | None, str, str]:

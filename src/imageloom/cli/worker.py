@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import Pipe
 from queue import SimpleQueue
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from imageloom.cli import options
 from imageloom.cli.options import Quantity
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from imageloom.engines.fleet import Fleet
 
 
 @click.command("worker", short_help="Work for an engine's driver, here or on another machine.")
@@ -41,6 +50,7 @@ from imageloom.cli.options import Quantity
     help="Which tasks: all, encodings of whole large images (assembler), or the others; redis.",
 )
 @click.option("--keys", type=click.Path(dir_okay=False), help="The file of this side's keys.")
+@options.health_option
 @click.option("--once", is_flag=True, help="Leave when the run is over, instead of waiting for the next.")
 def command(
     engine: str,
@@ -52,6 +62,7 @@ def command(
     memory: int | None,
     role: str,
     keys: str | None,
+    health: str | None,
     once: bool,
 ) -> int:
     """Take tasks from the driver of a run, or of one run after the other, until a signal ends it.
@@ -70,7 +81,7 @@ def command(
     from imageloom.engines import WORKERS, WorkerSettings
     from imageloom.engines.fleet import Fleet
     from imageloom.engines.guard import Guard
-    from imageloom.engines.worker import work
+    from imageloom.engines.worker import work, work_and_report
     from imageloom.errors import UsageError
     from imageloom.machine import available_cores
 
@@ -80,20 +91,39 @@ def command(
     settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()
     _end_on_signals(ended)
+    reports, line = Pipe(duplex=False)
     fleet = Fleet(
-        work,
-        (engine, settings),
+        work_and_report if health else work,
+        (line, engine, settings) if health else (engine, settings),
         jobs or available_cores(),
         died=lambda pid, cause: click.echo(f"worker {pid} died: {cause}; another one is started", err=True),
         left=ended.put,
         preload=[WORKERS[engine].partition(":")[0]],
     )
     try:
-        code = ended.get()
-        fleet.drain()
+        with _health(health, fleet, reports):
+            code = ended.get()
+            fleet.drain()
     finally:
         fleet.close(0.0)
     return code
+
+
+@contextmanager
+def _health(address: str | None, fleet: Fleet, reports: Connection) -> Iterator[None]:
+    """Answer probes and scrapers, where an address was given."""
+    if not address:
+        yield
+        return
+    import threading
+
+    from imageloom.health import Health, Tally
+
+    tally = Tally()
+    threading.Thread(target=tally.hear, args=(reports,), daemon=True).start()
+    with Health(address, lambda: fleet.is_whole, lambda: tally.of_workers(fleet)) as health:
+        click.echo(f"health {health.address}", err=True)
+        yield
 
 
 def _end_on_signals(ended: SimpleQueue[int]) -> None:

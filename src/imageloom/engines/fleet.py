@@ -53,6 +53,7 @@ class Fleet:
         self._context.set_forkserver_preload(["imageloom.cli.run", target.__module__, *preload])
         self._processes: dict[int, ForkServerProcess] = {}
         self._well: set[int] = set()
+        self.deaths = 0
         self._stillborn = 0
         """Workers in a row that died before they were well."""
         self._next_start = 0.0
@@ -66,6 +67,11 @@ class Fleet:
     @property
     def pids(self) -> list[int]:
         return list(self._processes)
+
+    @property
+    def is_whole(self) -> bool:
+        """All workers are there, and none was asked to leave."""
+        return not self._closing and len(self._processes) >= self._count
 
     def is_well(self, pid: int) -> None:
         """A worker has begun to work: if it dies, its successor need not wait."""
@@ -138,6 +144,7 @@ class Fleet:
             self._count -= 1
             self._left(exitcode)
             return
+        self.deaths += 1
         if pid in self._well:
             self._well.discard(pid)
         else:

@@ -112,6 +112,10 @@ class RedisStreams:
         """Workers of ours, or all that the group has seen lately."""
         return max(1, self._settings.jobs * self._settings.threads, self._consumers)
 
+    def lag(self) -> dict[str, int]:
+        """Deliveries that wait in each stream for a worker to take them; nothing while the server is away."""
+        return group.lags(self._client)
+
     def submit(self, task: Task) -> Future[Outcome]:
         self._task = task
         future = self._board.submit(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,6 +55,19 @@ def _snapshot(client: Redis, stream: str) -> Snapshot:
     held = {p["message_id"]: (_name(p["consumer"]), p["time_since_delivered"] / 1000) for p in pending}
     last = next(g["last-delivered-id"] for g in groups if g["name"] == GROUP.encode())
     return Snapshot(order(last), held)
+
+
+def lags(client: Redis) -> dict[str, int]:
+    """Entries of each stream that no worker has taken, as a scaler sees them; nothing of what cannot be asked."""
+    from redis.exceptions import RedisError
+
+    found: dict[str, int] = {}
+    for stream in STREAMS.values():
+        with contextlib.suppress(RedisError):
+            for one in client.xinfo_groups(stream):
+                if one["name"] == GROUP.encode() and one["lag"] is not None:
+                    found[stream] = one["lag"]
+    return found
 
 
 def exists(client: Redis, place: EntryId) -> bool:

@@ -92,6 +92,8 @@ class _Worker:
     def __init__(self, settings: WorkerSettings, leaving: threading.Event) -> None:
         self.settings, self.leaving = settings, leaving
         self.roles = ROLES[settings.role]
+        self.born = os.urandom(2).hex()
+        """Tells it from the one before it: a container that is started again has the same host and processes."""
         self.gate = _Gate()
         self._client = connect(settings.connect)
         self._alive: dict[str, float] = {}
@@ -175,7 +177,7 @@ class _Worker:
 
 class _Consumer:
     def __init__(self, worker: _Worker, number: int) -> None:
-        self.name = f"{socket.gethostname()}/{os.getpid()}/{number}"
+        self.name = f"{socket.gethostname()}/{os.getpid()}/{number}/{worker.born}"
         self.hand: _Hand | None = None
         self.client_id: int | None = None
         self.fatal: RedisError | None = None

@@ -98,12 +98,29 @@ def work(engine: str, settings: WorkerSettings, *more: object) -> None:
     leaving = threading.Event()
     become_worker(settings.memory)
     signal.signal(signal.SIGTERM, lambda number, frame: leaving.set())
-    threading.Thread(target=_die_with_starter, name="starter", daemon=True).start()
+    die_with_starter()
     try:
         worker_function(engine)(settings, leaving, *more)
     except ImageloomError as error:
         logging.getLogger(__name__).error("imageloom worker %d: %s", os.getpid(), error)
         sys.exit(error.exit_code)
+
+
+def work_and_report(line: Connection, engine: str, settings: WorkerSettings) -> None:
+    """`work`, and say of each item on a line to the starter what came of it, and how many bytes."""
+    _lines.append(line)
+    work(engine, settings)
+
+
+_lines: list[Connection] = []
+
+
+def _report(result: Result) -> None:
+    outcome = "failed" if result.failure else "done"
+    size = sum(written.size for written in result.written)
+    for line in _lines:
+        with contextlib.suppress(OSError):  # it is full, for nobody listens: the work is what counts
+            line.send_bytes(f"{outcome} {size}".encode())
 
 
 def guarded(task: Task, guard: Guard) -> Iterator[Result]:
@@ -112,11 +129,14 @@ def guarded(task: Task, guard: Guard) -> Iterator[Result]:
     try:
         guard.check(task)
         for result in results(task):
+            _report(result)
             yield result
             done += 1
     except Exception as error:
         for one in task.work[done:]:
-            yield Result(one.item.key, failure=Failure.of(error), started=began)
+            failed = Result(one.item.key, failure=Failure.of(error), started=began)
+            _report(failed)
+            yield failed
 
 
 def become_worker(memory: int) -> None:
@@ -138,12 +158,16 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _die_with_starter() -> None:
-    """Wait for the end of the process that asked the fork server for this one, which outlives it."""
+def die_with_starter() -> None:
+    """End this process with the one that asked the fork server for it: the fork server may outlive that one."""
     starter = multiprocessing.parent_process()
-    if starter is not None:
-        starter.join()
-        os._exit(1)
+
+    def wait() -> None:
+        if starter is not None:
+            starter.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, name="starter", daemon=True).start()
 
 
 def bound_memory(memory: int) -> None:

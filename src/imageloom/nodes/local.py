@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from imageloom.engines.worker import bound_memory, die_with_parent
+from imageloom.engines.worker import bound_memory, die_with_parent, die_with_starter
 
 GRACE = 5.0
 """Seconds for a call that is under way when the node is to leave."""
@@ -28,6 +28,7 @@ def serve(folder: str, memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     die_with_parent()
+    die_with_starter()
     # gRPC is loaded here, not above: the server that processes are forked from must never have it.
     from imageloom.nodes.config import Credentials, NodeConfig
     from imageloom.nodes.node import WAITING_CALLS, Node

@@ -1,0 +1,98 @@
+"""Fires faults, each one by a random process of its own that a seed decides."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+from imageloom.chaos.herd import Herd, send
+from imageloom.chaos.model import WORKERS, Chaos
+from imageloom.chaos.site import Site
+
+DOWN = 0.3
+"""Seconds until a killed server of the site's is started again."""
+
+
+class Injector:
+    """The faults of one chaos, on the clock.
+
+    Args:
+        kill_coordinator: kills the run; False where there is none just now.
+    """
+
+    def __init__(self, chaos: Chaos, herd: Herd, site: Site, kill_coordinator: Callable[[], bool]) -> None:
+        self.fired: Counter[str] = Counter()
+        self._chaos, self._herd, self._site = chaos, herd, site
+        self._fire: dict[str, Callable[[Random], bool]] = {
+            "kill-workers": self._kill_worker,
+            "stop-workers": self._stop_worker,
+            "kill-server": self._kill_server,
+            "kill-coordinator": lambda random: kill_coordinator(),
+            "cut": site.cut,
+            "fill-disk": self._fill_disk,
+        }
+        self._randoms = {name: Random(f"{chaos.seed} {name}") for name in chaos.rates}
+        self._next = dict.fromkeys(chaos.rates, float("inf"))
+        self._undo: list[tuple[float, int, Callable[[], object]]] = []
+        self._turn = itertools.count()
+
+    def begin(self) -> None:
+        """From now on faults fire."""
+        now = time.monotonic()
+        self._next = {name: now + self._wait(name) for name in self._next}
+
+    def work(self) -> None:
+        """Fire what is due, and undo what has lasted long enough."""
+        now = time.monotonic()
+        while self._undo and self._undo[0][0] <= now:
+            heapq.heappop(self._undo)[2]()
+        for name, due in self._next.items():
+            if due <= now:
+                self.fired[name] += self._fire[name](self._randoms[name])
+                self._next[name] = now + self._wait(name)
+
+    def calm(self) -> None:
+        """Undo all, and fire nothing more until `begin`."""
+        self._next = dict.fromkeys(self._next, float("inf"))
+        while self._undo:
+            heapq.heappop(self._undo)[2]()
+
+    def _wait(self, name: str) -> float:
+        return self._randoms[name].expovariate(self._chaos.rates[name])
+
+    def _later(self, seconds: float, undo: Callable[[], object]) -> None:
+        heapq.heappush(self._undo, (time.monotonic() + seconds, next(self._turn), undo))
+
+    def _a_worker(self, random: Random) -> int | None:
+        found = self._herd.workers(WORKERS[self._chaos.engine])
+        return random.choice(found) if found else None
+
+    def _kill_worker(self, random: Random) -> bool:
+        pid = self._a_worker(random)
+        return pid is not None and send(pid, signal.SIGKILL)
+
+    def _stop_worker(self, random: Random) -> bool:
+        pid = self._a_worker(random)
+        if pid is None or not send(pid, signal.SIGSTOP):
+            return False
+        self._later(self._chaos.pause, lambda: pid in self._herd.members() and send(pid, signal.SIGCONT))
+        return True
+
+    def _kill_server(self, random: Random) -> bool:
+        if self._site.server is not None:
+            self._later(DOWN, self._site.revive_server)
+            return send(self._site.server, signal.SIGKILL)
+        found = self._herd.servers()
+        return bool(found) and send(random.choice(found), signal.SIGKILL)
+
+    def _fill_disk(self, random: Random) -> bool:
+        disk = contextlib.ExitStack()
+        disk.enter_context(self._site.full_disk())
+        self._later(self._chaos.pause, disk.close)
+        return True

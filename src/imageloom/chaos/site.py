@@ -1,0 +1,202 @@
+"""What a run under faults needs around it: a server, workers elsewhere, a proxy, a disk that can be filled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from random import Random
+
+from imageloom.chaos.proxy import Proxy
+from imageloom.errors import StorageError, UsageError
+
+PROGRAM = [sys.executable, "-c", "from imageloom.cli import main; main()"]
+NEAR, FAR = "127.0.0.1", "127.0.0.2"
+"""Where a run listens, and where its proxies do: on the same ports, for ZeroMQ tells the second by its number."""
+START = 20.0
+"""Seconds that something may take to start."""
+
+
+class Site:
+    """Where one run after the other takes place.
+
+    Args:
+        folder: for all that is written, the sinks apart.
+        environment: of all processes.
+        disk: bytes of a disk of its own for the sinks; 0 for none.
+    """
+
+    def __init__(self, folder: str, environment: dict[str, str], disk: int = 0) -> None:
+        self.folder, self.environment = folder, environment
+        self.flags: list[str] = []
+        """Of `imageloom run`."""
+        self.proxies: list[Proxy] = []
+        self.sinks = os.path.join(folder, "sinks")
+        """The path of the folder of the sinks, as the runs see it."""
+        self._prefix: list[str] = []
+        self._closing = contextlib.ExitStack()
+        self._server: object = None
+        os.makedirs(self.sinks)
+        self.view = self.sinks
+        """And as this process does."""
+        if disk:
+            self._mount(disk)
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a command of imageloom; what it says goes into a file."""
+        with open(os.path.join(self.folder, "log"), "ab") as log:
+            return subprocess.Popen(
+                [*self._prefix, *PROGRAM, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=self.environment,
+                process_group=0,  # Ctrl-C is for the command that watches
+            )
+
+    def lead_through_proxies(self, engine: str, jobs: int, source: str) -> None:
+        """Have a server or workers of the site's, so that what connects them to a run can be cut."""
+        if engine == "redis":
+            self._lead_redis(jobs)
+        elif engine == "zeromq":
+            self._lead_zeromq(jobs, source)
+        else:
+            self._lead_nodes(jobs, source)
+
+    def revive_server(self) -> None:
+        """Start the site's own server again, where it has one."""
+        from imageloom.engines.redis_server import Server
+
+        if isinstance(self._server, Server):
+            self._server.revive()
+
+    @property
+    def server(self) -> int | None:
+        """The process of the site's own server."""
+        from imageloom.engines.redis_server import Server
+
+        return self._server.pid if isinstance(self._server, Server) else None
+
+    def cut(self, random: Random) -> bool:
+        return random.choice(self.proxies).cut(random)
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Have no byte left on the sinks' disk."""
+        with tempfile.NamedTemporaryFile(dir=self.view) as file:
+            size = 0
+            for _ in range(100):
+                free = _free(self.view)
+                with contextlib.suppress(OSError):  # a run was faster
+                    os.posix_fallocate(file.fileno(), size, free)
+                    size += free
+                if not free:
+                    break
+            yield
+
+    def _lead_redis(self, jobs: int) -> None:
+        from imageloom.engines.redis_server import Server
+
+        self._server = server = Server()
+        self._closing.callback(server.close)
+        path = self._proxy(os.path.join(self.folder, "proxy"), server.url.removeprefix("unix://"))
+        self.flags = ["--connect", f"unix://{path}", "--jobs", str(jobs)]
+
+    def _lead_zeromq(self, jobs: int, source: str) -> None:
+        port = _free_ports(2)
+        for number in (port, port + 1):
+            self._proxy((FAR, number), (NEAR, number))
+        self.flags = ["--bind", f"tcp://{NEAR}:{port}"]
+        place = ("--connect", f"tcp://{FAR}:{port}", "--jobs", str(jobs))
+        self._keep("worker", "--engine", "zeromq", *place, "--root", source, "--root", self.folder)
+
+    def _lead_nodes(self, jobs: int, source: str) -> None:
+        port = _free_ports(1)
+        self._proxy((FAR, port), (NEAR, port))
+        self.flags = ["--connect", f"{FAR}:{port}"]
+        limits = ("--listen", f"{NEAR}:{port}", "--limit", str(jobs))
+        self._keep("node", *limits, "--root", source, "--root", self.folder)
+        until = time.monotonic() + START
+        while not _listens(port):
+            if time.monotonic() > until:
+                raise StorageError("the node does not start")
+            time.sleep(0.02)
+
+    def _proxy(self, address: str | tuple[str, int], behind: str | tuple[str, int]) -> str | tuple[str, int]:
+        proxy = Proxy(address, behind)
+        self.proxies.append(proxy)
+        self._closing.callback(proxy.close)
+        return proxy.address
+
+    def _keep(self, *arguments: str) -> None:
+        """Have a command run for as long as the site is there."""
+        process = self.start(*arguments)
+
+        def end() -> None:
+            process.terminate()
+            try:
+                process.wait(START)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+        self._closing.callback(end)
+
+    def _mount(self, size: int) -> None:
+        """Have the sinks on a file system of that size, which only these processes see."""
+        mount = f"mount -t tmpfs -o size={size} none {shlex.quote(self.sinks)}"
+        script = f"{mount} && echo there && exec sleep infinity"
+        command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+        try:
+            holder = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment
+            )
+        except FileNotFoundError:
+            raise UsageError("--fill-disk needs `unshare`, for a small disk of its own") from None
+        self._closing.callback(holder.wait)
+        self._closing.callback(holder.kill)
+        assert holder.stdout is not None
+        with holder.stdout as said:
+            if said.readline() != b"there\n":
+                self.close()
+                raise UsageError("--fill-disk: a user may not mount a small disk of his own on this system")
+        self._prefix = [
+            *("nsenter", "--user", "--mount", "--preserve-credentials"),
+            "--target",
+            str(holder.pid),
+        ]
+        self.view = f"/proc/{holder.pid}/root{self.sinks}"
+
+
+def _free(path: str) -> int:
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((NEAR, port)) == 0
+
+
+def _free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free on both addresses."""
+    for _ in range(100):
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError, OverflowError):
+            port = 0
+            for offset in range(count):
+                for host in (NEAR, FAR):
+                    probe = probes.enter_context(socket.socket())
+                    probe.bind((host, port + offset if port else 0))
+                    port = port or probe.getsockname()[1]
+            return port
+    raise StorageError("no ports are free on the loopback")

@@ -1,0 +1,34 @@
+"""Engine nodes: the nodes that a run has started end with it, however it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from imageloom.chaos.herd import MARK, Herd
+from imageloom.samples import draw_photos
+from program import start
+from redis_servers import wait_for
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_they_end_with_a_run_that_is_killed(processes: int, tmp_path: Path) -> None:
+    """At each moment of the start: when so many processes are there."""
+    draw_photos(tmp_path / "photos", 20)
+    herd = Herd(tmp_path.name, str(tmp_path))
+    flags = ["--engine", "nodes", "-j", "2", "--ledger", tmp_path / "ledger.db"]
+    place = ["median_blur 31", tmp_path / "photos", tmp_path / "out"]
+    marked = {**os.environ, MARK: tmp_path.name}
+    run = start("run", *place, *flags, env=marked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: len(herd.members()) > processes)
+        run.kill()
+        run.wait()
+        wait_for(lambda: not herd.members(), 10)
+    finally:
+        run.kill()
+        run.wait()
+        herd.kill_all()
