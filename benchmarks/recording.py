@@ -1,6 +1,6 @@
 """What recording the timeline costs: CPU time of the same run with and without it, alternating.
 
-    python -m benchmarks.recording [--photos FOLDER] [--pairs 15]
+    python -m benchmarks.recording [--photos FOLDER] [--pairs 15] [--engine threads]
 
 The photos are done ten times over; without a folder of real ones, drawn ones are used.
 """
@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 from statistics import median
 
-from benchmarks.harness import Usage, alternate, photos_and_camera, repeated, run_command, workplace
+from benchmarks.harness import alternate, photos_and_camera, repeated, run_command, workplace
+from imageloom.bench.programs import Taken
 
 
 def main() -> None:
@@ -19,11 +20,12 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="small photos, all JPEG")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--times", type=int, default=10, help="how often each photo is done")
+    parser.add_argument("--engine", action="append", help="repeatable; by default threads and processes")
     given = parser.parse_args()
     with workplace() as folder:
         photos, _ = photos_and_camera(given.photos, Path(), folder)
         many = repeated(photos, folder / "many", given.times)
-        for engine in ("threads", "processes"):
+        for engine in given.engine or ("threads", "processes"):
             flags = ("-j2", "--engine", engine)
             on = run_command("resize 512x512", many, folder / "on", *flags)
             off = run_command("resize 512x512", many, folder / "off", *flags, "--no-timeline")
@@ -35,7 +37,7 @@ def main() -> None:
             print(f"{engine}: {made.stat().st_size / count:.0f} bytes an item", flush=True)
 
 
-def _row(engine: str, what: str, with_it: list[Usage], without: list[Usage]) -> str:
+def _row(engine: str, what: str, with_it: list[Taken], without: list[Taken]) -> str:
     ratios = sorted(getattr(a, what) / getattr(b, what) for a, b in zip(with_it, without, strict=True))
     middle = median(getattr(usage, what) for usage in without)
     return (
