@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from statistics import median
 
-from benchmarks.harness import alternate, photos_and_camera, repeated, run_command, workplace
+from benchmarks.harness import photos_and_camera, repeated, run_command, time_once, workplace
 from imageloom.bench.programs import Taken
 
 
@@ -29,20 +29,29 @@ def main() -> None:
             flags = ("-j2", "--engine", engine)
             on = run_command("resize 512x512", many, folder / "on", *flags)
             off = run_command("resize 512x512", many, folder / "off", *flags, "--no-timeline")
-            with_it, without = alternate(on, off, given.pairs)
+            pairs: list[tuple[Taken, Taken]] = []
+            for number in range(given.pairs + 1):
+                pair = time_once(on), time_once(off)
+                if number:  # the first one warms up
+                    pairs.append(pair)
+                    a, b = pair
+                    print(
+                        f"{engine}: {a.cpu:.2f} s of CPU, without {b.cpu:.2f}: {a.cpu / b.cpu:.3f}",
+                        flush=True,
+                    )
             for what in ("cpu", "seconds"):
-                print(_row(engine, what, with_it, without), flush=True)
+                print(_row(engine, what, pairs), flush=True)
             made = next((folder / "timelines" / "on").glob("*.timeline"))
             count = sum(1 for _ in many.iterdir())
             print(f"{engine}: {made.stat().st_size / count:.0f} bytes an item", flush=True)
 
 
-def _row(engine: str, what: str, with_it: list[Taken], without: list[Taken]) -> str:
-    ratios = sorted(getattr(a, what) / getattr(b, what) for a, b in zip(with_it, without, strict=True))
-    middle = median(getattr(usage, what) for usage in without)
+def _row(engine: str, what: str, pairs: list[tuple[Taken, Taken]]) -> str:
+    ratios = sorted(getattr(a, what) / getattr(b, what) for a, b in pairs)
+    middle = median(getattr(without, what) for _, without in pairs)
     return (
         f"{engine}: {what} with recording / without: {median(ratios):.3f} "
-        f"({ratios[0]:.3f} to {ratios[-1]:.3f}), without: {middle:.2f} s"
+        f"({ratios[0]:.3f} to {ratios[-1]:.3f}, {len(pairs)} pairs), without: {middle:.2f} s"
     )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import median
 
-from imageloom.bench import laws
+from imageloom.bench.panels import efficiency, speedup
 from imageloom.bench.records import Bench, Measured
-from imageloom.bench.table import BEYOND, Row, fits, table
+from imageloom.bench.table import BEYOND, Row, table
 from imageloom.model import STAGES
 from imageloom.report.charts import clock, ticks, time_axis
 from imageloom.report.drawing import Bars, Box, Dot, Drawing, Line, Shape, Text
@@ -155,110 +155,6 @@ def memory(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
     )
 
 
-# A small plot for each way
-
-
-def speedup(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
-    """Against the serial engine: points with their range, the ideal in gray, Amdahl's law as fitted."""
-    serial = rows[0].seconds
-    found = fits(bench)
-    most = max(serial / row.least for row in rows)
-    most = max(1.15 * most, 1.2 * min(bench.machine.cores, max(row.workers for row in rows)))
-
-    def curve(name: str, workers: float) -> float | None:
-        if name not in found:
-            return None
-        alone = next(row.seconds for row in rows if (row.name, row.workers) == (name, 1))
-        return serial / alone * laws.amdahl(min(1.0, max(0.0, found[name])), workers)
-
-    return _panels(
-        bench, rows, width, most, lambda row, seconds: serial / seconds, lambda n: n, curve, "g"
-    ).drawing(
-        "Speed-up",
-        "the serial engine's time over each one's, by workers; gray is the ideal, the thin line Amdahl's law as "
-        "fitted up to the number of cores; the shaded part is beyond the cores",
-    )
-
-
-def efficiency(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
-    """The speed-up for each worker."""
-    serial = rows[0].seconds
-    most = 1.1 * max(1.0, *(serial / row.least / row.workers for row in rows))
-    return _panels(
-        bench, rows, width, most, lambda row, s: serial / s / row.workers, lambda _: 1.0, lambda *_: None, "%"
-    ).drawing(
-        "Efficiency", "the speed-up for each worker; gray is the ideal, the shaded part is beyond the cores"
-    )
-
-
-class _Panels:
-    def __init__(self, width: float, height: float, shapes: list[Shape]) -> None:
-        self._parts = width, height, shapes
-
-    def drawing(self, title: str, words: str) -> Drawing:
-        width, height, shapes = self._parts
-        return Drawing(title, words, width, height, tuple(shapes))
-
-
-def _panels(
-    bench: Bench,
-    rows: Sequence[Row],
-    width: float,
-    most: float,
-    value: Callable[[Row, float], float],
-    ideal: Callable[[float], float],
-    curve: Callable[[str, float], float | None],
-    unit: str,
-) -> _Panels:
-    names = [name for name in dict.fromkeys(row.name for row in rows) if name != "serial"]
-    across = 2 if width < 500 else 4
-    wide, high = width / across, 150.0
-    left, top, low = 34.0, 26.0, 24.0
-    end = max(row.workers for row in rows)
-    shapes: list[Shape] = []
-
-    def panel(number: int, name: str) -> None:
-        x0, y0 = (number % across) * wide, (number // across) * high
-
-        def x(workers: float) -> float:
-            return x0 + left + (wide - left - 16) * (math.log2(workers) / (math.log2(end) or 1))
-
-        def y(at: float) -> float:
-            return y0 + top + (high - top - low) * (1 - min(at, most) / most)
-
-        shapes.append(Text(x0 + left, y0 + 14, name, "ink", size=13))
-        if end > bench.machine.cores:
-            x1, x2 = x(bench.machine.cores * math.sqrt(2)), x0 + wide - 6
-            shapes.append(Bars(((x1, y(most), x2 - x1, y(0) - y(most)),), "grid", 0.5))
-        for at in ticks(most, 3):
-            shapes.append(Line(((x0 + left, y(at)), (x0 + wide - 6, y(at))), "grid"))
-            shapes.append(
-                Text(x0 + left - 6, y(at) + 4, f"{100 * at:.0f}" if unit == "%" else f"{at:g}", anchor="end")
-            )
-        steps = [2 ** (n * math.log2(end) / 24) for n in range(25)] if end > 1 else [1.0]
-        best = [(x(n), y(ideal(n))) for n in steps if ideal(n) <= most]
-        law = [(x(n), y(law_at)) for n in steps if (law_at := curve(name, n)) is not None]
-        shapes.extend(
-            Line(tuple(line), role, 1.2)
-            for line, role in ((best, "publish"), (law, "encode"))
-            if len(line) > 1
-        )
-        mine = [row for row in rows if row.name == name]
-        middles = [(x(row.workers), y(value(row, row.seconds))) for row in mine]
-        if len(middles) > 1:
-            shapes.append(Line(tuple(middles), "accent", 2))
-        for row, (at, middle) in zip(mine, middles, strict=True):
-            shapes.append(
-                Line(((at, y(value(row, row.most))), (at, y(value(row, row.least)))), "accent", 1.5)
-            )
-            shapes.append(Dot(at, middle, 3, "accent"))
-            shapes.append(Text(at, y0 + high - 8, str(row.workers), anchor="middle"))
-
-    for number, name in enumerate(names):
-        panel(number, name)
-    return _Panels(width, max(1, -(-len(names) // across)) * high, shapes)
-
-
 # Where the time goes
 
 
@@ -280,7 +176,10 @@ def stages(found: Sequence[Measured], width: float) -> Drawing:
             )
             at += seconds
     plot.shapes += [Bars(tuple(all_), stage) for stage, all_ in boxes.items()]
-    return plot.drawing("Stages", "seconds of all workers in each stage, and of the driver in publishing")
+    words = "seconds of all workers in each stage, and of the driver in publishing"
+    if any(one.configuration.name.startswith("tiles") for one in found):
+        words += "; what is done in tiles is decoded by a thread of the driver, which is no worker"
+    return plot.drawing("Stages", words)
 
 
 def latency(found: Sequence[Measured], width: float) -> Drawing:

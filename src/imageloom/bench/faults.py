@@ -28,22 +28,20 @@ def with_kills(
     work.clear()
     command = work.command(configuration, work.photos, "--json")
     began = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},  # each item as it is done
-    )
-    timer = threading.Timer(patience, _end, (process.pid,))
-    timer.start()
-    try:
-        killed = _kill(process, [work.count * (n + 1) // (kills + 1) for n in range(kills)])
-        process.wait()
-    except BaseException:
-        _end(process.pid)
-        raise
-    finally:
-        timer.cancel()
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # each item as it is done
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        timer = threading.Timer(patience, _end, (process.pid,))
+        timer.start()
+        try:
+            killed = _kill(process, [work.count * (n + 1) // (kills + 1) for n in range(kills)])
+            process.wait()
+        except BaseException:
+            _end(process.pid)
+            raise
+        finally:
+            timer.cancel()
     seconds = time.perf_counter() - began
     with Ledger(work.ledger) as ledger:
         job, timeline = recorded(ledger, None)

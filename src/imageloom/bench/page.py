@@ -34,7 +34,9 @@ def to_html(bench: Bench) -> str:
     body.append(html.section("run", "What was run", html.pairs(_facts(bench))))
     header, *rows = tables["Engines"]
     body.append(
-        html.section("engines", "Engines", html.table("Engines table", header, rows), notes["Engines"])
+        html.section(
+            "engines", "Engines", html.table("Engines table", header, rows, "dense"), notes["Engines"]
+        )
     )
     for name, title in _TITLES.items():
         if name not in wide:

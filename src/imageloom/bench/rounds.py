@@ -127,12 +127,24 @@ def _measured(
     configuration: Configuration, taken: programs.Taken, job: JobRecord, timeline: Timeline
 ) -> Measured:
     found = figures(job, timeline)
-    done = [a for a in timeline.attempts if a.outcome == DONE and a.made_at != PART]
-    stay = spread([max(0, a.collected + a.publish - a.submitted) for a in done if a.submitted >= 0])
+    stay = spread(_stays(timeline))
     stages = {stage: sum(worker.stages[stage] for worker in found.workers) for stage in STAGES}
     stages["publish"] = found.stages["publish"].total
     activity = _activity(taken, timeline, found.seconds)
     return Measured(configuration, [], 0, found.item, stay, stages, activity)
+
+
+def _stays(timeline: Timeline) -> list[int]:
+    """Microseconds of each item that was done, from the engine's taking it, or its first part, on."""
+    first: dict[str, int] = {}
+    for a in timeline.attempts:
+        if a.submitted >= 0:
+            first[a.key] = min(a.submitted, first.get(a.key, a.submitted))
+    return [
+        max(0, a.collected + a.publish - first[a.key])
+        for a in timeline.attempts
+        if a.outcome == DONE and a.made_at != PART and a.key in first
+    ]
 
 
 def _activity(taken: programs.Taken, timeline: Timeline, seconds: float) -> Activity:

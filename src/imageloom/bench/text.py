@@ -72,9 +72,9 @@ def notes(bench: Bench) -> dict[str, str]:
     """What must be said beside the tables, by their title."""
     cores = bench.machine.cores
     found = {
-        "Engines": f"Times are of whole programs, medians of {bench.repeats} rounds; start is a run over one "
-        f"photo. {BEYOND} has more workers than the {cores} cores. Serial part: by Karp and Flatt, against the "
-        "same way with one worker. CPU: user and system, of all processes. Memory: the most of all processes "
+        "Engines": f"Times are of whole programs, {_rounds(bench)}; start is a run over one small photo. "
+        f"{BEYOND} has more workers than the {cores} cores. Serial part: by Karp and Flatt, against the same "
+        "way with one worker. CPU: user and system, of all processes. Memory: the most of all processes "
         "together, each shared page counted once, in a run of its own. An image: its stages, waits apart."
     }
     if parts := fits(bench):
@@ -88,9 +88,14 @@ def notes(bench: Bench) -> dict[str, str]:
         )
     if bench.faults:
         found["Faults"] = (
-            "Workers are ended with SIGKILL amid the run; the outputs are held against the serial ones."
+            "Workers are ended with SIGKILL amid the run; the outputs are held against the serial ones. Done "
+            "again: attempts that were charged to a death; what nobody had begun goes to another worker without."
         )
     return found
+
+
+def _rounds(bench: Bench) -> str:
+    return f"medians of {bench.repeats} rounds" if bench.repeats > 1 else "of a single round"
 
 
 def _words(cell: Cell) -> str:

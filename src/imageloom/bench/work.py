@@ -19,7 +19,7 @@ DRAWN = 240
 
 
 class Work:
-    """Photos and a pipeline, in a folder of their own.
+    """Photos and a pipeline, in a folder of their own; and one small photo, for what a start takes.
 
     Args:
         pipeline: as text.
@@ -48,11 +48,16 @@ class Work:
         self.count = count or len(found)
         self.different = min(self.count, len(found))
         self.photos, self.one = place / "photos", place / "one"
-        for target, number in ((self.photos, self.count), (self.one, 1)):
-            target.mkdir()
-            for turn in range(number):
-                photo = Path(found[turn % len(found)])
-                link(photo, target / f"{turn:06}{photo.suffix}")
+        self.photos.mkdir()
+        for turn in range(self.count):
+            photo = Path(found[turn % len(found)])
+            link(photo, self.photos / f"{turn:06}{photo.suffix}")
+        if len(found) > 1:
+            self.one.mkdir()
+            photo = min(map(Path, found), key=lambda path: path.stat().st_size)
+            link(photo, self.one / photo.name)
+        else:  # which may be a huge one
+            draw_photos(self.one, 1)
         self.bytes = sum(path.stat().st_size for path in self.photos.iterdir())
 
     def command(self, configuration: Configuration, source: Path, *flags: str) -> list[str]:
