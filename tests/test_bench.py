@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -67,9 +69,7 @@ def test_the_laws_give_what_a_hand_gives() -> None:
 def test_a_fit_finds_the_serial_part_that_times_were_made_of() -> None:
     times = {n: 8.0 / laws.amdahl(0.25, n) for n in (1, 2, 4, 8)}
     assert laws.fit(times) == pytest.approx(0.25)
-    assert laws.fit({1: 10.0, 2: 7.0}) == pytest.approx(0.4), (
-        "Karp and Flatt's, where there is one pair"
-    )
+    assert laws.fit({1: 10.0, 2: 7.0}) == pytest.approx(0.4), "Karp and Flatt's, where there is one pair"
     noisy = {1: 10.0, 2: 6.0, 4: 5.0, 8: 3.0}
     found = laws.fit(noisy)
     assert found is not None
@@ -123,6 +123,26 @@ def test_what_hangs_is_ended_with_all_that_it_started() -> None:
     assert taken.seconds < 30
     assert taken.left >= 1
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "611"]]
+
+
+def test_a_bench_that_is_killed_leaves_no_program_behind() -> None:
+    code = "from imageloom.bench.programs import take\ntake(['sleep', '613'])"
+    bench = subprocess.Popen([sys.executable, "-c", code])
+
+    def left() -> list[psutil.Process]:
+        return [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "613"]]
+
+    wait_until(lambda: bool(left()))
+    bench.kill()
+    bench.wait(10)
+    wait_until(lambda: not left())
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_program_that_fails_says_why() -> None:

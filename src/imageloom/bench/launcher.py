@@ -30,14 +30,15 @@ LINGER = 10.0
 """Seconds that what the program has left running may take to end."""
 _TAIL = 2000
 """Bytes of its errors that are kept."""
-_PR_SET_CHILD_SUBREAPER = 36
-"""Of prctl(2): orphans below this process become its children."""
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+"""Of prctl(2): a signal when the parent dies; orphans below this process become its children."""
 
 
 def main(watch: str, patience: str, *command: str) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     try:
         taken = _take(list(command), watch == "yes", float(patience))
     finally:
