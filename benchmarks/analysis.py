@@ -111,6 +111,7 @@ def publish(out: Path) -> None:
         "What it does not say: how engines do on several machines, or on more cores than these. Workers beyond "
         "the cores are marked with a star.",
         "",
+        *_fewer(found),
         "## On what",
         "",
     ]
@@ -120,6 +121,14 @@ def publish(out: Path) -> None:
     for part, bench in found.items():
         lines += _section(part, bench, out)
     (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _fewer(found: dict[str, Bench]) -> list[str]:
+    """Where a run had fewer images than it is meant to have."""
+    bench = found.get("resize")
+    if bench is None or bench.images >= COUNT:
+        return []
+    return [f"It is meant for {COUNT:,} images; this run had {bench.images:,}.", ""]
 
 
 def _section(part: str, bench: Bench, out: Path) -> list[str]:

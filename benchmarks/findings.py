@@ -37,7 +37,7 @@ def _percent(ratio: float) -> str:
     """A ratio of times in words."""
     change = 100 * (ratio - 1)
     if abs(change) < 2:
-        return "as long"
+        return "no longer or shorter"
     return f"{abs(change):.0f}% {'longer' if change > 0 else 'less'}"
 
 
@@ -48,7 +48,8 @@ def _threads_or_processes(resize: Bench, blur: Bench | None) -> str:
         if threads and processes:
             words.append(
                 f"for `{bench.pipeline}` processes took {_percent(processes.seconds / threads.seconds)} "
-                f"({threads.seconds:.2f} s and {processes.seconds:.2f} s for {count(bench.images)} images)"
+                f"than threads ({processes.seconds:.2f} s against {threads.seconds:.2f} s, "
+                f"{count(bench.images)} images)"
             )
     cores = resize.machine.cores
     if not words:
@@ -132,14 +133,13 @@ def _which_engine(resize: Bench) -> str:
 def _where_time_goes(resize: Bench, blur: Bench | None) -> str:
     words = []
     for bench in filter(None, (resize, blur)):
-        one = usual(bench, "threads") or usual(bench, "serial")
-        if one:
+        if one := bench.serial:  # where no worker waits for another one
             total = sum(one.stages.values())
             parts = ", ".join(
                 f"{stage} {100 * one.stages[stage] / total:.0f}%" for stage in (*STAGES, "publish")
             )
             words.append(f"for `{bench.pipeline}` {parts}")
-    return f"**Where does the time go?** With threads: {'; '.join(words)}." if words else ""
+    return f"**Where does the time go?** With one worker: {'; '.join(words)}." if words else ""
 
 
 def _safety(resize: Bench) -> str:
