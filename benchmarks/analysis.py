@@ -77,7 +77,7 @@ def measure(part: str, given: argparse.Namespace) -> Bench:
     with workplace() as folder:
         draw_large(folder / "huge.jpg", *HUGE)
         huge = msgspec.structs.replace(wanted, pipeline="gaussian_blur 2", count=1, kills=0, sizes=SIZES)
-        return run_bench(huge, folder, say)
+        return msgspec.structs.replace(run_bench(huge, folder, say), drawn=True)
 
 
 def say(text: str) -> None:

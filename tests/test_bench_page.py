@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 
 from benched import bench_of
-from chromium import Browser, Watched, browser
+from chromium import Watched, browser
 from imageloom.bench.page import to_html
 from imageloom.report import html
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 __all__ = ["browser"]  # a fixture
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 
-from chromium import Browser, Watched, browser
+from chromium import Watched, browser
 from imageloom.report import page as pages
 from imageloom.report.figures import FailedItem, figures
 from imageloom.report.pictures import Sample, of_failed
 from imageloom.timeline import FAILED, RETRIED
 from recorded import attempt, crowd_of, job_of, timeline_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 __all__ = ["browser"]  # a fixture
 

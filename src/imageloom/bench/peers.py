@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imageloom.bench import programs
 from imageloom.bench.records import Peer
-from imageloom.bench.rounds import Say
+from imageloom.bench.rounds import Say, warmed
 from imageloom.bench.work import Work
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -33,7 +33,7 @@ def run_peers(work: Work, workers: int, repeats: int, say: Say) -> tuple[list[Pe
         return [], {"peers": f"they only do 'resize WIDTHxHEIGHT', not {work.pipeline!r}"}
     commands, missing = _commands(work, int(size[1]), int(size[2]), workers)
     taken: dict[str, list[programs.Taken]] = {name: [] for name in commands}
-    for number in range(repeats + 1):  # the first round warms up
+    for number in warmed(repeats):
         for name in list(commands):
             say(f"peers, round {number} of {repeats}: {name}")
             work.clear()

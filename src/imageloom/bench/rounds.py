@@ -49,7 +49,7 @@ class Rounds:
 
     def run(self, repeats: int) -> list[Measured]:
         """Everything once for its memory, then so many rounds, every second one backwards."""
-        self._find_missing()
+        self._leave_out_what_is_missing()
         for configuration in self._left[:]:
             self._say(f"memory of {configuration.label}")
             if taken := self._checked(configuration, memory=True):
@@ -60,7 +60,7 @@ class Rounds:
                 self._time(configuration)
         return [self._together(configuration) for configuration in self._left]
 
-    def _find_missing(self) -> None:
+    def _leave_out_what_is_missing(self) -> None:
         """Try each way on one photo."""
         tried: dict[str, str] = {}
         for configuration in self._left[:]:
@@ -69,6 +69,7 @@ class Rounds:
                 taken = self._take(configuration, only_one=True)
                 tried[name] = _reason(taken) if taken.code else ""
             if tried[name]:
+                self._refuse_serial(configuration, tried[name])
                 self.missing[name] = tried[name]
                 self._left.remove(configuration)
 
@@ -91,11 +92,14 @@ class Rounds:
             reason = difference(self.expected, found)
         if not reason:
             return taken
-        if configuration.name == "serial":
-            raise ImageloomError(f"the serial engine, which the others are held against: {reason}")
+        self._refuse_serial(configuration, reason)
         self.wrong[configuration.label] = reason
         self._left.remove(configuration)
         return None
+
+    def _refuse_serial(self, configuration: Configuration, reason: str) -> None:
+        if configuration.name == "serial":
+            raise ImageloomError(f"the serial engine, which the others are held against: {reason}")
 
     def _time(self, configuration: Configuration) -> None:
         start = self._take(configuration, only_one=True)
@@ -115,6 +119,11 @@ class Rounds:
         return replace(
             typical, runs=[run for run, _ in found], memory=self._memory.get(configuration.label, 0)
         )
+
+
+def warmed(repeats: int) -> range:
+    """The numbers of rounds from 1 on, with a round 0 before them that warms up; a single one goes without."""
+    return range(0 if repeats > 1 else 1, repeats + 1)
 
 
 def _reason(taken: programs.Taken) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from imageloom import assemble, machine
 from imageloom.bench import programs
 from imageloom.bench.records import Cell, Configuration, Sweep
-from imageloom.bench.rounds import Say
+from imageloom.bench.rounds import Say, warmed
 from imageloom.bench.work import Work, difference, digests
 from imageloom.codecs import get
 from imageloom.errors import ImageloomError
@@ -55,7 +55,7 @@ class Sweeper:
         seconds: dict[tuple[int, int], list[float]] = {pair: [] for pair in pairs}
         parts: dict[tuple[int, int], int] = {}
         chosen: list[float] = []
-        for number in range(repeats + 1):  # the first round warms up
+        for number in warmed(repeats):
             self._say(f"tile sizes, round {number} of {repeats}")
             for pair in pairs:
                 tiles = Configuration("tiles", "threads", pair[1], ("--tile", "always"))

@@ -120,7 +120,7 @@ def summary(bench: Bench) -> str:
 
 def photos(bench: Bench) -> str:
     """What it was done to."""
-    kind = "drawn photos" if bench.drawn else "photos"
+    kind = ("drawn photo" if bench.drawn else "photo") + ("s" if bench.images != 1 else "")
     links = "" if bench.different == bench.images else f", {count(bench.different)} different ones"
     return f"{count(bench.images)} {kind}{links}, {size(bench.bytes)}"
 
