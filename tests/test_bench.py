@@ -258,6 +258,13 @@ def test_every_second_round_goes_backwards(tmp_path: Path, monkeypatch: pytest.M
     assert [way[2] for way in ran] == [False] * 2 + [True] * 3 + [False] * 12
 
 
+def test_workers_that_follow_each_other_share_a_lane() -> None:
+    """An attempt takes 15 ms: of four threads two at a time."""
+    attempts = [attempt("a", 0, 0), attempt("b", 1, 5_000), attempt("c", 2, 15_000), attempt("d", 3, 40_000)]
+    timeline = timeline_of([*attempts, attempt("e", 0, 16_000)], ["7/a", "7/b", "7/c", "7/d"], 0.1)
+    assert rounds.lanes_of(timeline) == {"7/a": 0, "7/b": 1, "7/c": 2, "7/d": 0}
+
+
 # What is wrong
 
 

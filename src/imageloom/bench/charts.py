@@ -247,7 +247,8 @@ def timelines(found: Sequence[Measured], width: float) -> Drawing:
     shapes += [*rows, *time_axis(x, most, width, y)]
     return Drawing(
         "Timelines",
-        "a row for each worker, on one scale of time; gray is the program from its start to its end",
+        "a row for each worker, or for some that followed each other, on one scale of time; gray is the program "
+        "from its start to its end",
         width,
         y + _BOTTOM,
         tuple(shapes),

@@ -44,7 +44,7 @@ class Activity(Plain, frozen=True):
     width: float
     """Seconds of a bin, from the driver's beginning on."""
     rows: list[dict[str, list[int]]]
-    """For each worker the percent of each bin that each stage took."""
+    """For each worker, or for some that followed each other, the percent of each bin that each stage took."""
 
 
 class Measured(Plain, frozen=True):

@@ -21,8 +21,8 @@ from imageloom.timeline import ASSEMBLED, DONE, PART, Timeline
 
 BINS = 150
 """Of a run's activity."""
-MOST_ROWS = 16
-"""Workers whose activity is kept."""
+MOST_LANES = 16
+"""Of a run's activity."""
 
 Say = Callable[[str], None]
 
@@ -157,26 +157,37 @@ def _stays(timeline: Timeline) -> list[int]:
 
 
 def _activity(taken: programs.Taken, timeline: Timeline, seconds: float) -> Activity:
-    names = rows(timeline)
     width = max(seconds, 1e-6) / BINS
-    spent: dict[str, np.ndarray] = {}
+    lanes = lanes_of(timeline)
+    spent = np.zeros((max(lanes.values(), default=-1) + 1, len(STAGES), BINS))
+    names = rows(timeline)
     for a in timeline.attempts:
-        name = names[a.worker]
-        if a.made_at == ASSEMBLED or name == "driver":
+        lane = lanes.get(names[a.worker])
+        if lane is None or a.made_at == ASSEMBLED:
             continue
-        if name not in spent and len(spent) == MOST_ROWS:
-            continue
-        bins = spent.setdefault(name, np.zeros((len(STAGES), BINS)))
         at = a.started / 1e6
         for number, stage in enumerate(STAGES):
             end = at + getattr(a, stage) / 1e6
-            spread_over(bins[number], at / width, end / width)
+            spread_over(spent[lane, number], at / width, end / width)
             at = end
-    kept = [
-        {
-            stage: [min(100, round(100 * float(share))) for share in bins[number]]
-            for number, stage in enumerate(STAGES)
-        }
-        for bins in spent.values()
-    ]
+    percent = np.minimum(100, np.rint(100 * spent)).astype(int).tolist()
+    kept = [dict(zip(STAGES, bins, strict=True)) for bins in percent[:MOST_LANES]]
     return Activity(timeline.opening.began - taken.began, taken.seconds, width, kept)
+
+
+def lanes_of(timeline: Timeline) -> dict[str, int]:
+    """For each worker a lane; those that came when another one was gone have its lane, as threads of a pool."""
+    names = rows(timeline)
+    lives: dict[str, tuple[int, int]] = {}
+    for a in timeline.attempts:
+        name = names[a.worker]
+        if a.made_at != ASSEMBLED and name != "driver":
+            first, last = lives.get(name, (a.started, 0))
+            lives[name] = min(first, a.started), max(last, a.started + a.busy)
+    ends: list[int] = []
+    found: dict[str, int] = {}
+    for name, (first, last) in sorted(lives.items(), key=lambda pair: pair[1]):
+        lane = next((n for n, end in enumerate(ends) if end <= first), len(ends))
+        ends[lane : lane + 1] = [last]
+        found[name] = lane
+    return found
