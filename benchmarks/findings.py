@@ -218,8 +218,8 @@ def _tiles(resize: Bench | None, huge: Bench) -> str:
     if huge.sweep:
         best, planned = huge.sweep.best, huge.sweep.planned
         words += (
-            f"; the best of the tried tile sizes took {median(best.seconds):.2f} s, the planner's choice "
-            f"{median(planned.seconds):.2f} s"
+            f"; on a smaller one the best of the tried tile sizes took {median(best.seconds):.2f} s, what the "
+            f"planner chose {median(planned.seconds):.2f} s{'' if planned.parts else ', which was no tiles'}"
         )
     return words + "."
 

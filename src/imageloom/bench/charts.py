@@ -285,7 +285,7 @@ def tiles(bench: Bench, width: float) -> Drawing:
         mark = " best" if cell == sweep.best else ""
         shapes.append(Text(x + wide / 2, y + 21, f"{seconds:.2f} s{mark}", "ink", "middle"))
     planned = sweep.planned
-    if planned.pixels in sizes and planned.workers in counts:
+    if planned.parts and planned.pixels in sizes and planned.workers in counts:
         x, y = _LEFT + sizes.index(planned.pixels) * wide + 2, _TOP + counts.index(planned.workers) * high + 2
         corners = ((x, y), (x + wide - 4, y), (x + wide - 4, y + high - 4), (x, y + high - 4), (x, y))
         shapes += [Line(pair, "encode", 2) for pair in pairwise(corners)]

@@ -91,7 +91,7 @@ class Cell(Plain, frozen=True):
     """That a tile was asked to have."""
     workers: int
     parts: int
-    """Tiles that were made, over all phases."""
+    """Tiles that were made, over all phases; 0 where the image was done whole."""
     seconds: list[float]
 
 

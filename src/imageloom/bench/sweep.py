@@ -54,6 +54,7 @@ class Sweeper:
         pairs = [(pixels, count) for pixels in sizes for count in workers]
         seconds: dict[tuple[int, int], list[float]] = {pair: [] for pair in pairs}
         parts: dict[tuple[int, int], int] = {}
+        made = 0
         chosen: list[float] = []
         for number in warmed(repeats):
             self._say(f"tile sizes, round {number} of {repeats}")
@@ -63,14 +64,15 @@ class Sweeper:
                 parts[pair] = self._parts()
                 seconds[pair] += [taken] if number else []
             taken = self._once(Configuration("auto", "auto", planned[1]), None)
-            parts[planned] = parts.get(planned) or self._parts()
+            made = self._parts()
             chosen += [taken] if number else []
         cells = [Cell(*pair, parts[pair], seconds[pair]) for pair in pairs]
-        return Sweep(PIPELINE, self._width, self._height, cells, Cell(*planned, parts[planned], chosen))
+        return Sweep(PIPELINE, self._width, self._height, cells, Cell(*planned, made, chosen))
 
     def _once(self, configuration: Configuration, pixels: int | None) -> float:
         self._work.clear()
-        command = self._work.command(configuration, self._work.photos)
+        (image,) = self._work.photos.iterdir()  # a file by itself: the planner knows that no other one waits
+        command = self._work.command(configuration, image)
         environment = {} if pixels is None else {assemble.PART_PIXELS_FROM: str(pixels)}
         taken = programs.take(command, environment=environment)
         found = digests(self._work.out) if taken.code == 0 else {}

@@ -17,7 +17,7 @@ def tables(bench: Bench) -> dict[str, Cells]:
     found: dict[str, Cells] = {"Engines": [HEADER, *(cells(row) for row in table(bench))]}
     if bench.peers:
         found["Peers"] = [
-            ("peer", "workers", "time", "least to most", "images/s", "CPU"),
+            ("peer", "workers", "time", "range", "images/s", "CPU"),
             *(
                 (
                     *(peer.name, str(peer.workers), f"{median(peer.seconds):.2f} s", _range(peer.seconds)),
@@ -30,7 +30,7 @@ def tables(bench: Bench) -> dict[str, Cells]:
         best, planned = bench.sweep.best, bench.sweep.planned
         rows = [_cell(cell, "best" if cell == best else "") for cell in bench.sweep.cells]
         found["Tile sizes"] = [
-            ("megapixels a tile", "tiles", "workers", "time", "least to most", ""),
+            ("megapixels a tile", "tiles", "workers", "time", "range", ""),
             *rows,
             _cell(planned, "planned"),
         ]
@@ -54,7 +54,7 @@ def tables(bench: Bench) -> dict[str, Cells]:
 
 def _cell(cell: Cell, mark: str) -> tuple[str, ...]:
     return (
-        *(f"{cell.pixels / 1e6:g}", str(cell.parts), str(cell.workers)),
+        *(f"{cell.pixels / 1e6:g}", str(cell.parts or "whole"), str(cell.workers)),
         *(f"{median(cell.seconds):.2f} s", _range(cell.seconds), mark),
     )
 
@@ -99,6 +99,8 @@ def _rounds(bench: Bench) -> str:
 
 
 def _words(cell: Cell) -> str:
+    if not cell.parts:
+        return f"done whole, with {cell.workers} workers, {median(cell.seconds):.2f} s"
     return (
         f"{cell.pixels / 1e6:g} megapixels a tile ({cell.parts} tiles) with {cell.workers} workers, "
         f"{median(cell.seconds):.2f} s"
