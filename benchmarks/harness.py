@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from imageloom.bench.peers import SCRIPTS
+from imageloom.bench.programs import Taken, take
+from imageloom.bench.work import link
 from imageloom.codecs import get
 from imageloom.samples import draw_photo, draw_photos
 
 PEERS = Path(__file__).parent / "peers"
 PYTHON = sys.executable
 IMAGELOOM = [PYTHON, "-m", "imageloom"]
-
-
-class Usage(NamedTuple):
-    """What one run of a program took, as the operating system accounts it."""
-
-    seconds: float
-    cpu: float
-    """User and system seconds, of the program and of the children it waited for."""
-    memory: int
-    """Bytes: the largest resident set of a single process."""
 
 
 class Program(NamedTuple):
@@ -40,22 +30,16 @@ class Program(NamedTuple):
     prepare: Callable[[], object] = lambda: None
 
 
-def time_once(program: Program) -> Usage:
+def time_once(program: Program) -> Taken:
     """Run a program once; its output is thrown away, its failure is ours."""
     program.prepare()
-    began = time.perf_counter()
-    process = subprocess.Popen(program.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{program.name} failed with {process.returncode}: {errors.decode()}")
-    return Usage(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+    taken = take(program.command)
+    if taken.code:
+        raise SystemExit(f"{program.name} failed with {taken.code}: {taken.errors}")
+    return taken
 
 
-def alternate(ours: Program, theirs: Program, pairs: int) -> tuple[list[Usage], list[Usage]]:
+def alternate(ours: Program, theirs: Program, pairs: int) -> tuple[list[Taken], list[Taken]]:
     """Run both in turn, once to warm up and then `pairs` times."""
     time_once(ours)
     time_once(theirs)
@@ -99,10 +83,7 @@ def repeated(source: Path, target: Path, times: int) -> Path:
             copy = target / f"{turn:02}-{file.name}"
             if copy.exists():
                 continue
-            try:
-                os.link(file, copy)
-            except OSError:
-                shutil.copyfile(file, copy)
+            link(file, copy)
     return target
 
 
@@ -136,7 +117,6 @@ def photos_and_camera(photos: Path | None, camera: Path | None, folder: Path) ->
 
 
 def peer(script: str, *arguments: str, out: Path, name: str) -> Program:
-    """A script of `peers/`, into an empty folder."""
-    return Program(
-        name, [PYTHON, str(PEERS / script), *arguments], lambda: shutil.rmtree(out, ignore_errors=True)
-    )
+    """A script of the package's or of `peers/`, into an empty folder."""
+    path = next(folder / script for folder in (SCRIPTS, PEERS) if (folder / script).exists())
+    return Program(name, [PYTHON, str(path), *arguments], lambda: shutil.rmtree(out, ignore_errors=True))

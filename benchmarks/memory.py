@@ -23,8 +23,8 @@ def main() -> None:
         few, many = (fill(folder / str(count), data, count) for count in (most // 100, most))
         used = [time_once(run_command("resize 32x32", source, folder / "out")) for source in (few, many)]
         for count, usage in zip((most // 100, most), used, strict=True):
-            print(f"{count:>7} items: {usage.memory / 1e6:.1f} MB, {usage.seconds:.2f} s")
-        print(f"ratio {used[1].memory / used[0].memory:.2f} (goal: at most 1.3)")
+            print(f"{count:>7} items: {usage.resident / 1e6:.1f} MB, {usage.seconds:.2f} s")
+        print(f"ratio {used[1].resident / used[0].resident:.2f} (goal: at most 1.3)")
 
 
 def fill(folder: Path, data: bytes, count: int) -> Path:

@@ -44,7 +44,7 @@ def measure(photos: Path, camera: Path, folder: Path, pairs: int, workers: int) 
     j = f"-j{workers}"
 
     def opencv(source: Path):  # type: ignore[no-untyped-def]
-        arguments = (str(source), str(theirs), "512", str(workers))
+        arguments = (str(source), str(theirs), "512x512", str(workers))
         return peer("opencv_threads.py", *arguments, out=theirs, name="OpenCV, threads")
 
     header()
@@ -57,7 +57,7 @@ def measure(photos: Path, camera: Path, folder: Path, pairs: int, workers: int) 
         "pillow_draft.py",
         str(large),
         str(theirs),
-        "512",
+        "512x",
         str(workers),
         out=theirs,
         name="Pillow, draft, pool",

@@ -1,6 +1,6 @@
 """What recording the timeline costs: CPU time of the same run with and without it, alternating.
 
-    python -m benchmarks.recording [--photos FOLDER] [--pairs 15]
+    python -m benchmarks.recording [--photos FOLDER] [--pairs 15] [--engine threads]
 
 The photos are done ten times over; without a folder of real ones, drawn ones are used.
 """
@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 from statistics import median
 
-from benchmarks.harness import Usage, alternate, photos_and_camera, repeated, run_command, workplace
+from benchmarks.harness import photos_and_camera, repeated, run_command, time_once, workplace
+from imageloom.bench.programs import Taken
 
 
 def main() -> None:
@@ -19,28 +20,38 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="small photos, all JPEG")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--times", type=int, default=10, help="how often each photo is done")
+    parser.add_argument("--engine", action="append", help="repeatable; by default threads and processes")
     given = parser.parse_args()
     with workplace() as folder:
         photos, _ = photos_and_camera(given.photos, Path(), folder)
         many = repeated(photos, folder / "many", given.times)
-        for engine in ("threads", "processes"):
+        for engine in given.engine or ("threads", "processes"):
             flags = ("-j2", "--engine", engine)
             on = run_command("resize 512x512", many, folder / "on", *flags)
             off = run_command("resize 512x512", many, folder / "off", *flags, "--no-timeline")
-            with_it, without = alternate(on, off, given.pairs)
+            pairs: list[tuple[Taken, Taken]] = []
+            for number in range(given.pairs + 1):
+                pair = time_once(on), time_once(off)
+                if number:  # the first one warms up
+                    pairs.append(pair)
+                    a, b = pair
+                    print(
+                        f"{engine}: {a.cpu:.2f} s of CPU, without {b.cpu:.2f}: {a.cpu / b.cpu:.3f}",
+                        flush=True,
+                    )
             for what in ("cpu", "seconds"):
-                print(_row(engine, what, with_it, without), flush=True)
+                print(_row(engine, what, pairs), flush=True)
             made = next((folder / "timelines" / "on").glob("*.timeline"))
             count = sum(1 for _ in many.iterdir())
             print(f"{engine}: {made.stat().st_size / count:.0f} bytes an item", flush=True)
 
 
-def _row(engine: str, what: str, with_it: list[Usage], without: list[Usage]) -> str:
-    ratios = sorted(getattr(a, what) / getattr(b, what) for a, b in zip(with_it, without, strict=True))
-    middle = median(getattr(usage, what) for usage in without)
+def _row(engine: str, what: str, pairs: list[tuple[Taken, Taken]]) -> str:
+    ratios = sorted(getattr(a, what) / getattr(b, what) for a, b in pairs)
+    middle = median(getattr(without, what) for _, without in pairs)
     return (
         f"{engine}: {what} with recording / without: {median(ratios):.3f} "
-        f"({ratios[0]:.3f} to {ratios[-1]:.3f}), without: {middle:.2f} s"
+        f"({ratios[0]:.3f} to {ratios[-1]:.3f}, {len(pairs)} pairs), without: {middle:.2f} s"
     )
 
 

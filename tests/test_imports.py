@@ -100,7 +100,8 @@ def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> 
         ("imageloom.health", ["run", "ledger", "cli", "api", "report"]),
         ("imageloom.chaos", ["run", "ledger", "cli", "api", "report"]),
         ("imageloom.recorder", ["run", "ledger", "cli", "api", "engines", "sink", "work", "report"]),
-        ("imageloom.report", ["cli", "api", "run", "engines", "work"]),
+        ("imageloom.report", ["cli", "api", "run", "engines", "work", "bench"]),
+        ("imageloom.bench", ["cli", "api", "run", "engines"]),
     ],
 )
 def test_no_layer_reaches_upwards(layer: str, forbidden: list[str]) -> None:

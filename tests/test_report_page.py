@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 
+from chromium import Watched, browser
 from imageloom.report import page as pages
 from imageloom.report.figures import FailedItem, figures
 from imageloom.report.pictures import Sample, of_failed
 from imageloom.timeline import FAILED, RETRIED
 from recorded import attempt, crowd_of, job_of, timeline_of
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-if not os.path.exists(CHROMIUM) and "CI" not in os.environ:
-    pytest.skip("there is no chromium here: apt-get install chromium", allow_module_level=True)
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402  a module that is skipped needs none
-from playwright.sync_api import Browser, Dialog, Page, sync_playwright  # noqa: E402
+__all__ = ["browser"]  # a fixture
 
 _BAITS = (
     "<script>window.ran=1</script>",
@@ -53,54 +49,6 @@ _BAITS = (
     "<template><img src=x onerror=window.ran=1></template>",
 )
 HOSTILE = (*_BAITS, *(f"photos/{bait}.jpg" for bait in _BAITS))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A page in the browser, and all that it says or asks for."""
-
-    def __init__(self, browser: Browser, path: Path, width: int = 1280, scheme: Any = "light") -> None:
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page: Page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", self._dismiss)
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("canvas[data-ready=yes]")
-
-    def _dismiss(self, dialog: Dialog) -> None:
-        self.said.append(dialog.message)
-        dialog.dismiss()
-
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.page.close()
-        if kind is None:
-            assert self.said == []
-            assert [url for url in self.asked if not url.startswith(("file:", "data:", "blob:"))] == []
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """What the timeline shows, in seconds."""
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-        canvas = self.page.locator("canvas")
-        return float(canvas.get_attribute("data-from") or -1), float(canvas.get_attribute("data-to") or -1)
-
-    def picture(self, selector: str) -> np.ndarray:
-        found = cv2.imdecode(np.frombuffer(self.page.locator(selector).first.screenshot(), np.uint8), 1)
-        assert found is not None
-        return found
 
 
 def plain(colour: tuple[int, int, int]) -> str:
@@ -219,18 +167,7 @@ def test_it_is_for_everybody_in_every_size_and_light(
     browser: Browser, report: Path, width: int, scheme: str
 ) -> None:
     with Watched(browser, report, width, scheme) as watched:
-        page = watched.page
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (int(ground[4:].split(",")[0]) < 60) == (scheme == "dark")
-        found = Axe().run(page).response["violations"]
-        grave = [(v["id"], v["nodes"][0]["target"]) for v in found if v["impact"] in ("serious", "critical")]
-        assert grave == []
-        small = page.evaluate(
-            "[...document.querySelectorAll('svg text')].filter(t => t.getBoundingClientRect().width)"
-            ".map(t => t.getBoundingClientRect().height).reduce((a, b) => Math.min(a, b))"
-        )
-        assert small > 10, "the letters of the drawings can be read"
+        watched.must_suit_everybody(width, scheme)
 
 
 def test_light_and_dark_can_be_chosen(browser: Browser, report: Path) -> None:

@@ -26,7 +26,9 @@ from imageloom.stores import Store
 from imageloom.stores.local import size_within
 from imageloom.streams import Reader, Writer
 
-PART_PIXELS = 8_000_000
+PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"
+"""The variable of the environment by which `imageloom bench` tries other sizes; the result is the same."""
+PART_PIXELS = int(os.environ.get(PART_PIXELS_FROM) or 8_000_000)
 """Pixels that a part makes, about: tens of milliseconds of work, tens of megabytes."""
 LOOK_AHEAD = 3
 """Strips that are decoded before they are asked for, for each worker."""

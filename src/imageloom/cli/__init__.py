@@ -29,6 +29,7 @@ COMMANDS = {
     "scenario": "Compare the policies of nodes, for real and simulated.",
     "chaos": "Run jobs while things go wrong, and prove that nothing is lost.",
     "report": "Show where the time of a run went, as an HTML page and more.",
+    "bench": "Compare the engines on this machine, and write a report.",
     "doctor": "Find and remove what a power cut left, and describe this machine.",
     "demo": "Draw sample photos and run a pipeline over them.",
     "completion": "Print the script that completes commands in a shell.",

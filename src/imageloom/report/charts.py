@@ -123,7 +123,7 @@ def memory(figures: Figures, width: float) -> Drawing:
     plot.shapes += [Dot(plot.x(at), plot.y(used), 3.5, "encode") for at, used in exact]
     words = f"at most {size(max(machine.resident))} resident in all processes"
     if exact:
-        words += f", {size(max(used for _, used in exact))} with shared pages counted once"
+        words += f", {size(max(used for _, used in exact))} with shared pages counted once, by the dots"
     return plot.drawing("Memory", words)
 
 

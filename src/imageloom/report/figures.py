@@ -234,7 +234,8 @@ def _workers(timeline: Timeline, names: list[str]) -> list[WorkerFigures]:
 
 
 def _throughput(done: list[Attempt], failed: list[Attempt], seconds: float) -> Throughput:
-    width = bin_width(seconds, (len(done) + len(failed)) // 4)
+    batches = len({a.collected for a in (*done, *failed)})  # the items of one are published together
+    width = bin_width(seconds, batches // 4)
     count = max(1, int(np.ceil(seconds / width - 1e-9)))
 
     def counts(attempts: list[Attempt]) -> list[int]:

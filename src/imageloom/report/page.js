@@ -1,9 +1,8 @@
 "use strict";
-// The timeline, the sliders and the choice of light or dark. What comes from the data is set as text, never as HTML.
+// The timeline and the sliders. What comes from the data is set as text, never as HTML.
 (() => {
   const { timeline, stages } = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement;
-  const dark = matchMedia("(prefers-color-scheme: dark)");
 
   // Before and after
 
@@ -300,18 +299,8 @@
   });
   for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", actions[button.dataset.do]);
 
-  // Light and dark
-
-  const theme = document.getElementById("theme");
-  function isDark() { return root.dataset.theme ? root.dataset.theme === "dark" : dark.matches; }
-  function themed() {
-    theme.textContent = isDark() ? "Light" : "Dark";
-    readColours();
-    draw();
-  }
-  theme.hidden = false;
-  theme.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; themed(); });
-  dark.addEventListener("change", themed);
+  function themed() { readColours(); draw(); }
+  root.addEventListener("themed", themed);
 
   layout();
   themed();

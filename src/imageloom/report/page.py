@@ -6,25 +6,18 @@ texts and nothing else. The page's policy lets no other script run than the one 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
 from collections.abc import Iterable
-from importlib.resources import files
-
-import msgspec
 
 from imageloom.model import STAGES
-from imageloom.report import charts
+from imageloom.report import charts, html
 from imageloom.report.columns import columns
-from imageloom.report.drawing import DARK, PALETTE, Drawing, css, escape, to_svg, variables
+from imageloom.report.drawing import Drawing, escape
 from imageloom.report.figures import Figures
 from imageloom.report.pictures import Sample
 from imageloom.report.text import count, duration, facts, rate, spreads
 from imageloom.timeline import Timeline
 
-_WIDE, _NARROW = 920.0, 336.0
-"""Pixels of a drawing on a screen, and on a small one."""
 MOST_FAILURES = 200
 """Rows of the table of failures."""
 
@@ -36,12 +29,6 @@ def to_html(figures: Figures, timeline: Timeline, samples: list[Sample], picture
         samples: before and after.
         pictures: data URIs of failed inputs, by key.
     """
-    style, script = _asset("page.css"), _asset("page.js")
-    style = style.replace("/*LIGHT*/", variables(PALETTE)).replace("/*DARK*/", variables(DARK)) + css()
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     sections = [
         _head(figures),
         _tiles(figures),
@@ -52,43 +39,14 @@ def to_html(figures: Figures, timeline: Timeline, samples: list[Sample], picture
         _failures(figures, pictures),
     ]
     data = {"timeline": columns(figures, timeline), "stages": STAGES}
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>imageloom, job {figures.job}</title>\n<style>{style}</style></head>\n"
-        f"<body><main>\n{''.join(sections)}</main>\n"
-        f'<script type="application/json" id="data">{_json(data)}</script>\n'
-        f"<script>{script}</script>\n</body></html>\n"
-    )
-
-
-def _asset(name: str) -> str:
-    return files("imageloom.report").joinpath(name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _json(data: object) -> str:
-    """JSON that no HTML parser takes for the end of its element."""
-    return msgspec.json.encode(data).decode().replace("<", "\\u003c").replace("&", "\\u0026")
-
-
-def _section(name: str, title: str, body: str, note: str = "") -> str:
-    shown = f'<p class="note">{escape(note)}</p>' if note else ""
-    return (
-        f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{title}</h2>'
-        f"{shown}{body}</section>\n"
-    )
+    title = f"imageloom, job {figures.job}"
+    return html.document(title, sections, html.script("page.js"), html.json(data))
 
 
 def _head(f: Figures) -> str:
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(f.began))
     return (
-        '<header><div class="brand"><span>imageloom</span>'
-        '<button type="button" id="theme" hidden>Dark</button></div>'
+        f"<header>{html.brand()}"
         f'<h1>Job {f.job} <span class="state s-{escape(f.state)}">{escape(f.state)}</span></h1>'
         f'<p class="pipeline"><code>{escape(f.pipeline)}</code></p>'
         f'<p class="note">{began}, {duration(f.seconds)}, {escape(f.engine)} with {f.workers_planned} workers</p>'
@@ -107,17 +65,11 @@ def _tiles(f: Figures) -> str:
         (count(f.retries), "tried again", ""),
         (count(f.deaths), "workers lost", "bad" if f.deaths else ""),
     ]
-    tiles = "".join(
-        f'<div><dt>{name}</dt><dd class="{kind}">{value}</dd></div>' for value, name, kind in shown
-    )
-    return f'<dl class="tiles" aria-label="Figures">{tiles}</dl>\n'
+    return html.tiles(shown)
 
 
 def _facts(f: Figures) -> str:
-    pairs = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts(f).items()
-    )
-    return _section("run", "What was run", f'<dl class="facts">{pairs}</dl>')
+    return html.section("run", "What was run", html.pairs(facts(f).items()))
 
 
 def _samples(samples: list[Sample]) -> str:
@@ -134,15 +86,11 @@ def _samples(samples: list[Sample]) -> str:
         for sample in samples
     )
     note = "Slide to compare: the input on the left, the output on the right."
-    return _section("samples", "Before and after", f'<div class="samples">{figures}</div>', note)
+    return html.section("samples", "Before and after", f'<div class="samples">{figures}</div>', note)
 
 
 def _timeline() -> str:
-    legend = "".join(
-        f'<li><svg viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" rx="2" class="f-{s}"/>'
-        f"</svg>{s}</li>"
-        for s in (*STAGES, "publish", "lost")
-    )
+    legend = html.legend((*STAGES, "publish", "lost"))
     body = (
         '<div class="tools"><button type="button" data-do="in" aria-label="Zoom in">+</button>'
         '<button type="button" data-do="out" aria-label="Zoom out">−</button>'
@@ -159,11 +107,11 @@ def _timeline() -> str:
         "Keys: + and − zoom, ← and → move, 0 shows all.</p>"
         "<noscript><p>The timeline needs the page's own script.</p></noscript>"
     )
-    return _section("timeline", "Timeline", body)
+    return html.section("timeline", "Timeline", body)
 
 
 def _charts(f: Figures) -> Iterable[str]:
-    wide, narrow = charts.drawings(f, _WIDE), charts.drawings(f, _NARROW)
+    wide, narrow = charts.drawings(f, html.WIDE), charts.drawings(f, html.NARROW)
     for name, title in (
         ("throughput", "Throughput"),
         ("workers", "Workers"),
@@ -172,10 +120,12 @@ def _charts(f: Figures) -> Iterable[str]:
         ("memory", "Memory"),
     ):
         if name in wide:
-            body = _both(wide[name], narrow[name])
-            yield _section(name, title, body + (_latency(f) if name == "latency" else ""), _note(wide[name]))
+            body = html.both(wide[name], narrow[name])
+            yield html.section(
+                name, title, body + (_latency(f) if name == "latency" else ""), _note(wide[name])
+            )
     if not f.machine.at:
-        yield _section(
+        yield html.section(
             "machine", "Cores and memory", "", "The run was over before the machine was looked at."
         )
 
@@ -185,29 +135,16 @@ def _note(drawing: Drawing) -> str:
         return (
             "From the median to the 90th percentile a bar, then a tick at the 99th and a dot at the maximum."
         )
-    text = drawing.summary
-    return text[:1].upper() + text[1:] + "."
-
-
-def _both(wide: Drawing, narrow: Drawing) -> str:
-    return (
-        f'<div class="wide">{to_svg(wide, alone=False)}</div>'
-        f'<div class="narrow">{to_svg(narrow, alone=False)}</div>'
-    )
+    return html.note(drawing)
 
 
 def _latency(f: Figures) -> str:
-    rows = []
-    for name, s in {**spreads(f), "item, all stages": f.item}.items():
-        values = (s.p50, s.p90, s.p99, s.max, s.total)
-        cells = "".join(f"<td>{duration(value) if s.max else '–'}</td>" for value in values)
-        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Latency table"><table><thead><tr>'
-        '<th scope="col">of each item</th><th scope="col">p50</th><th scope="col">p90</th>'
-        '<th scope="col">p99</th><th scope="col">max</th><th scope="col">sum</th>'
-        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    rows = [
+        (name, *(duration(value) if s.max else "–" for value in (s.p50, s.p90, s.p99, s.max, s.total)))
+        for name, s in {**spreads(f), "item, all stages": f.item}.items()
+    ]
+    header = ("of each item", "p50", "p90", "p99", "max", "sum")
+    return html.table("Latency table", header, rows, "summed")
 
 
 def _failures(f: Figures, pictures: dict[str, str]) -> str:
@@ -227,4 +164,4 @@ def _failures(f: Figures, pictures: dict[str, str]) -> str:
     kinds = ", ".join(f"{kind} {count(number)}" for kind, number in f.kinds.items())
     more = len(f.failures) - len(rows)
     rest = f'<p class="note">and {count(more)} more: imageloom jobs show {f.job} --failed</p>' if more else ""
-    return _section("failures", "Failures", f'<ul class="failures">{"".join(rows)}</ul>{rest}', kinds)
+    return html.section("failures", "Failures", f'<ul class="failures">{"".join(rows)}</ul>{rest}', kinds)

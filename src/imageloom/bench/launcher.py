@@ -1,0 +1,106 @@
+"""Runs one program below a process of its own and says what it took: `python -m imageloom.bench.launcher`.
+
+    MEMORY PATIENCE COMMAND...
+
+All that the program starts ends below this process, orphans too, so that their CPU time is counted; one line of
+JSON on stdout has the figures. The program's own output is thrown away, the end of its errors is kept.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+
+import msgspec
+
+from imageloom import machine
+from imageloom.bench.programs import Taken
+
+LOOK = 0.05
+"""Seconds between two looks at the memory."""
+LINGER = 10.0
+"""Seconds that what the program has left running may take to end."""
+_TAIL = 2000
+"""Bytes of its errors that are kept."""
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+"""Of prctl(2): a signal when the parent dies; orphans below this process become its children."""
+
+
+def main(watch: str, patience: str, *command: str) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    try:
+        taken = _take(list(command), watch == "yes", float(patience))
+    finally:
+        _end_all()
+    sys.stdout.write(msgspec.json.encode(taken).decode() + "\n")
+
+
+def _take(command: list[str], watch: bool, patience: float) -> Taken:
+    most, over = [0], threading.Event()
+    watcher = threading.Thread(target=_watch, args=(most, over), daemon=True)
+    with tempfile.TemporaryFile() as errors:
+        spawned, began = time.time(), time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        if watch:
+            watcher.start()
+        try:
+            code = process.wait(patience)
+        except subprocess.TimeoutExpired:
+            code = -signal.SIGKILL
+        seconds = time.perf_counter() - began
+        over.set()
+        if watch:
+            watcher.join()
+        left = _reap(0.0 if code < 0 else LINGER)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        length = errors.seek(0, os.SEEK_END)
+        errors.seek(max(0, length - _TAIL))
+        said = errors.read().decode(errors="replace")
+    cpu = used.ru_utime + used.ru_stime
+    return Taken(seconds, cpu, spawned, code, most[0], used.ru_maxrss * 1024, left, said)
+
+
+def _watch(most: list[int], over: threading.Event) -> None:
+    """Keep the most memory of all processes together that was seen."""
+    while not over.wait(LOOK):
+        processes = machine.process_tree(os.getpid())[1:]
+        most[0] = max(most[0], sum(map(machine.proportional_memory, processes)))
+
+
+def _reap(patience: float) -> int:
+    """Wait for what is left, and end it when the time is over; how many had to be ended."""
+    deadline = time.monotonic() + patience
+    ended: set[int] = set()
+    while True:
+        try:
+            found = os.waitpid(-1, os.WNOHANG)[0]
+        except ChildProcessError:
+            return len(ended)
+        if found == 0:
+            if time.monotonic() > deadline:
+                ended |= _end_all()
+            time.sleep(0.005)
+
+
+def _end_all() -> set[int]:
+    """Kill all that runs below this process."""
+    found = machine.process_tree(os.getpid())[1:]
+    for process in found:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return set(found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

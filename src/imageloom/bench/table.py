@@ -1,0 +1,124 @@
+"""The table of a bench: one row for each configuration, worked out of what was measured."""
+
+from __future__ import annotations
+
+from imageloom.bench import laws
+from imageloom.bench.records import Bench, Measured
+from imageloom.model import Plain
+from imageloom.report.figures import Spread
+from imageloom.report.text import duration, rate, size
+
+
+class Row(Plain, frozen=True):
+    """The figures of a configuration; times are medians, of whole programs."""
+
+    name: str
+    workers: int
+    beyond: bool
+    """More workers than the machine has cores."""
+    seconds: float
+    least: float
+    most: float
+    start: float
+    """Seconds for one photo alone."""
+    rate: float
+    """Images each second."""
+    speedup: float
+    """The serial engine's time over this one."""
+    efficiency: float
+    """The speed-up for each worker."""
+    serial: float | None
+    """The serial part by Karp and Flatt, against the same engine with one worker."""
+    cpu: float
+    overhead: float
+    """CPU seconds beyond the serial engine's, in parts of those."""
+    memory: int
+    item: Spread
+    stay: Spread
+
+
+def table(bench: Bench) -> list[Row]:
+    """All rows, in the order in which they were measured."""
+    return [_row(bench, measured) for measured in bench.measured]
+
+
+def _row(bench: Bench, measured: Measured) -> Row:
+    way = measured.configuration
+    serial, alone = bench.serial, bench.find(way.name, 1)
+    assert serial is not None
+    speedup = serial.seconds / measured.seconds
+    return Row(
+        name=way.name,
+        workers=way.workers,
+        beyond=way.workers > bench.machine.cores,
+        seconds=measured.seconds,
+        least=min(run.seconds for run in measured.runs),
+        most=max(run.seconds for run in measured.runs),
+        start=measured.start,
+        rate=bench.images / measured.seconds,
+        speedup=speedup,
+        efficiency=speedup / way.workers,
+        serial=laws.karp_flatt(alone.seconds / measured.seconds, way.workers) if alone else None,
+        cpu=measured.cpu,
+        overhead=measured.cpu / serial.cpu - 1,
+        memory=measured.memory,
+        item=measured.item,
+        stay=measured.stay,
+    )
+
+
+def fits(bench: Bench) -> dict[str, float]:
+    """For each way the serial part that suits its times by Amdahl's law, up to the number of cores."""
+    found = {}
+    for name in dict.fromkeys(m.configuration.name for m in bench.measured):
+        times = {
+            m.configuration.workers: m.seconds
+            for m in bench.measured
+            if m.configuration.name == name and m.configuration.workers <= bench.machine.cores
+        }
+        part = laws.fit(times)
+        if part is not None:
+            found[name] = part
+    return found
+
+
+HEADER = (
+    "way",
+    "workers",
+    "time",
+    "range",
+    "start",
+    "images/s",
+    "speed-up",
+    "efficiency",
+    "serial part",
+    "CPU",
+    "over serial",
+    "memory",
+    "image p50",
+    "p90",
+    "p99",
+)
+BEYOND = "*"
+"""Marks more workers than cores."""
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text, as `HEADER` has it."""
+    return (
+        row.name,
+        f"{row.workers}{BEYOND if row.beyond else ''}",
+        f"{row.seconds:.2f} s",
+        f"{row.least:.2f} to {row.most:.2f}",
+        f"{row.start:.2f} s",
+        rate(row.rate),
+        f"{row.speedup:.2f}",
+        f"{100 * row.efficiency:.0f}%",
+        "–" if row.serial is None else f"{100 * row.serial:.0f}%",
+        f"{row.cpu:.2f} s",
+        f"{100 * row.overhead:+.0f}%",
+        size(row.memory) if row.memory else "–",
+        duration(row.item.p50),
+        duration(row.item.p90),
+        duration(row.item.p99),
+    )
