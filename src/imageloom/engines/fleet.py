@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from typing import Any
 
-from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
+from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, PRELOAD, cause_of
 from imageloom.engines.worker import start
 
 Died = Callable[[int, str], None]
@@ -23,6 +24,14 @@ Died = Callable[[int, str], None]
 
 FINAL = (0, 2, 4)
 """Exit codes of a worker that left on its own: it was let go, or cannot be of use (as of errors.py)."""
+
+
+def warm_up(*modules: str) -> ForkServerContext:
+    """Start the fork server, which loads what workers need while its caller does something else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOAD, *modules])
+    ensure_running()
+    return context
 
 
 class Fleet:
@@ -49,8 +58,7 @@ class Fleet:
     ) -> None:
         self._target, self._args, self._count = target, args, count
         self._died, self._left = died, left
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["imageloom.cli.run", target.__module__, *preload])
+        self._context = warm_up(target.__module__, *preload)
         self._processes: dict[int, ForkServerProcess] = {}
         self._well: set[int] = set()
         self.deaths = 0

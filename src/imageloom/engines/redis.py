@@ -25,7 +25,7 @@ from imageloom import parts
 from imageloom.engines import Settings, WorkerSettings, redis_letters, redis_wire
 from imageloom.engines import redis_group as group
 from imageloom.engines.board import Board, Message
-from imageloom.engines.fleet import Fleet
+from imageloom.engines.fleet import Fleet, warm_up
 from imageloom.engines.processes import GRACE
 from imageloom.engines.processes import PATIENCE as SLOW
 from imageloom.engines.redis_server import Server
@@ -56,6 +56,10 @@ MOST_READ = 1000
 """Results that are read at once."""
 
 
+_PRELOAD = ("imageloom.engines.redis_worker", "redis")
+"""What the fork server loads for the workers."""
+
+
 @dataclass(eq=False)
 class _Out:
     """A delivery that is in a stream."""
@@ -77,6 +81,8 @@ class RedisStreams:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lease = redis_wire.LEASE
+        if settings.jobs:
+            warm_up(*_PRELOAD)
         self._server = None if settings.connect else Server()
         self._url = settings.connect or (self._server.url if self._server else "")
         self._run = os.urandom(8).hex()
@@ -161,7 +167,7 @@ class RedisStreams:
                 ("redis", settings),
                 self._settings.jobs,
                 died=self._bury,
-                preload=["imageloom.engines.redis_worker", "redis"],
+                preload=_PRELOAD,
             )
 
     def _bury(self, pid: int, cause: str) -> None:

@@ -59,6 +59,10 @@ ROLES: dict[str, tuple[Role, ...]] = {
 Entry = tuple[bytes, dict[bytes, bytes] | None]
 
 
+WAKING = 0.02
+"""Seconds between two attempts to wake who waits for a delivery and is to leave."""
+
+
 @dataclass(eq=False)
 class _Hand:
     """A delivery that is being done."""
@@ -102,8 +106,8 @@ class _Worker:
         self._consumers = [_Consumer(self, number) for number in range(settings.threads)]
 
     def run(self) -> None:
-        keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
-        keeper.start()
+        for name, target in (("keeper", self._keep), ("leaver", self._see_off)):
+            threading.Thread(target=target, name=name, daemon=True).start()
         others = [threading.Thread(target=one.run, name=one.name) for one in self._consumers[1:]]
         for thread in others:
             thread.start()
@@ -145,8 +149,6 @@ class _Worker:
             self._pause.clear()
             with contextlib.suppress(self.errors):  # there is another time before the lease is over
                 self._renew()
-                if self.leaving.is_set():
-                    self._wake()
 
     def _renew(self) -> None:
         held = [(one, hand) for one in self._consumers if (hand := one.hand)]
@@ -168,11 +170,15 @@ class _Worker:
         )
         os._exit(70)  # EX_SOFTWARE
 
-    def _wake(self) -> None:
-        """End the waiting of consumers that are to leave."""
-        for one in self._consumers:
-            if one.client_id is not None and one.hand is None:
-                self._client.client_unblock(one.client_id)
+    def _see_off(self) -> None:
+        """End the waiting of consumers that are to leave: again and again, for one may just begin to wait."""
+        self.leaving.wait()
+        while True:
+            with contextlib.suppress(self.errors):
+                for one in self._consumers:
+                    if one.client_id is not None and one.hand is None:
+                        self._client.client_unblock(one.client_id)
+            time.sleep(WAKING)
 
 
 class _Consumer:
