@@ -39,14 +39,15 @@ def command(
 ) -> int:
     """Run 4 nodes on this machine, of which none to all are loaded, with each acceptance and each choice.
 
-    Each row is simulated too, and then with 10, 100 and 1,000 nodes and as many more tasks, a quarter of the
-    nodes loaded.
+    Each row is simulated too, and then with 10, 100 and 1,000 nodes, as many more tasks and cores, and a quarter
+    of the nodes loaded.
 
     \b
     imageloom scenario --plot scenario.svg
     imageloom scenario --no-real --choice random --choice least-loaded
     """
     service.nodes_extra()
+    from imageloom.machine import available_cores
     from imageloom.nodes.policies import CHOICES, open_choice
     from imageloom.nodes.scenario import Scenario, simulate
 
@@ -57,8 +58,9 @@ def command(
     ]
     base = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks, delay=delay)
     with tempfile.TemporaryDirectory(prefix="imageloom-") as folder:
-        cost = 0.005 if no_real else _real(base, Path(folder), runs) * 8 / tasks
-        click.echo(f"a task without delay: {1000 * cost:.1f} ms\n")
+        cores = min(available_cores(), sum(base.limit for _ in base.loads))
+        cost = 0.005 if no_real else _real(base, Path(folder), runs) * cores / tasks
+        click.echo(f"a task without delay: {1000 * cost:.1f} ms of one of {cores} cores\n")
         click.echo(
             "| loaded of 4 | choice | acceptance | real, s | simulated, s | ratio |\n|---|---|---|---|---|---|"
         )
@@ -67,7 +69,9 @@ def command(
             loads = (load,) * loaded + (0.0,) * (4 - loaded)
             for acceptance, choice in pairs:
                 scenario = Scenario(acceptance, choice, loads, tasks=tasks, delay=delay)  # type: ignore[arg-type]
-                guess = statistics.mean(simulate(scenario, cost, seed) for seed in range(max(runs, 10)))
+                guess = statistics.mean(
+                    simulate(scenario, cost, cores, seed) for seed in range(max(runs, 10))
+                )
                 real = 0.0 if no_real else _real(scenario, Path(folder), runs)
                 shown = f"{real:.2f} | {guess:.2f} | {guess / real:.2f}" if real else f"- | {guess:.2f} | -"
                 click.echo(f"| {loaded} | {choice} | {acceptance} | {shown} |")
@@ -78,7 +82,8 @@ def command(
             loads = (load,) * (count // 4) + (0.0,) * (count - count // 4)
             many = tasks * count // 4
             scenario = Scenario(acceptance, choice, loads, tasks=many, delay=delay)  # type: ignore[arg-type]
-            click.echo(f"| {count} | {choice} | {acceptance} | {simulate(scenario, cost, 0):.2f} |")
+            guess = simulate(scenario, cost, max(1, cores * count // 4), 0)
+            click.echo(f"| {count} | {choice} | {acceptance} | {guess:.2f} |")
     if plot:
         plot.write_text(_svg(bars), encoding="utf-8")
     return 0

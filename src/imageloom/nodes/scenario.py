@@ -124,11 +124,12 @@ class _Node:
     seconds: float = 0.0
 
 
-def simulate(scenario: Scenario, service: float, seed: int, rejections: int = 40) -> float:
+def simulate(scenario: Scenario, service: float, cores: int, seed: int, rejections: int = 40) -> float:
     """The seconds that the scenario would take.
 
     Args:
-        service: seconds of a task without delay.
+        service: seconds of a core that a task takes, beside its delay.
+        cores: of all nodes together: on one machine, they share what it has.
     """
     try:
         import simpy
@@ -140,6 +141,7 @@ def simulate(scenario: Scenario, service: float, seed: int, rejections: int = 40
         _Node(str(number), scenario.limit, load, simpy.Resource(world, scenario.limit))
         for number, load in enumerate(scenario.loads)
     ]
+    computing = simpy.Resource(world, cores)
     window = simpy.Resource(world, 2 * scenario.limit * len(nodes))
 
     def task() -> Iterator[Any]:
@@ -154,7 +156,10 @@ def simulate(scenario: Scenario, service: float, seed: int, rejections: int = 40
                     if attempt == rejections or accepts(scenario.acceptance, node.load, random):
                         began = world.now
                         delay = scenario.delay if random.random() < node.load else 0.0
-                        yield world.timeout(service + delay)
+                        yield world.timeout(delay)
+                        with computing.request() as core:
+                            yield core
+                            yield world.timeout(service)
                         spent = world.now - began
                         node.seconds += (spent - node.seconds) * (0.2 if node.seconds else 1.0)
                         node.in_hand -= 1
