@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageloom.engines.board import Board, Message
+from imageloom.engines.board import MOST_SUSPECTS, Board, Message
 from imageloom.errors import WorkerLost
 from imageloom.model import Failure, Item, Limits, Output, Recipe, Result, Task, Times, Work
 
@@ -89,12 +90,27 @@ def test_suspects_wait_and_have_their_worker_alone() -> None:
     board: Board[str] = Board()
     board.submit(task(1, "suspect", attempt=2))
     board.submit(task(2, "fresh"))
-    assert keys(board.take("w", room=2)) == ["fresh"]
-    assert board.take("w", room=2) is None, "the worker is not idle"
+    fresh = board.take("w", room=2)
+    assert keys(fresh) == ["fresh"]
+    assert board.take("v", room=2) is None, "others are under way"
+    assert fresh is not None
+    assert board.accept("w", done(fresh, 0))
     assert keys(board.take("v", room=2)) == ["suspect"]
     board.submit(task(3, "later"))
     assert not board.has_room("v", 2), "it is on a suspect"
     assert keys(board.take("w", room=2)) == ["later"]
+
+
+def test_a_few_suspects_that_waited_long_do_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imageloom.engines.board.LONGEST_WAIT", 0.01)
+    board: Board[str] = Board()
+    for number in range(2 * MOST_SUSPECTS):
+        board.submit(task(number, f"suspect {number}", attempt=2))
+    board.submit(task(100, "fresh"))
+    time.sleep(0.02)
+    taken = [board.take(f"w{number}") for number in range(MOST_SUSPECTS + 2)]
+    assert [keys(one)[0].split()[0] for one in taken[:-1]] == ["suspect"] * MOST_SUSPECTS + ["fresh"]
+    assert taken[-1] is None, "they may hang again, and take all workers"
 
 
 def test_the_same_task_may_come_back_to_a_slow_worker() -> None:

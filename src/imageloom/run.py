@@ -46,9 +46,10 @@ from imageloom.summary import Summary
 if TYPE_CHECKING:
     from imageloom.large import LargeImages
 
+MOST_SUSPECTS = 100
+"""Tasks in flight beyond the window that failed before."""
 FIRST_PAUSE = 0.1
 """Seconds before the second attempt; each further one waits twice as long, and up to twice that by chance."""
-
 WINDOW = 3
 """Tasks in flight for each worker: one that runs, and two so that none waits for the driver."""
 
@@ -267,8 +268,7 @@ class Driver:
         """Hand a batch to the engine as soon as the window and the memory have room."""
         needs = max(ready.bytes for ready in batch)
         while self._in_flight and (
-            len(self._in_flight) >= WINDOW * self._engine.capacity
-            or self._bytes_in_flight + needs > self._memory
+            self._window >= WINDOW * self._engine.capacity or self._bytes_in_flight + needs > self._memory
         ):
             self._collect()
         self._tasks += 1
@@ -289,6 +289,12 @@ class Driver:
         future = self._engine.submit(task)
         self._in_flight[task.id] = (task, needs, future)
         future.add_done_callback(lambda done, number=task.id: self._finished.put((number, done)))  # type: ignore[misc]
+
+    @property
+    def _window(self) -> int:
+        """Tasks in flight that others wait for: engines do last what failed before."""
+        suspects = sum(task.work[0].attempt > 1 for task, _, _ in self._in_flight.values())
+        return len(self._in_flight) - min(suspects, MOST_SUSPECTS)
 
     def _finish(self) -> None:
         """Wait for all that is in flight, and for the retries."""

@@ -22,6 +22,8 @@ from msgspec.structs import replace
 from imageloom.errors import WorkerLost
 from imageloom.model import Failure, Outcome, Plain, Result, Task
 
+MOST_SUSPECTS = 4
+"""Items that failed before which are tried at the same time while others are to be done: they may hang again."""
 LONGEST_WAIT = 10.0
 """Seconds that an item which failed before lets others go first."""
 
@@ -231,9 +233,11 @@ class Board(Generic[W]):
             (queue.appendleft if first else queue.append)(run)
 
     def _next(self, idle: bool) -> _Run | None:
-        """The next run: suspects after the others, unless they waited long, and only for an idle worker."""
+        """The next run: suspects after all others, or a few that waited long, each for an idle worker."""
         if self._suspects and idle:
+            held = [run.job.is_suspect for runs in self._held.values() for run in runs.values()]
             waited = time.monotonic() - self._suspects[0].since
-            if not self._fresh or waited > LONGEST_WAIT:
+            are_last = not self._fresh and all(held)
+            if are_last or (waited > LONGEST_WAIT and sum(held) < MOST_SUSPECTS):
                 return self._suspects.popleft()
         return self._fresh.popleft() if self._fresh else None

@@ -30,9 +30,9 @@ from imageloom.model import Failure, Outcome, Result, Task
 
 PRELOAD = ["imageloom.cli.run", "imageloom.engines.worker", "imageloom.codecs.jpeg"]
 """What the fork server loads once for all workers: one that takes a dead one's place is at work at once."""
-PATIENCE = 20.0
+PATIENCE = 8.0
 """Mean times of an item after which a worker seems to hang."""
-LEAST_PATIENCE = 0.05
+LEAST_PATIENCE = 0.03
 """Seconds, at the least."""
 MOST_SPARES = 16
 """Workers that take the place of those that seem to hang, at the most."""
@@ -157,7 +157,9 @@ class Processes:
     def _missing(self) -> int:
         """How many more workers there should be; below zero for a surplus."""
         lively = sum(not self._is_slow(worker) for worker in self._workers)
-        wanted = self._settings.jobs - lively
+        hangs = lively < len(self._workers)
+        # Where one hangs others will: one more than asked for keeps the cores busy until the next is found out.
+        wanted = self._settings.jobs + hangs - lively
         return min(wanted, self._settings.jobs + MOST_SPARES - len(self._workers))
 
     def _balance(self) -> None:
