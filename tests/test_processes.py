@@ -109,6 +109,32 @@ def test_a_script_without_a_guard_runs_once(engine: str, tmp_path: Path) -> None
     assert ran.stdout.split() == ["once", "3"], ran.stderr
 
 
+OWN_OPERATOR = """
+import sys
+from imageloom import Pixels, operator, process
+from imageloom.errors import UsageError
+
+@operator("point", examples=("mine",))
+def mine(image: Pixels) -> Pixels:
+    return 255 - image
+
+for engine in ("auto", "threads", "processes"):
+    try:
+        print(process("mine", "photos", f"out-{engine}", engine=engine, jobs=8, ledger="ledger.db").done)
+    except UsageError as error:
+        print(str(error).partition(":")[0])
+"""
+
+
+def test_an_operator_of_the_main_program_is_for_threads(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "photos", 3)
+    (tmp_path / "script.py").write_text(OWN_OPERATOR)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    said = "the operator 'mine' is of the main program, which workers of processes do not load"
+    assert ran.stdout.splitlines() == ["3", "3", said], ran.stderr
+
+
 def test_who_is_at_work_and_who_sleeps() -> None:
     """What tells a hung worker from one that is kept from a core."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:

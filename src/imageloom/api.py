@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from imageloom import operators
 from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
 from imageloom.events import Listener
@@ -132,9 +133,27 @@ def process(
         return Driver(job, opened, book, chosen, (*recorder.listeners, *listeners)).run()
 
 
+def _of_the_main_program(recipe: Recipe) -> str:
+    """The name of an operator that the script itself defines; empty where there is none."""
+    names = {step.name for output in recipe.outputs for step in output.steps}
+    return next((name for name in names if operators.get(name).function.__module__ == "__main__"), "")
+
+
 def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Settings, str]:
-    """The engine's name, its settings, and why, for `auto` and 0 jobs."""
+    """The engine's name, its settings, and why, for `auto` and 0 jobs.
+
+    Raises:
+        UsageError: an operator is of the main program, which only threads of it know.
+    """
     jobs = settings.jobs or available_cores()
+    if own := _of_the_main_program(job.recipe):
+        if engine not in ("auto", "serial", "threads"):
+            raise UsageError(
+                f"the operator {own!r} is of the main program, which workers of {engine} do not load: "
+                "put it into a file and give that (Recipe.operators, --operators), or take the engine threads"
+            )
+        if engine == "auto":
+            engine = "threads"
     if engine == "redis" and settings.connect:
         jobs, why = settings.jobs, "its workers are elsewhere, but for those of --jobs"
     elif engine != "auto":
