@@ -118,16 +118,16 @@ class Processes:
         self._dismiss(self._workers)
 
     def _until_next(self) -> float | None:
-        """Seconds until something is due that no message tells."""
+        """Seconds until something is due that no message tells; 0 for what has just become so."""
         now = time.monotonic()
-        limits = (self._patience, self._settings.timeout)
-        due = [self._board.oldest(worker) + limit for worker in self._workers for limit in limits]
-        if self._missing() > 0:
+        begun = [self._board.oldest(worker) for worker in self._workers]
+        due = [moment + self._settings.timeout for moment in begun]
+        due += [moment + self._patience for moment in begun if moment + self._patience > now]
+        if self._missing() > 0 and not self._closing:
             due.append(self._next_start)
         if any(self._is_late(worker) and not self._is_slow(worker) for worker in self._workers):
             due.append(now + self._patience)
-        later = [moment - now for moment in due if now < moment < float("inf")]
-        return min(later, default=None)
+        return min((max(0.0, moment - now) for moment in due if moment < float("inf")), default=None)
 
     @property
     def _patience(self) -> float:
