@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from imageloom.engines import Engine
     from imageloom.events import Listener
     from imageloom.model import Decode, IfExists, Keep
-    from imageloom.run import Driver
 
 
 @click.command("run", short_help="Run a pipeline over a folder of images.")
@@ -227,7 +226,7 @@ def command(
             summary = driver.preview()
             reporters.finish(summary, "would be done")
             return 1 if summary.failed else 0 if summary.total else 3
-        _stop_on_signals(driver)
+        finish_on_signals(driver.stop, "stopping", "stop")
         summary = driver.run()
         reporters.finish(summary, "done")
         recorder.close()
@@ -263,7 +262,7 @@ def places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tup
     return given.get("PIPELINE"), given["SOURCE"], given.get("SINK", given["SOURCE"])
 
 
-def _stop_on_signals(driver: Driver) -> None:
+def finish_on_signals(finish: Callable[[], None], doing: str, verb: str) -> None:
     """The first Ctrl-C or SIGTERM finishes what is in hand, the second one ends the program."""
     asked = False
 
@@ -272,8 +271,8 @@ def _stop_on_signals(driver: Driver) -> None:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        click.echo("stopping: finishing what is in hand (once more to stop at once)", err=True)
-        driver.stop()
+        click.echo(f"{doing}: finishing what is in hand (once more to {verb} at once)", err=True)
+        finish()
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 import time
 from contextlib import closing
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from imageloom.cli import options
 from imageloom.cli.run import command as run
-from imageloom.cli.run import places
+from imageloom.cli.run import finish_on_signals, places
 
 if TYPE_CHECKING:
     from imageloom.events import Event, Listener
@@ -124,7 +122,7 @@ def command(
         source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle)
         listeners: list[Listener] = [source, *reporters.listeners, _Retention(book, keep)]
         driver = Driver(job, opened, book, chosen, listeners, source)
-        _end_on_signals(source)
+        finish_on_signals(source.end, "ending", "end")
         summary = driver.run()
         if summary.total:
             reporters.finish(summary, "done")
@@ -179,22 +177,6 @@ class _Retention:
         elif self._days and time.monotonic() >= self._next:
             self._next = time.monotonic() + HOUR
             self._ledger.forget_items(self._job, time.time() - self._days * DAY)
-
-
-def _end_on_signals(source: Watched) -> None:
-    """The first Ctrl-C or SIGTERM finishes what is in hand, the second one ends the program."""
-    asked = False
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        click.echo("ending: finishing what is in hand (once more to end at once)", err=True)
-        source.end()
-
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
 
 
 def _show_latencies(source: Watched, as_json: bool) -> None:

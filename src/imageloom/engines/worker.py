@@ -33,6 +33,9 @@ from imageloom.work import NO_BOUND, Turn, results, worker_name
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+_starting = threading.Lock()
+
+
 def start(context: ForkServerContext, run: Callable[..., None], *args: object) -> ForkServerProcess:
     """A process of the fork server's that runs a function, with this process's environment.
 
@@ -41,11 +44,12 @@ def start(context: ForkServerContext, run: Callable[..., None], *args: object) -
     """
     main = sys.modules["__main__"]
     process = context.Process(target=_run, args=(dict(os.environ), run, *args), daemon=True)
-    spec, main.__spec__ = main.__spec__, ModuleSpec("__main__", None)  # by this name it is left alone
-    try:
-        process.start()
-    finally:
-        main.__spec__ = spec
+    with _starting:  # of two at once, one would put the other's back
+        spec, main.__spec__ = main.__spec__, ModuleSpec("__main__", None)  # by this name it is left alone
+        try:
+            process.start()
+        finally:
+            main.__spec__ = spec
     return process
 
 

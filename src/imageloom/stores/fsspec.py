@@ -25,7 +25,7 @@ from imageloom.errors import (
     UsageError,
 )
 from imageloom.model import Item, Unlisted
-from imageloom.stores.remote import TOKENS, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.stores.remote import TOKENS, RemoteStore, Staging, checked, invalid, is_hidden, unsafe
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -46,7 +46,7 @@ _TIMES = ("mtime", "modified", "LastModified", "last_modified", "created")
 _VERSIONS = ("ETag", "etag", "md5Checksum", "CRC")
 
 
-class FsspecStore:
+class FsspecStore(RemoteStore):
     """A folder of a file system of fsspec's; its settings and credentials come from fsspec's own configuration
     (`~/.config/fsspec`, `FSSPEC_SFTP_PASSWORD`) and the protocol's.
 
@@ -56,7 +56,6 @@ class FsspecStore:
         StorageError: it cannot be connected to.
     """
 
-    is_local = False
     creates = False
 
     def __init__(self, address: str) -> None:
@@ -146,22 +145,6 @@ class FsspecStore:
             if size is not None and file.tell() != size:
                 raise UnreadableItem(f"it came short: {file.tell():,} of {size:,} bytes")
 
-    def path(self, key: str) -> str | None:
-        return None
-
-    def size(self, key: str) -> int | None:
-        found = self.find(key)
-        return found.size if found else None
-
-    def exists(self, key: str) -> bool:
-        return self.find(key) is not None
-
-    def place(self, folder: str) -> str:
-        return f"{self.address}/{folder}".rstrip("/")
-
-    def link(self, key: str) -> str | None:
-        return None
-
     # Writing
 
     def prepare(self, scratch: str = "") -> None:
@@ -184,15 +167,6 @@ class FsspecStore:
         self._staging.tidy()
         with contextlib.suppress(Exception), self._connection() as fs:
             fs.rm(self._path(TOKENS), recursive=True)
-
-    def staging(self, token: str) -> str:
-        return self._staging.path(token)
-
-    def stage(self, token: str, data: bytes) -> None:
-        self._staging.hold(token, data)
-
-    def discard(self, token: str) -> None:
-        self._staging.discard(token)
 
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
         """Whether the name was free was looked at when it was claimed."""

@@ -30,7 +30,7 @@ from imageloom.errors import (
 )
 from imageloom.model import Item, Unlisted
 from imageloom.stores import credentials
-from imageloom.stores.remote import TOKENS, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.stores.remote import TOKENS, RemoteStore, Staging, checked, invalid, is_hidden, unsafe
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
@@ -50,7 +50,7 @@ _RETRY: Any = {
 _memories: dict[str, Client] = {}
 
 
-class ObjectStore:
+class ObjectStore(RemoteStore):
     """The objects of a bucket, or those below a prefix of it.
 
     Args:
@@ -62,7 +62,6 @@ class ObjectStore:
         StorageError: there are no credentials.
     """
 
-    is_local = False
     creates = True
 
     def __init__(self, address: str) -> None:
@@ -162,22 +161,6 @@ class ObjectStore:
             if file.tell() != found.meta["size"]:
                 raise UnreadableItem(f"it came short: {file.tell():,} of {found.meta['size']:,} bytes")
 
-    def path(self, key: str) -> str | None:
-        return None
-
-    def size(self, key: str) -> int | None:
-        found = self.find(key)
-        return found.size if found else None
-
-    def exists(self, key: str) -> bool:
-        return self.find(key) is not None
-
-    def place(self, folder: str) -> str:
-        return f"{self.address}/{folder}".rstrip("/")
-
-    def link(self, key: str) -> str | None:
-        return None
-
     # Writing
 
     def prepare(self, scratch: str = "") -> None:
@@ -195,15 +178,6 @@ class ObjectStore:
 
     def tidy(self) -> None:
         self._staging.tidy()
-
-    def staging(self, token: str) -> str:
-        return self._staging.path(token)
-
-    def stage(self, token: str, data: bytes) -> None:
-        self._staging.hold(token, data)
-
-    def discard(self, token: str) -> None:
-        self._staging.discard(token)
 
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
         import obstore

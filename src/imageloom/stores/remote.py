@@ -7,9 +7,10 @@ import hashlib
 import os
 import stat
 import tempfile
+from abc import ABC, abstractmethod
 
 from imageloom.errors import InvalidName, StorageError
-from imageloom.model import Failure, Unlisted
+from imageloom.model import Failure, Item, Unlisted
 
 TOKENS = ".imageloom"
 """The folder of a sink that holds what is no output."""
@@ -98,3 +99,40 @@ class Staging:
         if self._folder:
             with contextlib.suppress(OSError):
                 os.unlink(self.path(token))
+
+
+class RemoteStore(ABC):
+    """What is the same of every store whose files have no paths: see `stores.Store`."""
+
+    is_local = False
+    address: str
+    _staging: Staging
+
+    @abstractmethod
+    def find(self, key: str) -> Item | None:
+        """The item of that key; None where there is none."""
+
+    def path(self, key: str) -> str | None:
+        return None
+
+    def size(self, key: str) -> int | None:
+        found = self.find(key)
+        return found.size if found else None
+
+    def exists(self, key: str) -> bool:
+        return self.find(key) is not None
+
+    def place(self, folder: str) -> str:
+        return f"{self.address}/{folder}".rstrip("/")
+
+    def link(self, key: str) -> str | None:
+        return None
+
+    def staging(self, token: str) -> str:
+        return self._staging.path(token)
+
+    def stage(self, token: str, data: bytes) -> None:
+        self._staging.hold(token, data)
+
+    def discard(self, token: str) -> None:
+        self._staging.discard(token)
