@@ -48,10 +48,13 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def survive(
     many: Path, engine: str, rates: dict[str, float], seconds: float = 3.0, pause: float = 0.5
 ) -> Report:
-    report = run_chaos(
-        Chaos(SLOW, str(many), engine, rates, seconds=seconds, seed=1, pause=pause, patience=60)
-    )
-    assert report.problems == ()
+    """A fault that finds no occasion on a busy machine gets more time."""
+    for enough in (seconds, 8 * seconds):
+        chaos = Chaos(SLOW, str(many), engine, rates, seconds=enough, seed=1, pause=pause, patience=60)
+        report = run_chaos(chaos)
+        assert report.problems == ()
+        if all(report.fired[fault] for fault in rates):
+            break
     assert report.outputs == 30
     assert report.jobs >= 1
     assert all(report.fired[fault] for fault in rates), report.fired

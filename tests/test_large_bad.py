@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {"tile": "always", "jobs": 2}
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strips of few rows, so that small images have many."""
     monkeypatch.setattr("imageloom.assemble.PART_PIXELS", 700 * 64)
-    monkeypatch.setattr("imageloom.run.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("imageloom.window.FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture

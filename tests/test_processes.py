@@ -153,12 +153,12 @@ def test_who_is_at_work_and_who_sleeps() -> None:
     assert not is_at_work(busy.pid)
 
 
-@pytest.mark.parametrize("harm", ["hang_on_red", "spin_on_red"])
+@pytest.mark.parametrize(("harm", "batch"), [("hang_on_red", 1), ("spin_on_red", 1), ("hang_on_red", 50)])
 def test_others_take_the_place_of_a_worker_that_hangs_or_spins(
-    harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    harm: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one worker: long before the time is over."""
-    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 1)
+    """With one worker: long before the time is over, those that are in its task too."""
+    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", batch)
     monkeypatch.setattr("imageloom.engines.processes.PATIENCE", 0.5)
     draw_photos(tmp_path / "photos", 40)
     red = np.zeros((40, 60, 3), np.uint8)

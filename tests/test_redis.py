@@ -107,7 +107,7 @@ def test_killed_workers_lose_one_item_each(many: Path, tmp_path: Path, undisturb
 
     def kill(count: int, engine: RedisStreams) -> None:
         if count in (10, 25) and engine._fleet:
-            killed.append(engine._fleet.pids[0])
+            killed.append(next(pid for pid in engine._fleet.pids if pid not in killed))
             os.kill(killed[-1], signal.SIGKILL)
 
     summary, events = drive(many, tmp_path / "out", kill)

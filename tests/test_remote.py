@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from imageloom import run
+from imageloom import window
 from imageloom.api import process
 from imageloom.errors import StorageError, UsageError
 from imageloom.stores import open_store
@@ -29,7 +29,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(window, "FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from imageloom import run
+from imageloom import window
 from imageloom.api import process
 from imageloom.engines import Settings
 from imageloom.engines.threads import Threads
@@ -27,7 +27,7 @@ from program import Run, contents, draw, names
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(window, "FIRST_PAUSE", 0.005)
 
 
 # What is done, and what is not done again
@@ -272,7 +272,7 @@ def test_runs_into_different_sinks_share_a_ledger(photos: Path, tmp_path: Path) 
 
 def test_a_great_many_retries_at_once_are_worked_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each item fails at first: their second attempts are all due together."""
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(window, "FIRST_PAUSE", 0.0)
     photos, count = tmp_path / "photos", 1500
     first = draw(photos / "0.png", width=4, height=3)
     for number in range(1, count):

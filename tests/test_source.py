@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imageloom import run
+from imageloom import window
 from imageloom.api import process
 from imageloom.errors import StorageError
 from imageloom.ledger import Ledger
@@ -17,7 +17,7 @@ from program import Run, contents, draw, names
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(window, "FIRST_PAUSE", 0.005)
 
 
 def test_whatever_lies_in_the_source_the_others_are_done(photos: Path, out: Path) -> None:

@@ -156,7 +156,7 @@ def test_what_a_store_has_lost_is_tried_again_later_and_not_at_once(
     photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imageloom.watch.AGAIN", 0.5)
-    monkeypatch.setattr("imageloom.run.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("imageloom.window.FIRST_PAUSE", 0.01)
     out.mkdir()
     (out / "a").write_bytes(b"in the way of a folder")
     threading.Timer(1.0, (out / "a").unlink).start()

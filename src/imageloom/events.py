@@ -37,6 +37,9 @@ class Collected(Plain, frozen=True):
 
     task: Task
     outcome: Outcome
+    """Without the results that were collected before."""
+    is_last: bool = True
+    """False for results of a task that still runs."""
 
 
 class Done(Plain, frozen=True):

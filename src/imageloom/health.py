@@ -49,7 +49,7 @@ class Tally:
             case Started():
                 self._in_flight += 1
             case Collected():
-                self._in_flight -= 1
+                self._in_flight -= event.is_last
             case Done(result):
                 self.count("done", sum(written.size for written in result.written))
             case Failed():

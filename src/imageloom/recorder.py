@@ -131,12 +131,14 @@ class Recorder:
     def _take(self, event: Collected) -> None:
         task = event.task
         self._current = event
-        self._since = self._submitted.pop(task.id, -1)
+        self._since = self._submitted.get(task.id, -1)
+        if event.is_last:
+            self._submitted.pop(task.id, None)
         self._collected = self._last = self._now()
         for work in task.work:
             self._sizes[work.item.key] = work.item.size
-        result = event.outcome.results[0]
         if task.part is not None:
+            result = event.outcome.results[0]
             self._in_parts.add(result.key)
             if result.failure is None:
                 self._add_part(event, DONE)

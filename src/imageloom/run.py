@@ -7,7 +7,6 @@ attempts and publishes.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import time
 from collections.abc import Iterable, Iterator
@@ -15,12 +14,10 @@ from concurrent.futures import CancelledError, Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from imageloom import plan
 from imageloom.ahead import Look, Questions
 from imageloom.batches import Ready, gather
-from imageloom.engines import Engine
+from imageloom.engines import Engine, submit
 from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
 from imageloom.events import (
     Began,
@@ -37,21 +34,15 @@ from imageloom.events import (
 )
 from imageloom.ledger import JobState, Ledger
 from imageloom.machine import half_of_memory
-from imageloom.model import Failure, Item, Job, Outcome, Part, Result, Task, Unlisted, Work
+from imageloom.model import Failure, Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
 from imageloom.sink import InPlace, Sink, check_template
 from imageloom.source import Source
 from imageloom.summary import Summary
+from imageloom.window import LATE, Flight, Retries, Window
 
 if TYPE_CHECKING:
     from imageloom.large import LargeImages
-
-MOST_SUSPECTS = 100
-"""Tasks in flight beyond the window that failed before."""
-FIRST_PAUSE = 0.1
-"""Seconds before the second attempt; each further one waits twice as long, and up to twice that by chance."""
-WINDOW = 3
-"""Tasks in flight for each worker: one that runs, and two so that none waits for the driver."""
 
 
 class Driver:
@@ -96,11 +87,9 @@ class Driver:
         self._id = 0
         self._tasks = 0
         self._done = self._failed = self._skipped = 0
-        self._in_flight: dict[int, tuple[Task, int, Future[Outcome]]] = {}
-        self._bytes_in_flight = 0
+        self._in_flight = Window(self._memory)
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
-        self._again: list[tuple[float, int, Ready]] = []
-        self._turn = itertools.count()
+        self._again = Retries()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
 
@@ -141,6 +130,7 @@ class Driver:
                     self._pump()
                     while not self._finished.empty():  # publish early: a kill loses less
                         self._collect()
+                    self._collect_late()
                 self._finish()
             finally:
                 self._questions.close()
@@ -267,9 +257,7 @@ class Driver:
     def _submit(self, batch: list[Ready]) -> None:
         """Hand a batch to the engine as soon as the window and the memory have room."""
         needs = max(ready.bytes for ready in batch)
-        while self._in_flight and (
-            self._window >= WINDOW * self._engine.capacity or self._bytes_in_flight + needs > self._memory
-        ):
+        while self._in_flight.is_full(self._engine.capacity, needs):
             self._collect()
         self._tasks += 1
         task = Task(
@@ -282,19 +270,13 @@ class Driver:
             tuple(ready.work for ready in batch),
             batch[0].part,
         )
-        self._bytes_in_flight += needs
         if self._listeners:
             self._tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
         self._sink.begin()
-        future = self._engine.submit(task)
-        self._in_flight[task.id] = (task, needs, future)
-        future.add_done_callback(lambda done, number=task.id: self._finished.put((number, done)))  # type: ignore[misc]
-
-    @property
-    def _window(self) -> int:
-        """Tasks in flight that others wait for: engines do last what failed before."""
-        suspects = sum(task.work[0].attempt > 1 for task, _, _ in self._in_flight.values())
-        return len(self._in_flight) - min(suspects, MOST_SUSPECTS)
+        flight = Flight(task, needs)
+        flight.future = submit(self._engine, task, flight.tell)
+        self._in_flight.add(flight)
+        flight.future.add_done_callback(lambda done: self._finished.put((task.id, done)))
 
     def _finish(self) -> None:
         """Wait for all that is in flight, and for the retries."""
@@ -307,25 +289,20 @@ class Driver:
         self._pump()
         if not (self._in_flight or self._again or self._large):
             return  # the last image has failed just now: nothing more will arrive
-        self._collect(self._until_retry())
-
-    def _until_retry(self) -> float | None:
-        """Seconds until a pause is over; None where there is none."""
-        if not self._again or self._stopping:
-            return None
-        return max(0.0, self._again[0][0] - time.monotonic())
+        self._collect(None if self._stopping else self._again.pause)
 
     def _wait_for_more(self) -> None:
         """Take one outcome in, unless the source has something before."""
         self._ledger.note_progress(self._id, *self._numbers())
-        until_retry = self._until_retry()
+        until_retry = None if self._stopping else self._again.pause
         pause = self._source.pause
         self._collect(pause if until_retry is None else min(pause, until_retry))
 
     def _retry(self) -> None:
         """Submit the items whose pause is over, each as a task of its own."""
-        while self._again and not self._stopping and self._again[0][0] <= time.monotonic():
-            ready = heapq.heappop(self._again)[2]
+        if self._stopping:
+            return
+        for ready in self._again.due():
             if ready.part is None or (self._large and self._large.has(ready.work)):
                 self._submit([ready])
 
@@ -333,39 +310,48 @@ class Driver:
 
     def _collect(self, patience: float | None = None) -> None:
         """Take one outcome in; wait at most `patience` seconds for it."""
+        if self._in_flight.has_arrived:
+            patience = LATE if patience is None else min(patience, LATE)
         try:
             arrived = self._finished.get(timeout=patience)
         except Empty:
+            self._collect_late()
             return
         if arrived is None:
             if self._stopping:
-                self._cancel()
+                self._in_flight.cancel()
             return
         number, future = arrived
-        task, needs, _ = self._in_flight.pop(number)
-        self._bytes_in_flight -= needs
+        flight = self._in_flight.pop(number)
         if self._stopping and future.cancelled():
             return
         try:
             outcome = future.result()
         except (WorkerLost, CancelledError) as error:
             lost = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
-            outcome = Outcome(number, "", tuple(Result(w.item.key, failure=lost) for w in task.work))
-        if self._listeners:
-            self._tell(Collected(task, outcome))
-        for work, result in zip(task.work, outcome.results, strict=True):
-            worker = result.worker or outcome.worker
-            if task.part is None or self._large is None:
-                self._accept(work, result, worker, needs)
-            elif self._large.has(work) and self._may_retry(work, result):
-                self._try_again(work, result, worker, needs, task.part)
-            elif ended := self._large.accept(task, result):
-                self._accept(*ended, worker, needs)
+            outcome = Outcome(number, "", tuple(Result(w.item.key, failure=lost) for w in flight.task.work))
+        self._take_in(flight, flight.take_rest(outcome.results), outcome.worker, is_last=True)
 
-    def _cancel(self) -> None:
-        """Take back what no worker has begun."""
-        for _, _, future in list(self._in_flight.values()):
-            future.cancel()
+    def _collect_late(self) -> None:
+        """Take in what has arrived of tasks that take long."""
+        for flight in self._in_flight.late():
+            if found := flight.take_arrived():
+                self._take_in(flight, found, "", is_last=False)
+
+    def _take_in(self, flight: Flight, found: list[tuple[Work, Result]], worker: str, is_last: bool) -> None:
+        """Take results in, and say what becomes of their items."""
+        task, needs = flight.task, flight.bytes
+        if self._listeners:
+            results = tuple(result for _, result in found)
+            self._tell(Collected(task, Outcome(task.id, worker, results), is_last))
+        for work, result in found:
+            name = result.worker or worker
+            if task.part is None or self._large is None:
+                self._accept(work, result, name, needs)
+            elif self._large.has(work) and self._may_retry(work, result):
+                self._tell(Retried(result, work.attempt, name, self._again.add(work, needs, task.part)))
+            elif ended := self._large.accept(task, result):
+                self._accept(*ended, name, needs)
 
     def _may_retry(self, work: Work, result: Result) -> bool:
         failure = result.failure
@@ -395,17 +381,9 @@ class Driver:
             if self._listeners:
                 self._tell(Done(result, work.attempt, worker, self._source.waited(result.key)))
         elif self._may_retry(work, result):
-            self._try_again(work, result, worker, needs)
+            self._tell(Retried(result, work.attempt, worker, self._again.add(work, needs)))
         else:
             self._fail(result, work.attempt, worker, work.names)
-
-    def _try_again(
-        self, work: Work, result: Result, worker: str, needs: int, part: Part | None = None
-    ) -> None:
-        pause = _pause(work.attempt)
-        again = Ready(replace(work, attempt=work.attempt + 1), 0, needs, part)
-        heapq.heappush(self._again, (time.monotonic() + pause, next(self._turn), again))
-        self._tell(Retried(result, work.attempt, worker, pause))
 
     def _fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
         self._failed += 1
@@ -431,10 +409,3 @@ class Driver:
 
 def _failed_in_planning(key: str, failure: Failure) -> Result:
     return Result(key, failure=failure, started=time.time())
-
-
-def _pause(attempt: int) -> float:
-    """Seconds to wait after so many failed attempts."""
-    import random  # costs milliseconds that a run without failures need not wait for
-
-    return FIRST_PAUSE * 2.0 ** (attempt - 1) * (1 + random.random())

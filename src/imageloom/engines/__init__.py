@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from imageloom.engines.guard import Guard
 from imageloom.errors import MissingExtra, UsageError
-from imageloom.model import Outcome, Plain, Task
+from imageloom.model import Outcome, Plain, Result, Task
 
 ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
@@ -29,6 +29,10 @@ WORKERS: dict[str, str] = {
     "redis": "imageloom.engines.redis_worker:work_for",
 }
 """What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
+
+
+Told = Callable[[int, Result], None]
+"""Called with an item's place in its task and its result, as soon as it is there."""
 
 
 class Settings(Plain, frozen=True):
@@ -89,6 +93,22 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of all that the engine holds; what has not begun is cancelled."""
+
+
+class TellingEngine(Engine, Protocol):
+    """One that knows the results of a task's items before the task's end."""
+
+    tells: bool
+    """True."""
+
+    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]: ...
+
+
+def submit(engine: Engine, task: Task, told: Told) -> Future[Outcome]:
+    """Hand a task to an engine, which may tell some results before the task's end, from any thread."""
+    if getattr(engine, "tells", False):
+        return cast("TellingEngine", engine).submit(task, told)
+    return engine.submit(task)
 
 
 def open_engine(name: str, settings: Settings) -> Engine:

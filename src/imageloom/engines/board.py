@@ -12,13 +12,14 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
+from imageloom.engines import Told
 from imageloom.errors import WorkerLost
 from imageloom.model import Failure, Outcome, Plain, Result, Task
 
@@ -46,7 +47,7 @@ class _Job:
 
     task: Task
     future: Future[Outcome]
-    told: Callable[[int, Result], None] | None = None
+    told: Told | None = None
     results: dict[int, Result] = field(default_factory=dict)
 
     @property
@@ -83,8 +84,8 @@ class Board(Generic[W]):
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
 
-    def submit(self, task: Task, told: Callable[[int, Result], None] | None = None) -> Future[Outcome]:
-        """Queue a task; `told` is called with each item's place and result, as soon as it is there."""
+    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+        """Queue a task."""
         job = _Job(task, Future(), told)
         self._queue(_Run(job, list(range(len(task.work))), time.monotonic()))
         return job.future

@@ -14,7 +14,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -22,11 +21,11 @@ from multiprocessing.context import ForkServerProcess
 
 import msgspec
 
-from imageloom.engines import Settings
+from imageloom.engines import Settings, Told
 from imageloom.engines.board import Board, Message
 from imageloom.engines.worker import serve, start
 from imageloom.machine import is_at_work, process_usage
-from imageloom.model import Failure, Outcome, Result, Task
+from imageloom.model import Failure, Outcome, Task
 
 PRELOAD = ["imageloom.cli.run", "imageloom.engines.worker", "imageloom.codecs.jpeg"]
 """What the fork server loads once for all workers: one that takes a dead one's place is at work at once."""
@@ -51,10 +50,13 @@ class _Worker:
     """It has said so: its imports are done."""
     late: tuple[float, float] = (0.0, 0.0)
     """When the item was begun that it was last found late with, and the seconds of CPU that it had used then."""
+    slow: float = 0.0
+    """When the item was begun that it is known to be slow with."""
 
 
 class Processes:
     shares_memory = False
+    tells = True
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -80,8 +82,7 @@ class Processes:
         """Workers that seem to hang count beside those that take their place."""
         return max(self._settings.jobs, len(self._workers)) * self._at_once
 
-    def submit(self, task: Task, told: Callable[[int, Result], None] | None = None) -> Future[Outcome]:
-        """Take a task on; `told` is called with each item's place and result, from the supervisor's thread."""
+    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         future = self._board.submit(task, told)
         self._ring()
         return future
@@ -138,15 +139,20 @@ class Processes:
 
     def _is_slow(self, worker: _Worker) -> bool:
         """It is late, and not because others keep it from a core or a disk: more workers would make that worse."""
+        begun = self._board.oldest(worker)
+        if worker.slow == begun:
+            return True
         if not self._is_late(worker):
             return False
         pid = worker.process.pid or 0
-        if not is_at_work(pid):
-            return True
-        begun, used = self._board.oldest(worker), process_usage(pid)[0]
-        if worker.late[0] != begun:
-            worker.late = (begun, used)
-        return used - worker.late[1] >= self._patience
+        if is_at_work(pid):
+            used = process_usage(pid)[0]
+            if worker.late[0] != begun:
+                worker.late = (begun, used)
+            if used - worker.late[1] < self._patience:
+                return False
+        worker.slow = begun
+        return True
 
     def _part_from_slow(self) -> None:
         """Let others do what waits behind an item that takes long."""

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from imageloom import parts
-from imageloom.engines import Settings, WorkerSettings, redis_letters, redis_wire
+from imageloom.engines import Settings, Told, WorkerSettings, redis_letters, redis_wire
 from imageloom.engines import redis_group as group
 from imageloom.engines.board import Board, Message
 from imageloom.engines.fleet import Fleet, warm_up
@@ -78,6 +78,8 @@ class _Out:
 
 
 class RedisStreams:
+    tells = True
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lease = redis_wire.LEASE
@@ -122,9 +124,9 @@ class RedisStreams:
         """Deliveries that wait in each stream for a worker to take them; nothing while the server is away."""
         return group.lags(self._client)
 
-    def submit(self, task: Task) -> Future[Outcome]:
+    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         self._task = task
-        future = self._board.submit(task)
+        future = self._board.submit(task, told)
         self._put()
         return future
 

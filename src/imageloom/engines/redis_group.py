@@ -65,8 +65,10 @@ def lags(client: Redis) -> dict[str, int]:
     for stream in STREAMS.values():
         with contextlib.suppress(RedisError):
             for one in client.xinfo_groups(stream):
-                if one["name"] == GROUP.encode() and one["lag"] is not None:
-                    found[stream] = one["lag"]
+                if one["name"] == GROUP.encode():
+                    lag = one["lag"]  # the server does not know it where entries were deleted
+                    last = one["last-delivered-id"].decode()
+                    found[stream] = len(client.xrange(stream, f"({last}")) if lag is None else lag
     return found
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from imageloom.engines import Settings, WorkerSettings
+from imageloom.engines import Settings, Told, WorkerSettings
 from imageloom.engines.board import Board, Message
 from imageloom.engines.fleet import Fleet
 from imageloom.engines.processes import LEAST_PATIENCE, PATIENCE
@@ -75,6 +75,8 @@ class _Peer:
 
 
 class Zeromq:
+    tells = True
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         address = settings.bind or "tcp://127.0.0.1:*"
@@ -143,8 +145,8 @@ class Zeromq:
         present = sum(peer.hello.threads for peer in list(self._peers.values()))
         return max(1, self._settings.jobs * self._settings.threads, present)
 
-    def submit(self, task: Task) -> Future[Outcome]:
-        future = self._board.submit(task)
+    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+        future = self._board.submit(task, told)
         self._ring()
         return future
 

@@ -22,7 +22,7 @@ import pytest
 import simplejpeg
 from msgspec.structs import replace
 
-from imageloom import run
+from imageloom import window
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.serial import Serial
 from imageloom.events import Done, Event, Failed, Planned, Retried, Started
@@ -115,7 +115,7 @@ class EngineCore:
     def _small_batches_and_short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two items in a task, so that a dozen of them makes a crowd."""
         monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 2)
-        monkeypatch.setattr(run, "FIRST_PAUSE", 0.01)
+        monkeypatch.setattr(window, "FIRST_PAUSE", 0.01)
 
     @pytest.fixture
     def events(self) -> list[Event]:
@@ -287,14 +287,14 @@ class EngineTests(EngineCore):
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 1)
-        window = run.WINDOW * opened.capacity
-        scripted = ScriptedEngine(opened, hold=window + 1)
+        most = window.DEPTH * opened.capacity
+        scripted = ScriptedEngine(opened, hold=most + 1)
         try:
             summary = self.drive(scripted, photos, sink, ledger, events)
         finally:
             scripted.close()
         assert summary.done == COUNT
-        assert 1 < scripted.most_in_flight <= window
+        assert 1 < scripted.most_in_flight <= most
 
     def test_bytes_in_flight_are_bounded(
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
@@ -313,7 +313,7 @@ class EngineTests(EngineCore):
     def test_outcomes_may_come_in_any_order(
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
     ) -> None:
-        scripted = ScriptedEngine(opened, hold=run.WINDOW * opened.capacity)
+        scripted = ScriptedEngine(opened, hold=window.DEPTH * opened.capacity)
         try:
             summary = self.drive(scripted, photos, sink, ledger, events)
         finally:

@@ -1,0 +1,132 @@
+"""The window: the tasks that the engine has, and the items that wait for another attempt."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from imageloom.batches import Ready
+from imageloom.model import Outcome, Part, Result, Task, Work
+
+DEPTH = 3
+"""Tasks in flight for each worker: one that runs, and two so that none waits for the driver."""
+MOST_SUSPECTS = 100
+"""Tasks in flight beyond the window that failed before."""
+LATE = 0.25
+"""Seconds after which a task's results are taken in one by one, and not all together at its end."""
+FIRST_PAUSE = 0.1
+"""Seconds before the second attempt; each further one waits twice as long, and up to twice that by chance."""
+
+
+@dataclass(eq=False)
+class Flight:
+    """A task that the engine has."""
+
+    task: Task
+    bytes: int
+    future: Future[Outcome] = field(default_factory=Future)
+    since: float = field(default_factory=time.monotonic)
+    arrived: dict[int, Result] = field(default_factory=dict)
+    """Results that are there before the task's end, by the item's place; the engine's threads fill it."""
+    taken: set[int] = field(default_factory=set)
+    """Places of the results that were taken in already."""
+
+    def tell(self, place: int, result: Result) -> None:
+        """Take note of a result: for the engine, from any thread."""
+        self.arrived[place] = result
+
+    def take_arrived(self) -> list[tuple[Work, Result]]:
+        """What has arrived since the last time."""
+        new = [place for place in list(self.arrived) if place not in self.taken]
+        self.taken.update(new)
+        return [(self.task.work[place], self.arrived[place]) for place in new]
+
+    def take_rest(self, results: tuple[Result, ...]) -> list[tuple[Work, Result]]:
+        """What is left of the task's results."""
+        every = enumerate(zip(self.task.work, results, strict=True))
+        return [pair for place, pair in every if place not in self.taken]
+
+
+class Window:
+    """What is in flight, by the tasks' numbers, and how much of it may be.
+
+    Args:
+        memory: bytes that all tasks may take together.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._flights: dict[int, Flight] = {}
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._flights)
+
+    def is_full(self, capacity: int, needs: int) -> bool:
+        """Whether a task must wait that needs so many bytes, on an engine of that capacity."""
+        if not self._flights:
+            return False
+        # Engines do last what failed before: others must not wait for it.
+        suspects = sum(flight.task.work[0].attempt > 1 for flight in self._flights.values())
+        waited_for = len(self._flights) - min(suspects, MOST_SUSPECTS)
+        return waited_for >= DEPTH * capacity or self._bytes + needs > self._memory
+
+    def add(self, flight: Flight) -> None:
+        self._flights[flight.task.id] = flight
+        self._bytes += flight.bytes
+
+    def pop(self, number: int) -> Flight:
+        flight = self._flights.pop(number)
+        self._bytes -= flight.bytes
+        return flight
+
+    @property
+    def has_arrived(self) -> bool:
+        """Some results wait for the end of their tasks."""
+        return any(len(flight.arrived) > len(flight.taken) for flight in self._flights.values())
+
+    def late(self) -> list[Flight]:
+        """Tasks that take long."""
+        limit = time.monotonic() - LATE
+        return [flight for flight in self._flights.values() if flight.since < limit]
+
+    def cancel(self) -> None:
+        """Take back what no worker has begun."""
+        for flight in list(self._flights.values()):
+            flight.future.cancel()
+
+
+class Retries:
+    """Items whose attempt failed, each with the moment at which the next one is due."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, int, Ready]] = []
+        self._turn = itertools.count()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, work: Work, needs: int, part: Part | None = None) -> float:
+        """Have an item done again after a pause: its seconds."""
+        import random  # costs milliseconds that a run without failures need not wait for
+
+        pause = FIRST_PAUSE * 2.0 ** (work.attempt - 1) * (1 + random.random())
+        again = Ready(replace(work, attempt=work.attempt + 1), 0, needs, part)
+        heapq.heappush(self._waiting, (time.monotonic() + pause, next(self._turn), again))
+        return pause
+
+    def due(self) -> Iterator[Ready]:
+        """Those whose pause is over."""
+        while self._waiting and self._waiting[0][0] <= time.monotonic():
+            yield heapq.heappop(self._waiting)[2]
+
+    @property
+    def pause(self) -> float | None:
+        """Seconds until one is due; None where there is none."""
+        return max(0.0, self._waiting[0][0] - time.monotonic()) if self._waiting else None
