@@ -7,7 +7,9 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from imageloom import codecs
 from imageloom.samples import draw_photos
 from imageloom.stores.local import STAGING
 from program import COMMAND, contents, draw, imageloom, names, start
+from redis_servers import wait_for
 
 PIPELINE = "resize 500x500 | gaussian_blur 3 | median_blur 7"
 COUNT = 40
@@ -38,6 +41,14 @@ def undisturbed(photos: Path) -> dict[str, bytes]:
     made = contents(out)
     assert len(made) == COUNT
     return made
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of all temporary files; its path is short, for sockets lie in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 def published(out: Path) -> dict[str, bytes]:
@@ -95,9 +106,10 @@ def kill_and_run_again(
 
 @pytest.mark.parametrize("engine", ["threads", "processes", "zeromq"])
 def test_killed_and_run_again(
-    engine: str, photos: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+    engine: str, photos: Path, tmp_path: Path, temporary: Path, undisturbed: dict[str, bytes]
 ) -> None:
     kill_and_run_again(engine, 2, photos, tmp_path, undisturbed)
+    wait_for(lambda: not names(temporary), 10)
 
 
 @pytest.mark.long

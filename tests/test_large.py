@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imageloom import run as run_module
+from imageloom import window
 from imageloom.api import process
 from imageloom.codecs import get
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.serial import Serial
 from imageloom.errors import CorruptImage, WorkerLost
+from imageloom.events import Collected, Event
 from imageloom.ledger import Ledger
 from imageloom.model import Box, Failure, Frame, Job, Outcome, Output, Pixels, Recipe, Result, Task
 from imageloom.pipeline import Pipeline
@@ -187,7 +188,7 @@ def test_a_thousand_patterns_of_loss(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def check_lossy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> int:
     """A 35-tile image through a lossy engine."""
     monkeypatch.setattr("imageloom.assemble.PART_PIXELS", 100 * 32)
-    monkeypatch.setattr(run_module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(window, "FIRST_PAUSE", 0.001)
     photos = tmp_path / "photos"
     photos.mkdir()
     image = draw_photo(seed % 7, 100, 35 * 32)
@@ -306,3 +307,23 @@ def test_an_engine_is_opened_for_tiles_of_one_file(photos: Path, tmp_path: Path)
         engine.close()
     assert summary.done == 4
     assert largest == 1
+
+
+def test_an_image_that_nothing_waits_behind_is_done_in_parts(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's only one as well as its last one: all workers help."""
+    monkeypatch.setattr("imageloom.plan.ALONE", 500_000)
+    (photos / "deep.png").unlink()
+    in_parts: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Collected) and event.task.part and event.task.work[0].item.key not in in_parts:
+            in_parts.append(event.task.work[0].item.key)
+
+    process("invert", photos, tmp_path / "out", engine="threads", jobs=2, listeners=[listen])
+    assert in_parts == ["tiled.tif"]
+    for name in ("tiled.tif", "png.png"):
+        (photos / name).unlink()
+    process("invert", photos, tmp_path / "one", engine="threads", jobs=2, listeners=[listen])
+    assert in_parts == ["tiled.tif", "jpeg.jpeg"]

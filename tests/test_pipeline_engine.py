@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 
-from imageloom import run as run_module
+from imageloom import window
 from imageloom.api import process
 from imageloom.engines import Settings, open_engine
 from imageloom.engines.pipeline import STAGES, Pipeline
@@ -185,7 +185,7 @@ def test_a_lock_dies_with_its_holder(ring: Ring) -> None:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(window, "FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture

@@ -117,6 +117,17 @@ class Questions:
             stores.drop_kept(self._source.root)
 
 
+def with_next(entries: Iterable[tuple[Entry, T]]) -> Iterator[tuple[tuple[Entry, T], bool]]:
+    """Each entry, and whether it is the last that is there at the moment."""
+    iterator = iter(entries)
+    if (current := next(iterator, None)) is None:
+        return
+    for following in iterator:
+        yield current, following[0] is None
+        current = following
+    yield current, True
+
+
 def look_ahead(
     entries: Iterable[tuple[Entry, Callable[[], T]]], in_flight: int, most_bytes: int
 ) -> Iterator[tuple[Entry, Callable[[], T]]]:

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from imageloom import plan
-from imageloom.ahead import Look, Questions
+from imageloom.ahead import Look, Questions, with_next
 from imageloom.batches import Ready, gather
 from imageloom.engines import Engine, submit
 from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
@@ -88,6 +88,8 @@ class Driver:
         self._tasks = 0
         self._done = self._failed = self._skipped = 0
         self._in_flight = Window(self._memory)
+        self._is_last = False
+        """Nothing waits behind the item that is planned."""
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
         self._again = Retries()
         self._item_numbers = itertools.count(1)
@@ -165,7 +167,8 @@ class Driver:
             if self._job.retry_failed
             else None
         )
-        for entry, look in self._questions.entries(self._wake):
+        for (entry, look), is_last in with_next(self._questions.entries(self._wake)):
+            self._is_last = is_last
             if self._stopping:
                 return
             if entry is None:
@@ -220,8 +223,8 @@ class Driver:
 
     @property
     def _is_alone(self) -> bool:
-        """No other image waits for a worker."""
-        return self._source.is_file or self._job.items_at_once == 1
+        """No other image waits to be planned."""
+        return self._is_last or self._job.items_at_once == 1
 
     # tasks -> engine
 

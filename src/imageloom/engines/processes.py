@@ -27,7 +27,12 @@ from imageloom.engines.worker import serve, start
 from imageloom.machine import is_at_work, process_usage
 from imageloom.model import Failure, Outcome, Task
 
-PRELOAD = ["imageloom.cli.run", "imageloom.engines.worker", "imageloom.codecs.jpeg"]
+PRELOAD = [
+    "imageloom.engines.fork_server",
+    "imageloom.cli.run",
+    "imageloom.engines.worker",
+    "imageloom.codecs.jpeg",
+]
 """What the fork server loads once for all workers: one that takes a dead one's place is at work at once."""
 PATIENCE = 8.0
 """Mean times of an item after which a worker seems to hang."""

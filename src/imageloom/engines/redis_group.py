@@ -68,7 +68,7 @@ def lags(client: Redis) -> dict[str, int]:
                 if one["name"] == GROUP.encode():
                     lag = one["lag"]  # the server does not know it where entries were deleted
                     last = one["last-delivered-id"].decode()
-                    found[stream] = len(client.xrange(stream, f"({last}")) if lag is None else lag
+                    found[stream] = len(client.xrange(stream, f"({last}") or ()) if lag is None else lag
     return found
 
 
