@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ class SizedPool:
     Args:
         turn: does one piece of work; it waits for it if there is none. True: a thread is to end.
         controller: told of each piece of work that is done.
-        name: begins the threads' names.
+        name: begins the threads' names; a thread has the number of one that has ended, where there is one.
     """
 
     def __init__(self, turn: Callable[[], bool | None], controller: Controller, name: str) -> None:
@@ -29,8 +30,7 @@ class SizedPool:
         self._controller = controller
         self._name = name
         self._lock = threading.Lock()
-        self._threads: set[threading.Thread] = set()
-        self._began = 0
+        self._threads: dict[threading.Thread, int] = {}
         self._ending = False
         with self._lock:
             self._grow()
@@ -42,9 +42,10 @@ class SizedPool:
 
     def _grow(self) -> None:
         while len(self._threads) < self._controller.size and not self._ending:
-            self._began += 1
-            thread = threading.Thread(target=self._run, name=f"{self._name}-{self._began}", daemon=True)
-            self._threads.add(thread)
+            taken = self._threads.values()
+            number = next(number for number in itertools.count(1) if number not in taken)
+            thread = threading.Thread(target=self._run, name=f"{self._name}-{number}", daemon=True)
+            self._threads[thread] = number
             thread.start()
 
     def _run(self) -> None:
@@ -54,13 +55,13 @@ class SizedPool:
                 return
         with self._lock:
             self._ending = True
-            self._threads.discard(threading.current_thread())
+            self._threads.pop(threading.current_thread(), None)
 
     def _has_shrunk(self) -> bool:
         """Bring the pool nearer to its size; true: by ending this thread."""
         with self._lock:
             if len(self._threads) > self._controller.size:
-                self._threads.discard(threading.current_thread())
+                self._threads.pop(threading.current_thread(), None)
                 return True
             self._grow()
             return False

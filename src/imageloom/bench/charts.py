@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import median
 
+from msgspec.structs import replace
+
 from imageloom.bench.panels import efficiency, speedup
 from imageloom.bench.records import Bench, Measured
 from imageloom.bench.table import BEYOND, Row, table
@@ -20,6 +22,8 @@ _LEFT = 118.0
 _ROW = 16.0
 _GAP = 7.0
 """Between two ways."""
+_LETTER = 6.5
+"""Width of a letter, or a little more."""
 _FADED = 0.4
 """Of bars with more workers than cores."""
 
@@ -179,7 +183,7 @@ def stages(found: Sequence[Measured], width: float) -> Drawing:
     words = "seconds of all workers in each stage, and of the driver in publishing"
     if any(one.configuration.name.startswith("tiles") for one in found):
         words += "; what is done in tiles is decoded by a thread of the driver, which is no worker"
-    return plot.drawing("Stages", words)
+    return _with_key(plot.drawing("Stages", words), list(boxes))
 
 
 def latency(found: Sequence[Measured], width: float) -> Drawing:
@@ -219,10 +223,12 @@ def timelines(found: Sequence[Measured], width: float) -> Drawing:
     def x(seconds: float) -> float:
         return _LEFT + (width - _LEFT - _RIGHT) * min(seconds, most) / most
 
+    seen: set[str] = set()
     for one in found:
         activity = one.activity
         rows.append(Text(0, y + 11, one.configuration.label, "ink"))
         for shares in activity.rows or [{}]:
+            seen.update(shares)
             shapes.append(Bars(((_LEFT, y, x(activity.seconds) - _LEFT, high),), "grid", 0.7))
             below = [0.0] * max((len(bins) for bins in shares.values()), default=0)
             for stage in STAGES:
@@ -245,7 +251,7 @@ def timelines(found: Sequence[Measured], width: float) -> Drawing:
             y += high + 2
         y += _GAP
     shapes += [*rows, *time_axis(x, most, width, y)]
-    return Drawing(
+    drawing = Drawing(
         "Timelines",
         "a row for each worker, or for some that followed each other, on one scale of time; gray is the program "
         "from its start to its end",
@@ -253,6 +259,16 @@ def timelines(found: Sequence[Measured], width: float) -> Drawing:
         y + _BOTTOM,
         tuple(shapes),
     )
+    return _with_key(drawing, [stage for stage in STAGES if stage in seen])
+
+
+def _with_key(drawing: Drawing, roles: Sequence[str]) -> Drawing:
+    """A drawing with its colours named below it."""
+    shapes, x, y = list(drawing.shapes), 0.0, drawing.height
+    for role in roles:
+        shapes += [Bars(((x, y, 10.0, 10.0),), role), Text(x + 14, y + 9, role)]
+        x += 20 + _LETTER * len(role)
+    return replace(drawing, height=y + 16, shapes=tuple(shapes))
 
 
 def tiles(bench: Bench, width: float) -> Drawing:

@@ -7,7 +7,6 @@ import time
 from imageloom.bench import charts, text
 from imageloom.bench.records import Bench
 from imageloom.bench.table import table
-from imageloom.model import STAGES
 from imageloom.report import html
 from imageloom.report.drawing import escape
 from imageloom.report.text import count, duration, rate, size
@@ -29,7 +28,6 @@ def to_html(bench: Bench) -> str:
     """The page."""
     tables, notes = text.tables(bench), text.notes(bench)
     wide, narrow = charts.drawings(bench, html.WIDE), charts.drawings(bench, html.NARROW)
-    legend = f'<ul class="legend" aria-label="Stages">{html.legend((*STAGES, "publish"))}</ul>'
     body = [_head(bench), _tiles(bench), _wrong(bench)]
     body.append(html.section("run", "What was run", html.pairs(_facts(bench))))
     header, *rows = tables["Engines"]
@@ -41,7 +39,7 @@ def to_html(bench: Bench) -> str:
     for name, title in _TITLES.items():
         if name not in wide:
             continue
-        shown = html.both(wide[name], narrow[name]) + (legend if name in ("stages", "timelines") else "")
+        shown = html.both(wide[name], narrow[name])
         if title in tables:
             header, *rows = tables[title]
             shown += html.table(f"{title} table", header, rows)
