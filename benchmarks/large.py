@@ -1,4 +1,4 @@
-"""One huge image in tiles, against libvips: time, and memory of all processes together.
+"""One huge image in tiles, against libvips: time and memory; photos on one worker and on two.
 
     python -m benchmarks.large [--camera FOLDER] [--megapixels 350] [--pairs 3]
 
@@ -13,13 +13,24 @@ import statistics
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import psutil
 
-from benchmarks.harness import IMAGELOOM, Program, fresh, header, peer, photos_and_camera, report, workplace
+from benchmarks.harness import (
+    IMAGELOOM,
+    Program,
+    fresh,
+    header,
+    peer,
+    photos_and_camera,
+    report,
+    run_command,
+    workplace,
+)
 from imageloom.model import Frame, Pixels
 from imageloom.streams import tiff
 
@@ -35,6 +46,9 @@ def main() -> None:
         camera = photos_and_camera(folder, given.camera, folder)[1]
         draw_mosaic(camera, given.megapixels, folder)
         measure(folder, given.pairs, given.workers)
+        one_photo(camera, folder, given.pairs, given.workers)
+        crops(camera, folder, given.pairs, given.workers)
+        four_times(camera, given.megapixels, folder, given.workers)
 
 
 def measure(folder: Path, pairs: int, workers: int) -> None:
@@ -44,6 +58,7 @@ def measure(folder: Path, pairs: int, workers: int) -> None:
         ("JPEG -> gaussian_blur 2 -> JPEG", "1.1", big_jpeg, "gaussian_blur 2", "jpeg", ("blur", "2")),
         ("TIFF -> canny 60 150 -> TIFF", "0.3", big_tiff, "grayscale | canny 60 150", "tiff", ("canny",)),
         ("TIFF -> resize 25% -> JPEG", "1.1", big_tiff, "resize 25%", "jpeg", ("resize", "0.25")),
+        ("TIFF -> 4096 wide -> JPEG", "1.1", big_tiff, "resize 4096x", "jpeg", ("wide", "4096")),
     )
     header()
     for row, goal, source, pipeline, format, operation in rows:
@@ -55,6 +70,43 @@ def measure(folder: Path, pairs: int, workers: int) -> None:
     for row, _, source, pipeline, format, _ in rows:
         used = [proportional_memory(tiled(source, out, pipeline, format, workers)) for _ in range(2)]
         print(f"{row}: {statistics.median(used) / 1e6:.0f} MB, proportional set size of all processes")
+
+
+def one_photo(camera: Path, folder: Path, pairs: int, workers: int) -> None:
+    """Filters that take long, over one photo."""
+    source = max(camera.iterdir(), key=lambda path: cv2.imread(str(path)).size)  # type: ignore[union-attr]
+    pipeline = "median_blur 5 | bilateral 9 75 75"
+    many, one = (tiled(source, folder / "out", pipeline, "jpeg", count) for count in (workers, 1))
+    pixels = Frame.of(cv2.imread(str(source))).pixels  # type: ignore[arg-type]
+    row = f"a photo of {pixels / 1e6:.0f} megapixels, {pipeline}, {workers} workers"
+    report(row, "0.59", many, one._replace(name="1 worker"), pairs)
+
+
+def crops(camera: Path, folder: Path, pairs: int, workers: int) -> None:
+    """60 crops of 1.5 megapixels as PNG."""
+    photos = sorted(camera.iterdir())
+    (folder / "crops").mkdir()
+    for number in range(60):
+        photo = cv2.imread(str(photos[number % len(photos)]))
+        assert photo is not None
+        y, x = 97 * number % (photo.shape[0] - 1000), 193 * number % (photo.shape[1] - 1500)
+        target = str(folder / "crops" / f"{number:02}.png")
+        cv2.imwrite(target, photo[y : y + 1000, x : x + 1500], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    ours = run_command("gaussian_blur kernel=21", folder / "crops", folder / "out", f"-j{workers}")
+    none = folder / "none"
+    script = peer("opencv_blur.py", str(folder / "crops"), str(none), out=none, name="a serial OpenCV script")
+    report("60 crops as PNG -> gaussian_blur kernel=21 -> PNG", "0.6", ours, script, pairs)
+
+
+def four_times(camera: Path, megapixels: int, folder: Path, workers: int) -> None:
+    """Memory of an image four times as large."""
+    flags = ["--max-pixels", str(5 * megapixels * 10**6), "--max-file-size", str(10**11)]
+    used = []
+    for size in (megapixels, 4 * megapixels):
+        draw_mosaic(camera, size, folder, jpeg=False)
+        program = tiled(folder / "mosaic.tif", folder / "out", "gaussian_blur 2", "tiff", workers)
+        used.append(proportional_memory(program._replace(command=[*program.command, *flags])))
+    print(f"four times as large: {used[1] / used[0]:.2f} of the memory ({used[1] >> 20} MB; goal 1.1)")
 
 
 def tiled(source: Path, out: Path, pipeline: str, format: str, workers: int) -> Program:
@@ -102,8 +154,8 @@ def _pss(pid: int) -> int:
         return 0
 
 
-def draw_mosaic(camera: Path, megapixels: int, folder: Path) -> None:
-    """A mosaic of photos, about 5:3, as tiled deflate TIFF of level 6 and as JPEG of quality 90."""
+def draw_mosaic(camera: Path, megapixels: int, folder: Path, jpeg: bool = True) -> None:
+    """A mosaic of photos, about 5:3, as tiled deflate TIFF of level 6, and as JPEG of quality 90."""
     width = round((megapixels * 1e6 * 5 / 3) ** 0.5)
     height = round(megapixels * 1e6 / width)
     mosaic: Pixels = np.zeros((height, width, 3), np.uint8)
@@ -119,13 +171,18 @@ def draw_mosaic(camera: Path, megapixels: int, folder: Path) -> None:
             mosaic[y : y + part.shape[0], x : x + part.shape[1]] = part
             x, tallest = x + part.shape[1], min(tallest, part.shape[0])
         y += tallest
-    cv2.imwrite(str(folder / "mosaic.jpg"), mosaic, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    rgb = cv2.cvtColor(mosaic, cv2.COLOR_BGR2RGB)
-    with tiff.Encoder(Frame.of(rgb)).create(folder / "mosaic.tif") as writer:
-        encoder = tiff.Encoder(Frame.of(rgb))
-        for index in range(len(encoder.pieces)):
-            x0, y0, x1, y1 = encoder.pieces.box(index)
-            writer.put(index, encoder.compress(rgb[y0:y1, x0:x1]))
+    if jpeg:
+        cv2.imwrite(str(folder / "mosaic.jpg"), mosaic, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    rgb = cv2.cvtColor(mosaic, cv2.COLOR_BGR2RGB, mosaic)
+    encoder = tiff.Encoder(Frame.of(rgb))
+
+    def compress(index: int) -> bytes:
+        x0, y0, x1, y1 = encoder.pieces.box(index)
+        return encoder.compress(rgb[y0:y1, x0:x1])
+
+    with encoder.create(folder / "mosaic.tif") as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for index, data in enumerate(pool.map(compress, range(len(encoder.pieces)))):
+            writer.put(index, data)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ elif operation == "canny":
     image = (image * 64).cast("uchar")
 elif operation == "resize":
     image = image.resize(float(sys.argv[4]))
+elif operation == "wide":
+    image = image.resize(float(sys.argv[4]) / image.width)
 if target.endswith(".tif"):
     image.tiffsave(target, tile=True, tile_width=256, tile_height=256, compression="deflate", level=6)
 else:
