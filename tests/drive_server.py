@@ -102,6 +102,8 @@ class DriveServer:
     def save(self, file: dict[str, Any], data: bytes | None) -> dict[str, Any]:
         """Create a file or change one."""
         with self.lock:
+            above = self.files.get(next(iter(file.get("parents", [])), ""), {})
+            file = ({"driveId": above["driveId"]} if "driveId" in above else {}) | file
             now = (datetime.now(UTC) + timedelta(milliseconds=len(self.changes))).isoformat(
                 timespec="milliseconds"
             )
@@ -131,10 +133,10 @@ class DriveServer:
         with self.lock:
             return [f for f in self.files.values() if parent in f["parents"] and not f.get("trashed")]
 
-    def put(self, path: str, data: bytes) -> str:
+    def put(self, path: str, data: bytes, parent: str = ROOT) -> str:
         """A file by its path, new or with new content; its id."""
         folder, _, name = path.rpartition("/")
-        parent = self.folder(folder)
+        parent = self.folder(folder, parent)
         for file in self.within(parent):
             if file["name"] == name and file["mimeType"] != FOLDER:
                 self.save({"id": file["id"]}, data)
@@ -267,6 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
             file
             for file in self.drive.files.values()
             if set(parents) & set(file["parents"])
+            and self.is_asked_for(file)
             and not file.get("trashed")
             and (name is None or file["name"].lower() == name)
         ]
@@ -278,6 +281,13 @@ class _Handler(BaseHTTPRequestHandler):
             page["nextPageToken"] = str(start + size)
         self.say(200, page)
 
+    def is_asked_for(self, file: dict[str, Any]) -> bool:
+        """Whether the request is for the shared drive that a file lies in, or for the user's own."""
+        if "driveId" in self.query and self.query.get("corpora", "drive") != "drive":
+            raise _Answer(403, "teamDrivesParentLimit")
+        shown = self.query.get("includeItemsFromAllDrives") == self.query.get("supportsAllDrives") == "true"
+        return file.get("driveId") == self.query.get("driveId") and (shown or "driveId" not in file)
+
     def list_changes(self) -> None:
         token = self.query["pageToken"]
         if not token.isdigit():
@@ -286,9 +296,11 @@ class _Handler(BaseHTTPRequestHandler):
         changes = []
         for file_id in self.drive.changes[start : start + self.drive.page]:
             file = self.drive.files.get(file_id)
+            if file and not self.is_asked_for(file):
+                continue
             change: dict[str, Any] = {"fileId": file_id, "removed": file is None}
             changes.append(change | ({"file": self.shown(file)} if file else {}))
-        until = start + len(changes)
+        until = min(start + self.drive.page, len(self.drive.changes))
         more = until < len(self.drive.changes)
         self.say(200, {"changes": changes, "nextPageToken" if more else "newStartPageToken": str(until + 1)})
 

@@ -134,12 +134,30 @@ def test_what_is_no_file_or_has_no_name_for_one_is_told(
 def test_a_folder_by_its_id(server: DriveServer, place: Folder) -> None:
     place.put("a/1.jpg", b"one")
     assert keys(open_store(f"gdrive://{place.id}/a")) == ["1.jpg"]
-    with pytest.raises(UsageError, match="names no folder"):
-        open_store("gdrive://")
+    for address in ("gdrive://", "gdrive:// /a", "gdrive://../a"):
+        with pytest.raises(UsageError, match="names no folder"):
+            open_store(address)
     with pytest.raises(StorageError, match=r"no such file or folder.*404 notFound"):
         keys(open_store("gdrive://not-there/a"))
     with pytest.raises(StorageError, match="there is no folder gdrive://root/nothing"):
         keys(open_store("gdrive://root/nothing"))
+
+
+def test_a_folder_of_a_shared_drive(server: DriveServer, tmp_path: Path) -> None:
+    shared = server.add("Team", "", driveId="the-drive")
+    server.put("Photos/mine.jpg", b"mine")
+    server.put("a/1.jpg", b"one", shared)
+    store = open_store(f"gdrive://{shared}")
+    store.prepare(str(tmp_path))
+    feed = store.feed()
+    assert feed
+    assert keys(store) == ["a/1.jpg"]
+    write(store, "a/2.jpg", b"two")
+    server.put("Photos/2.jpg", b"mine")
+    assert feed.take() == ["a/2.jpg"]
+    assert feed.take() == []
+    assert server.contents(shared) == {"a/1.jpg": b"one", "a/2.jpg": b"two"}
+    store.tidy()
 
 
 def test_a_sink_in_its_source_is_noticed_by_whatever_address(server: DriveServer, photos: Path) -> None:

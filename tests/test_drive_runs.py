@@ -51,6 +51,7 @@ def test_whatever_goes_wrong_nothing_is_lost_short_or_twice_there(
     for key, data in contents(photos).items():
         place.put(key, data)
     process(PIPELINE, photos, tmp_path / "expected")
+    server.fault = lambda *_: (403, "userRateLimitExceeded") if server.number() % 7 == 0 else None
     ran = Run(PIPELINE, place.address, "gdrive://root/out", engine="threads", in_flight=4)
     assert ran.numbers == (6, 0, 0)
     assert server.contents(server.folder("out")) == contents(tmp_path / "expected")

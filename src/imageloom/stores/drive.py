@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -28,6 +29,7 @@ from imageloom.errors import (
 )
 from imageloom.model import Failure, Item, Unlisted
 from imageloom.stores.driveapi import FOLDER, NATIVE, Drive, File, Refusal
+from imageloom.stores.drivefeed import DriveFeed
 from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden, unsafe
 
 MARK = "imageloom"
@@ -52,7 +54,7 @@ class DriveStore(RemoteStore):
 
     def __init__(self, address: str) -> None:
         self._top, _, self._path = address.partition("://")[2].strip("/").partition("/")
-        if not self._top:
+        if not re.fullmatch(r"[\w-]+", self._top, re.ASCII):
             raise UsageError(
                 "gdrive:// names no folder: gdrive://root/Photos, or a folder's id in place of root"
             )
@@ -67,6 +69,7 @@ class DriveStore(RemoteStore):
         self._folders: dict[str, tuple[str, ...]] = {}
         self._listed: dict[str, File] = {}
         self._feed: DriveFeed | None = None
+        self._lineage = ""
 
     # Reading
 
@@ -128,7 +131,8 @@ class DriveStore(RemoteStore):
 
     def feed(self) -> DriveFeed:
         try:
-            self._feed = DriveFeed(self._drive, self._drive.get(self._top).drive_id)
+            self._ids("")
+            self._feed = DriveFeed(self._drive)
         except Refusal as refusal:
             raise StorageError(f"cannot watch {self.address}: {refusal}") from None
         return self._feed
@@ -218,7 +222,7 @@ class DriveStore(RemoteStore):
         with self._lock:
             found = self._folders.get(folder)
         if found is None and not folder:
-            found = (self._drive.get(self._top).id,)
+            found = (self._drive.open(self._top).id,)
         elif found is None:
             above, _, name = folder.rpartition("/")
             ids = self._ids(above)
@@ -256,22 +260,28 @@ class DriveStore(RemoteStore):
 
     def place(self, folder: str) -> str:
         """By ids from the top on: an address may begin at any folder."""
-        path, missing = self._absolute(folder), ""
         try:
-            while path and not self._ids(path):
-                path, _, name = path.rpartition("/")
-                missing = f"/{name}{missing}"
-            lineage = [self._drive.get(self._ids(path)[0])]
+            place, path = self._above(), ""
+            for name in filter(None, self._absolute(folder).split("/")):
+                path = f"{path}/{name}".lstrip("/")
+                place += f"/{next(iter(self._ids(path)), name)}"
+        except Refusal as refusal:
+            raise StorageError(f"cannot use {self.address}: {refusal}") from None
+        return place
+
+    def _above(self) -> str:
+        """The place of the topmost folder, as far up as this account sees."""
+        if not self._lineage:
+            lineage = [self._drive.get(self._top)]
             while lineage[0].parents:
                 try:
                     lineage.insert(0, self._drive.get(lineage[0].parents[0]))
                 except Refusal as refusal:
-                    if refusal.status != 404:  # it is not shared with this account
+                    if refusal.status != 404:
                         raise
                     break
-        except Refusal as refusal:
-            raise StorageError(f"cannot use {self.address}: {refusal}") from None
-        return "gdrive://" + "/".join(file.id for file in lineage) + missing
+            self._lineage = "gdrive://" + "/".join(file.id for file in lineage)
+        return self._lineage
 
     # Writing
 
@@ -312,7 +322,7 @@ class DriveStore(RemoteStore):
                 if there is None or there.id == made:
                     return
                 self._drive.delete(made)
-            if not replace and there.app_properties.get(MARK) != mark:
+            if not replace and there.properties.get(MARK) != mark:
                 content.seek(0)
                 if there.md5_checksum == hashlib.file_digest(content, "md5").hexdigest():
                     return
@@ -327,68 +337,6 @@ class DriveStore(RemoteStore):
         finally:
             with self._lock:
                 self._listed.pop(key, None)
-
-
-class DriveFeed:
-    """What has changed since it was made, by Drive's change tokens.
-
-    Args:
-        drive_id: of a shared drive; empty for My Drive.
-    """
-
-    def __init__(self, drive: Drive, drive_id: str) -> None:
-        self._drive = drive
-        self._drive_id = drive_id
-        self._token = drive.token(drive_id)
-        self._folders: dict[str, str] = {}
-        self._keys: dict[str, str] = {}
-
-    def note_folder(self, ids: tuple[str, ...], prefix: str) -> None:
-        """A folder that is listed: what changes in it counts."""
-        self._folders.update(dict.fromkeys(ids, prefix))
-
-    def note_file(self, file_id: str, key: str) -> None:
-        self._keys[file_id] = key
-
-    def take(self) -> list[str] | None:
-        """The keys of files that came, changed or went since the last time; None where a folder did, or Drive
-        does not know the token any more: then all is to be listed.
-
-        Raises:
-            StorageError: Drive does not say.
-        """
-        try:
-            changes, self._token = self._drive.changes(self._token, self._drive_id)
-        except Refusal as refusal:
-            if refusal.status in (400, 404, 410):
-                return None
-            raise StorageError(f"cannot ask Drive for changes: {refusal}") from None
-        keys: dict[str, None] = {}
-        for change in changes:
-            file = None if change.removed or (change.file and change.file.trashed) else change.file
-            key = self._key(file) if file else None
-            if change.file_id in self._folders or (file and file.mime_type == FOLDER):
-                if self._has_moved(change.file_id, key, is_gone=file is None):
-                    return None
-                continue
-            if before := self._keys.pop(change.file_id, None):
-                keys[before] = None
-            if key:
-                self._keys[change.file_id] = key
-                keys[key] = None
-        return list(keys)
-
-    def _has_moved(self, folder_id: str, key: str | None, is_gone: bool) -> bool:
-        """Whether a folder came into what is watched, went, or is elsewhere in it."""
-        before = self._folders.get(folder_id)
-        if before == "":
-            return is_gone
-        return before != (f"{key}/" if key else None)
-
-    def _key(self, file: File) -> str | None:
-        """Where a file or folder lies now; None for outside."""
-        above = next((self._folders[parent] for parent in file.parents if parent in self._folders), None)
-        return above + file.name if above is not None and "/" not in file.name else None
 
 
 class _Changed(Exception):

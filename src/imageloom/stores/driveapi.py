@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FOLDER = "application/vnd.google-apps.folder"
 NATIVE = "application/vnd.google-apps."
 """What has no bytes: folders, shortcuts, documents."""
-FIELDS = "id,name,mimeType,size,md5Checksum,createdTime,modifiedTime,parents,trashed,appProperties,driveId"
+FIELDS = "id,name,mimeType,size,md5Checksum,createdTime,modifiedTime,parents,trashed,properties,driveId"
 PAGE = 1000
 IDS = 100
 """Ids to ask for at once."""
@@ -56,7 +56,7 @@ class File(msgspec.Struct, rename="camel", frozen=True):
     modified_time: str = ""
     parents: tuple[str, ...] = ()
     trashed: bool = False
-    app_properties: dict[str, str] = {}
+    properties: dict[str, str] = {}
     drive_id: str = ""
     """Of the shared drive that it lies in."""
 
@@ -128,10 +128,17 @@ class Drive:
     def __init__(self) -> None:
         self._origin, self._credentials = credentials.google()
         self._own = threading.local()
+        self._shared = ""
         self._ids: list[str] = []
         self._lock = threading.Lock()
 
     # Files and folders
+
+    def open(self, folder_id: str) -> File:
+        """The folder that all that is asked for lies in. If it lies in a shared drive, that one is asked."""
+        folder = self.get(folder_id)
+        self._shared = folder.drive_id
+        return folder
 
     def get(self, file_id: str) -> File:
         return self._decode(
@@ -155,13 +162,14 @@ class Drive:
         query = f"({' or '.join(f'{quoted(each)} in parents' for each in folder_ids)}) and trashed = false"
         if name:
             query += f" and name = {quoted(name)}"
-        params = _EVERYWHERE | {
+        params = self._within | {
             "q": query,
             "fields": f"nextPageToken,files({FIELDS})",
             "orderBy": "createdTime",
             "pageSize": str(PAGE),
-            "includeItemsFromAllDrives": "true",
         }
+        if self._shared:
+            params["corpora"] = "drive"
         while True:
             page = self._decode(self.send("GET", f"{self._origin}/drive/v3/files", params=params), _Files)
             yield from (file for file in page.files if not name or file.name == name)
@@ -194,28 +202,32 @@ class Drive:
 
     # Changes
 
-    def token(self, drive_id: str) -> str:
-        """A token for what changes from now on, in a shared drive or in the user's own."""
+    def token(self) -> str:
+        """A token for what changes from now on."""
         url = f"{self._origin}/drive/v3/changes/startPageToken"
-        return self._decode(self.send("GET", url, params=_in_drive(drive_id)), _Token).start_page_token
+        return self._decode(self.send("GET", url, params=self._within), _Token).start_page_token
 
-    def changes(self, token: str, drive_id: str) -> tuple[list[Change], str]:
+    def changes(self, token: str, tries: int) -> tuple[list[Change], str]:
         """What has changed since a token was given, and the next one."""
-        params = _in_drive(drive_id) | {
+        params = self._within | {
             "fields": f"nextPageToken,newStartPageToken,changes(fileId,removed,file({FIELDS}))",
             "pageSize": str(PAGE),
-            "includeItemsFromAllDrives": "true",
         }
         found: list[Change] = []
         while True:
-            answer = self.send(
-                "GET", f"{self._origin}/drive/v3/changes", params=params | {"pageToken": token}
-            )
+            params["pageToken"] = token
+            answer = self.send("GET", f"{self._origin}/drive/v3/changes", params=params, tries=tries)
             page = self._decode(answer, _Changes)
             found += page.changes
             if not page.next_page_token:
                 return found, page.new_start_page_token
             token = page.next_page_token
+
+    @property
+    def _within(self) -> dict[str, str]:
+        """The parameters by which also what lies in shared drives is seen."""
+        drive = {"driveId": self._shared} if self._shared else {}
+        return _EVERYWHERE | {"includeItemsFromAllDrives": "true"} | drive
 
     # Content
 
@@ -247,7 +259,7 @@ class Drive:
     ) -> str:
         """A new file, which is seen when it is whole; its id."""
         made = self._new_id()
-        metadata = {"id": made, "name": name, "parents": [parent], "appProperties": properties}
+        metadata = {"id": made, "name": name, "parents": [parent], "properties": properties}
         url = f"{self._origin}/upload/drive/v3/files"
         self._created(lambda: self._upload("POST", url, metadata, content, size))
         return made
@@ -255,7 +267,7 @@ class Drive:
     def replace(self, file: File, content: BufferedIOBase, size: int, properties: dict[str, str]) -> None:
         """Give a file new content; it has the old one until the new one is whole."""
         url = f"{self._origin}/upload/drive/v3/files/{file.id}"
-        self._upload("PATCH", url, {"name": file.name, "appProperties": properties}, content, size)
+        self._upload("PATCH", url, {"name": file.name, "properties": properties}, content, size)
 
     def _created(self, create: Callable[[], object]) -> None:
         try:
@@ -305,7 +317,7 @@ class Drive:
 
     # Requests
 
-    def send(self, method: str, url: str, **options: Any) -> Response:
+    def send(self, method: str, url: str, tries: int = TRIES, **options: Any) -> Response:
         """One request, again while that may help.
 
         Raises:
@@ -316,7 +328,7 @@ class Drive:
             try:
                 return self._once(method, url, **options)
             except _transport_errors() as error:
-                failures = self._pause(failures, error)
+                failures = self._pause(failures, error, tries)
 
     def _once(self, method: str, url: str, **options: Any) -> Response:
         from google.auth.exceptions import GoogleAuthError, TransportError
@@ -333,14 +345,14 @@ class Drive:
             raise Refusal(answer.status_code, _reason(answer.content))
         return answer
 
-    def _pause(self, failures: int, error: Exception) -> int:
+    def _pause(self, failures: int, error: Exception, tries: int = TRIES) -> int:
         """Wait before another attempt; how many have failed in a row.
 
         Raises:
             Refusal: another one is of no use.
         """
         refusal = error if isinstance(error, Refusal) else Refusal(0, type(error).__name__)
-        if not refusal.may_pass or failures + 1 == TRIES:
+        if not refusal.may_pass or failures + 1 >= tries:
             raise refusal from None
         time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**failures) * (1 + random.random()))
         return failures + 1
@@ -366,10 +378,6 @@ def quoted(value: str) -> str:
     """A value in a query of Drive's."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def _in_drive(drive_id: str) -> dict[str, str]:
-    return _EVERYWHERE | ({"driveId": drive_id} if drive_id else {})
 
 
 def _reason(body: bytes) -> str:
