@@ -90,9 +90,9 @@ def test_what_has_changed_since_it_was_listed_is_read_as_it_is(place: Folder, st
 def test_of_files_of_one_name_the_oldest_is_meant_and_others_are_refused(
     server: DriveServer, place: Folder, store: DriveStore
 ) -> None:
+    server.add("1.JPG", place.id, b"another name")
     first = server.add("1.jpg", place.id, b"first")
     second = server.add("1.jpg", place.id, b"second")
-    server.add("1.JPG", place.id, b"another name")
     assert store.read("1.jpg", 10) == b"first"
     entries = {entry.key: entry for entry in store.items()}
     assert entries.keys() == {"1.jpg", f"1 ({second}).jpg", "1.JPG"}

@@ -58,6 +58,28 @@ def test_whatever_goes_wrong_nothing_is_lost_short_or_twice_there(
     assert proxy.requests[-1].number > 30
 
 
+def test_a_creation_whose_answer_is_lost_is_not_done_twice(
+    server: DriveServer, place: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: set[str] = set()
+
+    def fault(request: Request) -> Cut | None:
+        if request.method != "POST" or request.path in lost:
+            return None
+        lost.add(request.path)
+        return "lose answer"
+
+    with FaultyProxy(server.port, fault) as proxy:
+        reach(proxy.endpoint, monkeypatch)
+        store = open_store(place.address)
+        store.stage("t", b"data")
+        store.commit("t", "new/1.jpg", "maker", False)
+    assert len(lost) == 2  # of a folder and of a file
+    assert place.contents() == {"new/1.jpg": b"data"}
+    assert [file["name"] for file in server.within(place.id)] == ["new"]
+    assert sum(request.method == "POST" for request in proxy.requests) == 4
+
+
 def test_a_large_upload_goes_on_where_it_was_cut(
     server: DriveServer, place: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
