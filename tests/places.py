@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imageloom.stores.object import _memories
-from imageloom.testing.swift import Swift
+from imageloom.testing.servers import ObjectServer
 
 
 class Folder:
@@ -30,23 +30,23 @@ class Folder:
 
 
 class Bucket:
-    """A folder of a new bucket of a Swift."""
+    """A folder of a new bucket."""
 
-    def __init__(self, swift: Swift, name: str) -> None:
-        self._swift = swift
+    def __init__(self, server: ObjectServer, name: str) -> None:
+        self._server = server
         self._name = name
         self.address = f"s3://{name}/in here"
-        swift.make_bucket(name)
+        server.make_bucket(name)
 
     def put(self, key: str, data: bytes) -> None:
-        self._swift.put(self._name, f"in here/{key}", data)
+        self._server.put(self._name, f"in here/{key}", data)
 
     def contents(self) -> dict[str, bytes]:
-        return self._swift.contents(self._name, "in here/")
+        return self._server.contents(self._name, "in here/")
 
     def outputs(self) -> list[str]:
         """The keys that are not hidden."""
-        keys = [key.removeprefix("in here/") for key in self._swift.keys(self._name)]
+        keys = [key.removeprefix("in here/") for key in self._server.keys(self._name)]
         return [key for key in keys if not key.startswith(".imageloom/")]
 
 

@@ -153,7 +153,8 @@ def test_local_runs_load_no_library_of_other_stores(photos: Path, out: Path) -> 
     modules = loaded_by(f"from imageloom import process\nprocess('grayscale', {str(photos)!r}, {str(out)!r})")
     assert "cv2" in modules
     ours = {"imageloom.stores.object", "imageloom.stores.fsspec", "imageloom.stores.credentials"}
-    assert not modules & ({"obstore", "fsspec", "configparser"} | ours)
+    ours |= {"imageloom.stores.drive", "imageloom.stores.driveapi", "imageloom.stores.drivefeed"}
+    assert not modules & ({"obstore", "fsspec", "configparser", "google.auth", "requests"} | ours)
 
 
 def test_public_names_resolve_and_others_do_not() -> None:

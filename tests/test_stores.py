@@ -132,7 +132,7 @@ def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:
         ("gs://bucket", "obstore", "gcs"),
         ("az://bucket", "obstore", "azure"),
         ("ftp://host/in", "fsspec", "fsspec"),
-        ("gdrive://in", "fsspec", "gdrive"),
+        ("gdrive://root/in", "google.auth", "gdrive"),
     ],
 )
 def test_a_missing_library_names_its_extra(

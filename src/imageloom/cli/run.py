@@ -153,7 +153,7 @@ def command(
     health: str | None,
 ) -> int:
     """Run PIPELINE over the images of SOURCE (a folder or a file) into the folder SINK. Each is a path or an
-    address, as s3://bucket/folder, gs://, az://, sftp://, and zip:// or tar:// to read from.
+    address, as s3://bucket/folder, gs://, az://, gdrive://, sftp://, and zip:// or tar:// to read from.
 
     PIPELINE is a text, or the name of a YAML file with a pipeline or a recipe. With --output instead of it,
     each image is decoded once for several outputs, each in a folder of its own. What was done before, with the

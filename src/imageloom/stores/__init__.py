@@ -1,7 +1,8 @@
 """Stores: places of bytes by address, one file for each family, loaded when it is named.
 
-A path or `file://` is a local folder; `s3://`, `gs://` and `az://` are object stores; every other scheme is
-fsspec's. An address never holds a password: each family finds its credentials by the usual means.
+A path or `file://` is a local folder; `s3://`, `gs://` and `az://` are object stores, `gdrive://` is Google Drive;
+every other scheme is fsspec's. An address never holds a password: each family finds its credentials by the usual
+means.
 """
 
 from __future__ import annotations
@@ -20,11 +21,24 @@ from imageloom.stores.local import LocalStore, write_folder
 OBJECTS = ("s3", "gs", "az", "memory")
 """The schemes of object stores; `memory` lasts as long as the process, for tests."""
 
+_FAMILIES = dict.fromkeys(OBJECTS, "object:ObjectStore") | {"gdrive": "drive:DriveStore"}
+
 IN_FLIGHT = 32
 """Requests in flight on a store that is not local, where nothing else is said."""
 
 kept: dict[tuple[str, str, str], bytes] = {}
 """What was read ahead, for the workers of this process: by the store's address, the key and the fingerprint."""
+
+
+class Feed(Protocol):
+    """What tells of changes in a store, from the moment on at which it was made."""
+
+    def take(self) -> list[str] | None:
+        """The keys that something has happened to since the last time; None where all is to be listed.
+
+        Raises:
+            StorageError: the store does not say.
+        """
 
 
 class Store(Protocol):
@@ -44,6 +58,13 @@ class Store(Protocol):
 
     def items(self) -> Iterator[Item | Unlisted]:
         """All that is there, as it is found; what cannot be an item comes with the reason."""
+
+    def feed(self) -> Feed | None:
+        """What tells of changes; None where it can only be listed. A listing that follows is the beginning.
+
+        Raises:
+            StorageError: the store does not say.
+        """
 
     def find(self, key: str) -> Item | None:
         """The item of that key; None where there is none."""
@@ -145,7 +166,7 @@ def open_store(address: str) -> Store:
         return LocalStore(local_path(address))
     scheme = address.partition("://")[0]
     check_address(address)
-    family = "object:ObjectStore" if scheme in OBJECTS else "fsspec:FsspecStore"
+    family = _FAMILIES.get(scheme, "fsspec:FsspecStore")
     module, _, name = family.partition(":")
     store: Store = getattr(importlib.import_module(f"imageloom.stores.{module}"), name)(address)
     return store

@@ -1,12 +1,16 @@
-"""Where S3's credentials come from: the environment, the files of AWS's own tools, or the machine's role."""
+"""Where credentials come from: S3's from the environment, the files of AWS's own tools, or the machine's role;
+Google Drive's from Google's application default."""
 
 from __future__ import annotations
 
 import configparser
+import ipaddress
 import os
 import socket
+from typing import Any
+from urllib.parse import urlsplit
 
-from imageloom.errors import StorageError
+from imageloom.errors import MissingExtra, StorageError, UsageError
 
 _ROLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -21,6 +25,11 @@ _NAMES = {
     "endpoint_url": "endpoint",
 }
 _METADATA = ("169.254.169.254", 80)
+
+GOOGLE = "https://www.googleapis.com"
+GOOGLE_FROM = "IMAGELOOM_DRIVE_ENDPOINT"
+"""The variable that names another server, of this machine, which is asked without credentials: for tests."""
+_SCOPE = "https://www.googleapis.com/auth/drive"
 
 
 def aws() -> dict[str, str]:
@@ -78,3 +87,43 @@ def _has_role() -> bool:
     except OSError:
         return False
     return True
+
+
+def google() -> tuple[str, Any]:
+    """Where Google Drive is, and the credentials of google-auth for it.
+
+    Raises:
+        MissingExtra: google-auth or requests is not installed.
+        UsageError: `GOOGLE_FROM` leads to another machine.
+        StorageError: there are no credentials.
+    """
+    try:
+        import google.auth
+        import google.auth.credentials
+        import google.auth.exceptions
+        import requests  # noqa: F401  # google-auth's transport
+    except ImportError:
+        raise MissingExtra("gdrive://", "gdrive") from None
+    if origin := os.environ.get(GOOGLE_FROM):
+        if not _is_loopback(origin):
+            raise UsageError(f"{GOOGLE_FROM} is for a server of this machine, as http://127.0.0.1:8080")
+        anonymous = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return origin.rstrip("/"), anonymous
+    try:
+        return GOOGLE, google.auth.default(scopes=[_SCOPE])[0]
+    except google.auth.exceptions.GoogleAuthError:
+        raise StorageError(
+            "there are no credentials for gdrive://: set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
+            "account that the folder is shared with, or use gcloud auth application-default login "
+            f"--scopes={_SCOPE},https://www.googleapis.com/auth/cloud-platform"
+        ) from None
+
+
+def _is_loopback(url: str) -> bool:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        return False
+    try:
+        return ipaddress.ip_address(parts.hostname).is_loopback
+    except ValueError:
+        return parts.hostname == "localhost"

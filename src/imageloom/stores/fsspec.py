@@ -36,9 +36,8 @@ READ_ONLY = {
     "tar": "a tar file is read only here",
     "http": "a web server is read only",
     "https": "a web server is read only",
-    "gdrive": "Google Drive is read only here: its names are not unique, so that a rename replaces nothing",
 }
-EXTRAS = {"sftp": "sftp", "ssh": "sftp", "gdrive": "gdrive"}
+EXTRAS = {"sftp": "sftp", "ssh": "sftp"}
 CONNECTIONS = 8
 """To one store from one process: servers refuse more at once."""
 PART = 8 << 20
@@ -232,7 +231,7 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
         raise MissingExtra(f"{scheme}://", EXTRAS.get(scheme, "fsspec")) from None
     if scheme not in fsspec.available_protocols():
         raise UsageError(
-            f"nobody knows {scheme}://; there are: file, s3, gs, az, sftp, zip, tar and all of fsspec's"
+            f"nobody knows {scheme}://; there are: file, s3, gs, az, gdrive, sftp, zip, tar and all of fsspec's"
         )
     try:
         if scheme in ARCHIVES:

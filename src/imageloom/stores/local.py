@@ -118,6 +118,9 @@ class LocalStore:
                 return None
             raise UnwritableOutput(f"cannot look at {key}: {error.strerror}") from None
 
+    def feed(self) -> None:
+        """The system tells of its changes: see `watch.changes`."""
+
     def find(self, key: str) -> Item | None:
         try:
             found = os.stat(self._path(key))

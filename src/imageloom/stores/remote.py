@@ -8,9 +8,13 @@ import os
 import stat
 import tempfile
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from imageloom.errors import InvalidName, StorageError
 from imageloom.model import Failure, Item, Unlisted
+
+if TYPE_CHECKING:
+    from imageloom.stores import Feed
 
 TOKENS = ".imageloom"
 """The folder of a sink that holds what is no output."""
@@ -111,6 +115,9 @@ class RemoteStore(ABC):
     @abstractmethod
     def find(self, key: str) -> Item | None:
         """The item of that key; None where there is none."""
+
+    def feed(self) -> Feed | None:
+        return None
 
     def path(self, key: str) -> str | None:
         return None

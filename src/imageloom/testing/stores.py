@@ -96,7 +96,11 @@ class StoreTests:
             place.put(key, data)
         found = {entry.key: entry.size for entry in store.items() if isinstance(entry, Item)}
         assert found == {key: len(data) for key, data in files.items()}
-        assert store.find("a/2.png") == next(e for e in store.items() if e.key == "a/2.png")
+        one, listed = store.find("a/2.png"), next(e for e in store.items() if e.key == "a/2.png")
+        assert one
+        assert isinstance(listed, Item)
+        assert (one.key, one.fingerprint) == (listed.key, listed.fingerprint)
+        assert abs(one.mtime_ns - listed.mtime_ns) < 1e9  # the header of one object has whole seconds
 
     def test_what_is_read_is_what_is_there(self, store: Store, place: Place, tmp_path: Path) -> None:
         data = bytes(range(256)) * 1000

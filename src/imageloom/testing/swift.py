@@ -11,20 +11,16 @@ take extended attributes.
 
 from __future__ import annotations
 
-import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+
+from imageloom.testing.servers import PATIENCE, ObjectServer, environment, free_ports
 
 USER, SECRET = "test:tester", "testing"
-PATIENCE = 60.0
-"""Seconds that the servers may take to start."""
 
 _BACKEND = """
 [DEFAULT]
@@ -134,55 +130,21 @@ def cache_factory(global_conf: dict[str, str], **conf: str) -> Callable[[Any], A
     return wrap
 
 
-class Swift:
-    """A running Swift; its processes end with the block.
+class Swift(ObjectServer):
+    """A running Swift; its processes end with the block."""
 
-    Args:
-        folder: where all that it stores lies; it need not be there yet.
-    """
+    user, secret, account = USER, SECRET, "/v1/AUTH_test"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = 0
-        self._servers: list[subprocess.Popen[bytes]] = []
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables by which S3 clients find it."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": USER,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": "us-east-1",
-        }
-
-    def __enter__(self) -> Swift:
-        ports = _free_ports(4)
+    def start(self) -> None:
+        ports = free_ports(4)
         self.port = ports[0]
         self._configure(dict(zip(("proxy", "account", "container", "object"), ports, strict=True)))
-        try:
-            for kind in ("account", "container", "object", "proxy"):
-                self._start(kind)
-            self._wait(ports)
-            self._token = self._authenticate()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        for server in self._servers:
-            server.kill()
-        for server in self._servers:
-            server.wait()
-        self._servers.clear()
+        code = "import sys; from swift.common.wsgi import run_wsgi; sys.exit(run_wsgi(*sys.argv[1:]))"
+        for kind in ("account", "container", "object", "proxy"):
+            conf = str(self.folder / f"{kind}.conf")
+            self._start(kind, sys.executable, "-W", "ignore", "-c", code, conf, f"{kind}-server")
+        self._wait(*ports)
+        self._authenticate(USER, SECRET)
 
     def _configure(self, ports: dict[str, int]) -> None:
         (self.folder / "disks" / "disk").mkdir(parents=True, exist_ok=True)
@@ -198,101 +160,10 @@ class Swift:
             )
         rings = [f"{kind}={port}" for kind, port in ports.items() if kind != "proxy"]
         command = [sys.executable, "-W", "ignore", "-c", _RINGS, str(self.folder), *rings]
-        subprocess.run(command, env=_environment(), check=True, timeout=PATIENCE)
-
-    def _start(self, kind: str) -> None:
-        code = "import sys; from swift.common.wsgi import run_wsgi; sys.exit(run_wsgi(*sys.argv[1:]))"
-        conf = str(self.folder / f"{kind}.conf")
-        with open(self.folder / f"{kind}.log", "wb") as log:
-            self._servers.append(
-                subprocess.Popen(
-                    [sys.executable, "-W", "ignore", "-c", code, conf, f"{kind}-server"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=_environment(),
-                )
-            )
-
-    def _wait(self, ports: list[int]) -> None:
-        until = time.monotonic() + PATIENCE
-        for port in ports:
-            while True:
-                if any(server.poll() is not None for server in self._servers) or time.monotonic() > until:
-                    logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("*.log"))
-                    raise RuntimeError(f"Swift does not start:\n{logs}")
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    time.sleep(0.02)
-
-    def _authenticate(self) -> str:
-        headers = self._ask("GET", "/auth/v1.0", {"X-Auth-User": USER, "X-Auth-Key": SECRET})[1]
-        return headers["X-Auth-Token"]
-
-    def _ask(
-        self, method: str, path: str, headers: dict[str, str], body: bytes = b""
-    ) -> tuple[bytes, dict[str, str]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            data = response.read()
-            if response.status >= 300:
-                raise RuntimeError(f"{method} {path}: {response.status} {response.reason}")
-            return data, dict(response.getheaders())
-        finally:
-            connection.close()
-
-    # By Swift's own interface, past all S3 clients
-
-    def make_bucket(self, name: str, writable: bool = True) -> None:
-        """A new bucket; one that is not writable may be read by the user `test:reader`."""
-        headers = {} if writable else {"X-Container-Read": "test:reader"}
-        self._native("PUT", name, headers)
-
-    def put(self, bucket: str, key: str, data: bytes) -> None:
-        self._native("PUT", f"{bucket}/{quote(key)}", body=data)
-
-    def get(self, bucket: str, key: str) -> bytes:
-        return self._native("GET", f"{bucket}/{quote(key)}")
-
-    def keys(self, bucket: str) -> list[str]:
-        """All keys of a bucket, 10,000 at the most."""
-        return self._native("GET", bucket).decode().splitlines()
-
-    def contents(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
-        """All objects below a prefix, by their keys without it."""
-        return {
-            key.removeprefix(prefix): self.get(bucket, key)
-            for key in self.keys(bucket)
-            if key.startswith(prefix)
-        }
-
-    def _native(
-        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b""
-    ) -> bytes:
-        return self._ask(
-            method, f"/v1/AUTH_test/{path}", {"X-Auth-Token": self._token, **(headers or {})}, body
-        )[0]
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run(command, env=environment(), check=True, timeout=PATIENCE)
 
 
 def _user() -> str:
     import pwd
 
     return pwd.getpwuid(os.getuid()).pw_name
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

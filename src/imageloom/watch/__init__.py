@@ -21,6 +21,7 @@ from imageloom.errors import StorageError, UsageError
 from imageloom.events import Done, Event, Failed, Skipped, SkipReason
 from imageloom.model import Item, Unlisted
 from imageloom.source import Source
+from imageloom.stores import Feed
 from imageloom.stores.local import LocalStore
 from imageloom.stores.remote import is_hidden
 from imageloom.watch.changes import Changes
@@ -37,7 +38,9 @@ LONGEST = 1.0
 RESCAN = 60.0
 """Seconds between two listings of a folder whose changes are told: for those that were not."""
 POLL = 5.0
-"""Likewise, where none are told."""
+"""Likewise, where none are told; or between two questions for changes, where the store knows them."""
+RELIST = 3600.0
+"""Likewise, between two listings of such a store."""
 LONGEST_PAUSE = 1.0
 """Seconds that the driver waits at a time: a signal that comes just before it waits does not end its waiting."""
 CHUNK = 500
@@ -104,6 +107,8 @@ class Watched(Source):
         self._changes: Changes | None = None
         self._is_ending = False
         self._began = time.time()
+        self._feed: Feed | None = None
+        self._next_question = 0.0
         self._listing: Iterator[Item | Unlisted] | None = None
         self._listed: set[int] = set()
         self._listings = 0
@@ -129,7 +134,7 @@ class Watched(Source):
         try:
             while not self._is_over:
                 found = False
-                for entry in chain(self._look_at_changes(), self._look_at_due(), self._list()):
+                for entry in self._news():
                     found = True
                     yield entry
                     if self._is_ending:
@@ -140,12 +145,17 @@ class Watched(Source):
             if self._changes:
                 self._changes.close()
 
+    def _news(self) -> Iterator[Item | Unlisted]:
+        return chain(self._look_at_changes(), self._ask_for_changes(), self._look_at_due(), self._list())
+
     @property
     def pause(self) -> float:
         """Seconds after which to ask again, if nobody has called `wake`."""
         if self._listing or self._is_ending or (self._changes and self._changes.are_there):
             return 0.0
         until = min(self._next_listing, self._due[0][0] if self._due else float("inf"))
+        if self._feed:
+            until = min(until, self._next_question)
         if self._until_idle is not None and self._is_idle:
             until = min(until, self._idle_since + self._until_idle)
         return max(0.0, min(until - time.monotonic(), LONGEST_PAUSE))
@@ -242,6 +252,23 @@ class Watched(Source):
             elif self.matches(key):
                 yield from self._consider(key)
 
+    def _ask_for_changes(self) -> Iterator[Item | Unlisted]:
+        """Ask a store that knows what has changed, when it is time."""
+        if self._feed is None or self._listing or time.monotonic() < self._next_question:
+            return
+        self._next_question = time.monotonic() + self._period
+        try:
+            keys = self._feed.take()
+        except StorageError as error:
+            logging.getLogger(__name__).warning("%s", error)
+            return
+        if keys is None:
+            self._next_listing = 0.0
+            return
+        for key in keys:
+            if not is_hidden(key) and self.matches(key):
+                yield from self._consider(key)
+
     def _look_at_due(self) -> Iterator[Item | Unlisted]:
         while self._due and self._due[0][0] <= time.monotonic():
             at, key = heapq.heappop(self._due)
@@ -263,12 +290,11 @@ class Watched(Source):
 
     def _list(self) -> Iterator[Item | Unlisted]:
         """Go on with the listing under way, or begin one when it is time."""
-        if self._listing is None:
-            if time.monotonic() < self._next_listing:
-                return
-            self._begin_listing()
-        assert self._listing is not None
+        if self._listing is None and time.monotonic() < self._next_listing:
+            return
         try:
+            if self._listing is None:
+                self._listing = self._begin_listing()
             for _ in range(CHUNK):
                 entry = next(self._listing, None)
                 if entry is None:
@@ -282,12 +308,13 @@ class Watched(Source):
             logging.getLogger(__name__).warning("%s", error)
             self._close_listing()
 
-    def _begin_listing(self) -> None:
+    def _begin_listing(self) -> Iterator[Item | Unlisted]:
         if self._is_told and (self._changes is None or self._changes.are_over):
             if self._changes:
                 self._changes.close()
             self._changes = Changes(self._real, self._wake)
-        self._listing = self.store.items()
+        self._feed = None if self._folder else self.store.feed()
+        return self.store.items()
 
     def _end_listing(self) -> None:
         """What was not listed is there no more."""
@@ -295,6 +322,8 @@ class Watched(Source):
             self._known.pop(key)
         self._listings += 1
         self._close_listing()
+        if self._feed:
+            self._next_listing = time.monotonic() + RELIST
 
     def _close_listing(self) -> None:
         self._listing = None
@@ -333,7 +362,8 @@ class Watched(Source):
             found = found or self._find(key)
         except StorageError as error:
             logging.getLogger(__name__).warning("%s", error)
-            return  # the next listing has it
+            self._look_after(key, self._period)
+            return
         if found is None:
             self._waiting.pop(key, None)
             self._known.pop(key, None)
