@@ -296,10 +296,14 @@ def kill_and_start_again(rounds: int, inbox: Path, tmp_path: Path, out: Path) ->
     expected = [made_of_one(data, "x.jpg", tmp_path) for data in photos]
     holds: dict[str, int] = {}
     kills = 0
-    for _ in range(rounds):
+    for turn in range(rounds):
         with Watching(PIPELINE, inbox, out) as watch:
-            until = time.monotonic() + random.uniform(0.2, 1.2)
-            while time.monotonic() < until:
+            began = time.monotonic()
+            until = began + random.uniform(0.2, 1.2)
+            # every second kill waits until something is done, however slow the machine is
+            while time.monotonic() < until or (
+                turn % 2 and not watch.events("done") and time.monotonic() < began + 30
+            ):
                 number, seed = random.randrange(60), random.randrange(8)
                 (move_in if number % 2 else write)(photos[seed], inbox / f"{number}.jpg")
                 holds[f"{number}.jpg"] = seed
