@@ -81,7 +81,7 @@ class Reporters:
         if summary.failed > self._most_failures:
             more = summary.failed - self._most_failures
             click.echo(f"and {more} more failed: imageloom jobs show {summary.job} --failed", err=True)
-        if summary.total == 0:
+        if summary.total == 0 and not summary.interrupted:
             click.echo("no image matched in the source", err=True)
         click.echo(summary.text(done), err=self._json)
         if self._json:

@@ -174,6 +174,10 @@ def command(
     Exit codes: 0 all done; 1 some items failed; 2 usage; 3 nothing matched; 4 storage or access; 130
     interrupted, to be resumed.
     """
+    if engine == "processes":  # what it needs is loaded at the same time as what this process needs
+        from imageloom.engines.fork_server import warm_up
+
+        warm_up()
     from imageloom.api import choose_engine
     from imageloom.cli.reporters import Reporters
     from imageloom.engines import Settings, open_engine

@@ -6,17 +6,16 @@ they work on is not its concern: it starts them, says which one has died and of 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from multiprocessing.forkserver import ensure_running
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, PRELOAD, cause_of
+from imageloom.engines.fork_server import warm_up
+from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.engines.worker import start
 
 Died = Callable[[int, str], None]
@@ -24,14 +23,6 @@ Died = Callable[[int, str], None]
 
 FINAL = (0, 2, 4)
 """Exit codes of a worker that left on its own: it was let go, or cannot be of use (as of errors.py)."""
-
-
-def warm_up(*modules: str) -> ForkServerContext:
-    """Start the fork server, which loads what workers need while its caller does something else."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOAD, *modules])
-    ensure_running()
-    return context
 
 
 class Fleet:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import multiprocessing
 import os
 import threading
 import time
@@ -30,6 +29,7 @@ from msgspec.structs import replace
 
 from imageloom.engines import Settings
 from imageloom.engines.board import LONGEST_WAIT, Message
+from imageloom.engines.fork_server import warm_up
 from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.engines.ring import READING, WRITING, Ring
 from imageloom.engines.stage import Slip, encode, serve
@@ -126,8 +126,7 @@ class Pipeline:
         if not hasattr(os, "memfd_create") or not hasattr(os, "eventfd"):
             raise UsageError("engine pipeline needs Linux; take --engine processes")
         self._settings = settings
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["imageloom.cli.run", "imageloom.engines.stage"])
+        self._context = warm_up("imageloom.engines.stage")
         self._rings = [Ring(SLOTS, BUDGET) for _ in stages]
         jobs = settings.jobs
         sizes = sizes or ((1, 16 * jobs, 2 * jobs), (1, jobs, jobs), (1, 4 * jobs, jobs))

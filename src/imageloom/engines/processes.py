@@ -9,7 +9,6 @@ others lose nothing.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import threading
@@ -23,17 +22,11 @@ import msgspec
 
 from imageloom.engines import Settings, Told
 from imageloom.engines.board import Board, Message
+from imageloom.engines.fork_server import warm_up
 from imageloom.engines.worker import serve, start
 from imageloom.machine import is_at_work, process_usage
 from imageloom.model import Failure, Outcome, Task
 
-PRELOAD = [
-    "imageloom.engines.fork_server",
-    "imageloom.cli.run",
-    "imageloom.engines.worker",
-    "imageloom.codecs.jpeg",
-]
-"""What the fork server loads once for all workers: one that takes a dead one's place is at work at once."""
 PATIENCE = 8.0
 """Mean times of an item after which a worker seems to hang."""
 LEAST_PATIENCE = 0.03
@@ -67,8 +60,7 @@ class Processes:
         self._settings = settings
         self._at_once = max(settings.threads, -(-settings.in_flight // settings.jobs))
         """Tasks that a worker has in hand together."""
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
+        self._context = warm_up()
         self._board: Board[_Worker] = Board()
         self._workers: list[_Worker] = []
         self._stillborn = 0
@@ -77,8 +69,6 @@ class Processes:
         self._closing = False
         self._bell, self._button = os.pipe()
         os.set_blocking(self._button, False)
-        for _ in range(settings.jobs):
-            self._start()
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._thread.start()
 

@@ -25,7 +25,8 @@ from imageloom import parts
 from imageloom.engines import Settings, Told, WorkerSettings, redis_letters, redis_wire
 from imageloom.engines import redis_group as group
 from imageloom.engines.board import Board, Message
-from imageloom.engines.fleet import Fleet, warm_up
+from imageloom.engines.fleet import Fleet
+from imageloom.engines.fork_server import warm_up
 from imageloom.engines.processes import GRACE
 from imageloom.engines.processes import PATIENCE as SLOW
 from imageloom.engines.redis_server import Server
