@@ -40,7 +40,7 @@ def taken(made: Dispatcher, node: NodeRecord) -> Delivery:
 
 def finish(made: Dispatcher, delivery: Delivery) -> None:
     for work in delivery.task.work[delivery.done :]:
-        made.has_result(delivery, Result(work.item.key))
+        made.has_results(delivery, [Result(work.item.key)])
     made.is_over(delivery)
 
 
@@ -148,7 +148,7 @@ def test_a_dead_node_costs_the_item_in_hand_an_attempt_and_the_others_nothing() 
     future = made.submit(task(1, 3))
     a = up(made, "a")
     first = taken(made, a)
-    made.has_result(first, Result("1-0.jpg", pixels=1))
+    made.has_results(first, [Result("1-0.jpg", pixels=1)])
     made.is_down(a, "it died")
     made.is_lost(first, Failure("WorkerLost", "it died", True))
     second = taken(made, up(made, "b"))
@@ -187,8 +187,8 @@ def test_a_slow_nodes_last_task_is_given_to_another_and_the_first_result_counts(
     time.sleep(0.05)
     copy = taken(made, other)
     assert made.take(other, 0) is None, "no third one"
-    made.has_result(copy, Result("1-0.jpg", pixels=2))
-    made.has_result(first, Result("1-0.jpg", pixels=1))
+    made.has_results(copy, [Result("1-0.jpg", pixels=2)])
+    made.has_results(first, [Result("1-0.jpg", pixels=1)])
     finish(made, copy)
     assert [r.pixels for r in future.result(0).results] == [2, 0]
     assert cancelled == [first]
