@@ -2,8 +2,8 @@
 
     python -m benchmarks.kills [--photos FOLDER] [--engine redis ...] [--seconds 60] [--every 2]
 
-Without a folder of real photos, drawn ones are used. The job is sized by a run of a part of it. Its outputs are all
-compared with the engine serial's, which does the same job before.
+Without a folder of real photos, drawn ones are used. The job is sized by a run of a part of it. All outputs are
+compared with those of the engine serial, which does the same job before.
 """
 
 from __future__ import annotations
