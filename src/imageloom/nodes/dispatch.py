@@ -27,6 +27,11 @@ BRIEF = 0.2
 """Seconds of a task below which a node has the next one before it needs it: the way there would be felt."""
 
 
+def is_brief(seconds: float) -> bool:
+    """Whether tasks of that mean time are worth having early; 0 for an unknown one."""
+    return 0.0 < seconds < BRIEF
+
+
 @dataclass(eq=False)
 class NodeRecord:
     """A node as those see it who choose one."""
@@ -49,7 +54,7 @@ class NodeRecord:
     @property
     def room(self) -> int:
         """Tasks that it may have with it, one of which waits there."""
-        return self.limit + (0.0 < self.seconds < BRIEF)
+        return self.limit + is_brief(self.seconds)
 
 
 @dataclass(eq=False)

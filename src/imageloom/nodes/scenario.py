@@ -9,9 +9,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,6 +22,7 @@ from imageloom.engines.nodes import Nodes
 from imageloom.errors import MissingExtra, StorageError
 from imageloom.model import Item, Limits, Output, Plain, Recipe, Task, Work
 from imageloom.nodes.config import NodesConfig
+from imageloom.nodes.dispatch import is_brief
 from imageloom.nodes.policies import Acceptance, accepts, open_choice
 from imageloom.pipeline import Pipeline
 from imageloom.samples import draw_photos
@@ -117,11 +119,100 @@ class _Node:
     """A simulated node, as policies see it."""
 
     name: str
-    limit: int
     load: float
-    room: Any
-    in_hand: int = 0
+    random: Random
+    slots: Any
+    """A resource of as many places as it does tasks at once."""
     seconds: float = 0.0
+    queue: deque[_Task] = field(default_factory=deque)
+    running: int = 0
+
+    @property
+    def limit(self) -> int:
+        return int(self.slots.capacity)
+
+    @property
+    def in_hand(self) -> int:
+        return len(self.queue) + self.running
+
+    @property
+    def room(self) -> int:
+        return self.limit + is_brief(self.seconds)
+
+
+@dataclass(eq=False)
+class _Task:
+    tried: set[str] = field(default_factory=set)
+    rejections: int = 0
+
+
+class _Simulation:
+    """`dispatch.Dispatcher` and `node.Node` on a simulated clock, with the policies themselves."""
+
+    def __init__(self, scenario: Scenario, service: float, cores: int, seed: int, rejections: int) -> None:
+        try:
+            import simpy
+        except ImportError:
+            raise MissingExtra("the simulation", "scenario") from None
+        self._scenario, self._service, self._rejections = scenario, service, rejections
+        self._world: Any = simpy.Environment()
+        self._cores: Any = simpy.Resource(self._world, cores)
+        self._choice, self._random = open_choice(scenario.choice), Random(seed)
+        self._waiting = deque(_Task() for _ in range(scenario.tasks))
+        self._dealt = 0
+        self._nodes = [
+            _Node(str(number), load, Random(f"{seed} {number}"), simpy.Resource(self._world, scenario.limit))
+            for number, load in enumerate(scenario.loads)
+        ]
+        self._with_room = set(self._nodes)
+
+    def run(self) -> float:
+        self._deal()
+        self._world.run()
+        return float(self._world.now)
+
+    def _deal(self) -> None:
+        """Choose nodes for what waits, as long as one has room."""
+        while self._waiting and self._with_room and self._dealt < 2 * self._scenario.limit * len(self._nodes):
+            task = self._waiting.popleft()
+            node: Any = self._choice.choose(self._nodes, task.tried, self._random)
+            node.queue.append(task)
+            self._dealt += 1
+            self._offer(node)
+
+    def _offer(self, node: _Node) -> None:
+        """Let a node have what is chosen for it, as far as it has room."""
+        while node.queue and node.running < node.room:
+            node.running += 1
+            self._world.process(self._perform(node, node.queue.popleft()))
+        (self._with_room.add if node.in_hand < node.room else self._with_room.discard)(node)
+
+    def _perform(self, node: _Node, task: _Task) -> Iterator[Any]:
+        """What becomes of a task at a node."""
+        must = task.rejections >= self._rejections
+        is_accepted = must or accepts(self._scenario.acceptance, node.load, node.random)
+        is_slow = node.random.random() < node.load
+        if is_accepted:
+            with node.slots.request() as slot:
+                yield slot
+                began = self._world.now
+                yield self._world.timeout(self._scenario.delay if is_slow else 0.0)
+                with self._cores.request() as core:
+                    yield core
+                    yield self._world.timeout(self._service)
+            spent = self._world.now - began
+            node.seconds += (spent - node.seconds) * (0.2 if node.seconds else 1.0)
+        else:
+            yield self._world.timeout(0.0)
+            task.rejections += 1
+            task.tried.add(node.name)
+            if len(task.tried) == len(self._nodes):
+                task.tried.clear()
+            self._waiting.appendleft(task)
+        node.running -= 1
+        self._dealt -= 1
+        self._offer(node)
+        self._deal()
 
 
 def simulate(scenario: Scenario, service: float, cores: int, seed: int, rejections: int = 40) -> float:
@@ -130,46 +221,6 @@ def simulate(scenario: Scenario, service: float, cores: int, seed: int, rejectio
     Args:
         service: seconds of a core that a task takes, beside its delay.
         cores: of all nodes together: on one machine, they share what it has.
+        seed: of all draws; those of the choice are the same as in a real run with that seed.
     """
-    try:
-        import simpy
-    except ImportError:
-        raise MissingExtra("the simulation", "scenario") from None
-    world: Any = simpy.Environment()
-    random, choice = Random(seed), open_choice(scenario.choice)
-    nodes = [
-        _Node(str(number), scenario.limit, load, simpy.Resource(world, scenario.limit))
-        for number, load in enumerate(scenario.loads)
-    ]
-    computing = simpy.Resource(world, cores)
-    window = simpy.Resource(world, 2 * scenario.limit * len(nodes))
-
-    def task() -> Iterator[Any]:
-        with window.request() as admitted:
-            yield admitted
-            tried: set[str] = set()
-            for attempt in range(rejections + 1):
-                node: Any = choice.choose(nodes, tried, random)
-                node.in_hand += 1
-                with node.room.request() as room:
-                    yield room
-                    if attempt == rejections or accepts(scenario.acceptance, node.load, random):
-                        began = world.now
-                        delay = scenario.delay if random.random() < node.load else 0.0
-                        yield world.timeout(delay)
-                        with computing.request() as core:
-                            yield core
-                            yield world.timeout(service)
-                        spent = world.now - began
-                        node.seconds += (spent - node.seconds) * (0.2 if node.seconds else 1.0)
-                        node.in_hand -= 1
-                        return
-                node.in_hand -= 1
-                tried.add(node.name)
-                if len(tried) == len(nodes):
-                    tried.clear()
-
-    for _ in range(scenario.tasks):
-        world.process(task())
-    world.run()
-    return float(world.now)
+    return _Simulation(scenario, service, cores, seed, rejections).run()
