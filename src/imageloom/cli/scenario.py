@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,14 +41,16 @@ def command(
 ) -> int:
     """Run 4 nodes on this machine, of which none to all are loaded, with each acceptance and each choice.
 
-    Each row is simulated too, and then with 10, 100 and 1,000 nodes, as many more tasks and cores, and a quarter
-    of the nodes loaded.
+    Each row is simulated too, with the same seeds, and then with 10, 100 and 1,000 nodes, as many more tasks and
+    cores, and a quarter of the nodes loaded. What a task takes without delay is measured before each number of
+    loaded nodes.
 
     \b
     imageloom scenario --plot scenario.svg
     imageloom scenario --no-real --choice random --choice least-loaded
     """
     service.nodes_extra()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the nodes end with it
     from imageloom.machine import available_cores
     from imageloom.nodes.policies import CHOICES, open_choice
     from imageloom.nodes.scenario import Scenario, simulate
@@ -59,23 +63,24 @@ def command(
     base = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks, delay=delay)
     with tempfile.TemporaryDirectory(prefix="imageloom-") as folder:
         cores = min(available_cores(), sum(base.limit for _ in base.loads))
-        cost = 0.005 if no_real else _real(base, Path(folder), runs) * cores / tasks
-        click.echo(f"a task without delay: {1000 * cost:.1f} ms of one of {cores} cores\n")
+        costs: list[float] = []
         click.echo(
             "| loaded of 4 | choice | acceptance | real, s | simulated, s | ratio |\n|---|---|---|---|---|---|"
         )
         bars: list[tuple[str, float]] = []
         for loaded in range(5):
             loads = (load,) * loaded + (0.0,) * (4 - loaded)
+            costs.append(0.005 if no_real else _real(base, Path(folder), runs) * cores / tasks)
             for acceptance, choice in pairs:
                 scenario = Scenario(acceptance, choice, loads, tasks=tasks, delay=delay)  # type: ignore[arg-type]
-                guess = statistics.mean(
-                    simulate(scenario, cost, cores, seed) for seed in range(max(runs, 10))
-                )
+                guess = statistics.mean(simulate(scenario, costs[-1], cores, seed) for seed in range(runs))
                 real = 0.0 if no_real else _real(scenario, Path(folder), runs)
                 shown = f"{real:.2f} | {guess:.2f} | {guess / real:.2f}" if real else f"- | {guess:.2f} | -"
                 click.echo(f"| {loaded} | {choice} | {acceptance} | {shown} |")
                 bars.append((f"{loaded} loaded, {choice}, {acceptance}", real or guess))
+    cost = statistics.median(costs)
+    each = ", ".join(f"{1000 * one:.1f}" for one in costs)
+    click.echo(f"\na task without delay, with 0 to 4 loaded nodes: {each} ms of one of {cores} cores")
     click.echo("\n| nodes, a quarter loaded | choice | acceptance | simulated, s |\n|---|---|---|---|")
     for count in MANY:
         for acceptance, choice in pairs:

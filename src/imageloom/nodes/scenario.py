@@ -119,6 +119,7 @@ class _Node:
     """A simulated node, as policies see it."""
 
     name: str
+    limit: int
     load: float
     random: Random
     slots: Any
@@ -126,10 +127,6 @@ class _Node:
     seconds: float = 0.0
     queue: deque[_Task] = field(default_factory=deque)
     running: int = 0
-
-    @property
-    def limit(self) -> int:
-        return int(self.slots.capacity)
 
     @property
     def in_hand(self) -> int:
@@ -160,10 +157,11 @@ class _Simulation:
         self._choice, self._random = open_choice(scenario.choice), Random(seed)
         self._waiting = deque(_Task() for _ in range(scenario.tasks))
         self._dealt = 0
-        self._nodes = [
-            _Node(str(number), load, Random(f"{seed} {number}"), simpy.Resource(self._world, scenario.limit))
-            for number, load in enumerate(scenario.loads)
-        ]
+        self._nodes: list[_Node] = []
+        for number, load in enumerate(scenario.loads):
+            slots = simpy.Resource(self._world, scenario.limit)
+            draws = Random(f"{seed} {number}")
+            self._nodes.append(_Node(str(number), scenario.limit, load, draws, slots))
         self._with_room = set(self._nodes)
 
     def run(self) -> float:
