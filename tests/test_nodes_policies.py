@@ -236,3 +236,41 @@ def test_cancel_takes_back_what_no_node_has() -> None:
     assert [future.cancelled() for future in futures] == [False, True, True, True, True]
     finish(made, delivery)
     assert futures[0].result(0).worker == "a"
+
+
+def test_what_a_dead_node_had_done_costs_nothing_though_its_results_are_lost() -> None:
+    made = dispatcher()
+    future = made.submit(task(1, 4))
+    a = up(made, "a")
+    first = taken(made, a)
+    made.has_begun(first)
+    made.has_results(first, [Result("1-0.jpg", pixels=1)])
+    made.is_down(a, "it died")
+    made.is_lost(first, Failure("WorkerLost", "it died", True), done=2)
+    second = taken(made, up(made, "b"))
+    assert second.places == [1, 3], "the first has its result, the third was in hand"
+    made.is_lost(second, Failure("WorkerLost", "it died", True), done=2)
+    third = taken(made, up(made, "c"))
+    assert third.places == [1, 3], "all were done: nobody is charged"
+    finish(made, third)
+    kinds = [r.failure and r.failure.kind for r in future.result(0).results]
+    assert kinds == [None, None, "WorkerLost", None]
+
+
+def test_a_node_has_the_next_task_early_where_tasks_are_brief() -> None:
+    made = dispatcher()
+    for number in range(3):
+        made.submit(task(number))
+    node = up(made, "a")
+    first = taken(made, node)
+    assert made.take(node, 0) is None, "it is not known how long they take"
+    node.seconds = 0.05
+    early = taken(made, node)
+    assert (first.ahead, early.ahead) == (0, 1)
+    assert made.overdue(-1.0) == [], "neither was begun"
+    made.has_begun(first)
+    assert made.overdue(-1.0) == [first]
+    assert made.take(node, 0) is None
+    node.seconds = 1.0
+    finish(made, first)
+    assert made.take(node, 0) is None, "they take so long that the way there is not felt"

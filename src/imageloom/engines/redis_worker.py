@@ -60,6 +60,9 @@ ROLES: dict[str, tuple[Role, ...]] = {
 Entry = tuple[bytes, dict[bytes, bytes] | None]
 
 
+_DELIVERIES = msgspec.msgpack.Decoder(Delivery)
+"""Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
+
 WAKING = 0.02
 """Seconds between two attempts to wake who waits for a delivery and is to leave."""
 
@@ -260,7 +263,7 @@ class _Consumer:
 
     def _decode(self, entry: bytes, fields: dict[bytes, bytes] | None) -> Delivery | None:
         try:
-            delivery = msgspec.msgpack.decode((fields or {})[FIELD.encode()], type=Delivery)
+            delivery = _DELIVERIES.decode((fields or {})[FIELD.encode()])
         except (KeyError, msgspec.MsgspecError, UnicodeDecodeError):
             log.warning("worker %s: dropped the entry %s: it is no delivery", self.name, entry.decode())
             return None

@@ -104,7 +104,10 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
     ]
     config = NodesConfig(tuple(addresses), scenario.choice, fallback="mandatory", stragglers=False, seed=seed)
     with closing(Nodes(Settings(), config)) as engine:
+        until = time.monotonic() + STARTING
         while engine.capacity < len(addresses) * scenario.limit:
+            if time.monotonic() > until:
+                raise StorageError(f"a node does not answer: {', '.join(addresses)}")
             time.sleep(0.01)
         began = time.perf_counter()
         for future in [engine.submit(task) for task in tasks]:
