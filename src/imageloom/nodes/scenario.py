@@ -6,6 +6,7 @@ optionally rejects it with the same probability. So a job's time is mostly what 
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from imageloom.engines import Settings
 from imageloom.engines.nodes import Nodes
 from imageloom.errors import MissingExtra, StorageError
 from imageloom.model import Item, Limits, Output, Plain, Recipe, Task, Work
-from imageloom.nodes.config import NodesConfig
+from imageloom.nodes.config import MOST_REJECTIONS, NodesConfig
 from imageloom.nodes.dispatch import is_brief
 from imageloom.nodes.policies import Acceptance, accepts, open_choice
 from imageloom.pipeline import Pipeline
@@ -44,6 +45,17 @@ class Scenario(Plain, frozen=True):
     tasks: int = 400
     delay: float = 0.3
     """Seconds."""
+
+
+class Costs(Plain, frozen=True):
+    """What things take beside the delays."""
+
+    task: float
+    """Seconds of a core."""
+    rejection: float
+    """Seconds of a core, for an offer that is rejected."""
+    cores: int
+    """Of all nodes together: on one machine, they share what it has."""
 
 
 @contextmanager
@@ -117,6 +129,22 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
         return time.perf_counter() - began
 
 
+def measure(folder: Path, tasks: int, runs: int, cores: int) -> Costs:
+    """What a task and a rejection cost just now: from a run without delays, and one in which all reject."""
+    idle = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks)
+    task = mean_of(idle, folder, runs) * cores / tasks
+    few = max(1, tasks // 20)
+    rejecting = Scenario("optional", "random", (1.0,) * 4, tasks=few, delay=0.0)
+    rejections = mean_of(rejecting, folder, runs) * cores / few - task
+    return Costs(task, max(0.0, rejections / MOST_REJECTIONS), cores)
+
+
+def mean_of(scenario: Scenario, folder: Path, runs: int) -> float:
+    """The mean seconds of some runs."""
+    with nodes_of(scenario, folder, 1) as addresses:
+        return statistics.mean(run_really(scenario, addresses, folder, seed) for seed in range(runs))
+
+
 @dataclass(eq=False)
 class _Node:
     """A simulated node, as policies see it."""
@@ -149,14 +177,14 @@ class _Task:
 class _Simulation:
     """`dispatch.Dispatcher` and `node.Node` on a simulated clock, with the policies themselves."""
 
-    def __init__(self, scenario: Scenario, service: float, cores: int, seed: int, rejections: int) -> None:
+    def __init__(self, scenario: Scenario, costs: Costs, seed: int, rejections: int) -> None:
         try:
             import simpy
         except ImportError:
             raise MissingExtra("the simulation", "scenario") from None
-        self._scenario, self._service, self._rejections = scenario, service, rejections
+        self._scenario, self._costs, self._rejections = scenario, costs, rejections
         self._world: Any = simpy.Environment()
-        self._cores: Any = simpy.Resource(self._world, cores)
+        self._cores: Any = simpy.Resource(self._world, costs.cores)
         self._choice, self._random = open_choice(scenario.choice), Random(seed)
         self._waiting = deque(_Task() for _ in range(scenario.tasks))
         self._dealt = 0
@@ -198,13 +226,11 @@ class _Simulation:
                 yield slot
                 began = self._world.now
                 yield self._world.timeout(self._scenario.delay if is_slow else 0.0)
-                with self._cores.request() as core:
-                    yield core
-                    yield self._world.timeout(self._service)
+                yield from self._compute(self._costs.task)
             spent = self._world.now - began
             node.seconds += (spent - node.seconds) * (0.2 if node.seconds else 1.0)
         else:
-            yield self._world.timeout(0.0)
+            yield from self._compute(self._costs.rejection)
             task.rejections += 1
             task.tried.add(node.name)
             if len(task.tried) == len(self._nodes):
@@ -215,13 +241,16 @@ class _Simulation:
         self._offer(node)
         self._deal()
 
+    def _compute(self, seconds: float) -> Iterator[Any]:
+        with self._cores.request() as core:
+            yield core
+            yield self._world.timeout(seconds)
 
-def simulate(scenario: Scenario, service: float, cores: int, seed: int, rejections: int = 40) -> float:
+
+def simulate(scenario: Scenario, costs: Costs, seed: int, rejections: int = MOST_REJECTIONS) -> float:
     """The seconds that the scenario would take.
 
     Args:
-        service: seconds of a core that a task takes, beside its delay.
-        cores: of all nodes together: on one machine, they share what it has.
         seed: of all draws; those of the choice are the same as in a real run with that seed.
     """
-    return _Simulation(scenario, service, cores, seed, rejections).run()
+    return _Simulation(scenario, costs, seed, rejections).run()
