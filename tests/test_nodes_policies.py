@@ -40,7 +40,7 @@ def taken(made: Dispatcher, node: NodeRecord) -> Delivery:
 
 def finish(made: Dispatcher, delivery: Delivery) -> None:
     for work in delivery.task.work[delivery.done :]:
-        made.has_result(delivery, Result(work.item.key))
+        made.has_results(delivery, [Result(work.item.key)])
     made.is_over(delivery)
 
 
@@ -148,7 +148,7 @@ def test_a_dead_node_costs_the_item_in_hand_an_attempt_and_the_others_nothing() 
     future = made.submit(task(1, 3))
     a = up(made, "a")
     first = taken(made, a)
-    made.has_result(first, Result("1-0.jpg", pixels=1))
+    made.has_results(first, [Result("1-0.jpg", pixels=1)])
     made.is_down(a, "it died")
     made.is_lost(first, Failure("WorkerLost", "it died", True))
     second = taken(made, up(made, "b"))
@@ -187,8 +187,8 @@ def test_a_slow_nodes_last_task_is_given_to_another_and_the_first_result_counts(
     time.sleep(0.05)
     copy = taken(made, other)
     assert made.take(other, 0) is None, "no third one"
-    made.has_result(copy, Result("1-0.jpg", pixels=2))
-    made.has_result(first, Result("1-0.jpg", pixels=1))
+    made.has_results(copy, [Result("1-0.jpg", pixels=2)])
+    made.has_results(first, [Result("1-0.jpg", pixels=1)])
     finish(made, copy)
     assert [r.pixels for r in future.result(0).results] == [2, 0]
     assert cancelled == [first]
@@ -236,3 +236,41 @@ def test_cancel_takes_back_what_no_node_has() -> None:
     assert [future.cancelled() for future in futures] == [False, True, True, True, True]
     finish(made, delivery)
     assert futures[0].result(0).worker == "a"
+
+
+def test_what_a_dead_node_had_done_costs_nothing_though_its_results_are_lost() -> None:
+    made = dispatcher()
+    future = made.submit(task(1, 4))
+    a = up(made, "a")
+    first = taken(made, a)
+    made.has_begun(first)
+    made.has_results(first, [Result("1-0.jpg", pixels=1)])
+    made.is_down(a, "it died")
+    made.is_lost(first, Failure("WorkerLost", "it died", True), done=2)
+    second = taken(made, up(made, "b"))
+    assert second.places == [1, 3], "the first has its result, the third was in hand"
+    made.is_lost(second, Failure("WorkerLost", "it died", True), done=2)
+    third = taken(made, up(made, "c"))
+    assert third.places == [1, 3], "all were done: nobody is charged"
+    finish(made, third)
+    kinds = [r.failure and r.failure.kind for r in future.result(0).results]
+    assert kinds == [None, None, "WorkerLost", None]
+
+
+def test_a_node_has_the_next_task_early_where_tasks_are_brief() -> None:
+    made = dispatcher()
+    for number in range(3):
+        made.submit(task(number))
+    node = up(made, "a")
+    first = taken(made, node)
+    assert made.take(node, 0) is None, "it is not known how long they take"
+    node.seconds = 0.05
+    early = taken(made, node)
+    assert (first.ahead, early.ahead) == (0, 1)
+    assert made.overdue(-1.0) == [], "neither was begun"
+    made.has_begun(first)
+    assert made.overdue(-1.0) == [first]
+    assert made.take(node, 0) is None
+    node.seconds = 1.0
+    finish(made, first)
+    assert made.take(node, 0) is None, "they take so long that the way there is not felt"

@@ -152,8 +152,8 @@ def test_junk_as_a_task_is_refused_and_so_is_what_leaves_the_roots(place: Site) 
         stub = stubs.ImageProcessingNodeStub(channel)
         receipts = list(stub.Perform(pb.TaskRequest(task=pack(outside)), timeout=10))
     assert receipts[-1].status == pb.TASK_FAILURE
-    assert b"TaskRefused" in receipts[1].result
-    assert b"is not below a root" in receipts[1].result
+    assert b"TaskRefused" in receipts[1].results[0]
+    assert b"is not below a root" in receipts[1].results[0]
 
 
 def test_health_and_reflection_answer(

@@ -60,7 +60,9 @@ def client_of(address: str, credentials: Credentials = Credentials()) -> Client:
 
 
 def published(sink: Path) -> dict[str, bytes]:
-    return {key: data for key, data in contents(sink).items() if not key.startswith(STAGING)}
+    """What has its final name; what is staged comes and goes meanwhile."""
+    found = {str(path.relative_to(sink)): path for path in sink.rglob("*") if path.suffix}
+    return {key: path.read_bytes() for key, path in found.items() if not key.startswith(STAGING)}
 
 
 def test_a_job_by_the_command_line_and_its_errors(

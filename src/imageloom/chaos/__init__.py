@@ -73,7 +73,7 @@ class _Experiment:
             began = time.monotonic()
             self._until = began + self._chaos.seconds
             disturbed = 0.0
-            while not self._problems and (not self._jobs or time.monotonic() < self._until):
+            while not self._problems and self._has_time():
                 disturbed += self._one_job(site, injector, serial)
         finally:
             injector.calm()
@@ -91,6 +91,11 @@ class _Experiment:
             disturbed,
             tuple(self._problems),
         )
+
+    def _has_time(self) -> bool:
+        """Another job is to be begun: the first one in any case."""
+        runs = self._chaos.runs or self._jobs + 1
+        return self._jobs < runs and (not self._jobs or time.monotonic() < self._until)
 
     # The runs that nothing happens to
 

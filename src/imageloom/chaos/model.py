@@ -43,6 +43,8 @@ class Chaos(Plain, frozen=True):
     jobs: int = 2
     seconds: float = 30.0
     """For so long jobs are begun and faults injected; what is under way then ends undisturbed."""
+    runs: int = 0
+    """So many jobs, and no more, are begun; 0 for as many as there is time for."""
     seed: int = 0
     pause: float = 2.0
     """Seconds that a stopped worker or a full disk stays so."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from imageloom.cli import service
-
-if TYPE_CHECKING:
-    from imageloom.nodes.scenario import Scenario
 
 MANY = (10, 100, 1000)
 """Nodes of the simulations that no machine here could run."""
@@ -39,62 +37,61 @@ def command(
 ) -> int:
     """Run 4 nodes on this machine, of which none to all are loaded, with each acceptance and each choice.
 
-    Each row is simulated too, and then with 10, 100 and 1,000 nodes, as many more tasks and cores, and a quarter
-    of the nodes loaded.
+    Each row is simulated too, with the same seeds, and then with 10, 100 and 1,000 nodes, as many more tasks and
+    cores, and a quarter of the nodes loaded. What a task without delay and a rejection take is measured before
+    each number of loaded nodes.
 
     \b
     imageloom scenario --plot scenario.svg
     imageloom scenario --no-real --choice random --choice least-loaded
     """
     service.nodes_extra()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the nodes end with it
     from imageloom.machine import available_cores
     from imageloom.nodes.policies import CHOICES, open_choice
-    from imageloom.nodes.scenario import Scenario, simulate
+    from imageloom.nodes.scenario import Costs, Scenario, mean_of, measure, simulate
 
     for choice in choices:
         open_choice(choice)
     pairs = [
         (acceptance, choice) for choice in choices or CHOICES for acceptance in ("mandatory", "optional")
     ]
-    base = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks, delay=delay)
     with tempfile.TemporaryDirectory(prefix="imageloom-") as folder:
-        cores = min(available_cores(), sum(base.limit for _ in base.loads))
-        cost = 0.005 if no_real else _real(base, Path(folder), runs) * cores / tasks
-        click.echo(f"a task without delay: {1000 * cost:.1f} ms of one of {cores} cores\n")
+        cores = min(available_cores(), 8)  # 4 nodes do 2 tasks at once
+        found: list[Costs] = []
         click.echo(
             "| loaded of 4 | choice | acceptance | real, s | simulated, s | ratio |\n|---|---|---|---|---|---|"
         )
         bars: list[tuple[str, float]] = []
         for loaded in range(5):
             loads = (load,) * loaded + (0.0,) * (4 - loaded)
+            costs = Costs(0.005, 0.001, cores) if no_real else measure(Path(folder), tasks, runs, cores)
+            found.append(costs)
             for acceptance, choice in pairs:
                 scenario = Scenario(acceptance, choice, loads, tasks=tasks, delay=delay)  # type: ignore[arg-type]
-                guess = statistics.mean(
-                    simulate(scenario, cost, cores, seed) for seed in range(max(runs, 10))
-                )
-                real = 0.0 if no_real else _real(scenario, Path(folder), runs)
+                guess = statistics.mean(simulate(scenario, costs, seed) for seed in range(runs))
+                real = 0.0 if no_real else mean_of(scenario, Path(folder), runs)
                 shown = f"{real:.2f} | {guess:.2f} | {guess / real:.2f}" if real else f"- | {guess:.2f} | -"
                 click.echo(f"| {loaded} | {choice} | {acceptance} | {shown} |")
                 bars.append((f"{loaded} loaded, {choice}, {acceptance}", real or guess))
+    task, rejection = (
+        statistics.median(each) for each in zip(*((c.task, c.rejection) for c in found), strict=True)
+    )
+    click.echo(
+        f"\nof one of {cores} cores, a task without delay takes {1000 * task:.1f} ms, a rejection "
+        f"{1000 * rejection:.1f} ms: medians, measured before each number of loaded nodes"
+    )
     click.echo("\n| nodes, a quarter loaded | choice | acceptance | simulated, s |\n|---|---|---|---|")
     for count in MANY:
         for acceptance, choice in pairs:
             loads = (load,) * (count // 4) + (0.0,) * (count - count // 4)
             many = tasks * count // 4
             scenario = Scenario(acceptance, choice, loads, tasks=many, delay=delay)  # type: ignore[arg-type]
-            guess = simulate(scenario, cost, max(1, cores * count // 4), 0)
+            guess = simulate(scenario, Costs(task, rejection, max(1, cores * count // 4)), 0)
             click.echo(f"| {count} | {choice} | {acceptance} | {guess:.2f} |")
     if plot:
         plot.write_text(_svg(bars), encoding="utf-8")
     return 0
-
-
-def _real(scenario: Scenario, folder: Path, runs: int) -> float:
-    """The mean of some runs."""
-    from imageloom.nodes.scenario import nodes_of, run_really
-
-    with nodes_of(scenario, folder, 1) as addresses:
-        return statistics.mean(run_really(scenario, addresses, folder, seed) for seed in range(runs))
 
 
 def _svg(bars: list[tuple[str, float]]) -> str:

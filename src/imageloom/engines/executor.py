@@ -18,10 +18,13 @@ from imageloom.errors import WorkerLost
 from imageloom.model import Outcome, Task
 from imageloom.work import perform
 
+_TASKS = msgspec.msgpack.Decoder(list[Task])
+"""Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
+
 
 def perform_packed(packed: bytes) -> bytes:
     """Do a list of tasks, packed as MessagePack, at the same time; the list of their outcomes, likewise."""
-    tasks = msgspec.msgpack.decode(packed, type=list[Task])
+    tasks = _TASKS.decode(packed)
     if len(tasks) == 1:
         return msgspec.msgpack.encode([perform(tasks[0])])
     with ThreadPoolExecutor(len(tasks), thread_name_prefix="thread") as pool:

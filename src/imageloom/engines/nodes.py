@@ -28,7 +28,7 @@ from imageloom.errors import MissingExtra, StorageError
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.nodes.config import NodesConfig, read_config
 from imageloom.nodes.dispatch import Delivery, Dispatcher, NodeRecord
-from imageloom.nodes.local import address_in, serve
+from imageloom.nodes.local import address_in, done_by, serve
 from imageloom.nodes.policies import open_choice
 
 try:
@@ -36,6 +36,7 @@ try:
 
     from imageloom.nodes import imageloom_pb2 as pb
     from imageloom.nodes import rpc
+    from imageloom.nodes.node import LAG
     from imageloom.nodes.security import read_token, token_metadata
 except ImportError:
     raise MissingExtra("the engine nodes", "nodes") from None
@@ -229,7 +230,7 @@ class Nodes:
     def _is_up(self, node: _Node, status: pb.NodeStatus) -> None:
         if self._fleet and node.pid:
             self._fleet.is_well(node.pid)
-        while node.slots < min(max(1, status.limit), 256):
+        while node.slots < min(max(1, status.limit), 256) + 1:  # one brings what the node does next
             node.slots += 1
             self._start(node, self._bring)
         self._dispatcher.is_up(node.record, status.limit, status.load)
@@ -247,9 +248,11 @@ class Nodes:
                 self._deliver(node, delivery)
 
     def _deliver(self, node: _Node, delivery: Delivery) -> None:
-        request = pb.TaskRequest(task=rpc.pack(delivery.task), must_accept=delivery.must_accept)
+        request = pb.TaskRequest(
+            task=rpc.pack(delivery.task), must_accept=delivery.must_accept, together=True
+        )
         begun = False
-        seconds = (self._settings.timeout + SLACK) * len(delivery.places) + SLACK
+        seconds = (self._settings.timeout + SLACK) * (delivery.ahead + len(delivery.places)) + SLACK
         try:
             call = node.stub.Perform(request, timeout=seconds, metadata=self._metadata)
             delivery.cancel = call.cancel
@@ -260,9 +263,12 @@ class Nodes:
                     node.record.load = receipt.load
                     self._dispatcher.is_rejected(delivery)
                     return
-                begun = True
-                if receipt.result:
-                    self._dispatcher.has_result(delivery, rpc.unpack(receipt.result, Result))
+                if not begun:
+                    begun = True
+                    self._dispatcher.has_begun(delivery)
+                if receipt.results:
+                    found = [rpc.unpack(result, Result) for result in receipt.results]
+                    self._dispatcher.has_results(delivery, found)
             if delivery.done < len(delivery.places):
                 self._dispatcher.is_lost(delivery, Failure("WorkerLost", "its node broke off", True))
             else:
@@ -280,7 +286,8 @@ class Nodes:
         if not delivery.ticket.missing:
             self._dispatcher.is_unreached(delivery)
         elif begun or delivery.has_expired:
-            self._dispatcher.is_lost(delivery, self._cause(node, delivery, reason))
+            done = done_by(self._folder, node.pid, delivery.ticket.task.id) if node.pid else 0
+            self._dispatcher.is_lost(delivery, self._cause(node, delivery, reason), done)
         elif code in UNBEGUN:
             if code != grpc.StatusCode.RESOURCE_EXHAUSTED:
                 self._is_down(node, reason)
@@ -331,7 +338,7 @@ class Nodes:
 
     def _end_overdue(self) -> None:
         local = self._fleet is not None
-        for delivery in self._dispatcher.overdue(self._settings.timeout + (0 if local else SLACK)):
+        for delivery in self._dispatcher.overdue(self._settings.timeout + (LAG if local else SLACK)):
             delivery.has_expired = True
             pid = next((n.pid for n in list(self._nodes.values()) if n.record is delivery.node), 0)
             if self._fleet and pid:

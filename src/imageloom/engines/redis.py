@@ -55,7 +55,8 @@ WINDOW = 4
 """Deliveries in the streams for each worker."""
 MOST_READ = 1000
 """Results that are read at once."""
-
+GATHER = 0.02
+"""Seconds, at the most, for which results may gather before they are read: as long as eight items take."""
 
 _PRELOAD = ("imageloom.engines.redis_worker", "redis")
 """What the fork server loads for the workers."""
@@ -243,6 +244,8 @@ class RedisStreams:
         while not self._over:
             try:
                 self._receive(PATIENCE)
+                if self._read and self._outs:
+                    time.sleep(min(GATHER, 8 * self._board.mean))
                 if self._dead or time.monotonic() >= self._next_look:
                     self._inspect()
                 self._send_letters()

@@ -1,9 +1,9 @@
 """A worker process of the engine `redis`.
 
 Each thread is a consumer of the group. It holds a delivery as long as it renews the entry's idle time, which a
-thread of its own does for all of them, so that a task may take as long as it likes. An item's result is in the
-run's stream before the next item is begun, and the entry is acknowledged after its last one. What is lost with
-a connection is said again: the driver takes each result once.
+thread of its own does for all of them, so that a task may take as long as it likes. An item's result is on its
+way to the run's stream before the next item is begun, which does not wait for the server's answer; the entry is
+acknowledged after its last one. What is lost with a connection is said again: the driver takes each result once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import msgspec
 from imageloom.engines import WorkerSettings
 from imageloom.engines.board import Message
 from imageloom.engines.redis_group import make_groups, remove_idle_streams
+from imageloom.engines.redis_line import Command, Line
 from imageloom.engines.redis_wire import (
     FIELD,
     FIRST_BACKOFF,
@@ -58,6 +59,9 @@ ROLES: dict[str, tuple[Role, ...]] = {
 }
 Entry = tuple[bytes, dict[bytes, bytes] | None]
 
+
+_DELIVERIES = msgspec.msgpack.Decoder(Delivery)
+"""Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
 
 WAKING = 0.02
 """Seconds between two attempts to wake who waits for a delivery and is to leave."""
@@ -165,9 +169,9 @@ class _Worker:
         began = time.time() - (time.monotonic() - hand.begun)
         failed = Result(key, failure=Failure("ItemTimeout", reason, True), started=began)
         number = hand.delivery.task.id
-        say(
-            self._client, hand, [Message(number, hand.place, f"{os.getpid()}", failed), Message(number)], True
-        )
+        line = Line(self._client)
+        line.say(words(hand, [Message(number, hand.place, f"{os.getpid()}", failed), Message(number)], True))
+        line.flush(wait=True)
         os._exit(70)  # EX_SOFTWARE
 
     def _see_off(self) -> None:
@@ -189,6 +193,7 @@ class _Consumer:
         self.fatal: RedisError | None = None
         self._worker = worker
         self._client = connect(worker.settings.connect)
+        self._line = Line(self._client)
         self._settled = False
         self._failures = 0
 
@@ -258,7 +263,7 @@ class _Consumer:
 
     def _decode(self, entry: bytes, fields: dict[bytes, bytes] | None) -> Delivery | None:
         try:
-            delivery = msgspec.msgpack.decode((fields or {})[FIELD.encode()], type=Delivery)
+            delivery = _DELIVERIES.decode((fields or {})[FIELD.encode()])
         except (KeyError, msgspec.MsgspecError, UnicodeDecodeError):
             log.warning("worker %s: dropped the entry %s: it is no delivery", self.name, entry.decode())
             return None
@@ -298,31 +303,33 @@ class _Consumer:
         return guarded(task, self._worker.settings.guard)
 
     def _insist(self, hand: _Hand, messages: list[Message], is_over: bool) -> None:
-        """Say something until the server has heard it."""
+        """Say something, at the end of a delivery until the server has heard it."""
         failures = 0
+        self._line.say(words(hand, messages, is_over))
         while True:
             try:
-                say(self._client, hand, messages, is_over)
+                self._line.flush(wait=is_over)
                 return
             except self._worker.errors as error:
                 self._settled = False
                 if is_fatal(error) or hand.is_lost or (failures > 10 and self._worker.leaving.is_set()):
+                    self._line.forget()
                     raise
                 time.sleep(min(FIRST_BACKOFF * 2**failures, LONGEST_BACKOFF))
                 failures += 1
 
 
-def say(client: Redis, hand: _Hand, messages: list[Message], is_over: bool) -> None:
-    """Put messages into the stream of a run's results, and acknowledge a delivery that is over with them."""
+def words(hand: _Hand, messages: list[Message], is_over: bool) -> list[Command]:
+    """What puts messages into the stream of a run's results, and acknowledges a delivery that is over."""
     key = results_key(hand.delivery.run)
-    with client.pipeline(transaction=False) as pipe:
-        for message in messages:
-            pipe.xadd(key, {FIELD: msgspec.msgpack.encode(message)})
-        if is_over:
-            pipe.pexpire(key, round(1000 * RUN_EXPIRY))
-            pipe.xack(hand.stream, GROUP, hand.entry)
-            pipe.xdel(hand.stream, hand.entry)
-        pipe.execute()
+    commands: list[Command] = [("XADD", key, "*", FIELD, msgspec.msgpack.encode(one)) for one in messages]
+    if is_over:
+        commands += [
+            ("PEXPIRE", key, round(1000 * RUN_EXPIRY)),
+            ("XACK", hand.stream, GROUP, hand.entry),
+            ("XDEL", hand.stream, hand.entry),
+        ]
+    return commands
 
 
 def drop(client: Redis, stream: str, entry: bytes) -> None:

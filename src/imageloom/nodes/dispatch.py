@@ -23,6 +23,13 @@ LEAST_STRAGGLE = 0.5
 """Seconds, at the least, after which a task is slow."""
 STRAGGLE = 2.0
 """Mean times of a task after which one is slow."""
+BRIEF = 0.2
+"""Seconds of a task below which a node has the next one before it needs it: the way there would be felt."""
+
+
+def is_brief(seconds: float) -> bool:
+    """Whether tasks of that mean time are worth having early; 0 for an unknown one."""
+    return 0.0 < seconds < BRIEF
 
 
 @dataclass(eq=False)
@@ -43,6 +50,11 @@ class NodeRecord:
     @property
     def in_hand(self) -> int:
         return len(self.queue) + len(self.running)
+
+    @property
+    def room(self) -> int:
+        """Tasks that it may have with it, one of which waits there."""
+        return self.limit + is_brief(self.seconds)
 
 
 @dataclass(eq=False)
@@ -78,9 +90,11 @@ class Delivery:
     node: NodeRecord
     places: list[int]
     began: float
-    """When it was taken, by the monotonic clock."""
-    moved: float
-    """When it last had a result, or was taken."""
+    """When it was taken, then when the node began it, by the monotonic clock."""
+    ahead: int
+    """Items that the node had to do before these."""
+    moved: float = float("inf")
+    """When it last had a result, or was begun."""
     done: int = 0
     has_expired: bool = False
     cancel: Callable[[], object] | None = None
@@ -140,14 +154,20 @@ class Dispatcher:
                 self._change.wait(left)
             return None
 
-    def has_result(self, delivery: Delivery, result: Result) -> None:
-        """An item has its result, the next one in the order of the delivery."""
+    def has_begun(self, delivery: Delivery) -> None:
+        """The node is at it."""
         with self._change:
-            place = delivery.places[delivery.done]
-            delivery.done += 1
+            delivery.began = delivery.moved = time.monotonic()
+
+    def has_results(self, delivery: Delivery, results: Iterable[Result]) -> None:
+        """Items have their results, the next ones in the order of the delivery."""
+        with self._change:
+            for result in results:
+                place = delivery.places[delivery.done]
+                delivery.done += 1
+                worker = "/".join(filter(None, (delivery.node.name, result.worker)))
+                delivery.ticket.results.setdefault(place, replace(result, worker=worker))
             delivery.moved = time.monotonic()
-            worker = "/".join(filter(None, (delivery.node.name, result.worker)))
-            delivery.ticket.results.setdefault(place, replace(result, worker=worker))
             self._complete(delivery.ticket, delivery.node.name)
 
     def is_over(self, delivery: Delivery) -> None:
@@ -190,13 +210,18 @@ class Dispatcher:
         with self._change:
             self._end(delivery)
 
-    def is_lost(self, delivery: Delivery, failure: Failure) -> None:
-        """The node died with it, or is too slow: the item in hand has cost an attempt, the others have not."""
+    def is_lost(self, delivery: Delivery, failure: Failure, done: int = 0) -> None:
+        """The node died with it, or is too slow: the item in hand has cost an attempt, the others have not.
+
+        Args:
+            done: items of it that were done, if that is more than those that have results here.
+        """
         with self._change:
             ticket = delivery.ticket
             ticket.has_harmed = True
-            if delivery.done < len(delivery.places) and len(ticket.deliveries) == 1:
-                place = delivery.places[delivery.done]
+            done = max(done, delivery.done)
+            if done < len(delivery.places) and len(ticket.deliveries) == 1:
+                place = delivery.places[done]
                 key = ticket.task.work[place].item.key
                 began = time.time() - (time.monotonic() - delivery.moved)
                 ticket.results.setdefault(place, Result(key, failure=failure, started=began))
@@ -290,7 +315,7 @@ class Dispatcher:
 
     def _next(self, node: NodeRecord) -> Delivery | None:
         self._deal()
-        if not node.is_up or len(node.running) >= node.limit:
+        if not node.is_up or len(node.running) >= node.room:
             return None
         while node.queue:
             ticket = node.queue.popleft()
@@ -303,7 +328,7 @@ class Dispatcher:
         up = self._up()
         most = 2 * sum(node.limit for node in up)
         dealt = sum(node.in_hand for node in up)
-        while self._waiting and dealt < most and any(node.in_hand < node.limit for node in up):
+        while self._waiting and dealt < most and any(node.in_hand < node.room for node in up):
             job, queue = next(iter(self._waiting.items()))
             ticket = queue.popleft()
             self._waiting.move_to_end(job)
@@ -331,7 +356,8 @@ class Dispatcher:
 
     def _deliver(self, ticket: _Ticket, node: NodeRecord) -> Delivery:
         now = time.monotonic()
-        delivery = Delivery(ticket, node, ticket.missing, now, now)
+        ahead = sum(len(other.places) - other.done for other in node.running)
+        delivery = Delivery(ticket, node, ticket.missing, now, ahead)
         node.running.add(delivery)
         ticket.deliveries.add(delivery)
         return delivery

@@ -185,24 +185,26 @@ class NodeNoticeReceipt(_message.Message):
     def __init__(self) -> None: ...
 
 class TaskRequest(_message.Message):
-    __slots__ = ("task", "must_accept")
+    __slots__ = ("task", "must_accept", "together")
     TASK_FIELD_NUMBER: _ClassVar[int]
     MUST_ACCEPT_FIELD_NUMBER: _ClassVar[int]
+    TOGETHER_FIELD_NUMBER: _ClassVar[int]
     task: bytes
     must_accept: bool
-    def __init__(self, task: _Optional[bytes] = ..., must_accept: _Optional[bool] = ...) -> None: ...
+    together: bool
+    def __init__(self, task: _Optional[bytes] = ..., must_accept: _Optional[bool] = ..., together: _Optional[bool] = ...) -> None: ...
 
 class TaskReceipt(_message.Message):
-    __slots__ = ("status", "message", "result", "load")
+    __slots__ = ("status", "message", "results", "load")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    RESULT_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     status: TaskStatus
     message: str
-    result: bytes
+    results: _containers.RepeatedScalarFieldContainer[bytes]
     load: float
-    def __init__(self, status: _Optional[_Union[TaskStatus, str]] = ..., message: _Optional[str] = ..., result: _Optional[bytes] = ..., load: _Optional[float] = ...) -> None: ...
+    def __init__(self, status: _Optional[_Union[TaskStatus, str]] = ..., message: _Optional[str] = ..., results: _Optional[_Iterable[bytes]] = ..., load: _Optional[float] = ...) -> None: ...
 
 class NodeQuery(_message.Message):
     __slots__ = ()

@@ -260,8 +260,8 @@ class ImageProcessingNodeServicer:
     """
 
     def Perform(self, request, context):
-        """The first receipt says that the task is rejected, or that it has begun; then comes one for each item, in
-        their order, as soon as it is done; the last one says success or failure.
+        """The first receipt says that the task is rejected, or that it has begun; then come the items' results, in
+        their order: one in a receipt, or several where the request permits it; the last one says success or failure.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from imageloom.engines.worker import bound_memory, die_with_parent, die_with_starter
+
+if TYPE_CHECKING:
+    from imageloom.model import Result, Task
 
 GRACE = 5.0
 """Seconds for a call that is under way when the node is to leave."""
@@ -17,6 +23,36 @@ GRACE = 5.0
 
 def address_in(folder: str, pid: int) -> str:
     return f"unix:{folder}/{pid}"
+
+
+_MARK = struct.Struct("qq")
+
+
+class Marks:
+    """Where a node notes which item it has in hand, for those who outlive it: results may still be unsent."""
+
+    def __init__(self, folder: str) -> None:
+        self._file = os.open(_marks_of(folder, os.getpid()), os.O_WRONLY | os.O_CREAT, 0o600)
+        os.pwrite(self._file, _MARK.pack(-1, 0), 0)
+
+    def run(self, task: Task) -> Iterator[Result]:
+        from imageloom.work import results
+
+        os.pwrite(self._file, _MARK.pack(task.id, 0), 0)
+        for done, result in enumerate(results(task), 1):
+            os.pwrite(self._file, _MARK.pack(task.id, done), 0)
+            yield result
+
+
+def done_by(folder: str, pid: int, task: int) -> int:
+    """How many items of a task a node had done when it died."""
+    with open(_marks_of(folder, pid), "rb") as file:
+        number, done = _MARK.unpack(file.read())
+    return done if number == task else 0
+
+
+def _marks_of(folder: str, pid: int) -> str:
+    return f"{folder}/{pid}.marks"
 
 
 def serve(folder: str, memory: int) -> None:
@@ -33,11 +69,10 @@ def serve(folder: str, memory: int) -> None:
     from imageloom.nodes.config import Credentials, NodeConfig
     from imageloom.nodes.node import WAITING_CALLS, Node
     from imageloom.nodes.rpc import NODE, Service
-    from imageloom.work import results
 
     if memory:
         bound_memory(memory)
-    node = Node(results, NodeConfig(limit=1))
+    node = Node(Marks(folder).run, NodeConfig(limit=1))
     service = Service(node, NODE, address_in(folder, os.getpid()), Credentials(), WAITING_CALLS)
     signal.sigwait([signal.SIGTERM])
     node.leave()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Runner = Callable[[Task], Iterator[Result]]
 """Does a task: its items' results, in their order."""
 
+LAG = 0.1
+"""Seconds for which a result may wait for others to go with them: a message has its price."""
 WAITING_CALLS = 16
 """Calls that a node answers beside those of the tasks that it does."""
 
@@ -117,7 +119,7 @@ class Node:
                 yield pb.TaskReceipt(load=load)
                 if is_slow:
                     time.sleep(self._config.delay)
-                yield from self._results(task)
+                yield from self._results(task, LAG if request.together else 0.0)
         finally:
             with self._lock:
                 self._in_hand -= 1
@@ -129,18 +131,26 @@ class Node:
             reason = f"this node (version {__version__}) cannot read the task: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
 
-    def _results(self, task: Task) -> Iterator[pb.TaskReceipt]:
-        """A receipt for each item, and one for the whole: what cannot be begun here fails each item."""
-        began, done, failed = time.time(), 0, False
+    def _results(self, task: Task, lag: float) -> Iterator[pb.TaskReceipt]:
+        """Receipts with the items' results, `lag` seconds apart or more; the last one says how it went."""
+        status, unsaid, due = pb.TASK_SUCCESS, [], time.monotonic() + lag
+        for result in self._attempts(task):
+            if result.failure:
+                status = pb.TASK_FAILURE
+            unsaid.append(pack(result))
+            if time.monotonic() >= due:
+                yield pb.TaskReceipt(results=unsaid)
+                unsaid, due = [], time.monotonic() + lag
+        yield pb.TaskReceipt(status=status, load=self.load, results=unsaid)
+
+    def _attempts(self, task: Task) -> Iterator[Result]:
+        """The items' results; what cannot be begun here fails each item."""
+        began, done = time.time(), 0
         try:
             self._guard.check(task)
             for result in self._run(task):
-                failed = failed or result.failure is not None
                 done += 1
-                yield pb.TaskReceipt(result=pack(result))
+                yield result
         except ImageloomError as error:
-            failed = True
             for work in task.work[done:]:
-                refused = Result(work.item.key, failure=Failure.of(error), started=began)
-                yield pb.TaskReceipt(result=pack(refused))
-        yield pb.TaskReceipt(status=pb.TASK_FAILURE if failed else pb.TASK_SUCCESS, load=self.load)
+                yield Result(work.item.key, failure=Failure.of(error), started=began)

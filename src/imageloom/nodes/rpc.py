@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from imageloom.errors import StorageError
-from imageloom.model import Plain
+from imageloom.model import Plain, Result, Task
 from imageloom.nodes import imageloom_pb2 as pb
 from imageloom.nodes import imageloom_pb2_grpc
 from imageloom.nodes.config import Credentials
@@ -129,6 +129,10 @@ def pack(data: Plain) -> bytes:
     do something else than it was asked for.
     """
     return msgspec.msgpack.encode(_lean(data))
+
+
+_READY = msgspec.msgpack.Decoder(tuple[Task, Result])
+"""Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
 
 
 def unpack(data: bytes, kind: type[P]) -> P:

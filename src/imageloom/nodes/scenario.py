@@ -6,12 +6,14 @@ optionally rejects it with the same probability. So a job's time is mostly what 
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +22,8 @@ from imageloom.engines import Settings
 from imageloom.engines.nodes import Nodes
 from imageloom.errors import MissingExtra, StorageError
 from imageloom.model import Item, Limits, Output, Plain, Recipe, Task, Work
-from imageloom.nodes.config import NodesConfig
+from imageloom.nodes.config import MOST_REJECTIONS, NodesConfig
+from imageloom.nodes.dispatch import is_brief
 from imageloom.nodes.policies import Acceptance, accepts, open_choice
 from imageloom.pipeline import Pipeline
 from imageloom.samples import draw_photos
@@ -42,6 +45,17 @@ class Scenario(Plain, frozen=True):
     tasks: int = 400
     delay: float = 0.3
     """Seconds."""
+
+
+class Costs(Plain, frozen=True):
+    """What things take beside the delays."""
+
+    task: float
+    """Seconds of a core."""
+    rejection: float
+    """Seconds of a core, for an offer that is rejected."""
+    cores: int
+    """Of all nodes together: on one machine, they share what it has."""
 
 
 @contextmanager
@@ -102,7 +116,10 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
     ]
     config = NodesConfig(tuple(addresses), scenario.choice, fallback="mandatory", stragglers=False, seed=seed)
     with closing(Nodes(Settings(), config)) as engine:
+        until = time.monotonic() + STARTING
         while engine.capacity < len(addresses) * scenario.limit:
+            if time.monotonic() > until:
+                raise StorageError(f"a node does not answer: {', '.join(addresses)}")
             time.sleep(0.01)
         began = time.perf_counter()
         for future in [engine.submit(task) for task in tasks]:
@@ -112,6 +129,22 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
         return time.perf_counter() - began
 
 
+def measure(folder: Path, tasks: int, runs: int, cores: int) -> Costs:
+    """What a task and a rejection cost just now: from a run without delays, and one in which all reject."""
+    idle = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks)
+    task = mean_of(idle, folder, runs) * cores / tasks
+    few = max(1, tasks // 20)
+    rejecting = Scenario("optional", "random", (1.0,) * 4, tasks=few, delay=0.0)
+    rejections = mean_of(rejecting, folder, runs) * cores / few - task
+    return Costs(task, max(0.0, rejections / MOST_REJECTIONS), cores)
+
+
+def mean_of(scenario: Scenario, folder: Path, runs: int) -> float:
+    """The mean seconds of some runs."""
+    with nodes_of(scenario, folder, 1) as addresses:
+        return statistics.mean(run_really(scenario, addresses, folder, seed) for seed in range(runs))
+
+
 @dataclass(eq=False)
 class _Node:
     """A simulated node, as policies see it."""
@@ -119,57 +152,105 @@ class _Node:
     name: str
     limit: int
     load: float
-    room: Any
-    in_hand: int = 0
+    random: Random
+    slots: Any
+    """A resource of as many places as it does tasks at once."""
     seconds: float = 0.0
+    queue: deque[_Task] = field(default_factory=deque)
+    running: int = 0
+
+    @property
+    def in_hand(self) -> int:
+        return len(self.queue) + self.running
+
+    @property
+    def room(self) -> int:
+        return self.limit + is_brief(self.seconds)
 
 
-def simulate(scenario: Scenario, service: float, cores: int, seed: int, rejections: int = 40) -> float:
+@dataclass(eq=False)
+class _Task:
+    tried: set[str] = field(default_factory=set)
+    rejections: int = 0
+
+
+class _Simulation:
+    """`dispatch.Dispatcher` and `node.Node` on a simulated clock, with the policies themselves."""
+
+    def __init__(self, scenario: Scenario, costs: Costs, seed: int, rejections: int) -> None:
+        try:
+            import simpy
+        except ImportError:
+            raise MissingExtra("the simulation", "scenario") from None
+        self._scenario, self._costs, self._rejections = scenario, costs, rejections
+        self._world: Any = simpy.Environment()
+        self._cores: Any = simpy.Resource(self._world, costs.cores)
+        self._choice, self._random = open_choice(scenario.choice), Random(seed)
+        self._waiting = deque(_Task() for _ in range(scenario.tasks))
+        self._dealt = 0
+        self._nodes: list[_Node] = []
+        for number, load in enumerate(scenario.loads):
+            slots = simpy.Resource(self._world, scenario.limit)
+            draws = Random(f"{seed} {number}")
+            self._nodes.append(_Node(str(number), scenario.limit, load, draws, slots))
+        self._with_room = set(self._nodes)
+
+    def run(self) -> float:
+        self._deal()
+        self._world.run()
+        return float(self._world.now)
+
+    def _deal(self) -> None:
+        """Choose nodes for what waits, as long as one has room."""
+        while self._waiting and self._with_room and self._dealt < 2 * self._scenario.limit * len(self._nodes):
+            task = self._waiting.popleft()
+            node: Any = self._choice.choose(self._nodes, task.tried, self._random)
+            node.queue.append(task)
+            self._dealt += 1
+            self._offer(node)
+
+    def _offer(self, node: _Node) -> None:
+        """Let a node have what is chosen for it, as far as it has room."""
+        while node.queue and node.running < node.room:
+            node.running += 1
+            self._world.process(self._perform(node, node.queue.popleft()))
+        (self._with_room.add if node.in_hand < node.room else self._with_room.discard)(node)
+
+    def _perform(self, node: _Node, task: _Task) -> Iterator[Any]:
+        """What becomes of a task at a node."""
+        must = task.rejections >= self._rejections
+        is_accepted = must or accepts(self._scenario.acceptance, node.load, node.random)
+        is_slow = node.random.random() < node.load
+        if is_accepted:
+            with node.slots.request() as slot:
+                yield slot
+                began = self._world.now
+                yield self._world.timeout(self._scenario.delay if is_slow else 0.0)
+                yield from self._compute(self._costs.task)
+            spent = self._world.now - began
+            node.seconds += (spent - node.seconds) * (0.2 if node.seconds else 1.0)
+        else:
+            yield from self._compute(self._costs.rejection)
+            task.rejections += 1
+            task.tried.add(node.name)
+            if len(task.tried) == len(self._nodes):
+                task.tried.clear()
+            self._waiting.appendleft(task)
+        node.running -= 1
+        self._dealt -= 1
+        self._offer(node)
+        self._deal()
+
+    def _compute(self, seconds: float) -> Iterator[Any]:
+        with self._cores.request() as core:
+            yield core
+            yield self._world.timeout(seconds)
+
+
+def simulate(scenario: Scenario, costs: Costs, seed: int, rejections: int = MOST_REJECTIONS) -> float:
     """The seconds that the scenario would take.
 
     Args:
-        service: seconds of a core that a task takes, beside its delay.
-        cores: of all nodes together: on one machine, they share what it has.
+        seed: of all draws; those of the choice are the same as in a real run with that seed.
     """
-    try:
-        import simpy
-    except ImportError:
-        raise MissingExtra("the simulation", "scenario") from None
-    world: Any = simpy.Environment()
-    random, choice = Random(seed), open_choice(scenario.choice)
-    nodes = [
-        _Node(str(number), scenario.limit, load, simpy.Resource(world, scenario.limit))
-        for number, load in enumerate(scenario.loads)
-    ]
-    computing = simpy.Resource(world, cores)
-    window = simpy.Resource(world, 2 * scenario.limit * len(nodes))
-
-    def task() -> Iterator[Any]:
-        with window.request() as admitted:
-            yield admitted
-            tried: set[str] = set()
-            for attempt in range(rejections + 1):
-                node: Any = choice.choose(nodes, tried, random)
-                node.in_hand += 1
-                with node.room.request() as room:
-                    yield room
-                    if attempt == rejections or accepts(scenario.acceptance, node.load, random):
-                        began = world.now
-                        delay = scenario.delay if random.random() < node.load else 0.0
-                        yield world.timeout(delay)
-                        with computing.request() as core:
-                            yield core
-                            yield world.timeout(service)
-                        spent = world.now - began
-                        node.seconds += (spent - node.seconds) * (0.2 if node.seconds else 1.0)
-                        node.in_hand -= 1
-                        return
-                node.in_hand -= 1
-                tried.add(node.name)
-                if len(tried) == len(nodes):
-                    tried.clear()
-
-    for _ in range(scenario.tasks):
-        world.process(task())
-    world.run()
-    return float(world.now)
+    return _Simulation(scenario, costs, seed, rejections).run()

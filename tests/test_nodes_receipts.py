@@ -1,0 +1,60 @@
+"""What a node answers: item by item to those who know nothing else, together to those who ask for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from imageloom.model import Failure, Item, Limits, Recipe, Result, Task, Work
+from imageloom.nodes import imageloom_pb2 as pb
+from imageloom.nodes.config import NodeConfig
+from imageloom.nodes.local import Marks, done_by
+from imageloom.nodes.node import Node
+from imageloom.nodes.rpc import pack, unpack
+
+TASK = Task(
+    7, "1", "/in", "/out", Recipe(()), Limits(), tuple(Work(Item(f"{n}.jpg"), (), n) for n in range(3))
+)
+
+
+def run(task: Task) -> Iterator[Result]:
+    """All but the second item are done."""
+    for work in task.work:
+        failure = Failure("CorruptImage", "it is cut") if work.number == 1 else None
+        yield Result(work.item.key, failure=failure)
+
+
+def receipts(together: bool) -> list[pb.TaskReceipt]:
+    node = Node(run, NodeConfig(limit=1))
+    request = pb.TaskRequest(task=pack(TASK), together=together)
+    return list(node.Perform(request, cast(Any, None)))
+
+
+def test_each_result_has_its_receipt_for_who_does_not_ask_for_more() -> None:
+    """So it is for a peer of an older version, which reads one."""
+    made = receipts(together=False)
+    assert [len(one.results) for one in made] == [0, 1, 1, 1, 0]
+    assert [one.status for one in made] == [pb.TASK_RUNNING] * 4 + [pb.TASK_FAILURE]
+
+
+def test_results_come_together_in_their_order_for_who_asks_for_it() -> None:
+    made = receipts(together=True)
+    found = [unpack(result, Result) for one in made for result in one.results]
+    assert [one.key for one in found] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert [bool(one.failure) for one in found] == [False, True, False]
+    assert not made[0].results, "the first one says that the task has begun"
+    assert made[-1].status == pb.TASK_FAILURE
+    assert len(made) < 5
+
+
+def test_a_node_notes_what_it_has_in_hand(tmp_path: Path) -> None:
+    folder, pid = str(tmp_path), os.getpid()
+    marks = Marks(folder)
+    assert done_by(folder, pid, 7) == 0, "it has begun nothing"
+    running = marks.run(TASK)
+    for done in (1, 2, 3):
+        next(running)
+        assert done_by(folder, pid, 7) == done
+    assert done_by(folder, pid, 8) == 0, "that is another task"
