@@ -10,6 +10,7 @@ cv2.setNumThreads(1)
 target.mkdir(parents=True)
 for path in sorted(source.iterdir()):
     image = cv2.imread(str(path))
+    assert image is not None
     cv2.imwrite(
         str(target / path.name), cv2.GaussianBlur(image, (21, 21), 0), [cv2.IMWRITE_PNG_COMPRESSION, 1]
     )

@@ -116,7 +116,16 @@ def command(
     }
     asked = {name: rate for name, rate in rates.items() if rate}
     chaos = Chaos(
-        pipeline, os.path.abspath(source), engine, asked, jobs, seconds, seed, pause, patience, flags
+        pipeline,
+        os.path.abspath(source),
+        engine,
+        asked,
+        jobs=jobs,
+        seconds=seconds,
+        seed=seed,
+        pause=pause,
+        patience=patience,
+        flags=flags,
     )
     report = run_chaos(chaos)
     if json_:

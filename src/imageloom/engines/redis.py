@@ -381,7 +381,7 @@ class RedisStreams:
                 consumer, idle = holder
                 out.pending_since = min(out.pending_since, now)
                 was_overdue, out.is_overdue = out.is_overdue, idle > self._lease
-                if _cause(consumer, dead) or (was_overdue and out.is_overdue):
+                if group.cause(consumer, dead) or (was_overdue and out.is_overdue):
                     lost.setdefault(consumer, []).append(out)
                 else:
                     self._part_if_slow(out, now)
@@ -392,7 +392,7 @@ class RedisStreams:
         for out in vanished:
             self._board.hand_back(out.slot)
         for consumer, outs in lost.items():
-            self._lose(consumer, outs, _cause(consumer, dead))
+            self._lose(consumer, outs, group.cause(consumer, dead))
         self._withdraw([*vanished, *(out for outs in lost.values() for out in outs)])
         group.forget(self._client, dead or {})
 
@@ -436,8 +436,3 @@ class RedisStreams:
             group.remove_idle_streams(self._client)
         except RedisError as error:
             log.warning("cannot tidy up on %s: %s", redis_wire.shown(self._url), error)
-
-
-def _cause(consumer: str, dead: dict[str, str] | None) -> str | None:
-    """What a consumer died of; None where it is not known to be dead."""
-    return next((cause for prefix, cause in (dead or {}).items() if consumer.startswith(prefix)), None)

@@ -129,3 +129,8 @@ def remove_idle_streams(client: Redis) -> None:
 
 def _name(name: bytes) -> str:
     return name.decode(errors="replace")
+
+
+def cause(consumer: str, dead: dict[str, str] | None) -> str | None:
+    """What a consumer died of; None where it is not known to be dead."""
+    return next((cause for prefix, cause in (dead or {}).items() if consumer.startswith(prefix)), None)
