@@ -20,9 +20,6 @@ from imageloom.stores.local import LocalStore, write_folder
 OBJECTS = ("s3", "gs", "az", "memory")
 """The schemes of object stores; `memory` lasts as long as the process, for tests."""
 
-IN_FLIGHT = 32
-"""Requests in flight on a store that is not local, where nothing else is said."""
-
 kept: dict[tuple[str, str, str], bytes] = {}
 """What was read ahead, for the workers of this process: by the store's address, the key and the fingerprint."""
 
