@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from functools import partial
@@ -144,7 +144,7 @@ def drive(settings: Settings, photos: Path, out: Path) -> float:
     return time.perf_counter() - began
 
 
-def compare(what: str, runs: dict[str, Callable[[], float]], rounds: int) -> None:
+def compare(what: str, runs: Mapping[str, Callable[[], float]], rounds: int) -> None:
     """All in turn, once to warm up; says `no flag` as a part of the best of the others."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):

@@ -26,7 +26,7 @@ IDLE = 0.25
 """Part of the threads' time without work from which an interval is not judged."""
 SHORTEST_REST, LONGEST_REST = 16, 128
 """Intervals until it looks around again; twice as many each time that nothing better is found."""
-LEAST_REQUESTS, MOST_REQUESTS, FIRST_REQUESTS = 4, 256, 32
+LEAST_REQUESTS, MOST_REQUESTS, FIRST_REQUESTS = 4, 256, 64
 """Requests in flight on a store with round trips."""
 
 
