@@ -6,7 +6,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -30,14 +30,10 @@ class Program(NamedTuple):
     prepare: Callable[[], object] = lambda: None
 
 
-def time_once(program: Program, environment: Mapping[str, str] | None = None) -> Taken:
-    """Run a program once; its output is thrown away, its failure is ours.
-
-    Args:
-        environment: variables beside those of this process.
-    """
+def time_once(program: Program) -> Taken:
+    """Run a program once; its output is thrown away, its failure is ours."""
     program.prepare()
-    taken = take(program.command, environment=environment)
+    taken = take(program.command)
     if taken.code:
         raise SystemExit(f"{program.name} failed with {taken.code}: {taken.errors}")
     return taken

@@ -3,7 +3,7 @@
     python -m benchmarks.stores [--photos FOLDER] [--count 1200] [--rounds 3] [--delay 0.02] [--url s3://BUCKET/PATH]
 
 The store is OpenStack Swift on loopback, which takes its part of the same cores; a proxy adds the delay to each
-request. The last row runs on any store that --url names, with the endpoint and the credentials of the environment.
+request. S3 to S3 runs on any store that --url names, with the endpoint and the credentials of the environment.
 Local folders have no requests to wait for, so the second row tells engine `threads` that its tasks do wait.
 """
 
@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -47,7 +45,7 @@ RESIZE, HEAVY = "resize 512x512", "median_blur 15"
 SWEEP = (8, 16, 32, 64, 128)
 UPLOADS = 32
 """At the same time, before the measurement."""
-ROWS = ("sweep", "local", "script")
+ROWS = ("script", "local", "sweep")
 
 
 class Place:
@@ -82,10 +80,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--delay", type=float, default=0.02, help="seconds that each request takes longer")
-    parser.add_argument("--url", help="of a folder in a bucket, for the last row alone")
+    parser.add_argument("--url", help="of a folder in a bucket: S3 to S3 alone")
     parser.add_argument("--row", choices=ROWS, action="append", help="one that is measured  [all]")
     given = parser.parse_args()
     rows = ("script",) if given.url else given.row or ROWS
+    header()
     with workplace() as folder:
         photos = some(photos_and_camera(given.photos, Path(), folder)[0], folder / "some", given.count)
         with nullcontext() if given.url else Swift(folder / "swift") as swift:
@@ -93,16 +92,16 @@ def main() -> None:
                 swift.make_bucket("bench")
                 os.environ |= swift.environment
             place = Place(given.url or "s3://bench/photos", photos, folder / "run.db")
-            if swift and "sweep" in rows:
-                with FaultyProxy(swift.port, delay=given.delay) as proxy:
-                    behind = {"AWS_ENDPOINT_URL": proxy.endpoint}
-                    sweep(place, behind, given.rounds, given.workers)
             if "script" in rows:
-                header()
                 ours = place.run("imageloom", f"-j{given.workers}")
                 report("S3 to S3", "1.1", ours, script(place, given.workers), given.rounds)
             if "local" in rows:
                 local(photos, folder / "out", given.rounds, given.workers)
+            if swift and "sweep" in rows:
+                with FaultyProxy(swift.port, delay=given.delay) as proxy:
+                    os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
+                    sweep(place, given.rounds, given.workers)
+                os.environ |= swift.environment
             place.clear()
             place.clear("in")
 
@@ -114,26 +113,41 @@ def some(photos: Path, target: Path, count: int) -> Path:
     return target
 
 
-def sweep(place: Place, behind: dict[str, str], rounds: int, workers: int) -> None:
-    """From and to a store that takes its time: no flag against each fixed number."""
-    programs = {"no flag": place.run("no flag", f"-j{workers}")}
-    for size in SWEEP:
-        programs[f"{size}"] = place.run(f"{size}", f"-j{workers}", "--in-flight", f"{size}")
+def sweep(place: Place, rounds: int, workers: int) -> None:
+    """From and to a store that takes its time: no flag against the best fixed number.
 
-    def once(program: Program) -> float:
-        return time_once(program, behind).seconds
-
-    compare("S3 to S3 with a delay", {name: partial(once, one) for name, one in programs.items()}, rounds)
+    The best of a sweep was lucky too, so that it runs again beside ours.
+    """
+    flags = [f"-j{workers}"]
+    fixed = {n: place.run(f"--in-flight {n}", *flags, "--in-flight", f"{n}") for n in SWEEP}
+    times: dict[int, list[float]] = {n: [] for n in SWEEP}
+    for _ in range(rounds):
+        for n, program in fixed.items():
+            times[n].append(time_once(program).seconds)
+    found = {n: median(seconds) for n, seconds in times.items()}
+    best = min(found, key=lambda n: found[n])
+    report("S3 to S3 with a delay", "1.15", place.run("imageloom", *flags), fixed[best], rounds)
+    print("\nThe sweep: " + ", ".join(f"{n}: {seconds:.2f} s" for n, seconds in found.items()) + "\n")
 
 
 def local(photos: Path, out: Path, rounds: int, workers: int) -> None:
-    """Work that no request waits for: sizes that are searched for against as many threads as workers."""
-    settings = {"no flag": Settings(workers, waits=True), f"{workers}": Settings(workers)}
-    runs = {name: partial(drive, each, photos, out) for name, each in settings.items()}
-    compare("CPU-bound", runs, rounds)
+    """Work that no request waits for: a size that is searched for against as many threads as workers."""
+    drive(Settings(workers, waits=True), photos, out)
+    times = [
+        [drive(settings, photos, out) for settings in (Settings(workers, waits=True), Settings(workers))]
+        for _ in range(rounds)
+    ]
+    ratios = sorted(ours / theirs for ours, theirs in times)
+    ours, theirs = (median(column) for column in zip(*times, strict=True))
+    print(
+        f"| local and CPU-bound | {workers} threads | 1.05 | "
+        f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | {ours:.2f} s, {theirs:.2f} s |",
+        flush=True,
+    )
 
 
 def drive(settings: Settings, photos: Path, out: Path) -> float:
+    """Seconds of a run on engine `threads`."""
     fresh(out)
     job = Job(str(photos), str(out), Recipe((Output(Pipeline(HEAVY).steps),)))
     began = time.perf_counter()
@@ -142,21 +156,6 @@ def drive(settings: Settings, photos: Path, out: Path) -> float:
     if summary.failed:
         raise SystemExit(f"{summary.failed} failed")
     return time.perf_counter() - began
-
-
-def compare(what: str, runs: Mapping[str, Callable[[], float]], rounds: int) -> None:
-    """All in turn, once to warm up; says `no flag` as a part of the best of the others."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, run in runs.items():
-            times[name].append(run())
-    found = {name: median(seconds[1:]) for name, seconds in times.items()}
-    best = min((name for name in found if name != "no flag"), key=lambda name: found[name])
-    ratios = sorted(a / b for a, b in zip(times["no flag"][1:], times[best][1:], strict=True))
-    print(
-        f"{what}: {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) of the best fixed number ({best})"
-    )
-    print("  " + "; ".join(f"{name}: {seconds:.2f} s" for name, seconds in found.items()), flush=True)
 
 
 def script(place: Place, workers: int) -> Program:
