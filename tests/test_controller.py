@@ -5,14 +5,16 @@ from __future__ import annotations
 import heapq
 import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageloom.controller import Controller
+from imageloom.controller import Controller, for_requests
 from imageloom.pool import SizedExecutor
 
 Load = Callable[[float, int], float]
@@ -198,3 +200,44 @@ def test_a_pool_that_is_shut_takes_nothing_and_may_cancel() -> None:
     assert second.cancelled()
     with pytest.raises(RuntimeError):
         pool.submit(gate.wait)
+
+
+def test_a_pool_has_no_more_threads_than_calls() -> None:
+    gate = threading.Event()
+    before = set(threading.enumerate())
+    with SizedExecutor(for_requests(0), "sized") as pool:
+        calls = [pool.submit(gate.wait) for _ in range(3)]
+        assert len(set(threading.enumerate()) - before) == 3
+        gate.set()
+        assert all(call.result() for call in calls)
+        assert len(set(threading.enumerate()) - before) == 3
+
+
+def test_a_trickle_leaves_the_size_as_it_is() -> None:
+    """What comes one by one says nothing of how many could be under way together."""
+    controller = for_requests(0)
+    first = controller.size
+    with SizedExecutor(controller, "sized") as pool:
+        wait_for([pool.submit(time.sleep, 0.01) for _ in range(first)])
+        for _ in range(1000):
+            pool.submit(int).result()
+    assert controller.size == first
+
+
+def test_requests_that_wait_are_more_and_more() -> None:
+    """A store that answers all at once, each after a while: no fixed number is as good as many."""
+    controller = for_requests(0)
+    first = controller.size
+    with SizedExecutor(controller, "sized") as pool:
+        for _ in range(1200):
+            pool.submit(time.sleep, 0.1)
+    assert controller._good > first
+
+
+def test_a_number_that_is_asked_for_stays() -> None:
+    controller = for_requests(8)
+    sizes = set()
+    with SizedExecutor(controller, "sized") as pool:
+        for _ in range(400):
+            pool.submit(time.sleep, 0.002).add_done_callback(lambda _: sizes.add(controller.size))
+    assert sizes == {8}

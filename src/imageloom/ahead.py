@@ -1,7 +1,8 @@
 """What the driver must ask the stores about an item before it is planned, ahead where that takes a while.
 
 The ledger is asked in the driver's thread, the stores in others: with N requests in flight no item waits for
-two round trips one after the other. A small file is read as a whole, and kept for the workers of this process.
+two round trips one after the other; measuring finds N. A small file is read as a whole, and kept for the workers
+of this process.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from imageloom import codecs, stores
+from imageloom.controller import Controller, for_requests
 from imageloom.engines import Engine
 from imageloom.errors import LimitExceeded
 from imageloom.model import Header, Item, Job, Unlisted
@@ -57,11 +59,6 @@ class Questions:
         self.take_long = not (source.store.is_local and sink.store.is_local)
         """Each is a round trip."""
 
-    @property
-    def in_flight(self) -> int:
-        """Requests to have in flight together."""
-        return self._job.in_flight or stores.IN_FLIGHT
-
     def entries(self, wake: Callable[[], None]) -> Iterator[tuple[Entry, Callable[[], Look | None]]]:
         """The source's entries in their order, each with what gives the answer.
 
@@ -69,7 +66,9 @@ class Questions:
             wake: as of `Source.entries`.
         """
         entries = ((entry, self._question(entry)) for entry in self._source.entries(wake))
-        return look_ahead(entries, self.in_flight, self._memory // 8) if self.take_long else entries
+        if not self.take_long:
+            return entries
+        return look_ahead(entries, for_requests(self._job.in_flight), self._memory // 8)
 
     def _question(self, entry: Entry) -> Callable[[], Look | None]:
         if not isinstance(entry, Item):
@@ -129,25 +128,25 @@ def with_next(entries: Iterable[tuple[Entry, T]]) -> Iterator[tuple[tuple[Entry,
 
 
 def look_ahead(
-    entries: Iterable[tuple[Entry, Callable[[], T]]], in_flight: int, most_bytes: int
+    entries: Iterable[tuple[Entry, Callable[[], T]]], in_flight: Controller, most_bytes: int
 ) -> Iterator[tuple[Entry, Callable[[], T]]]:
     """The entries in their order, each with what its question has come to.
 
     Args:
         entries: with the question, which is asked in another thread; what is None has none, and waits for all
             before it.
-        in_flight: questions asked at the same time; as many answers wait.
+        in_flight: how many questions are asked at the same time; as many answers wait.
         most_bytes: of the items that are under way or wait.
     """
-    from concurrent.futures import ThreadPoolExecutor
+    from imageloom.pool import SizedExecutor
 
     window: deque[tuple[Entry, Future[T], int]] = deque()
     held = 0
-    pool = ThreadPoolExecutor(in_flight, thread_name_prefix="ahead")
+    pool = SizedExecutor(in_flight, "ahead")
     try:
         for entry, question in entries:
             size = min(entry.size, WHOLE) if isinstance(entry, Item) else 0
-            while window and (entry is None or len(window) >= 2 * in_flight or held + size > most_bytes):
+            while window and (entry is None or len(window) >= 2 * in_flight.size or held + size > most_bytes):
                 first, answer, its_size = window.popleft()
                 held -= its_size
                 yield first, answer.result

@@ -19,7 +19,7 @@ from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Output,
 from imageloom.pipeline import Pipeline
 from imageloom.recorder import Recorder
 from imageloom.run import Driver
-from imageloom.stores import IN_FLIGHT, is_remote
+from imageloom.stores import is_remote
 from imageloom.summary import Summary
 
 MOST_THREADS = 4
@@ -88,7 +88,7 @@ def process(
         tile: whether images are done in tiles; the result is the same.
         items_at_once: images under way at one time; 0 for as many as there is room for.
         scratch: a folder for the pixels of large images; by default one in the sink, if that is local.
-        in_flight: requests in flight on stores that are not local; 0 for the default.
+        in_flight: requests in flight on stores that are not local; 0 for as many as measuring finds.
         limits: what is refused from the header alone.
         ledger: the file of the ledger; None for the one in the user's state directory.
         timeline: record what is measured, for `imageloom report`.
@@ -168,5 +168,5 @@ def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Setti
         engine, why = "processes", f"more than {MOST_THREADS} workers wait for one interpreter's lock"
     if settings.bind and not settings.jobs:  # workers elsewhere do it
         jobs = 0
-    in_flight = (job.in_flight or IN_FLIGHT) if is_remote(job.source) or is_remote(job.sink) else 0
-    return engine, replace(settings, jobs=jobs, in_flight=in_flight), why
+    waits = is_remote(job.source) or is_remote(job.sink)
+    return engine, replace(settings, jobs=jobs, waits=waits, in_flight=job.in_flight), why

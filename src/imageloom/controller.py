@@ -26,6 +26,8 @@ IDLE = 0.25
 """Part of the threads' time without work from which an interval is not judged."""
 SHORTEST_REST, LONGEST_REST = 16, 128
 """Intervals until it looks around again; twice as many each time that nothing better is found."""
+LEAST_REQUESTS, MOST_REQUESTS, FIRST_REQUESTS = 4, 256, 64
+"""Requests in flight on a store with round trips: it begins with many, for one that waits costs little."""
 
 
 class Controller:
@@ -53,6 +55,11 @@ class Controller:
         self._rest = SHORTEST_REST
         self._search(WIDEST)
         self._begin(skip=0)
+
+    @property
+    def most(self) -> int:
+        """The largest size that it may come to want."""
+        return self._most
 
     @property
     def size(self) -> int:
@@ -145,3 +152,20 @@ class Controller:
         if grow:
             return min(self._most, self._good + max(1, round(self._good * self._step)))
         return max(self._least, min(self._good - 1, round(self._good / (1 + self._step))))
+
+
+def fixed(size: int) -> Controller:
+    """One that always wants the same."""
+    return Controller(size, size, size)
+
+
+def for_requests(asked: int, least: int = 1) -> Controller:
+    """One for pools whose threads wait for a store most of the time.
+
+    Args:
+        asked: the size; 0 for what measuring finds.
+        least: the smallest size that makes sense.
+    """
+    if asked:
+        return fixed(max(asked, least))
+    return Controller(max(LEAST_REQUESTS, least), max(MOST_REQUESTS, least), max(FIRST_REQUESTS, least))

@@ -241,7 +241,7 @@ class Job(Plain, frozen=True):
     scratch: str = ""
     """Path of a folder for the pixels of large images; empty for one in the sink."""
     in_flight: int = 0
-    """Requests in flight on stores that are not local; 0 for the default."""
+    """Requests in flight on stores that are not local; 0 for as many as measuring finds."""
     attempts: int = 3
     """After so many failed attempts an item is given up on."""
 

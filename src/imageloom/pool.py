@@ -23,17 +23,30 @@ class SizedPool:
         turn: does one piece of work; it waits for it if there is none. True: a thread is to end.
         controller: told of each piece of work that is done.
         name: begins the threads' names; a thread has the number of one that has ended, where there is one.
+        wanted: how many threads there is work for now: no others are begun; None where that is not known.
     """
 
-    def __init__(self, turn: Callable[[], bool | None], controller: Controller, name: str) -> None:
+    def __init__(
+        self,
+        turn: Callable[[], bool | None],
+        controller: Controller,
+        name: str,
+        wanted: Callable[[], int] | None = None,
+    ) -> None:
         self._turn = turn
+        self._wanted = wanted or (lambda: controller.most)
         self._controller = controller
         self._name = name
         self._lock = threading.Lock()
         self._threads: dict[threading.Thread, int] = {}
         self._ending = False
-        with self._lock:
-            self._grow()
+        self.grow()
+
+    def grow(self) -> None:
+        """Begin the threads that are missing."""
+        if len(self._threads) < self._controller.size:
+            with self._lock:
+                self._grow()
 
     def join(self) -> None:
         """Wait until all threads have ended."""
@@ -41,7 +54,7 @@ class SizedPool:
             threads[0].join()
 
     def _grow(self) -> None:
-        while len(self._threads) < self._controller.size and not self._ending:
+        while len(self._threads) < min(self._controller.size, self._wanted()) and not self._ending:
             taken = self._threads.values()
             number = next(number for number in itertools.count(1) if number not in taken)
             thread = threading.Thread(target=self._run, name=f"{self._name}-{number}", daemon=True)
@@ -50,7 +63,8 @@ class SizedPool:
 
     def _run(self) -> None:
         while not self._turn():
-            self._controller.record()
+            if len(self._threads) >= self._controller.size:  # one that is not full says nothing of its size
+                self._controller.record()
             if self._controller.size != len(self._threads) and self._has_shrunk():
                 return
         with self._lock:
@@ -68,7 +82,7 @@ class SizedPool:
 
 
 class SizedExecutor(Executor):
-    """An executor whose threads are as many as its controller wants."""
+    """An executor whose threads are as many as its controller wants, where there are calls for them."""
 
     def __init__(self, controller: Controller, name: str) -> None:
         self._controller = controller
@@ -76,7 +90,7 @@ class SizedExecutor(Executor):
         self._lock = threading.Lock()
         self._is_shut = False
         self._futures: set[Future[Any]] = set()
-        self._pool = SizedPool(self._turn, controller, name)
+        self._pool = SizedPool(self._turn, controller, name, lambda: len(self._futures))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
@@ -95,6 +109,7 @@ class SizedExecutor(Executor):
             self._futures.add(future)
             self._waiting.put(call)
         future.add_done_callback(self._futures.discard)
+        self._pool.grow()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -95,7 +95,7 @@ if TYPE_CHECKING:
 @click.option(
     "--in-flight",
     type=click.IntRange(1, 1024),
-    help="Requests in flight on stores that are not local folders.  [32]",
+    help="Requests in flight on stores that are not local folders.  [found by measuring]",
 )
 @options.limit_options
 @options.ledger_option

@@ -54,9 +54,10 @@ class Settings(Plain, frozen=True):
     """Path of the file of keys that this side proves itself with."""
     nodes: str = ""
     """Path of the file of the engine `nodes`: its nodes, and how they are chosen."""
+    waits: bool = False
+    """Tasks wait for stores: more are under way than there are workers, of which only as many work on pixels."""
     in_flight: int = 0
-    """Tasks under way together, of which as many as there are workers work on pixels while the others wait for
-    a store; 0 for as many as there are workers."""
+    """Tasks under way together, where they wait for stores; 0 for as many as measuring finds."""
 
 
 class WorkerSettings(Plain, frozen=True):

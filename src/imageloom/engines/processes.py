@@ -20,6 +20,7 @@ from multiprocessing.context import ForkServerProcess
 
 import msgspec
 
+from imageloom.controller import fixed, for_requests
 from imageloom.engines import Settings, Told
 from imageloom.engines.board import Board, Message
 from imageloom.engines.fork_server import warm_up
@@ -58,8 +59,8 @@ class Processes:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._at_once = max(settings.threads, -(-settings.in_flight // settings.jobs))
-        """Tasks that a worker has in hand together."""
+        most = settings.jobs * settings.threads
+        self._controller = for_requests(settings.in_flight, most) if settings.waits else fixed(most)
         self._context = warm_up()
         self._board: Board[_Worker] = Board()
         self._workers: list[_Worker] = []
@@ -71,6 +72,11 @@ class Processes:
         os.set_blocking(self._button, False)
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._thread.start()
+
+    @property
+    def _at_once(self) -> int:
+        """Tasks that a worker has in hand together."""
+        return -(-self._controller.size // self._settings.jobs)
 
     @property
     def capacity(self) -> int:
@@ -105,7 +111,10 @@ class Processes:
             self._balance()
             self._assign()
             by_pipe = {worker.pipe: worker for worker in self._workers}
-            for ready in wait([self._bell, *by_pipe], self._until_next()):
+            room, began = self.capacity - self._in_hand(), time.monotonic()
+            arrived = wait([self._bell, *by_pipe], self._until_next())
+            self._controller.idle(max(0, room) * (time.monotonic() - began))
+            for ready in arrived:
                 if isinstance(ready, Connection):
                     self._receive(by_pipe[ready])
                 else:
@@ -174,7 +183,8 @@ class Processes:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        settings = (self._settings.threads, self._settings.memory, self._at_once)
+        most = -(-self._controller.most // self._settings.jobs)
+        settings = (self._settings.threads, self._settings.memory, most)
         process = start(self._context, serve, theirs, *settings)
         theirs.close()
         self._workers.append(_Worker(process, ours))
@@ -188,6 +198,9 @@ class Processes:
                 return
             with contextlib.suppress(OSError):  # it is dead: its pipe says so to the supervisor
                 worker.pipe.send_bytes(msgspec.msgpack.encode(task))
+
+    def _in_hand(self) -> int:
+        return sum(map(self._board.in_hand, self._workers))
 
     def _load(self, worker: _Worker) -> tuple[bool, int]:
         """Sorts workers: first those that have room, of these first the idlest."""
@@ -205,6 +218,7 @@ class Processes:
             self._stillborn = 0
         else:
             self._board.accept(worker, message)
+            self._controller.record()
 
     def _end_hung(self) -> None:
         limit = time.monotonic() - self._settings.timeout

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
+from imageloom.controller import fixed, for_requests
 from imageloom.engines import Settings
 from imageloom.model import Outcome, Task
+from imageloom.pool import SizedExecutor
 from imageloom.work import NO_BOUND, Turn, perform
 
 
@@ -14,10 +16,14 @@ class Threads:
     shares_memory = True
 
     def __init__(self, settings: Settings) -> None:
-        self.capacity = max(settings.jobs, settings.in_flight)
-        self._pool = ThreadPoolExecutor(self.capacity, thread_name_prefix="thread")
-        is_bounded = self.capacity > settings.jobs
-        self._computing: Turn = threading.BoundedSemaphore(settings.jobs) if is_bounded else NO_BOUND
+        jobs = settings.jobs
+        self._controller = for_requests(settings.in_flight, jobs) if settings.waits else fixed(jobs)
+        self._pool = SizedExecutor(self._controller, "thread")
+        self._computing: Turn = threading.BoundedSemaphore(jobs) if settings.waits else NO_BOUND
+
+    @property
+    def capacity(self) -> int:
+        return self._controller.size
 
     def submit(self, task: Task) -> Future[Outcome]:
         return self._pool.submit(perform, task, self._computing)

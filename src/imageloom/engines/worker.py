@@ -66,7 +66,7 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     Args:
         threads: how many tasks work on pixels at the same time.
         memory: bytes that this process may take for data beyond what it has; 0 for no bound.
-        in_flight: how many tasks are under way at the same time.
+        in_flight: how many tasks are under way at the same time, at the most.
     """
     become_worker(memory)
     sending = threading.Lock()

@@ -23,9 +23,6 @@ OBJECTS = ("s3", "gs", "az", "memory")
 
 _FAMILIES = dict.fromkeys(OBJECTS, "object:ObjectStore") | {"gdrive": "drive:DriveStore"}
 
-IN_FLIGHT = 32
-"""Requests in flight on a store that is not local, where nothing else is said."""
-
 kept: dict[tuple[str, str, str], bytes] = {}
 """What was read ahead, for the workers of this process: by the store's address, the key and the fingerprint."""
 
