@@ -6,7 +6,12 @@ import multiprocessing
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 
-PRELOAD = ("imageloom.engines.sweeper", "imageloom.engines.worker", "imageloom.codecs.jpeg")
+PRELOAD = (
+    "imageloom.engines.worker",
+    "imageloom.codecs.jpeg",
+    "simplejpeg",
+    "imageloom.engines.sweeper",
+)
 """Modules that all workers need."""
 
 

@@ -9,13 +9,15 @@ others lose nothing.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import selectors
 import signal
 import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
 import msgspec
@@ -47,10 +49,16 @@ class _Worker:
     pipe: Connection
     is_ready: bool = False
     """It has said so: its imports are done."""
+    begun: float = math.inf
+    """When the item was begun that takes it longest, by the monotonic clock."""
     late: tuple[float, float] = (0.0, 0.0)
     """When the item was begun that it was last found late with, and the seconds of CPU that it had used then."""
     slow: float = 0.0
     """When the item was begun that it is known to be slow with."""
+
+    @property
+    def is_slow(self) -> bool:
+        return self.slow == self.begun
 
 
 class Processes:
@@ -66,7 +74,8 @@ class Processes:
         self._workers: list[_Worker] = []
         self._stillborn = 0
         """Workers in a row that died before they were ready."""
-        self._next_start = 0.0
+        self._next_start = self._looked = 0.0
+        self._selector = selectors.DefaultSelector()
         self._closing = False
         self._bell, self._button = os.pipe()
         os.set_blocking(self._button, False)
@@ -106,67 +115,53 @@ class Processes:
     # The supervisor's thread
 
     def _supervise(self) -> None:
+        self._selector.register(self._bell, selectors.EVENT_READ)
         while not self._closing or not self._board.is_idle:
-            self._part_from_slow()
+            self._look()
             self._balance()
             self._assign()
-            by_pipe = {worker.pipe: worker for worker in self._workers}
             room, began = self.capacity - self._in_hand(), time.monotonic()
-            arrived = wait([self._bell, *by_pipe], self._until_next())
+            arrived = self._selector.select(self._until_next())
             self._controller.idle(max(0, room) * (time.monotonic() - began))
-            for ready in arrived:
-                if isinstance(ready, Connection):
-                    self._receive(by_pipe[ready])
+            for key, _ in arrived:
+                if key.data:
+                    self._receive(key.data)
                 else:
                     os.read(self._bell, 4096)
             self._end_hung()
         self._dismiss(self._workers)
+        self._selector.close()
 
     def _until_next(self) -> float | None:
         """Seconds until something is due that no message tells; 0 for what has just become so."""
-        now = time.monotonic()
-        begun = [self._board.oldest(worker) for worker in self._workers]
-        due = [moment + self._settings.timeout for moment in begun]
-        due += [moment + self._patience for moment in begun if moment + self._patience > now]
+        now, patience = time.monotonic(), self._patience
+        due = [worker.begun + self._settings.timeout for worker in self._workers]
+        for worker in self._workers:
+            if not worker.is_slow:
+                late = worker.begun + patience
+                due.append(late if late > self._looked else now + patience)
         if self._missing() > 0 and not self._closing:
             due.append(self._next_start)
-        if any(self._is_late(worker) and not self._is_slow(worker) for worker in self._workers):
-            due.append(now + self._patience)
-        return min((max(0.0, moment - now) for moment in due if moment < float("inf")), default=None)
+        first = min(due, default=math.inf)
+        return None if first == math.inf else max(0.0, first - now)
 
     @property
     def _patience(self) -> float:
         return max(LEAST_PATIENCE, PATIENCE * self._board.mean * self._at_once / self._settings.threads)
 
-    def _is_late(self, worker: _Worker) -> bool:
-        return self._board.oldest(worker) <= time.monotonic() - self._patience
-
-    def _is_slow(self, worker: _Worker) -> bool:
-        """It is late, and not because others keep it from a core or a disk: more workers would make that worse."""
-        begun = self._board.oldest(worker)
-        if worker.slow == begun:
-            return True
-        if not self._is_late(worker):
-            return False
-        pid = worker.process.pid or 0
-        if is_at_work(pid):
-            used = process_usage(pid)[0]
-            if worker.late[0] != begun:
-                worker.late = (begun, used)
-            if used - worker.late[1] < self._patience:
-                return False
-        worker.slow = begun
-        return True
-
-    def _part_from_slow(self) -> None:
-        """Let others do what waits behind an item that takes long."""
+    def _look(self) -> None:
+        """Find out which workers are slow, and let others do what waits behind an item that takes long."""
+        self._looked, patience = time.monotonic(), self._patience
         for worker in self._workers:
-            if self._is_slow(worker):
+            if not worker.is_slow and worker.begun <= self._looked - patience and _hangs(worker, patience):
+                worker.slow = worker.begun
                 self._board.part(worker)
+            elif worker.is_slow and self._at_once > 1:
+                self._board.part(worker)  # of what was given to it meanwhile
 
     def _missing(self) -> int:
         """How many more workers there should be; below zero for a surplus."""
-        lively = sum(not self._is_slow(worker) for worker in self._workers)
+        lively = sum(not worker.is_slow for worker in self._workers)
         hangs = lively < len(self._workers)
         # Where one hangs others will: one more than asked for keeps the cores busy until the next is found out.
         wanted = self._settings.jobs + hangs - lively
@@ -187,7 +182,9 @@ class Processes:
         settings = (self._settings.threads, self._settings.memory, most)
         process = start(self._context, serve, theirs, *settings)
         theirs.close()
-        self._workers.append(_Worker(process, ours))
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
 
     def _assign(self) -> None:
         """Give the workers with the least in hand what they have room for."""
@@ -196,6 +193,7 @@ class Processes:
             task = self._board.take(worker, self._at_once) if worker else None
             if worker is None or task is None:
                 return
+            worker.begun = self._board.oldest(worker)
             with contextlib.suppress(OSError):  # it is dead: its pipe says so to the supervisor
                 worker.pipe.send_bytes(msgspec.msgpack.encode(task))
 
@@ -218,19 +216,19 @@ class Processes:
             self._stillborn = 0
         else:
             self._board.accept(worker, message)
+            worker.begun = self._board.oldest(worker)
             self._controller.record()
 
     def _end_hung(self) -> None:
         limit = time.monotonic() - self._settings.timeout
-        for worker in [w for w in self._workers if self._board.oldest(w) <= limit]:
+        for worker in [w for w in self._workers if w.begun <= limit]:
             worker.process.kill()
             reason = f"it took more than {self._settings.timeout:g} s (--timeout)"
             self._bury(worker, Failure("ItemTimeout", reason, True))
 
     def _bury(self, worker: _Worker, failure: Failure | None) -> None:
         """Fail the current items of a dead worker; the rest of what it had is first in the queue again."""
-        self._workers.remove(worker)
-        worker.pipe.close()
+        self._let_go(worker)
         worker.process.join()
         lost = Failure("WorkerLost", f"its worker died: {cause_of(worker.process.exitcode)}", True)
         self._board.lose(worker, failure or lost, f"{worker.process.pid}")
@@ -243,14 +241,29 @@ class Processes:
         """Let idle workers go: the end of its pipe tells a worker to leave."""
         leaving = list(workers)
         for worker in leaving:
-            self._workers.remove(worker)
-            worker.pipe.close()
+            self._let_go(worker)
         until = time.monotonic() + GRACE
         for worker in leaving:
             worker.process.join(max(0.0, until - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
+
+    def _let_go(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        self._selector.unregister(worker.pipe)
+        worker.pipe.close()
+
+
+def _hangs(worker: _Worker, patience: float) -> bool:
+    """Whether nobody keeps a late worker from a core or a disk: then more workers would only make that worse."""
+    pid = worker.process.pid or 0
+    if not is_at_work(pid):
+        return True
+    used = process_usage(pid)[0]
+    if worker.late[0] != worker.begun:
+        worker.late = (worker.begun, used)
+    return used - worker.late[1] >= patience
 
 
 def cause_of(exitcode: int | None) -> str:

@@ -1,13 +1,14 @@
-"""Loaded by the fork server alone, at its start: it outlives a program that is killed, and clears up after it.
+"""Loaded by the fork server alone, after all else: what it forks shares its memory, and nothing is left of it.
 
-The program has made a folder for the socket that the fork server listens on, and removes it at its end, if it
-comes to that.
+That program has made a folder for the socket that the fork server listens on, and removes it at its end, if it
+comes to that. If not, the fork server does.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import socket
 
@@ -32,4 +33,5 @@ def _clear_up(path: str, owner: int) -> None:
             os.rmdir(os.path.dirname(path))
 
 
+gc.freeze()  # what is loaded stays shared with the workers: no collection writes to it
 atexit.register(_clear_up, _listening(), os.getpid())
