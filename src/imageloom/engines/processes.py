@@ -34,7 +34,7 @@ PATIENCE = 8.0
 """Mean times of an item after which a worker seems to hang."""
 LEAST_PATIENCE = 0.03
 """Seconds, at the least."""
-MOST_SPARES = 16
+MOST_SPARES = 32
 """Workers that take the place of those that seem to hang, at the most."""
 FIRST_BACKOFF = 0.05
 """Seconds before a worker that died at its start is replaced; twice as long for each further one in a row."""
@@ -161,11 +161,10 @@ class Processes:
 
     def _missing(self) -> int:
         """How many more workers there should be; below zero for a surplus."""
-        lively = sum(not worker.is_slow for worker in self._workers)
-        hangs = lively < len(self._workers)
-        # Where one hangs others will: one more than asked for keeps the cores busy until the next is found out.
-        wanted = self._settings.jobs + hangs - lively
-        return min(wanted, self._settings.jobs + MOST_SPARES - len(self._workers))
+        jobs, slow = self._settings.jobs, sum(worker.is_slow for worker in self._workers)
+        # Where some hang others will: more than asked for keep the cores busy until the next ones are found out.
+        wanted = jobs + min(slow, jobs) + slow - len(self._workers)
+        return min(wanted, jobs + MOST_SPARES - len(self._workers))
 
     def _balance(self) -> None:
         """Start workers that are missing, let those go that are too many and idle."""
