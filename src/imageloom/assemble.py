@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,24 +29,25 @@ from imageloom.streams import Reader, Writer
 PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"
 """The variable of the environment by which `imageloom bench` tries other sizes; the result is the same."""
 PART_PIXELS = int(os.environ.get(PART_PIXELS_FROM) or 8_000_000)
-"""Pixels that a part makes, about: tens of milliseconds of work, tens of megabytes."""
+"""Pixels that a part goes through, about: tens of milliseconds of work, tens of megabytes."""
 LOOK_AHEAD = 3
 """Strips that are decoded before they are asked for, for each worker."""
 
 
-def part_rows(frame: Frame, unit: int) -> int:
-    """The height of a part's strip: a multiple of `unit` rows."""
-    return max(1, PART_PIXELS // (frame.width * unit)) * unit
+def parts_of(phases: Sequence[tiles.Phase], number: int, output: OutputPlan) -> list[Box]:
+    """What the parts of a phase write, each.
 
-
-def parts_of(phase: tiles.Phase, output: OutputPlan) -> list[Box]:
-    """What the parts of a phase write, each: the same strips in all phases, as what a tile has measured may
-    belong to that very tile."""
-    if phase.whole:
-        return [Box.of(phase.frame)]
+    They are the same in phases of the same size, as what a tile has measured may belong to that very tile. Where a
+    phase makes a small image of a large one, a row of the result stands for many of the large one's.
+    """
+    frame = phases[number].frame
+    if phases[number].whole:
+        return [Box.of(frame)]
     encoder = codecs.in_pieces(output.format, output.frame, output.quality)
-    unit = encoder.pieces.height if encoder else tiles.ALIGNED
-    return _strips(phase.frame, part_rows(phase.frame, unit))
+    across, down = (encoder.pieces.width, encoder.pieces.height) if encoder else (tiles.ALIGNED,) * 2
+    alike = [one for one in phases if one.frame.is_as_large_as(frame) and not one.whole]
+    most = max(one.pixels for phase in alike for one in phase.frames)
+    return list(_cut(frame, most / frame.height, across, down))
 
 
 class Assembly:
@@ -110,7 +111,7 @@ class Assembly:
         raster = self._raster("input", self.plan.decoded)
         # With one output the rows behind the window are not needed again.
         bounded = len(self.plan.outputs) == 1
-        room = self._ahead * part_rows(self.plan.decoded, 1)
+        room = self._ahead * max(1, PART_PIXELS // self.plan.decoded.width)
         return Loader(reader, self._path, header, self.plan, raster, wake, room if bounded else 0)
 
     def _begin_output(self, output: int) -> None:
@@ -143,7 +144,7 @@ class Assembly:
             self._folder = path if os.path.isdir(path) else ""
         else:
             self._target = self._raster(f"{self._output}-{number}", phase.frame)
-        boxes = parts_of(phase, plan)
+        boxes = parts_of(self._phases, number, plan)
         first: list[Step | None] = [None] * len(boxes)
         settled = [phase] * len(boxes)
         if merged is not None:
@@ -305,6 +306,16 @@ def _top(box: Box) -> int:
     return box.y0
 
 
-def _strips(frame: Frame, rows: int) -> list[Box]:
-    whole = Box.of(frame)
-    return [Box(0, y, frame.width, y + rows).within(whole) for y in range(0, frame.height, rows)]
+def _cut(frame: Frame, row: float, across: int, down: int) -> Iterator[Box]:
+    """The boxes of parts: strips of full width, or pieces of strips where they are too large.
+
+    Args:
+        row: pixels that a row of the frame stands for.
+        across, down: what width and height are multiples of.
+    """
+    height = max(1, int(PART_PIXELS / (row * down))) * down
+    pieces = -(-row * down // PART_PIXELS)
+    width = max(1, -(-frame.width // int(across * pieces))) * across
+    for y in range(0, frame.height, height):
+        for x in range(0, frame.width, width):
+            yield Box(x, y, x + width, y + height).within(Box.of(frame))

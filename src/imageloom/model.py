@@ -58,6 +58,10 @@ class Frame(Plain, frozen=True):
     def is_large(self) -> bool:
         return self.pixels > LARGE
 
+    def is_as_large_as(self, other: Frame) -> bool:
+        """Of the same width and height."""
+        return (self.width, self.height) == (other.width, other.height)
+
     @classmethod
     def of(cls, image: Pixels) -> Frame:
         """The frame of an array of pixels."""

@@ -100,7 +100,7 @@ def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need]) ->
     for number, output in enumerate(planned.outputs):
         phases = tiles.phases(output.steps, planned.decoded)
         for at, phase in enumerate(phases):
-            boxes = parts_of(phase, output)
+            boxes = parts_of(phases, at, output)
             yield f"phase {at + 1}   {_steps(phase)}"
             yield f"          {_tiles(phase, boxes)}; {_megabytes(table[number, at].bytes)} for each"
             if phase.whole:
