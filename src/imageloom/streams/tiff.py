@@ -40,7 +40,7 @@ _DHT, _SOS, _DQT, _APP0 = 0xC4, 0xDA, 0xDB, 0xE0
 _NO_FRAME = (_DHT, 0xC8, 0xCC)
 """Of the JPEG markers from 0xC0 to 0xCF, those that do not begin a frame header."""
 _LARGEST_PIECE = 64 << 20
-_CACHE = 32 << 20
+_CACHE = 64 << 20
 _COMMON = 1 << 16
 """Bytes that a compressed piece may have beyond twice its pixels."""
 
