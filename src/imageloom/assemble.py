@@ -30,11 +30,15 @@ PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"
 """The variable of the environment by which `imageloom bench` tries other sizes; the result is the same."""
 PART_PIXELS = int(os.environ.get(PART_PIXELS_FROM) or 8_000_000)
 """Pixels that a part goes through, about: tens of milliseconds of work, tens of megabytes."""
+LEAST_PIXELS = 1_000_000
+"""Of a part, where there would be too few of them to keep all workers busy to the end."""
+SHARES = 2
+"""Parts for each worker, at the least."""
 LOOK_AHEAD = 3
 """Strips that are decoded before they are asked for, for each worker."""
 
 
-def parts_of(phases: Sequence[tiles.Phase], number: int, output: OutputPlan) -> list[Box]:
+def parts_of(phases: Sequence[tiles.Phase], number: int, output: OutputPlan, workers: int = 1) -> list[Box]:
     """What the parts of a phase write, each.
 
     They are the same in phases of the same size, as what a tile has measured may belong to that very tile. Where a
@@ -47,7 +51,8 @@ def parts_of(phases: Sequence[tiles.Phase], number: int, output: OutputPlan) -> 
     across, down = (encoder.pieces.width, encoder.pieces.height) if encoder else (tiles.ALIGNED,) * 2
     alike = [one for one in phases if one.frame.is_as_large_as(frame) and not one.whole]
     most = max(one.pixels for phase in alike for one in phase.frames)
-    return list(_cut(frame, most / frame.height, across, down))
+    fair = max(most // (SHARES * workers), LEAST_PIXELS)
+    return list(_cut(frame, most / frame.height, across, down, min(PART_PIXELS, fair)))
 
 
 class Assembly:
@@ -59,7 +64,7 @@ class Assembly:
         sink: where outputs are staged.
         scratch: path of a folder for rasters.
         prefix: begins the names of scratch files and of staged outputs.
-        ahead: how many parts may be begun beyond the first that is not done.
+        workers: how many parts run at the same time.
         wake: called from another thread when more parts may be ready.
     """
 
@@ -73,7 +78,7 @@ class Assembly:
         sink: Store,
         scratch: str,
         prefix: str,
-        ahead: int,
+        workers: int,
         wake: Callable[[], None],
     ) -> None:
         self.work = work
@@ -82,7 +87,9 @@ class Assembly:
         self._path = source
         self._prefix = f"{prefix}-{work.number}-{work.attempt}"
         self._scratch = os.path.join(scratch, self._prefix)
-        self._ahead = ahead
+        self._workers = workers
+        self._ahead = LOOK_AHEAD * workers
+        """How many parts may be begun beyond the first that is not done."""
         self._metadata = (
             codecs.metadata_of(source, header.format) if recipe.metadata == "keep" else NO_METADATA
         )
@@ -144,7 +151,7 @@ class Assembly:
             self._folder = path if os.path.isdir(path) else ""
         else:
             self._target = self._raster(f"{self._output}-{number}", phase.frame)
-        boxes = parts_of(self._phases, number, plan)
+        boxes = parts_of(self._phases, number, plan, self._workers)
         first: list[Step | None] = [None] * len(boxes)
         settled = [phase] * len(boxes)
         if merged is not None:
@@ -306,14 +313,15 @@ def _top(box: Box) -> int:
     return box.y0
 
 
-def _cut(frame: Frame, row: float, across: int, down: int) -> Iterator[Box]:
+def _cut(frame: Frame, row: float, across: int, down: int, pixels: int) -> Iterator[Box]:
     """The boxes of parts: strips of full width, or pieces of strips where they are too large.
 
     Args:
         row: pixels that a row of the frame stands for.
         across, down: what width and height are multiples of.
+        pixels: that a part goes through, about.
     """
-    height = max(1, int(PART_PIXELS / (row * down))) * down
+    height = max(1, round(pixels / (row * down))) * down
     pieces = -(-row * down // PART_PIXELS)
     width = max(1, -(-frame.width // int(across * pieces))) * across
     for y in range(0, frame.height, height):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from imageloom import codecs, tiles
-from imageloom.assemble import LOOK_AHEAD, PART_PIXELS, Assembly
+from imageloom.assemble import PART_PIXELS, Assembly
 from imageloom.errors import ImageloomError
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
 from imageloom.plan import ENCODE_COPIES, Plan
@@ -117,7 +117,7 @@ class LargeImages:
             self._sink,
             self._scratch,
             self._prefix,
-            LOOK_AHEAD * capacity,
+            capacity,
             self._wake,
         )
         self._under_way[work.number] = assembly, needs_of(header, plan, work.item.size)

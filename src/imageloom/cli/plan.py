@@ -82,7 +82,7 @@ def command(
         table = needs_of(header, planned, size)
         most = max(table.values(), key=lambda need: need.bytes)
         click.echo(f"run       in tiles: {tiled}")
-        for line in _parts(header, planned, table):
+        for line in _parts(header, planned, table, settings.jobs):
             click.echo(line)
     if most.bytes > budget:
         click.echo(
@@ -90,7 +90,7 @@ def command(
         )
 
 
-def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need]) -> Iterator[str]:
+def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need], workers: int) -> Iterator[str]:
     """What is done part by part, a line each."""
     from imageloom import tiles
     from imageloom.assemble import parts_of
@@ -100,7 +100,7 @@ def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need]) ->
     for number, output in enumerate(planned.outputs):
         phases = tiles.phases(output.steps, planned.decoded)
         for at, phase in enumerate(phases):
-            boxes = parts_of(phases, at, output)
+            boxes = parts_of(phases, at, output, workers)
             yield f"phase {at + 1}   {_steps(phase)}"
             yield f"          {_tiles(phase, boxes)}; {_megabytes(table[number, at].bytes)} for each"
             if phase.whole:
