@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from imageloom.samples import draw_photos
-from imageloom.stores import open_store
 from imageloom.testing.swift import Swift
+from places import reach
 from program import draw
 
 settings.register_profile(
@@ -64,6 +64,4 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
 @pytest.fixture
 def s3(swift: Swift, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of the S3 clients of this test."""
-    open_store.cache_clear()
-    for name, value in swift.environment.items():
-        monkeypatch.setenv(name, value)
+    reach(swift, monkeypatch)

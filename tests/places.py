@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from imageloom.stores import open_store
 from imageloom.stores.object import _memories
 from imageloom.testing.servers import ObjectServer
 
@@ -48,6 +51,13 @@ class Bucket:
         """The keys that are not hidden."""
         keys = [key.removeprefix("in here/") for key in self._server.keys(self._name)]
         return [key for key in keys if not key.startswith(".imageloom/")]
+
+
+def reach(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the S3 clients of this test and of what it starts ask there."""
+    open_store.cache_clear()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
 
 
 class Memory:

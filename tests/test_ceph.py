@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from imageloom.api import process
-from imageloom.stores import open_store
 from imageloom.testing.ceph import Ceph, is_installed
 from imageloom.testing.stores import Place, StoreTests
-from places import Bucket
+from places import Bucket, reach
 from program import contents, draw, start
 
 pytestmark = [
@@ -37,9 +36,7 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
 
 @pytest.fixture
 def place(ceph: Ceph, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    open_store.cache_clear()
-    for name, value in ceph.environment.items():
-        monkeypatch.setenv(name, value)
+    reach(ceph, monkeypatch)
     return Bucket(ceph, f"bucket{next(_numbers)}")
 
 

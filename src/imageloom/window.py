@@ -30,7 +30,8 @@ class Flight:
 
     task: Task
     bytes: int
-    future: Future[Outcome] = field(default_factory=Future)
+    future: Future[Outcome] = field(init=False)
+    """Set as soon as the engine has given it; results may arrive before."""
     since: float = field(default_factory=time.monotonic)
     arrived: dict[int, Result] = field(default_factory=dict)
     """Results that are there before the task's end, by the item's place; the engine's threads fill it."""
