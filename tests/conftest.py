@@ -18,7 +18,6 @@ from program import draw
 settings.register_profile(
     "default", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("long", settings.get_profile("default"), max_examples=2000)
 settings.load_profile("default")
 
 

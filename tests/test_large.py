@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from imageloom.api import process
 from imageloom.codecs import get
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.serial import Serial
-from imageloom.errors import CorruptImage, WorkerLost
+from imageloom.errors import CorruptImage, UnwritableOutput, WorkerLost
 from imageloom.events import Collected, Event
 from imageloom.ledger import Ledger
 from imageloom.model import Box, Failure, Frame, Job, Outcome, Output, Pixels, Recipe, Result, Task
 from imageloom.pipeline import Pipeline
-from imageloom.raster import Raster
+from imageloom.raster import FileRaster, HeldRaster, open_raster
 from imageloom.run import Driver
 from imageloom.samples import draw_photo
 from imageloom.streams import tiff
@@ -258,7 +259,7 @@ def test_a_raster_gives_back_what_was_put(tmp_path: Path) -> None:
     for channels, dtype in ((1, np.uint8), (3, np.uint16), (4, np.float32)):
         shape = (50, 40, channels)[: 2 if channels == 1 else 3]
         image: Pixels = (generator.random(shape) * 200).astype(dtype)
-        raster = Raster(str(tmp_path / "r"), Frame.of(image), new=True)
+        raster = FileRaster(str(tmp_path / "r"), Frame.of(image), new=True)
         for box in (Box(0, 0, 40, 20), Box(0, 20, 17, 50), Box(17, 20, 40, 50)):
             raster.write(box, image[box.slices(Box(0, 0, 40, 50))])
         for box in (Box(0, 0, 40, 50), Box(3, 7, 29, 41)):
@@ -266,6 +267,62 @@ def test_a_raster_gives_back_what_was_put(tmp_path: Path) -> None:
         raster.forget(0, 10)
         raster.remove()
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_in_memory_are_held_until_they_are_forgotten() -> None:
+    image = draw_photo(5, 40, 50)
+    whole = Box(0, 0, 40, 50)
+    raster = HeldRaster("r", Frame.of(image))
+    strips = [image[y : y + 10].copy() for y in range(0, 50, 10)]
+    held = [weakref.ref(strip) for strip in strips]
+    for number in range(5):
+        raster.write(Box(0, 10 * number, 40, 10 * number + 10), strips.pop(0))
+    for box in (whole, Box(3, 7, 29, 41), Box(0, 20, 40, 30)):
+        found = open_raster(raster.path, Frame.of(image)).read(box)
+        assert np.array_equal(found, image[box.slices(whole)])
+        found[:] = 0  # a filter may work in place
+    raster.forget(0, 19)
+    assert [strip() is None for strip in held] == [True, False, False, False, False]
+    assert np.array_equal(raster.read(Box(0, 10, 40, 50)), image[10:])
+    with pytest.raises(UnwritableOutput, match="1 rows"):
+        raster.read(Box(0, 9, 40, 50))
+    path = raster.path
+    del raster
+    with pytest.raises(UnwritableOutput, match=path):
+        open_raster(path, Frame.of(image))
+
+
+@pytest.mark.parametrize(
+    ("engine", "text", "memory", "files"),
+    [
+        ("threads", "gaussian_blur 2", 10**9, False),
+        ("threads", "gaussian_blur 2", 6 * 10**6, True),
+        ("threads", "rotate 180", 10**9, True),
+        ("processes", "gaussian_blur 2", 10**9, True),
+    ],
+)
+def test_decoded_rows_wait_in_memory_where_workers_share_it(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    text: str,
+    memory: int,
+    files: bool,
+) -> None:
+    made: list[str] = []
+
+    class Noted(FileRaster):
+        def __init__(self, path: str, frame: Frame, new: bool = False) -> None:
+            if new:
+                made.append(path)
+            super().__init__(path, frame, new)
+
+    monkeypatch.setattr("imageloom.assemble.FileRaster", Noted)
+    run(photos, tmp_path / "whole", text, "never", include=["jpeg.jpeg"])
+    run(photos, tmp_path / "tiled", text, "always", engine, include=["jpeg.jpeg"], memory=memory)
+    assert contents(tmp_path / "tiled") == contents(tmp_path / "whole")
+    assert bool(made) is files
 
 
 def test_an_engine_is_opened_for_tiles_of_one_file(photos: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from imageloom.recipe import with_operators
 from imageloom.samples import draw_photos
 from imageloom.summary import Summary
 from imageloom.testing.engines import EngineTests, recipe_of
+from program import imageloom
 
 
 class TestProcesses(EngineTests):
@@ -91,6 +92,33 @@ def test_workers_have_the_variables_of_the_run_and_not_of_the_first_one(
     out, ledger = tmp_path / "out", tmp_path / "ledger.db"
     summary = process(needs_a_variable, tmp_path / "photos", out, engine=engine, jobs=1, ledger=ledger)
     assert summary.done == 2
+
+
+BLAS = """
+import ctypes
+import imageloom, numpy as np
+
+@imageloom.operator("point")
+def blas_threads(image):
+    \"\"\"As bright as NumPy's BLAS has threads.\"\"\"
+    (path,) = {line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line}
+    return np.full_like(image, ctypes.CDLL(path).scipy_openblas_get_num_threads64_())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("engine", ["threads", "processes", "zeromq"])
+def test_a_worker_has_one_thread_for_blas(tmp_path: Path, engine: str) -> None:
+    """The cores are the engine's to divide."""
+    draw_photos(tmp_path / "photos", 3)
+    (tmp_path / "own.py").write_text(BLAS)
+    options = ("--operators", tmp_path / "own.py", "--engine", engine, "--format", "png", "-q")
+    done = imageloom("run", "blas_threads", tmp_path / "photos", tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    for path in (tmp_path / "out").iterdir():
+        image = cv2.imread(str(path))
+        assert image is not None
+        assert set(image.ravel().tolist()) == {1}
 
 
 @pytest.mark.parametrize("engine", ["processes", "pipeline", "zeromq"])

@@ -21,10 +21,10 @@ from imageloom.errors import CorruptImage, UnwritableOutput
 from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
 from imageloom.plan import OutputPlan, Plan
-from imageloom.raster import Raster
+from imageloom.raster import FileRaster, HeldRaster, Raster
 from imageloom.stores import Store
 from imageloom.stores.local import size_within
-from imageloom.streams import Reader, Writer
+from imageloom.streams import Writer
 
 PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"
 """The variable of the environment by which `imageloom bench` tries other sizes; the result is the same."""
@@ -65,6 +65,7 @@ class Assembly:
         scratch: path of a folder for rasters.
         prefix: begins the names of scratch files and of staged outputs.
         workers: how many parts run at the same time.
+        held: bytes of decoded rows that may wait in memory for their parts; 0 where workers do not share it.
         wake: called from another thread when more parts may be ready.
     """
 
@@ -79,6 +80,7 @@ class Assembly:
         scratch: str,
         prefix: str,
         workers: int,
+        held: int,
         wake: Callable[[], None],
     ) -> None:
         self.work = work
@@ -98,7 +100,7 @@ class Assembly:
         self.written: list[Written] = []
         self._loader: Loader | None = None
         try:
-            self._loader = self._load(header, wake)
+            self._loader = self._load(header, held, wake)
             self._begin_output(0)
         except BaseException:
             self.close(failed=True)
@@ -106,20 +108,30 @@ class Assembly:
 
     # What is to be done
 
-    def _load(self, header: Header, wake: Callable[[], None]) -> Loader | None:
+    def _load(self, header: Header, held: int, wake: Callable[[], None]) -> Loader | None:
         """None where tiles are read from the file itself, else what decodes it into a raster."""
-        whole = self.plan.luma or self.plan.scale > 1
-        reader: Reader | None = None
-        if not whole:
+        frame, reader = self.plan.decoded, None
+        if not (self.plan.luma or self.plan.scale > 1):
             reader = open_in_pieces(self._path, header)
             if reader is not None and reader.random:
                 reader.close()
                 return None
-        raster = self._raster("input", self.plan.decoded)
         # With one output the rows behind the window are not needed again.
         bounded = len(self.plan.outputs) == 1
-        room = self._ahead * max(1, PART_PIXELS // self.plan.decoded.width)
+        room = self._ahead * max(1, PART_PIXELS // frame.width)
+        if reader and bounded and self._reads_downward() and room * frame.bytes <= held * frame.height:
+            raster = self._keep(HeldRaster(f"{self._scratch}-input", frame))
+        else:
+            raster = self._raster("input", frame)
         return Loader(reader, self._path, header, self.plan, raster, wake, room if bounded else 0)
+
+    def _reads_downward(self) -> bool:
+        """Whether the parts that the decoded rows are for read them from the top down."""
+        output = self.plan.outputs[0]
+        phases = tiles.phases(output.steps, self.plan.decoded)
+        boxes = parts_of(phases, 0, output, self._workers)
+        tops = [tiles.tile(phases[0], box).read.y0 for box in boxes]
+        return not phases[0].whole and tops == sorted(tops)
 
     def _begin_output(self, output: int) -> None:
         self._output = output
@@ -182,7 +194,9 @@ class Assembly:
         return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path, file=self._path)
 
     def _raster(self, name: str, frame: Frame) -> Raster:
-        raster = Raster(f"{self._scratch}-{name}", frame, new=True)
+        return self._keep(FileRaster(f"{self._scratch}-{name}", frame, new=True))
+
+    def _keep(self, raster: Raster) -> Raster:
         self._rasters.append(raster)
         return raster
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from imageloom import codecs, tiles
-from imageloom.assemble import PART_PIXELS, Assembly
+from imageloom.assemble import PART_PIXELS, Assembly, parts_of
 from imageloom.errors import ImageloomError
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
-from imageloom.plan import ENCODE_COPIES, Plan
+from imageloom.plan import ENCODE_COPIES, OutputPlan, Plan
 from imageloom.stores import Store
 from imageloom.streams import IN_ORDER
 
@@ -20,6 +20,8 @@ TOGETHER = 2
 """Large images under way at one time: one that ends and one that begins."""
 
 
+HALO = 512
+"""Rows and columns that are counted for the halos of a part, and for borders of pieces."""
 LOADING = (-1, 0)
 """The place of decoding in the table of needs."""
 
@@ -41,7 +43,7 @@ def needs_of(header: Header, plan: Plan, size: int) -> dict[tuple[int, int], Nee
     needs = {LOADING: _loading(header, plan, size)}
     for number, output in enumerate(plan.outputs):
         phases = tiles.phases(output.steps, plan.decoded)
-        needs |= {(number, n): _need(phase) for n, phase in enumerate(phases)}
+        needs |= {(number, n): _need(phases, n, output) for n in range(len(phases))}
         if codecs.in_pieces(output.format, output.frame, output.quality) is None:
             needs[number, len(phases)] = Need(
                 (1 + ENCODE_COPIES) * output.frame.bytes,
@@ -60,13 +62,17 @@ def _loading(header: Header, plan: Plan, size: int) -> Need:
     )
 
 
-def _need(phase: tiles.Phase) -> Need:
-    """Of a strip with the halos around it four copies, about; of a whole image three."""
+def _need(phases: tuple[tiles.Phase, ...], number: int, output: OutputPlan) -> Need:
+    """Of a part with the halos around it four copies, about; of a whole image three."""
+    phase = phases[number]
     frame = max(phase.frames, key=lambda frame: frame.bytes)
     if phase.whole:
         return Need(3 * frame.bytes, f"a whole image of {frame} at one time, as {phase.whole},")
-    rows = min(frame.height, PART_PIXELS // frame.width + 512)
-    return Need(4 * rows * (frame.bytes // frame.height), f"one tile of {frame.width}x{rows} pixels")
+    box = parts_of(phases, number, output)[0]
+    share = -(-frame.width * box.width // phase.frame.width)  # of a wide strip that is cut across
+    across = min(frame.width, share + HALO if share < frame.width else share)
+    rows = min(frame.height, PART_PIXELS // across + HALO)
+    return Need(4 * rows * across * (frame.bytes // frame.pixels), f"one tile of {across}x{rows} pixels")
 
 
 class LargeImages:
@@ -74,17 +80,26 @@ class LargeImages:
 
     Args:
         scratch: path of the folder for rasters, and for copies of files that are not local.
+        held: bytes of decoded rows that may wait in memory for their parts; 0 where workers do not share it.
         wake: called from another thread when more parts may be ready.
     """
 
     def __init__(
-        self, job: Job, source: Store, sink: Store, scratch: str, prefix: str, wake: Callable[[], None]
+        self,
+        job: Job,
+        source: Store,
+        sink: Store,
+        scratch: str,
+        prefix: str,
+        held: int,
+        wake: Callable[[], None],
     ) -> None:
         self._job = job
         self._source = source
         self._sink = sink
         self._scratch = scratch
         self._prefix = prefix
+        self._held = held // TOGETHER
         self._wake = wake
         self._under_way: dict[int, tuple[Assembly, dict[tuple[int, int], Need]]] = {}
         self._times: dict[int, Times] = {}
@@ -118,6 +133,7 @@ class LargeImages:
             self._scratch,
             self._prefix,
             capacity,
+            self._held,
             self._wake,
         )
         self._under_way[work.number] = assembly, needs_of(header, plan, work.item.size)

@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that a BLAS reads as it is loaded."""
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """What is started meanwhile has a BLAS of one thread, unless told otherwise: an engine divides the cores."""
+    added = [name for name in BLAS_THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(added, "1"))
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def available_cores() -> int:

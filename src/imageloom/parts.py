@@ -29,7 +29,7 @@ from imageloom.model import (
     Written,
 )
 from imageloom.plan import OutputPlan, make_plan
-from imageloom.raster import Raster
+from imageloom.raster import open_raster
 from imageloom.stores import Store, stage
 from imageloom.stores.local import write_file
 from imageloom.streams import Reader, open_reader
@@ -51,7 +51,7 @@ def load(task: Task, part: Part, lap: Lap) -> Chunk:
     header, phase = _phase(task, part)
     if phase is None:
         frame = make_plan(header, task.recipe).outputs[part.output].frame
-        with contextlib.closing(Raster(part.reads, frame)) as raster:
+        with contextlib.closing(open_raster(part.reads, frame)) as raster:
             pixels = raster.read(Box.of(frame))
         metadata = NO_METADATA
         if task.recipe.metadata == "keep":
@@ -90,7 +90,7 @@ def finish(task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: L
     if phase is None:
         return _encode(task, part, chunk, sink, token, lap, output)
     if part.writes:
-        with contextlib.closing(Raster(part.writes, phase.frame)) as raster:
+        with contextlib.closing(open_raster(part.writes, phase.frame)) as raster:
             raster.write(part.write, pixels)
         lap("write")
         return Result(
@@ -115,7 +115,7 @@ def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
 def _reading(part: Part, fingerprint: str, header: Header, frame: Frame) -> Iterator[Callable[[Box], Pixels]]:
     """What reads a box of the part's input."""
     if part.reads:
-        with contextlib.closing(Raster(part.reads, frame)) as raster:
+        with contextlib.closing(open_raster(part.reads, frame)) as raster:
             yield raster.read
     else:
         reader = _reader(part.file, fingerprint, header)

@@ -234,8 +234,9 @@ class Driver:
 
         if self._large is None:
             scratch = self._job.scratch or self._sink.store.staging("")
+            held = self._memory // 4 if getattr(self._engine, "shares_memory", False) else 0
             self._large = LargeImages(
-                self._job, self._source.store, self._sink.store, scratch, str(self._id), self._wake
+                self._job, self._source.store, self._sink.store, scratch, str(self._id), held, self._wake
             )
         while self._large.is_full and not self._stopping:
             self._advance()

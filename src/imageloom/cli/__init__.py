@@ -12,6 +12,7 @@ import click
 
 from imageloom import __version__
 from imageloom.errors import ImageloomError, UsageError
+from imageloom.machine import one_blas_thread
 
 COMMANDS = {
     "run": "Run a pipeline over a folder of images.",
@@ -104,7 +105,8 @@ def main() -> None:
     access, 130 interrupted."""
     gc.disable()  # imports leave no garbage behind; a command that goes on for long turns it on
     try:
-        code = cli.main(standalone_mode=False)
+        with one_blas_thread():
+            code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:

@@ -117,7 +117,7 @@ def _loading(header: Header, needs: int) -> str:
         return f"decoded as a whole before the tiles; {_megabytes(needs)}"
     if header.format == "tiff":
         return "each tile is read from the file by itself, where its layout allows"
-    return "decoded in strips from the top, ahead of the tiles, into scratch on disk"
+    return "decoded in strips from the top, ahead of the tiles, into memory that workers share or onto disk"
 
 
 def _steps(phase: Phase) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from imageloom.model import Outcome, Task
 
-LONGEST_WAIT = 10.0
+LONGEST_WAIT = 30.0
 """Seconds that a task which failed before lets others go first."""
 
 

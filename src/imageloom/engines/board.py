@@ -20,13 +20,12 @@ from typing import Generic, TypeVar
 from msgspec.structs import replace
 
 from imageloom.engines import Told
+from imageloom.engines.backlog import LONGEST_WAIT
 from imageloom.errors import WorkerLost
 from imageloom.model import Failure, Outcome, Plain, Result, Task
 
 MOST_SUSPECTS = 2
 """Items that failed before which are tried at the same time while others are to be done: they may hang again."""
-LONGEST_WAIT = 30.0
-"""Seconds that an item which failed before lets others go first."""
 
 W = TypeVar("W", bound=Hashable)
 

@@ -6,6 +6,8 @@ import multiprocessing
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 
+from imageloom.machine import one_blas_thread
+
 PRELOAD = (
     "imageloom.engines.worker",
     "imageloom.codecs.jpeg",
@@ -23,5 +25,6 @@ def warm_up(*modules: str) -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOAD, *modules])
-    ensure_running()
+    with one_blas_thread():
+        ensure_running()
     return context

@@ -28,7 +28,8 @@ import msgspec
 from msgspec.structs import replace
 
 from imageloom.engines import Settings
-from imageloom.engines.board import LONGEST_WAIT, Message
+from imageloom.engines.backlog import LONGEST_WAIT
+from imageloom.engines.board import Message
 from imageloom.engines.fork_server import warm_up
 from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.engines.ring import READING, WRITING, Ring

@@ -19,7 +19,8 @@ class Threads:
         jobs = settings.jobs
         self._controller = for_requests(settings.in_flight, jobs) if settings.waits else fixed(jobs)
         self._pool = SizedExecutor(self._controller, "thread")
-        self._computing: Turn = threading.BoundedSemaphore(jobs) if settings.waits else NO_BOUND
+        # One more than there are workers: it goes on while another hands its turn over, which takes Python's lock.
+        self._computing: Turn = threading.BoundedSemaphore(jobs + 1) if settings.waits else NO_BOUND
 
     @property
     def capacity(self) -> int:

@@ -38,9 +38,11 @@ class Border(Plain, frozen=True):
 
 
 def _label(classes: Pixels) -> tuple[Labels, Labels]:
-    """The labels (h, w) of the 8-connected components, 0 for none, and those that hold a strong pixel."""
-    labels: Labels = cv2.connectedComponents(classes, connectivity=8, ltype=cv2.CV_32S)[1]
-    return labels, np.unique(labels[classes == STRONG])
+    """The labels (h, w) of the 8-connected components, 0 for none, and which of them hold a strong pixel."""
+    count, labels = cv2.connectedComponents(classes, connectivity=8, ltype=cv2.CV_32S)
+    strong = np.zeros(count, bool)
+    strong[labels[classes == STRONG]] = True
+    return labels, strong
 
 
 def _ring(labels: Labels) -> Labels:
@@ -50,8 +52,8 @@ def _ring(labels: Labels) -> Labels:
 def _measure(classes: Pixels, box: Box) -> list[Border]:
     labels, strong = _label(classes)
     known, ring = np.unique(np.append(0, _ring(labels)), return_inverse=True)
-    strong = np.flatnonzero(np.isin(known, strong))
-    return [Border(box, ring[1:].astype(np.int32).tobytes(), strong.astype(np.int32).tobytes())]
+    own = np.flatnonzero(strong[known])
+    return [Border(box, ring[1:].astype(np.int32).tobytes(), own.astype(np.int32).tobytes())]
 
 
 def _resolve(borders: list[Border]) -> dict[Box, Step]:
@@ -138,12 +140,10 @@ def connected(image: Pixels, *, places: str) -> Pixels:
     Args:
         places: indexes into top, bottom, left and right of the border, with commas between.
     """
-    labels, strong = _label(image)
-    stays: Pixels = np.zeros(int(labels.max()) + 1, np.uint8)
-    stays[strong] = 255
+    labels, stays = _label(image)
     if places:
-        stays[_ring(labels)[[int(place) for place in places.split(",")]]] = 255
-    return stays.take(labels)
+        stays[_ring(labels)[[int(place) for place in places.split(",")]]] = True
+    return np.where(stays, np.uint8(255), np.uint8(0)).take(labels)
 
 
 def _without_classes(frame: Frame, **_: object) -> Frame:
