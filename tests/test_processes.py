@@ -98,10 +98,10 @@ BLAS = """
 import ctypes
 import imageloom, numpy as np
 
-@imageloom.operator("point")
+@imageloom.operator("point", examples=())
 def blas_threads(image):
     \"\"\"As bright as NumPy's BLAS has threads.\"\"\"
-    (path,) = {line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line}
+    (path,) = {line.split()[-1] for line in open("/proc/self/maps") if "scipy_openblas" in line}
     return np.full_like(image, ctypes.CDLL(path).scipy_openblas_get_num_threads64_())
 """
 

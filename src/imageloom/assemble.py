@@ -28,7 +28,7 @@ from imageloom.streams import Writer
 
 PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"
 """The variable of the environment by which `imageloom bench` tries other sizes; the result is the same."""
-PART_PIXELS = int(os.environ.get(PART_PIXELS_FROM) or 8_000_000)
+PART_PIXELS = int(os.environ.get(PART_PIXELS_FROM) or 4_000_000)
 """Pixels that a part goes through, about: tens of milliseconds of work, tens of megabytes."""
 LEAST_PIXELS = 1_000_000
 """Of a part, where there would be too few of them to keep all workers busy to the end."""

@@ -118,4 +118,5 @@ def main() -> None:
     except KeyboardInterrupt:
         click.echo("imageloom: interrupted", err=True)
         code = 130
+    gc.freeze()  # what is left ends with the process: nothing is to be looked for in it
     sys.exit(code if isinstance(code, int) else 0)

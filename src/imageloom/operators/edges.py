@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor
 from typing import Annotated, Literal
 
 import cv2
@@ -147,9 +148,13 @@ def edge_candidates(
     """
     scale = 1 / 16 if aperture == 7 else 1.0  # the larger kernel's derivatives would not fit 16 bits
     dx, dy = _derivatives(image, aperture, scale)
-    thresholds = (min(threshold * scale, _STEEPEST) for threshold in (low, high))
-    weak, strong = (cv2.Canny(dx, dy, t, t, L2gradient=l2) for t in thresholds)
-    classes: Pixels = np.minimum(weak, WEAK) | strong  # OpenCV's masks are STRONG
+    low, high = (min(threshold * scale, _STEEPEST) for threshold in (low, high))
+    weak = cv2.Canny(dx, dy, low, low, L2gradient=l2)
+    if l2 or dx.ndim > 2:
+        strong = cv2.Canny(dx, dy, high, high, L2gradient=l2)
+    else:  # the ridges are the same ones: only their heights are to be looked at again
+        strong = -(np.abs(dx) + np.abs(dy) > floor(high)).view(np.uint8)
+    classes: Pixels = np.bitwise_and(weak, np.bitwise_or(strong, np.uint8(WEAK)))  # OpenCV's masks are STRONG
     return classes
 
 

@@ -62,7 +62,8 @@ def _resolve(borders: list[Border]) -> dict[Box, Step]:
     starts = np.cumsum([0, *(ring.max() for ring in rings)])  # a part's labels, and 0, go on from its start
     strong = [np.frombuffer(b.strong, np.int32) + start for b, start in zip(borders, starts, strict=False)]
     rings = [np.where(ring > 0, ring + start, 0) for ring, start in zip(rings, starts, strict=False)]
-    roots = _roots(int(starts[-1]) + 1, _meetings([border.box for border in borders], rings))
+    count = int(starts[-1]) + 1
+    roots = _roots(count, _meetings([border.box for border in borders], rings, count))
     stays = np.zeros(len(roots), bool)
     stays[roots[np.concatenate(strong)]] = True
     steps: dict[Box, Step] = {}
@@ -73,8 +74,8 @@ def _resolve(borders: list[Border]) -> dict[Box, Step]:
     return steps
 
 
-def _meetings(boxes: list[Box], rings: list[Labels]) -> Labels:
-    """The pairs (n, 2) of labels whose pixels are neighbours across a cut between parts."""
+def _meetings(boxes: list[Box], rings: list[Labels], count: int) -> Labels:
+    """The pairs (n, 2) of labels below `count` whose pixels are neighbours across a cut between parts."""
     width, height = max(box.x1 for box in boxes), max(box.y1 for box in boxes)
     lines: dict[tuple[str, int], Labels] = defaultdict(lambda: np.zeros(width, np.int64))
     columns: dict[tuple[str, int], Labels] = defaultdict(lambda: np.zeros(height, np.int64))
@@ -85,17 +86,15 @@ def _meetings(boxes: list[Box], rings: list[Labels]) -> Labels:
         lines["before", box.y1][box.x0 : box.x1] = bottom
         columns["after", box.x0][box.y0 : box.y1] = left
         columns["before", box.x1][box.y0 : box.y1] = right
-    pairs: list[Labels] = [np.zeros((0, 2), np.int64)]
+    pairs: list[Labels] = []
     for cuts in (lines, columns):
         for side, place in [key for key in cuts if key[0] == "after" and ("before", key[1]) in cuts]:
             before, after = cuts["before", place], cuts[side, place]
-            pairs += [
-                np.stack([before, after]).T,
-                np.stack([before[1:], after[:-1]]).T,
-                np.stack([before[:-1], after[1:]]).T,
-            ]
-    met = np.concatenate(pairs)
-    return np.unique(met[(met > 0).all(1)], axis=0)
+            for one, other in ((before, after), (before[1:], after[:-1]), (before[:-1], after[1:])):
+                met = np.flatnonzero((one > 0) & (other > 0))
+                pairs.append(one[met] * count + other[met])
+    found = np.unique(np.concatenate(pairs)) if pairs else np.zeros(0, np.int64)
+    return np.stack(np.divmod(found, count), 1)
 
 
 def _roots(count: int, pairs: Labels) -> Labels:
