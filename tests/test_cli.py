@@ -16,8 +16,8 @@ import click
 import pytest
 
 from imageloom.cli import COMMANDS, cli
+from imageloom.cli.arguments import places
 from imageloom.cli.jobs import show
-from imageloom.cli.run import places
 from imageloom.ledger import default_path
 from imageloom.model import Recipe
 from imageloom.recipe import parse_output, read_recipe, with_operators

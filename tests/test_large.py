@@ -321,7 +321,7 @@ def test_decoded_rows_wait_in_memory_where_workers_share_it(
     monkeypatch.setattr("imageloom.assemble.FileRaster", Noted)
     if engine == "threads":  # the output is written in pieces, not by way of a raster
         monkeypatch.setattr("imageloom.model.LARGE", 100_000)
-        monkeypatch.setattr("imageloom.streams.jpeg._STRIP", 700 * 128)
+        monkeypatch.setattr("imageloom.streams.jpeg._PIECE", 700 * 128)
     run(photos, tmp_path / "whole", text, "never", include=["jpeg.jpeg"])
     run(photos, tmp_path / "tiled", text, "always", engine, include=["jpeg.jpeg"], memory=memory)
     assert contents(tmp_path / "tiled") == contents(tmp_path / "whole")

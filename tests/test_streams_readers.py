@@ -109,5 +109,5 @@ def test_threads_read_at_once(format: str, tmp_path: Path) -> None:
 
 
 def test_large_is_a_matter_of_size_alone() -> None:
-    assert not Frame(4_000, 2_000, 3).is_large
-    assert Frame(4_000, 2_001, 1).is_large
+    assert not Frame(4_000, 4_000, 3).is_large
+    assert Frame(4_000, 4_001, 1).is_large

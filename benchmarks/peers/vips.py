@@ -1,4 +1,4 @@
-"""A person's script for a huge image with libvips: SOURCE TARGET OPERATION [ARGUMENT]."""
+"""A person's script for a huge image with libvips: SOURCE TARGET OPERATION [ARGUMENT ...]."""
 
 import sys
 
@@ -7,7 +7,7 @@ import pyvips
 source, target, operation = sys.argv[1:4]
 image = pyvips.Image.new_from_file(source, access="sequential")
 if operation == "blur":
-    image = image.gaussblur(float(sys.argv[4]), precision="integer")
+    image = image.gaussblur(float(sys.argv[4]), precision="integer", min_ampl=float(sys.argv[5]))
 elif operation == "canny":
     image = image.colourspace("b-w").canny(sigma=1.4)
     image = (image * 64).cast("uchar")

@@ -33,7 +33,7 @@ class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of all plain data here: immutable, comparable, ready for the wire."""
 
 
-LARGE = 8_000_000
+LARGE = 16_000_000
 """Pixels beyond which JPEG, PNG and TIFF files are encoded piece by piece, however they are worked out."""
 
 

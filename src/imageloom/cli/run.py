@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import gc
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imageloom.cli import options
+from imageloom.cli.arguments import finish_on_signals, job_and_engine
 from imageloom.cli.options import Quantity
 
 if TYPE_CHECKING:
     from imageloom.engines import Engine
     from imageloom.events import Listener
-    from imageloom.model import Decode, IfExists, Keep
 
 
 @click.command("run", short_help="Run a pipeline over a folder of images.")
@@ -112,35 +110,7 @@ if TYPE_CHECKING:
 @options.health_option
 def command(
     arguments: tuple[str, ...],
-    outputs: tuple[str, ...],
-    operators: tuple[str, ...],
-    name: str,
-    flatten: bool,
-    in_place: bool,
-    format_: str | None,
-    quality: int | None,
-    decode: Decode,
-    metadata: Keep,
-    jobs: int | None,
     engine: str,
-    connect: str,
-    nodes: str | None,
-    threads: int,
-    bind: str,
-    keys: str,
-    timeout: float,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    if_exists: IfExists,
-    retry_failed: bool,
-    memory: int | None,
-    tile: Literal["auto", "always", "never"],
-    items_at_once: int,
-    scratch: str | None,
-    in_flight: int | None,
-    max_pixels: int,
-    max_file_size: int,
-    max_expansion: int,
     ledger: Path | None,
     timeline: bool,
     report: Path | None,
@@ -151,6 +121,7 @@ def command(
     log_file: Path | None,
     log_format: str,
     health: str | None,
+    **given: Any,
 ) -> int:
     """Run PIPELINE over the images of SOURCE (a folder or a file) into the folder SINK. Each is a path or an
     address, as s3://bucket/folder, gs://, az://, gdrive://, sftp://, and zip:// or tar:// to read from.
@@ -178,46 +149,16 @@ def command(
         from imageloom.engines.fork_server import warm_up
 
         warm_up()
-    from imageloom.api import choose_engine
     from imageloom.cli.reporters import Reporters
-    from imageloom.engines import Settings, open_engine
+    from imageloom.engines import open_engine
     from imageloom.ledger import Ledger
-    from imageloom.model import Job
     from imageloom.recorder import Recorder
     from imageloom.run import Driver
 
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a run whose timeline is recorded")
     gc.enable()
-    if engine == "mpi":
-        from imageloom.engines.mpi import silence_all_but_the_first
-
-        silence_all_but_the_first()
-    pipeline, source, sink = places(arguments, bool(outputs), in_place)
-    recipe = options.make_recipe(pipeline, outputs, operators, format_, quality, decode, metadata)
-    job = Job(
-        source,
-        sink,
-        recipe,
-        options.limits(max_pixels, max_file_size, max_expansion),
-        include,
-        exclude,
-        if_exists,
-        retry_failed,
-        memory or 0,
-        "{stem}.{ext}" if flatten else name,
-        in_place,
-        tile,
-        items_at_once,
-        scratch or "",
-        in_flight or 0,
-    )
-    if jobs == 0 and not (bind or connect):
-        raise click.UsageError("--jobs 0 leaves nobody to work but with --bind or --connect")
-    if nodes and engine == "auto":
-        engine = "nodes"
-    asked = Settings(jobs or 0, threads, timeout, memory or 0, connect, bind, keys, nodes or "")
-    chosen, settings, _ = choose_engine(engine, asked, job)
+    job, chosen, settings = job_and_engine(arguments, engine, given)
     with (
         closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
@@ -253,30 +194,3 @@ def _health(address: str | None, engine: Engine) -> Iterator[list[Listener]]:
     with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:
         click.echo(f"health {health.address}", err=True)
         yield [tally]
-
-
-def places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tuple[str | None, str, str]:
-    """Pipeline, source and sink of the arguments: the pipeline is missing with --output, the sink in place."""
-    wanted = ["SOURCE"] if has_outputs else ["PIPELINE", "SOURCE"]
-    if not in_place:
-        wanted.append("SINK")
-    if len(arguments) != len(wanted):
-        raise click.UsageError(f"give {' '.join(wanted)}, not {len(arguments)} arguments")
-    given = dict(zip(wanted, arguments, strict=True))
-    return given.get("PIPELINE"), given["SOURCE"], given.get("SINK", given["SOURCE"])
-
-
-def finish_on_signals(finish: Callable[[], None], doing: str, verb: str) -> None:
-    """The first Ctrl-C or SIGTERM finishes what is in hand, the second one ends the program."""
-    asked = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        click.echo(f"{doing}: finishing what is in hand (once more to {verb} at once)", err=True)
-        finish()
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)

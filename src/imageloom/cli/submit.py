@@ -9,9 +9,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import replace
 
 from imageloom.cli import options, service
-from imageloom.cli.run import places
+from imageloom.cli.arguments import make_job
 
 if TYPE_CHECKING:
     from imageloom.model import Job
@@ -81,7 +82,7 @@ def command(
             return 0
         if follow and arguments:
             raise click.UsageError("--job ID takes no PIPELINE, SOURCE and SINK")
-        job = _job(arguments, settings.root, given) if not follow else None
+        job = _below(settings.root, make_job(arguments, given)) if not follow else None
         if detach and job:
             click.echo(client.submit(job, detached=True).id)
             return 0
@@ -133,26 +134,10 @@ def _settings(
     )
 
 
-def _job(arguments: tuple[str, ...], root: str, given: dict[str, Any]) -> Job:
-    from imageloom.model import Job
-
-    pipeline, source, sink = places(arguments, bool(given["outputs"]), given["in_place"])
-    recipe = options.make_recipe(
-        pipeline,
-        *(given[name] for name in ("outputs", "operators", "format_", "quality", "decode", "metadata")),
-    )
-    return Job(
-        os.path.abspath(os.path.join(root, source)),
-        os.path.abspath(os.path.join(root, sink)),
-        recipe,
-        options.limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
-        given["include"],
-        given["exclude"],
-        given["if_exists"],
-        given["retry_failed"],
-        name=given["name"],
-        in_place=given["in_place"],
-    )
+def _below(root: str, job: Job) -> Job:
+    """The job in the storage that all share, or in folders of this machine's where it has no root."""
+    source, sink = (os.path.abspath(os.path.join(root, folder)) for folder in (job.source, job.sink))
+    return replace(job, source=source, sink=sink)
 
 
 def _unknown() -> Job:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageloom.cli import options
+from imageloom.cli.arguments import finish_on_signals, job_and_engine
 from imageloom.cli.run import command as run
-from imageloom.cli.run import finish_on_signals, places
 
 if TYPE_CHECKING:
     from imageloom.events import Event, Listener
     from imageloom.ledger import Ledger
-    from imageloom.model import Job
     from imageloom.watch import Watched
 
 _SHARED = (
@@ -60,7 +58,6 @@ def command(
     until_idle: float | None,
     keep: float,
     engine: str,
-    nodes: str | None,
     **given: Any,
 ) -> int:
     """Run PIPELINE over the images of SOURCE, and over those that come, into SINK, until it is told to end.
@@ -83,36 +80,15 @@ def command(
     Exit codes: 0 it was told to end, or --until-idle is over; 1 likewise, and some items failed; 2 usage; 4
     storage or access; 130 ended at once.
     """
-    from imageloom.api import choose_engine
     from imageloom.cli.reporters import Reporters
-    from imageloom.engines import Settings, open_engine
+    from imageloom.engines import open_engine
     from imageloom.ledger import Ledger
     from imageloom.run import Driver
     from imageloom.watch import Watched
 
     gc.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # who reads it wants it now
-    if engine == "mpi":
-        from imageloom.engines.mpi import silence_all_but_the_first
-
-        silence_all_but_the_first()
-    job = make_job(arguments, given)
-    jobs = given["jobs"]
-    if jobs == 0 and not (given["bind"] or given["connect"]):
-        raise click.UsageError("--jobs 0 leaves nobody to work but with --bind or --connect")
-    if nodes and engine == "auto":
-        engine = "nodes"
-    asked = Settings(
-        jobs or 0,
-        given["threads"],
-        given["timeout"],
-        job.memory,
-        given["connect"],
-        given["bind"],
-        given["keys"],
-        nodes or "",
-    )
-    chosen, settings, _ = choose_engine(engine, asked, job)
+    job, chosen, settings = job_and_engine(arguments, engine, given)
     shown = (given["json_"], given["verbose"], given["quiet"], given["log_file"], given["log_format"])
     with (
         closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
@@ -131,29 +107,6 @@ def command(
 
 
 command.params += [option for option in run.params if option.name in _SHARED]
-
-
-def make_job(arguments: tuple[str, ...], given: dict[str, Any]) -> Job:
-    """The job that the arguments and the options of `run` mean."""
-    from imageloom.model import Job
-
-    pipeline, source, sink = places(arguments, bool(given["outputs"]), False)
-    looks = (given["format_"], given["quality"], given["decode"], given["metadata"])
-    return Job(
-        source,
-        sink,
-        options.make_recipe(pipeline, given["outputs"], given["operators"], *looks),
-        options.limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
-        given["include"],
-        given["exclude"],
-        given["if_exists"],
-        memory=given["memory"] or 0,
-        name="{stem}.{ext}" if given["flatten"] else given["name"],
-        tile=given["tile"],
-        items_at_once=given["items_at_once"],
-        scratch=given["scratch"] or "",
-        in_flight=given["in_flight"] or 0,
-    )
 
 
 class _Retention:

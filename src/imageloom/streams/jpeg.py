@@ -39,8 +39,8 @@ _MOST_ROWS = 8
 """Rows of MCUs between two places to begin at; with more of them, reading in order is better."""
 _MARGIN = 8
 """Rows beyond a box that its pixels may hang on: chroma is interpolated from the neighbouring samples."""
-_STRIP = 1 << 21
-"""Pixels of a strip, about."""
+_STRIP, _PIECE = 1 << 21, 1 << 19
+"""Pixels of a strip that is read, and of one that is written, about."""
 
 
 @lru_cache(maxsize=1)
@@ -59,7 +59,7 @@ class Encoder(ordered.FileEncoder, frozen=True):
     def pieces(self) -> Pieces:
         """Strips of whole cycles of restart markers, so that each begins with RST0 behind its first row."""
         cycle = _CYCLE * _mcu_rows(self.frame)
-        return Pieces(self.frame, self.frame.width, cycle * max(1, _STRIP // (cycle * self.frame.width)))
+        return Pieces(self.frame, self.frame.width, cycle * max(1, _PIECE // (cycle * self.frame.width)))
 
     def compress(self, pixels: Pixels) -> bytes:
         """The entropy-coded rows of MCUs of a strip, with the restart markers between them."""

@@ -40,7 +40,8 @@ _DHT, _SOS, _DQT, _APP0 = 0xC4, 0xDA, 0xDB, 0xE0
 _NO_FRAME = (_DHT, 0xC8, 0xCC)
 """Of the JPEG markers from 0xC0 to 0xCF, those that do not begin a frame header."""
 _LARGEST_PIECE = 64 << 20
-_CACHE = 64 << 20
+_CACHE, _SMALL_CACHE = 64 << 20, 16 << 20
+"""Bytes of unpacked pieces that are kept; the second of them where the first would not hold two rows of pieces."""
 _COMMON = 1 << 16
 """Bytes that a compressed piece may have beyond twice its pixels."""
 
@@ -247,8 +248,11 @@ def _tables(channels: int, quality: int) -> bytes:
 class Reader:
     """Regions of the first directory's image, for gray and RGB with and without alpha.
 
-    Threads may read at once. The pieces last unpacked are kept, `cache` bytes of them: neighbouring boxes
+    Threads may read at once. The pieces last unpacked are kept, about `cache` bytes of them: neighbouring boxes
     with halos meet in the same ones.
+
+    Args:
+        cache: by default what two rows of pieces take, which strips that follow each other meet in, or little.
 
     Raises:
         CorruptImage: the directory makes no sense, or pieces are missing or not all in the file.
@@ -259,7 +263,7 @@ class Reader:
 
     random = True
 
-    def __init__(self, path: Path, cache: int = _CACHE) -> None:
+    def __init__(self, path: Path, cache: int = 0) -> None:
         self._file = RandomFile(path)
         try:
             self._page = _first_page(path)
@@ -271,7 +275,8 @@ class Reader:
         except BaseException:
             self._file.close()
             raise
-        self._cache = cache
+        rows = 2 * self.pieces.height * self.frame.bytes // self.frame.height
+        self._cache = cache or (_CACHE if rows <= _CACHE else _SMALL_CACHE)
         self._held: OrderedDict[int, Pixels] = OrderedDict()
         self._lock = threading.Lock()
 
