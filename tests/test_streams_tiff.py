@@ -22,6 +22,7 @@ from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
 from imageloom.streams import open_reader, tiff, vips
 
+pyvips.cache_set_max(0)  # it would not see that a file of the same name is another one
 LOSSLESS: list[tiff.Compression] = ["none", "deflate", "zstd"]
 
 
