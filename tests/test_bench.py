@@ -45,7 +45,7 @@ def quiet(text: str) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Path]:
     """A bench of three engines with a sweep and kills, and the folder that it was written to."""
     wanted = msgspec.structs.replace(
-        LITTLE, sizes=(100_000, 8_000_000), large=(1200, 800), kills=1, count=160
+        LITTLE, sizes=(100_000, 4_000_000), large=(1200, 800), kills=1, count=160
     )
     out = tmp_path_factory.mktemp("bench") / "out"
     found = run_bench(wanted, None, quiet)
@@ -216,12 +216,12 @@ def test_tile_sizes_are_those_asked_for(made: tuple[Bench, Path]) -> None:
     sweep = made[0].sweep
     assert sweep
     assert {(cell.pixels, cell.workers) for cell in sweep.cells} == {
-        (pixels, workers) for pixels in (100_000, 8_000_000) for workers in (1, 2)
+        (pixels, workers) for pixels in (100_000, 4_000_000) for workers in (1, 2)
     }
     parts = {cell.pixels: cell.parts for cell in sweep.cells}
     assert parts[100_000] >= 8
-    assert parts[8_000_000] <= 2
-    assert sweep.planned.pixels == 8_000_000
+    assert parts[4_000_000] <= 2
+    assert sweep.planned.pixels == 4_000_000
     assert statistics.median(sweep.best.seconds) == min(statistics.median(c.seconds) for c in sweep.cells)
 
 
