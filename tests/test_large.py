@@ -33,6 +33,7 @@ PIPELINES = (
     "equalize | median_blur 5 | rotate 90",
     "motion_blur 15 30 | crop 450x250+11+7 | flip | gamma 1.3",
     "clahe 3 tiles=5 | invert",
+    "resize 90% | clahe",
     "edge_mask | flip",
     "resize 25% | autocontrast 1 | sharpen",
     "grayscale | threshold otsu | open 3",

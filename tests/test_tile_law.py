@@ -191,6 +191,10 @@ class TestHysteresis:
         for width in (3, 5, 9, 17, 60):
             equal_in_tiles(draw_photo(7, width, 50), [Step("grayscale"), step], 16)
 
+    def test_what_is_measured_in_places_after_a_step_of_the_whole(self) -> None:
+        """Found by the long run: the whole was measured in one place, and looked up in those of the tiles."""
+        equal_in_tiles(draw_photo(3, 90, 60), list(Pipeline("resize 50% | clahe")), 16)
+
     def test_a_tie_between_gradients_that_floats_do_not_hold(self) -> None:
         """Found by the long run: with one thread, OpenCV's Canny of the whole missed the pixel at 2, 1."""
         rows = ("00111", "00011", "00101", "11000")

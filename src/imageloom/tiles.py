@@ -57,6 +57,9 @@ def phases(steps: Sequence[Step], frame: Frame) -> tuple[Phase, ...]:
     now = Phase((), (frame,))
     for step in _expanded(steps, frame):
         measure, whole = _measure_of(step), _why_whole(step, now.frame)
+        if measure and measure.placed and now.whole:  # its places are those of the tiles of the next phase
+            made.append(now)
+            now = Phase((), (now.frame,))
         if measure or (now.steps and (whole or now.whole or not _may_follow(now, step))):
             made.append(replace(now, measured=step if measure else None))
             now = Phase((), (now.frame,))
