@@ -40,11 +40,13 @@ class TestMpi(EngineTests):
 
 class TestDask(EngineCore):
     engine = "dask"
+    stray_threads = "Dask-Offload"
 
 
 @pytest.mark.long
 class TestDaskInFull(EngineTests):
     engine = "dask"
+    stray_threads = "Dask-Offload"
 
 
 class TwoThreads(EngineTests):
@@ -62,6 +64,7 @@ class TestMpiWithThreads(TwoThreads):
 @pytest.mark.long
 class TestDaskWithThreads(TwoThreads):
     engine = "dask"
+    stray_threads = "Dask-Offload"
 
 
 @pytest.mark.long
@@ -69,6 +72,7 @@ class TestDaskWithThreads(TwoThreads):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestRay(EngineTests):
     engine = "ray"
+    stray_files = 8  # logs of its first session, events of its threads
 
     @pytest.fixture(autouse=True)
     def _ray(self) -> None:

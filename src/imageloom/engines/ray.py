@@ -26,6 +26,8 @@ try:
 except ImportError:
     raise MissingExtra("the engine ray", "ray") from None
 
+LONGEST = 20
+"""Characters of the temporary folder's path: Ray's sockets add 87 to it, and a socket's path may have 107."""
 FRESH = 5.0
 """Seconds for which the number of an existing cluster's cores holds."""
 LOST = (
@@ -58,7 +60,8 @@ class _Calls(Executor):
 class Ray(ExecutorEngine):
     def __init__(self, settings: Settings) -> None:
         self._known, self._asked = settings.jobs * settings.threads, float("inf")
-        self._folder = "" if settings.connect else tempfile.mkdtemp(prefix="imageloom-ray-")
+        short = None if len(tempfile.gettempdir()) <= LONGEST else "/tmp"
+        self._folder = "" if settings.connect else tempfile.mkdtemp(prefix="imageloom-ray-", dir=short)
         own: dict[str, Any] = {}
         if settings.connect:
             self._asked = float("-inf")
