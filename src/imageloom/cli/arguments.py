@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -89,7 +90,8 @@ def finish_on_signals(finish: Callable[[], None], doing: str, verb: str) -> None
         if asked:
             raise KeyboardInterrupt
         asked = True
-        click.echo(f"{doing}: finishing what is in hand (once more to {verb} at once)", err=True)
+        # Not by sys.stderr: the signal may have come in the midst of a line that is written there.
+        os.write(2, f"{doing}: finishing what is in hand (once more to {verb} at once)\n".encode())
         finish()
 
     signal.signal(signal.SIGINT, stop)
