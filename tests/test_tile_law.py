@@ -102,6 +102,10 @@ class TestTheLaw:
     def test_of_a_pipeline_long(self, resize_as: str, data: st.DataObject) -> None:
         equal_in_tiles(*data.draw(cases(length=data.draw(st.integers(2, 4)))))
 
+    def test_what_is_measured_in_places_after_a_step_of_the_whole(self) -> None:
+        """Found by the long run: the whole was measured in one place, and looked up in those of the tiles."""
+        equal_in_tiles(draw_photo(3, 90, 60), list(Pipeline("resize 50% | clahe")), 16)
+
     @pytest.mark.parametrize("size", [1, 5, 64])
     @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 2)])
     def test_where_the_halo_is_larger_than_the_image(self, shape: tuple[int, int], size: int) -> None:
@@ -190,10 +194,6 @@ class TestHysteresis:
         step = Step("canny", {"low": 0.0, "high": high, "l2": l2})
         for width in (3, 5, 9, 17, 60):
             equal_in_tiles(draw_photo(7, width, 50), [Step("grayscale"), step], 16)
-
-    def test_what_is_measured_in_places_after_a_step_of_the_whole(self) -> None:
-        """Found by the long run: the whole was measured in one place, and looked up in those of the tiles."""
-        equal_in_tiles(draw_photo(3, 90, 60), list(Pipeline("resize 50% | clahe")), 16)
 
     def test_a_tie_between_gradients_that_floats_do_not_hold(self) -> None:
         """Found by the long run: with one thread, OpenCV's Canny of the whole missed the pixel at 2, 1."""

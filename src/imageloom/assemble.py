@@ -119,7 +119,8 @@ class Assembly:
         # With one output the rows behind the window are not needed again.
         bounded = len(self.plan.outputs) == 1
         room = self._ahead * max(1, PART_PIXELS // frame.width)
-        if reader and bounded and self._reads_downward() and room * frame.bytes <= held * frame.height:
+        fits = room * frame.bytes <= held * frame.height
+        if reader and bounded and fits and self._reads_downward():
             raster = self._keep(HeldRaster(f"{self._scratch}-input", frame))
         else:
             raster = self._raster("input", frame)

@@ -1,4 +1,4 @@
-"""What the arguments and options that `run`, `watch` and `submit` share mean: a job, an engine, when to stop."""
+"""What arguments, options and signals mean that several commands share: a job, an engine, when to stop."""
 
 from __future__ import annotations
 
@@ -90,9 +90,13 @@ def finish_on_signals(finish: Callable[[], None], doing: str, verb: str) -> None
         if asked:
             raise KeyboardInterrupt
         asked = True
-        # Not by sys.stderr: the signal may have come in the midst of a line that is written there.
-        os.write(2, f"{doing}: finishing what is in hand (once more to {verb} at once)\n".encode())
+        say_amid(f"{doing}: finishing what is in hand (once more to {verb} at once)")
         finish()
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+
+
+def say_amid(text: str) -> None:
+    """A line on stderr by a signal's handler: past sys.stderr, where another may be half written just now."""
+    os.write(2, f"{text}\n".encode())

@@ -12,7 +12,7 @@ import click
 from msgspec.structs import replace
 
 from imageloom.cli import options, service
-from imageloom.cli.arguments import make_job
+from imageloom.cli.arguments import make_job, say_amid
 
 if TYPE_CHECKING:
     from imageloom.model import Job
@@ -105,7 +105,7 @@ def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool)
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        click.echo("cancelling: what is in hand is finished (once more to stop at once)", err=True)
+        say_amid("cancelling: what is in hand is finished (once more to stop at once)")
         threading.Thread(target=client.cancel, args=(known[0],), daemon=True).start()
 
     signal.signal(signal.SIGINT, stop)

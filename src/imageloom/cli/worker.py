@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import Pipe
 from queue import SimpleQueue
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from imageloom.cli import options
+from imageloom.cli.arguments import finish_on_signals
 from imageloom.cli.options import Quantity
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def command(
     guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)))
     settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()
-    _end_on_signals(ended)
+    finish_on_signals(lambda: ended.put(0), "leaving", "leave")
     reports, line = Pipe(duplex=False)
     fleet = Fleet(
         work_and_report if health else work,
@@ -124,19 +123,3 @@ def _health(address: str | None, fleet: Fleet, reports: Connection) -> Iterator[
     with Health(address, lambda: fleet.is_whole, lambda: tally.of_workers(fleet)) as health:
         click.echo(f"health {health.address}", err=True)
         yield
-
-
-def _end_on_signals(ended: SimpleQueue[int]) -> None:
-    """The first Ctrl-C or SIGTERM lets the workers finish, the second one ends the program."""
-    asked = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        click.echo("leaving: finishing what is in hand (once more to leave at once)", err=True)
-        ended.put(0)
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
