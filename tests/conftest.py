@@ -21,6 +21,21 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Two folders' contents that differ: the names and the sizes, where all bytes would hide them."""
+    if op != "==" or not (isinstance(left, dict) and isinstance(right, dict)):
+        return None
+    if not all(isinstance(data, bytes) for data in (*left.values(), *right.values())):
+        return None
+    lines = [f"{len(left)} files == {len(right)} files"]
+    for name in sorted(left.keys() | right.keys()):
+        one, two = left.get(name), right.get(name)
+        if one != two:
+            sizes = ("none" if data is None else f"{len(data)} bytes" for data in (one, two))
+            lines.append(f"{name}: " + " == ".join(sizes))
+    return lines
+
+
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default ledger, in this process and in those that it starts, lies in the test's own folder."""
