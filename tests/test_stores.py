@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tarfile
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from imageloom.errors import MissingExtra, StorageError, UsageError
+from imageloom.errors import MissingExtra, StorageError, UnwritableOutput, UsageError
 from imageloom.model import Item, Unlisted
 from imageloom.stores import Store, open_store
 from imageloom.stores.fsspec import FsspecStore
+from imageloom.stores.local import LocalStore
 from imageloom.testing.stores import ODD, Place, StoreTests
 from imageloom.testing.swift import Swift
 from places import Bucket, Folder, FsspecMemory, Memory, sftp_server
@@ -108,6 +112,34 @@ def test_an_archive_is_no_sink(scheme: str, tmp_path: Path) -> None:
 
 def test_a_file_address_is_a_local_folder(tmp_path: Path) -> None:
     assert open_store(f"file://{tmp_path}/a%20b").address == f"{tmp_path}/a b"
+
+
+def test_what_a_late_worker_stages_goes_as_well(tmp_path: Path) -> None:
+    """One whose task was given to another while it was thought dead writes on while the folder goes."""
+    ended = threading.Event()
+
+    def stage(worker: int) -> None:
+        store = LocalStore(str(tmp_path))
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            with contextlib.suppress(UnwritableOutput):
+                store.stage(f"{worker}-{number}", b"data")
+
+    threads = [threading.Thread(target=stage, args=(worker,)) for worker in range(2)]
+    for thread in threads:
+        thread.start()
+    sink = LocalStore(str(tmp_path))
+    try:
+        for _ in range(100):
+            sink.prepare()
+            time.sleep(0.002)
+            sink.tidy()
+            assert not (tmp_path / ".imageloom").exists()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 @pytest.mark.parametrize(

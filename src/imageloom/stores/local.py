@@ -230,11 +230,16 @@ def write_folder(path: str, files: Mapping[str, bytes]) -> None:
 
 
 def _remove(staging: str) -> None:
-    """Remove a staging folder, as far as that can be done."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(staging):
-            _discard(os.path.join(staging, name))
-        os.rmdir(staging)
+    """Remove a staging folder, as far as that can be done, with what a late worker stages meanwhile."""
+    for _ in range(100):
+        try:
+            for name in os.listdir(staging):
+                _discard(os.path.join(staging, name))
+            os.rmdir(staging)
+        except OSError as error:
+            if error.errno == errno.ENOTEMPTY:
+                continue
+        return
 
 
 def _discard(path: str) -> None:
