@@ -127,7 +127,7 @@ def test_a_cut_off_file_fails_by_name_and_alone(photos: Path, out: Path, suffix:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of half a megabyte."""
+    """A file system of half a megabyte: who fills it takes from those beside it, so one item at a time."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -145,7 +145,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_fills_with_scratch(photos: Path, out: Path, small_disk: Path) -> None:
     (photos / "large.jpg").write_bytes(get("jpeg").encode(IMAGE, 90))
-    run = Run("gaussian_blur 2 | equalize", photos, out, scratch=str(small_disk), **OPTIONS)
+    run = Run("gaussian_blur 2 | equalize", photos, out, scratch=str(small_disk), items_at_once=1, **OPTIONS)
     assert (run.done, run.failed) == (["well.png"], {"large.jpg": "UnwritableOutput"})
     assert "No space left on device" in run.reason("large.jpg")
     assert f"scratch {small_disk}" in run.reason("large.jpg")
@@ -163,7 +163,7 @@ def test_a_disk_that_fills_with_outputs(
     (photos / "large.tif").write_bytes(tiff.Encoder(Frame.of(noise), tile=64).encode(noise))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    run = Run("invert", photos, small_disk / "out", scratch=str(scratch), **OPTIONS)
+    run = Run("invert", photos, small_disk / "out", scratch=str(scratch), items_at_once=1, **OPTIONS)
     assert (run.done, run.failed) == (["well.png"], {"large.tif": "UnwritableOutput"})
     assert "No space left on device" in run.reason("large.tif")
     assert names(small_disk / "out") == ["well.png"]
