@@ -129,13 +129,26 @@ def consumers(server: GivenServer) -> list[int]:
     return [int(one["name"].split(b"/")[1]) for one in found]
 
 
+GATE = """
+import time
+from pathlib import Path
+from imageloom import Pixels, operator
+
+@operator("point", examples=("gate",))
+def gate(image: Pixels) -> Pixels:
+    while not Path({!r}).exists():
+        time.sleep(0.01)
+    return image
+"""
+
+
 def test_a_worker_that_drains_is_alive_and_not_ready(tmp_path: Path, server: GivenServer) -> None:
-    draw(tmp_path / "photos" / "0.png", 0, 2400, 1800)
-    out = tmp_path / "out"
-    place = ["--engine", "redis", "--connect", server.url]
+    photo = draw(tmp_path / "photos" / "0.jpg")
+    out, opened, operators = tmp_path / "out", tmp_path / "opened", tmp_path / "gate.py"
+    operators.write_text(GATE.format(str(opened)))
+    place = ["--engine", "redis", "--connect", server.url, "--operators", operators]
     worker = start("worker", *place, "--root", tmp_path, "-j1", "--health", "0", stderr=subprocess.PIPE)
-    slow = " | ".join(["median_blur 31"] * 8)
-    run = start("run", slow, tmp_path / "photos", out, *place, "--tile", "never", stdout=subprocess.DEVNULL)
+    run = start("run", "gate", photo.parent, out, *place, stdout=subprocess.DEVNULL)
     try:
         address = address_of(worker)
         wait_for(lambda: server.client.exists("imageloom:worker"))
@@ -144,9 +157,10 @@ def test_a_worker_that_drains_is_alive_and_not_ready(tmp_path: Path, server: Giv
         wait_for(lambda: get(address, "/ready")[0] == 503)
         assert get(address, "/health")[0] == 200
         assert worker.poll() is None, "it finishes what it has in hand"
+        opened.touch()
         assert worker.wait(60) == 0
         assert run.wait(60) == 0
-        assert (out / "0.png").exists()
+        assert (out / "0.jpg").exists()
     finally:
         for program in (run, worker):
             program.kill()
