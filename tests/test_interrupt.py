@@ -12,6 +12,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from imageloom import cli
 from imageloom.samples import draw_photos
 from program import COMMAND, contents, imageloom, names, start, wait_for_outputs
 
@@ -62,6 +63,22 @@ def test_a_second_interruption_ends_the_program(crowd: Path, out: Path) -> None:
     assert "Traceback" not in stderr
     assert imageloom(*arguments).returncode == 0
     assert names(out) == names(crowd)
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_what_fails_amid_the_tidying_up_hides_no_interruption(
+    interrupted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(**options: object) -> None:
+        try:
+            raise KeyboardInterrupt if interrupted else KeyError
+        finally:
+            raise RuntimeError("half of it was there")
+
+    monkeypatch.setattr(cli.cli, "main", command)
+    with pytest.raises(SystemExit if interrupted else RuntimeError) as ended:
+        cli.main()
+    assert not interrupted or ended.value.args == (130,)
 
 
 # On a terminal

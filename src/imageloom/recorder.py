@@ -125,8 +125,9 @@ class Recorder:
         except OSError as error:
             self._give_up(error)
         self._flush()
-        self._sampler = threading.Thread(target=self._sample, name="sampler", daemon=True)
-        self._sampler.start()
+        sampler = threading.Thread(target=self._sample, name="sampler", daemon=True)
+        sampler.start()
+        self._sampler = sampler
 
     def _take(self, event: Collected) -> None:
         task = event.task

@@ -107,16 +107,29 @@ def main() -> None:
     try:
         with one_blas_thread():
             code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = 130
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except ImageloomError as error:
-        click.echo(f"imageloom: {error}", err=True)
-        code = error.exit_code
     except KeyboardInterrupt:
         click.echo("imageloom: interrupted", err=True)
         code = 130
+    except Exception as error:
+        code = _say(error)
     gc.freeze()  # what is left ends with the process: nothing is to be looked for in it
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(error: Exception) -> int:
+    """Say why the program ends, in a line, and with which code. What is no error of ours goes on its way."""
+    if isinstance(error, click.exceptions.Abort) or _is_amid_interruption(error):
+        return 130
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, ImageloomError):
+        click.echo(f"imageloom: {error}", err=True)
+        return error.exit_code
+    raise error
+
+
+def _is_amid_interruption(error: BaseException) -> bool:
+    """Whether it was raised by the tidying up after a second Ctrl-C, which may come in the middle of anything."""
+    earlier = error.__context__
+    return earlier is not None and (isinstance(earlier, KeyboardInterrupt) or _is_amid_interruption(earlier))
