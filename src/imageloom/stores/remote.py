@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from abc import ABC, abstractmethod
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
 
 TOKENS = ".imageloom"
 """The folder of a sink that holds what is no output."""
+_NO_PART = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def unsafe(key: str) -> str | None:
     """Why a key cannot be a relative path below a folder, in words; None where it can."""
-    if any(part in ("", ".", "..") for part in key.split("/")):
+    if _NO_PART.search(key):
         return "its name has an empty part, '.' or '..', which no folder can hold"
-    if any(ord(character) < 32 or ord(character) == 127 for character in key):
+    if _CONTROL.search(key):
         return "its name has control characters"
     return None
 
