@@ -125,13 +125,14 @@ def test_what_a_late_worker_stages_goes_as_well(tmp_path: Path) -> None:
                 return
             with contextlib.suppress(UnwritableOutput):
                 store.stage(f"{worker}-{number}", b"data")
+            time.sleep(0.0001)
 
     threads = [threading.Thread(target=stage, args=(worker,)) for worker in range(2)]
     for thread in threads:
         thread.start()
     sink = LocalStore(str(tmp_path))
     try:
-        for _ in range(100):
+        for _ in range(50):
             sink.prepare()
             time.sleep(0.002)
             sink.tidy()

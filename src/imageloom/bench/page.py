@@ -95,7 +95,7 @@ def _facts(bench: Bench) -> list[tuple[str, str]]:
     missing = "; ".join(f"{name}: {why}" for name, why in bench.missing.items())
     return [
         ("Images", text.photos(bench)),
-        ("Rounds", f"{bench.repeats}, every second one backwards, after one for the memory"),
+        ("Rounds", f"{bench.repeats}, every second one backwards, after one over some images for the memory"),
         ("Processor", f"{machine.processor}, {machine.cores} cores, {size(machine.memory)}"),
         ("System", machine.system),
         ("Versions", versions),

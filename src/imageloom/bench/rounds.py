@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from statistics import median_low
 
 import numpy as np
@@ -48,12 +49,12 @@ class Rounds:
         self._found: dict[str, list[tuple[Run, Measured]]] = {}
 
     def run(self, repeats: int) -> list[Measured]:
-        """Everything once for its memory, then so many rounds, every second one backwards."""
+        """Some images for the memory, then so many rounds over all, every second one backwards."""
         self._leave_out_what_is_missing()
         for configuration in self._left[:]:
             self._say(f"memory of {configuration.label}")
-            if taken := self._checked(configuration, memory=True):
-                self._memory[configuration.label] = taken.memory
+            taken = self._take(configuration, self.work.some, memory=True)
+            self._memory[configuration.label] = taken.memory
         for number in range(repeats):
             for configuration in self._left[:: -1 if number % 2 else 1]:
                 self._say(f"round {number + 1} of {repeats}: {configuration.label}")
@@ -66,23 +67,20 @@ class Rounds:
         for configuration in self._left[:]:
             name = configuration.name
             if name not in tried:
-                taken = self._take(configuration, only_one=True)
+                taken = self._take(configuration, self.work.one)
                 tried[name] = _reason(taken) if taken.code else ""
             if tried[name]:
                 self._refuse_serial(configuration, tried[name])
                 self.missing[name] = tried[name]
                 self._left.remove(configuration)
 
-    def _take(
-        self, configuration: Configuration, *, only_one: bool = False, memory: bool = False
-    ) -> programs.Taken:
+    def _take(self, configuration: Configuration, source: Path, *, memory: bool = False) -> programs.Taken:
         self.work.clear()
-        source = self.work.one if only_one else self.work.photos
         return programs.take(self.work.command(configuration, source), memory=memory)
 
-    def _checked(self, configuration: Configuration, memory: bool = False) -> programs.Taken | None:
+    def _checked(self, configuration: Configuration) -> programs.Taken | None:
         """What a run took; None, and no more of this configuration, where it went wrong."""
-        taken = self._take(configuration, memory=memory)
+        taken = self._take(configuration, self.work.photos)
         reason = _reason(taken) if taken.code else ""
         if not reason and taken.left:
             reason = f"it left {taken.left} processes running"
@@ -102,7 +100,7 @@ class Rounds:
             raise ImageloomError(f"the serial engine, which the others are held against: {reason}")
 
     def _time(self, configuration: Configuration) -> None:
-        start = self._take(configuration, only_one=True)
+        start = self._take(configuration, self.work.one)
         taken = self._checked(configuration)
         if taken is None:
             return

@@ -16,10 +16,13 @@ from imageloom.source import Source
 
 DRAWN = 240
 """Photos that are drawn where none are given; of more, several are the same file."""
+SOME = 1000
+"""Images that show what memory is taken: more of them take no more."""
 
 
 class Work:
-    """Photos and a pipeline, in a folder of their own; and one small photo, for what a start takes.
+    """Photos and a pipeline, in a folder of their own; some of them, for what memory is taken, and one small
+    photo, for what a start takes.
 
     Args:
         pipeline: as text.
@@ -47,11 +50,13 @@ class Work:
         found.sort()
         self.count = count or len(found)
         self.different = min(self.count, len(found))
-        self.photos, self.one = place / "photos", place / "one"
+        self.photos, self.some, self.one = place / "photos", place / "some", place / "one"
         self.photos.mkdir()
+        self.some.mkdir()
         for turn in range(self.count):
             photo = Path(found[turn % len(found)])
-            link(photo, self.photos / f"{turn:06}{photo.suffix}")
+            for folder in (self.photos, self.some) if turn < SOME else (self.photos,):
+                link(photo, folder / f"{turn:06}{photo.suffix}")
         if len(found) > 1:
             self.one.mkdir()
             photo = min(map(Path, found), key=lambda path: path.stat().st_size)
