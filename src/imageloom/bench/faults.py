@@ -55,7 +55,10 @@ def _kill(process: subprocess.Popen[bytes], targets: list[int]) -> int:
     assert process.stdout is not None
     done = killed = 0
     for line in process.stdout:
-        event = msgspec.json.decode(line)
+        try:
+            event = msgspec.json.decode(line)
+        except msgspec.DecodeError:  # Ray's own processes write there when a worker dies
+            continue
         if event.get("event") != "done":
             continue
         done += 1
