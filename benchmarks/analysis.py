@@ -24,6 +24,7 @@ from imageloom.bench.configurations import WAYS
 from imageloom.bench.records import Bench
 from imageloom.bench.sweep import draw_large
 from imageloom.bench.text import machine, markdown, notes, photos, tables
+from imageloom.cli.bench import SIZES
 from imageloom.report.drawing import to_svg
 from imageloom.report.html import WIDE
 
@@ -32,7 +33,6 @@ COUNT = 8091
 BLUR = "gaussian_blur 3.5"
 """A kernel of 21 pixels, as the second of them had it: OpenCV's sigma for that is 3.5."""
 HUGE = (12_000, 9_000)
-SIZES = (500_000, 1_000_000, 4_000_000, 16_000_000)
 FIGURES = {
     "resize": ("throughput", "speedup", "efficiency", "timelines", "stages", "latency", "cpu", "memory"),
     "blur": ("throughput", "speedup", "stages"),

@@ -42,9 +42,9 @@ class Rounds:
         self.work = work
         self.missing: dict[str, str] = {}
         self.wrong: dict[str, str] = {}
-        self.expected: dict[str, str] = {}
         self._say = say
         self._left = list(configurations)
+        self._expected: dict[Path, dict[str, str]] = {}
         self._memory: dict[str, int] = {}
         self._found: dict[str, list[tuple[Run, Measured]]] = {}
 
@@ -53,13 +53,18 @@ class Rounds:
         self._leave_out_what_is_missing()
         for configuration in self._left[:]:
             self._say(f"memory of {configuration.label}")
-            taken = self._take(configuration, self.work.some, memory=True)
-            self._memory[configuration.label] = taken.memory
+            if taken := self._checked(configuration, self.work.some, memory=True):
+                self._memory[configuration.label] = taken.memory
         for number in range(repeats):
             for configuration in self._left[:: -1 if number % 2 else 1]:
                 self._say(f"round {number + 1} of {repeats}: {configuration.label}")
                 self._time(configuration)
         return [self._together(configuration) for configuration in self._left]
+
+    @property
+    def expected(self) -> dict[str, str]:
+        """What the serial engine makes of all photos."""
+        return self._expected[self.work.photos]
 
     def _leave_out_what_is_missing(self) -> None:
         """Try each way on one photo."""
@@ -78,16 +83,17 @@ class Rounds:
         self.work.clear()
         return programs.take(self.work.command(configuration, source), memory=memory)
 
-    def _checked(self, configuration: Configuration) -> programs.Taken | None:
+    def _checked(
+        self, configuration: Configuration, source: Path, *, memory: bool = False
+    ) -> programs.Taken | None:
         """What a run took; None, and no more of this configuration, where it went wrong."""
-        taken = self._take(configuration, self.work.photos)
+        taken = self._take(configuration, source, memory=memory)
         reason = _reason(taken) if taken.code else ""
         if not reason and taken.left:
             reason = f"it left {taken.left} processes running"
         if not reason:
             found = digests(self.work.out)
-            self.expected = self.expected or found
-            reason = difference(self.expected, found)
+            reason = difference(self._expected.setdefault(source, found), found)
         if not reason:
             return taken
         self._refuse_serial(configuration, reason)
@@ -101,7 +107,7 @@ class Rounds:
 
     def _time(self, configuration: Configuration) -> None:
         start = self._take(configuration, self.work.one)
-        taken = self._checked(configuration)
+        taken = self._checked(configuration, self.work.photos)
         if taken is None:
             return
         run = Run(taken.seconds, taken.cpu, start.seconds, start.cpu)

@@ -51,12 +51,11 @@ class Work:
         self.count = count or len(found)
         self.different = min(self.count, len(found))
         self.photos, self.some, self.one = place / "photos", place / "some", place / "one"
-        self.photos.mkdir()
-        self.some.mkdir()
-        for turn in range(self.count):
-            photo = Path(found[turn % len(found)])
-            for folder in (self.photos, self.some) if turn < SOME else (self.photos,):
-                link(photo, folder / f"{turn:06}{photo.suffix}")
+        for target, count in ((self.photos, self.count), (self.some, min(SOME, self.count))):
+            target.mkdir()
+            for turn in range(count):
+                photo = Path(found[turn % len(found)])
+                link(photo, target / f"{turn:06}{photo.suffix}")
         if len(found) > 1:
             self.one.mkdir()
             photo = min(map(Path, found), key=lambda path: path.stat().st_size)
