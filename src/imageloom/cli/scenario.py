@@ -6,6 +6,7 @@ import signal
 import statistics
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -21,7 +22,11 @@ MANY = (10, 100, 1000)
 @click.option("--load", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Of loaded nodes.")
 @click.option("--delay", type=click.FloatRange(0), default=0.3, show_default=True, help="Seconds.")
 @click.option(
-    "--runs", type=click.IntRange(1), default=3, show_default=True, help="Of which the mean is shown."
+    "--runs",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Of each scenario, at the least; short ones have more.",
 )
 @click.option("--choice", "choices", multiple=True, metavar="NAME", help="[all]")
 @click.option("--no-real", is_flag=True, help="Simulate only.")
@@ -37,9 +42,9 @@ def command(
 ) -> int:
     """Run 4 nodes on this machine, of which none to all are loaded, with each acceptance and each choice.
 
-    Each row is simulated too, with the same seeds, and then with 10, 100 and 1,000 nodes, as many more tasks and
-    cores, and a quarter of the nodes loaded. What a task without delay and a rejection take is measured before
-    each number of loaded nodes.
+    Each row is simulated too, and then with 10, 100 and 1,000 nodes, as many more tasks and cores, and a quarter
+    of the nodes loaded. What a task without delay and a rejection take is measured before each run. It takes about
+    20 minutes; with one --choice a fourth of it.
 
     \b
     imageloom scenario --plot scenario.svg
@@ -49,37 +54,41 @@ def command(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the nodes end with it
     from imageloom.machine import available_cores
     from imageloom.nodes.policies import CHOICES, open_choice
-    from imageloom.nodes.scenario import Costs, Scenario, mean_of, measure, simulate
+    from imageloom.nodes.scenario import Costs, Scenario, guess, mean_of, simulate, yardstick
 
     for choice in choices:
         open_choice(choice)
     pairs = [
         (acceptance, choice) for choice in choices or CHOICES for acceptance in ("mandatory", "optional")
     ]
-    with tempfile.TemporaryDirectory(prefix="imageloom-") as folder:
-        cores = min(available_cores(), 8)  # 4 nodes do 2 tasks at once
-        found: list[Costs] = []
-        click.echo(
-            "| loaded of 4 | choice | acceptance | real, s | simulated, s | ratio |\n|---|---|---|---|---|---|"
-        )
-        bars: list[tuple[str, float]] = []
+    cores = min(available_cores(), 8)  # 4 nodes do 2 tasks at once
+    usual = Costs(0.005, 0.001, cores)
+    found: list[Costs] = []
+    bars: list[tuple[str, float]] = []
+    click.echo(
+        "| loaded of 4 | choice | acceptance | real, s | simulated, s | ratio |\n|---|---|---|---|---|---|"
+    )
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imageloom-")))
+        measure = None if no_real else stack.enter_context(yardstick(folder, tasks, cores))
         for loaded in range(5):
             loads = (load,) * loaded + (0.0,) * (4 - loaded)
-            costs = Costs(0.005, 0.001, cores) if no_real else measure(Path(folder), tasks, runs, cores)
-            found.append(costs)
             for acceptance, choice in pairs:
                 scenario = Scenario(acceptance, choice, loads, tasks=tasks, delay=delay)  # type: ignore[arg-type]
-                guess = statistics.mean(simulate(scenario, costs, seed) for seed in range(runs))
-                real = 0.0 if no_real else mean_of(scenario, Path(folder), runs)
-                shown = f"{real:.2f} | {guess:.2f} | {guess / real:.2f}" if real else f"- | {guess:.2f} | -"
-                click.echo(f"| {loaded} | {choice} | {acceptance} | {shown} |")
-                bars.append((f"{loaded} loaded, {choice}, {acceptance}", real or guess))
+                real, costs = mean_of(scenario, folder, measure, runs) if measure else (0.0, usual)
+                simulated = guess(scenario, costs)
+                shown = (f"{real:.2f}", f"{simulated / real:.2f}") if real else ("-", "-")
+                click.echo(
+                    f"| {loaded} | {choice} | {acceptance} | {shown[0]} | {simulated:.2f} | {shown[1]} |"
+                )
+                bars.append((f"{loaded} loaded, {choice}, {acceptance}", real or simulated))
+                found.append(costs)
     task, rejection = (
         statistics.median(each) for each in zip(*((c.task, c.rejection) for c in found), strict=True)
     )
     click.echo(
         f"\nof one of {cores} cores, a task without delay takes {1000 * task:.1f} ms, a rejection "
-        f"{1000 * rejection:.1f} ms: medians, measured before each number of loaded nodes"
+        f"{1000 * rejection:.1f} ms" + (": medians" if measure else ", as a usual machine's")
     )
     click.echo("\n| nodes, a quarter loaded | choice | acceptance | simulated, s |\n|---|---|---|---|")
     for count in MANY:
@@ -87,8 +96,8 @@ def command(
             loads = (load,) * (count // 4) + (0.0,) * (count - count // 4)
             many = tasks * count // 4
             scenario = Scenario(acceptance, choice, loads, tasks=many, delay=delay)  # type: ignore[arg-type]
-            guess = simulate(scenario, Costs(task, rejection, max(1, cores * count // 4)), 0)
-            click.echo(f"| {count} | {choice} | {acceptance} | {guess:.2f} |")
+            seconds = simulate(scenario, Costs(task, rejection, max(1, cores * count // 4)), 0)
+            click.echo(f"| {count} | {choice} | {acceptance} | {seconds:.2f} |")
     if plot:
         plot.write_text(_svg(bars), encoding="utf-8")
     return 0

@@ -6,12 +6,13 @@ optionally rejects it with the same probability. So a job's time is mostly what 
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,10 @@ from imageloom.stores.local import LocalStore
 
 STARTING = 30.0
 """Seconds that a node may take until it is there."""
+ENOUGH, MOST_RUNS = 8.0, 10
+"""Seconds of all real runs of a scenario, from which no more are needed; and how many there are at the most."""
+SIMULATED = 50
+"""Simulated runs of which the mean is taken."""
 
 
 class Scenario(Plain, frozen=True):
@@ -129,20 +134,43 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
         return time.perf_counter() - began
 
 
-def measure(folder: Path, tasks: int, runs: int, cores: int) -> Costs:
-    """What a task and a rejection cost just now: from a run without delays, and one in which all reject."""
-    idle = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks)
-    task = mean_of(idle, folder, runs) * cores / tasks
+@contextmanager
+def yardstick(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Costs]]:
+    """What tells the costs of this moment: nodes that stay up, of which four are idle and four reject all."""
     few = max(1, tasks // 20)
+    idle = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks)
     rejecting = Scenario("optional", "random", (1.0,) * 4, tasks=few, delay=0.0)
-    rejections = mean_of(rejecting, folder, runs) * cores / few - task
-    return Costs(task, max(0.0, rejections / MOST_REJECTIONS), cores)
+    seeds = itertools.count()
+    with nodes_of(idle, folder, 1) as free, nodes_of(rejecting, folder, 1) as full:
+
+        def measure() -> Costs:
+            seed = next(seeds)
+            task = run_really(idle, free, folder, seed) * cores / tasks
+            rejections = run_really(rejecting, full, folder, seed) * cores / few - task
+            return Costs(task, max(0.0, rejections / MOST_REJECTIONS), cores)
+
+        yield measure
 
 
-def mean_of(scenario: Scenario, folder: Path, runs: int) -> float:
-    """The mean seconds of some runs."""
+def mean_of(
+    scenario: Scenario, folder: Path, measure: Callable[[], Costs], least: int
+) -> tuple[float, Costs]:
+    """The mean seconds of real runs, and what things have cost beside them: a machine's speed drifts.
+
+    Args:
+        measure: costs of a moment, asked before each run.
+        least: runs; there are more where they are short, for then one delay more or less is much.
+    """
+    times: list[float] = []
+    costs: list[Costs] = []
     with nodes_of(scenario, folder, 1) as addresses:
-        return statistics.mean(run_really(scenario, addresses, folder, seed) for seed in range(runs))
+        while len(times) < least or (len(times) < MOST_RUNS and sum(times) < ENOUGH):
+            costs.append(measure())
+            times.append(run_really(scenario, addresses, folder, seed=len(times)))
+    task, rejection = (
+        statistics.mean(each) for each in zip(*((c.task, c.rejection) for c in costs), strict=True)
+    )
+    return statistics.mean(times), Costs(task, rejection, costs[0].cores)
 
 
 @dataclass(eq=False)
@@ -254,3 +282,8 @@ def simulate(scenario: Scenario, costs: Costs, seed: int, rejections: int = MOST
         seed: of all draws; those of the choice are the same as in a real run with that seed.
     """
     return _Simulation(scenario, costs, seed, rejections).run()
+
+
+def guess(scenario: Scenario, costs: Costs) -> float:
+    """The mean seconds of many simulated runs."""
+    return statistics.mean(simulate(scenario, costs, seed) for seed in range(SIMULATED))
