@@ -2,17 +2,30 @@
 
     python -m benchmarks.recording [--photos FOLDER] [--pairs 15] [--engine threads]
 
-The photos are done ten times over; without a folder of real ones, drawn ones are used.
+The photos are done ten times over; without a folder of real ones, drawn ones are used. A machine may drift by more
+than what is looked for, so that the recorder's own CPU time is counted too, and held against the whole run's.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from statistics import median
 
-from benchmarks.harness import photos_and_camera, repeated, run_command, time_once, workplace
+from benchmarks.harness import (
+    IMAGELOOM,
+    Program,
+    photos_and_camera,
+    repeated,
+    run_command,
+    time_once,
+    workplace,
+)
 from imageloom.bench.programs import Taken
+
+COUNTED = 5
+"""Runs in which the recorder's own CPU time is counted."""
 
 
 def main() -> None:
@@ -43,7 +56,23 @@ def main() -> None:
                 print(_row(engine, what, pairs), flush=True)
             made = next((folder / "timelines" / "on").glob("*.timeline"))
             count = sum(1 for _ in many.iterdir())
+            print(_counted(engine, on, folder / "seconds"), flush=True)
             print(f"{engine}: {made.stat().st_size / count:.0f} bytes an item", flush=True)
+
+
+def _counted(engine: str, on: Program, file: Path) -> str:
+    """The recorder's share of the CPU time, by its threads' own clocks."""
+    command = [sys.executable, "-m", "benchmarks.counted", str(file), *on.command[len(IMAGELOOM) :]]
+    found = []
+    for _ in range(COUNTED):
+        cpu = time_once(on._replace(command=command)).cpu
+        found.append((float(file.read_text()), cpu))
+    shares = sorted(own / cpu for own, cpu in found)
+    own, cpu = (median(each) for each in zip(*found, strict=True))
+    return (
+        f"{engine}: the recorder's own CPU time / all: {median(shares):.4f} "
+        f"({shares[0]:.4f} to {shares[-1]:.4f}, {COUNTED} runs), {own:.2f} s of {cpu:.2f} s"
+    )
 
 
 def _row(engine: str, what: str, pairs: list[tuple[Taken, Taken]]) -> str:

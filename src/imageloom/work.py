@@ -45,21 +45,25 @@ Turn = contextlib.AbstractContextManager[object]
 NO_BOUND = contextlib.nullcontext()
 
 
-def perform(task: Task, computing: Turn = NO_BOUND) -> Outcome:
-    """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
+def perform(task: Task) -> Outcome:
+    """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink."""
+    return Outcome(task.id, worker_name(), tuple(results(task)))
+
+
+def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
+    """The results of a task's items in their order, each as soon as it is there.
 
     Args:
         computing: held while pixels are worked on, so that more tasks than cores can wait for a store.
     """
-    return Outcome(task.id, worker_name(), tuple(results(task, computing)))
-
-
-def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
-    """The results of a task's items in their order, each as soon as it is there."""
     settle(task)
-    source, sink = open_store(task.source), open_store(task.sink)
     for work in task.work:
-        yield _attempt(task, work, source, sink, computing)
+        attempt = Attempt(task, work)
+        attempt.read()
+        with computing:
+            attempt.compute()
+        attempt.commit()
+        yield attempt.result
 
 
 def settle(task: Task) -> None:
@@ -84,19 +88,57 @@ class Chunk(NamedTuple):
     """What a part has measured."""
 
 
-def _attempt(task: Task, work: Work, source: Store, sink: Store, computing: Turn) -> Result:
-    started, watch = time.time(), Stopwatch()
-    try:
-        data = fetch(task, work, source, watch.lap)
-        with computing:
-            watch.skip()
-            chunk = load(task, work, data, watch.lap)
-            chunk = run_filters(task, chunk, watch.lap)
-            made = finish(task, work, chunk, sink, watch.lap)
-        commit(task, work, made, sink, watch.lap)
-        return replace(made, times=watch.times(), started=started)
-    except Exception as error:
-        return Result(work.item.key, (), Failure.of(error), watch.times(), started)
+class Attempt:
+    """An attempt at one item, in three pieces that different threads may do, one after the other.
+
+    What goes wrong in a piece is the result, and the pieces after it do nothing.
+    """
+
+    def __init__(self, task: Task, work: Work) -> None:
+        self._task, self._work = task, work
+        self._source, self._sink = open_store(task.source), open_store(task.sink)
+        self._started, self._watch = time.time(), Stopwatch()
+        self._data = b""
+        self._made = Result(work.item.key)
+
+    def read(self) -> None:
+        self._do(self._read)
+
+    def compute(self) -> None:
+        """From the bytes to outputs that are staged."""
+        self._do(self._compute)
+
+    def commit(self) -> None:
+        self._do(self._commit)
+
+    @property
+    def result(self) -> Result:
+        return replace(self._made, times=self._watch.times(), started=self._started)
+
+    def _do(self, piece: Callable[[], None]) -> None:
+        if self._made.failure is None:
+            self._watch.skip()
+            try:
+                piece()
+            except Exception as error:
+                self._made = Result(self._work.item.key, (), Failure.of(error))
+
+    def _read(self) -> None:
+        self._data = fetch(self._task, self._work, self._source, self._watch.lap)
+
+    def _compute(self) -> None:
+        data, self._data = self._data, b""
+        chunk = load(self._task, self._work, data, self._watch.lap)
+        chunk = run_filters(self._task, chunk, self._watch.lap)
+        self._made = finish(self._task, self._work, chunk, self._sink, self._watch.lap)
+
+    def _commit(self) -> None:
+        try:
+            commit(self._task, self._work, self._made, self._sink, self._watch.lap)
+        except Exception:
+            for output in self._made.written:
+                self._sink.discard(output.staged)
+            raise
 
 
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:

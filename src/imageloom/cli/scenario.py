@@ -54,7 +54,7 @@ def command(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the nodes end with it
     from imageloom.machine import available_cores
     from imageloom.nodes.policies import CHOICES, open_choice
-    from imageloom.nodes.scenario import Costs, Scenario, guess, mean_of, simulate, yardstick
+    from imageloom.nodes.scenario import SIMULATED, Costs, Scenario, guess, simulate, times_of, yardstick
 
     for choice in choices:
         open_choice(choice)
@@ -75,8 +75,9 @@ def command(
             loads = (load,) * loaded + (0.0,) * (4 - loaded)
             for acceptance, choice in pairs:
                 scenario = Scenario(acceptance, choice, loads, tasks=tasks, delay=delay)  # type: ignore[arg-type]
-                real, costs = mean_of(scenario, folder, measure, runs) if measure else (0.0, usual)
-                simulated = guess(scenario, costs)
+                times, costs = times_of(scenario, folder, measure, runs) if measure else ([], usual)
+                real = statistics.mean(times) if times else 0.0
+                simulated = guess(scenario, costs, len(times) or SIMULATED)
                 shown = (f"{real:.2f}", f"{simulated / real:.2f}") if real else ("-", "-")
                 click.echo(
                     f"| {loaded} | {choice} | {acceptance} | {shown[0]} | {simulated:.2f} | {shown[1]} |"

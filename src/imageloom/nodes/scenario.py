@@ -35,7 +35,7 @@ STARTING = 30.0
 ENOUGH, MOST_RUNS = 8.0, 10
 """Seconds of all real runs of a scenario, from which no more are needed; and how many there are at the most."""
 SIMULATED = 50
-"""Simulated runs of which the mean is taken."""
+"""Simulated runs of which the mean is taken, about."""
 
 
 class Scenario(Plain, frozen=True):
@@ -152,10 +152,10 @@ def yardstick(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Cos
         yield measure
 
 
-def mean_of(
+def times_of(
     scenario: Scenario, folder: Path, measure: Callable[[], Costs], least: int
-) -> tuple[float, Costs]:
-    """The mean seconds of real runs, and what things have cost beside them: a machine's speed drifts.
+) -> tuple[list[float], Costs]:
+    """The seconds of real runs, and what things have cost beside them: a machine's speed drifts.
 
     Args:
         measure: costs of a moment, asked before each run.
@@ -170,7 +170,7 @@ def mean_of(
     task, rejection = (
         statistics.mean(each) for each in zip(*((c.task, c.rejection) for c in costs), strict=True)
     )
-    return statistics.mean(times), Costs(task, rejection, costs[0].cores)
+    return times, Costs(task, rejection, costs[0].cores)
 
 
 @dataclass(eq=False)
@@ -205,7 +205,7 @@ class _Task:
 class _Simulation:
     """`dispatch.Dispatcher` and `node.Node` on a simulated clock, with the policies themselves."""
 
-    def __init__(self, scenario: Scenario, costs: Costs, seed: int, rejections: int) -> None:
+    def __init__(self, scenario: Scenario, costs: Costs, seed: int, rejections: int, luck: int) -> None:
         try:
             import simpy
         except ImportError:
@@ -219,7 +219,7 @@ class _Simulation:
         self._nodes: list[_Node] = []
         for number, load in enumerate(scenario.loads):
             slots = simpy.Resource(self._world, scenario.limit)
-            draws = Random(f"{seed} {number}")
+            draws = Random(f"{seed} {luck} {number}")
             self._nodes.append(_Node(str(number), scenario.limit, load, draws, slots))
         self._with_room = set(self._nodes)
 
@@ -275,15 +275,21 @@ class _Simulation:
             yield self._world.timeout(seconds)
 
 
-def simulate(scenario: Scenario, costs: Costs, seed: int, rejections: int = MOST_REJECTIONS) -> float:
+def simulate(
+    scenario: Scenario, costs: Costs, seed: int, rejections: int = MOST_REJECTIONS, luck: int = 0
+) -> float:
     """The seconds that the scenario would take.
 
     Args:
-        seed: of all draws; those of the choice are the same as in a real run with that seed.
+        seed: of the choice, whose draws are the same as in a real run with that seed.
+        luck: seed of the nodes' draws, with the other one.
     """
-    return _Simulation(scenario, costs, seed, rejections).run()
+    return _Simulation(scenario, costs, seed, rejections, luck).run()
 
 
-def guess(scenario: Scenario, costs: Costs) -> float:
-    """The mean seconds of many simulated runs."""
-    return statistics.mean(simulate(scenario, costs, seed) for seed in range(SIMULATED))
+def guess(scenario: Scenario, costs: Costs, runs: int) -> float:
+    """The mean seconds of many simulated runs, with the choices of so many real ones."""
+    lucks = range(-(-SIMULATED // runs))
+    return statistics.mean(
+        simulate(scenario, costs, seed, luck=luck) for seed in range(runs) for luck in lucks
+    )
