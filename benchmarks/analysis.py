@@ -54,18 +54,63 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--engines", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument(
+        "--kills", type=int, default=3, help="workers that are killed in each run with faults"
+    )
+    parser.add_argument("--add", action="store_true", help="to the rounds that are in the JSON file already")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     for part in given.part:
+        path = given.out / f"{part}.json"
         bench = measure(part, given)
-        (given.out / f"{part}.json").write_bytes(msgspec.json.encode(bench) + b"\n")
+        if given.add:
+            bench = together(msgspec.json.decode(path.read_bytes(), type=Bench), bench)
+        path.write_bytes(msgspec.json.encode(bench) + b"\n")
     publish(given.out)
+
+
+def together(old: Bench, new: Bench) -> Bench:
+    """What was measured before and what was measured now: rounds of the same configuration add up.
+
+    Raises:
+        SystemExit: it is not the same work, or not on the same machine.
+    """
+    what = [
+        (one.pipeline, one.images, one.bytes, one.machine.processor, one.machine.cores) for one in (old, new)
+    ]
+    if what[0] != what[1]:
+        raise SystemExit(f"--add: {what[1]} is not {what[0]}, which was measured before")
+    now = {one.configuration: one for one in new.measured}
+    measured = [
+        msgspec.structs.replace(again, runs=[*one.runs, *again.runs])
+        if (again := now.pop(one.configuration, None))
+        else one
+        for one in old.measured
+    ]
+    peers = {peer.name: peer for peer in old.peers}
+    for peer in new.peers:
+        before = peers.get(peer.name, msgspec.structs.replace(peer, seconds=[], cpu=[]))
+        seconds, cpu = [*before.seconds, *peer.seconds], [*before.cpu, *peer.cpu]
+        peers[peer.name] = msgspec.structs.replace(peer, seconds=seconds, cpu=cpu)
+    faults = {fault.configuration: fault for fault in (*old.faults, *new.faults)}
+    return msgspec.structs.replace(
+        old,
+        measured=[*measured, *now.values()],
+        peers=list(peers.values()),
+        faults=list(faults.values()),
+        sweep=new.sweep or old.sweep,
+        wrong=old.wrong | new.wrong,
+    )
 
 
 def measure(part: str, given: argparse.Namespace) -> Bench:
     """Measure one part."""
     wanted = Wanted(
-        names=tuple(given.engines), workers=tuple(given.workers), repeats=given.repeats, count=given.count
+        names=tuple(given.engines),
+        workers=tuple(given.workers),
+        repeats=given.repeats,
+        count=given.count,
+        kills=given.kills,
     )
     if part == "resize":
         return run_bench(msgspec.structs.replace(wanted, peers=True), given.folder, say)
@@ -129,8 +174,11 @@ def _fewer(found: dict[str, Bench]) -> list[str]:
     bench = found.get("resize")
     if bench and bench.images < COUNT:
         lines += [f"It is meant for {COUNT:,} images; this run had {bench.images:,}.", ""]
-    if any(bench.repeats == 1 for bench in found.values()):
-        lines += ["Everything ran once: where a machine drifts by a tenth, so does each figure here.", ""]
+    if any(len(one.runs) == 1 for bench in found.values() for one in bench.measured):
+        lines += [
+            "What ran `once` says so: where a machine drifts by a tenth or more, so does that figure.",
+            "",
+        ]
     return lines
 
 

@@ -97,6 +97,20 @@ def test_a_program_is_charged_with_its_orphans_too() -> None:
     assert alone.seconds >= 0.5
 
 
+def test_a_program_is_charged_with_children_that_nobody_waits_for() -> None:
+    """The kernel adds the time of such a child to no one's, as of Ray's workers."""
+    spin = "import time\nwhile time.process_time() < 3: pass"
+    code = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {spin!r}])\n"
+        "child.wait()\n"
+    )
+    taken = programs.take([sys.executable, "-c", code])
+    assert taken.code == 0
+    assert 1.5 <= taken.cpu < 5
+
+
 def test_memory_that_processes_share_counts_once() -> None:
     """Three processes that share 90 MB, of which one has 30 MB for itself."""
     code = (

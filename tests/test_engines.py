@@ -17,6 +17,13 @@ class TestThreads(EngineTests):
     engine = "threads"
 
 
+class TestThreadsThatWaitForStores(EngineTests):
+    engine = "threads"
+
+    def open_engine(self) -> Engine:
+        return open_engine(self.engine, Settings(jobs=2, waits=True, in_flight=2))
+
+
 class TestProcesses(EngineTests):
     engine = "processes"
     shares_operators = False

@@ -18,6 +18,7 @@ from imageloom import window
 from imageloom.api import process
 from imageloom.errors import StorageError, UsageError
 from imageloom.stores import open_store
+from imageloom.stores.object import ObjectStore
 from imageloom.testing.proxy import Fault, FaultyProxy, Request
 from imageloom.testing.swift import SECRET, Swift
 from places import Bucket, Memory
@@ -139,6 +140,25 @@ def test_without_its_ledger_its_own_outputs_are_no_strangers(
     Run("invert", place.address, sink.address)
     assert Run(PIPELINE, place.address, sink.address, ledger=tmp_path / "new.db").numbers == (16, 0, 0)
     assert sink.contents() == expected
+
+
+def test_who_leaves_alone_what_is_there_has_its_claims_written_before_the_uploads(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed would take its own outputs for a stranger's."""
+    ledger, commit, missing = tmp_path / "ledger.db", ObjectStore.commit, []
+
+    def look_first(store: ObjectStore, token: str, key: str, *more: object) -> None:
+        with sqlite3.connect(ledger) as db:
+            if not db.execute("SELECT 1 FROM outputs WHERE name = ?", (key,)).fetchone():
+                missing.append(key)
+        commit(store, token, key, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ObjectStore, "commit", look_first)
+    sink = Memory(f"claims{next(_numbers)}")
+    ran = Run(PIPELINE, photos, sink.address, ledger=ledger, if_exists="skip", engine="threads")
+    assert ran.numbers == (len(contents(photos)), 0, 0)
+    assert not missing
 
 
 # What goes wrong

@@ -132,21 +132,27 @@ def look_ahead(
 ) -> Iterator[tuple[Entry, Callable[[], T]]]:
     """The entries in their order, each with what its question has come to.
 
+    Questions go out in bunches: both ends do many at a time with less work than the same ones one by one.
+
     Args:
         entries: with the question, which is asked in another thread; what is None has none, and waits for all
             before it.
-        in_flight: how many questions are asked at the same time; as many answers wait.
+        in_flight: how many questions are asked at the same time; up to four times as many are asked or answered.
         most_bytes: of the items that are under way or wait.
     """
     from imageloom.pool import SizedExecutor
 
     window: deque[tuple[Entry, Future[T], int]] = deque()
     held = 0
+    full = in_flight.size  # the first bunch is a small one: its answers are waited for
     pool = SizedExecutor(in_flight, "ahead")
     try:
         for entry, question in entries:
             size = min(entry.size, WHOLE) if isinstance(entry, Item) else 0
-            while window and (entry is None or len(window) >= 2 * in_flight.size or held + size > most_bytes):
+            keep = full
+            if len(window) >= full:
+                keep, full = full // 4, 4 * in_flight.size
+            while window and (entry is None or len(window) > keep or held + size > most_bytes):
                 first, answer, its_size = window.popleft()
                 held -= its_size
                 yield first, answer.result

@@ -69,6 +69,12 @@ def process_usage(process: int) -> tuple[float, int]:
     return ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def process_cpu(process: int) -> float:
+    """Seconds of CPU of a process alone; 0 where it is gone."""
+    fields = _proc(f"{process}/stat").rpartition(b")")[2].split()
+    return sum(int(field) for field in fields[11:13]) / os.sysconf("SC_CLK_TCK")
+
+
 def is_at_work(process: int) -> bool:
     """Whether one of a process's threads runs, or waits for a core or a disk; False where nobody knows."""
     with suppress(OSError):

@@ -65,20 +65,22 @@ class SizedPool:
         while not self._turn():
             if len(self._threads) >= self._controller.size:  # one that is not full says nothing of its size
                 self._controller.record()
-            if self._controller.size != len(self._threads) and self._has_shrunk():
-                return
+            if len(self._threads) > self._controller.size:
+                if self._has_shrunk():
+                    return
+            elif len(self._threads) < self._wanted():
+                self.grow()
         with self._lock:
             self._ending = True
             self._threads.pop(threading.current_thread(), None)
 
     def _has_shrunk(self) -> bool:
-        """Bring the pool nearer to its size; true: by ending this thread."""
+        """End this thread if it is one too many: true where it is to go."""
         with self._lock:
-            if len(self._threads) > self._controller.size:
+            too_many = len(self._threads) > self._controller.size
+            if too_many:
                 self._threads.pop(threading.current_thread(), None)
-                return True
-            self._grow()
-            return False
+            return too_many
 
 
 class SizedExecutor(Executor):

@@ -211,8 +211,8 @@ class Driver:
             raise LimitExceeded(
                 f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
             )
-        may_replace = self._sink.may_replace(item, names)
-        if not self._sink.claim(self._id, item, self._recipe, names, taken):
+        may_replace = self._sink.claim(self._id, item, self._recipe, names, taken)
+        if may_replace is None:
             self._skip(item, "output exists")
             return None
         if self._listeners:

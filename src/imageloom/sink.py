@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from string import Formatter
 
 from imageloom import codecs
 from imageloom.errors import DuplicateOutput, OutputExists, SinkBusy, StorageError, UsageError
-from imageloom.ledger import Ledger
+from imageloom.ledger import Claim, Ledger
 from imageloom.model import Format, IfExists, Item, Output, Recipe, Result, Work
 from imageloom.source import Source
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
 
 FIELDS = ("dir", "stem", "ext")
+LAG = 0.5
+"""Seconds for which claims may wait where the outputs themselves say whose they are."""
 
 
 def check_template(template: str) -> None:
@@ -84,6 +87,7 @@ class Sink:
         self._real_folders: dict[str, str] = {}
         self._lock = -1
         self._is_new = not ledger.knows(self.address)
+        self._flushed = 0.0
         self._check()
 
     def _check(self) -> None:
@@ -166,32 +170,31 @@ class Sink:
             return frozenset()
         return frozenset(name for name in names if self.store.exists(name))
 
-    def may_replace(self, item: Item, names: tuple[str, ...]) -> bool:
-        """Whether outputs may take the place of what has their names: it was made from this very item."""
-        if self.store.is_local or self._if_exists == "overwrite":
-            return True  # a local name was looked at when it was claimed
-        claims = [self._ledger.claim_of(self.address, name) for name in names]
-        return all(c and c.is_filled and (c.source, c.key) == (self._source, item.key) for c in claims)
-
     def claim(
         self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
-    ) -> bool:
-        """Make the names the item's; False where a file is there already and is to be left alone.
+    ) -> bool | None:
+        """Make the names the item's; None where a file is there already and is to be left alone.
 
         Args:
             taken: what `taken` has said of the names; None to look now.
+
+        Returns:
+            Whether outputs may take the place of what has their names: it was made from this very item.
 
         Raises:
             DuplicateOutput: another item of the source has a name.
             OutputExists: a file has a name that imageloom did not make, or it is the input itself.
         """
-        for name in names:
+        claims = [self._ledger.claim_of(self.address, name) for name in names]
+        for name, claim in zip(names, claims, strict=True):
             self._spare_input(name, item)
-            if not self._may_write(name, item, taken):
-                return False
+            if not self._may_write(name, claim, item, taken):
+                return None
         for name in names:
             self._ledger.claim(job, self._source, self.address, item, recipe, name)
-        return True
+        if self.store.is_local or self._if_exists == "overwrite":
+            return True  # a local name has been looked at just now
+        return all(c and c.is_filled and (c.source, c.key) == (self._source, item.key) for c in claims)
 
     def _spare_input(self, name: str, item: Item) -> None:
         """Refuse an output that would take the place of the file that the item is a link to."""
@@ -199,8 +202,7 @@ class Sink:
         if target is not None and target == self._real(name):
             raise OutputExists(f"its output {name} is the file that it is read from")
 
-    def _may_write(self, name: str, item: Item, taken: frozenset[str] | None) -> bool:
-        claim = self._ledger.claim_of(self.address, name)
+    def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
         if claim is not None and claim.source == self._source:
             if claim.key == item.key:
                 return True
@@ -226,9 +228,21 @@ class Sink:
         return f"{self._real_folders[folder].rstrip('/')}/{name}"
 
     def begin(self) -> None:
-        """Write down the claims before an output can have its name."""
-        if not self.store.is_local and self._ledger.has_claims:
-            self._ledger.flush()
+        """Write down the claims before a worker can give an output its name."""
+        if not self.store.is_local:
+            self._write_claims()
+
+    def _write_claims(self) -> None:
+        """An object says itself which item it is of: a claim that is lost costs that item's work once more.
+
+        But who leaves alone what is there would take it for a stranger's.
+        """
+        if not self._ledger.has_claims:
+            return
+        if self.store.creates and self._if_exists != "skip" and time.monotonic() - self._flushed < LAG:
+            return
+        self._ledger.flush()
+        self._flushed = time.monotonic()
 
     def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
         """Give all staged outputs of an item their names.
@@ -236,8 +250,7 @@ class Sink:
         Raises:
             UnwritableOutput: one of them could not be published; none is counted as done then.
         """
-        if self._ledger.has_claims:
-            self._ledger.flush()
+        self._write_claims()
         maker = f"{self._source}/{work.item.key}"
         for written in result.written:
             self.store.publish(written.staged, written.name, maker, work.replace)
@@ -271,7 +284,7 @@ class InPlace(Sink):
 
     def claim(
         self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
-    ) -> bool:
+    ) -> bool | None:
         if len(names) > 1:
             raise OutputExists("in place there is one output for each item (--in-place)")
         self._spare_input(names[0], item)

@@ -24,8 +24,8 @@ import msgspec
 from imageloom import machine
 from imageloom.bench.programs import Taken
 
-LOOK = 0.05
-"""Seconds between two looks at the memory."""
+LOOK, PACE = 0.05, 1.0
+"""Seconds between two looks at the processes, where memory is looked at and where it is not."""
 LINGER = 10.0
 """Seconds that what the program has left running may take to end."""
 _TAIL = 2000
@@ -48,34 +48,36 @@ def main(watch: str, patience: str, *command: str) -> None:
 
 def _take(command: list[str], watch: bool, patience: float) -> Taken:
     most, over = [0], threading.Event()
-    watcher = threading.Thread(target=_watch, args=(most, over), daemon=True)
+    spent: dict[int, float] = {}
+    watcher = threading.Thread(target=_watch, args=(watch, most, spent, over), daemon=True)
     with tempfile.TemporaryFile() as errors:
         spawned, began = time.time(), time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        if watch:
-            watcher.start()
+        watcher.start()
         try:
             code = process.wait(patience)
         except subprocess.TimeoutExpired:
             code = -signal.SIGKILL
         seconds = time.perf_counter() - began
         over.set()
-        if watch:
-            watcher.join()
+        watcher.join()
         left = _reap(0.0 if code < 0 else LINGER)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         length = errors.seek(0, os.SEEK_END)
         errors.seek(max(0, length - _TAIL))
         said = errors.read().decode(errors="replace")
-    cpu = used.ru_utime + used.ru_stime
+    cpu = max(used.ru_utime + used.ru_stime, sum(spent.values()))
     return Taken(seconds, cpu, spawned, code, most[0], used.ru_maxrss * 1024, left, said)
 
 
-def _watch(most: list[int], over: threading.Event) -> None:
-    """Keep the most memory of all processes together that was seen."""
-    while not over.wait(LOOK):
+def _watch(memory: bool, most: list[int], spent: dict[int, float], over: threading.Event) -> None:
+    """Keep the most memory of all processes together that was seen, and the CPU time that each was last seen with:
+    the kernel forgets it where a parent takes no notice of its children's end, as Ray's does."""
+    while not over.wait(LOOK if memory else PACE):
         processes = machine.process_tree(os.getpid())[1:]
-        most[0] = max(most[0], sum(map(machine.proportional_memory, processes)))
+        spent.update((process, machine.process_cpu(process)) for process in processes)
+        if memory:
+            most[0] = max(most[0], sum(map(machine.proportional_memory, processes)))
 
 
 def _reap(patience: float) -> int:

@@ -109,7 +109,7 @@ def cells(row: Row) -> tuple[str, ...]:
         row.name,
         f"{row.workers}{BEYOND if row.beyond else ''}",
         f"{row.seconds:.2f} s",
-        f"{row.least:.2f} to {row.most:.2f}",
+        f"{row.least:.2f} to {row.most:.2f}" if row.least < row.most else "once",
         f"{row.start:.2f} s",
         rate(row.rate),
         f"{row.speedup:.2f}",

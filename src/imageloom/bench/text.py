@@ -60,7 +60,7 @@ def _cell(cell: Cell, mark: str) -> tuple[str, ...]:
 
 
 def _range(values: list[float]) -> str:
-    return f"{min(values):.2f} to {max(values):.2f}"
+    return f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "once"
 
 
 def _undisturbed(bench: Bench, name: str, workers: int) -> str:
@@ -95,7 +95,11 @@ def notes(bench: Bench) -> dict[str, str]:
 
 
 def _rounds(bench: Bench) -> str:
-    return f"medians of {bench.repeats} rounds" if bench.repeats > 1 else "of a single round"
+    counts = {len(one.runs) for one in bench.measured}
+    if counts == {1}:
+        return "of a single round"
+    least, most = min(counts), max(counts)
+    return f"medians of {most} rounds" if least == most else f"medians of {least} to {most} rounds"
 
 
 def _words(cell: Cell) -> str:
