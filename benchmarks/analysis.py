@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument(
         "--kills", type=int, default=3, help="workers that are killed in each run with faults"
     )
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--add", action="store_true", help="to the rounds that are in the JSON file already")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,7 @@ def measure(part: str, given: argparse.Namespace) -> Bench:
         kills=given.kills,
     )
     if part == "resize":
-        return run_bench(msgspec.structs.replace(wanted, peers=True), given.folder, say)
+        return run_bench(msgspec.structs.replace(wanted, peers=given.peers), given.folder, say)
     if part == "blur":
         fewer = max(1, given.count // 4)
         return run_bench(
