@@ -62,7 +62,7 @@ def process_tree(root: int) -> list[int]:
 
 def process_usage(process: int) -> tuple[float, int]:
     """Seconds of CPU of a process and of the children that it waited for; its resident bytes."""
-    fields = _proc(f"{process}/stat").rpartition(b")")[2].split()
+    fields = _stat(process)
     if not fields:
         return 0.0, 0
     ticks = sum(int(field) for field in fields[11:15])
@@ -71,15 +71,14 @@ def process_usage(process: int) -> tuple[float, int]:
 
 def process_cpu(process: int) -> float:
     """Seconds of CPU of a process alone; 0 where it is gone."""
-    fields = _proc(f"{process}/stat").rpartition(b")")[2].split()
-    return sum(int(field) for field in fields[11:13]) / os.sysconf("SC_CLK_TCK")
+    return sum(int(field) for field in _stat(process)[11:13]) / os.sysconf("SC_CLK_TCK")
 
 
 def is_at_work(process: int) -> bool:
     """Whether one of a process's threads runs, or waits for a core or a disk; False where nobody knows."""
     with suppress(OSError):
         for thread in os.listdir(f"/proc/{process}/task"):
-            if _proc(f"{process}/task/{thread}/stat").rpartition(b")")[2].split()[:1] in ([b"R"], [b"D"]):
+            if _stat(f"{process}/task/{thread}")[:1] in ([b"R"], [b"D"]):
                 return True
     return False
 
@@ -90,6 +89,11 @@ def proportional_memory(process: int) -> int:
         if line.startswith(b"Pss:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _stat(what: int | str) -> list[bytes]:
+    """The fields of the status of a process, or of a thread by its path, behind the name; none where it is gone."""
+    return _proc(f"{what}/stat").rpartition(b")")[2].split()
 
 
 def _proc(name: str) -> bytes:
