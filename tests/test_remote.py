@@ -17,6 +17,7 @@ import pytest
 from imageloom import window
 from imageloom.api import process
 from imageloom.errors import StorageError, UsageError
+from imageloom.model import IfExists
 from imageloom.stores import open_store
 from imageloom.stores.object import ObjectStore
 from imageloom.testing.proxy import Fault, FaultyProxy, Request
@@ -142,10 +143,11 @@ def test_without_its_ledger_its_own_outputs_are_no_strangers(
     assert sink.contents() == expected
 
 
-def test_who_leaves_alone_what_is_there_has_its_claims_written_before_the_uploads(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("if_exists", ["error", "skip", "overwrite"])
+def test_claims_are_written_before_the_uploads(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, if_exists: IfExists
 ) -> None:
-    """A run that was killed would take its own outputs for a stranger's."""
+    """After a kill, one that leaves alone what is there would take its outputs for a stranger's."""
     ledger, commit, missing = tmp_path / "ledger.db", ObjectStore.commit, []
 
     def look_first(store: ObjectStore, token: str, key: str, *more: object) -> None:
@@ -156,7 +158,7 @@ def test_who_leaves_alone_what_is_there_has_its_claims_written_before_the_upload
 
     monkeypatch.setattr(ObjectStore, "commit", look_first)
     sink = Memory(f"claims{next(_numbers)}")
-    ran = Run(PIPELINE, photos, sink.address, ledger=ledger, if_exists="skip", engine="threads")
+    ran = Run(PIPELINE, photos, sink.address, ledger=ledger, if_exists=if_exists, engine="threads")
     assert ran.numbers == (len(contents(photos)), 0, 0)
     assert not missing
 

@@ -3,8 +3,7 @@
 SQLite in WAL mode on a local disk. Two kinds of record: `outputs` says what every sink holds and from which
 input and recipe it came; `items` is the history, a row for every item of every job. Rows are gathered and
 written in short transactions, so that several runs share one ledger. What a kill can lose is the last rows: a
-claim is written before its output is published, unless that one says itself whose it is, so an output of ours is
-never taken for a stranger's.
+claim is always written before its output is published, so an output of ours is never taken for a stranger's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from string import Formatter
 
 from imageloom import codecs
@@ -20,8 +19,6 @@ from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
 
 FIELDS = ("dir", "stem", "ext")
-LAG = 0.5
-"""Seconds for which claims may wait where the outputs themselves say whose they are."""
 
 
 def check_template(template: str) -> None:
@@ -87,7 +84,6 @@ class Sink:
         self._real_folders: dict[str, str] = {}
         self._lock = -1
         self._is_new = not ledger.knows(self.address)
-        self._flushed = 0.0
         self._check()
 
     def _check(self) -> None:
@@ -229,20 +225,8 @@ class Sink:
 
     def begin(self) -> None:
         """Write down the claims before a worker can give an output its name."""
-        if not self.store.is_local:
-            self._write_claims()
-
-    def _write_claims(self) -> None:
-        """An object says itself which item it is of: a claim that is lost costs that item's work once more.
-
-        But who leaves alone what is there would take it for a stranger's.
-        """
-        if not self._ledger.has_claims:
-            return
-        if self.store.creates and self._if_exists != "skip" and time.monotonic() - self._flushed < LAG:
-            return
-        self._ledger.flush()
-        self._flushed = time.monotonic()
+        if not self.store.is_local and self._ledger.has_claims:
+            self._ledger.flush()
 
     def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
         """Give all staged outputs of an item their names.
@@ -250,7 +234,8 @@ class Sink:
         Raises:
             UnwritableOutput: one of them could not be published; none is counted as done then.
         """
-        self._write_claims()
+        if self._ledger.has_claims:
+            self._ledger.flush()
         maker = f"{self._source}/{work.item.key}"
         for written in result.written:
             self.store.publish(written.staged, written.name, maker, work.replace)
