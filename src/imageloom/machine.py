@@ -92,7 +92,7 @@ def proportional_memory(process: int) -> int:
 
 
 def _stat(what: int | str) -> list[bytes]:
-    """The fields of the status of a process, or of a thread by its path, behind the name; none where it is gone."""
+    """The fields of the status of a process, or of a thread by its path, behind the name; none if it is gone."""
     return _proc(f"{what}/stat").rpartition(b")")[2].split()
 
 
