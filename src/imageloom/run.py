@@ -277,9 +277,8 @@ class Driver:
         if self._listeners:
             self._tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
         self._sink.begin()
-        flight = Flight(task, needs)
+        flight = self._in_flight.add(task, needs)
         flight.future = submit(self._engine, task, flight.tell)
-        self._in_flight.add(flight)
         flight.future.add_done_callback(lambda done: self._finished.put((task.id, done)))
 
     def _finish(self) -> None:

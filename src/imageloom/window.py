@@ -30,6 +30,8 @@ class Flight:
 
     task: Task
     bytes: int
+    telling: set[Flight]
+    """The window's flights with results that wait for the end of their tasks."""
     future: Future[Outcome] = field(init=False)
     """Set as soon as the engine has given it; results may arrive before."""
     since: float = field(default_factory=time.monotonic)
@@ -41,9 +43,11 @@ class Flight:
     def tell(self, place: int, result: Result) -> None:
         """Take note of a result: for the engine, from any thread."""
         self.arrived[place] = result
+        self.telling.add(self)
 
     def take_arrived(self) -> list[tuple[Work, Result]]:
         """What has arrived since the last time."""
+        self.telling.discard(self)  # what arrives from now on adds it again
         new = [place for place in list(self.arrived) if place not in self.taken]
         self.taken.update(new)
         return [(self.task.work[place], self.arrived[place]) for place in new]
@@ -57,6 +61,8 @@ class Flight:
 class Window:
     """What is in flight, by the tasks' numbers, and how much of it may be.
 
+    Asked for every task with a hundred others in flight, so that no answer looks at all of them.
+
     Args:
         memory: bytes that all tasks may take together.
     """
@@ -64,7 +70,10 @@ class Window:
     def __init__(self, memory: int) -> None:
         self._memory = memory
         self._flights: dict[int, Flight] = {}
+        self._telling: set[Flight] = set()
         self._bytes = 0
+        self._suspects = 0
+        """Tasks in flight that failed before."""
 
     def __bool__(self) -> bool:
         return bool(self._flights)
@@ -74,33 +83,43 @@ class Window:
         if not self._flights:
             return False
         # Engines do last what failed before: others must not wait for it.
-        suspects = sum(flight.task.work[0].attempt > 1 for flight in self._flights.values())
-        waited_for = len(self._flights) - min(suspects, MOST_SUSPECTS)
+        waited_for = len(self._flights) - min(self._suspects, MOST_SUSPECTS)
         return waited_for >= DEPTH * capacity or self._bytes + needs > self._memory
 
-    def add(self, flight: Flight) -> None:
-        self._flights[flight.task.id] = flight
-        self._bytes += flight.bytes
+    def add(self, task: Task, needs: int) -> Flight:
+        """Note a task that is about to be handed out, and needs so many bytes."""
+        flight = Flight(task, needs, self._telling)
+        self._flights[task.id] = flight
+        self._bytes += needs
+        self._suspects += _is_suspect(task)
+        return flight
 
     def pop(self, number: int) -> Flight:
         flight = self._flights.pop(number)
         self._bytes -= flight.bytes
+        self._suspects -= _is_suspect(flight.task)
+        self._telling.discard(flight)
         return flight
 
     @property
     def has_arrived(self) -> bool:
         """Some results wait for the end of their tasks."""
-        return any(len(flight.arrived) > len(flight.taken) for flight in self._flights.values())
+        return bool(self._telling)
 
     def late(self) -> list[Flight]:
-        """Tasks that take long."""
+        """Tasks that take long, and of which results have arrived."""
         limit = time.monotonic() - LATE
-        return [flight for flight in self._flights.values() if flight.since < limit]
+        told = [flight for flight in list(self._telling) if flight.since < limit]
+        return [flight for flight in told if flight.task.id in self._flights]
 
     def cancel(self) -> None:
         """Take back what no worker has begun."""
         for flight in list(self._flights.values()):
             flight.future.cancel()
+
+
+def _is_suspect(task: Task) -> bool:
+    return task.work[0].attempt > 1
 
 
 class Retries:
