@@ -68,6 +68,8 @@ class Controller:
 
     def record(self, amount: float = 1.0) -> None:
         """Note that a piece of work is done, which was so much."""
+        if self._least == self._most:
+            return
         with self._lock:
             if self._skip:  # it was begun when the pool had another size
                 self._skip -= 1

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from imageloom.controller import Controller
 
@@ -88,31 +89,30 @@ class SizedExecutor(Executor):
 
     def __init__(self, controller: Controller, name: str) -> None:
         self._controller = controller
-        self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._is_shut = False
-        self._futures: set[Future[Any]] = set()
-        self._pool = SizedPool(self._turn, controller, name, lambda: len(self._futures))
+        self._calls: set[Callable[[], object]] = set()
+        """Those that wait and those under way."""
+        self._pool = SizedPool(self._turn, controller, name, lambda: len(self._calls))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future: Future[T] = Future()
+        call = _Call(partial(fn, *args, **kwargs))
+        self.post(call)
+        return call.future
 
-        def call() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:
-                future.set_exception(error)
+    def post(self, call: Callable[[], object]) -> None:
+        """Have something called that tells its result by itself, and raises nothing: at half a future's cost.
 
+        Args:
+            call: not equal to any other.
+        """
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("the pool is shut")
-            self._futures.add(future)
+            self._calls.add(call)
             self._waiting.put(call)
-        future.add_done_callback(self._futures.discard)
         self._pool.grow()
-        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._lock:
@@ -120,8 +120,9 @@ class SizedExecutor(Executor):
                 self._is_shut = True
                 self._waiting.put(None)
         if cancel_futures:
-            for future in list(self._futures):
-                future.cancel()
+            for call in list(self._calls):
+                if isinstance(call, _Call):
+                    call.future.cancel()
         if wait:
             self._pool.join()
 
@@ -132,5 +133,24 @@ class SizedExecutor(Executor):
         if call is None:
             self._waiting.put(None)  # for the next thread
             return True
-        call()
+        try:
+            call()
+        finally:
+            self._calls.discard(call)
         return False
+
+
+class _Call(Generic[T]):
+    """A call whose result a future tells."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self.future: Future[T] = Future()
+
+    def __call__(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self._function())
+        except BaseException as error:
+            self.future.set_exception(error)

@@ -157,6 +157,7 @@ def command(
 
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a run whose timeline is recorded")
+    gc.freeze()  # what was imported stays
     gc.enable()
     job, chosen, settings = job_and_engine(arguments, engine, given)
     with (

@@ -86,6 +86,7 @@ def command(
     from imageloom.run import Driver
     from imageloom.watch import Watched
 
+    gc.freeze()  # what was imported stays
     gc.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # who reads it wants it now
     job, chosen, settings = job_and_engine(arguments, engine, given)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import Future, wait
+from functools import partial
 
 from imageloom import stores
 from imageloom.controller import fixed, for_requests
@@ -42,7 +43,7 @@ class Threads:
         self._under_way.add(outcome)
         outcome.add_done_callback(self._under_way.discard)
         way = self._way(task)
-        next(way).submit(self._go_on, way, outcome)
+        next(way).post(partial(self._go_on, way, outcome))
         return outcome
 
     def close(self) -> None:
@@ -76,7 +77,7 @@ class Threads:
         if not (outcome.running() or outcome.set_running_or_notify_cancel()):
             return
         try:
-            next(way).submit(self._go_on, way, outcome)
+            next(way).post(partial(self._go_on, way, outcome))
         except StopIteration as end:
             outcome.set_result(end.value)
         except BaseException as error:
