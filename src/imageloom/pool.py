@@ -16,6 +16,11 @@ from imageloom.controller import Controller
 T = TypeVar("T")
 P = ParamSpec("P")
 
+BUNCH = 32
+"""Calls that go on together, at the most; and half as many as the pool has threads."""
+LONGEST_WAIT = 0.1
+"""Seconds that a call waits for others."""
+
 
 class SizedPool:
     """Threads that repeat one function, as many as the controller wants.
@@ -96,6 +101,11 @@ class SizedExecutor(Executor):
         """Those that wait and those under way."""
         self._pool = SizedPool(self._turn, controller, name, lambda: len(self._calls))
 
+    @property
+    def size(self) -> int:
+        """How many threads it is to have."""
+        return self._controller.size
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         call = _Call(partial(fn, *args, **kwargs))
         self.post(call)
@@ -138,6 +148,42 @@ class SizedExecutor(Executor):
         finally:
             self._calls.discard(call)
         return False
+
+
+class Bunches:
+    """Calls go on to a pool many at a time: a server does so with less work than it does them one by one.
+
+    Args:
+        coming: whether more calls are about to come; if not, none waits.
+    """
+
+    def __init__(self, pool: SizedExecutor, coming: Callable[[], bool]) -> None:
+        self._pool = pool
+        self._coming = coming
+        self._lock = threading.Lock()
+        self._held: list[Callable[[], object]] = []
+        self._timer: threading.Timer | None = None
+
+    def post(self, call: Callable[[], object]) -> None:
+        """As `SizedExecutor.post`, at most `LONGEST_WAIT` seconds later."""
+        with self._lock:
+            self._held.append(call)
+            if len(self._held) < min(BUNCH, self._pool.size // 2) and self._coming():
+                if not self._timer:
+                    self._timer = threading.Timer(LONGEST_WAIT, self._release)
+                    self._timer.daemon = True
+                    self._timer.start()
+                return
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            calls, self._held = self._held, []
+            if self._timer:
+                self._timer.cancel()
+                self._timer = None
+        for call in calls:
+            self._pool.post(call)
 
 
 class _Call(Generic[T]):

@@ -2,6 +2,7 @@
 
 Where tasks wait for stores there are two: as many threads as workers for what is done to pixels, and for the
 requests as many as measuring finds. So a thread that waits holds up no pixels, and no core waits for a turn.
+Uploads wait for each other as long as more are about to come: stores take many at a time with less work.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from imageloom import stores
 from imageloom.controller import fixed, for_requests
 from imageloom.engines import Settings
 from imageloom.model import Outcome, Task
-from imageloom.pool import SizedExecutor
+from imageloom.pool import Bunches, SizedExecutor
 from imageloom.work import Attempt, perform, settle, worker_name
 
-Way = Generator[SizedExecutor, None, Outcome]
+Way = Generator[SizedExecutor | Bunches, None, Outcome]
 """Of a task: it goes on in a thread of the pool that it has named."""
 
 
@@ -29,7 +30,10 @@ class Threads:
         self._controller = for_requests(settings.in_flight, jobs) if settings.waits else fixed(jobs)
         self._computing = SizedExecutor(fixed(jobs), "thread")
         self._requests = SizedExecutor(self._controller, "request") if settings.waits else self._computing
+        self._commits = Bunches(self._requests, lambda: bool(self._made_now))
         self._waits = settings.waits
+        self._made_now: set[int] = set()
+        """The tasks whose outputs are not there yet."""
         self._under_way: set[Future[Outcome]] = set()
 
     @property
@@ -42,6 +46,8 @@ class Threads:
         outcome: Future[Outcome] = Future()
         self._under_way.add(outcome)
         outcome.add_done_callback(self._under_way.discard)
+        self._made_now.add(task.id)
+        outcome.add_done_callback(lambda _: self._made_now.discard(task.id))
         way = self._way(task)
         next(way).post(partial(self._go_on, way, outcome))
         return outcome
@@ -66,8 +72,9 @@ class Threads:
             yield self._computing
         for attempt in attempts:
             attempt.compute()
+        self._made_now.discard(task.id)
         if stores.is_remote(task.sink):
-            yield self._requests
+            yield self._commits
         for attempt in attempts:
             attempt.commit()
         return Outcome(task.id, worker_name(), tuple(attempt.result for attempt in attempts))
