@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imageloom.cli import options
-from imageloom.cli.arguments import finish_on_signals, job_and_engine
+from imageloom.cli.arguments import collect_garbage, finish_on_signals, job_and_engine
 from imageloom.cli.options import Quantity
 
 if TYPE_CHECKING:
@@ -157,8 +156,7 @@ def command(
 
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a run whose timeline is recorded")
-    gc.freeze()  # what was imported stays
-    gc.enable()
+    collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
     with (
         closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from contextlib import closing
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageloom.cli.arguments import finish_on_signals, job_and_engine
+from imageloom.cli.arguments import collect_garbage, finish_on_signals, job_and_engine
 from imageloom.cli.run import command as run
 
 if TYPE_CHECKING:
@@ -86,8 +85,7 @@ def command(
     from imageloom.run import Driver
     from imageloom.watch import Watched
 
-    gc.freeze()  # what was imported stays
-    gc.enable()
+    collect_garbage()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # who reads it wants it now
     job, chosen, settings = job_and_engine(arguments, engine, given)
     shown = (given["json_"], given["verbose"], given["quiet"], given["log_file"], given["log_format"])
