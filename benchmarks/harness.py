@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import sys
@@ -16,6 +17,8 @@ from imageloom.bench.programs import Taken, take
 from imageloom.bench.work import link
 from imageloom.codecs import get
 from imageloom.samples import draw_photo, draw_photos
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a program that is installed has its byte code
 
 PEERS = Path(__file__).parent / "peers"
 PYTHON = sys.executable
