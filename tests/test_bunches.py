@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import obstore
 import pytest
 import simplejpeg
+from msgspec.structs import replace
 
 from imageloom import pool
+from imageloom.api import process
 from imageloom.controller import fixed
 from imageloom.engines import Settings, open_engine
+from imageloom.events import Event, Started
 from imageloom.model import Item, Limits, Output, Recipe, Task, Work
 from imageloom.pipeline import Pipeline
 from imageloom.pool import Bunches, SizedExecutor
@@ -20,6 +27,7 @@ from imageloom.stores import open_store
 from imageloom.work import Attempt
 
 FOREVER = 600.0
+SOURCE, SINK = "memory://bunches/a", "memory://bunches/b"
 
 
 class Uploads:
@@ -100,20 +108,78 @@ def test_threads_that_wait_for_stores_upload_in_bunches(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Attempt, "compute", computing)
     monkeypatch.setattr(Attempt, "commit", committing)
-    source, sink = "memory://bunches/in", "memory://bunches/out"
-    names = [f"{number:02}.jpg" for number in range(20)]
-    photo = simplejpeg.encode_jpeg(np.zeros((40, 60, 3), np.uint8))
-    for name in names:
-        open_store(source).stage(name, photo)
-        open_store(source).commit(name, name, "test", replace=True)
-    recipe = Recipe((Output(Pipeline.parse("grayscale").steps),))
+    task = upload_photos(20)
+    works = task.work
     engine = open_engine("threads", Settings(jobs=2, waits=True, in_flight=16))
-    works = [Work(Item(name, len(photo)), (name,), number) for number, name in enumerate(names)]
-    tasks = [Task(work.number, "1", source, sink, recipe, Limits(), (work,)) for work in works]
+    tasks = [replace(task, id=work.number, work=(work,)) for work in works]
     try:
         outcomes = [future.result(timeout=60) for future in [engine.submit(task) for task in tasks]]
     finally:
         engine.close()
     assert all(result.failure is None for outcome in outcomes for result in outcome.results)
     assert made_before[0] >= 8
-    assert [item.key for item in open_store(sink).items() if isinstance(item, Item)] == names
+    assert names_in(SINK) == [work.names[0] for work in works]
+
+
+def test_outputs_of_one_task_are_uploaded_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, commit = threading.Barrier(4, timeout=20), Attempt.commit
+
+    def committing(attempt: Attempt) -> None:
+        together.wait()
+        commit(attempt)
+
+    monkeypatch.setattr(Attempt, "commit", committing)
+    task = upload_photos(4)
+    with closing(open_engine("threads", Settings(jobs=2, waits=True, in_flight=8))) as engine:
+        results = engine.submit(task).result(timeout=60).results
+    assert [(result.key, result.failure) for result in results] == [
+        (work.item.key, None) for work in task.work
+    ]
+    assert names_in(SINK) == [work.names[0] for work in task.work]
+
+
+@pytest.mark.parametrize(("engine", "most"), [("threads", 4), ("serial", 1)])
+def test_items_go_alone_until_workers_are_busy(engine: str, most: int, tmp_path: Path) -> None:
+    """Then a few together, where they do not wait for each other's requests."""
+    upload_photos(60)
+    begun: list[int] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Started):
+            begun.append(event.items)
+
+    summary = process(
+        "grayscale",
+        SOURCE,
+        SINK,
+        engine=engine,
+        jobs=2,
+        in_flight=4,
+        if_exists="overwrite",
+        ledger=tmp_path / "ledger.db",
+        listeners=[note],
+    )
+    assert summary.done == sum(begun) == 60
+    assert begun[:4] == [1] * 4
+    assert max(begun) == most
+
+
+def upload_photos(count: int) -> Task:
+    """Small photos, and a task of them all; the sink is emptied."""
+    photo = simplejpeg.encode_jpeg(np.zeros((40, 60, 3), np.uint8))
+    names = [f"{number:02}.jpg" for number in range(count)]
+    for address in (SOURCE, SINK):
+        client: Any = open_store(address)._client  # type: ignore[attr-defined]
+        obstore.delete(
+            client, [found["path"] for page in obstore.list(client, address[-1:]) for found in page]
+        )
+    for name in names:
+        open_store(SOURCE).stage(name, photo)
+        open_store(SOURCE).commit(name, name, "test", replace=True)
+    works = tuple(Work(Item(name, len(photo)), (name,), number) for number, name in enumerate(names))
+    recipe = Recipe((Output(Pipeline.parse("grayscale").steps),))
+    return Task(0, "1", SOURCE, SINK, recipe, Limits(), works)
+
+
+def names_in(address: str) -> list[str]:
+    return [item.key for item in open_store(address).items() if isinstance(item, Item)]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from imageloom import plan
 from imageloom.model import Header, Part, Plain, Work
+
+UPLOADED = 4
+"""Items of a batch whose outputs are uploaded: few, as the first one waits for the last."""
 
 
 class Ready(Plain, frozen=True):
@@ -20,23 +23,23 @@ class Ready(Plain, frozen=True):
     """Of a large image that is to be begun."""
 
 
-def gather(ready: Iterator[Ready | None], alone: bool) -> Iterator[list[Ready]]:
+def gather(ready: Iterator[Ready | None], most: Callable[[], int]) -> Iterator[list[Ready]]:
     """Batches in the order of the items; a large image is one by itself.
 
     Args:
         ready: None where nothing follows at the moment: an empty batch says so.
-        alone: every item is.
+        most: how many items a batch may have now.
     """
     batch: list[Ready] = []
     pixels = 0
     for one in ready:
-        if one is None or one.plan or alone:
+        if one is None or one.plan or most() == 1:
             if batch:
                 yield batch
                 batch, pixels = [], 0
             yield [one] if one else []
             continue
-        if batch and (pixels + one.pixels > plan.BATCH_PIXELS or len(batch) == plan.BATCH_ITEMS):
+        if batch and (pixels + one.pixels > plan.BATCH_PIXELS or len(batch) >= most()):
             yield batch
             batch, pixels = [], 0
         batch.append(one)

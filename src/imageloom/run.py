@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from imageloom import plan
 from imageloom.ahead import Look, Questions, with_next
-from imageloom.batches import Ready, gather
+from imageloom.batches import UPLOADED, Ready, gather
 from imageloom.engines import Engine, submit
 from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
 from imageloom.events import (
@@ -118,8 +118,7 @@ class Driver:
             )
             self._tell(Began(self._id))
             try:
-                each_alone = self._job.items_at_once == 1 or self._questions.take_long
-                for batch in gather(self._planned(), each_alone):
+                for batch in gather(self._planned(), self._most_in_batch):
                     if self._stopping:
                         break
                     if not batch:
@@ -226,6 +225,15 @@ class Driver:
         """No other image waits to be planned."""
         return self._is_last or self._job.items_at_once == 1
 
+    def _most_in_batch(self) -> int:
+        """How many items the next task may have: one where each would wait for the others' requests."""
+        if self._job.items_at_once == 1:
+            return 1
+        if self._questions.take_long:
+            is_busy = len(self._in_flight) >= self._engine.capacity
+            return UPLOADED if is_busy and getattr(self._engine, "overlaps", False) else 1
+        return plan.BATCH_ITEMS
+
     # tasks -> engine
 
     def _begin_large(self, ready: Ready) -> None:
@@ -261,6 +269,8 @@ class Driver:
     def _submit(self, batch: list[Ready]) -> None:
         """Hand a batch to the engine as soon as the window and the memory have room."""
         needs = max(ready.bytes for ready in batch)
+        if self._questions.take_long:  # what was read of the others waits in memory
+            needs += sum(ready.work.item.size for ready in batch[1:])
         while self._in_flight.is_full(self._engine.capacity, needs):
             self._collect()
         self._tasks += 1

@@ -75,8 +75,8 @@ class Window:
         self._suspects = 0
         """Tasks in flight that failed before."""
 
-    def __bool__(self) -> bool:
-        return bool(self._flights)
+    def __len__(self) -> int:
+        return len(self._flights)
 
     def is_full(self, capacity: int, needs: int) -> bool:
         """Whether a task must wait that needs so many bytes, on an engine of that capacity."""

@@ -7,8 +7,10 @@ Uploads wait for each other as long as more are about to come: stores take many 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import itertools
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from functools import partial
 
 from imageloom import stores
@@ -18,22 +20,21 @@ from imageloom.model import Outcome, Task
 from imageloom.pool import Bunches, SizedExecutor
 from imageloom.work import Attempt, perform, settle, worker_name
 
-Way = Generator[SizedExecutor | Bunches, None, Outcome]
-"""Of a task: it goes on in a thread of the pool that it has named."""
-
 
 class Threads:
     shares_memory = True
+    overlaps = True
+    """The uploads of a task's items do not wait for each other."""
 
     def __init__(self, settings: Settings) -> None:
         jobs = settings.jobs
         self._controller = for_requests(settings.in_flight, jobs) if settings.waits else fixed(jobs)
-        self._computing = SizedExecutor(fixed(jobs), "thread")
-        self._requests = SizedExecutor(self._controller, "request") if settings.waits else self._computing
-        self._commits = Bunches(self._requests, lambda: bool(self._made_now))
+        self.computing = SizedExecutor(fixed(jobs), "thread")
+        self.requests = SizedExecutor(self._controller, "request") if settings.waits else self.computing
+        self.commits = Bunches(self.requests, lambda: bool(self.uncomputed))
+        self.uncomputed: set[int] = set()
+        """The tasks whose outputs are not made yet."""
         self._waits = settings.waits
-        self._made_now: set[int] = set()
-        """The tasks whose outputs are not there yet."""
         self._under_way: set[Future[Outcome]] = set()
 
     @property
@@ -42,50 +43,89 @@ class Threads:
 
     def submit(self, task: Task) -> Future[Outcome]:
         if not self._waits:
-            return self._computing.submit(perform, task)
-        outcome: Future[Outcome] = Future()
-        self._under_way.add(outcome)
-        outcome.add_done_callback(self._under_way.discard)
-        self._made_now.add(task.id)
-        outcome.add_done_callback(lambda _: self._made_now.discard(task.id))
-        way = self._way(task)
-        next(way).post(partial(self._go_on, way, outcome))
-        return outcome
+            return self.computing.submit(perform, task)
+        journey = _Journey(self, task)
+        self._under_way.add(journey.outcome)
+        journey.outcome.add_done_callback(self._under_way.discard)
+        journey.begin()
+        return journey.outcome
 
     def close(self) -> None:
         for outcome in list(self._under_way):
             outcome.cancel()
         wait(list(self._under_way))  # what has begun goes from pool to pool
-        self._computing.shutdown(cancel_futures=True)
-        self._requests.shutdown()
+        self.computing.shutdown(cancel_futures=True)
+        self.requests.shutdown()
 
-    def _way(self, task: Task) -> Way:
-        must_read = stores.is_remote(task.source) and not all(
-            (task.source, work.item.key, work.item.fingerprint) in stores.kept for work in task.work
-        )
-        yield self._requests if must_read else self._computing
-        settle(task)
-        attempts = [Attempt(task, work) for work in task.work]
-        for attempt in attempts:
-            attempt.read()
-        if must_read:
-            yield self._computing
-        for attempt in attempts:
-            attempt.compute()
-        self._made_now.discard(task.id)
-        if stores.is_remote(task.sink):
-            yield self._commits
-        for attempt in attempts:
+
+class _Journey:
+    """A task on its way from pool to pool: each step hands on the next one."""
+
+    def __init__(self, engine: Threads, task: Task) -> None:
+        self._engine = engine
+        self._task = task
+        self._attempts: list[Attempt] = []
+        self._committed = itertools.count(1)  # of which next() is one step
+        self.outcome: Future[Outcome] = Future()
+
+    def begin(self) -> None:
+        self._engine.uncomputed.add(self._task.id)
+        self.outcome.add_done_callback(lambda _: self._engine.uncomputed.discard(self._task.id))
+        source = self._task.source
+        if stores.is_remote(source) and not all(
+            (source, work.item.key, work.item.fingerprint) in stores.kept for work in self._task.work
+        ):
+            self._engine.requests.post(self._read)
+        else:
+            self._engine.computing.post(self._read_and_compute)
+
+    def _read(self) -> None:
+        if self.outcome.set_running_or_notify_cancel():
+            with self._telling():
+                for attempt in self._begin_attempts():
+                    attempt.read()
+                self._engine.computing.post(self._compute)
+
+    def _compute(self) -> None:
+        with self._telling():
+            for attempt in self._attempts:
+                attempt.compute()
+            self._commit()
+
+    def _read_and_compute(self) -> None:
+        if self.outcome.set_running_or_notify_cancel():
+            with self._telling():
+                for attempt in self._begin_attempts():
+                    attempt.read()
+                    attempt.compute()
+                self._commit()
+
+    def _begin_attempts(self) -> Iterator[Attempt]:
+        settle(self._task)
+        for work in self._task.work:
+            self._attempts.append(Attempt(self._task, work))
+            yield self._attempts[-1]
+
+    def _commit(self) -> None:
+        self._engine.uncomputed.discard(self._task.id)
+        for attempt in self._attempts:
+            if stores.is_remote(self._task.sink):
+                self._engine.commits.post(partial(self._commit_one, attempt))
+            else:
+                self._commit_one(attempt)
+
+    def _commit_one(self, attempt: Attempt) -> None:
+        with self._telling():
             attempt.commit()
-        return Outcome(task.id, worker_name(), tuple(attempt.result for attempt in attempts))
+            if next(self._committed) == len(self._attempts):
+                results = tuple(attempt.result for attempt in self._attempts)
+                self.outcome.set_result(Outcome(self._task.id, worker_name(), results))
 
-    def _go_on(self, way: Way, outcome: Future[Outcome]) -> None:
-        """The task's next step; the last one brings its outcome."""
-        if not (outcome.running() or outcome.set_running_or_notify_cancel()):
-            return
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What a step raises, which is a bug, ends the task."""
         try:
-            next(way).post(partial(self._go_on, way, outcome))
-        except StopIteration as end:
-            outcome.set_result(end.value)
+            yield
         except BaseException as error:
-            outcome.set_exception(error)
+            if not self.outcome.done():
+                self.outcome.set_exception(error)
