@@ -87,7 +87,8 @@ class Driver:
         self._id = 0
         self._tasks = 0
         self._done = self._failed = self._skipped = 0
-        self._in_flight = Window(self._memory)
+        self._overlaps = self._questions.take_long and getattr(engine, "overlaps", False)
+        self._in_flight = Window(self._memory, self._overlaps)
         self._is_last = False
         """Nothing waits behind the item that is planned."""
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
@@ -230,8 +231,7 @@ class Driver:
         if self._job.items_at_once == 1:
             return 1
         if self._questions.take_long:
-            is_busy = len(self._in_flight) >= self._engine.capacity
-            return UPLOADED if is_busy and getattr(self._engine, "overlaps", False) else 1
+            return UPLOADED if self._overlaps and self._in_flight.is_busy(self._engine.capacity) else 1
         return plan.BATCH_ITEMS
 
     # tasks -> engine

@@ -65,25 +65,36 @@ class Window:
 
     Args:
         memory: bytes that all tasks may take together.
+        by_items: their number is bounded by that of their items, of which each has requests of its own.
     """
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, by_items: bool) -> None:
         self._memory = memory
+        self._by_items = by_items
+        self._items = 0
         self._flights: dict[int, Flight] = {}
         self._telling: set[Flight] = set()
         self._bytes = 0
         self._suspects = 0
         """Tasks in flight that failed before."""
 
-    def __len__(self) -> int:
-        return len(self._flights)
+    def __bool__(self) -> bool:
+        return bool(self._flights)
+
+    def is_busy(self, capacity: int) -> bool:
+        """Whether an engine of that capacity has something to do for all its workers."""
+        return self._number >= capacity
+
+    @property
+    def _number(self) -> int:
+        return self._items if self._by_items else len(self._flights)
 
     def is_full(self, capacity: int, needs: int) -> bool:
         """Whether a task must wait that needs so many bytes, on an engine of that capacity."""
         if not self._flights:
             return False
         # Engines do last what failed before: others must not wait for it.
-        waited_for = len(self._flights) - min(self._suspects, MOST_SUSPECTS)
+        waited_for = self._number - min(self._suspects, MOST_SUSPECTS)
         return waited_for >= DEPTH * capacity or self._bytes + needs > self._memory
 
     def add(self, task: Task, needs: int) -> Flight:
@@ -91,12 +102,14 @@ class Window:
         flight = Flight(task, needs, self._telling)
         self._flights[task.id] = flight
         self._bytes += needs
+        self._items += len(task.work)
         self._suspects += _is_suspect(task)
         return flight
 
     def pop(self, number: int) -> Flight:
         flight = self._flights.pop(number)
         self._bytes -= flight.bytes
+        self._items -= len(flight.task.work)
         self._suspects -= _is_suspect(flight.task)
         self._telling.discard(flight)
         return flight
