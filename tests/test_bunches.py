@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -162,6 +163,21 @@ def test_items_go_alone_until_workers_are_busy(engine: str, most: int, tmp_path:
     assert summary.done == sum(begun) == 60
     assert begun[:4] == [1] * 4
     assert max(begun) == most
+
+
+def test_tasks_leave_no_garbage_behind() -> None:
+    """A collector that comes late must not find the images of many tasks."""
+    task = upload_photos(40)
+    with closing(open_engine("threads", Settings(jobs=2, waits=True, in_flight=8))) as engine:
+        engine.submit(replace(task, work=task.work[:1])).result(timeout=60)
+        gc.collect()
+        gc.disable()
+        try:
+            for work in task.work:
+                engine.submit(replace(task, id=work.number, work=(work,))).result(timeout=60)
+            assert gc.collect() < len(task.work)
+        finally:
+            gc.enable()
 
 
 def upload_photos(count: int) -> Task:

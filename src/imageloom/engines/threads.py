@@ -69,8 +69,9 @@ class _Journey:
         self.outcome: Future[Outcome] = Future()
 
     def begin(self) -> None:
-        self._engine.uncomputed.add(self._task.id)
-        self.outcome.add_done_callback(lambda _: self._engine.uncomputed.discard(self._task.id))
+        uncomputed, number = self._engine.uncomputed, self._task.id
+        uncomputed.add(number)
+        self.outcome.add_done_callback(lambda _: uncomputed.discard(number))  # it keeps no journey alive
         source = self._task.source
         if stores.is_remote(source) and not all(
             (source, work.item.key, work.item.fingerprint) in stores.kept for work in self._task.work
