@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import statistics
 import sys
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from imageloom.bench.peers import SCRIPTS
 from imageloom.bench.programs import Taken, take
-from imageloom.bench.work import link
+from imageloom.bench.work import link, set_aside
 from imageloom.codecs import get
 from imageloom.samples import draw_photo, draw_photos
 
@@ -105,7 +104,7 @@ def run_command(pipeline: str, source: Path, out: Path, *flags: str, name: str =
 
 def fresh(out: Path) -> None:
     """No sink, and no memory of one."""
-    shutil.rmtree(out, ignore_errors=True)
+    set_aside(out)
     for file in out.parent.glob(f"{out.name}.db*"):
         file.unlink()
 
@@ -124,4 +123,4 @@ def photos_and_camera(photos: Path | None, camera: Path | None, folder: Path) ->
 def peer(script: str, *arguments: str, out: Path, name: str) -> Program:
     """A script of the package's or of `peers/`, into an empty folder."""
     path = next(folder / script for folder in (SCRIPTS, PEERS) if (folder / script).exists())
-    return Program(name, [PYTHON, str(path), *arguments], lambda: shutil.rmtree(out, ignore_errors=True))
+    return Program(name, [PYTHON, str(path), *arguments], lambda: set_aside(out))
