@@ -23,7 +23,11 @@ _TOOLS = {
     "mogrify": "mogrify -path {out} -resize {width}x{height}! -quality {quality}",
     "gm": "gm mogrify -output-directory {out} -resize {width}x{height}! -quality {quality}",
 }
-_SCRIPTS = {"OpenCV script": "opencv_threads.py", "Pillow script": "pillow_draft.py"}
+_SCRIPTS = {
+    "OpenCV script": "opencv_threads.py",
+    "simplejpeg script": "simplejpeg_threads.py",
+    "Pillow script": "pillow_draft.py",
+}
 
 
 def run_peers(work: Work, workers: int, repeats: int, say: Say) -> tuple[list[Peer], dict[str, str]]:
