@@ -25,7 +25,7 @@ from imageloom.bench.records import Bench
 from imageloom.bench.rounds import Rounds
 from imageloom.bench.table import fits, table
 from imageloom.bench.text import summary, tables
-from imageloom.bench.work import Work, difference, digests
+from imageloom.bench.work import FEW, Work, difference, digests, set_aside
 from imageloom.engines import ENGINES
 from imageloom.errors import ImageloomError, UsageError
 from imageloom.report.drawing import Bars, Dot, to_png
@@ -351,6 +351,21 @@ def test_photos_are_given_again_until_there_are_enough(tmp_path: Path) -> None:
     assert len(set(kept.values())) == 3
 
 
+def test_a_timed_run_never_follows_the_deletion_of_many_files(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for count in (FEW + 1, FEW + 2, 1):
+        out.mkdir()
+        for number in range(count):
+            (out / f"{number}").touch()
+        set_aside(out)
+        assert not out.exists()
+    set_aside(out)
+    kept = {
+        folder.name: len(list(folder.iterdir())) for folder in tmp_path.iterdir() if folder.name != "state"
+    }
+    assert kept == {"out.used-0": FEW + 1, "out.used-1": FEW + 2}, "a few files may be deleted"
+
+
 # The command
 
 
@@ -367,7 +382,7 @@ def test_the_command_writes_a_report_and_shows_the_table(tmp_path: Path) -> None
     read = msgspec.json.decode((tmp_path / "out" / "bench.json").read_bytes(), type=Bench)
     assert read.images == 5
     assert str(tmp_path) not in (tmp_path / "out" / "bench.json").read_text(), "no path of this machine"
-    assert {peer.name for peer in read.peers} >= {"OpenCV script", "Pillow script"}
+    assert {peer.name for peer in read.peers} >= {"OpenCV script", "simplejpeg script", "Pillow script"}
     assert set(read.missing) <= {"vipsthumbnail", "mogrify", "gm"}
 
 
