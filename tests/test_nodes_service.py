@@ -20,8 +20,8 @@ from imageloom.nodes.client import Client
 from imageloom.nodes.config import Credentials
 from imageloom.pipeline import Pipeline
 from imageloom.stores.local import STAGING
-from program import contents, draw, imageloom, start
-from service import Site, site, wait_until
+from program import contents, draw, imageloom, start, wait_until
+from service import Site, site
 
 COUNT = 12
 PIPELINE = "resize 64x48 | grayscale"
