@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +74,19 @@ def draw(path: Path, seed: int = 0, width: int = 120, height: int = 90) -> Path:
     codec = get("png" if path.suffix == ".png" else "jpeg")
     path.write_bytes(codec.encode(draw_photo(seed, width, height), 90))
     return path
+
+
+def free_port() -> int:
+    """A port of the loopback that is free together with the next one.
+
+    It is none of those that outgoing connections get: one of these may be taken before it is used.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 1000):
+        with socket.socket() as one, socket.socket() as two, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            two.bind(("127.0.0.1", port + 1))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Run:

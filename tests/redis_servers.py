@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,7 @@ from redis.exceptions import RedisError
 
 from imageloom.engines.redis_server import _binary
 from imageloom.testing.engines import HARMFUL
-from program import draw, start, wait_until
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from program import draw, free_port, start, wait_until
 
 
 class GivenServer:

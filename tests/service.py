@@ -45,7 +45,7 @@ class Program:
     def leave(self) -> int:
         """Ask it to leave, and wait until it has."""
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         self._close()
         return code
 

@@ -145,7 +145,7 @@ def test_a_killed_nodes_items_are_tried_again_and_it_may_come_back(
     time.sleep(0.1)
     node.kill()
     place.node("--listen", node.address)
-    assert running.wait(30) == 0
+    assert running.wait(60) == 0
     assert contents(sink) == expected
     with Ledger(ledger) as book:
         (record,) = book.jobs()

@@ -27,7 +27,7 @@ from imageloom.recipe import with_operators
 from imageloom.samples import draw_photos
 from imageloom.summary import Summary
 from imageloom.testing.engines import EngineTests, recipe_of
-from program import imageloom
+from program import imageloom, wait_until
 
 
 class TestProcesses(EngineTests):
@@ -286,7 +286,4 @@ def test_killed_workers_are_replaced_and_lose_one_item_each(tmp_path: Path) -> N
 def test_close_ends_workers_even_when_nothing_was_done() -> None:
     engine = open_engine("processes", Settings(jobs=2))
     engine.close()
-    deadline = time.monotonic() + 10
-    while children() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not children()
+    wait_until(lambda: not children())

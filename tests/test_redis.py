@@ -285,7 +285,6 @@ def test_a_worker_that_was_stopped_is_too_late(tmp_path: Path, server: GivenServ
         stopped.append(int(held_by(server)[0].split("/")[1]))
         os.kill(stopped[0], signal.SIGSTOP)
         workers.start(server.url, tmp_path, "-j", "1")
-        time.sleep(3 * LEASE)
         wait_until(lambda: held_by(server) and f"/{stopped[0]}/" not in held_by(server)[0])
         os.kill(stopped[0], signal.SIGCONT)
 

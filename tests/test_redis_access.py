@@ -85,7 +85,7 @@ def test_roles_and_roots_of_workers(tmp_path: Path, server: GivenServer, workers
     assert contents(out) == contents(tmp_path / "serial")
     for worker in (one, other):
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
     wait_until(lambda: server.client.keys() == [])
 
     workers.start(server.url, photos, "-j", "1")

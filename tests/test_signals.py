@@ -54,7 +54,7 @@ def threads(program: subprocess.Popen[str]) -> list[int]:
 @pytest.mark.parametrize("thread", [1, -1], ids=["oldest", "newest"])
 def test_a_signal_given_to_another_thread_is_heard(program: subprocess.Popen[str], thread: int) -> None:
     os.kill(threads(program)[thread], signal.SIGTERM)
-    assert program.wait(30) == 0
+    assert program.wait(60) == 0
 
 
 def test_a_second_signal_ends_the_program(program: subprocess.Popen[str]) -> None:
@@ -63,4 +63,4 @@ def test_a_second_signal_ends_the_program(program: subprocess.Popen[str]) -> Non
     os.kill(threads(program)[-1], signal.SIGTERM)
     os.kill(threads(program)[-1], signal.SIGINT)
     program.send_signal(signal.SIGCONT)
-    assert program.wait(30) in (0, 130)
+    assert program.wait(60) in (0, 130)
