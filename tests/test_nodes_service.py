@@ -142,7 +142,7 @@ def test_a_killed_nodes_items_are_tried_again_and_it_may_come_back(
         "run", PIPELINE, photos, sink, "--engine", "nodes", "--connect", node.address, "--ledger", ledger
     )
     wait_until((sink / STAGING).exists)
-    time.sleep(0.1)
+    time.sleep(0.1)  # a task may have begun, or not yet
     node.kill()
     place.node("--listen", node.address)
     assert running.wait(60) == 0

@@ -237,9 +237,13 @@ def test_killed_and_run_again_the_end_is_the_same(
     place: Bucket, sink: Bucket, expected: dict[str, bytes], through: Callable[..., FaultyProxy]
 ) -> None:
     through(delay=0.05)
+
+    def has_begun() -> bool:
+        return bool(sink.outputs()) or running.poll() is not None
+
     for pause in (0.1, 0.2):
         running = start("run", "-q", "--in-flight", "3", PIPELINE, place.address, sink.address)
-        wait_until(lambda running=running: sink.outputs() or running.poll() is not None)
+        wait_until(has_begun)
         time.sleep(pause)  # killed at several moments
         running.send_signal(signal.SIGKILL)
         running.wait(60)
