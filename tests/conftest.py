@@ -21,6 +21,20 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+STARTERS = {
+    *("subprocess", "multiprocessing", "signal", "psutil", "pexpect"),
+    *("imageloom", "start", "open_engine", "EngineTests", "StoreTests"),
+    *("GivenServer", "Workers", "Swift", "Watching", "site"),
+}
+"""Names of which a module has at least one where its tests start processes or servers or send signals."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and not STARTERS.isdisjoint(vars(item.module)):
+            item.add_marker("processes")
+
+
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Two folders' contents that differ: the names and the sizes, where all bytes would hide them."""
     if op != "==" or not (isinstance(left, dict) and isinstance(right, dict)):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +44,28 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([*COMMAND, *(str(a) for a in arguments)], text=True, **options)
 
 
-def wait_for_outputs(out: Path, running: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until a condition holds, and fail when it does not in time: an idle machine needs a fraction of it."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, (
+            f"not within {seconds:g} s: {inspect.getsource(condition).strip()}"
+        )
+        time.sleep(0.005)
+
+
+def wait_for_outputs(out: Path, running: subprocess.Popen[str], pattern: str = "*/*.jpg") -> None:
     """Until the first ones of a folder are published, or the program has ended."""
-    while not any(out.glob("*/*.jpg")) and running.poll() is None:
-        time.sleep(0.002)
+    wait_until(lambda: any(out.glob(pattern)) or running.poll() is not None)
+
+
+def line_of(running: subprocess.Popen[str], *starts: str) -> str:
+    """The first line of a program's stderr that begins so."""
+    assert running.stderr is not None
+    for line in running.stderr:
+        if line.startswith(starts):
+            return line
+    raise AssertionError(f"it ended and did not say {' or '.join(starts)}")
 
 
 def draw(path: Path, seed: int = 0, width: int = 120, height: int = 90) -> Path:
@@ -51,6 +74,19 @@ def draw(path: Path, seed: int = 0, width: int = 120, height: int = 90) -> Path:
     codec = get("png" if path.suffix == ".png" else "jpeg")
     path.write_bytes(codec.encode(draw_photo(seed, width, height), 90))
     return path
+
+
+def free_port() -> int:
+    """A port of the loopback that is free together with the next one.
+
+    It is none of those that outgoing connections get: one of these may be taken before it is used.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 1000):
+        with socket.socket() as one, socket.socket() as two, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            two.bind(("127.0.0.1", port + 1))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Run:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from imageloom.engines.redis_server import _binary
 from imageloom.testing.engines import HARMFUL
-from program import draw, start
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from program import draw, free_port, start, wait_until
 
 
 class GivenServer:
@@ -39,14 +30,14 @@ class GivenServer:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                self.client.ping()
-                return
-            except Exception:
-                time.sleep(0.01)
-        raise TimeoutError("the server does not start")
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, "the server does not start"
+        try:
+            return bool(self.client.ping())
+        except RedisError:
+            return False
 
     def kill(self) -> None:
         self.process.kill()
@@ -80,10 +71,3 @@ def slow_photos(folder: Path, count: int = 2) -> Path:
     for number in range(count):
         draw(folder / f"{number}.png", number, 1200, 900)
     return folder
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        time.sleep(0.01)

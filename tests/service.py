@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +45,7 @@ class Program:
     def leave(self) -> int:
         """Ask it to leave, and wait until it has."""
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         self._close()
         return code
 
@@ -99,11 +98,3 @@ def site(folder: Path, state: Path) -> Iterator[Site]:
         for program in made.running:
             if program.process.poll() is None:
                 program.kill()
-
-
-def wait_until(condition: object, seconds: float = 20.0) -> None:
-    """Wait for a function without arguments to say yes."""
-    until = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < until, "it did not come about in time"
-        time.sleep(0.02)

@@ -39,7 +39,7 @@ def test_answers_come_in_the_order_of_the_entries(is_item: list[bool], in_flight
 
 
 def test_as_many_are_asked_at_the_same_time_as_are_to_be_in_flight() -> None:
-    together = threading.Barrier(5, timeout=20)
+    together = threading.Barrier(5, timeout=60)
     for _, answer in look_ahead(questions(items(20), lambda _: together.wait()), fixed(5), PLENTY):
         answer()
 

@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from imageloom.engines import ENGINES
 from imageloom.errors import ImageloomError, UsageError
 from imageloom.report.drawing import Bars, Dot, to_png
 from imageloom.samples import draw_photos
-from program import imageloom
+from program import imageloom, wait_until
 from recorded import attempt, job_of, timeline_of
 
 COUNT = 40
@@ -150,13 +149,6 @@ def test_a_bench_that_is_killed_leaves_no_program_behind() -> None:
     bench.kill()
     bench.wait(10)
     wait_until(lambda: not left())
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_program_that_fails_says_why() -> None:

@@ -46,7 +46,7 @@ class Uploads:
 
     def wait_for(self, count: int) -> None:
         for _ in range(count):
-            assert self.done.acquire(timeout=20)
+            assert self.done.acquire(timeout=60)
 
     def nothing_more(self) -> bool:
         return not self.done.acquire(timeout=0.2)
@@ -123,7 +123,7 @@ def test_threads_that_wait_for_stores_upload_in_bunches(monkeypatch: pytest.Monk
 
 
 def test_outputs_of_one_task_are_uploaded_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    together, commit = threading.Barrier(4, timeout=20), Attempt.commit
+    together, commit = threading.Barrier(4, timeout=60), Attempt.commit
 
     def committing(attempt: Attempt) -> None:
         together.wait()

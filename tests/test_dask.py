@@ -154,7 +154,7 @@ def test_ctrl_c_finishes_what_is_in_hand_and_a_kill_ends_the_workers(
     else:
         os.killpg(running.pid, number)
     stdout, stderr = running.communicate(timeout=60)
-    _, alive = psutil.wait_procs(there, timeout=30)
+    _, alive = psutil.wait_procs(there, timeout=60)
     assert not alive
     if number == signal.SIGINT:
         assert running.returncode == 130

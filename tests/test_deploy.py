@@ -26,8 +26,7 @@ from imageloom.cli import cli
 from imageloom.engines.redis_server import _binary
 from imageloom.engines.redis_wire import GROUP, STREAMS
 from imageloom.samples import draw_photos
-from program import contents, imageloom, start
-from redis_servers import free_port, wait_for
+from program import contents, free_port, imageloom, start, wait_until
 from test_health import get, scrape
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
@@ -312,13 +311,13 @@ def test_the_pods_do_the_job(tmp_path: Path) -> None:
             places[name] = pods.start(role)
             running.callback(end, places[name][0])
         for _, address in places.values():
-            wait_for(partial(is_ready, address))
+            wait_until(partial(is_ready, address))
         coordinator, asked = pods.start("coordinator")
         running.callback(end, coordinator)
-        wait_for(lambda: any((data / "out").glob("*.jpg")) or coordinator.poll() is not None)
+        wait_until(lambda: any((data / "out").glob("*.jpg")) or coordinator.poll() is not None)
         assert scrape(asked)["stream_lag", STREAMS["worker"]] >= 0
         places["first"][0].send_signal(signal.SIGTERM)
-        assert places["first"][0].wait(30) == 0, "it drains"
+        assert places["first"][0].wait(60) == 0, "it drains"
         assert coordinator.wait(60) == 0, coordinator.stderr and coordinator.stderr.read()
         numbers = [scrape(places[name][1])["items_total", "done"] for name in ("second", "third")]
         assert all(numbers), "each role has done its part"

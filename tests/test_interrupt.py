@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pexpect
@@ -14,7 +13,7 @@ import pytest
 
 from imageloom import cli
 from imageloom.samples import draw_photos
-from program import COMMAND, contents, imageloom, names, start, wait_for_outputs
+from program import COMMAND, contents, imageloom, names, start, wait_for_outputs, wait_until
 
 
 @pytest.mark.parametrize(
@@ -52,8 +51,7 @@ def test_a_second_interruption_ends_the_program(crowd: Path, out: Path) -> None:
     arguments = ["run", "median_blur 9", crowd, out, "-j", "2"]
     running = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert running.stderr is not None
-    while not any(out.glob("**/*")) and running.poll() is None:
-        time.sleep(0.002)
+    wait_for_outputs(out, running, "**/*")
     running.send_signal(signal.SIGINT)
     assert "stopping" in running.stderr.readline()
     running.send_signal(signal.SIGINT)
@@ -107,8 +105,7 @@ def test_progress_with_rate_and_time_left_on_a_terminal(tmp_path: Path) -> None:
 def test_ctrl_c_on_a_terminal(crowd: Path, out: Path) -> None:
     child = terminal("run", "median_blur 9", crowd, out, "-j", "2")
     child.expect(r"[1-9]\d*(/240)? ")
-    while not any(out.glob("*/*.jpg")):
-        time.sleep(0.002)
+    wait_until(lambda: any(out.glob("*/*.jpg")))
     child.sendintr()
     child.expect("stopping: finishing what is in hand")
     child.expect(r"interrupted: \d+ of \d+ done")

@@ -18,8 +18,7 @@ import pytest
 from imageloom import codecs
 from imageloom.samples import draw_photos
 from imageloom.stores.local import STAGING
-from program import COMMAND, contents, draw, imageloom, names, start
-from redis_servers import wait_for
+from program import COMMAND, contents, draw, imageloom, names, start, wait_until
 
 PIPELINE = "resize 500x500 | gaussian_blur 3 | median_blur 7"
 COUNT = 40
@@ -109,7 +108,7 @@ def test_killed_and_run_again(
     engine: str, photos: Path, tmp_path: Path, temporary: Path, undisturbed: dict[str, bytes]
 ) -> None:
     kill_and_run_again(engine, 2, photos, tmp_path, undisturbed)
-    wait_for(lambda: not names(temporary), 10)
+    wait_until(lambda: not names(temporary), 10)
 
 
 @pytest.mark.long

@@ -187,7 +187,7 @@ def test_the_drivers_death_ends_the_ranks(crowd: Path, out: Path) -> None:
     assert len(there) == 3
     running.kill()
     running.wait()
-    _, alive = psutil.wait_procs(there, timeout=30)
+    _, alive = psutil.wait_procs(there, timeout=60)
     assert not alive
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from imageloom.chaos.herd import MARK, Herd
 from imageloom.samples import draw_photos
-from program import start
-from redis_servers import wait_for
+from program import start, wait_until
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
@@ -24,10 +23,10 @@ def test_they_end_with_a_run_that_is_killed(processes: int, tmp_path: Path) -> N
     marked = {**os.environ, MARK: tmp_path.name}
     run = start("run", *place, *flags, env=marked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: len(herd.members()) > processes)
+        wait_until(lambda: len(herd.members()) > processes)
         run.kill()
         run.wait()
-        wait_for(lambda: not herd.members(), 10)
+        wait_until(lambda: not herd.members(), 10)
     finally:
         run.kill()
         run.wait()

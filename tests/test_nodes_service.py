@@ -20,8 +20,8 @@ from imageloom.nodes.client import Client
 from imageloom.nodes.config import Credentials
 from imageloom.pipeline import Pipeline
 from imageloom.stores.local import STAGING
-from program import contents, draw, imageloom, start
-from service import Site, site, wait_until
+from program import contents, draw, imageloom, start, wait_until
+from service import Site, site
 
 COUNT = 12
 PIPELINE = "resize 64x48 | grayscale"
@@ -142,10 +142,10 @@ def test_a_killed_nodes_items_are_tried_again_and_it_may_come_back(
         "run", PIPELINE, photos, sink, "--engine", "nodes", "--connect", node.address, "--ledger", ledger
     )
     wait_until((sink / STAGING).exists)
-    time.sleep(0.1)
+    time.sleep(0.1)  # a task may have begun, or not yet
     node.kill()
     place.node("--listen", node.address)
-    assert running.wait(30) == 0
+    assert running.wait(60) == 0
     assert contents(sink) == expected
     with Ledger(ledger) as book:
         (record,) = book.jobs()

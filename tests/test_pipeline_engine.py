@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -35,7 +34,7 @@ from imageloom.run import Driver
 from imageloom.samples import draw_photo, draw_photos
 from imageloom.summary import Summary
 from imageloom.testing.engines import contents, recipe_of, traces
-from program import COMMAND, start, wait_for_outputs
+from program import COMMAND, start, wait_for_outputs, wait_until
 from stages import claim_and_stay, hold_the_lock, take_and_stay
 
 SLOW = "resize 400x400 | median_blur 31"
@@ -144,10 +143,7 @@ def killed_amid(target: Callable[[Ring], None], ring: Ring, until: Callable[[], 
     other = multiprocessing.get_context("forkserver").Process(target=target, args=(ring,), daemon=True)
     other.start()
     try:
-        deadline = time.monotonic() + 20
-        while not until():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(until)
     finally:
         assert other.pid
         os.kill(other.pid, signal.SIGKILL)

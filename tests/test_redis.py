@@ -26,8 +26,8 @@ from imageloom.run import Driver
 from imageloom.samples import draw_photos
 from imageloom.summary import Summary
 from imageloom.testing.engines import contents, recipe_of
-from program import imageloom, start
-from redis_servers import GivenServer, Workers, slow_photos, wait_for
+from program import imageloom, start, wait_until
+from redis_servers import GivenServer, Workers, slow_photos
 
 SLOW = "resize 400x400 | median_blur 31"
 COUNT = 60
@@ -170,7 +170,7 @@ def test_the_driver_is_killed_and_the_next_run_goes_on(
     out = tmp_path / "out"
     command = ["run", SLOW, many, out, "--engine", "redis", "--connect", server.url, "-j", "2"]
     first = start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(list(out.glob("*.jpg"))) > 5)
+    wait_until(lambda: len(list(out.glob("*.jpg"))) > 5)
     first.kill()
     first.wait()
     done = len(list(out.glob("*.jpg")))
@@ -188,11 +188,11 @@ def test_the_driver_is_killed_and_the_next_run_goes_on(
 def test_an_embedded_server_dies_with_its_driver(many: Path, tmp_path: Path) -> None:
     out, before = tmp_path / "out", servers()
     driver = start("run", SLOW, many, out, "--engine", "redis", "-j", "2", stdout=subprocess.DEVNULL)
-    wait_for(lambda: any(out.glob("*.jpg")))
+    wait_until(lambda: any(out.glob("*.jpg")))
     assert len(servers() - before) == 1
     driver.kill()
     driver.wait()
-    wait_for(lambda: servers() <= before)
+    wait_until(lambda: servers() <= before)
 
 
 def servers() -> set[int]:
@@ -281,12 +281,11 @@ def test_a_worker_that_was_stopped_is_too_late(tmp_path: Path, server: GivenServ
     stopped: list[int] = []
 
     def stop() -> None:
-        wait_for(lambda: held_by(server))
+        wait_until(lambda: held_by(server))
         stopped.append(int(held_by(server)[0].split("/")[1]))
         os.kill(stopped[0], signal.SIGSTOP)
         workers.start(server.url, tmp_path, "-j", "1")
-        time.sleep(3 * LEASE)
-        wait_for(lambda: held_by(server) and f"/{stopped[0]}/" not in held_by(server)[0])
+        wait_until(lambda: held_by(server) and f"/{stopped[0]}/" not in held_by(server)[0])
         os.kill(stopped[0], signal.SIGCONT)
 
     thread = threading.Thread(target=stop)
@@ -359,7 +358,7 @@ def test_junk_is_dropped(
     summary, events = drive(many, tmp_path / "out", feed, server.url, jobs=1)
     check(summary, events, tmp_path / "out", undisturbed)
     assert not canary.exists()
-    wait_for(lambda: all(server.client.xlen(stream) == 0 for stream in STREAMS.values()))
+    wait_until(lambda: all(server.client.xlen(stream) == 0 for stream in STREAMS.values()))
 
 
 # The streams hold a window

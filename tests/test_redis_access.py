@@ -14,8 +14,8 @@ from imageloom.engines import Settings, open_engine
 from imageloom.engines.redis_wire import STREAMS
 from imageloom.errors import StorageError, UsageError
 from imageloom.testing.engines import contents
-from program import imageloom
-from redis_servers import GivenServer, Workers, slow_photos, wait_for
+from program import imageloom, wait_until
+from redis_servers import GivenServer, Workers, slow_photos
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_roles_and_roots_of_workers(tmp_path: Path, server: GivenServer, workers
     photos, out = slow_photos(tmp_path / "photos"), tmp_path / "out"
     one = workers.start(server.url, tmp_path, "-j", "1", "--role", "worker")
     other = workers.start(server.url, tmp_path, "-j", "1", "--role", "assembler")
-    wait_for(lambda: {key.decode() for key in server.client.scan_iter()} >= set(STREAMS.values()))
+    wait_until(lambda: {key.decode() for key in server.client.scan_iter()} >= set(STREAMS.values()))
     command = ["run", "gaussian_blur 2", photos, out, "--engine", "redis", "--connect", server.url]
     done = imageloom(*command, "--tile", "always")
     assert "2 of 2 done" in done.stdout, done.stderr
@@ -85,8 +85,8 @@ def test_roles_and_roots_of_workers(tmp_path: Path, server: GivenServer, workers
     assert contents(out) == contents(tmp_path / "serial")
     for worker in (one, other):
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
-    wait_for(lambda: server.client.keys() == [])
+        assert worker.wait(60) == 0
+    wait_until(lambda: server.client.keys() == [])
 
     workers.start(server.url, photos, "-j", "1")
     refused = imageloom(*command[:3], tmp_path / "elsewhere", *command[4:])

@@ -16,8 +16,8 @@ from imageloom.ledger import Ledger
 from imageloom.model import Job
 from imageloom.run import Driver
 from imageloom.testing.engines import HARMFUL, recipe_of
-from program import COMMAND
-from redis_servers import GivenServer, slow_photos, wait_for
+from program import COMMAND, wait_until
+from redis_servers import GivenServer, slow_photos
 
 CONTAINER = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
 """Processes with numbers of their own, which all end with the first."""
@@ -40,11 +40,11 @@ class Container:
         for life in range(2):
             process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
             self._running.append(process)
-            wait_for(partial(self._is_alive, life))
+            wait_until(partial(self._is_alive, life))
             if not life:
                 process.kill()
                 process.wait()
-                wait_for(lambda: self._idle() > 0.4)
+                wait_until(lambda: self._idle() > 0.4)
 
     def _idle(self) -> float:
         """Seconds since what is held was renewed."""

@@ -23,7 +23,7 @@ from imageloom.stores.object import ObjectStore
 from imageloom.testing.proxy import Fault, FaultyProxy, Request
 from imageloom.testing.swift import SECRET, Swift
 from places import Bucket, Memory
-from program import Run, contents, draw, imageloom, start
+from program import Run, contents, draw, imageloom, start, wait_until
 
 PIPELINE = "resize 64x48 | grayscale"
 _numbers = itertools.count()
@@ -237,14 +237,16 @@ def test_killed_and_run_again_the_end_is_the_same(
     place: Bucket, sink: Bucket, expected: dict[str, bytes], through: Callable[..., FaultyProxy]
 ) -> None:
     through(delay=0.05)
+
+    def has_begun() -> bool:
+        return bool(sink.outputs()) or running.poll() is not None
+
     for pause in (0.1, 0.2):
         running = start("run", "-q", "--in-flight", "3", PIPELINE, place.address, sink.address)
-        until = time.monotonic() + 30
-        while not sink.outputs() and running.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(pause)
+        wait_until(has_begun)
+        time.sleep(pause)  # killed at several moments
         running.send_signal(signal.SIGKILL)
-        running.wait(30)
+        running.wait(60)
         made = {key: data for key, data in sink.contents().items() if not key.startswith(".imageloom/")}
         assert made == {key: expected[key] for key in made}
     assert Run(PIPELINE, place.address, sink.address).summary.failed == 0
@@ -305,14 +307,12 @@ def test_one_run_at_a_time_writes_into_a_sink(
     through(delay=0.2)
     running = start("run", "-q", "--in-flight", "1", PIPELINE, place.address, sink.address)
     try:
-        until = time.monotonic() + 30
-        while not sink.outputs() and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_until(sink.outputs)
         with pytest.raises(StorageError, match="one run at a time"):
             process(PIPELINE, place.address, sink.address)
     finally:
         running.kill()
-        running.wait(30)
+        running.wait(60)
 
 
 # Much, and large

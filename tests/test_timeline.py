@@ -34,7 +34,7 @@ from imageloom.timeline import (
     prune,
     read,
 )
-from program import Run, contents, draw, imageloom, start
+from program import Run, contents, draw, imageloom, start, wait_until
 
 STAGES = Times.__struct_fields__
 JOB = Job("in", "out", Recipe((Output(Pipeline("grayscale").steps),)))
@@ -118,14 +118,12 @@ def test_what_a_killed_run_has_recorded_can_be_read(crowd: Path, out: Path) -> N
     running = start("run", "median_blur 9 | gaussian_blur 20", crowd, out, "--engine", "serial")
     try:
         path = path_of(default_path(), 1)
-        until = time.monotonic() + 60
-        while (not path.exists() or path.stat().st_size < 3000) and time.monotonic() < until:
-            assert running.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: running.poll() is not None or (path.exists() and path.stat().st_size >= 3000))
+        assert running.poll() is None
         running.send_signal(signal.SIGKILL)
     finally:
         running.kill()
-        running.wait(30)
+        running.wait(60)
     timeline = the_timeline()
     assert timeline.closing is None
     assert 0 < len(timeline.attempts) < 240
@@ -195,7 +193,7 @@ def test_memory_and_processes_are_what_psutil_says() -> None:
         assert set(tree) >= {os.getpid(), child.pid}
         assert set(tree) == {os.getpid()} | {p.pid for p in psutil.Process().children(recursive=True)}
     finally:
-        child.wait(30)
+        child.wait(60)
     _, resident = machine.process_usage(os.getpid())
     assert resident == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
     exact = psutil.Process().memory_full_info().pss

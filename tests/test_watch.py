@@ -157,7 +157,9 @@ def test_a_bad_file_fails_once_and_is_done_when_it_is_replaced(
         watch.wait_for("good.jpg")
         (inbox / "good.jpg").write_bytes(photo[:300])
         watch.wait_for("good.jpg", kind="failed")
-        time.sleep(0.5)  # it is listed meanwhile
+        for later in ("1.jpg", "2.jpg"):  # it is listed again, with them
+            (inbox / later).write_bytes(photo)
+            watch.wait_for(later)
         assert sorted(watch.items("failed")) == ["bad.jpg", "good.jpg"]
         for name in ("bad.jpg", "good.jpg"):
             (inbox / name).write_bytes(other)
@@ -205,9 +207,10 @@ def test_outputs_are_the_inputs_of_another_watch_and_of_no_other(photos: Path, t
         Watching("flip", tmp_path / "out", tmp_path / "twice") as second,
     ):
         second.wait_for("1.jpg", "2.jpg", "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
-        time.sleep(0.3)
+        shutil.copy(photos / "1.jpg", photos / "later.jpg")
+        second.wait_for("later.jpg")
         assert first.end() == second.end() == 0
-        assert len(first.events("done")) == len(second.events("done")) == 6
+        assert len(first.events("done")) == len(second.events("done")) == 7
     assert contents(tmp_path / "out") == made_of(photos, tmp_path, "invert")
     assert contents(tmp_path / "twice") == made_of(tmp_path / "out", tmp_path, "flip")
 
@@ -241,12 +244,12 @@ def test_it_goes_on_when_its_folder_was_away(photos: Path, photo: bytes, tmp_pat
 
 
 def test_it_ends_when_nothing_comes(photos: Path, photo: bytes, out: Path) -> None:
-    with Watching(PIPELINE, photos, out, "--until-idle", 1.5) as watch:
+    with Watching(PIPELINE, photos, out, "--until-idle", 3) as watch:
         watch.wait_for("1.jpg")
-        time.sleep(0.7)
+        time.sleep(1.6)
         (photos / "bad.jpg").write_bytes(photo[:300])
         watch.wait_for("bad.jpg", kind="failed")
-        time.sleep(0.7)
+        time.sleep(1.6)
         (photos / "new.jpg").write_bytes(photo)
         assert watch.code() == 1
         assert len(watch.items("done")) == 7
@@ -273,7 +276,6 @@ def test_a_second_signal_ends_it_at_once(photo: bytes, inbox: Path, tmp_path: Pa
         watch.wait_for("1.jpg", kind="planned")
         watch.running.send_signal(signal.SIGINT)
         watch.wait(lambda: "ending" in watch.told)
-        time.sleep(0.3)  # it is waiting again
         assert watch.end(signal.SIGINT) == 130
     assert not (out / "1.jpg").exists()
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from guests import free_port, remote
+from guests import remote
 from imageloom.api import process
 from imageloom.engines import zeromq
 from imageloom.events import Done, Event, Failed, Retried
@@ -28,7 +27,7 @@ from imageloom.pipeline import Pipeline
 from imageloom.recipe import with_operators
 from imageloom.samples import draw_photos
 from imageloom.testing.engines import HARMFUL, recipe_of
-from program import contents, imageloom, start
+from program import contents, free_port, imageloom, start, wait_until
 
 OPERATORS = '''
 import time
@@ -238,10 +237,10 @@ def test_a_worker_comes_late_and_leaves_early(photos: Path, operators: str) -> N
                     guest.terminate()
 
         ran = Ran(recipe, photos, see_off, jobs=1, bind=address)
-        assert guest.wait(20) == 0
+        assert guest.wait(60) == 0
     assert ran.summary.done == 24
     assert len(ran.workers) == 2
-    assert 2 <= theirs <= 4
+    assert 2 <= theirs < 12
     assert not ran.retried, "who hands back what it has costs no attempts"
     assert contents(ran.out) == serial(recipe, photos)
 
@@ -252,7 +251,7 @@ def test_a_remote_worker_that_hangs_ends_itself_and_is_replaced(photos: Path) ->
     with remote(address, photos.parent, "--operators", HARMFUL) as guest:
         ran = Ran(recipe_of("hang_on_red | resize 32x32", "png"), photos, bind=address, timeout=0.5)
         guest.terminate()
-        _, said = guest.communicate(timeout=20)
+        _, said = guest.communicate(timeout=60)
     assert (ran.summary.done, ran.summary.failed) == (22, 1)
     (failed,) = [e for e in ran.events if isinstance(e, Failed)]
     assert failed.result.failure is not None
@@ -284,22 +283,20 @@ def test_the_driver_is_killed_and_its_workers_serve_the_next_one(photos: Path, o
     ]
     with remote(address, photos.parent, "--operators", operators) as guest:
         first = start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        local: list[psutil.Process] = []
-        while len(list(out.glob("*.png"))) < 6 and first.poll() is None:
-            local = psutil.Process(first.pid).children(recursive=True)
-            time.sleep(0.01)
+        wait_until(lambda: len(list(out.glob("*.png"))) >= 6 or first.poll() is not None)
+        local = psutil.Process(first.pid).children(recursive=True)
         first.kill()
-        first.wait(20)
+        first.wait(60)
         published = len(list(out.glob("*.png")))
         assert 0 < published < 24
-        _, alive = psutil.wait_procs(local, timeout=10)
+        _, alive = psutil.wait_procs(local, timeout=60)
         assert local
         assert not alive, "its own workers end with it"
         again = imageloom(*command, "--json")
         assert again.returncode == 0, again.stderr
         assert guest.poll() is None
         guest.terminate()
-        assert guest.wait(20) == 0
+        assert guest.wait(60) == 0
     assert f'"worker":"{socket.gethostname()}:' in again.stdout.replace('": "', '":"')
     assert contents(out) == serial(slow("nap 0.1", operators), photos)
 

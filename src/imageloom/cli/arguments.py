@@ -1,12 +1,9 @@
-"""What arguments, options and signals mean that several commands share: a job, an engine, when to stop."""
+"""What arguments and options mean that several commands share: a job, an engine."""
 
 from __future__ import annotations
 
 import gc
-import os
-import signal
-from collections.abc import Callable, Mapping
-from types import FrameType
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -90,24 +87,3 @@ def job_and_engine(
     asked = Settings(jobs or 0, threads, timeout, job.memory, connect, bind, keys, nodes or "")
     chosen, settings, _ = api.choose_engine(engine, asked, job)
     return job, chosen, settings
-
-
-def finish_on_signals(finish: Callable[[], None], doing: str, verb: str) -> None:
-    """The first Ctrl-C or SIGTERM finishes what is in hand, the second one ends the program."""
-    asked = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        say_amid(f"{doing}: finishing what is in hand (once more to {verb} at once)")
-        finish()
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-
-
-def say_amid(text: str) -> None:
-    """A line on stderr by a signal's handler: past sys.stderr, where another may be half written just now."""
-    os.write(2, f"{text}\n".encode())

@@ -50,10 +50,11 @@ def command(config: str | None, load: str | None, **flags: Any) -> int:
     from imageloom.engines import Settings
     from imageloom.engines.processes import Processes
 
+    leaving = service.leave_on_signals()
     # The processes are there before gRPC is loaded: a fork with its threads would hang.
     engine = Processes(Settings(settings.limit, 1, settings.timeout, settings.memory))
     try:
-        return _serve(settings, engine)
+        return _serve(settings, engine, leaving)
     finally:
         engine.close()
 
@@ -82,16 +83,14 @@ def _settings(config: str | None, load: str | None, flags: dict[str, Any]) -> No
     return replace(found, limit=found.limit or available_cores())
 
 
-def _serve(settings: NodeConfig, engine: Any) -> int:
+def _serve(settings: NodeConfig, engine: Any, leaving: threading.Event) -> int:
     from imageloom.nodes.node import WAITING_CALLS, Node, supervised
     from imageloom.nodes.rpc import NODE, Service
 
-    service.block_signals()
     node = Node(supervised(engine), settings)
     calls = 2 * settings.limit + WAITING_CALLS
     listening = Service(node, NODE, settings.listen, settings.credentials, calls)
     click.echo(f"node {listening.address}: {settings.limit} tasks at once", err=True)
-    leaving = threading.Event()
     notices = None
     if settings.server:
         from imageloom.nodes.notices import notify
@@ -99,10 +98,9 @@ def _serve(settings: NodeConfig, engine: Any) -> int:
         address = settings.advertise or listening.address
         notices = threading.Thread(target=notify, args=(settings, address, leaving), daemon=True)
         notices.start()
-    service.await_signal()
+    leaving.wait()
     node.leave()
     listening.leave()
-    leaving.set()
     if notices:
         notices.join()
     listening.close(settings.timeout)

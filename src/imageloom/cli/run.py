@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imageloom.cli import options
-from imageloom.cli.arguments import collect_garbage, finish_on_signals, job_and_engine
+from imageloom.cli.arguments import collect_garbage, job_and_engine
 from imageloom.cli.options import Quantity
+from imageloom.cli.signals import finish_on_signals
 
 if TYPE_CHECKING:
     from imageloom.engines import Engine

@@ -60,7 +60,7 @@ def command(
     check_address(listen)
     config = read_config(nodes, NodesConfig) if nodes else NodesConfig()
     config = replace(config, credentials=service.overruled(config.credentials, **credentials))
-    service.block_signals()
+    leaving = service.leave_on_signals()
     from imageloom.nodes.rpc import SERVER, Service
     from imageloom.nodes.server import MOST_CALLS, Server
 
@@ -76,7 +76,7 @@ def command(
         own = service.overruled(Credentials(), **credentials)
         listening = Service(served, SERVER, listen, own, MOST_CALLS)
         click.echo(f"server {listening.address}", err=True)
-        service.await_signal()
+        leaving.wait()
         listening.leave()
         served.leave()
         listening.close(1.0)

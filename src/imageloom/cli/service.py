@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import signal
+import os
+import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from imageloom.cli.signals import finish_on_signals
+
 if TYPE_CHECKING:
     from imageloom.nodes.config import Credentials
 
 C = TypeVar("C", bound=Callable[..., Any])
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def credential_options(command: C) -> C:
@@ -46,15 +47,8 @@ def nodes_extra() -> None:
         raise MissingExtra("the service", "nodes")
 
 
-def block_signals() -> None:
-    """Have SIGTERM and Ctrl-C wait for `await_signal`; before any thread is started, which then has it so too."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-
-def await_signal() -> None:
-    """Wait until the program is asked to leave; if it is asked once more, it ends at once."""
-    signal.sigwait(SIGNALS)
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    click.echo("leaving: finishing what is in hand (once more to stop at once)", err=True)
+def leave_on_signals() -> threading.Event:
+    """An event that the first SIGTERM or Ctrl-C sets; one more ends the program at once, whatever still runs."""
+    leaving = threading.Event()
+    finish_on_signals(leaving.set, "leaving", "stop", end=lambda: os._exit(130))
+    return leaving

@@ -12,7 +12,8 @@ import click
 from msgspec.structs import replace
 
 from imageloom.cli import options, service
-from imageloom.cli.arguments import make_job, say_amid
+from imageloom.cli.arguments import make_job
+from imageloom.cli.signals import say_amid
 
 if TYPE_CHECKING:
     from imageloom.model import Job

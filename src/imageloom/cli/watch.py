@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageloom.cli.arguments import collect_garbage, finish_on_signals, job_and_engine
+from imageloom.cli.arguments import collect_garbage, job_and_engine
 from imageloom.cli.run import command as run
+from imageloom.cli.signals import finish_on_signals
 
 if TYPE_CHECKING:
     from imageloom.events import Event, Listener

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from imageloom.cli import options
-from imageloom.cli.arguments import finish_on_signals
 from imageloom.cli.options import Quantity
+from imageloom.cli.signals import finish_on_signals
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -103,7 +103,6 @@ def work(engine: str, settings: WorkerSettings, *more: object) -> None:
     leaving = threading.Event()
     become_worker(settings.memory)
     signal.signal(signal.SIGTERM, lambda number, frame: leaving.set())
-    die_with_starter()
     try:
         worker_function(engine)(settings, leaving, *more)
     except ImageloomError as error:
@@ -153,6 +152,7 @@ def become_worker(memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
+    die_with_starter()
     if memory:
         bound_memory(memory)
 
@@ -164,7 +164,10 @@ def die_with_parent() -> None:
 
 
 def die_with_starter() -> None:
-    """End this process with the one that asked the fork server for it: the fork server may outlive that one."""
+    """End this process with the one that asked the fork server for it.
+
+    The fork server outlives that one as long as there are processes that it has started.
+    """
     starter = multiprocessing.parent_process()
 
     def wait() -> None:

@@ -6,6 +6,7 @@ treats each pixel by itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import cv2
@@ -25,7 +26,7 @@ Counts = NDArray[np.int64]
 def histograms(image: Pixels) -> Counts:
     """How often each level occurs in each channel of an integer image: (channels, 256 or 65536)."""
     levels = int(top_of(image.dtype)) + 1
-    planes = [image] if image.ndim == 2 else cv2.split(image)
+    planes: Sequence[Pixels] = [image] if image.ndim == 2 else cv2.split(image)
     return np.stack([np.bincount(plane.ravel(), minlength=levels) for plane in planes])
 
 
@@ -99,7 +100,7 @@ def stretch(image: Pixels, *, bounds: str) -> Pixels:
     """Stretch each channel from its own bounds, LOW-HIGH for each with commas between, to the whole range."""
     top = top_of(image.dtype)
     ramp = np.arange(int(top) + 1, dtype=np.float64)
-    planes = [image] if image.ndim == 2 else cv2.split(image)
+    planes: Sequence[Pixels] = [image] if image.ndim == 2 else cv2.split(image)
     stretched = []
     for plane, bound in zip(planes, bounds.split(","), strict=True):
         low, high = (int(level) for level in bound.split("-"))
