@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imageloom.cli import options
+from imageloom.cli.text import say_amid
 
 if TYPE_CHECKING:
     from imageloom.engines import Settings
@@ -106,8 +106,3 @@ def finish_on_signals(finish: Callable[[], None], doing: str, verb: str) -> None
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-
-
-def say_amid(text: str) -> None:
-    """A line on stderr by a signal's handler: past sys.stderr, where another may be half written just now."""
-    os.write(2, f"{text}\n".encode())

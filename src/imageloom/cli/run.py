@@ -12,6 +12,7 @@ import click
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, finish_on_signals, job_and_engine
 from imageloom.cli.options import Quantity
+from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.engines import Engine
@@ -191,5 +192,5 @@ def _health(address: str | None, engine: Engine) -> Iterator[list[Listener]]:
 
     tally = Tally()
     with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:
-        click.echo(f"health {health.address}", err=True)
+        say(f"health {health.address}", err=True)
         yield [tally]

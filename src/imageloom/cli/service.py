@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from imageloom.cli.text import say
+
 if TYPE_CHECKING:
     from imageloom.nodes.config import Credentials
 
@@ -57,4 +59,4 @@ def await_signal() -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    click.echo("leaving: finishing what is in hand (once more to stop at once)", err=True)
+    say("leaving: finishing what is in hand (once more to stop at once)", err=True)

@@ -11,6 +11,7 @@ import click
 
 from imageloom.cli.arguments import collect_garbage, finish_on_signals, job_and_engine
 from imageloom.cli.run import command as run
+from imageloom.cli.text import say, say_json
 
 if TYPE_CHECKING:
     from imageloom.events import Event, Listener
@@ -139,9 +140,7 @@ def _show_latencies(source: Watched, as_json: bool) -> None:
     at = {f"p{part}": in_order[min(len(in_order) - 1, len(in_order) * part // 100)] for part in (50, 95)}
     at["max"] = in_order[-1]
     if as_json:
-        import msgspec
-
         line = {"event": "latency", "items": len(in_order), **at}
-        sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+        say_json(line)
     words = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in at.items())
-    click.echo(f"from settled to published: {words} (the last {len(in_order)} items)", err=as_json)
+    say(f"from settled to published: {words} (the last {len(in_order)} items)", err=as_json)

@@ -14,6 +14,7 @@ import click
 from imageloom.cli import options
 from imageloom.cli.arguments import finish_on_signals
 from imageloom.cli.options import Quantity
+from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -95,7 +96,7 @@ def command(
         work_and_report if health else work,
         (line, engine, settings) if health else (engine, settings),
         jobs or available_cores(),
-        died=lambda pid, cause: click.echo(f"worker {pid} died: {cause}; another one is started", err=True),
+        died=lambda pid, cause: say(f"worker {pid} died: {cause}; another one is started", err=True),
         left=ended.put,
         preload=[WORKERS[engine].partition(":")[0]],
     )
@@ -121,5 +122,5 @@ def _health(address: str | None, fleet: Fleet, reports: Connection) -> Iterator[
     tally = Tally()
     threading.Thread(target=tally.hear, args=(reports,), daemon=True).start()
     with Health(address, lambda: fleet.is_whole, lambda: tally.of_workers(fleet)) as health:
-        click.echo(f"health {health.address}", err=True)
+        say(f"health {health.address}", err=True)
         yield
