@@ -6,6 +6,7 @@ like another one. Both are shown as escapes, as is what no terminal can show. JS
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
@@ -37,7 +38,10 @@ def json_line(data: object) -> str:
     """Data as one line of JSON, whose escapes keep a terminal from obeying it."""
     import msgspec
 
-    text = msgspec.json.encode(data).decode()
+    try:
+        text = msgspec.json.encode(data).decode()
+    except UnicodeEncodeError:  # half a character, as of a name that is no UTF-8
+        return json.dumps(msgspec.to_builtins(data), separators=(",", ":"))
     if text.isprintable():
         return text
     return "".join(c if shows(c) else _json_escaped(c) for c in text)

@@ -21,7 +21,8 @@ def say(*lines: str, err: bool = False, dim: bool = False) -> None:
         dim: less bright than the others, on a terminal.
     """
     for line in lines:
-        click.secho(printable(line), err=err, dim=dim or None)
+        shown = printable(line)
+        click.echo(click.style(shown, dim=True) if dim else shown, err=err)
 
 
 def say_json(data: object) -> None:
