@@ -77,6 +77,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "out" / ".imageloom").mkdir(parents=True)
     ran = run(place, "run", "grayscale", "photos", "out", "-v", "--log-file", place / "run.log")
     assert ran.returncode == 1, ran.stderr
+    strange = f"in\x1b[31m\n\u202e{FAIR[0]}"
+    draw(place / strange / "1.jpg")
+    assert run(place, "run", "grayscale", strange, f"{strange}-out").returncode == 0
     return place
 
 
