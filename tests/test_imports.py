@@ -74,7 +74,7 @@ def test_modules_have_no_cycles() -> None:
         ("imageloom.stores", ["imageloom.model", "imageloom.errors", "imageloom.machine"]),
         ("imageloom.pipeline", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
         ("imageloom.rewrite", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
-        ("imageloom.ledger", ["imageloom.model", "imageloom.errors"]),
+        ("imageloom.ledger", ["imageloom.model", "imageloom.errors", "imageloom.private"]),
         ("imageloom.timeline", ["imageloom.model", "imageloom.errors"]),
     ],
 )

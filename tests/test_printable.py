@@ -69,9 +69,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("photos", "fair"):
         (place / folder).mkdir()
     photo = draw(place / "photo.jpg").read_bytes()
-    for number, name in enumerate(NAMES):
+    for number, hostile_name in enumerate(NAMES):
         data = photo if number % 2 else b"\xff\xd8 no photo"
-        Path(os.fsdecode(os.fsencode(place / "photos") + b"/" + name)).write_bytes(data)
+        Path(os.fsdecode(os.fsencode(place / "photos") + b"/" + hostile_name)).write_bytes(data)
     for name in FAIR:
         (place / "fair" / name).write_bytes(photo)
     (place / "out" / ".imageloom").mkdir(parents=True)
