@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imageloom.cli import options
 from imageloom.cli.text import say, say_json
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
     from imageloom.engines.redis_wire import Letter
 
-connect_option = click.option(
-    "--connect", required=True, metavar="ADDRESS", envvar="IMAGELOOM_CONNECT", help="Of the Redis server."
-)
+connect_option = options.connect_options("Of the Redis server.", is_needed=True)
 keys_argument = click.argument("keys", nargs=-1, metavar="[KEY]...")
 all_option = click.option("--all", "all_", is_flag=True, help="All letters, whatever their keys.")
 

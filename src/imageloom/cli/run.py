@@ -37,13 +37,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="serial, threads, processes, pipeline, zeromq, redis, nodes, mpi, dask, ray.",
 )
-@click.option(
-    "--connect",
-    default="",
-    metavar="ADDRESS",
-    envvar="IMAGELOOM_CONNECT",
-    help="Of an existing cluster or server, or of nodes: HOST:PORT,...  [one of its own]",
-)
+@options.connect_options("Of an existing cluster or server, or of nodes: HOST:PORT,...  [one of its own]")
 @click.option(
     "--nodes",
     type=click.Path(exists=True, dir_okay=False),

@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("worker", short_help="Work for an engine's driver, here or on another machine.")
 @click.option("--engine", required=True, metavar="NAME", help="The driver's: zeromq, redis.")
-@click.option(
-    "--connect",
-    required=True,
-    metavar="ADDRESS",
-    envvar="IMAGELOOM_CONNECT",
-    help="Of the server that has the tasks.",
-)
+@options.connect_options("Of the server that has the tasks.", is_needed=True)
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Worker processes.  [one for each core]")
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each process.  [1]")
 @click.option(
