@@ -78,7 +78,7 @@ def test_an_address_from_a_file_or_the_environment(server: GivenServer, photos: 
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 def test_nobody_writes_a_password_down(server: GivenServer, tmp_path: Path) -> None:
     photos = slow_photos(tmp_path / "photos", 6)
-    (photos / "broken.png").touch()
+    (photos / "broken.png").write_bytes((photos / "0.png").read_bytes()[:-2000])
     environment = {**os.environ, "IMAGELOOM_CONNECT": f"redis://loom:{PASSWORD}@127.0.0.1:{server.port}/0"}
     left = tmp_path / "left"
     left.mkdir()
