@@ -70,7 +70,7 @@ operators_option = click.option(
     multiple=True,
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="A Python file with operators of your own; repeatable.",
+    help="A Python file with operators of your own, or of a recipe; it is run. Repeatable.",
 )
 
 
@@ -183,11 +183,11 @@ def make_recipe(
 
     from imageloom import recipe as recipes
 
-    loaded = recipes.with_operators(Recipe(()), list(operators))
     if pipeline is not None:
-        found = recipes.read_recipe(pipeline)
+        found = recipes.read_recipe(pipeline, operators)
     else:
-        found = Recipe(tuple(recipes.parse_output(text) for text in outputs))
+        loaded = recipes.with_operators(Recipe(()), operators)
+        found = replace(loaded, outputs=tuple(recipes.parse_output(text) for text in outputs))
     chosen = recipes.parse_format(format_) if format_ is not None else None
     return replace(
         found,
@@ -201,7 +201,6 @@ def make_recipe(
         ),
         decode=decode if found.decode == "safe" else found.decode,
         metadata=metadata if found.metadata == "keep" else found.metadata,
-        operators=(*loaded.operators, *found.operators),
     )
 
 
