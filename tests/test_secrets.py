@@ -55,6 +55,16 @@ def test_a_password_on_a_command_line_is_refused(photos: Path, out: Path, addres
     assert PASSWORD not in shown(address)
 
 
+@pytest.mark.parametrize("address", ["sftp://me:{}@host/x", "sftp://me:a/{}@host/x", "s3://me:{}/b@c/x"])
+def test_a_password_in_a_stores_address_is_refused_and_not_repeated(photos: Path, address: str) -> None:
+    secret = address.format(PASSWORD)
+    for places in ((photos, secret), (secret, photos.parent / "out")):
+        ran = imageloom("run", "grayscale", *places)
+        assert ran.returncode == 2
+        assert "holds no password" in ran.stderr
+        assert PASSWORD not in ran.stdout + ran.stderr
+
+
 def test_an_address_from_a_file_or_the_environment(server: GivenServer, photos: Path, out: Path) -> None:
     address = f"redis://loom:{PASSWORD}@127.0.0.1:{server.port}/0"
     file = out.parent / "address.txt"
