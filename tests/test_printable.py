@@ -255,9 +255,14 @@ def test_what_a_server_holds_only_shows(tmp_path: Path) -> None:
             text = name.decode("utf-8", "backslashreplace")
             letter = Letter(text, f"/{text}", f"/out/{text}", text, text, 3, 1.0)
             server.client.xadd(DEAD, {FIELD: msgspec.msgpack.encode(letter)})
-        for flags in (("list",), ("list", "--json"), ("drop", "\x1b[31m\x9b"), ("retry", "--all")):
-            ran = imageloom("dead", *flags[:1], *server.place, *flags[1:])
-            assert len(ran.stdout.splitlines()) == (0 if flags[0] == "drop" else len(NAMES)), ran
+        for command, flag, lines in (
+            ("list", "--json", len(NAMES)),
+            ("list", None, len(NAMES)),
+            ("drop", "\x1b[31m\x9b", 0),
+            ("retry", "--all", len(NAMES)),
+        ):
+            ran = imageloom("dead", command, *server.place, *([flag] if flag else []))
+            assert len(ran.stdout.splitlines()) == lines, ran
             assert not raw(ran.stdout + ran.stderr)
     finally:
         server.close()

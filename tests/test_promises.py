@@ -67,7 +67,7 @@ def test_the_input_stays_as_it_was(photos: Path, out: Path, engine: str) -> None
 
 
 def state_of(folder: Path) -> dict[str, tuple[object, ...]]:
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for path in (folder, *folder.rglob("*")):
         status = path.lstat()
         content = path.read_bytes() if path.is_file() else sorted(os.listdir(path))
