@@ -269,7 +269,7 @@ def test_what_a_server_holds_only_shows(tmp_path: Path) -> None:
 
 
 def test_json_of_any_text_is_read_as_it_was() -> None:
-    for text in ("".join(map(chr, range(0xD800))), "\udc80\x1b", "\U0001f4f7\U000e0041\ufeff\u202e", *FAIR):
+    for text in ("".join(map(chr, range(0xD800))), "\udc80\x1b\x7f", "\U0001f4f7\U000e0041\ufeff\u202e", *FAIR):
         line = json_line({"name": text})
         assert not raw(line)
         assert json.loads(line) == {"name": text}
@@ -307,3 +307,26 @@ def test_commands_write_by_one_way_alone() -> None:
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         found = [ast.unparse(call.func) for call in calls if ways(ast.unparse(call.func))]
         assert bool(found) == (path.name == "text.py"), (path.name, found)
+
+
+RAISES = """
+from imageloom import Pixels, operator
+
+
+@operator("point", examples=("fails",))
+def fails(image: Pixels) -> Pixels:
+    \"\"\"Raise what no message of a library should be.\"\"\"
+    raise ValueError("\\udc80\\x1b[31m\\u202e")
+"""
+
+
+@pytest.mark.parametrize("engine", ["threads", "processes"])
+def test_a_reason_that_is_no_text_is_a_reason_all_the_same(tmp_path: Path, engine: str) -> None:
+    (tmp_path / "ops.py").write_text(RAISES)
+    draw(tmp_path / "in" / "1.jpg")
+    flags = ("--operators", tmp_path / "ops.py", "--engine", engine, "-j", "1", "--json")
+    ran = imageloom("run", "fails", tmp_path / "in", tmp_path / "out", *flags)
+    assert ran.returncode == 1, ran.stderr
+    shown = imageloom("jobs", "show", "1", "--failed").stdout
+    assert r"ValueError: \udc80\x1b[31m\u202e" in shown
+    assert not raw(ran.stdout + ran.stderr + shown)

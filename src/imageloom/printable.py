@@ -41,7 +41,7 @@ def json_line(data: object) -> str:
     try:
         text = msgspec.json.encode(data).decode()
     except UnicodeEncodeError:  # half a character, as of a name that is no UTF-8
-        return json.dumps(msgspec.to_builtins(data), separators=(",", ":"))
+        text = json.dumps(msgspec.to_builtins(data), separators=(",", ":"))
     if text.isascii() and "\x7f" not in text:  # JSON escapes the other control characters of ASCII
         return text
     return "".join(c if shows(c) else _json_escaped(c) for c in text)
