@@ -269,7 +269,12 @@ def test_what_a_server_holds_only_shows(tmp_path: Path) -> None:
 
 
 def test_json_of_any_text_is_read_as_it_was() -> None:
-    for text in ("".join(map(chr, range(0xD800))), "\udc80\x1b\x7f", "\U0001f4f7\U000e0041\ufeff\u202e", *FAIR):
+    for text in (
+        "".join(map(chr, range(0xD800))),
+        "\udc80\x1b\x7f",
+        "\U0001f4f7\U000e0041\ufeff\u202e",
+        *FAIR,
+    ):
         line = json_line({"name": text})
         assert not raw(line)
         assert json.loads(line) == {"name": text}
