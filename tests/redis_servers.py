@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ class GivenServer:
             *(_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
             *("--appendonly", "yes", "--appendfsync", fsync, "--save", "", "--requirepass", "secret"),
         ]
+        file = folder / "address"
+        file.write_text(f"{self.url}\n")
+        self.place = ("--connect-file", str(file))
         self.client: Any = Redis.from_url(self.url, protocol=2)
         self.start()
 
@@ -56,8 +60,9 @@ class Workers:
 
     def start(self, url: str, root: Path, *flags: str) -> subprocess.Popen[str]:
         flags = ("--root", str(root), "--operators", HARMFUL, *flags)
-        arguments = ("worker", "--engine", "redis", "--connect", url, *flags)
-        worker = start(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        arguments = ("worker", "--engine", "redis", *flags)
+        environment = {**os.environ, "IMAGELOOM_CONNECT": url}
+        worker = start(*arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.running.append(worker)
         return worker
 

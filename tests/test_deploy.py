@@ -240,6 +240,71 @@ def test_what_makes_no_sense_is_refused(values: Manifest, reason: str) -> None:
         render(values)
 
 
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "given server"])
+def test_every_pod_is_closed_but_for_what_it_needs(variant: str) -> None:
+    """One policy selects each pod, for both directions."""
+    manifests = render(VARIANTS[variant])
+    policies = of_kind(manifests, "NetworkPolicy")
+    for one in of_kind(manifests, "Job", "Deployment", "StatefulSet"):
+        labels = one["spec"]["template"]["metadata"]["labels"]
+        (policy,) = [p["spec"] for p in policies if selects(p["spec"]["podSelector"], labels)]
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+        for rule in policy["ingress"]:
+            assert rule["from"], "none lets everybody in"
+            assert rule["ports"] == [{"port": "redis"}]
+        if labels["app.kubernetes.io/component"] == "redis":
+            assert policy["egress"] == []
+            assert policy["ingress"]
+        else:
+            assert policy["ingress"] == []
+            assert all(rule["ports"] for rule in policy["egress"])
+
+
+def selects(selector: Manifest, labels: dict[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
+        (labels.get(one["key"]) in one["values"]) == (one["operator"] == "In")
+        for one in selector.get("matchExpressions", [])
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "ports"),
+    [
+        ({"engine": "serial"}, set()),
+        ({}, {"redis"}),
+        ({"run": {"source": "s3://a", "sink": "sftp://b/c"}}, {"redis", 443, 22}),
+        ({"connect": {"existingSecret": "mine"}}, {6379}),
+        ({"connect": {"address": "rediss://there:6390/0"}}, {6390}),
+        ({"connect": {"address": "rediss://there/0"}}, {6379}),
+        ({"engine": "dask", "connect": {"address": "tcp://scheduler.dask.svc:8786"}}, {8786}),
+        ({"engine": "ray", "connect": {"existingSecret": "mine"}}, {10001}),
+        ({"networkPolicy": {"to": [{"ports": [{"port": 9000}]}]}}, {"redis", 9000}),
+    ],
+)
+def test_pods_reach_their_server_and_their_stores(values: Manifest, ports: set[int | str]) -> None:
+    policy = next(p for p in of_kind(render(values), "NetworkPolicy") if "redis" not in p["metadata"]["name"])
+    assert {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} == {53, *ports}
+
+
+def test_who_scrapes_is_let_in_where_it_is_named() -> None:
+    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    policy = of_kind(render({"networkPolicy": {"metrics": peers}}), "NetworkPolicy")[0]
+    assert policy["spec"]["ingress"] == [{"from": peers, "ports": [{"port": "health"}]}]
+
+
+def test_a_digest_names_an_image_in_place_of_its_tag() -> None:
+    digest = f"sha256:{'0a' * 32}"
+    values: Manifest = {
+        "image": {"repository": "registry:5000/imageloom", "tag": "1", "digest": digest},
+        "redis": {"digest": digest},
+    }
+    images = {container["image"] for _, container in containers(render(values))}
+    assert images == {f"registry:5000/imageloom@{digest}", f"valkey/valkey@{digest}"}
+    for wrong in ("latest", "sha256:12", digest.upper()):
+        with pytest.raises(helm_python.HelmError, match="digest"):
+            render({"image": {"digest": wrong}})
+
+
 def test_nothing_secret_is_in_a_pods_command() -> None:
     manifests = render({"redis": {"password": "p@ss word/1"}})
     texts = [yaml.safe_dump(one) for one in manifests if one["kind"] != "Secret"]

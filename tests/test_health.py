@@ -82,7 +82,7 @@ def test_a_runs_numbers_are_those_of_its_summary(photos: Path, out: Path) -> Non
 def test_a_run_and_its_workers_are_asked_while_they_work(tmp_path: Path, server: GivenServer) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     draw_photos(photos, 40)
-    place = ["--engine", "redis", "--connect", server.url, "--health", "0"]
+    place = ["--engine", "redis", *server.place, "--health", "0"]
     worker = start("worker", *place, "--root", tmp_path, "-j", "2", stderr=subprocess.PIPE)
     wait_until(lambda: len(consumers(server)) == 2)
     command = [*ONE_BY_ONE, "run", SLOW, str(photos), str(out), *place]
@@ -141,7 +141,7 @@ def test_a_worker_that_drains_is_alive_and_not_ready(tmp_path: Path, server: Giv
     photo = draw(tmp_path / "photos" / "0.jpg")
     out, opened, operators = tmp_path / "out", tmp_path / "opened", tmp_path / "gate.py"
     operators.write_text(GATE.format(str(opened)))
-    place = ["--engine", "redis", "--connect", server.url, "--operators", operators]
+    place = ["--engine", "redis", *server.place, "--operators", operators]
     worker = start("worker", *place, "--root", tmp_path, "-j1", "--health", "0", stderr=subprocess.PIPE)
     run = start("run", "gate", photo.parent, out, *place, stdout=subprocess.DEVNULL)
     try:

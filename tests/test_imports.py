@@ -71,10 +71,10 @@ def test_modules_have_no_cycles() -> None:
         ("imageloom.events", ["imageloom.model", "imageloom.errors"]),
         ("imageloom.operators", ["imageloom.model", "imageloom.errors"]),
         ("imageloom.codecs", ["imageloom.model", "imageloom.errors"]),
-        ("imageloom.stores", ["imageloom.model", "imageloom.errors"]),
+        ("imageloom.stores", ["imageloom.model", "imageloom.errors", "imageloom.machine"]),
         ("imageloom.pipeline", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
         ("imageloom.rewrite", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
-        ("imageloom.ledger", ["imageloom.model", "imageloom.errors"]),
+        ("imageloom.ledger", ["imageloom.model", "imageloom.errors", "imageloom.private"]),
         ("imageloom.timeline", ["imageloom.model", "imageloom.errors"]),
     ],
 )

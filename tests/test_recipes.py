@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -164,3 +165,68 @@ def test_in_place_replaces_once(tmp_path: Path, photos: Path) -> None:
     )
     assert other.returncode == 1
     assert "must keep its name" in other.stderr
+
+
+EVIL = """
+from pathlib import Path
+
+Path(__file__).with_suffix(".ran").touch()
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run {recipe} {photos} {out}",
+        "run {recipe} {photos} {out} --dry-run",
+        "run {recipe} {photos} {out} --operators {other}",
+        "run {recipe} {photos} {out} --engine processes -j 1",
+        "watch {recipe} {photos} {out} --until-idle 0",
+        "plan {recipe} {photos}/photo-0000.jpg",
+        "look {photos} {recipe} --to {out}.png",
+        "submit {recipe} {photos} {out}",
+    ],
+)
+def test_a_recipe_runs_no_code_that_nobody_named(tmp_path: Path, photos: Path, command: str) -> None:
+    """Not even where nothing is to be done: it may come from a stranger."""
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    code, recipe, other = folder / "ops.py", folder / "r.yaml", tmp_path / "ops.py"
+    code.write_text(EVIL)
+    other.write_text(SMEAR)
+    recipe.write_text("operators: ops.py\noutputs: {a: invert}\n")
+    places = {"recipe": recipe, "photos": photos, "out": tmp_path / "out", "other": other}
+    words = [word.format(**places) for word in command.split()]
+    refused = imageloom(*words)
+    assert refused.returncode == 2
+    assert not code.with_suffix(".ran").exists()
+    assert not (tmp_path / "out").exists()
+    found = re.search(r"add --operators (\S+)$", refused.stderr.strip())
+    assert found, refused.stderr
+    if words[0] != "submit":
+        assert imageloom(*words, "--operators", found[1]).returncode == 0
+        assert code.with_suffix(".ran").exists()
+
+
+@pytest.mark.parametrize("entry", ["[ops.py]", "../recipes/ops.py", "[./ops.py]", "{path}", "[o/../ops.py]"])
+def test_no_way_to_name_a_file_runs_it(tmp_path: Path, entry: str) -> None:
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "ops.py").write_text(EVIL)
+    entry = entry.format(path=folder / "ops.py")
+    (folder / "r.yaml").write_text(f"operators: {entry}\noutputs: {{a: invert}}\n")
+    with pytest.raises(UsageError, match="--operators"):
+        read_recipe(str(folder / "r.yaml"))
+    assert not (folder / "ops.ran").exists()
+
+
+def test_the_same_file_by_another_name_is_named(tmp_path: Path, photos: Path) -> None:
+    """By a link, or with the words of a configuration file: a Python file named twice is loaded once."""
+    (tmp_path / "ops.py").write_text(SMEAR)
+    (tmp_path / "r.yaml").write_text("operators: ops.py\noutputs: {a: smear 3}\n")
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "config.yaml").write_text(f"run: {{operators: ['{tmp_path / 'link' / 'ops.py'}']}}\n")
+    arguments = ("run", tmp_path / "r.yaml", photos, tmp_path / "out")
+    assert imageloom("--config", tmp_path / "config.yaml", *arguments).returncode == 0
+    again = imageloom(*arguments, "--operators", tmp_path / "ops.py")
+    assert again.returncode == 0, again.stderr

@@ -168,7 +168,7 @@ def test_the_driver_is_killed_and_the_next_run_goes_on(
     many: Path, tmp_path: Path, undisturbed: dict[str, bytes], server: GivenServer
 ) -> None:
     out = tmp_path / "out"
-    command = ["run", SLOW, many, out, "--engine", "redis", "--connect", server.url, "-j", "2"]
+    command = ["run", SLOW, many, out, "--engine", "redis", *server.place, "-j", "2"]
     first = start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: len(list(out.glob("*.jpg"))) > 5)
     first.kill()
@@ -218,14 +218,12 @@ def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: 
     assert (failed.attempt, failed.result.failure.kind) == (3, "WorkerLost")
     assert "SIGSEGV" in failed.result.failure.message
 
-    listed = imageloom("dead", "list", "--connect", server.url)
+    listed = imageloom("dead", "list", *server.place)
     assert "red.png  WorkerLost: its worker died: killed by SIGSEGV (attempt 3)" in listed.stdout
     assert str(out) in listed.stdout
     assert len(listed.stdout.splitlines()) == 1
-    assert (
-        "no dead letter of blue.png" in imageloom("dead", "drop", "--connect", server.url, "blue.png").stderr
-    )
-    retried = imageloom("dead", "retry", "--connect", server.url, "red.png")
+    assert "no dead letter of blue.png" in imageloom("dead", "drop", *server.place, "blue.png").stderr
+    retried = imageloom("dead", "retry", *server.place, "red.png")
     assert f"{photos} {out} --retry-failed" in retried.stdout
     assert server.client.keys() == []
     again = imageloom(
@@ -233,7 +231,7 @@ def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: 
     )
     assert "1 of 23 done" in again.stdout, again.stderr
     server.client.xadd(DEAD, {"junk": pickle.dumps(print)})
-    assert imageloom("dead", "list", "--connect", server.url).stdout == ""
+    assert imageloom("dead", "list", *server.place).stdout == ""
 
 
 def test_an_item_that_hangs_is_ended(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,8 @@ def test_refusals_are_clear_and_tell_no_secret(server: GivenServer) -> None:
         assert "sesame" not in str(usage.value)
     with pytest.raises(StorageError, match=r"cannot use the Redis server at redis://127.0.0.1:1"):
         open_engine("redis", Settings(1, connect="redis://user:sesame@127.0.0.1:1"))
-    refused = imageloom("worker", "--engine", "redis", "--connect", f"redis://loom:wrong@{where}", "-j", "1")
+    environment = {**os.environ, "IMAGELOOM_CONNECT": f"redis://loom:wrong@{where}"}
+    refused = imageloom("worker", "--engine", "redis", "-j", "1", env=environment)
     assert refused.returncode == 4
     assert "refuses the user or the password" in refused.stderr
     assert "wrong" not in refused.stderr
@@ -78,7 +80,7 @@ def test_roles_and_roots_of_workers(tmp_path: Path, server: GivenServer, workers
     one = workers.start(server.url, tmp_path, "-j", "1", "--role", "worker")
     other = workers.start(server.url, tmp_path, "-j", "1", "--role", "assembler")
     wait_until(lambda: {key.decode() for key in server.client.scan_iter()} >= set(STREAMS.values()))
-    command = ["run", "gaussian_blur 2", photos, out, "--engine", "redis", "--connect", server.url]
+    command = ["run", "gaussian_blur 2", photos, out, "--engine", "redis", *server.place]
     done = imageloom(*command, "--tile", "always")
     assert "2 of 2 done" in done.stdout, done.stderr
     process("gaussian_blur 2", photos, tmp_path / "serial", engine="serial", ledger=tmp_path / "s.db")

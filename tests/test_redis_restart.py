@@ -28,7 +28,7 @@ class Container:
 
     def __init__(self, server: GivenServer, root: Path) -> None:
         self._server = server
-        place = ["--connect", server.url, "--root", str(root), "--operators", HARMFUL, "-j1"]
+        place = [*server.place, "--root", str(root), "--operators", HARMFUL, "-j1"]
         self._command = [*CONTAINER, *COMMAND, "worker", "--engine", "redis", *place]
         self.names: list[str] = []
         """Of those who had something in hand, one after the other."""

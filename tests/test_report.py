@@ -292,9 +292,9 @@ def test_the_table_has_every_attempt_and_no_formula() -> None:
     timeline = timeline_of([attempt(k, 0, reason="=1+1") for k in keys], ["w"], 1)
     rows = list(csv.DictReader(io.StringIO("".join(table(timeline)))))
     assert [row["key"] for row in rows] == [
-        "./=cmd|calc.jpg", "./+1.jpg", "./-a.jpg", "./@b.jpg", "plain, with comma.jpg", 'quo"te\\x0a.jpg',
+        "'=cmd|calc.jpg", "'+1.jpg", "'-a.jpg", "'@b.jpg", "plain, with comma.jpg", 'quo"te\\x0a.jpg',
     ]  # fmt: skip
-    assert {row["reason"] for row in rows} == {" =1+1"}
+    assert {row["reason"] for row in rows} == {"'=1+1"}
     assert float(rows[0]["encode"]) == 0.004
 
 

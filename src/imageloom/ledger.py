@@ -20,6 +20,7 @@ import msgspec
 
 from imageloom.errors import StorageError
 from imageloom.model import Failure, Item, Plain, Result, Times
+from imageloom.private import private_database
 
 VERSION = 1
 MOST_NOTED = 500
@@ -127,14 +128,14 @@ class Ledger:
         self._items: list[tuple[object, ...]] = []
         self._progress: tuple[int, int, int, int] | None = None
         try:
-            self._db = self._copy() if scratch else self._open()
+            self._db = self._copy() if scratch else self._open(path is None)
             self._create()
             self._db.execute("PRAGMA journal_mode=WAL")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
 
-    def _open(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def _open(self, is_usual: bool) -> sqlite3.Connection:
+        private_database(self.path, is_usual)
         db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
         db.execute("PRAGMA synchronous=NORMAL")
         return db

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Sequence
 from itertools import islice
 
@@ -16,6 +15,7 @@ from imageloom.errors import ItemError
 from imageloom.model import Item, Limits, Pixels, Recipe
 from imageloom.pipeline import to_text
 from imageloom.plan import UPRIGHT, check_limits, make_plan
+from imageloom.report.drawing import escape
 from imageloom.source import Source
 from imageloom.stores import open_store
 
@@ -109,12 +109,12 @@ def to_html(title: str, found: Sequence[Sample]) -> str:
     for sample in found:
         figures = [(sample.key, sample.before), *sample.after]
         shown = (
-            f'<figure><img alt="{html.escape(name)}" src="{_data(pixels)}">'
-            f"<figcaption>{html.escape(name)}</figcaption></figure>"
+            f'<figure><img alt="{escape(name)}" src="{_data(pixels)}">'
+            f"<figcaption>{escape(name)}</figcaption></figure>"
             for name, pixels in figures
         )
         rows.append(f"<section>{''.join(shown)}</section>")
-    return _PAGE.format(title=html.escape(title), rows="\n".join(rows))
+    return _PAGE.format(title=escape(title), rows="\n".join(rows))
 
 
 def _data(pixels: Pixels) -> str:

@@ -1,4 +1,5 @@
-"""What this machine has for a run, cores and memory, and what a run takes of them, as Linux's /proc says it."""
+"""What this machine has for a run, cores and memory, and what a run takes of them, as Linux's /proc says it; and
+which hosts are this machine."""
 
 from __future__ import annotations
 
@@ -20,6 +21,19 @@ def one_blas_thread() -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: the name localhost, or an address of the loopback as it is written.
+
+    A name is never looked up: who answers for it may say another address the next time.
+    """
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def available_cores() -> int:

@@ -369,10 +369,15 @@ class Failure(Plain, frozen=True):
     def of(cls, error: Exception) -> Failure:
         """An error as plain data."""
         if isinstance(error, ItemError):
-            return cls(type(error).__name__, str(error), error.transient)
+            return cls(type(error).__name__, _encodable(str(error)), error.transient)
         if isinstance(error, MemoryError):
             return cls("MemoryError", "there was not enough memory", True)
-        return cls(type(error).__name__, f"{type(error).__name__}: {error}")
+        return cls(type(error).__name__, _encodable(f"{type(error).__name__}: {error}"))
+
+
+def _encodable(text: str) -> str:
+    """A text that messages and the ledger take: half a character, as of a name that is no UTF-8, is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Unlisted(Plain, frozen=True):

@@ -4,7 +4,7 @@ A recipe in YAML:
 
     decode: safe                  # fast, exact
     metadata: keep                # strip
-    operators: [my_ops.py]        # files with operators of one's own
+    operators: [my_ops.py]        # files with operators of one's own: who runs it must name them too
     outputs:
       gray: grayscale
       edges:
@@ -17,6 +17,7 @@ A recipe in YAML:
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from imageloom import codecs, operators
-from imageloom.errors import PipelineError
+from imageloom.errors import PipelineError, UsageError
 from imageloom.model import Format, Output, Recipe
 from imageloom.pipeline import Pipeline
 
@@ -58,15 +59,20 @@ def parse_output(text: str) -> Output:
     return Output(Pipeline.parse(pipeline).steps, folder=_folder(name.strip()))
 
 
-def read_recipe(text: str) -> Recipe:
+def read_recipe(text: str, files: Sequence[str] = ()) -> Recipe:
     """The recipe that a text means: a pipeline, or the name of a YAML file with a pipeline or a recipe.
+
+    Args:
+        files: of operators, which are loaded: a recipe may come from a stranger, so no others run for it.
 
     Raises:
         PipelineError: what is wrong, in which output, or that the file cannot be read.
+        UsageError: a file of operators cannot be loaded, or the recipe needs one that is not among them.
     """
+    loaded = with_operators(Recipe(()), files)
     path = Path(text)
     if path.suffix not in (".yaml", ".yml"):
-        return Recipe((Output(Pipeline.parse(text).steps),))
+        return replace(loaded, outputs=(Output(Pipeline.parse(text).steps),))
     import yaml
 
     try:
@@ -76,18 +82,22 @@ def read_recipe(text: str) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if isinstance(data, Mapping):
-        return _from_mapping(data, path)
+        return _from_mapping(data, path, loaded)
     if isinstance(data, list) and data:
-        return Recipe((Output(Pipeline(data).steps),))
+        return replace(loaded, outputs=(Output(Pipeline(data).steps),))
     raise PipelineError(f"{path} holds neither a list of steps nor a mapping with outputs")
 
 
-def _from_mapping(data: Mapping[str, Any], path: Path) -> Recipe:
+def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe:
     _only(data, _RECIPE_KEYS, str(path))
     files = data.get("operators", [])
-    recipe = with_operators(
-        Recipe(()), [str(path.parent / str(f)) for f in (files if isinstance(files, list) else [files])]
-    )
+    needed = [path.parent / str(file) for file in (files if isinstance(files, list) else [files])]
+    trusted = set(map(os.path.realpath, loaded.operators))
+    if missing := [str(file) for file in needed if os.path.realpath(file) not in trusted]:
+        flags = " ".join(f"--operators {shlex.quote(file)}" for file in missing)
+        raise UsageError(
+            f"{path} runs Python code, of {', '.join(missing)}: nothing was run; if you trust it, add {flags}"
+        )
     outputs = data.get("outputs")
     if not isinstance(outputs, Mapping) or not outputs:
         raise PipelineError(f"{path}: outputs is a mapping of names to pipelines")
@@ -96,7 +106,7 @@ def _from_mapping(data: Mapping[str, Any], path: Path) -> Recipe:
     for key, value in chosen.items():
         if value not in _CHOICES[key]:
             raise PipelineError(f"{path}: {key} = {value!r}: one of {', '.join(_CHOICES[key])}")
-    return replace(recipe, outputs=made, **chosen)
+    return replace(loaded, outputs=made, **chosen)
 
 
 def _from_entry(name: str, entry: Any) -> Output:

@@ -18,6 +18,7 @@ import msgspec
 from imageloom import machine
 from imageloom.events import Began, Collected, Done, Event, Failed, Listener, Retried, Started
 from imageloom.model import Job, Result
+from imageloom.private import private_folder
 from imageloom.timeline import (
     ASSEMBLED,
     DONE,
@@ -120,7 +121,7 @@ class Recorder:
             )
         )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         except OSError as error:
             self._give_up(error)
@@ -224,7 +225,7 @@ class Recorder:
                 self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        logging.getLogger(__name__).warning("the timeline is not recorded: %s", error.strerror)
+        logging.getLogger(__name__).warning("the timeline is not recorded: %s", error.strerror or error)
         self._close_file()
 
     def _close_file(self) -> None:

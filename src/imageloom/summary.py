@@ -39,8 +39,3 @@ class Summary(Plain, frozen=True):
             f"{stopped}{self.done} of {self.total} {done}{skipped}, {self.failed} failed, "
             f"{self.seconds:.2f} s, {rate:.0f}/s"
         )
-
-
-def printable(text: str) -> str:
-    """A text whose names can neither drive a terminal nor break a line."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

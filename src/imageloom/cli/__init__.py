@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from imageloom import __version__
+from imageloom.cli.text import say, say_refusal
 from imageloom.errors import ImageloomError, UsageError
 from imageloom.machine import one_blas_thread
+from imageloom.printable import guard_stderr
 
 COMMANDS = {
     "run": "Run a pipeline over a folder of images.",
@@ -103,12 +105,13 @@ def _defaults(path: str) -> dict[str, Any]:
 def main() -> None:
     """The program. Exit codes: 0 all done, 1 some items failed, 2 usage, 3 nothing matched, 4 storage or
     access, 130 interrupted."""
+    guard_stderr()
     gc.disable()  # imports leave no garbage behind; a command that goes on for long turns it on
     try:
         with one_blas_thread():
             code = cli.main(standalone_mode=False)
     except KeyboardInterrupt:
-        click.echo("imageloom: interrupted", err=True)
+        say("imageloom: interrupted", err=True)
         code = 130
     except Exception as error:
         code = _say(error)
@@ -121,10 +124,10 @@ def _say(error: Exception) -> int:
     if isinstance(error, click.exceptions.Abort) or _is_amid_interruption(error):
         return 130
     if isinstance(error, click.ClickException):
-        error.show()
+        say_refusal(error)
         return error.exit_code
     if isinstance(error, ImageloomError):
-        click.echo(f"imageloom: {error}", err=True)
+        say(f"imageloom: {error}", err=True)
         return error.exit_code
     raise error
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from imageloom.cli.text import say
+
 SIZES = (500_000, 1_000_000, 4_000_000, 16_000_000)
 QUICK_SIZES = (500_000, 4_000_000)
 QUICK_LARGE = (3000, 2000)
@@ -94,10 +96,9 @@ def command(
         kills=kills if kills is not None else 1 if quick else 3,
     )
     out = out or default_path().parent / "bench" / time.strftime("%Y-%m-%d-%H%M%S")
-    bench = run_bench(wanted, folder, lambda text: click.echo(text, err=True))
+    bench = run_bench(wanted, folder, lambda text: say(text, err=True))
     write(bench, out)
-    click.echo(summary(bench))
-    click.echo(f"\n{out / 'bench.html'}")
+    say(*summary(bench).split("\n"), "", str(out / "bench.html"))
     return 1 if bench.wrong else 0
 
 

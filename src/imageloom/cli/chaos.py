@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from typing import Any
 
 import click
+
+from imageloom.cli.text import say, say_json
 
 
 class Rate(click.ParamType[float]):
@@ -129,19 +130,17 @@ def command(
     )
     report = run_chaos(chaos)
     if json_:
-        sys.stdout.write(
-            msgspec.json.encode({**msgspec.to_builtins(report), "cost": report.cost}).decode() + "\n"
-        )
+        say_json({**msgspec.to_builtins(report), "cost": report.cost})
         return 1 if report.problems else 0
     for name, count in report.fired.items():
-        click.echo(f"{name:<18} {count:>5} times")
-    click.echo(f"{'starts of the run':<18} {report.starts:>5}")
-    click.echo(
+        say(f"{name:<18} {count:>5} times")
+    say(f"{'starts of the run':<18} {report.starts:>5}")
+    say(
         f"{report.jobs} jobs of {report.outputs} outputs, {report.disturbed / max(1, report.jobs):.2f} s each; "
         f"undisturbed {report.undisturbed:.2f} s: {report.cost:.2f} of its time"
     )
     for problem in report.problems:
-        click.echo(f"wrong: {problem}", err=True)
+        say(f"wrong: {problem}", err=True)
     if not report.problems:
-        click.echo("nothing is wrong: all outputs are there, equal to serial's, and nothing else is")
+        say("nothing is wrong: all outputs are there, equal to serial's, and nothing else is")
     return 1 if report.problems else 0

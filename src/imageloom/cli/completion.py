@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from imageloom.cli.text import say
+
 
 @click.command("completion", short_help="Print the script that completes commands in a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -20,4 +22,4 @@ def command(shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None, shell
-    click.echo(found(cli, {}, "imageloom", "_IMAGELOOM_COMPLETE").source())
+    say(*found(cli, {}, "imageloom", "_IMAGELOOM_COMPLETE").source().split("\n"))

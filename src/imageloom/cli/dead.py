@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imageloom.cli import options
+from imageloom.cli.text import say, say_json
+
 if TYPE_CHECKING:
     from redis import Redis
 
     from imageloom.engines.redis_wire import Letter
 
-connect_option = click.option(
-    "--connect", required=True, metavar="ADDRESS", envvar="IMAGELOOM_CONNECT", help="Of the Redis server."
-)
+connect_option = options.connect_options("Of the Redis server.", is_needed=True)
 keys_argument = click.argument("keys", nargs=-1, metavar="[KEY]...")
 all_option = click.option("--all", "all_", is_flag=True, help="All letters, whatever their keys.")
 
@@ -41,20 +42,17 @@ def command() -> None:
 @click.option("--json", "json_", is_flag=True, help="One JSON object for each letter.")
 def list_(connect: str, json_: bool) -> None:
     """Show each item with its reason and its attempts, the oldest first."""
-    import msgspec
-
     from imageloom.engines import redis_letters
-    from imageloom.summary import printable
 
     with _server(connect) as client:
         for _, letter in redis_letters.read(client):
             if json_:
-                click.echo(msgspec.json.encode(letter).decode())
+                say_json(letter)
                 continue
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.time))
-            click.echo(
-                f"{when}  {printable(letter.key)}  {letter.kind}: {printable(letter.message)} "
-                f"(attempt {letter.attempts})  {printable(letter.source)} -> {printable(letter.sink)}"
+            say(
+                f"{when}  {letter.key}  {letter.kind}: {letter.message} "
+                f"(attempt {letter.attempts})  {letter.source} -> {letter.sink}"
             )
 
 
@@ -66,7 +64,7 @@ def retry(connect: str, keys: tuple[str, ...], all_: bool) -> None:
     """Remove the letters of these items and say which runs do them again."""
     places = {(letter.source, letter.sink) for letter in _take_out(connect, keys, all_)}
     for source, sink in sorted(places):
-        click.echo(f"imageloom run PIPELINE {shlex.quote(source)} {shlex.quote(sink)} --retry-failed")
+        say(f"imageloom run PIPELINE {shlex.quote(source)} {shlex.quote(sink)} --retry-failed")
 
 
 @command.command("drop")
@@ -75,7 +73,7 @@ def retry(connect: str, keys: tuple[str, ...], all_: bool) -> None:
 @all_option
 def drop(connect: str, keys: tuple[str, ...], all_: bool) -> None:
     """Remove the letters of these items and leave it at that."""
-    click.echo(f"{len(_take_out(connect, keys, all_))} dropped")
+    say(f"{len(_take_out(connect, keys, all_))} dropped")
 
 
 def _take_out(connect: str, keys: tuple[str, ...], all_: bool) -> list[Letter]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from imageloom.cli.text import say
+
 
 @click.command("demo", short_help="Draw sample photos and run a pipeline over them.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("imageloom-demo"))
@@ -26,7 +28,7 @@ def command(context: click.Context, folder: Path, count: int, pipeline: str) -> 
 
     photos = folder / "photos"
     draw_photos(photos, count)
-    click.echo(f"drew {count} photos in {photos}; now: imageloom run '{pipeline}' {photos} {folder / 'out'}")
+    say(f"drew {count} photos in {photos}; now: imageloom run '{pipeline}' {photos} {folder / 'out'}")
     arguments = [pipeline, str(photos), str(folder / "out"), "--ledger", str(folder / "ledger.db")]
     code: int = run.main(arguments, standalone_mode=False)
     return code

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import re
-import sys
 from collections import defaultdict
 from pathlib import Path
 
 import click
 
 from imageloom.cli import options
+from imageloom.cli.text import say, say_json
 
 
 @click.command("doctor", short_help="Find and remove what a power cut left, and describe this machine.")
@@ -36,28 +36,27 @@ def command(sinks: tuple[str, ...], remove_: bool, ledger: Path | None, json_: b
 
     from imageloom import doctor
     from imageloom.ledger import Ledger
-    from imageloom.summary import printable
 
     if not json_:
         for name, text in _machine():
-            click.echo(f"{name:<9} {text}")
+            say(f"{name:<9} {text}")
     left = 0
     with Ledger(ledger) as book:
         if not json_:
-            click.echo(f"{'ledger':<9} {printable(str(book.path))}\n")
+            say(f"{'ledger':<9} {book.path}", "")
         found = list(doctor.find(book, sinks))
         for one in found:
             gone = remove_ and doctor.remove(one, book)
             left += not gone
             if json_:
                 line = {**msgspec.to_builtins(one), "removed": gone}
-                sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+                say_json(line)
             else:
-                name = "" if one.kind == "job" else f"{printable(one.name)}: "
+                name = "" if one.kind == "job" else f"{one.name}: "
                 size = f", {one.size / 1e6:,.1f} MB" if one.size else ""
-                click.echo(f"{'removed' if gone else 'left':<9} {name}{one.what}{size}")
+                say(f"{'removed' if gone else 'left':<9} {name}{one.what}{size}")
     if not json_:
-        click.echo(_summary(len(found), left, remove_))
+        say(_summary(len(found), left, remove_))
     return 1 if left else 0
 
 

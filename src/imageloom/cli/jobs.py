@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 import click
 
 from imageloom.cli import options
+from imageloom.cli.text import say, say_json
 
 
 @click.group("jobs", invoke_without_command=True, short_help="List past runs, or show one with its failures.")
@@ -23,8 +23,6 @@ def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
     imageloom jobs show 7
     imageloom jobs show 7 --failed
     """
-    import msgspec
-
     from imageloom.ledger import Ledger
 
     context.obj = context.with_resource(Ledger(ledger)), json_
@@ -32,10 +30,10 @@ def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
         return
     for job in context.obj[0].jobs():
         if json_:
-            sys.stdout.write(msgspec.json.encode(job).decode() + "\n")
+            say_json(job)
             continue
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started))
-        click.echo(
+        say(
             f"{job.id:>5}  {began}  {job.state:<11} {job.done} done, {job.failed} failed, "
             f"{job.skipped} skipped  {job.recipe}  {job.source} -> {job.sink}"
         )
@@ -53,10 +51,7 @@ def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
     imageloom jobs show 7
     imageloom jobs show 7 --failed --json
     """
-    import msgspec
-
     from imageloom.ledger import Ledger
-    from imageloom.summary import printable
 
     ledger, json_above = obj
     assert isinstance(ledger, Ledger)
@@ -66,21 +61,17 @@ def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
     as_json = json_ or json_above
     if not as_json:
         seconds = f"{found.finished - found.started:.2f} s" if found.finished else "not finished"
-        click.echo(f"job {found.id}: {found.state}, {seconds}, {found.engine} with {found.workers} workers")
-        click.echo(f"  {found.recipe}\n  {found.source} -> {found.sink}")
-        click.echo(f"  {found.done} done, {found.failed} failed, {found.skipped} skipped")
+        say(f"job {found.id}: {found.state}, {seconds}, {found.engine} with {found.workers} workers")
+        say(f"  {found.recipe}", f"  {found.source} -> {found.sink}")
+        say(f"  {found.done} done, {found.failed} failed, {found.skipped} skipped")
     for item in ledger.items(job, "failed" if failed else None):
         if as_json:
-            sys.stdout.write(msgspec.json.encode(item).decode() + "\n")
+            say_json(item)
         elif item.failure:
-            click.echo(
-                f"failed  {printable(item.key)}  {item.failure.kind}: "
-                f"{printable(item.failure.message)} "
-                f"(attempt {item.attempts})"
-            )
+            say(f"failed  {item.key}  {item.failure.kind}: {item.failure.message} (attempt {item.attempts})")
         else:
             t = item.times
-            click.echo(
-                f"done    {printable(item.key)}  read {1e3 * t.read:.1f}, decode {1e3 * t.decode:.1f}, "
+            say(
+                f"done    {item.key}  read {1e3 * t.read:.1f}, decode {1e3 * t.decode:.1f}, "
                 f"filter {1e3 * t.filter:.1f}, encode {1e3 * t.encode:.1f}, write {1e3 * t.write:.1f} ms"
             )

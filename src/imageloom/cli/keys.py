@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from imageloom.cli.text import say
+
 
 @click.command("keys", short_help="Make the keys that workers and drivers prove themselves with.")
 @click.argument("folder", type=click.Path(file_okay=False), metavar="DIR")
@@ -33,4 +35,4 @@ def command(folder: str, clients: tuple[str, ...]) -> None:
     except ModuleNotFoundError:
         raise MissingExtra("imageloom keys", "zeromq") from None
     for path in make_keys(folder, clients or ("client",)):
-        click.echo(path)
+        say(path)

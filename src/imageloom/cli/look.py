@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from imageloom.cli import options
+from imageloom.cli.text import say
 
 
 @click.command("look", short_help="Show a few images before and after, as a PNG or an HTML page.")
@@ -38,12 +39,12 @@ def command(source: str, pipeline: str, to: Path, count: int, operators: tuple[s
         raise click.BadParameter(f"{to} ends neither in .png nor in .html", param_hint="--to")
     found = look.samples(Source(source), recipe, count)
     if not found:
-        click.echo("no image matched in the source", err=True)
+        say("no image matched in the source", err=True)
         return 3
     made = look.to_png(found) if to.suffix.lower() == ".png" else look.to_html(pipeline, found).encode()
     try:
         to.write_bytes(made)
     except OSError as error:
         raise StorageError(f"cannot write {to}: {error.strerror}") from None
-    click.echo(f"{len(found)} images before and after: {to}")
+    say(f"{len(found)} images before and after: {to}")
     return 0

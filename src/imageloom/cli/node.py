@@ -9,6 +9,7 @@ import click
 
 from imageloom.cli import service
 from imageloom.cli.options import Quantity
+from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.nodes.config import NodeConfig
@@ -90,7 +91,7 @@ def _serve(settings: NodeConfig, engine: Any, leaving: threading.Event) -> int:
     node = Node(supervised(engine), settings)
     calls = 2 * settings.limit + WAITING_CALLS
     listening = Service(node, NODE, settings.listen, settings.credentials, calls)
-    click.echo(f"node {listening.address}: {settings.limit} tasks at once", err=True)
+    say(f"node {listening.address}: {settings.limit} tasks at once", err=True)
     notices = None
     if settings.server:
         from imageloom.nodes.notices import notify

@@ -6,6 +6,8 @@ import inspect
 
 import click
 
+from imageloom.cli.text import say
+
 
 @click.command("ops", short_help="List the operators, or explain one.")
 @click.argument("name", required=False)
@@ -21,16 +23,16 @@ def command(name: str | None) -> None:
 
     if name is None:
         for operator in operators.operators():
-            click.echo(f"{operator.name:<15} {operator.summary}")
-            click.echo(f"{'':<15} {click.style(operator.examples[0], dim=True)}")
+            say(f"{operator.name:<15} {operator.summary}")
+            say(f"{'':<15} {operator.examples[0]}", dim=True)
         return
     operator = operators.get(name)
-    click.echo(f"{operator.name}: {operator.declared}; takes {', '.join(operator.dtypes)}\n")
-    click.echo(inspect.getdoc(operator.function))
+    say(f"{operator.name}: {operator.declared}; takes {', '.join(operator.dtypes)}", "")
+    say(*(inspect.getdoc(operator.function) or "").split("\n"))
     if operator.parameters:
-        click.echo("\nParameters, by position or by name:")
+        say("", "Parameters, by position or by name:")
         for parameter in operator.parameters:
-            click.echo(f"  {describe_parameter(operator, parameter)}")
-    click.echo("\nExamples:")
+            say(f"  {describe_parameter(operator, parameter)}")
+    say("", "Examples:")
     for example in operator.examples:
-        click.echo(f"  {example}")
+        say(f"  {example}")

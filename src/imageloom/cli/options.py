@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from imageloom.errors import StorageError, UsageError
 from imageloom.model import Decode, Keep, Limits, Recipe
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -68,7 +70,7 @@ operators_option = click.option(
     multiple=True,
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="A Python file with operators of your own; repeatable.",
+    help="A Python file with operators of your own, or of a recipe; it is run. Repeatable.",
 )
 
 
@@ -104,6 +106,69 @@ health_option = click.option(
 )
 
 
+_CONNECT = "imageloom.connect"
+_SECRET = re.compile(r"//[^/?#]*:[^@]*@|[?&]\w*(password|token|secret)=", re.IGNORECASE)
+
+
+def connect_options(text: str, is_needed: bool = False) -> Callable[[C], C]:
+    """--connect and --connect-file, which give a command `connect`: an address, empty where there is none.
+
+    Args:
+        text: the help.
+    """
+
+    def read(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+        if path is None:
+            return
+        try:
+            with open(path, encoding="utf-8") as file:
+                address = file.readline().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"cannot read {path} (--connect-file): {error}") from None
+        if not address:
+            raise UsageError(f"{path} (--connect-file): its first line is empty, where the address should be")
+        context.meta[_CONNECT] = address
+
+    def check(context: click.Context, parameter: click.Parameter, address: str | None) -> str:
+        if context.get_parameter_source("connect") is ParameterSource.COMMANDLINE:
+            if _CONNECT in context.meta:
+                raise click.UsageError("give --connect or --connect-file, not both")
+            if _SECRET.search(address or ""):
+                raise UsageError(
+                    "--connect: all users of this machine see the password of an address on a command line: give "
+                    "the address in the variable IMAGELOOM_CONNECT, or in a file: --connect-file FILE"
+                )
+        address = context.meta.get(_CONNECT) or address or ""
+        if is_needed and not address:
+            raise click.MissingParameter(ctx=context, param=parameter)
+        return address
+
+    def add(command: C) -> C:
+        for option in (
+            click.option(
+                "--connect-file",
+                type=click.Path(dir_okay=False),
+                is_eager=True,
+                expose_value=False,
+                callback=read,
+                metavar="FILE",
+                help="A file whose first line is the address, where that has a password.",
+            ),
+            click.option(
+                "--connect",
+                default="",
+                metavar="ADDRESS",
+                envvar="IMAGELOOM_CONNECT",
+                callback=check,
+                help=text,
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
 def make_recipe(
     pipeline: str | None,
     outputs: tuple[str, ...],
@@ -118,11 +183,11 @@ def make_recipe(
 
     from imageloom import recipe as recipes
 
-    loaded = recipes.with_operators(Recipe(()), list(operators))
     if pipeline is not None:
-        found = recipes.read_recipe(pipeline)
+        found = recipes.read_recipe(pipeline, operators)
     else:
-        found = Recipe(tuple(recipes.parse_output(text) for text in outputs))
+        loaded = recipes.with_operators(Recipe(()), operators)
+        found = replace(loaded, outputs=tuple(recipes.parse_output(text) for text in outputs))
     chosen = recipes.parse_format(format_) if format_ is not None else None
     return replace(
         found,
@@ -136,7 +201,6 @@ def make_recipe(
         ),
         decode=decode if found.decode == "safe" else found.decode,
         metadata=metadata if found.metadata == "keep" else found.metadata,
-        operators=(*loaded.operators, *found.operators),
     )
 
 

@@ -10,6 +10,7 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.options import Quantity
+from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.large import Need
@@ -68,26 +69,24 @@ def command(
     )
     plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
     for line in plan.explain(header, recipe, size):
-        click.echo(line)
+        say(line)
     job = Job(str(file), "", recipe, tile=tile)
     engine, settings, why = choose_engine("auto", Settings(jobs or 0), job)
-    click.echo(f"engine    {engine} with {settings.jobs}: {why}")
+    say(f"engine    {engine} with {settings.jobs}: {why}")
     planned = plan.make_plan(header, recipe)
     needs, budget = planned.bytes + size, memory or half_of_memory()
     tiled = plan.why_tiled(job, header, planned, needs, budget, settings.jobs, alone=True)
     most = Need(needs, "it")
     if tiled is None:
-        click.echo(f"run       whole: {plan.why_whole(job)}")
+        say(f"run       whole: {plan.why_whole(job)}")
     else:
         table = needs_of(header, planned, size)
         most = max(table.values(), key=lambda need: need.bytes)
-        click.echo(f"run       in tiles: {tiled}")
+        say(f"run       in tiles: {tiled}")
         for line in _parts(header, planned, table, settings.jobs):
-            click.echo(line)
+            say(line)
     if most.bytes > budget:
-        click.echo(
-            f"refused   {most.what} needs {most.bytes:,} bytes, over the limit of {budget:,} (--memory)"
-        )
+        say(f"refused   {most.what} needs {most.bytes:,} bytes, over the limit of {budget:,} (--memory)")
 
 
 def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need], workers: int) -> Iterator[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from imageloom.cli import options
+from imageloom.cli.text import say, say_csv, say_json
 
 
 @click.command("report", short_help="Show where the time of a run went, as an HTML page and more.")
@@ -53,21 +53,19 @@ def command(
         record, timeline = report.recorded(book, number)
         found = figures(record, timeline)
         if json_:
-            import msgspec
-
-            sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+            say_json(found)
         elif csv_:
             from imageloom.report.text import table
 
-            sys.stdout.writelines(table(timeline))
+            say_csv(table(timeline))
         else:
             from imageloom.report.text import summary
 
-            click.echo(summary(found))
+            say(*summary(found).split("\n"))
             out = out or Path(f"report-{found.job}.html")
         if out:
             report.write_page(out, book, found.job)
-            click.echo(f"\n{out}", err=json_ or csv_)
+            say("", str(out), err=json_ or csv_)
     if svg or png:
         report.write_plots(found, timeline, svg, png)
 

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import msgspec
 
+from imageloom.cli.text import say, say_json
 from imageloom.errors import StorageError
 from imageloom.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
 from imageloom.model import Job
-from imageloom.summary import Summary, printable
+from imageloom.printable import Formatter, json_line, printable
+from imageloom.summary import Summary
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -80,12 +81,12 @@ class Reporters:
         self._close()
         if summary.failed > self._most_failures:
             more = summary.failed - self._most_failures
-            click.echo(f"and {more} more failed: imageloom jobs show {summary.job} --failed", err=True)
+            say(f"and {more} more failed: imageloom jobs show {summary.job} --failed", err=True)
         if summary.total == 0 and not summary.interrupted:
-            click.echo("no image matched in the source", err=True)
-        click.echo(summary.text(done), err=self._json)
+            say("no image matched in the source", err=True)
+        say(summary.text(done), err=self._json)
         if self._json:
-            _echo_json({"event": "summary", **msgspec.to_builtins(summary)})
+            say_json({"event": "summary", **msgspec.to_builtins(summary)})
 
 
 class _Progress:
@@ -127,7 +128,7 @@ class _Lines:
         if now - self._last >= PERIOD:
             self._last = now
             rate = (self._done + self._failed) / (now - self._began)
-            click.echo(f"{self._done} done, {self._failed} failed, {rate:.0f}/s", err=True)
+            say(f"{self._done} done, {self._failed} failed, {rate:.0f}/s", err=True)
 
     def close(self) -> None:
         pass
@@ -161,13 +162,13 @@ def _verbose_line(event: Event) -> None:
 
 def _json_planned(event: Event) -> None:
     if isinstance(event, Planned):
-        _echo_json({"event": "planned", "item": event.item.key, "outputs": event.names})
+        say_json({"event": "planned", "item": event.item.key, "outputs": event.names})
 
 
 def _json_line(event: Event) -> None:
     match event:
         case Done(result, attempt, worker, waited):
-            _echo_json(
+            say_json(
                 {
                     "event": "done",
                     "item": result.key,
@@ -179,9 +180,9 @@ def _json_line(event: Event) -> None:
                 }
             )
         case Failed(result, attempt):
-            _echo_json({"event": "failed", "item": result.key, "attempt": attempt, "failure": result.failure})
+            say_json({"event": "failed", "item": result.key, "attempt": attempt, "failure": result.failure})
         case Skipped(item, reason):
-            _echo_json({"event": "skipped", "item": item.key, "reason": reason})
+            say_json({"event": "skipped", "item": item.key, "reason": reason})
 
 
 class _Log:
@@ -196,7 +197,7 @@ class _Log:
         if format == "json":
             self._handler.setFormatter(_JsonFormatter())
         else:
-            self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            self._handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._logger = logging.getLogger("imageloom.run")
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
@@ -225,7 +226,7 @@ class _JsonFormatter(logging.Formatter):
             "event": getattr(record, "what", record.getMessage()),
             **fields,
         }
-        return msgspec.json.encode(line).decode()
+        return json_line(line)
 
 
 def _log_lines(event: Event) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -252,7 +253,7 @@ def _log_lines(event: Event) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def _words(fields: dict[str, Any]) -> str:
-    return " ".join(f"{name}={printable(str(value))}" for name, value in fields.items())
+    return " ".join(f"{name}={value}" for name, value in fields.items())
 
 
 def _reason(event: Failed | Retried) -> str:
@@ -260,14 +261,9 @@ def _reason(event: Failed | Retried) -> str:
     return f"{failure.kind}: {failure.message}" if failure else "unknown"
 
 
-def _echo_json(data: dict[str, Any]) -> None:
-    sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
-
-
 def _above_the_bar(text: str) -> None:
     """A line on standard error that a progress bar does not overwrite."""
-    text = printable(text)
     if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+        sys.modules["tqdm"].tqdm.write(printable(text), file=sys.stderr)
     else:
-        click.echo(text, err=True)
+        say(text, err=True)

@@ -13,6 +13,7 @@ from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
 from imageloom.cli.options import Quantity
 from imageloom.cli.signals import finish_on_signals
+from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.engines import Engine
@@ -37,13 +38,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="serial, threads, processes, pipeline, zeromq, redis, nodes, mpi, dask, ray.",
 )
-@click.option(
-    "--connect",
-    default="",
-    metavar="ADDRESS",
-    envvar="IMAGELOOM_CONNECT",
-    help="Of an existing cluster or server, or of nodes: HOST:PORT,...  [one of its own]",
-)
+@options.connect_options("Of an existing cluster or server, or of nodes: HOST:PORT,...  [one of its own]")
 @click.option(
     "--nodes",
     type=click.Path(exists=True, dir_okay=False),
@@ -192,5 +187,5 @@ def _health(address: str | None, engine: Engine) -> Iterator[list[Listener]]:
 
     tally = Tally()
     with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:
-        click.echo(f"health {health.address}", err=True)
+        say(f"health {health.address}", err=True)
         yield [tally]

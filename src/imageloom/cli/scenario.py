@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from imageloom.cli import service
+from imageloom.cli.text import say
 
 MANY = (10, 100, 1000)
 """Nodes of the simulations that no machine here could run."""
@@ -65,9 +66,7 @@ def command(
     usual = Costs(0.005, 0.001, cores)
     found: list[Costs] = []
     bars: list[tuple[str, float]] = []
-    click.echo(
-        "| loaded of 4 | choice | acceptance | real, s | simulated, s | ratio |\n|---|---|---|---|---|---|"
-    )
+    say("| loaded of 4 | choice | acceptance | real, s | simulated, s | ratio |", "|---|---|---|---|---|---|")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imageloom-")))
         measure = None if no_real else stack.enter_context(yardstick(folder, tasks, cores))
@@ -79,26 +78,25 @@ def command(
                 real = statistics.mean(times) if times else 0.0
                 simulated = guess(scenario, costs, len(times) or SIMULATED)
                 shown = (f"{real:.2f}", f"{simulated / real:.2f}") if real else ("-", "-")
-                click.echo(
-                    f"| {loaded} | {choice} | {acceptance} | {shown[0]} | {simulated:.2f} | {shown[1]} |"
-                )
+                say(f"| {loaded} | {choice} | {acceptance} | {shown[0]} | {simulated:.2f} | {shown[1]} |")
                 bars.append((f"{loaded} loaded, {choice}, {acceptance}", real or simulated))
                 found.append(costs)
     task, rejection = (
         statistics.median(each) for each in zip(*((c.task, c.rejection) for c in found), strict=True)
     )
-    click.echo(
-        f"\nof one of {cores} cores, a task without delay takes {1000 * task:.1f} ms, a rejection "
-        f"{1000 * rejection:.1f} ms" + (": medians" if measure else ", as a usual machine's")
+    say(
+        "",
+        f"of one of {cores} cores, a task without delay takes {1000 * task:.1f} ms, a rejection "
+        f"{1000 * rejection:.1f} ms" + (": medians" if measure else ", as a usual machine's"),
     )
-    click.echo("\n| nodes, a quarter loaded | choice | acceptance | simulated, s |\n|---|---|---|---|")
+    say("", "| nodes, a quarter loaded | choice | acceptance | simulated, s |", "|---|---|---|---|")
     for count in MANY:
         for acceptance, choice in pairs:
             loads = (load,) * (count // 4) + (0.0,) * (count - count // 4)
             many = tasks * count // 4
             scenario = Scenario(acceptance, choice, loads, tasks=many, delay=delay)  # type: ignore[arg-type]
             seconds = simulate(scenario, Costs(task, rejection, max(1, cores * count // 4)), 0)
-            click.echo(f"| {count} | {choice} | {acceptance} | {seconds:.2f} |")
+            say(f"| {count} | {choice} | {acceptance} | {seconds:.2f} |")
     if plot:
         plot.write_text(_svg(bars), encoding="utf-8")
     return 0

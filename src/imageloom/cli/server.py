@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from imageloom.cli import options, service
+from imageloom.cli.text import say
 
 
 @click.command("server", short_help="Take jobs from clients and divide them among nodes.")
@@ -75,7 +76,7 @@ def command(
     try:
         own = service.overruled(Credentials(), **credentials)
         listening = Service(served, SERVER, listen, own, MOST_CALLS)
-        click.echo(f"server {listening.address}", err=True)
+        say(f"server {listening.address}", err=True)
         leaving.wait()
         listening.leave()
         served.leave()

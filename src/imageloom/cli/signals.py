@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from imageloom.cli.text import say_amid
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _INTERRUPTION = signal.SIGURG
 """Sent to the main thread to end its waiting; other programs do not send it, and it is ignored by default."""
@@ -54,8 +56,3 @@ def finish_on_signals(
 
 def _pass(number: int, frame: FrameType | None) -> None:
     """Nothing: the number in the pipe counts, which Python writes for a signal that has a handler."""
-
-
-def say_amid(text: str) -> None:
-    """A line on stderr while others write there: past sys.stderr, where another line may be half written."""
-    os.write(2, f"{text}\n".encode())

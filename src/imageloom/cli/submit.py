@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from imageloom.cli import options, service
 from imageloom.cli.arguments import make_job
-from imageloom.cli.signals import say_amid
+from imageloom.cli.text import say, say_amid
 
 if TYPE_CHECKING:
     from imageloom.model import Job
@@ -79,13 +79,13 @@ def command(
     with closing(Client(settings.server, settings.credentials)) as client:
         if cancel:
             client.cancel(cancel)
-            click.echo(f"cancelled {cancel}")
+            say(f"cancelled {cancel}")
             return 0
         if follow and arguments:
             raise click.UsageError("--job ID takes no PIPELINE, SOURCE and SINK")
         job = _below(settings.root, make_job(arguments, given)) if not follow else None
         if detach and job:
-            click.echo(client.submit(job, detached=True).id)
+            say(client.submit(job, detached=True).id)
             return 0
         with Reporters(job or _unknown(), json_, verbose, quiet, None, "text") as reporters:
             return _wait(client, job, follow or "", reporters, quiet)
@@ -99,7 +99,7 @@ def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool)
     def accepted(id: str) -> None:
         known.append(id)
         if not quiet:
-            click.echo(f"job {id}", err=True)
+            say(f"job {id}", err=True)
 
     def stop(number: int, frame: object) -> None:
         if not known:
@@ -117,7 +117,7 @@ def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool)
         else client.follow(id, reporters.listeners)
     )
     if receipt.message and receipt.exit_code == 130:
-        click.echo(receipt.message, err=True)
+        say(receipt.message, err=True)
     reporters.finish(to_summary(receipt), "done")
     return int(receipt.exit_code)
 

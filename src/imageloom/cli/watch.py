@@ -12,6 +12,7 @@ import click
 from imageloom.cli.arguments import collect_garbage, job_and_engine
 from imageloom.cli.run import command as run
 from imageloom.cli.signals import finish_on_signals
+from imageloom.cli.text import say, say_json
 
 if TYPE_CHECKING:
     from imageloom.events import Event, Listener
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _SHARED = (
     *("outputs", "operators", "name", "flatten", "format_", "quality", "decode", "metadata"),
-    *("jobs", "engine", "connect", "nodes", "threads", "bind", "keys", "timeout"),
+    *("jobs", "engine", "connect", "connect_file", "nodes", "threads", "bind", "keys", "timeout"),
     *("include", "exclude", "if_exists", "memory", "tile", "items_at_once", "scratch", "in_flight"),
     *("max_pixels", "max_file_size", "max_expansion", "ledger"),
     *("json_", "verbose", "quiet", "log_file", "log_format"),
@@ -140,9 +141,7 @@ def _show_latencies(source: Watched, as_json: bool) -> None:
     at = {f"p{part}": in_order[min(len(in_order) - 1, len(in_order) * part // 100)] for part in (50, 95)}
     at["max"] = in_order[-1]
     if as_json:
-        import msgspec
-
         line = {"event": "latency", "items": len(in_order), **at}
-        sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+        say_json(line)
     words = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in at.items())
-    click.echo(f"from settled to published: {words} (the last {len(in_order)} items)", err=as_json)
+    say(f"from settled to published: {words} (the last {len(in_order)} items)", err=as_json)

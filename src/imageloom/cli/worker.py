@@ -14,6 +14,7 @@ import click
 from imageloom.cli import options
 from imageloom.cli.options import Quantity
 from imageloom.cli.signals import finish_on_signals
+from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -23,13 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("worker", short_help="Work for an engine's driver, here or on another machine.")
 @click.option("--engine", required=True, metavar="NAME", help="The driver's: zeromq, redis.")
-@click.option(
-    "--connect",
-    required=True,
-    metavar="ADDRESS",
-    envvar="IMAGELOOM_CONNECT",
-    help="Of the server that has the tasks.",
-)
+@options.connect_options("Of the server that has the tasks.", is_needed=True)
 @click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Worker processes.  [one for each core]")
 @click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each process.  [1]")
 @click.option(
@@ -95,7 +90,7 @@ def command(
         work_and_report if health else work,
         (line, engine, settings) if health else (engine, settings),
         jobs or available_cores(),
-        died=lambda pid, cause: click.echo(f"worker {pid} died: {cause}; another one is started", err=True),
+        died=lambda pid, cause: say(f"worker {pid} died: {cause}; another one is started", err=True),
         left=ended.put,
         preload=[WORKERS[engine].partition(":")[0]],
     )
@@ -121,5 +116,5 @@ def _health(address: str | None, fleet: Fleet, reports: Connection) -> Iterator[
     tally = Tally()
     threading.Thread(target=tally.hear, args=(reports,), daemon=True).start()
     with Health(address, lambda: fleet.is_whole, lambda: tally.of_workers(fleet)) as health:
-        click.echo(f"health {health.address}", err=True)
+        say(f"health {health.address}", err=True)
         yield

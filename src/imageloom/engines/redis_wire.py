@@ -79,7 +79,7 @@ def results_key(run: str) -> str:
 
 def shown(url: str) -> str:
     """A server's address without what is secret in it."""
-    parts = urlsplit(url)
+    parts = urlsplit(re.sub(r"//.*@", "//", url))  # up to the last one: a password may have any character
     if parts.scheme == "unix":
         return f"unix://{parts.path}"
     try:
@@ -114,8 +114,11 @@ def connect(url: str) -> Redis:
             socket_timeout=PATIENCE + 9.0,
             retry=Retry(NoBackoff(), 0),  # what is tried again, and when, is ours to say
         )
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"--connect {shown(url)}: {error}") from None
+    except (ValueError, TypeError):  # their text may hold a part of the password
+        raise UsageError(
+            f"--connect {shown(url)}: it is no Redis server's address; in a password %XX stands for a character "
+            "that an address uses itself"
+        ) from None
 
 
 def check_server(client: Redis, url: str) -> None:

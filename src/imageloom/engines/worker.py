@@ -28,6 +28,7 @@ from imageloom.engines.board import Message
 from imageloom.engines.guard import Guard
 from imageloom.errors import ImageloomError
 from imageloom.model import Failure, Result, Task
+from imageloom.printable import guard_stderr
 from imageloom.work import NO_BOUND, Turn, results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -149,6 +150,7 @@ def become_worker(memory: int) -> None:
     Args:
         memory: as in `serve`.
     """
+    guard_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()

@@ -18,6 +18,7 @@ import zmq
 from zmq.utils import z85
 
 from imageloom.errors import StorageError, UsageError
+from imageloom.machine import is_loopback
 from imageloom.model import Plain
 
 VERSION = 1
@@ -95,8 +96,7 @@ def check_secured(address: str, keys: object, file: str) -> None:
         UsageError: it names the command that makes some.
     """
     host, _ = split(address)
-    is_loopback = host in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d{1,3}){3}", host)
-    if not keys and not is_loopback:
+    if not keys and not is_loopback(host.strip("[]")):
         raise UsageError(
             f"{address} reaches beyond this machine, which needs keys: `imageloom keys DIR` makes them, "
             f"then --keys DIR/{file}.key"

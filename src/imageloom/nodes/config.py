@@ -8,6 +8,7 @@ import msgspec
 import yaml
 
 from imageloom.errors import UsageError
+from imageloom.machine import is_loopback
 from imageloom.model import Plain
 from imageloom.nodes.policies import Acceptance, open_choice
 
@@ -191,5 +192,5 @@ def _at(path: str, node: yaml.Node) -> str:
 
 def is_local(address: str) -> bool:
     """Only processes of this machine reach the address."""
-    host = address.rpartition(":")[0].strip("[]")
-    return address.startswith("unix:") or host in ("localhost", "::1") or host.startswith("127.")
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    return address.startswith("unix:") or is_loopback(host)

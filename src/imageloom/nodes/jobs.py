@@ -19,6 +19,7 @@ from imageloom.ledger import Ledger
 from imageloom.model import Job
 from imageloom.nodes import imageloom_pb2 as pb
 from imageloom.nodes.messages import to_item_receipt, to_job
+from imageloom.private import private_folder
 from imageloom.run import Driver
 from imageloom.summary import Summary
 
@@ -41,9 +42,11 @@ class JobFiles:
         self._folder = folder
         self._keeping = threading.Lock()
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(folder)
         except OSError as error:
-            raise StorageError(f"cannot use the folder {folder} (--state): {error.strerror}") from None
+            raise StorageError(
+                f"cannot use the folder {folder} (--state): {error.strerror or error}"
+            ) from None
 
     def unfinished(self) -> list[pb.JobRequest]:
         """The jobs that are to be gone on with, the oldest first."""
@@ -76,7 +79,7 @@ class JobFiles:
     def _write(self, name: str, text: str) -> None:
         path, beside = self._folder / name, self._folder / f"{name}.part"
         try:
-            with open(beside, "w", encoding="utf-8") as file:
+            with open(beside, "w", encoding="utf-8", opener=_for_this_user) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -88,6 +91,10 @@ class JobFiles:
                 os.close(folder)
         except OSError as error:
             raise StorageError(f"cannot write {path} (--state): {error.strerror}") from None
+
+
+def _for_this_user(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class Follower:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from imageloom.model import STAGES
+from imageloom.printable import shows
 from imageloom.report.charts import labels
 from imageloom.report.figures import DEATHS, Figures, rows
 from imageloom.timeline import ASSEMBLED, PART, Attempt, Timeline
@@ -94,5 +95,5 @@ def _wide(a: Attempt, row: int, begin: int, unit: int) -> tuple[int, ...]:
 
 def _line(a: Attempt) -> str:
     """A key as one line that can be shown, with its part."""
-    key = a.key if a.key.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in a.key)
+    key = a.key if a.key.isprintable() else "".join(c if shows(c) else "\ufffd" for c in a.key)
     return f"{key} ({a.part})" if a.part else key

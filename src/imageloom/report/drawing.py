@@ -9,6 +9,7 @@ import io
 from typing import Literal
 
 from imageloom.model import Plain
+from imageloom.printable import shows
 
 PALETTE = {
     "paper": "#ffffff",
@@ -120,7 +121,7 @@ def to_svg(drawing: Drawing, *, alone: bool = True) -> str:
 
 def escape(text: str) -> str:
     """Text as HTML and XML may hold it, in attributes too; what no document may hold is shown as a box."""
-    safe = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    safe = "".join(c if shows(c) or c in "\n\t" else "\ufffd" for c in text)
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
         safe = safe.replace(character, entity)
     return safe

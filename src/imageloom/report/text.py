@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 
 from imageloom.model import STAGES
+from imageloom.printable import csv_line, printable
 from imageloom.report.figures import Figures, Spread, rows
-from imageloom.summary import printable
 from imageloom.timeline import Timeline
 
 _OUTCOMES = ("done", "retried", "failed")
@@ -95,7 +93,7 @@ def summary(figures: Figures) -> str:
     if f.imbalance is not None:
         busy += f", imbalance {f.imbalance:.2f} (the most to the mean busy time)"
     lines.append(busy)
-    lines += [f"  {number} failed: {kind}" for kind, number in f.kinds.items()]
+    lines += [f"  {number} failed: {printable(kind)}" for kind, number in f.kinds.items()]
     return "\n".join(lines)
 
 
@@ -103,7 +101,7 @@ def table(timeline: Timeline) -> Iterator[str]:
     """Every attempt as a line of CSV, seconds from the run's beginning; the first line has the names."""
     names = rows(timeline)
     durations = (*STAGES, "publish")
-    yield _line(
+    yield csv_line(
         [
             *("key", "part", "of", "attempt", "outcome", "worker", "submitted", "started"),
             *durations,
@@ -111,9 +109,9 @@ def table(timeline: Timeline) -> Iterator[str]:
         ]
     )
     for a in timeline.attempts:
-        yield _line(
+        yield csv_line(
             [
-                _harmless(f"./{a.key}" if a.key[:1] in _FORMULA else a.key),
+                a.key,
                 a.part,
                 _MADE_AT[a.made_at],
                 a.number,
@@ -127,21 +125,6 @@ def table(timeline: Timeline) -> Iterator[str]:
                 a.written,
                 a.pixels,
                 a.kind,
-                _harmless(a.reason),
+                a.reason,
             ]
         )
-
-
-_FORMULA = "=+-@"
-
-
-def _harmless(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    text = printable(text)
-    return f" {text}" if text[:1] in _FORMULA and text else text
-
-
-def _line(values: list[object]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(values)
-    return out.getvalue()

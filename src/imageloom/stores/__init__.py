@@ -176,7 +176,7 @@ def check_address(address: str) -> None:
         UsageError: names what is to be done instead.
     """
     scheme, _, rest = address.partition("://")
-    if re.match(r"[^/]*:[^/]*@", rest):
+    if re.match(r"[^/]*:(?!\d*(/|$)).*@", rest):  # a password may have a slash, a port is digits
         raise UsageError(
             f"an address holds no password: give {scheme}:// its credentials by the environment or its own files"
         )

@@ -4,13 +4,13 @@ Google Drive's from Google's application default."""
 from __future__ import annotations
 
 import configparser
-import ipaddress
 import os
 import socket
 from typing import Any
 from urllib.parse import urlsplit
 
 from imageloom.errors import MissingExtra, StorageError, UsageError
+from imageloom.machine import is_loopback
 
 _ROLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -121,9 +121,4 @@ def google() -> tuple[str, Any]:
 
 def _is_loopback(url: str) -> bool:
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        return False
-    try:
-        return ipaddress.ip_address(parts.hostname).is_loopback
-    except ValueError:
-        return parts.hostname == "localhost"
+    return parts.scheme == "http" and is_loopback(parts.hostname or "")

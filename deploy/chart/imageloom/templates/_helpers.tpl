@@ -33,6 +33,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* An image: by its tag, which who owns the registry may move, or by its digest, which names these very bytes. */}}
+{{- define "imageloom.pinned" -}}
+{{- $image := index . 0 }}
+{{- with index . 1 }}{{ regexReplaceAll ":[^:/]+$" $image "" }}@{{ . }}{{ else }}{{ $image }}{{ end }}
+{{- end }}
+
 {{/* What every container may do, which is little. */}}
 {{- define "imageloom.containerSecurity" -}}
 allowPrivilegeEscalation: false
@@ -89,7 +95,7 @@ tolerations:
 {{- end }}
 containers:
   - name: {{ .role }}
-    image: {{ printf "%s:%s" $values.image.repository ($values.image.tag | default .root.Chart.AppVersion) }}
+    image: {{ include "imageloom.pinned" (list (printf "%s:%s" $values.image.repository ($values.image.tag | default .root.Chart.AppVersion)) $values.image.digest) }}
     imagePullPolicy: {{ $values.image.pullPolicy }}
     args:
       {{- range concat .args (list "--health" (printf "0.0.0.0:%v" $values.health.port)) }}

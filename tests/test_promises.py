@@ -1,0 +1,117 @@
+"""Each promise of README names the tests that fail without it; those that belong to no other file are here."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from imageloom.api import process
+from imageloom.stores import open_store
+from places import Memory
+from program import draw, imageloom
+
+ROOT = Path(__file__).parent.parent
+LINK = re.compile(r"\[`(test_\w+)`\]\(([\w/.-]+\.py)\)")
+
+
+def promises() -> dict[str, str]:
+    """The text of each promise in README, by its title."""
+    section = (ROOT / "README.md").read_text().split("## What it promises", 1)[1].split("\n## ", 1)[0]
+    bullets = re.split(r"^- ", section.strip().split("\n\n")[1], flags=re.M)[1:]
+    found = {}
+    for bullet in bullets:
+        title = re.match(r"\*\*(.+?)\.\*\*", bullet)
+        assert title, f"a promise begins with its title in bold: {bullet[:60]}"
+        found[title[1]] = bullet
+    return found
+
+
+PROMISES = promises()
+
+
+def test_readme_promises_something() -> None:
+    assert len(PROMISES) >= 6
+
+
+@pytest.mark.parametrize("title", PROMISES)
+def test_each_promise_names_tests_that_are_there(title: str) -> None:
+    links = LINK.findall(PROMISES[title])
+    assert links, "no test fails without it"
+    assert len(re.findall(r"\]\(", PROMISES[title])) == len(links), "each link leads to a test"
+    for name, path in links:
+        tree = ast.parse((ROOT / path).read_text())
+        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, (
+            name,
+            path,
+        )
+
+
+@pytest.mark.parametrize("engine", ["threads", "processes"])
+def test_the_input_stays_as_it_was(photos: Path, out: Path, engine: str) -> None:
+    """Each file's bytes, time and mode, and what lies in each folder; the sink lies beside it or around it."""
+    (photos / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (photos / "link.jpg").symlink_to("1.jpg")
+    before = state_of(photos)
+    for sink in (out, photos.parent):
+        for flags in ((), ("--if-exists", "overwrite"), ("--tile", "always"), ("--retry-failed",)):
+            ran = imageloom("run", "invert", photos, sink, "--engine", engine, "-j", "2", *flags)
+            assert ran.returncode in (1, 3), ran.stderr
+            assert state_of(photos) == before
+
+
+def state_of(folder: Path) -> dict[str, tuple[object, ...]]:
+    found: dict[str, tuple[object, ...]] = {}
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() else sorted(os.listdir(path))
+        found[str(path)] = (content, status.st_mtime_ns, status.st_mode, status.st_uid, status.st_ino)
+    return found
+
+
+@pytest.mark.parametrize("step", ["gaussian_blur 3", "box_blur 5", "resize 50%", "sharpen"])
+@pytest.mark.parametrize("tile", ["never", "always"])
+def test_what_cannot_be_seen_does_not_bleed_into_blurs(tmp_path: Path, step: str, tile: str) -> None:
+    """Green that is fully transparent beside red that is opaque: the red stays red up to the edge."""
+    image = np.zeros((64, 64, 4), np.uint8)  # OpenCV's order: blue, green, red, alpha
+    image[:, :32] = (0, 255, 0, 0)
+    image[:, 32:] = (0, 0, 255, 255)
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "edge.png"), image)
+    ran = imageloom("run", step, tmp_path / "in", tmp_path / "out", "--tile", tile)
+    assert ran.returncode == 0, ran.stderr
+    made = cv2.imread(str(tmp_path / "out" / "edge.png"), cv2.IMREAD_UNCHANGED)
+    assert made is not None
+    assert made.shape[2] == 4
+    seen = made[made[:, :, 3] > 8]
+    assert len(seen)
+    assert seen[:, 1].max() <= 8
+    assert seen[:, 2].min() >= 247
+
+
+def test_three_thousand_images_take_the_memory_of_a_thousand(tmp_path: Path) -> None:
+    """But for what a thousand do not fill yet. A driver that kept each result would take 2.4 MB more."""
+    assert peak(3000, tmp_path) < peak(1000, tmp_path) + 1_400_000
+
+
+def peak(count: int, folder: Path) -> int:
+    """Bytes that Python holds at the most while so many images are done."""
+    place, sink = Memory(f"promises-{count}"), Memory(f"promises-{count}-sink")
+    data = draw(folder / "photo.png", width=4, height=4).read_bytes()
+    for number in range(count):
+        place.put(f"{number % 100:02}/{number:06}.png", data)
+    open_store.cache_clear()
+    tracemalloc.start()
+    try:
+        summary = process("invert", place.address, sink.address, engine="threads", jobs=2)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (summary.done, summary.failed) == (count, 0)
+    return most
