@@ -1,4 +1,4 @@
-"""How many calls a gRPC server takes at once: in all, of each method, of each client, and of those that say nothing.
+"""How many calls a gRPC server takes at once: of each method, of each client, and of those that say nothing.
 
 gRPC gives a thread to each call, also to one whose message never comes. Here calls without a message wait in a
 lobby of a fixed size for a few seconds; where it is full, the oldest one of the client with the most is refused. A
@@ -62,7 +62,9 @@ class Gate(grpc.ServerInterceptor):
         self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
     ) -> Any:
         handler = continuation(details)
-        return handler and details.method not in UNBOUNDED and self._bounded(handler, details.method) or None
+        if handler is None or details.method in UNBOUNDED:
+            return None
+        return self._bounded(handler, details.method)
 
     def _bounded(self, handler: Any, method: str) -> Any:
         """The handler behind the bounds: it is called once a message is there."""
@@ -77,10 +79,12 @@ class Gate(grpc.ServerInterceptor):
             if function
         )
 
-        def behave(requests: Iterator[Any], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
+        def behave(
+            requests: Iterator[Any], context: grpc.ServicerContext, send: Callable[[Any], None]
+        ) -> None:
             client = client_of(context.peer())
             messages = self._messages(requests, context, send, client)
-            for first in messages:
+            for first in messages:  # not one where the call is refused
                 with self._room(method, client, handler.response_streaming, context):
                     given = _chained(first, messages) if handler.request_streaming else first
                     answer = function(given, context)
@@ -115,6 +119,7 @@ class Gate(grpc.ServerInterceptor):
             context.set_details(reason)
             send(None)
 
+        is_first = True
         while True:
             guest = _Guest(client, time.monotonic() + FIRST_MESSAGE, refuse)
             self._enter(guest)
@@ -122,8 +127,10 @@ class Gate(grpc.ServerInterceptor):
             if not self._leave(guest):
                 return
             if message is None:
-                refuse(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message")
+                if is_first:
+                    refuse(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message")
                 return
+            is_first = False
             yield message
 
     def _enter(self, guest: _Guest) -> None:
@@ -174,7 +181,7 @@ class Gate(grpc.ServerInterceptor):
             bound = most if full else most // 2
             context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{bound} calls of {name} {whose} are under way: try again later (--max-calls)",
+                f"{bound} calls of {name} {whose} are under way: try again later (--max-calls, of a node --limit)",
             )
         try:
             yield
