@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+from imageloom.engines.zeromq_wire import make_keys
 from program import start
 
 
@@ -21,10 +26,20 @@ def free_port() -> int:
             return port
 
 
+@cache
+def keys() -> tuple[str, str]:
+    """The files of keys of a driver and its workers, for as long as the tests run."""
+    folder = tempfile.mkdtemp(prefix="imageloom-keys-")
+    atexit.register(shutil.rmtree, folder)
+    server, client = make_keys(folder, ["client"])
+    return server, client
+
+
 @contextlib.contextmanager
 def remote(address: str, root: Path, *flags: object) -> Iterator[subprocess.Popen[str]]:
-    """An `imageloom worker`, ended at the end."""
-    command = ["worker", "--engine", "zeromq", "--connect", address, "--root", root, "-j", 1, *flags]
+    """An `imageloom worker`, ended at the end; with the keys above, unless it has others."""
+    own = () if "--keys" in flags else ("--keys", keys()[1])
+    command = ["worker", "--engine", "zeromq", "--connect", address, "--root", root, "-j", 1, *own, *flags]
     running = start(*command, stderr=subprocess.PIPE)
     try:
         yield running
