@@ -115,16 +115,20 @@ class Gate(grpc.ServerInterceptor):
         """A call's messages, each within its time; nothing more once the call is refused."""
 
         def refuse(code: grpc.StatusCode, reason: str) -> None:
-            context.set_code(code)
-            context.set_details(reason)
-            send(None)
+            if context.is_active():
+                context.set_code(code)
+                context.set_details(reason)
+                send(None)
 
         is_first = True
         while True:
             guest = _Guest(client, time.monotonic() + FIRST_MESSAGE, refuse)
             self._enter(guest)
-            message = next(requests, None)
-            if not self._leave(guest):
+            try:
+                message = next(requests, None)
+            finally:
+                was_waiting = self._leave(guest)
+            if not was_waiting:
                 return
             if message is None:
                 if is_first:
