@@ -100,8 +100,9 @@ def test_silent_calls_shut_nobody_out(place: Site, tmp_path: Path, method: str, 
     if has_token:
         assert set(codes) <= {EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
         assert "send no message" in calls[0].details()
-    else:
-        assert set(codes) == {grpc.StatusCode.UNAUTHENTICATED}
+    else:  # a loaded machine may take too long to connect
+        assert codes.pop(grpc.StatusCode.UNAUTHENTICATED) >= 256
+        assert set(codes) <= {grpc.StatusCode.UNAVAILABLE}
 
 
 def test_ten_times_as_many_connections_are_closed_in_time(place: Site) -> None:
