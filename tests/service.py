@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from program import imageloom
 
@@ -23,9 +24,13 @@ ONE_BY_ONE = [
 class Program:
     """A command of the service that runs, with the address that it listens on."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, **options: Any) -> None:
         self.process = subprocess.Popen(
-            [*ONE_BY_ONE, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            [*ONE_BY_ONE, *map(str, arguments)],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            **options,
         )
         self.address = self._line().split()[1].rstrip(":")
 
@@ -69,9 +74,9 @@ class Site:
         """A node that takes so many seconds longer for each task."""
         return self.node("--load", 1, "--delay", delay, *flags)
 
-    def server(self, *flags: object, listen: str = "127.0.0.1:0") -> Program:
+    def server(self, *flags: object, listen: str = "127.0.0.1:0", **options: Any) -> Program:
         common = ["--root", self.folder, "--listen", listen, "--state", self.state]
-        return self._started("server", *common, "--ledger", self.ledger, *flags)
+        return self._started("server", *common, "--ledger", self.ledger, *flags, **options)
 
     def nodes_file(self, *addresses: str, more: str = "") -> Path:
         path = self.state / "nodes.yaml"
@@ -83,8 +88,8 @@ class Site:
     ) -> subprocess.CompletedProcess[str]:
         return imageloom("submit", pipeline, source, sink, "--server", server.address, *flags)
 
-    def _started(self, *arguments: object) -> Program:
-        self.running.append(Program(*arguments))
+    def _started(self, *arguments: object, **options: Any) -> Program:
+        self.running.append(Program(*arguments, **options))
         return self.running[-1]
 
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from guests import remote
+from guests import keys, remote
 from imageloom.api import process
 from imageloom.engines import zeromq
 from imageloom.events import Done, Event, Failed, Retried
@@ -236,7 +236,7 @@ def test_a_worker_comes_late_and_leaves_early(photos: Path, operators: str) -> N
                 if theirs == 2:
                     guest.terminate()
 
-        ran = Ran(recipe, photos, see_off, jobs=1, bind=address)
+        ran = Ran(recipe, photos, see_off, jobs=1, bind=address, keys=keys()[0])
         assert guest.wait(60) == 0
     assert ran.summary.done == 24
     assert len(ran.workers) == 2
@@ -249,7 +249,9 @@ def test_a_remote_worker_that_hangs_ends_itself_and_is_replaced(photos: Path) ->
     address = f"tcp://127.0.0.1:{free_port()}"
     (photos / "red-1.png").unlink()
     with remote(address, photos.parent, "--operators", HARMFUL) as guest:
-        ran = Ran(recipe_of("hang_on_red | resize 32x32", "png"), photos, bind=address, timeout=0.5)
+        ran = Ran(
+            recipe_of("hang_on_red | resize 32x32", "png"), photos, bind=address, keys=keys()[0], timeout=0.5
+        )
         guest.terminate()
         _, said = guest.communicate(timeout=60)
     assert (ran.summary.done, ran.summary.failed) == (22, 1)
@@ -278,6 +280,8 @@ def test_the_driver_is_killed_and_its_workers_serve_the_next_one(photos: Path, o
         1,
         "--bind",
         address,
+        "--keys",
+        keys()[0],
         "--items-at-once",
         1,
     ]
@@ -306,7 +310,7 @@ def test_what_lies_outside_of_a_workers_roots_fails_by_name(photos: Path) -> Non
     elsewhere = photos.parent / "elsewhere"
     elsewhere.mkdir()
     with remote(address, elsewhere):
-        ran = Ran("flip", photos, bind=address)
+        ran = Ran("flip", photos, bind=address, keys=keys()[0])
     failures = {e.result.failure.kind for e in ran.events if isinstance(e, Failed) if e.result.failure}
     assert failures == {"TaskRefused"}
     assert not contents(ran.out)

@@ -15,10 +15,19 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
-from guests import family, remote
+from guests import family, keys, remote
 from imageloom.engines import Settings
 from imageloom.engines.zeromq import Zeromq
-from imageloom.engines.zeromq_wire import HEADER, Beat, ClientKeys, Hello, ServerKeys, read_keys
+from imageloom.engines.zeromq_wire import (
+    HEADER,
+    Beat,
+    ClientKeys,
+    Hello,
+    ServerKeys,
+    read_keys,
+    secure_client,
+    secure_server,
+)
 from imageloom.errors import StorageError, UsageError
 from imageloom.model import Item, Limits, Output, Recipe, Step, Task, Work
 from program import free_port, imageloom
@@ -62,7 +71,7 @@ def test_a_worker_without_the_keys_gets_nothing(photos: Path) -> None:
     try:
         future = engine.submit(task(photos))
         with contextlib.ExitStack() as guests:
-            for flags in ([], ["--keys", strange / "client.key"], ["--keys", photos.parent / "forged.key"]):
+            for flags in (["--keys", strange / "client.key"], ["--keys", photos.parent / "forged.key"]):
                 guests.enter_context(remote(engine.address, photos.parent, *flags))
             with remote(engine.address, photos.parent, "--keys", ours / "client.key") as guest:
                 outcome = future.result(60)
@@ -72,12 +81,14 @@ def test_a_worker_without_the_keys_gets_nothing(photos: Path) -> None:
         engine.close()
 
 
-def test_beyond_this_machine_keys_are_needed(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="imageloom keys DIR"):
-        Zeromq(Settings(1, bind="tcp://0.0.0.0:5555"))
-    refused = imageloom("worker", "--engine", "zeromq", "--connect", "tcp://192.0.2.1:5555", "-j", 1)
-    assert refused.returncode == 2
-    assert "imageloom keys DIR" in refused.stderr
+def test_no_port_and_no_worker_is_without_keys() -> None:
+    for host in ("0.0.0.0", "127.0.0.1", "localhost", "[::1]"):
+        with pytest.raises(UsageError, match="imageloom keys DIR"):
+            Zeromq(Settings(1, bind=f"tcp://{host}:5555"))
+    for host in ("192.0.2.1", "127.0.0.1"):
+        refused = imageloom("worker", "--engine", "zeromq", "--connect", f"tcp://{host}:5555", "-j", 1)
+        assert refused.returncode == 2
+        assert "imageloom keys DIR" in refused.stderr
     with pytest.raises(UsageError, match="no address such as"):
         Zeromq(Settings(1, bind="ipc:///tmp/x"))
 
@@ -87,7 +98,7 @@ def test_a_port_that_is_taken_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(StorageError, match=f":{taken.getsockname()[1]}"):
-            Zeromq(Settings(1, bind=f"tcp://127.0.0.1:{taken.getsockname()[1]}"))
+            Zeromq(Settings(1, bind=f"tcp://127.0.0.1:{taken.getsockname()[1]}", keys=keys()[0]))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +135,8 @@ def test_junk_is_ignored(photos: Path, caplog: pytest.LogCaptureFixture) -> None
     canary = photos.parent / "canary"
     evil = pickle.dumps(Canary(str(canary)))
     port = free_port()
-    engine = Zeromq(Settings(1, bind=f"tcp://127.0.0.1:{port}"))
+    own = read_keys(keys()[1], ClientKeys)
+    engine = Zeromq(Settings(1, bind=f"tcp://127.0.0.1:{port}", keys=keys()[0]))
     context = zmq.Context()
     try:
         for number in (port, port + 1):
@@ -134,6 +146,7 @@ def test_junk_is_ignored(photos: Path, caplog: pytest.LogCaptureFixture) -> None
             for kind in (zmq.DEALER, zmq.REQ, zmq.XSUB):
                 peer = context.socket(kind)
                 peer.linger = 500
+                secure_client(peer, own)
                 peer.connect(f"tcp://127.0.0.1:{number}")
                 bodies = [evil, b"", b"\x01" + evil, os.urandom(99), b"\xff" * 99]
                 kinds = [b"hello", b"result", b"beat", b"over", b"leave", b"\xff"]
@@ -159,6 +172,7 @@ def dealer(engine: Zeromq) -> Iterator[zmq.Socket[bytes]]:
     try:
         peer = context.socket(zmq.DEALER)
         peer.rcvtimeo = 10_000
+        secure_client(peer, read_keys(keys()[1], ClientKeys))
         peer.connect(engine.address)
         peer.send_multipart([HEADER, b"hello", msgspec.msgpack.encode(Hello("afar", 1, 1))])
         assert peer.recv_multipart()[:2] == [HEADER, b"welcome"]
@@ -176,7 +190,7 @@ def next_task(peer: zmq.Socket[bytes]) -> Task:
 
 def test_a_task_that_got_lost_on_its_way_is_sent_again(photos: Path) -> None:
     """Where a connection breaks, messages may: the worker's heartbeats do not name what it never got."""
-    engine = Zeromq(Settings(0, bind="tcp://127.0.0.1:*"))
+    engine = Zeromq(Settings(0, bind="tcp://127.0.0.1:*", keys=keys()[0]))
     try:
         with dealer(engine) as peer:
             future = engine.submit(task(photos))
@@ -193,15 +207,17 @@ def test_a_task_that_got_lost_on_its_way_is_sent_again(photos: Path) -> None:
 
 
 def test_a_worker_that_speaks_another_version_is_told_and_leaves(photos: Path) -> None:
-    engine = Zeromq(Settings(0, bind="tcp://127.0.0.1:*"))
+    engine = Zeromq(Settings(0, bind="tcp://127.0.0.1:*", keys=keys()[0]))
     context = zmq.Context()
     try:
         peer = context.socket(zmq.DEALER)
         peer.rcvtimeo = 10_000
+        secure_client(peer, read_keys(keys()[1], ClientKeys))
         peer.connect(engine.address)
         peer.send_multipart([b"imageloom/99", b"hello", b"of a later form"])
         assert peer.recv_multipart()[0] == HEADER
         server = context.socket(zmq.ROUTER)
+        secure_server(server, read_keys(keys()[0], ServerKeys))
         port = server.bind_to_random_port("tcp://127.0.0.1")
         with remote(f"tcp://127.0.0.1:{port}", photos) as guest:
             server.rcvtimeo = 20_000

@@ -5,7 +5,8 @@
     │   └── PipelineError             an unknown operator, a bad parameter
     ├── NothingToDo                   the source matched no image; exit code 3
     ├── StorageError (OSError)        the source, the sink or the ledger cannot be used; exit code 4
-    │   └── SinkBusy                  another run writes into this sink
+    │   ├── SinkBusy                  another run writes into this sink
+    │   └── ServerBusy                a server has as much as it takes; it may have room later
     ├── MissingExtra (ImportError)    an optional dependency is not installed
     ├── WorkerLost                    a worker died with tasks in hand: the driver tries them again
     └── ItemError                     one item cannot be done; the others go on
@@ -54,6 +55,10 @@ class StorageError(ImageloomError, OSError):
 
 
 class SinkBusy(StorageError):
+    pass
+
+
+class ServerBusy(StorageError):
     pass
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
+import socket
 from collections.abc import Callable, Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from typing import Literal, NamedTuple
 
@@ -17,11 +16,7 @@ from imageloom.engines import Engine
 from imageloom.engines.fleet import Fleet
 from imageloom.errors import StorageError, UsageError
 from imageloom.events import Began, Collected, Done, Event, Failed, Retried, Skipped, Started
-
-TEXT = "text/plain; version=0.0.4; charset=utf-8"
-"""The type of Prometheus' text."""
-PATIENCE = 5.0
-"""Seconds that a request may take to arrive."""
+from imageloom.probes import MOST_CONNECTIONS, ProbeServer
 
 
 class Metric(NamedTuple):
@@ -108,7 +103,7 @@ def _workers(count: int) -> Metric:
 
 
 class Health:
-    """A server of these answers, in threads of its own, for the time of a block.
+    """A server of these answers, in a thread of its own, for the time of a block.
 
     Args:
         address: a port, which only this machine reaches, or HOST:PORT; port 0 is any free one.
@@ -126,21 +121,19 @@ class Health:
         self.is_ready, self.measure = is_ready, measure
         host, port = _split(address)
         try:
-            self._server = _Server((host, port), _Handler)
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            listener = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
         except OSError as error:
             raise StorageError(f"cannot listen at {host}:{port} (--health): {error.strerror}") from None
-        self._server.health = self
-        self.address = f"{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+        self.address = f"{host}:{listener.getsockname()[1]}"
+        self._server = ProbeServer(listener, self.answer, slow=("/metrics",))  # an engine may ask its broker
 
     def __enter__(self) -> Health:
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.close()
 
     def answer(self, path: str) -> tuple[int, str]:
         """The status and the text for a path."""
@@ -168,27 +161,3 @@ def _split(address: str) -> tuple[str, int]:
     if found is None or int(found[2]) > 65535:
         raise UsageError(f"--health {address}: a port, or HOST:PORT")
     return found[1] or "127.0.0.1", int(found[2])
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    health: Health
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    timeout = PATIENCE
-    server_version, sys_version = "imageloom", ""
-
-    def do_GET(self) -> None:
-        status, text = self.server.health.answer(self.path.partition("?")[0])
-        body = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", TEXT)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: a probe every few seconds is no news."""

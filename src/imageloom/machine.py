@@ -4,11 +4,14 @@ which hosts are this machine."""
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that a BLAS reads as it is loaded."""
+MOST_FILES = 1 << 16
+"""Files that a process of ours can make use of."""
 
 
 @contextmanager
@@ -39,6 +42,18 @@ def is_loopback(host: str) -> bool:
 def available_cores() -> int:
     """The cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_files() -> int:
+    """How many files this process may have open. What it may have is raised to what it may raise it to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return soft
 
 
 def half_of_memory() -> int:

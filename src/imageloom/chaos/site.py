@@ -116,8 +116,11 @@ class Site:
         port = _free_ports(2)
         for number in (port, port + 1):
             self._proxy((FAR, number), (NEAR, number))
-        self.flags = ["--bind", f"tcp://{NEAR}:{port}"]
-        place = ("--connect", f"tcp://{FAR}:{port}", "--jobs", str(jobs))
+        from imageloom.engines.zeromq_wire import make_keys
+
+        server, client = make_keys(os.path.join(self.folder, "keys"), ["client"])
+        self.flags = ["--bind", f"tcp://{NEAR}:{port}", "--keys", server]
+        place = ("--connect", f"tcp://{FAR}:{port}", "--keys", client, "--jobs", str(jobs))
         self._keep("worker", "--engine", "zeromq", *place, "--root", source, "--root", self.folder)
 
     def _lead_nodes(self, jobs: int, source: str) -> None:

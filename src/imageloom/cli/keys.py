@@ -19,9 +19,8 @@ from imageloom.cli.text import say
 def command(folder: str, clients: tuple[str, ...]) -> None:
     """Make DIR/server.key, for the driver of the engine zeromq, and DIR/client.key, for its workers.
 
-    They are needed wherever the driver can be reached from other machines. Each side proves to the other that
-    it has its key, and all that goes between them is encrypted. A worker gets in only where the driver's file
-    lists its key.
+    They are needed wherever workers connect, also on one machine. Each side proves to the other that it has its
+    key, and all that goes between them is encrypted. A worker gets in only where the driver's file lists its key.
 
     \b
     imageloom keys keys/

@@ -9,6 +9,8 @@ import click
 from imageloom.cli import options, service
 from imageloom.cli.text import say
 
+AT_LEAST_1 = click.IntRange(1)
+
 
 @click.command("server", short_help="Take jobs from clients and divide them among nodes.")
 @click.option(
@@ -27,6 +29,20 @@ from imageloom.cli.text import say
     "--patience", type=click.FloatRange(0), default=30.0, help="Seconds that a job outlives its client.  [30]"
 )
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, help="Of an item.  [600]")
+@click.option("--max-running", "running", type=AT_LEAST_1, default=16, help="Jobs that run at once.  [16]")
+@click.option("--max-jobs", "jobs", type=AT_LEAST_1, default=256, help="Jobs that run or wait.  [256]")
+@click.option("--max-client-jobs", "client_jobs", type=AT_LEAST_1, default=64, help="Of one client.  [64]")
+@click.option("--max-nodes", "nodes_", type=AT_LEAST_1, default=256, help="Nodes that register.  [256]")
+@click.option(
+    "--max-calls", "calls", type=click.IntRange(2), default=128, help="Calls at once of each kind.  [128]"
+)
+@click.option(
+    "--node-host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Any client may register nodes there; repeatable.",
+)
 @service.credential_options
 def command(
     nodes: str | None,
@@ -37,12 +53,19 @@ def command(
     state: Path | None,
     patience: float,
     timeout: float,
+    running: int,
+    jobs: int,
+    client_jobs: int,
+    nodes_: int,
+    calls: int,
+    hosts: tuple[str, ...],
     **credentials: str | None,
 ) -> int:
     """Serve jobs: each has a driver here, and all share the nodes, those of the file and those that register.
 
     What was accepted is written down: a server that is started again goes on with it. SIGTERM finishes what the
-    nodes have in hand. The credentials are for both directions: clients, and nodes that are connected to.
+    nodes have in hand. The credentials are for both directions: clients, and nodes that are connected to. What is
+    over a bound is refused as RESOURCE_EXHAUSTED, with the bound's flag; a client is a host.
 
     \b
     imageloom server --nodes nodes.yaml --root /data
@@ -62,8 +85,9 @@ def command(
     config = read_config(nodes, NodesConfig) if nodes else NodesConfig()
     config = replace(config, credentials=service.overruled(config.credentials, **credentials))
     leaving = service.leave_on_signals()
+    from imageloom.nodes.queue import Bounds
     from imageloom.nodes.rpc import SERVER, Service
-    from imageloom.nodes.server import MOST_CALLS, Server
+    from imageloom.nodes.server import Server
 
     served = Server(
         config,
@@ -72,10 +96,12 @@ def command(
         ledger,
         patience,
         timeout,
+        Bounds(running, jobs, client_jobs, nodes_, calls),
+        hosts,
     )
     try:
         own = service.overruled(Credentials(), **credentials)
-        listening = Service(served, SERVER, listen, own, MOST_CALLS)
+        listening = Service(served, SERVER, listen, own, calls)
         say(f"server {listening.address}", err=True)
         leaving.wait()
         listening.leave()

@@ -66,7 +66,7 @@ def command(
     what it has in hand, hands back the rest, and leaves; once more, and it ends at once.
 
     \b
-    imageloom worker --engine zeromq --connect tcp://127.0.0.1:5555 --root photos/ --root out/
+    imageloom worker --engine zeromq --connect tcp://127.0.0.1:5555 --keys keys/client.key --root photos/
     IMAGELOOM_CONNECT=rediss://me:secret@host:6379/0 imageloom worker --engine redis --role worker --root /data
 
     Exit codes: 0 left as it was asked to, or let go; 2 usage, or the driver speaks another version; 4 access; 130

@@ -49,6 +49,10 @@ FIRST_ANSWER = 10.0
 """Seconds within which one of the nodes must have answered for the first time."""
 PATIENCE = 60.0
 """Seconds without any node after which what waits for one is given up."""
+MOST_LIMIT = 256
+"""Tasks at once of one node, whatever it says."""
+MOST_SLOTS = 1024
+"""Threads that bring tasks to nodes: beyond that each node has two."""
 SLACK = 5.0
 """Seconds beyond an item's time, for the way there and back: a node ends what hangs by itself."""
 UNBEGUN = (
@@ -192,6 +196,13 @@ class Nodes:
         node.gone.set()
         self._dispatcher.remove(node.record, why)
 
+    def _forget_retired(self) -> None:
+        """Close the connections to nodes that have left, once nothing uses them."""
+        for node in list(self._retired):
+            if not any(thread.is_alive() for thread in node.threads):
+                node.channel.close()
+                self._retired.remove(node)
+
     def _start(self, node: _Node, target: Any) -> None:
         thread = threading.Thread(target=target, args=(node,), name=node.record.name, daemon=True)
         node.threads.append(thread)
@@ -230,10 +241,13 @@ class Nodes:
     def _is_up(self, node: _Node, status: pb.NodeStatus) -> None:
         if self._fleet and node.pid:
             self._fleet.is_well(node.pid)
-        while node.slots < min(max(1, status.limit), 256) + 1:  # one brings what the node does next
+        limit = min(max(1, status.limit), MOST_LIMIT)
+        room = MOST_SLOTS - sum(other.slots for other in list(self._nodes.values()))
+        while node.slots < min(limit + 1, max(2, node.slots + room)):  # one brings what the node does next
             node.slots += 1
+            room -= 1
             self._start(node, self._bring)
-        self._dispatcher.is_up(node.record, status.limit, status.load)
+        self._dispatcher.is_up(node.record, limit, status.load)
 
     def _is_down(self, node: _Node, trouble: str) -> None:
         if node.record.is_up:
@@ -318,6 +332,7 @@ class Nodes:
             if self._fleet:
                 self._follow(self._fleet)
             self._end_overdue()
+            self._forget_retired()
             if self._dispatcher.capacity or not self._dispatcher.has_waiting:
                 last_up = time.monotonic()
             elif time.monotonic() - last_up > PATIENCE and not self._waits:

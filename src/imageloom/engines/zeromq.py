@@ -25,11 +25,13 @@ from imageloom.engines.board import Board, Message
 from imageloom.engines.fleet import Fleet
 from imageloom.engines.processes import LEAST_PATIENCE, PATIENCE
 from imageloom.engines.worker import work
+from imageloom.engines.zeromq_doors import Door
 from imageloom.engines.zeromq_wire import (
     HEADER,
+    MOST_SUBSCRIBED,
+    MOST_TOLD,
     PROTOCOL,
     Beat,
-    ClientKeys,
     Delivery,
     Hello,
     ServerKeys,
@@ -52,6 +54,10 @@ HEARTBEAT = 1.0
 """Seconds from one to the next."""
 SILENCE = 10.0
 """Seconds after which a silent worker is lost, and a silent server gone."""
+MOST_PEERS = 512
+"""Workers that connect."""
+MOST_CAPACITY = 4096
+"""Tasks at once, whatever the workers say of themselves."""
 TICK = 0.2
 """Seconds between one look at the clock and the next."""
 LINGER = 200
@@ -80,7 +86,7 @@ class Zeromq:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         address = settings.bind or "tcp://127.0.0.1:*"
-        check_secured(address, settings.keys, "server")
+        check_secured(address, settings.keys or not settings.bind, "server")
         if not settings.jobs and not settings.bind:
             raise UsageError("no local workers, and no others can connect: give --jobs or --bind")
         self._host = socket.gethostname()
@@ -90,12 +96,9 @@ class Zeromq:
         self._closing, self._idle, self._over = False, threading.Event(), False
         self._beaten = self._looked = 0.0
         self._context = zmq.Context()
-        self._keys: ServerKeys | None = None
-        local_keys: ClientKeys | None = None
-        if settings.keys or not settings.bind:  # nobody else is to connect: keys of this run alone
-            known = read_keys(settings.keys, ServerKeys) if settings.keys else new_server_keys()
-            self._keys, made = add_clients(known, "local")
-            local_keys = made["local"]
+        # Without `bind` nobody else is to connect: keys of this run alone.
+        known = read_keys(settings.keys, ServerKeys) if settings.keys else new_server_keys()
+        self._keys, made = add_clients(known, "local")
         try:
             self._open(address)
         except BaseException:
@@ -106,7 +109,7 @@ class Zeromq:
         local = WorkerSettings(self._local_address, settings.threads, settings.memory, once=True)
         self._fleet = Fleet(
             work,
-            ("zeromq", local, local_keys),
+            ("zeromq", local, made["local"]),
             settings.jobs,
             self._died,
             preload=["imageloom.engines.zeromq_worker"],
@@ -116,19 +119,19 @@ class Zeromq:
 
     def _open(self, address: str) -> None:
         """Make the sockets; from the thread's start on they are the thread's."""
-        if self._keys:
-            self._door = self._context.socket(zmq.REP)
-            self._door.bind("inproc://zeromq.zap.01")
+        self._zap = self._context.socket(zmq.REP)
+        self._zap.bind("inproc://zeromq.zap.01")
+        self._doors: list[Door] = []
         self._router, self._control = self._context.socket(zmq.ROUTER), self._context.socket(zmq.PUB)
         host, port = split(address)
         try:
-            for channel, number in (
-                (self._router, port),
-                (self._control, "*" if port == "*" else int(port) + 1),
+            for channel, number, most in (
+                (self._router, port, MOST_TOLD),
+                (self._control, "*" if port == "*" else int(port) + 1, MOST_SUBSCRIBED),
             ):
-                options(channel, address)
-                if self._keys:
-                    secure_server(channel, self._keys)
+                options(channel, address, most)
+                secure_server(channel, self._keys)
+                self._doors.append(Door(channel))
                 channel.bind(f"tcp://{host}:{number}")
         except zmq.ZMQError as error:
             raise StorageError(
@@ -143,7 +146,7 @@ class Zeromq:
     @property
     def capacity(self) -> int:
         present = sum(peer.hello.threads for peer in list(self._peers.values()))
-        return max(1, self._settings.jobs * self._settings.threads, present)
+        return max(1, self._settings.jobs * self._settings.threads, min(present, MOST_CAPACITY))
 
     def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         future = self._board.submit(task, told)
@@ -191,14 +194,17 @@ class Zeromq:
         poller = zmq.Poller()
         poller.register(self._bell, zmq.POLLIN)
         poller.register(self._router, zmq.POLLIN)
-        if self._keys:
-            poller.register(self._door, zmq.POLLIN)
+        poller.register(self._zap, zmq.POLLIN)
+        for door in self._doors:
+            poller.register(door.monitor, zmq.POLLIN)
         while not self._over:
             ready = dict(poller.poll(int(TICK * 1000)))
             if self._bell in ready:
                 os.read(self._bell, 4096)
-            if self._keys and self._door in ready:
-                authenticate(self._door, self._keys)
+            for door in self._doors:
+                door.look()
+            if self._zap in ready:
+                authenticate(self._zap, self._keys)
             if self._router in ready:
                 self._hear_all()
             while self._deaths:
@@ -257,6 +263,9 @@ class Zeromq:
         elif routing_id not in self._peers:
             if before := self._peers.get(hello.previous):
                 self._let_go(before)
+            if len(self._peers) >= MOST_PEERS:
+                log.warning("refused a worker of %r: there are %d already", hello.host, MOST_PEERS)
+                return  # it says hello again, later
             is_local = hello.host == self._host and hello.pid in self._fleet.pids
             self._peers[routing_id] = _Peer(routing_id, hello, is_local, time.monotonic())
             if is_local:

@@ -18,14 +18,23 @@ import zmq
 from zmq.utils import z85
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.machine import is_loopback
 from imageloom.model import Plain
 
 VERSION = 1
 PROTOCOL = b"imageloom/"
 HEADER = PROTOCOL + b"%d" % VERSION
-MAX_MESSAGE = 64 << 20
-"""Bytes: what is larger is nothing of ours, and its sender is cut off."""
+MOST_TOLD = 1 << 20
+"""Bytes of a message to the server: what is larger is nothing of ours, and its sender is cut off."""
+MOST_ASKED = 16 << 20
+"""Bytes of a message to a worker."""
+MOST_SUBSCRIBED = 4096
+"""Bytes of a message to the control channel: who listens there says little."""
+MOST_WAITING = 64
+"""Messages of one sender that wait to be read: then it waits."""
+HANDSHAKE = 5000
+"""Milliseconds until a new connection must have proved who it is."""
+BACKLOG = 128
+"""Connections that wait to be accepted."""
 
 P = TypeVar("P", bound=Plain)
 log = logging.getLogger("imageloom.zeromq")
@@ -34,10 +43,10 @@ log = logging.getLogger("imageloom.zeromq")
 class Hello(Plain, frozen=True):
     """A worker's first word."""
 
-    host: str
+    host: Annotated[str, msgspec.Meta(max_length=255)]
     pid: int
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
-    previous: bytes = b""
+    previous: Annotated[bytes, msgspec.Meta(max_length=255)] = b""
     """The routing id that it had before, where it has let go of all that it was given under it."""
 
 
@@ -55,7 +64,7 @@ class Welcome(Plain, frozen=True):
 class Beat(Plain, frozen=True):
     """A worker's heartbeat."""
 
-    holding: tuple[int, ...]
+    holding: Annotated[tuple[int, ...], msgspec.Meta(max_length=4096)]
     """The deliveries that it has in hand."""
 
 
@@ -90,17 +99,14 @@ def split(address: str) -> tuple[str, str]:
 
 
 def check_secured(address: str, keys: object, file: str) -> None:
-    """Refuse to speak beyond this machine without keys.
+    """Refuse to speak without keys, on this machine too: whoever reaches a port could fill the memory behind it.
 
     Raises:
         UsageError: it names the command that makes some.
     """
-    host, _ = split(address)
-    if not keys and not is_loopback(host.strip("[]")):
-        raise UsageError(
-            f"{address} reaches beyond this machine, which needs keys: `imageloom keys DIR` makes them, "
-            f"then --keys DIR/{file}.key"
-        )
+    split(address)
+    if not keys:
+        raise UsageError(f"{address} needs keys: `imageloom keys DIR` makes them, then --keys DIR/{file}.key")
 
 
 # Keys
@@ -215,8 +221,15 @@ def authenticate(door: zmq.Socket[bytes], keys: ServerKeys) -> None:
     door.send_multipart([version, request, *verdict, b"", b""])
 
 
-def options(socket: zmq.Socket[Any], address: str) -> None:
-    """What all sockets are set to."""
+def options(socket: zmq.Socket[Any], address: str, most: int) -> None:
+    """What all sockets are set to.
+
+    Args:
+        most: bytes of a message that comes in.
+    """
     socket.linger = 0
-    socket.maxmsgsize = MAX_MESSAGE
+    socket.maxmsgsize = most
+    socket.rcvhwm = MOST_WAITING
+    socket.handshake_ivl = HANDSHAKE
+    socket.backlog = BACKLOG
     socket.ipv6 = "[" in address

@@ -23,6 +23,7 @@ from imageloom.engines.board import Message
 from imageloom.engines.worker import guarded
 from imageloom.engines.zeromq_wire import (
     HEADER,
+    MOST_ASKED,
     PROTOCOL,
     VERSION,
     Beat,
@@ -62,6 +63,7 @@ def work_for(settings: WorkerSettings, leaving: threading.Event, keys: ClientKey
     if keys is None and settings.keys:
         keys = read_keys(settings.keys, ClientKeys)
     check_secured(settings.connect, keys, "client")
+    assert keys is not None, "it has been checked"
     worker = _Worker(settings, leaving, keys)
     try:
         while worker.serve():
@@ -71,7 +73,7 @@ def work_for(settings: WorkerSettings, leaving: threading.Event, keys: ClientKey
 
 
 class _Worker:
-    def __init__(self, settings: WorkerSettings, leaving: threading.Event, keys: ClientKeys | None) -> None:
+    def __init__(self, settings: WorkerSettings, leaving: threading.Event, keys: ClientKeys) -> None:
         self._settings, self._leaving, self._keys = settings, leaving, keys
         self._host = socket.gethostname()
         self._context = zmq.Context()
@@ -141,9 +143,8 @@ class _Worker:
 
     def _greet(self) -> None:
         for channel in (self._dealer, self._control):
-            options(channel, self._settings.connect)
-            if self._keys:
-                secure_client(channel, self._keys)
+            options(channel, self._settings.connect, MOST_ASKED)
+            secure_client(channel, self._keys)
         previous, self._routing_id = self._routing_id, b"w" + os.urandom(15)
         self._dealer.routing_id = self._routing_id
         self._control.subscribe(b"")

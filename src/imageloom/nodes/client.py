@@ -21,7 +21,11 @@ from imageloom.nodes.security import read_token, token_metadata
 ANSWER = 10.0
 """Seconds for a call that is answered at once."""
 PAUSE = 0.5
-"""Seconds between two attempts to reach a server that is away."""
+"""Seconds between two attempts to reach a server that is away, or full."""
+FULL = "Socket closed"
+"""What gRPC says where a server has as many connections as it takes."""
+FIRST_PATIENCE = 10.0
+"""Seconds that a server may have no room for a new connection."""
 
 
 class Client:
@@ -102,8 +106,8 @@ class Client:
         detached: bool = False,
         accepted: Callable[[str], None] = lambda id: None,
     ) -> pb.JobReceipt:
-        heard = 0.0
-        told = False
+        heard, began = 0.0, time.monotonic()
+        told = has_begun = False
         while True:
             try:
                 for receipt in begin():
@@ -111,6 +115,8 @@ class Client:
                     if not told:
                         told = True
                         accepted(receipt.id)
+                    if receipt.job and not has_begun:  # it may have waited for others
+                        has_begun = True
                         for listener in listeners:
                             listener(Began(receipt.job))
                     for item in receipt.items:
@@ -120,8 +126,12 @@ class Client:
                     if detached or receipt.status != pb.JOB_RUNNING:
                         return self._last(receipt)
             except grpc.RpcError as error:
-                is_away = error.code() == grpc.StatusCode.UNAVAILABLE
-                if not (is_away and heard and time.monotonic() - heard < self._patience):
+                is_full = FULL in str(error.details()) and time.monotonic() - began < FIRST_PATIENCE
+                is_away = error.code() in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                )
+                if not is_full and not (is_away and heard and time.monotonic() - heard < self._patience):
                     self._refuse(error)
             time.sleep(PAUSE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -111,6 +112,28 @@ def check_address(address: str) -> None:
         return
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise UsageError(f"{address!r} is no address: HOST:PORT, as in 127.0.0.1:7000")
+
+
+def check_owner(address: str, host: str) -> None:
+    """Refuse a node's address that is not the one of the host that registers it.
+
+    Args:
+        address: HOST:PORT.
+        host: the address that the registration comes from; empty for a socket of this machine that is a file.
+
+    Raises:
+        UsageError: names both, and the flag that permits it.
+    """
+    name = address.rpartition(":")[0].strip("[]")
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(name, None)} if name != "unix" else set()
+    except OSError:
+        found = set()
+    if host not in found and (host or not is_local(address)):
+        raise UsageError(
+            f"{host or 'this machine'} registers {address}, which is another host's: a node registers itself "
+            "(--advertise), or the server is told the host (--node-host)"
+        )
 
 
 def read_config(path: str, kind: type[C]) -> C:

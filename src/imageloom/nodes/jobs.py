@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from google.protobuf import json_format
 
 from imageloom.engines import Engine
-from imageloom.errors import ImageloomError, StorageError
+from imageloom.errors import ImageloomError, StorageError, UsageError
 from imageloom.events import Began, Done, Event, Failed, Skipped
 from imageloom.ledger import Ledger
 from imageloom.model import Job
@@ -31,8 +33,20 @@ MOST_KEPT = 1_000
 log = logging.getLogger(__name__)
 
 
+def check_id(id: str) -> None:
+    """Refuse an id that would not do as the name of a file.
+
+    Raises:
+        UsageError: says what an id is.
+    """
+    if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", id):
+        raise UsageError("the id of a job is 1 to 64 letters, digits and hyphens")
+
+
 class JobFiles:
     """What survives the server: a file for each job, with its request, then with its last receipt.
+
+    An id is checked wherever it comes in.
 
     Raises:
         StorageError: the folder cannot be used.
@@ -50,11 +64,24 @@ class JobFiles:
 
     def unfinished(self) -> list[pb.JobRequest]:
         """The jobs that are to be gone on with, the oldest first."""
-        paths = sorted(self._folder.glob("*.request"), key=lambda path: path.stat().st_mtime)
-        return [json_format.Parse(path.read_text(), pb.JobRequest(), True) for path in paths]
+        found = []
+        for path in sorted(self._folder.glob("*.request"), key=lambda path: path.stat().st_mtime):
+            try:
+                request = json_format.Parse(path.read_text(), pb.JobRequest(), True)
+                check_id(request.id)
+            except (json_format.ParseError, ValueError, OSError) as error:
+                log.error("%s is no request of a job, and is passed over: %s", path, error)
+                continue
+            found.append(request)
+        return found
 
     def receipt(self, id: str) -> pb.JobReceipt | None:
-        """What came of a job that is over."""
+        """What came of a job that is over.
+
+        Raises:
+            UsageError: it is no id.
+        """
+        check_id(id)
         try:
             text = (self._folder / f"{id}.receipt").read_text()
         except FileNotFoundError:
@@ -110,25 +137,39 @@ class RunningJob:
     Args:
         request: as it was written down.
         job: what it means.
+        client: the host that it comes from; empty for a job of a server before this one.
     """
 
-    def __init__(self, request: pb.JobRequest, job: Job) -> None:
-        self.id, self.detached = request.id, request.detached
+    def __init__(self, request: pb.JobRequest, job: Job, client: str = "") -> None:
+        self.id, self.detached, self.client = request.id, request.detached, client
         self.job = job
         self.change = threading.Condition()
         self.followers: set[Follower] = set()
         self.left_at = time.monotonic()
         """When the last follower went, by the monotonic clock."""
         self.error: ImageloomError | None = None
+        self.waits = False
+        """For other jobs, before it is begun."""
         self.has_begun = self.is_over = self.is_paused = False
         self._cancelled = ""
         self._driver: Driver | None = None
         self._began = time.monotonic()
         self._receipt = pb.JobReceipt(id=request.id)
 
-    def start(self, engine: Engine, ledger: Path | None, files: JobFiles) -> None:
-        run = threading.Thread(target=self._run, args=(engine, ledger, files), name=f"job-{self.id}")
-        run.start()
+    def start(
+        self,
+        engine: Engine,
+        ledger: Path | None,
+        files: JobFiles,
+        ended: Callable[[RunningJob], None],
+    ) -> None:
+        """Run it in a thread of its own, which calls `ended` at its end."""
+
+        def run() -> None:
+            self._run(engine, ledger, files)
+            ended(self)
+
+        threading.Thread(target=run, name=f"job-{self.id}").start()
 
     def cancel(self, why: str) -> None:
         """Finish what is in hand and begin nothing more."""
@@ -140,6 +181,18 @@ class RunningJob:
         """As `cancel`, but the job goes on when the server is there again."""
         self.is_paused = True
         self._stop()
+
+    def drop(self, why: str, files: JobFiles) -> None:
+        """As `cancel`, of a job that has not been started."""
+        with self.change:
+            self._receipt.status, self._receipt.message = pb.JOB_CANCELLED, why
+            self._receipt.exit_code = 130
+        self._close(files)
+
+    def put_off(self) -> None:
+        """As `pause`, of a job that has not been started."""
+        self.is_paused = True
+        self._close()
 
     def _stop(self) -> None:
         if self._driver:

@@ -11,10 +11,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from imageloom.errors import StorageError
+from imageloom.machine import open_files
 from imageloom.model import Plain, Result, Task
 from imageloom.nodes import imageloom_pb2 as pb
 from imageloom.nodes import imageloom_pb2_grpc
 from imageloom.nodes.config import Credentials
+from imageloom.nodes.gate import LOBBY, SHORT_CALLS, Gate
 from imageloom.nodes.security import (
     TokenCheck,
     channel_credentials,
@@ -25,7 +27,15 @@ from imageloom.nodes.security import (
 P = TypeVar("P", bound=Plain)
 
 MOST_BYTES = 16 << 20
-"""Of one message: a task of 64 items with the longest of names is below one megabyte."""
+"""Of an answer."""
+MOST_ASKED = 1 << 20
+"""Bytes of a request: a task of 64 items with the longest of names is below that."""
+MOST_CONNECTIONS = 1024
+"""To one server; fewer where the process may have fewer than four times as many files open."""
+HANDSHAKE = 5.0
+"""Seconds that a new connection has until it speaks HTTP/2."""
+IDLE = 10.0
+"""Seconds without a call after which a connection is closed; clients connect again by themselves."""
 KEEP_ALIVE = 10.0
 """Seconds without a word after which the other side is asked whether it is still there."""
 KEEP_ALIVE_ANSWER = 5.0
@@ -38,13 +48,13 @@ stubs: Any = imageloom_pb2_grpc
 
 _OPTIONS = (
     ("grpc.max_send_message_length", MOST_BYTES),
-    ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.keepalive_time_ms", int(1000 * KEEP_ALIVE)),
     ("grpc.keepalive_timeout_ms", int(1000 * KEEP_ALIVE_ANSWER)),
     ("grpc.keepalive_permit_without_calls", 1),
 )
 _CHANNEL_OPTIONS = (
     *_OPTIONS,
+    ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.use_local_subchannel_pool", 1),  # a channel's connection ends with it
@@ -52,6 +62,9 @@ _CHANNEL_OPTIONS = (
 )
 _SERVER_OPTIONS = (
     *_OPTIONS,
+    ("grpc.max_receive_message_length", MOST_ASKED),
+    ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE)),
+    ("grpc.max_connection_idle_ms", int(1000 * IDLE)),
     ("grpc.http2.min_ping_interval_without_data_ms", int(500 * KEEP_ALIVE)),
     ("grpc.so_reuseport", 0),  # a port that another server has is an error
 )
@@ -71,7 +84,7 @@ class Service:
     Args:
         servicer: what answers.
         name: the full name of its service.
-        calls: how many it answers at the same time.
+        calls: of each method, how many it answers at the same time; one client has half of them.
 
     Raises:
         UsageError: others could reach the address, and it is not secured.
@@ -81,12 +94,17 @@ class Service:
     def __init__(self, servicer: object, name: str, address: str, own: Credentials, calls: int) -> None:
         token = read_token(own.token)
         credentials = server_credentials(address, own)
-        self._pool = ThreadPoolExecutor(calls, thread_name_prefix="call")
+        methods = len(pb.DESCRIPTOR.services_by_name[name.rpartition(".")[2]].methods)
+        self._pool = ThreadPoolExecutor(LOBBY + (methods + 2) * max(calls, SHORT_CALLS), "call")
+        self._gate = Gate(calls)
         self._server = grpc.server(
             self._pool,
-            interceptors=[TokenCheck(token)] if token else [],
-            options=_SERVER_OPTIONS,
-            maximum_concurrent_rpcs=calls,
+            interceptors=[*([TokenCheck(token)] if token else []), self._gate],
+            options=(
+                *_SERVER_OPTIONS,
+                ("grpc.max_concurrent_streams", calls // 2),
+                ("grpc.max_allowed_incoming_connections", min(MOST_CONNECTIONS, open_files() // 4)),
+            ),
         )
         self._name = name
         self._health = health.HealthServicer()
@@ -100,6 +118,7 @@ class Service:
             else:
                 self.port = self._server.add_insecure_port(address)
         except RuntimeError:
+            self._gate.close()
             self._pool.shutdown()
             raise StorageError(f"cannot listen on {address}: it is taken, or not this machine's") from None
         host = address.rpartition(":")[0]
@@ -119,6 +138,7 @@ class Service:
         """Take no more calls, and end those that are under way after `grace` seconds."""
         self.leave()
         self._server.stop(grace).wait()
+        self._gate.close()
         self._pool.shutdown()
 
 

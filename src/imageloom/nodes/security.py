@@ -15,7 +15,7 @@ from imageloom.errors import StorageError, UsageError
 from imageloom.nodes.config import Credentials, is_local
 
 HEADER = "authorization"
-OPEN_TO_ALL = ("/grpc.health.v1.Health/",)
+OPEN_TO_ALL = "/grpc.health.v1.Health/Check"
 """What may be asked without a token: whether the service is up."""
 
 
@@ -65,23 +65,23 @@ def channel_credentials(address: str, own: Credentials) -> grpc.ChannelCredentia
 
 
 class TokenCheck(grpc.ServerInterceptor):
-    """Refuses calls that do not carry the token."""
+    """Refuses calls that do not carry the token, before any message of theirs is read."""
 
     def __init__(self, token: str) -> None:
         self._expected = f"Bearer {token}".encode()
-        self._refusal: Any = grpc.unary_unary_rpc_method_handler(_refuse)
+        self._refusal: Any = grpc.stream_stream_rpc_method_handler(_refuse)  # it waits for no message
 
     def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
     ) -> Any:
         given = next((value for key, value in details.invocation_metadata if key == HEADER), "")
         given = given if isinstance(given, bytes) else given.encode()
-        if details.method.startswith(OPEN_TO_ALL) or hmac.compare_digest(given, self._expected):
+        if details.method == OPEN_TO_ALL or hmac.compare_digest(given, self._expected):
             return continuation(details)
         return self._refusal
 
 
-def _refuse(request: Any, context: grpc.ServicerContext) -> Any:
+def _refuse(requests: Any, context: grpc.ServicerContext) -> Any:
     context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is missing or wrong (--token FILE)")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
@@ -15,12 +14,21 @@ from imageloom import operators
 from imageloom.engines import Settings
 from imageloom.engines.guard import Guard
 from imageloom.engines.nodes import Nodes
-from imageloom.errors import ImageloomError, SinkBusy, StorageError, TaskRefused, UsageError
+from imageloom.errors import (
+    ImageloomError,
+    ServerBusy,
+    SinkBusy,
+    StorageError,
+    TaskRefused,
+    UsageError,
+)
 from imageloom.model import Limits, Recipe, Task
 from imageloom.nodes import imageloom_pb2 as pb
-from imageloom.nodes.config import NodesConfig, check_address
-from imageloom.nodes.jobs import Follower, JobFiles, RunningJob, resumed
+from imageloom.nodes.config import NodesConfig, check_address, check_owner
+from imageloom.nodes.gate import host_of
+from imageloom.nodes.jobs import Follower, JobFiles, RunningJob, check_id, resumed
 from imageloom.nodes.messages import to_job
+from imageloom.nodes.queue import Bounds, JobQueue
 
 LEASE = 10.0
 """Seconds after which a node that registered is forgotten, unless it does so again."""
@@ -28,8 +36,10 @@ MOST_ITEMS = 500
 """In one receipt."""
 BREATH = 0.05
 """Seconds between two receipts of a job."""
-MOST_CALLS = 256
-"""Calls at the same time: each client that follows a job is one."""
+MOST_REQUEST = 128 << 10
+"""Bytes of a job's request."""
+MOST_OUTPUTS = 100
+"""Of a job for each input."""
 
 
 class Server:
@@ -42,6 +52,8 @@ class Server:
         ledger: the file of the ledger; None for the one in the user's state directory.
         patience: seconds that a job goes on without its client.
         timeout: seconds that an item may take.
+        bounds: how much it takes on.
+        hosts: whose nodes anybody may register; any other node registers itself.
     """
 
     def __init__(
@@ -52,12 +64,17 @@ class Server:
         ledger: Path | None = None,
         patience: float = 30.0,
         timeout: float = 600.0,
+        bounds: Bounds = Bounds(),  # noqa: B008 frozen
+        hosts: tuple[str, ...] = (),
     ) -> None:
         self._guard, self._ledger, self._patience = guard, ledger, patience
+        self._bounds, self._hosts = bounds, hosts
         operators.load_files(guard.operators)
         self._files = JobFiles(state)
         self._jobs: dict[str, RunningJob] = {}
-        self._leases: dict[str, float] = {}
+        self._leases: dict[str, tuple[float, str]] = {}
+        """When a node was heard of, and from which host, by its address."""
+        self._queue = JobQueue(bounds, self._start)
         self._lock = threading.Lock()
         self._leaving = threading.Event()
         self.engine = Nodes(Settings(timeout=timeout), config, waits=True)
@@ -70,6 +87,8 @@ class Server:
         """Take no more jobs, and have those that run finish what is in hand: they go on after a restart."""
         self._leaving.set()
         self._thread.join()
+        for job in self._queue.close():
+            job.put_off()
         for job in list(self._jobs.values()):
             job.pause()
         for job in list(self._jobs.values()):
@@ -84,8 +103,8 @@ class Server:
     def Submit(  # noqa: N802
         self, request: pb.JobRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.JobReceipt]:
-        job = self._find(request.id) if request.id else None
-        if job is None and (receipt := self._files.receipt(request.id)):
+        job = self._find(request.id)
+        if job is None and request.id and (receipt := self._receipt(request.id, context)):
             yield receipt
             return
         if job is None:
@@ -93,7 +112,7 @@ class Server:
         follower = job.follow()
         context.add_callback(lambda: job.leave(follower))
         with job.change:
-            job.change.wait_for(lambda: job.has_begun or job.is_over)
+            job.change.wait_for(lambda: job.has_begun or job.is_over or job.waits)
         if job.error and not job.has_begun:
             self._forget(job)
             _abort(context, job.error)
@@ -114,7 +133,7 @@ class Server:
         job = self._find(request.id)
         if job is None:
             return self._ended(request, context)
-        job.cancel("it was cancelled")
+        self._cancel(job, "it was cancelled")
         return job.receipt()
 
     def Register(  # noqa: N802
@@ -122,30 +141,45 @@ class Server:
     ) -> pb.NodeNoticeReceipt:
         try:
             check_address(request.address)
+            host = host_of(context.peer())
+            if request.address.rpartition(":")[0] not in self._hosts:
+                check_owner(request.address, host)
             if request.leaving:
                 self._leases.pop(request.address, None)
                 self.engine.leave(request.address)
             else:
-                self._leases[request.address] = time.monotonic()
+                self._lease(request.address, host)
                 self.engine.join(request.address)
         except ImageloomError as error:
             _abort(context, error)
         return pb.NodeNoticeReceipt()
+
+    def _lease(self, address: str, host: str) -> None:
+        with self._lock:
+            if address not in self._leases:
+                most = self._bounds.nodes
+                own = sum(other == host for _, other in self._leases.values())
+                if len(self._leases) >= most or own >= max(1, most // 2):
+                    raise ServerBusy(
+                        f"the server has {len(self._leases)} nodes, {own} of them of {host or 'this machine'}: "
+                        f"it takes {most}, half of them of one host (--max-nodes)"
+                    )
+            self._leases[address] = time.monotonic(), host
 
     def _accept(self, request: pb.JobRequest, context: grpc.ServicerContext) -> RunningJob:
         """Write a job down and begin it."""
         if self._leaving.is_set():
             context.abort(grpc.StatusCode.UNAVAILABLE, "the server is leaving")
         request.id = request.id or secrets.token_hex(8)
+        client = host_of(context.peer()) or "this machine"
         try:
-            if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", request.id):
-                raise UsageError("the id of a job is 1 to 64 letters, digits and hyphens")
-            if request.source:
-                self._check(request)
-            job = RunningJob(request, to_job(request))
+            check_id(request.id)
+            self._check(request)
+            job = RunningJob(request, to_job(request), client)
             with self._lock:
                 if request.id in self._jobs:
                     return self._jobs[request.id]
+                self._queue.check(client)
                 self._files.accept(request)
                 self._begin(job)
         except ImageloomError as error:
@@ -153,14 +187,27 @@ class Server:
         return job
 
     def _check(self, request: pb.JobRequest) -> None:
-        """Refuse what lies outside of the roots; it is asked before any of it is looked at."""
+        """Refuse what lies outside of the roots or is too much; it is asked before any of it is looked at."""
+        if request.ByteSize() > MOST_REQUEST or len(request.outputs) > MOST_OUTPUTS:
+            raise UsageError(f"a job's request has at most {MOST_REQUEST} bytes and {MOST_OUTPUTS} outputs")
+        if not request.source:
+            return
         sink = request.sink or request.source
         recipe = Recipe((), operators=tuple(request.operators))
         self._guard.check(Task(0, "", request.source, sink, recipe, Limits(), ()))
 
     def _begin(self, job: RunningJob) -> None:
         self._jobs[job.id] = job
-        job.start(self.engine, self._ledger, self._files)
+        self._queue.put(job)
+
+    def _start(self, job: RunningJob) -> None:
+        job.start(self.engine, self._ledger, self._files, self._queue.is_over)
+
+    def _cancel(self, job: RunningJob, why: str) -> None:
+        if self._queue.withdraw(job):
+            job.drop(why, self._files)
+        else:
+            job.cancel(why)
 
     def _find(self, id: str) -> RunningJob | None:
         return self._jobs.get(id)
@@ -170,12 +217,18 @@ class Server:
             self._jobs.pop(job.id, None)
 
     def _ended(self, request: pb.JobQuery, context: grpc.ServicerContext) -> pb.JobReceipt:
-        known = re.fullmatch(r"[0-9A-Za-z-]{1,64}", request.id)
-        receipt = self._files.receipt(request.id) if known else None
+        receipt = self._receipt(request.id, context)
         if receipt is None:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"there is no job {request.id!r} here")
             raise AssertionError("abort raises")
         return receipt
+
+    def _receipt(self, id: str, context: grpc.ServicerContext) -> pb.JobReceipt | None:
+        try:
+            return self._files.receipt(id)
+        except UsageError as error:
+            _abort(context, error)
+            raise
 
     def _tell(
         self, job: RunningJob, follower: Follower, context: grpc.ServicerContext
@@ -205,8 +258,8 @@ class Server:
                 if job.is_over and not job.followers:
                     self._forget(job)
                 elif not (job.detached or job.followers) and now - job.left_at > self._patience:
-                    job.cancel(f"its client was gone for {self._patience:g} s")
-            for address, seen in list(self._leases.items()):
+                    self._cancel(job, f"its client was gone for {self._patience:g} s")
+            for address, (seen, _) in list(self._leases.items()):
                 if now - seen > LEASE:
                     self._leases.pop(address, None)
                     self.engine.leave(address)
@@ -220,6 +273,8 @@ def _abort(context: grpc.ServicerContext, error: Exception) -> None:
             code = grpc.StatusCode.INVALID_ARGUMENT
         case TaskRefused():
             code = grpc.StatusCode.PERMISSION_DENIED
+        case ServerBusy():
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
         case SinkBusy():
             code = grpc.StatusCode.ABORTED
         case StorageError():

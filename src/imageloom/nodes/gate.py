@@ -1,0 +1,218 @@
+"""How many calls a gRPC server takes at once: of each method, of each client, and of those that say nothing.
+
+gRPC gives a thread to each call, also to one whose message never comes. Here calls without a message wait in a
+lobby of a fixed size for a few seconds; where it is full, the oldest one of the client with the most is refused. A
+message in time takes the call on to its method, where it counts against the bounds of the method and the client.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+FIRST_MESSAGE = 5.0
+"""Seconds that a client has to send a call's message."""
+LOBBY = 64
+"""Calls that wait for their message."""
+SHORT_CALLS = 32
+"""Calls at once of a method that answers at once."""
+UNBOUNDED = ("/grpc.health.v1.Health/Watch",)
+"""Methods that are not served: they would hold a call for as long as a client likes."""
+
+
+@dataclass(eq=False)
+class _Guest:
+    """A call that waits for its message."""
+
+    client: str
+    until: float
+    refuse: Callable[[grpc.StatusCode, str], None]
+
+
+class Gate(grpc.ServerInterceptor):
+    """Bounds on calls.
+
+    Args:
+        calls: of each method with a stream of answers, at the same time. One client may have half of them.
+    """
+
+    def __init__(self, calls: int) -> None:
+        self._calls = calls
+        self._lobby: list[_Guest] = []
+        """The oldest first."""
+        self._running: Counter[str] = Counter()
+        """By method, and by method and client."""
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._watch = threading.Thread(target=self._expire, name="gate", daemon=True)
+        self._watch.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._watch.join()
+
+    def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = continuation(details)
+        if handler is None or details.method in UNBOUNDED:
+            return None
+        return self._bounded(handler, details.method)
+
+    def _bounded(self, handler: Any, method: str) -> Any:
+        """The handler behind the bounds: it is called once a message is there."""
+        function = next(
+            function
+            for function in (
+                handler.unary_unary,
+                handler.unary_stream,
+                handler.stream_unary,
+                handler.stream_stream,
+            )
+            if function
+        )
+
+        def behave(
+            requests: Iterator[Any], context: grpc.ServicerContext, send: Callable[[Any], None]
+        ) -> None:
+            client = client_of(context.peer())
+            messages = self._messages(requests, context, send, client)
+            for first in messages:  # not one where the call is refused
+                with self._room(method, client, handler.response_streaming, context):
+                    given = _chained(first, messages) if handler.request_streaming else first
+                    answer = function(given, context)
+                    if not handler.response_streaming:
+                        send(answer)
+                    else:
+                        with closing(answer):
+                            for response in answer:
+                                send(response)
+                                if not context.is_active():
+                                    return
+                send(None)
+                return
+
+        # The call is answered by `send` alone, so that another thread can refuse it.
+        behave.experimental_non_blocking = True  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(
+            behave, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _messages(
+        self,
+        requests: Iterator[Any],
+        context: grpc.ServicerContext,
+        send: Callable[[Any], None],
+        client: str,
+    ) -> Iterator[Any]:
+        """A call's messages, each within its time; nothing more once the call is refused."""
+
+        def refuse(code: grpc.StatusCode, reason: str) -> None:
+            if context.is_active():
+                context.set_code(code)
+                context.set_details(reason)
+                send(None)
+
+        is_first = True
+        while True:
+            guest = _Guest(client, time.monotonic() + FIRST_MESSAGE, refuse)
+            self._enter(guest)
+            try:
+                message = next(requests, None)
+            finally:
+                was_waiting = self._leave(guest)
+            if not was_waiting:
+                return
+            if message is None:
+                if is_first:
+                    refuse(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message")
+                return
+            is_first = False
+            yield message
+
+    def _enter(self, guest: _Guest) -> None:
+        with self._lock:
+            self._lobby.append(guest)
+            if len(self._lobby) <= LOBBY:
+                return
+            waiting = Counter(one.client for one in self._lobby)
+            most = max(waiting.values())
+            oldest = next(one for one in self._lobby if waiting[one.client] == most)
+            self._lobby.remove(oldest)
+        oldest.refuse(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {LOBBY} calls are here that send no message"
+        )
+
+    def _leave(self, guest: _Guest) -> bool:
+        """Whether the guest was still waiting."""
+        with self._lock:
+            if guest not in self._lobby:
+                return False
+            self._lobby.remove(guest)
+            return True
+
+    def _expire(self) -> None:
+        """Refuse those whose time is over."""
+        while not self._closing.wait(0.2):
+            now = time.monotonic()
+            with self._lock:
+                late = [guest for guest in self._lobby if guest.until < now]
+                self._lobby = [guest for guest in self._lobby if guest.until >= now]
+            for guest in late:
+                guest.refuse(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no message has come within {FIRST_MESSAGE:g} s"
+                )
+
+    @contextmanager
+    def _room(self, method: str, client: str, is_long: bool, context: grpc.ServicerContext) -> Iterator[None]:
+        most = self._calls if is_long else SHORT_CALLS
+        own = f"{method} {client}"
+        with self._lock:
+            full = self._running[method] >= most
+            is_greedy = self._running[own] >= most // 2
+            if not full and not is_greedy:
+                self._running.update((method, own))
+        name = method.rpartition("/")[2]
+        if full or is_greedy:
+            whose = "in all" if full else "of one client"
+            bound = most if full else most // 2
+            context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{bound} calls of {name} {whose} are under way: try again later (--max-calls, of a node --limit)",
+            )
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.subtract((method, own))
+                if not self._running[own]:
+                    del self._running[own]
+
+
+def client_of(peer: str) -> str:
+    """Whose call it is: the other machine's, or on this machine the connection's.
+
+    Args:
+        peer: as gRPC has it: ipv4:HOST:PORT, ipv6:%5BHOST%5D:PORT, unix:PATH.
+    """
+    host = host_of(peer)
+    return peer if not host or host.startswith("127.") or host == "::1" else host
+
+
+def host_of(peer: str) -> str:
+    """The address of the machine that a call comes from; empty for this machine's sockets that are files."""
+    kind, _, rest = peer.partition(":")
+    host = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
+    return host.removeprefix("::ffff:") if kind in ("ipv4", "ipv6") else ""
+
+
+def _chained(first: Any, others: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from others

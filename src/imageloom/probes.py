@@ -1,0 +1,181 @@
+"""A small HTTP server for probes and scrapers, which no number of clients takes more than its bounds from.
+
+One thread has all connections: a fixed number of them, each for a few seconds and one short request. Where one
+more comes, the oldest is answered 503 and closed, so that who asks at once is answered at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+"""The type of Prometheus' text."""
+PATIENCE = 5.0
+"""Seconds that a connection may take, from its first byte to its end."""
+MOST_CONNECTIONS = 64
+"""At the same time."""
+MOST_REQUEST = 8192
+"""Bytes of a request."""
+TICK = 0.5
+"""Seconds between one look at the clock and the next."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Connection:
+    socket: socket.socket
+    until: float
+    received: bytes = b""
+    is_asked: bool = False
+    """Its request is there; what follows is read and dropped."""
+
+
+class ProbeServer:
+    """Answers requests until it is closed.
+
+    Args:
+        listener: a socket that listens; it is closed too.
+        answer: gives the status and the text for a path.
+        slow: paths whose answer may take a while: they wait for each other, and nothing else does for them.
+    """
+
+    def __init__(
+        self, listener: socket.socket, answer: Callable[[str], tuple[int, str]], slow: tuple[str, ...]
+    ) -> None:
+        self._listener, self._answer, self._slow = listener, answer, slow
+        listener.setblocking(False)
+        self._bell, self._button = os.pipe()
+        self._open: dict[_Connection, None] = {}
+        """The oldest first."""
+        self._answered: deque[tuple[_Connection, bytes]] = deque()
+        self._scrapes = ThreadPoolExecutor(1, "scrape")
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._is_closing = True
+        os.write(self._button, b".")
+        self._thread.join()
+        self._scrapes.shutdown(cancel_futures=True)
+        os.close(self._button)
+        os.close(self._bell)
+
+    def _run(self) -> None:
+        while not self._is_closing:
+            for key, _ in self._selector.select(TICK):
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj == self._bell:
+                    os.read(self._bell, 4096)
+                elif key.data in self._open:  # it may just have made room
+                    self._receive(key.data)
+            while self._answered:
+                self._send(*self._answered.popleft())
+            now = time.monotonic()
+            for connection in [one for one in self._open if one.until < now]:
+                self._drop(connection)
+        for connection in list(self._open):
+            self._drop(connection)
+        self._selector.close()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        if len(self._open) >= MOST_CONNECTIONS:
+            oldest = next(iter(self._open))
+            self._send(oldest, _response(503, "too many connections\n"))
+            self._drop(oldest)
+        try:
+            accepted, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:  # there is no descriptor left
+            time.sleep(TICK / 10)
+            return
+        accepted.setblocking(False)
+        connection = _Connection(accepted, time.monotonic() + PATIENCE)
+        self._open[connection] = None
+        self._selector.register(accepted, selectors.EVENT_READ, connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        if connection in self._open:
+            del self._open[connection]
+            self._selector.unregister(connection.socket)
+            connection.socket.close()
+
+    def _receive(self, connection: _Connection) -> None:
+        try:
+            data = connection.socket.recv(MOST_REQUEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(connection)
+        elif not connection.is_asked:
+            connection.received += data
+            self._judge(connection)
+
+    def _judge(self, connection: _Connection) -> None:
+        """Answer what is a request, and refuse what will not become one."""
+        head, end, _ = connection.received.partition(b"\r\n\r\n")
+        if len(head) > MOST_REQUEST:
+            self._send(connection, _response(431, f"a request has at most {MOST_REQUEST} bytes\n"))
+        elif end:
+            found = re.match(rb"([A-Z]+) ([!-~]+) HTTP/1\.[01](\r\n|$)", head)
+            if found is None:
+                self._send(connection, _response(400, "it is no request\n"))
+            elif found[1] not in (b"GET", b"HEAD"):
+                self._send(connection, _response(405, "there are GET and HEAD\n"))
+            else:
+                self._ask(connection, found[2].decode().partition("?")[0], has_body=found[1] == b"GET")
+
+    def _ask(self, connection: _Connection, path: str, has_body: bool) -> None:
+        def ask() -> None:
+            try:
+                status, text = self._answer(path)
+            except Exception:
+                log.exception("no answer to %s", path)
+                status, text = 500, "it failed: see the log\n"
+            self._answered.append((connection, _response(status, text, has_body)))
+            os.write(self._button, b".")
+
+        connection.is_asked = True
+        if path in self._slow:
+            self._scrapes.submit(ask)
+        else:
+            ask()
+
+    def _send(self, connection: _Connection, response: bytes) -> None:
+        """Send an answer, which a socket's buffer takes at once; the client closes, or its time is over."""
+        connection.is_asked = True
+        with contextlib.suppress(OSError):
+            connection.socket.send(response)
+            connection.socket.shutdown(socket.SHUT_WR)
+
+
+def _response(status: int, text: str, has_body: bool = True) -> bytes:
+    body = text.encode()
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: imageloom\r\nContent-Type: {TEXT}\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + (body if has_body else b"")
