@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from imageloom import doctor
 from imageloom.ledger import Ledger
-from imageloom.stores.local import STAGING
+from imageloom.names import STAGING
 from program import imageloom, start, wait_for_outputs
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from imageloom import codecs
+from imageloom.names import STAGING
 from imageloom.samples import draw_photos
-from imageloom.stores.local import STAGING
 from program import COMMAND, contents, draw, imageloom, names, start
 from redis_servers import wait_for
 

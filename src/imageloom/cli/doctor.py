@@ -14,16 +14,16 @@ from imageloom.cli import options
 
 
 @click.command("doctor", short_help="Find and remove what a power cut left, and describe this machine.")
-@click.argument("sinks", nargs=-1, metavar="[SINK]...", type=click.Path(file_okay=False))
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(file_okay=False))
 @click.option("--remove", "remove_", is_flag=True, help="Remove what is found.")
 @options.ledger_option
 @click.option(
     "--json", "json_", is_flag=True, help="One JSON object for each thing that is found, on stdout."
 )
-def command(sinks: tuple[str, ...], remove_: bool, ledger: Path | None, json_: bool) -> int:
+def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_: bool) -> int:
     """Describe this machine, and find what a run that was killed has left: staged files and scratch in the
-    ledger's sinks and in each SINK, jobs that seem to run, shared memory. Nothing that a running job uses is
-    touched.
+    ledger's sinks and scratch folders and in each FOLDER, jobs that seem to run, shared memory. Nothing that a
+    running job uses is touched, and nothing that imageloom has not made.
 
     \b
     imageloom doctor
@@ -45,7 +45,7 @@ def command(sinks: tuple[str, ...], remove_: bool, ledger: Path | None, json_: b
     with Ledger(ledger) as book:
         if not json_:
             click.echo(f"{'ledger':<9} {printable(str(book.path))}\n")
-        found = list(doctor.find(book, sinks))
+        found = list(doctor.find(book, folders))
         for one in found:
             gone = remove_ and doctor.remove(one, book)
             left += not gone
@@ -55,7 +55,7 @@ def command(sinks: tuple[str, ...], remove_: bool, ledger: Path | None, json_: b
             else:
                 name = "" if one.kind == "job" else f"{printable(one.name)}: "
                 size = f", {one.size / 1e6:,.1f} MB" if one.size else ""
-                click.echo(f"{'removed' if gone else 'left':<9} {name}{one.what}{size}")
+                click.echo(f"{'removed' if gone else 'left':<9} {name}{printable(one.what)}{size}")
     if not json_:
         click.echo(_summary(len(found), left, remove_))
     return 1 if left else 0
