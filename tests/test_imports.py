@@ -71,7 +71,12 @@ def test_modules_have_no_cycles() -> None:
         ("imageloom.events", ["imageloom.model", "imageloom.errors"]),
         ("imageloom.operators", ["imageloom.model", "imageloom.errors"]),
         ("imageloom.codecs", ["imageloom.model", "imageloom.errors"]),
-        ("imageloom.stores", ["imageloom.model", "imageloom.errors"]),
+        ("imageloom.names", ["imageloom.errors"]),
+        ("imageloom.folders", []),
+        (
+            "imageloom.stores",
+            ["imageloom.model", "imageloom.names", "imageloom.folders", "imageloom.errors"],
+        ),
         ("imageloom.pipeline", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
         ("imageloom.rewrite", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
         ("imageloom.ledger", ["imageloom.model", "imageloom.errors"]),

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
@@ -189,21 +189,29 @@ class FsspecStore(RemoteStore):
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
         """Whether the name was free was looked at when it was claimed."""
         data = self._staging.take(token)
-        with self._writing(key) as fs:
-            hidden = self._path(f"{STAGING}/{token}")
-            fs.pipe_file(hidden, data)
-            self._rename(fs, hidden, key, len(data))
+        self._put(token, key, len(data), lambda fs, hidden: fs.pipe_file(hidden, data))
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
         """Upload what was made as a file; the rest is there already."""
         path = self._staging.file(token)
         if path is None:
             return
-        with self._writing(key) as fs:
-            hidden = self._path(f"{STAGING}/{token}")
-            fs.put_file(path, hidden)
-            self._rename(fs, hidden, key, os.path.getsize(path))
+        self._put(token, key, os.path.getsize(path), lambda fs, hidden: fs.put_file(path, hidden))
         self._staging.discard(token)
+
+    def _put(
+        self, token: str, key: str, size: int, upload: Callable[[AbstractFileSystem, str], object]
+    ) -> None:
+        hidden = self._path(f"{STAGING}/{token}")
+        checked(key)
+        with self._writing(key) as fs:
+            try:
+                upload(fs, hidden)
+                self._rename(fs, hidden, key, size)
+            except Exception:
+                with contextlib.suppress(Exception):
+                    fs.rm_file(hidden)
+                raise
 
     def _rename(self, fs: AbstractFileSystem, hidden: str, key: str, size: int) -> None:
         """Give an upload its name, if it is there as a whole."""
