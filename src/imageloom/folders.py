@@ -56,9 +56,9 @@ def make_file(name: str, folder: int, mode: int = 0o666) -> int:
 def write(file: int, data: bytes) -> None:
     """Write all of the bytes, and close the file."""
     try:
-        view = memoryview(data)
-        while len(view):
-            view = view[os.write(file, view) :]
+        written = os.write(file, data)
+        while written < len(data):
+            written += os.write(file, memoryview(data)[written:])
     finally:
         os.close(file)
 

@@ -10,6 +10,8 @@ import contextlib
 import errno
 import os
 import stat
+import threading
+import time
 from collections.abc import Iterator, Mapping
 
 from imageloom import folders
@@ -24,6 +26,9 @@ from imageloom.model import Failure, Item, Unlisted
 from imageloom.names import STAGING, check_output_name
 from imageloom.stores import attributes
 from imageloom.stores.staging import StagingFolder, open_staging
+
+KEPT_OPEN = 1.0
+"""Seconds that a folder is held open for more outputs."""
 
 
 class LocalStore:
@@ -44,6 +49,9 @@ class LocalStore:
         check_name(self.address)
         self._root = -1
         self._staging: StagingFolder | None = None
+        self._publishing = threading.Lock()
+        self._latest, self._latest_folder, self._latest_until = "", -1, 0.0
+        """The folder below this one that outputs went into last, while it is held open."""
 
     def items(self, below: str = "") -> Iterator[Item | Unlisted]:
         """All files below, folder by folder; links to files are followed, links to folders are not.
@@ -176,6 +184,7 @@ class LocalStore:
         """Let go of the folder, if it is held."""
         if self._staging:
             self._staging.close()
+        self._leave()
         if self._root >= 0:
             os.close(self._root)
         self._staging, self._root = None, -1
@@ -186,8 +195,12 @@ class LocalStore:
 
     def stage(self, token: str, data: bytes) -> None:
         try:
-            with self._open_staging() as folder:
+            folder = self._staging.folder if self._staging else open_staging(self.address)
+            try:
                 folders.write_in(folder, _single(token), data)
+            finally:
+                if not self._staging:
+                    os.close(folder)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -220,27 +233,37 @@ class LocalStore:
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
         folder, _, name = check_output_name(key).rpartition("/")
         try:
-            with self._open_staging() as staging, self._open_folder(folder) as at:
-                self._rename(_single(token), staging, name, at)
+            with self._open_staging() as staging, self._publishing:
+                self._rename(_single(token), staging, name, self._folder(folder))
         except OSError as error:
+            with self._publishing:
+                self._leave()  # it may have gone
             raise UnwritableOutput(f"cannot publish {key}: {error.strerror}") from None
 
-    @contextlib.contextmanager
-    def _open_folder(self, folder: str) -> Iterator[int]:
-        """A folder of outputs, made where there is none; a link in the sink is not followed."""
+    def _folder(self, folder: str) -> int:
+        """The open folder of outputs, made where there is none; a link in the sink is not followed.
+
+        It stays open for the next outputs, but not for long: somebody may put another one in its place.
+        """
         if not folder:
-            yield self.root()
-            return
+            return self.root()
+        now = time.monotonic()
+        if folder == self._latest and now < self._latest_until:
+            return self._latest_folder
+        self._leave()
         try:
-            at = folders.open_below(self.root(), folder, make=True)
+            self._latest_folder = folders.open_below(self.root(), folder, make=True)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise UnwritableOutput(f"cannot publish into {folder}: it is a link, or no folder") from None
             raise
-        try:
-            yield at
-        finally:
-            os.close(at)
+        self._latest, self._latest_until = folder, now + KEPT_OPEN
+        return self._latest_folder
+
+    def _leave(self) -> None:
+        if self._latest:
+            os.close(self._latest_folder)
+        self._latest = ""
 
     def _rename(self, token: str, staging: int, name: str, at: int) -> None:
         mode = os.stat(token, dir_fd=staging, follow_symlinks=False).st_mode
@@ -281,7 +304,8 @@ class LocalStore:
         """
         folder, _, name = item.key.rpartition("/")
         try:
-            with self._open_staging() as staging, self._open_folder(folder) as at:
+            with self._open_staging() as staging, self._publishing:
+                at = self._folder(folder)
                 made = attributes.take_over(_single(token), staging, name, at, item.fingerprint)
         except OSError as error:
             raise UnwritableOutput(f"cannot replace {item.key}: {error.strerror}") from None
@@ -294,8 +318,8 @@ class LocalStore:
             UnwritableOutput: the disk failed.
         """
         try:
-            with self._open_folder(key.rpartition("/")[0]) as at:
-                os.fsync(at)
+            with self._publishing:
+                os.fsync(self._folder(key.rpartition("/")[0]))
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):
                 raise UnwritableOutput(f"cannot write {key} to the disk: {error.strerror}") from None
