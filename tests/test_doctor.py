@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from imageloom import doctor
 from imageloom.ledger import Ledger
-from imageloom.stores.local import STAGING
+from imageloom.names import STAGING, new_token
 from program import imageloom, start, wait_for_outputs
 
 
@@ -42,7 +42,7 @@ def found(*arguments: object) -> list[dict[str, Any]]:
 
 
 def test_what_a_killed_run_left_is_found_and_removed(killed: Path, out: Path) -> None:
-    (out / STAGING / "1-1-input").write_bytes(b"x" * 100_000)
+    (out / STAGING / f"{new_token('1', 1, 1)}-input").write_bytes(b"x" * 100_000)
     there = sorted(path.name for path in out.iterdir())
     kinds = {line["kind"]: line for line in found("--ledger", killed)}
     assert set(kinds) >= {"job", "staging"}
@@ -77,7 +77,7 @@ def test_what_a_run_uses_is_left_alone(killed: Path, out: Path) -> None:
 
 def test_a_sink_that_the_ledger_does_not_know(tmp_path: Path) -> None:
     (tmp_path / "other" / STAGING).mkdir(parents=True)
-    (tmp_path / "other" / STAGING / "1-1-1-ab").write_bytes(b"half")
+    (tmp_path / "other" / STAGING / new_token("1", 1, 1)).write_bytes(b"half")
     ledger = ("--ledger", tmp_path / "ledger.db")
     assert not found(*ledger)
     (line,) = found(*ledger, tmp_path / "other", "--remove")

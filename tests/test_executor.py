@@ -19,7 +19,7 @@ from imageloom.engines.backlog import Backlog, Entry
 from imageloom.engines.executor import ExecutorEngine, perform_packed
 from imageloom.errors import WorkerLost
 from imageloom.model import Item, Limits, Task, Work
-from imageloom.stores.local import STAGING
+from imageloom.names import STAGING
 from imageloom.testing.engines import recipe_of
 
 

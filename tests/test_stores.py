@@ -15,6 +15,7 @@ import pytest
 
 from imageloom.errors import MissingExtra, StorageError, UnwritableOutput, UsageError
 from imageloom.model import Item, Unlisted
+from imageloom.names import new_token
 from imageloom.stores import Store, open_store
 from imageloom.stores.fsspec import FsspecStore
 from imageloom.stores.local import LocalStore
@@ -124,7 +125,7 @@ def test_what_a_late_worker_stages_goes_as_well(tmp_path: Path) -> None:
             if ended.is_set():
                 return
             with contextlib.suppress(UnwritableOutput):
-                store.stage(f"{worker}-{number}", b"data")
+                store.stage(new_token("1", number, worker), b"data")
             time.sleep(0.0001)
 
     threads = [threading.Thread(target=stage, args=(worker,)) for worker in range(2)]

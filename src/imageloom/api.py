@@ -120,7 +120,7 @@ def process(
         in_place=in_place,
         tile=tile,
         items_at_once=items_at_once,
-        scratch=os.fspath(scratch),
+        scratch=os.path.abspath(scratch) if scratch else "",
         in_flight=in_flight,
     )
     asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)

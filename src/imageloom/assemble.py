@@ -15,11 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from imageloom import codecs, tiles
+from imageloom import codecs, folders, tiles
 from imageloom.codecs.metadata import for_output
 from imageloom.errors import CorruptImage, UnwritableOutput
 from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
+from imageloom.names import new_token
 from imageloom.plan import OutputPlan, Plan
 from imageloom.raster import FileRaster, HeldRaster, Raster
 from imageloom.stores import Store
@@ -63,7 +64,7 @@ class Assembly:
         source: path of its file, or of a copy.
         sink: where outputs are staged.
         scratch: path of a folder for rasters.
-        prefix: begins the names of scratch files and of staged outputs.
+        job: its number, as the ledger has it.
         workers: how many parts run at the same time.
         held: bytes of decoded rows that may wait in memory for their parts; 0 where workers do not share it.
         wake: called from another thread when more parts may be ready.
@@ -78,7 +79,7 @@ class Assembly:
         source: str,
         sink: Store,
         scratch: str,
-        prefix: str,
+        job: str,
         workers: int,
         held: int,
         wake: Callable[[], None],
@@ -87,7 +88,8 @@ class Assembly:
         self.plan = plan
         self._sink = sink
         self._path = source
-        self._prefix = f"{prefix}-{work.number}-{work.attempt}"
+        self._prefix = new_token(job, work.number, work.attempt)
+        """Begins the names of scratch files and of staged outputs."""
         self._scratch = os.path.join(scratch, self._prefix)
         self._workers = workers
         self._ahead = LOOK_AHEAD * workers
@@ -250,7 +252,8 @@ class Assembly:
             return
         (staged,) = result.written
         try:
-            with open(self._sink.staging(staged.staged), "rb", buffering=0) as file:
+            path = self._sink.staging(staged.staged)
+            with open(folders.open_file(path, os.O_RDONLY), "rb", buffering=0) as file:
                 for piece in result.pieces:
                     data = file.read(piece.size)
                     if len(data) != piece.size:

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from imageloom import timeline
+from imageloom.errors import StorageError
 from imageloom.ledger import JobRecord, Ledger
 from imageloom.model import Plain
-from imageloom.stores.local import STAGING, LocalStore
+from imageloom.names import STAGING
+from imageloom.stores.staging import StagingFolder, abandoned, remove_abandoned
 
 SHARED = Path("/dev/shm")
 SEGMENTS = "mpich_shm_*"
@@ -28,7 +33,7 @@ class Leftover(Plain, frozen=True):
     """Something that nobody uses any more."""
 
     kind: str
-    """staging, segment or job."""
+    """staging, scratch, segment or job."""
     name: str
     """Its path; a job's number."""
     what: str
@@ -37,14 +42,19 @@ class Leftover(Plain, frozen=True):
     """Bytes on disk or in memory."""
 
 
-def find(ledger: Ledger, sinks: Iterable[str] = ()) -> Iterator[Leftover]:
-    """All leftovers: of the ledger's jobs, in its sinks and in others, and in shared memory."""
+def find(ledger: Ledger, folders: Iterable[str] = ()) -> Iterator[Leftover]:
+    """All leftovers: of the ledger's jobs, in their sinks and scratch folders and in others, in the system's
+    temporary folder, and in shared memory."""
     known = [job.sink for job in ledger.jobs()]
+    given = [os.path.abspath(folder) for folder in folders]
     for job in ledger.unfinished():
         if not is_running(job):
             yield Leftover("job", str(job.id), f"job {job.id} ran when its process {job.pid} ended")
-    for sink in dict.fromkeys([*map(os.path.abspath, sinks), *known]):
+    for sink in dict.fromkeys([*given, *known]):
         yield from _staging(sink)
+    for parent in dict.fromkeys([*given, *timeline.scratch_folders(ledger.path), tempfile.gettempdir()]):
+        for path in abandoned(parent):
+            yield Leftover("scratch", path, "scratch of a run that is over", _size(path))
     yield from _segments()
 
 
@@ -53,21 +63,18 @@ def remove(leftover: Leftover, ledger: Ledger) -> bool:
     if leftover.kind == "job":
         ledger.mark_killed([int(leftover.name)])
         return True
+    if leftover.kind == "scratch":
+        return remove_abandoned(leftover.name)
     if leftover.kind == "staging":
-        sink = os.path.dirname(leftover.name)
-        lock = _lock(sink)
-        if lock is None:
-            return False
-        try:
-            LocalStore(sink).tidy()
-        finally:
-            os.close(lock)
-    else:
-        try:
-            os.unlink(leftover.name)
-        except OSError:
-            return False
-    return not os.path.exists(leftover.name)
+        with suppress(StorageError), _locked(os.path.dirname(leftover.name)) as staging:
+            if staging:
+                staging.remove()
+        return not os.path.lexists(leftover.name)
+    try:
+        os.unlink(leftover.name)
+    except OSError:
+        return False
+    return True
 
 
 def is_running(job: JobRecord) -> bool:
@@ -98,32 +105,54 @@ def _began(pid: int) -> float | None:
 
 def _staging(sink: str) -> Iterator[Leftover]:
     path = os.path.join(sink, STAGING)
-    if not os.path.isdir(path):
+    if not os.path.lexists(path):
         return
-    lock = _lock(sink)
-    if lock is None:
-        return
-    os.close(lock)
     try:
-        names = os.listdir(path)
-        size = sum(os.lstat(os.path.join(path, name)).st_blocks * 512 for name in names)
-    except OSError:
+        with _locked(sink) as staging:
+            if staging is None:
+                return
+            tokens, others, size = staging.tokens(), staging.others(), staging.size()
+    except StorageError as error:
+        yield Leftover("staging", path, str(error))
         return
-    yield Leftover("staging", path, f"{len(names)} staged files and scratch of a run that is over", size)
+    what = f"{len(tokens)} staged files and scratch of a run that is over"
+    if others:
+        what += f"; {len(others)} files that imageloom has not made, as {min(others)!r}, stay"
+    yield Leftover("staging", path, what, size)
 
 
-def _lock(sink: str) -> int | None:
-    """The lock of a sink, as a run takes it; None where one has it."""
+@contextmanager
+def _locked(sink: str) -> Iterator[StagingFolder | None]:
+    """The staging folder of a sink, locked as a run locks it; None where one has it.
+
+    Raises:
+        StorageError: see `StagingFolder`.
+    """
     try:
-        file = os.open(sink, os.O_RDONLY)
+        folder = os.open(sink, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
-        return None
+        yield None
+        return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(file)
-        return None
-    return file
+        os.close(folder)
+        yield None
+        return
+    try:
+        with closing(StagingFolder(folder, sink, make=False)) as staging:
+            yield staging
+    finally:
+        os.close(folder)
+
+
+def _size(folder: str) -> int:
+    """Bytes on disk of the files in a folder."""
+    size = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            size += entry.stat(follow_symlinks=False).st_blocks * 512
+    return size
 
 
 def _segments() -> Iterator[Leftover]:

@@ -12,6 +12,7 @@ from imageloom import codecs, tiles
 from imageloom.assemble import PART_PIXELS, Assembly, parts_of
 from imageloom.errors import ImageloomError
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
+from imageloom.names import new_token
 from imageloom.plan import ENCODE_COPIES, OutputPlan, Plan
 from imageloom.stores import Store
 from imageloom.streams import IN_ORDER
@@ -80,6 +81,7 @@ class LargeImages:
 
     Args:
         scratch: path of the folder for rasters, and for copies of files that are not local.
+        number: the job's, as the ledger has it.
         held: bytes of decoded rows that may wait in memory for their parts; 0 where workers do not share it.
         wake: called from another thread when more parts may be ready.
     """
@@ -90,7 +92,7 @@ class LargeImages:
         source: Store,
         sink: Store,
         scratch: str,
-        prefix: str,
+        number: str,
         held: int,
         wake: Callable[[], None],
     ) -> None:
@@ -98,7 +100,7 @@ class LargeImages:
         self._source = source
         self._sink = sink
         self._scratch = scratch
-        self._prefix = prefix
+        self._number = number
         self._held = held // TOGETHER
         self._wake = wake
         self._under_way: dict[int, tuple[Assembly, dict[tuple[int, int], Need]]] = {}
@@ -131,7 +133,7 @@ class LargeImages:
             path,
             self._sink,
             self._scratch,
-            self._prefix,
+            self._number,
             capacity,
             self._held,
             self._wake,
@@ -141,7 +143,9 @@ class LargeImages:
 
     def _fetch(self, work: Work) -> str:
         """The path of a copy of a file that is not local."""
-        path = self._copies[work.number] = os.path.join(self._scratch, f"{self._prefix}-{work.number}-file")
+        path = self._copies[work.number] = os.path.join(
+            self._scratch, f"{new_token(self._number, work.number, work.attempt)}-file"
+        )
         self._source.fetch(work.item.key, path, self._job.limits.max_file_size)
         return path
 

@@ -161,6 +161,10 @@ class Ledger:
         if version != VERSION:
             raise StorageError(f"it is of version {version}, this program reads version {VERSION}")
 
+    def survive_power_cuts(self) -> None:
+        """Have each flush on the disk before it returns, from now on."""
+        self._db.execute("PRAGMA synchronous=FULL")
+
     def close(self) -> None:
         self.flush()
         self._db.close()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import tempfile
 import threading
 from functools import lru_cache
 from typing import Protocol
@@ -18,7 +17,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from imageloom.errors import StorageError, UnwritableOutput
+from imageloom import folders
+from imageloom.errors import UnwritableOutput
 from imageloom.model import Box, Frame, Pixels
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
@@ -133,7 +133,7 @@ class FileRaster:
         self._pixel = frame.bytes // frame.pixels
         self._row = self._pixel * frame.width
         try:
-            self._file = os.open(path, os.O_RDWR | (os.O_CREAT if new else 0), 0o600)
+            self._file = folders.open_file(path, os.O_RDWR | (folders.NEW if new else 0), 0o600)
         except OSError as error:
             raise UnwritableOutput(f"cannot open scratch {path}: {error.strerror}") from None
 
@@ -191,11 +191,3 @@ class FileRaster:
 @lru_cache(maxsize=1)
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
-
-
-def check_folder(path: str) -> None:
-    """Raise StorageError where no scratch file can be made in the folder."""
-    try:
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise StorageError(f"cannot write to {path}: {error.strerror} (--scratch)") from None

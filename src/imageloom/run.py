@@ -107,10 +107,6 @@ class Driver:
     def run(self) -> Summary:
         """Do the whole job."""
         began = time.perf_counter()
-        if self._job.scratch:
-            from imageloom.raster import check_folder  # few runs have such a folder
-
-            check_folder(self._job.scratch)
         self._sink.open()
         try:
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
@@ -241,10 +237,15 @@ class Driver:
         from imageloom.large import LargeImages  # no small image waits for it
 
         if self._large is None:
-            scratch = self._job.scratch or self._sink.store.staging("")
             held = self._memory // 4 if getattr(self._engine, "shares_memory", False) else 0
             self._large = LargeImages(
-                self._job, self._source.store, self._sink.store, scratch, str(self._id), held, self._wake
+                self._job,
+                self._source.store,
+                self._sink.store,
+                self._sink.scratch,
+                str(self._id),
+                held,
+                self._wake,
             )
         while self._large.is_full and not self._stopping:
             self._advance()

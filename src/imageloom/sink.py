@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from string import Formatter
 
-from imageloom import codecs
-from imageloom.errors import DuplicateOutput, OutputExists, SinkBusy, StorageError, UsageError
+from imageloom import codecs, folders
+from imageloom.errors import (
+    DuplicateOutput,
+    InvalidName,
+    OutputExists,
+    SinkBusy,
+    StorageError,
+    UsageError,
+)
 from imageloom.ledger import Claim, Ledger
 from imageloom.model import Format, IfExists, Item, Output, Recipe, Result, Work
+from imageloom.names import check_output_name
 from imageloom.source import Source
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
+from imageloom.stores.staging import ScratchFolder
 
 FIELDS = ("dir", "stem", "ext")
+MOST_TEMPLATE = 1000
+"""Characters of a template of names."""
+_SLASHES = re.compile("/{2,}")
 
 
 def check_template(template: str) -> None:
@@ -27,16 +40,38 @@ def check_template(template: str) -> None:
     Raises:
         UsageError: names what is wrong and what there is.
     """
+    if len(template) > MOST_TEMPLATE:
+        raise UsageError(f"--name has {len(template):,} characters, over the limit of {MOST_TEMPLATE:,}")
     try:
-        fields = [field for _, field, spec, _ in Formatter().parse(template) if field is not None]
+        parsed = [found[1:] for found in Formatter().parse(template) if found[1] is not None]
     except ValueError as error:
         raise UsageError(f"--name {template!r}: {error}") from None
-    unknown = [field for field in fields if field not in FIELDS]
-    if unknown or "stem" not in fields:
-        wrong = f"there is no {{{unknown[0]}}}" if unknown else "it needs {stem}, or all names are equal"
-        raise UsageError(f"--name {template!r}: {wrong}; there are: {{dir}}, {{stem}}, {{ext}}")
-    if ".." in template.split("/"):
-        raise UsageError(f"--name {template!r}: outputs lie below the sink")
+    fields = [field for field, _, _ in parsed]
+    if unknown := [field for field in fields if field not in FIELDS]:
+        wrong = f"there is no {{{unknown[0]}}}"
+    elif "stem" not in fields:
+        wrong = "it needs {stem}, or all names are equal"
+    elif any(spec or conversion for _, spec, conversion in parsed):
+        wrong = "a field has neither ':' nor '!' in it"
+    else:
+        check_below(_filled(template, "dir", "stem", "ext"), f"--name {template!r}")
+        return
+    raise UsageError(f"--name {template!r}: {wrong}; there are: {{dir}}, {{stem}}, {{ext}}")
+
+
+def check_below(name: str, given: str) -> None:
+    """Refuse what no output below a sink can be named.
+
+    Args:
+        given: what it comes from, for the message.
+
+    Raises:
+        UsageError: see `names.check_output_name`.
+    """
+    try:
+        check_output_name(name)
+    except InvalidName as error:
+        raise UsageError(f"{given}: {error}") from None
 
 
 def output_name(key: str, header_format: Format, output: Output, template: str = "{dir}/{stem}.{ext}") -> str:
@@ -45,6 +80,9 @@ def output_name(key: str, header_format: Format, output: Output, template: str =
     Args:
         template: with {dir}, the item's folder; {stem}, its name without suffix; {ext}, the suffix: the item's
             own where it is one of the format that is written, else that format's usual one.
+
+    Raises:
+        InvalidName: see `names.check_output_name`.
     """
     folder, _, name = key.rpartition("/")
     stem, dot, suffix = name.rpartition(".")
@@ -52,8 +90,14 @@ def output_name(key: str, header_format: Format, output: Output, template: str =
         stem, suffix = name, ""
     suffixes = codecs.suffixes(codecs.written_as(output.format, header_format))
     ext = suffix if suffix.lower() in suffixes else suffixes[0]
+    made = _filled(template, folder, stem, ext)
+    return check_output_name(f"{output.folder}/{made}" if output.folder else made)
+
+
+def _filled(template: str, folder: str, stem: str, ext: str) -> str:
+    """The name that a checked template means; where there is no folder no slash stands for one."""
     made = template.format(dir=folder, stem=stem, ext=ext).lstrip("/")
-    return f"{output.folder}/{made}" if output.folder else made
+    return _SLASHES.sub("/", made) if "//" in made else made
 
 
 class Sink:
@@ -80,6 +124,7 @@ class Sink:
         self._ledger = ledger
         self._if_exists = if_exists
         self._scratch = scratch
+        self._scratch_folder: ScratchFolder | None = None
         self._protected = source.place
         self._real_folders: dict[str, str] = {}
         self._lock = -1
@@ -96,8 +141,11 @@ class Sink:
         """Refuse outputs that the store has no place for.
 
         Raises:
-            UsageError: an output is a folder of files, and the sink is not local.
+            UsageError: an output is a folder of files, and the sink is not local; or its folder leads out.
         """
+        for output in recipe.outputs:
+            if output.folder:
+                check_below(output.folder, f"the folder {output.folder!r} of an output")
         if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
             raise UsageError(
                 f"--format zarr makes folders, which {self.address} has none of: give a local sink"
@@ -105,44 +153,55 @@ class Sink:
 
     def open(self) -> None:
         try:
+            if self._scratch and self.store.is_local:
+                self._scratch_folder = ScratchFolder(self._scratch)
             self._lock = self._open_lock()
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.store.prepare(self._scratch)
         except BlockingIOError:
-            self._unlock()
+            self._release()
             holder = next(
                 (j for j in self._ledger.jobs() if j.sink == self.address and j.state == "running"), None
             )
             who = f"job {holder.id} (process {holder.pid})" if holder else "another run"
             raise SinkBusy(f"{who} is writing into {self.address}: one run at a time") from None
-        except OSError as error:
-            raise StorageError(f"cannot use the sink {self.address}: {error.strerror}") from None
-        try:
-            self.store.prepare(self._scratch)
         except StorageError:
-            self._unlock()
+            self._release()
             raise
+        except OSError as error:
+            self._release()
+            raise StorageError(f"cannot use the sink {self.address}: {error.strerror}") from None
+
+    @property
+    def scratch(self) -> str:
+        """The path of the folder for the pixels of large images: no other run uses it. Only while it is open."""
+        return self._scratch_folder.path if self._scratch_folder else self.store.staging("")
 
     def _open_lock(self) -> int:
         """What is locked: the folder itself, or a file beside the ledger that stands for the address.
 
         No object is a lock: nothing would take it away from a run that was killed.
         """
-        if self.store.is_local:
-            os.makedirs(self.address, exist_ok=True)
-            return os.open(self.address, os.O_RDONLY)
+        if isinstance(self.store, LocalStore):
+            return os.dup(self.store.root())
         import hashlib
 
         folder = self._ledger.path.parent / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = hashlib.sha256(self.address.encode()).hexdigest()[:32]
-        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return folders.open_file(os.fspath(folder / name), os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self) -> None:
         if self._lock >= 0:
             self.store.tidy()
-            self._unlock()
+        self._release()
 
-    def _unlock(self) -> None:
+    def _release(self) -> None:
+        if self._scratch_folder:
+            self._scratch_folder.remove()
+        self._scratch_folder = None
+        if isinstance(self.store, LocalStore):
+            self.store.close()
         if self._lock >= 0:
             os.close(self._lock)
         self._lock = -1
@@ -199,6 +258,11 @@ class Sink:
             raise OutputExists(f"its output {name} is the file that it is read from")
 
     def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
+        if self.store.is_local and self._real(name) != f"{self._real('')}{name}":
+            raise OutputExists(
+                f"its output {name} would lie at {self._real(name)}: a folder of the sink is a link, and outputs "
+                "are not written through links"
+            )
         if claim is not None and claim.source == self._source:
             if claim.key == item.key:
                 return True
@@ -261,11 +325,14 @@ class InPlace(Sink):
     def _spare_input(self, name: str, item: Item) -> None:
         if name != item.key:
             raise OutputExists(f"in place its output must keep its name, not be {name} (--in-place)")
-        if self.store.link(name) is not None:
-            raise OutputExists("it is a link: in place it would cease to be one (--in-place)")
+        self._folder.check_alone(name)
 
     def taken(self, names: tuple[str, ...]) -> frozenset[str]:
         return frozenset()
+
+    def open(self) -> None:
+        super().open()
+        self._ledger.survive_power_cuts()
 
     def claim(
         self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
@@ -276,8 +343,10 @@ class InPlace(Sink):
         return True
 
     def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
+        """Replace the item's only copy: the new one, and what the ledger says of it, are on the disk before."""
         (written,) = result.written
-        made = self._folder.staged(written.staged, work.item.key)
-        self._ledger.claim(job, self._source, self.address, made, recipe, written.name, made.size)
+        made = self._folder.take_over(written.staged, work.item)
+        self._ledger.claim(job, self._source, self.address, made, recipe, work.item.key, made.size)
         self._ledger.flush()
-        self.store.publish(written.staged, written.name)
+        self.store.publish(written.staged, work.item.key)
+        self._folder.sync(work.item.key)

@@ -6,6 +6,7 @@ and durations are whole microseconds; moments count from the run's beginning.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -139,6 +140,18 @@ def prune(folder: Path) -> None:
             left += path.stat().st_size
             if place >= KEPT or (place and left > KEPT_BYTES):
                 path.unlink(missing_ok=True)
+
+
+def scratch_folders(ledger: Path) -> set[str]:
+    """The folders that recorded runs were given for scratch."""
+    found = set()
+    for path in folder_of(ledger).glob("*.timeline"):
+        with suppress(OSError, msgspec.MsgspecError), path.open("rb") as file:
+            frame = file.read(int.from_bytes(file.read(4), "big"))
+            first = next(iter(msgspec.msgpack.decode(frame, type=list[Record])), None)
+            if isinstance(first, Opening) and first.work.scratch:
+                found.add(os.path.abspath(first.work.scratch))
+    return found
 
 
 def read(path: Path) -> Timeline:

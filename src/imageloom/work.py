@@ -34,6 +34,7 @@ from imageloom.model import (
     Work,
     Written,
 )
+from imageloom.names import new_token
 from imageloom.plan import check_limits, make_plan
 from imageloom.stores import Store, open_store, stage
 
@@ -193,7 +194,7 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
 
 def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
     """The third stage: encode the outputs and stage them in the sink; the result is without times."""
-    token = f"{task.job}-{work.number}-{work.attempt}-{os.urandom(6).hex()}"
+    token = new_token(task.job, work.number, work.attempt)
     if task.part is not None:
         from imageloom import parts
 

@@ -14,16 +14,16 @@ from imageloom.cli.text import say, say_json
 
 
 @click.command("doctor", short_help="Find and remove what a power cut left, and describe this machine.")
-@click.argument("sinks", nargs=-1, metavar="[SINK]...", type=click.Path(file_okay=False))
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(file_okay=False))
 @click.option("--remove", "remove_", is_flag=True, help="Remove what is found.")
 @options.ledger_option
 @click.option(
     "--json", "json_", is_flag=True, help="One JSON object for each thing that is found, on stdout."
 )
-def command(sinks: tuple[str, ...], remove_: bool, ledger: Path | None, json_: bool) -> int:
+def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_: bool) -> int:
     """Describe this machine, and find what a run that was killed has left: staged files and scratch in the
-    ledger's sinks and in each SINK, jobs that seem to run, shared memory. Nothing that a running job uses is
-    touched.
+    ledger's sinks and scratch folders and in each FOLDER, jobs that seem to run, shared memory. Nothing that a
+    running job uses is touched, and nothing that imageloom has not made.
 
     \b
     imageloom doctor
@@ -44,7 +44,7 @@ def command(sinks: tuple[str, ...], remove_: bool, ledger: Path | None, json_: b
     with Ledger(ledger) as book:
         if not json_:
             say(f"{'ledger':<9} {book.path}", "")
-        found = list(doctor.find(book, sinks))
+        found = list(doctor.find(book, folders))
         for one in found:
             gone = remove_ and doctor.remove(one, book)
             left += not gone

@@ -83,7 +83,9 @@ if TYPE_CHECKING:
     "--items-at-once", type=click.IntRange(0), default=0, help="Images under way together.  [what fits]"
 )
 @click.option(
-    "--scratch", type=click.Path(exists=True, file_okay=False), help="A folder for large images' pixels."
+    "--scratch",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="A folder for large images' pixels.",
 )
 @click.option(
     "--in-flight",

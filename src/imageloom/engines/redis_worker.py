@@ -45,8 +45,8 @@ from imageloom.engines.redis_wire import (
 from imageloom.engines.worker import guarded
 from imageloom.errors import UnreadableItem, UsageError
 from imageloom.model import Failure, Result, Task
+from imageloom.names import STAGING
 from imageloom.stores import open_store
-from imageloom.stores.local import STAGING
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import unquote
 
-from imageloom.errors import UsageError
+from imageloom.errors import UnwritableOutput, UsageError
 from imageloom.model import Item, Unlisted
-from imageloom.stores.local import LocalStore, write_folder
+from imageloom.stores.local import LocalStore
 
 OBJECTS = ("s3", "gs", "az", "memory")
 """The schemes of object stores; `memory` lasts as long as the process, for tests."""
@@ -136,7 +136,9 @@ def stage(store: Store, token: str, data: bytes | Mapping[str, bytes]) -> int:
     if isinstance(data, bytes):
         store.stage(token, data)
         return len(data)
-    write_folder(store.staging(token), data)
+    if not isinstance(store, LocalStore):
+        raise UnwritableOutput(f"{store.address} has no folders")
+    store.stage_folder(token, data)
     return sum(map(len, data.values()))
 
 

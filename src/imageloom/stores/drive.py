@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TypeVar
 
+from imageloom import folders
 from imageloom.errors import (
     InvalidName,
     ItemError,
@@ -64,7 +65,7 @@ class DriveStore(RemoteStore):
             raise UsageError(f"{address}: {error}") from None
         self.address = f"gdrive://{self._top}/{self._path}".rstrip("/")
         self._drive = Drive()
-        self._staging = Staging(self.address)
+        self._staging = Staging()
         self._lock = threading.RLock()
         self._folders: dict[str, tuple[str, ...]] = {}
         self._listed: dict[str, File] = {}
@@ -166,7 +167,7 @@ class DriveStore(RemoteStore):
 
     def fetch(self, key: str, path: str, limit: int) -> None:
         def fetch(file: File) -> None:
-            with open(path, "wb") as copy:
+            with folders.create(path) as copy:
                 self._copy(file, copy, limit)
 
         self._reading(key, fetch)

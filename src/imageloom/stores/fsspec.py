@@ -7,12 +7,15 @@ shared by all threads, each used by one at a time: most of fsspec's file systems
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
 
+from imageloom import folders
 from imageloom.errors import (
     ImageloomError,
     ItemError,
@@ -25,10 +28,13 @@ from imageloom.errors import (
     UsageError,
 )
 from imageloom.model import Item, Unlisted
-from imageloom.stores.remote import TOKENS, RemoteStore, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.names import PROBE, STAGING, is_token
+from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden, unsafe
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+log = logging.getLogger(__name__)
 
 ARCHIVES = ("zip", "tar")
 READ_ONLY = {
@@ -65,7 +71,7 @@ class FsspecStore(RemoteStore):
         for _ in range(CONNECTIONS - 1):
             self._idle.put(None)
         self._idle.put(first)
-        self._staging = Staging(self.address)
+        self._staging = Staging()
         self._folders: set[str] = set()
 
     @contextlib.contextmanager
@@ -136,7 +142,7 @@ class FsspecStore(RemoteStore):
             return bytes(file.read(length))
 
     def fetch(self, key: str, path: str, limit: int) -> None:
-        with self._reading() as fs, open(path, "wb") as file:
+        with self._reading() as fs, folders.create(path) as file:
             size = _check_size(fs.info(self._path(key))["size"], limit)
             with fs.open(self._path(key), "rb", block_size=PART) as source:
                 while chunk := source.read(PART):
@@ -150,41 +156,62 @@ class FsspecStore(RemoteStore):
         """Try whether it can be written to, and sweep away what a killed run has left."""
         if self._scheme in READ_ONLY:
             raise UsageError(f"{self.address}: {READ_ONLY[self._scheme]}: write into a folder or a bucket")
+        hidden = self._path(STAGING)
         try:
             with self._connection() as fs:
-                hidden = self._path(TOKENS)
-                if fs.exists(hidden):
-                    fs.rm(hidden, recursive=True)
+                if _is_link(fs, hidden):
+                    raise StorageError(f"{STAGING} is a link, which imageloom does not follow: remove it")
                 fs.makedirs(hidden, exist_ok=True)
-                fs.pipe_file(f"{hidden}/probe", b"")
-                fs.rm_file(f"{hidden}/probe")
+                probe = f"{hidden}/{PROBE}"
+                fs.pipe_file(probe, b"")
+                is_ours = fs.info(probe).get("uid") == fs.info(hidden).get("uid")
+                fs.rm_file(probe)
+                if not is_ours:
+                    raise StorageError(f"{STAGING} is of another owner: remove it")
+                for path in _tokens(fs, hidden):
+                    fs.rm_file(path)
         except Exception as error:
             raise StorageError(f"cannot write to {self.address}: {explain(error)}") from None
         self._staging.prepare(scratch)
 
     def tidy(self) -> None:
         self._staging.tidy()
+        hidden = self._path(STAGING)
         with contextlib.suppress(Exception), self._connection() as fs:
-            fs.rm(self._path(TOKENS), recursive=True)
+            if not _is_link(fs, hidden):
+                for path in _tokens(fs, hidden):
+                    fs.rm_file(path)
+                if others := fs.ls(hidden, detail=False):
+                    log.warning("%s/%s stays: it holds %d other files", self.address, STAGING, len(others))
+                else:
+                    fs.rmdir(hidden)
 
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
         """Whether the name was free was looked at when it was claimed."""
         data = self._staging.take(token)
-        with self._writing(key) as fs:
-            hidden = self._path(f"{TOKENS}/{token}")
-            fs.pipe_file(hidden, data)
-            self._rename(fs, hidden, key, len(data))
+        self._put(token, key, len(data), lambda fs, hidden: fs.pipe_file(hidden, data))
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
         """Upload what was made as a file; the rest is there already."""
         path = self._staging.file(token)
         if path is None:
             return
-        with self._writing(key) as fs:
-            hidden = self._path(f"{TOKENS}/{token}")
-            fs.put_file(path, hidden)
-            self._rename(fs, hidden, key, os.path.getsize(path))
+        self._put(token, key, os.path.getsize(path), lambda fs, hidden: fs.put_file(path, hidden))
         self._staging.discard(token)
+
+    def _put(
+        self, token: str, key: str, size: int, upload: Callable[[AbstractFileSystem, str], object]
+    ) -> None:
+        hidden = self._path(f"{STAGING}/{token}")
+        checked(key)
+        with self._writing(key) as fs:
+            try:
+                upload(fs, hidden)
+                self._rename(fs, hidden, key, size)
+            except Exception:
+                with contextlib.suppress(Exception):
+                    fs.rm_file(hidden)
+                raise
 
     def _rename(self, fs: AbstractFileSystem, hidden: str, key: str, size: int) -> None:
         """Give an upload its name, if it is there as a whole."""
@@ -192,6 +219,10 @@ class FsspecStore(RemoteStore):
             raise UnwritableOutput(f"cannot put {key}: it arrived short")
         folder = key.rpartition("/")[0]
         if folder and folder not in self._folders:
+            parts = folder.split("/")
+            for count in range(1, len(parts) + 1):
+                if _is_link(fs, self._path("/".join(parts[:count]))):
+                    raise OutputExists(f"{folder} is, or lies in, a link: outputs are not written there")
             fs.makedirs(self._path(folder), exist_ok=True)
             self._folders.add(folder)
         if fs.isdir(self._path(key)):
@@ -199,7 +230,7 @@ class FsspecStore(RemoteStore):
         fs.mv(hidden, self._path(key))
 
     def _path(self, key: str) -> str:
-        return f"{self._root}/{checked(key) if key != TOKENS else key}".lstrip("/" if not self._root else "")
+        return f"{self._root}/{checked(key)}".lstrip("/" if not self._root else "")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[AbstractFileSystem]:
@@ -220,6 +251,25 @@ class FsspecStore(RemoteStore):
             raise
         except Exception as error:
             raise UnwritableOutput(f"cannot put {key}: {explain(error)}") from None
+
+
+def _is_link(fs: AbstractFileSystem, path: str) -> bool:
+    """Whether a path is a link, as far as the file system tells links from what they lead to."""
+    try:
+        if lstat := getattr(getattr(fs, "ftp", None), "lstat", None):  # of SFTP: fsspec follows links
+            return stat.S_ISLNK(lstat(path).st_mode)
+        found = fs.info(path)
+        return bool(found.get("islink")) or found["type"] == "link"
+    except FileNotFoundError:
+        return False
+
+
+def _tokens(fs: AbstractFileSystem, folder: str) -> list[str]:
+    """Paths of the files in a folder that were staged there."""
+    found = fs.ls(folder, detail=True)
+    return [
+        one["name"] for one in found if one["type"] == "file" and is_token(one["name"].rpartition("/")[2])
+    ]
 
 
 def _connect(address: str) -> tuple[AbstractFileSystem, str]:

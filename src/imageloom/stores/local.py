@@ -10,9 +10,11 @@ import contextlib
 import errno
 import os
 import stat
+import threading
+import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
+from imageloom import folders
 from imageloom.errors import (
     InvalidName,
     LimitExceeded,
@@ -21,9 +23,12 @@ from imageloom.errors import (
     UnwritableOutput,
 )
 from imageloom.model import Failure, Item, Unlisted
+from imageloom.names import STAGING, check_output_name
+from imageloom.stores import attributes
+from imageloom.stores.staging import StagingFolder, open_staging
 
-STAGING = ".imageloom"
-"""The hidden folder that staged outputs lie in."""
+KEPT_OPEN = 1.0
+"""Seconds that a folder is held open for more outputs."""
 
 
 class LocalStore:
@@ -42,7 +47,11 @@ class LocalStore:
     def __init__(self, address: str) -> None:
         self.address = os.path.abspath(address)
         check_name(self.address)
-        self._folders: set[str] = set()
+        self._root = -1
+        self._staging: StagingFolder | None = None
+        self._publishing = threading.Lock()
+        self._latest, self._latest_folder, self._latest_until = "", -1, 0.0
+        """The folder below this one that outputs went into last, while it is held open."""
 
     def items(self, below: str = "") -> Iterator[Item | Unlisted]:
         """All files below, folder by folder; links to files are followed, links to folders are not.
@@ -144,114 +153,207 @@ class LocalStore:
         path = self._path(key)
         return os.path.realpath(path) if os.path.islink(path) else None
 
-    def stage(self, token: str, data: bytes) -> None:
-        write_file(self.staging(token), data)
+    # Writing
 
-    def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
-        """Nothing is to be done before it is published."""
+    def root(self) -> int:
+        """The folder, held open until `tidy`; made where there is none."""
+        if self._root < 0:
+            os.makedirs(self.address, exist_ok=True)
+            self._root = os.open(self.address, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._root
+
+    def prepare(self, scratch: str = "") -> None:
+        """Make the folder and its staging folder, and sweep away what a killed run has staged."""
+        try:
+            self._staging = self._staging or StagingFolder(self.root(), self.address)
+            self._staging.sweep()
+        except OSError as error:
+            self.close()
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"cannot write to {self.address}: {error.strerror}") from None
+
+    def tidy(self) -> None:
+        """Remove the staging folder."""
+        if self._staging:
+            with contextlib.suppress(OSError):
+                self._staging.remove()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder, if it is held."""
+        if self._staging:
+            self._staging.close()
+        self._leave()
+        if self._root >= 0:
+            os.close(self._root)
+        self._staging, self._root = None, -1
 
     def staging(self, token: str) -> str:
         """The path of staged bytes."""
         return os.path.join(self.address, STAGING, token)
 
-    def staged(self, token: str, key: str) -> Item:
-        """Staged bytes as the item that they will be under a key."""
-        found = os.stat(self.staging(token))
-        return Item(key, found.st_size, found.st_mtime_ns)
+    def stage(self, token: str, data: bytes) -> None:
+        try:
+            folder = self._staging.folder if self._staging else open_staging(self.address)
+            try:
+                folders.write_in(folder, _single(token), data)
+            finally:
+                if not self._staging:
+                    os.close(folder)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def stage_folder(self, token: str, files: Mapping[str, bytes]) -> None:
+        """Stage the files of a folder, by their paths within it."""
+        try:
+            with self._open_staging() as staging:
+                folders.write_folder(staging, _single(token), files)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> UnwritableOutput:
+        return UnwritableOutput(f"cannot write to {self.address}/{STAGING}: {error.strerror}")
+
+    @contextlib.contextmanager
+    def _open_staging(self) -> Iterator[int]:
+        """The staging folder: that which was prepared here, or as a worker finds it."""
+        if self._staging:
+            yield self._staging.folder
+            return
+        folder = open_staging(self.address)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
+    def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
+        """Nothing is to be done before it is published."""
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
-        folder = key.rpartition("/")[0]
+        folder, _, name = check_output_name(key).rpartition("/")
         try:
-            if folder and folder not in self._folders:
-                os.makedirs(self._path(folder), exist_ok=True)
-                self._folders.add(folder)
-            if os.path.isdir(self.staging(token)) and os.path.lexists(self._path(key)):
-                self._put_in_place_of(token, key)
-            else:
-                os.replace(self.staging(token), self._path(key))
+            with self._open_staging() as staging, self._publishing:
+                self._rename(_single(token), staging, name, self._folder(folder))
         except OSError as error:
-            self._folders.discard(folder)
+            with self._publishing:
+                self._leave()  # it may have gone
             raise UnwritableOutput(f"cannot publish {key}: {error.strerror}") from None
 
-    def _put_in_place_of(self, token: str, key: str) -> None:
-        """Publish a folder under a name that is taken: a rename alone does not take the place of a folder."""
-        old = self.staging(f"{token}.old")
-        os.rename(self._path(key), old)
+    def _folder(self, folder: str) -> int:
+        """The open folder of outputs, made where there is none; a link in the sink is not followed.
+
+        It stays open for the next outputs, but not for long: somebody may put another one in its place.
+        """
+        if not folder:
+            return self.root()
+        now = time.monotonic()
+        if folder == self._latest and now < self._latest_until:
+            return self._latest_folder
+        self._leave()
         try:
-            os.rename(self.staging(token), self._path(key))
-        except OSError:
-            os.rename(old, self._path(key))
+            self._latest_folder = folders.open_below(self.root(), folder, make=True)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise UnwritableOutput(f"cannot publish into {folder}: it is a link, or no folder") from None
             raise
-        _discard(old)
+        self._latest, self._latest_until = folder, now + KEPT_OPEN
+        return self._latest_folder
+
+    def _leave(self) -> None:
+        if self._latest:
+            os.close(self._latest_folder)
+        self._latest = ""
+
+    def _rename(self, token: str, staging: int, name: str, at: int) -> None:
+        mode = os.stat(token, dir_fd=staging, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode) and _is_there(name, at):
+            self._put_in_place_of(token, staging, name, at)
+        elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+            os.rename(token, name, src_dir_fd=staging, dst_dir_fd=at)
+        else:
+            raise UnwritableOutput(f"what was staged for {name} is no file")
+
+    def _put_in_place_of(self, token: str, staging: int, name: str, at: int) -> None:
+        """Publish a folder under a name that is taken: a rename alone does not take the place of a folder."""
+        old = f"{token}.old"
+        os.rename(name, old, src_dir_fd=at, dst_dir_fd=staging)
+        try:
+            os.rename(token, name, src_dir_fd=staging, dst_dir_fd=at)
+        except OSError:
+            os.rename(old, name, src_dir_fd=staging, dst_dir_fd=at)
+            raise
+        folders.remove(old, staging)
 
     def discard(self, token: str) -> None:
-        _discard(self.staging(token))
+        with contextlib.suppress(OSError), self._open_staging() as staging:
+            folders.remove(_single(token), staging)
 
-    def prepare(self, scratch: str = "") -> None:
-        """Make the folder and its staging folder, and sweep away what a killed run has staged."""
-        staging = os.path.join(self.address, STAGING)
+    # In place
+
+    def take_over(self, token: str, item: Item) -> Item:
+        """Give staged bytes all that the item's file has beside its own, and have them on the disk.
+
+        Returns:
+            The item that they will be.
+
+        Raises:
+            UnreadableItem: the file is not the one any more that was read.
+            OutputExists: it has other names, which would keep the old content.
+            UnwritableOutput: something of the file cannot be kept.
+        """
+        folder, _, name = item.key.rpartition("/")
         try:
-            _remove(staging)
-            os.makedirs(staging, exist_ok=True)
+            with self._open_staging() as staging, self._publishing:
+                at = self._folder(folder)
+                made = attributes.take_over(_single(token), staging, name, at, item.fingerprint)
         except OSError as error:
-            raise StorageError(f"cannot write to {self.address}: {error.strerror}") from None
+            raise UnwritableOutput(f"cannot replace {item.key}: {error.strerror}") from None
+        return Item(item.key, made.st_size, made.st_mtime_ns)
 
-    def tidy(self) -> None:
-        """Remove the staging folder."""
-        _remove(os.path.join(self.address, STAGING))
+    def sync(self, key: str) -> None:
+        """Have a file's name on the disk, where the file system can be told so of a folder.
+
+        Raises:
+            UnwritableOutput: the disk failed.
+        """
+        try:
+            with self._publishing:
+                os.fsync(self._folder(key.rpartition("/")[0]))
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise UnwritableOutput(f"cannot write {key} to the disk: {error.strerror}") from None
+
+    def check_alone(self, key: str) -> None:
+        """Raise OutputExists where a file is a link, or has more names than this one."""
+        with contextlib.suppress(OSError):
+            attributes.check_alone(os.lstat(self._path(key)))
 
     def _path(self, key: str) -> str:
         return f"{self.address}/{key}"
 
 
 def write_file(path: str, data: bytes) -> None:
-    """Write a file as a whole, or raise UnwritableOutput and leave none."""
+    """Write a new file as a whole, or raise UnwritableOutput and leave none. Its folder is no link."""
     try:
-        with open(path, "wb", buffering=0) as file:
-            written = file.write(data)
-            while written < len(data):
-                written += file.write(data[written:])
+        folders.write_file(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
         raise UnwritableOutput(f"cannot write to {os.path.dirname(path)}: {error.strerror}") from None
 
 
-def write_folder(path: str, files: Mapping[str, bytes]) -> None:
-    """Write the files of a folder, by their paths within it, or raise UnwritableOutput and leave none."""
-    folder = Path(path)
+def _single(token: str) -> str:
+    """The token, which names what lies in one folder."""
+    if "/" in token or token in ("", ".", ".."):
+        raise UnwritableOutput(f"{token[:100]!r} is no name of what is staged")
+    return token
+
+
+def _is_there(name: str, at: int) -> bool:
     try:
-        for name, data in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
-    except OSError as error:
-        _discard(path)
-        raise UnwritableOutput(f"cannot write to {folder.parent}: {error.strerror}") from None
-
-
-def _remove(staging: str) -> None:
-    """Remove a staging folder, as far as that can be done, with what a late worker stages meanwhile."""
-    for _ in range(100):
-        try:
-            for name in os.listdir(staging):
-                _discard(os.path.join(staging, name))
-            os.rmdir(staging)
-        except OSError as error:
-            if error.errno == errno.ENOTEMPTY:
-                continue
-        return
-
-
-def _discard(path: str) -> None:
-    """Remove a file or a folder, as far as that can be done."""
-    try:
-        os.unlink(path)
-    except IsADirectoryError:
-        import shutil  # few outputs are folders
-
-        shutil.rmtree(path, ignore_errors=True)
-    except OSError:
-        pass
+        os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def size_within(path: str) -> int:

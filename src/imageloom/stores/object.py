@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imageloom import folders
 from imageloom.errors import (
     InvalidName,
     ItemError,
@@ -29,8 +30,9 @@ from imageloom.errors import (
     UsageError,
 )
 from imageloom.model import Item, Unlisted
+from imageloom.names import PROBE, STAGING
 from imageloom.stores import credentials
-from imageloom.stores.remote import TOKENS, RemoteStore, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden, unsafe
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
@@ -77,7 +79,7 @@ class ObjectStore(RemoteStore):
         self.address = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
         self._prefix = f"{prefix}/" if prefix else ""
         self._client = _connect(scheme, bucket)
-        self._staging = Staging(self.address)
+        self._staging = Staging()
 
     # Reading
 
@@ -153,7 +155,7 @@ class ObjectStore(RemoteStore):
     def fetch(self, key: str, path: str, limit: int) -> None:
         import obstore
 
-        with self._reading(), open(path, "wb") as file:
+        with self._reading(), folders.create(path) as file:
             found = obstore.get(self._client, self._key(key))
             _check_size(found.meta["size"], limit)
             for chunk in found.stream(min_chunk_size=PART):
@@ -167,7 +169,7 @@ class ObjectStore(RemoteStore):
         """Try whether it can be written to."""
         import obstore
 
-        probe = self._key(f"{TOKENS}/probe")
+        probe = self._key(f"{STAGING}/{PROBE}")
         try:
             obstore.put(self._client, probe, b"", use_multipart=False)
         except _errors() as error:

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
-import stat
-import tempfile
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from imageloom.errors import InvalidName, StorageError
+from imageloom.errors import InvalidName
 from imageloom.model import Failure, Item, Unlisted
+from imageloom.names import why_no_path
+from imageloom.stores.staging import ScratchFolder
 
 if TYPE_CHECKING:
     from imageloom.stores import Feed
 
-TOKENS = ".imageloom"
-"""The folder of a sink that holds what is no output."""
-_NO_PART = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def unsafe(key: str) -> str | None:
     """Why a key cannot be a relative path below a folder, in words; None where it can."""
-    if _NO_PART.search(key):
-        return "its name has an empty part, '.' or '..', which no folder can hold"
     if _CONTROL.search(key):
         return "its name has control characters"
-    return None
+    return why_no_path(key)
 
 
 def checked(key: str) -> str:
@@ -54,46 +48,28 @@ def is_hidden(key: str) -> bool:
 
 
 class Staging:
-    """Outputs on their way: small ones in memory, large ones as files in a folder of scratch.
+    """Outputs on their way: small ones in memory, large ones as files in a scratch folder of the run's own."""
 
-    Args:
-        address: of the store: the folder is the same for all runs into it, so that a later one sweeps up.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._name = f"imageloom-{hashlib.sha256(address.encode()).hexdigest()[:16]}-{os.getuid()}"
-        self._folder = ""
+    def __init__(self) -> None:
+        self._scratch: ScratchFolder | None = None
         self._held: dict[str, bytes] = {}
 
     def prepare(self, scratch: str) -> None:
-        folder = os.path.join(scratch or tempfile.gettempdir(), self._name)
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-            found = os.lstat(folder)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-                raise StorageError(f"{folder} is not a folder of this user's (--scratch)")
-            for name in os.listdir(folder):
-                os.unlink(os.path.join(folder, name))
-        except OSError as error:
-            if isinstance(error, StorageError):
-                raise
-            raise StorageError(f"cannot use {folder} for scratch (--scratch): {error.strerror}") from None
-        self._folder = folder
+        self.tidy()
+        self._scratch = ScratchFolder(scratch)
 
     def tidy(self) -> None:
         self._held.clear()
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self._folder):
-                os.unlink(os.path.join(self._folder, name))
-            os.rmdir(self._folder)
+        if self._scratch:
+            self._scratch.remove()
+        self._scratch = None
 
     def path(self, token: str) -> str:
-        return os.path.join(self._folder, token)
+        return os.path.join(self._scratch.path if self._scratch else "", token)
 
     def file(self, token: str) -> str | None:
         """The path of a file that was made under a token."""
-        return self.path(token) if self._folder and os.path.exists(self.path(token)) else None
+        return self.path(token) if self._scratch and os.path.exists(self.path(token)) else None
 
     def hold(self, token: str, data: bytes) -> None:
         self._held[token] = data
@@ -103,7 +79,7 @@ class Staging:
 
     def discard(self, token: str) -> None:
         self._held.pop(token, None)
-        if self._folder:
+        if self._scratch:
             with contextlib.suppress(OSError):
                 os.unlink(self.path(token))
 

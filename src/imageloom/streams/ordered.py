@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
+from imageloom import folders
 from imageloom.errors import UnwritableOutput
 from imageloom.model import Frame, Pixels, Plain
 from imageloom.streams.pieces import Pieces
@@ -163,6 +164,9 @@ class Encoder(Plain, frozen=True):
     def write(self, path: Path, index: int, data: bytes) -> None:
         """Put a piece in its place by itself, where the output is a folder.
 
+        Args:
+            path: of the output, which lies in a folder that is no link.
+
         Raises:
             UnwritableOutput: the disk did not take it.
         """
@@ -186,7 +190,7 @@ class FileEncoder(Encoder, frozen=True):
 
     def create(self, path: Path) -> Ordered:
         try:
-            file = path.open("wb")
+            file = folders.create(str(path))
         except OSError as error:
             raise UnwritableOutput(f"the file cannot be written: {error.strerror}") from error
         try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from imageloom import folders
 from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage, UnwritableOutput
 from imageloom.model import Frame, Pixels
 from imageloom.streams import ordered
@@ -31,6 +32,16 @@ def _library() -> ModuleType:
         return importlib.import_module("zarr")
     except ImportError:
         raise MissingExtra("Zarr", "zarr") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A folder that is no link, nor the one that it lies in."""
+    folder = folders.open_file(str(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 class Encoder(ordered.Encoder, frozen=True):
@@ -54,10 +65,9 @@ class Encoder(ordered.Encoder, frozen=True):
 
     def create(self, path: Path) -> Writer:
         try:
-            path.mkdir()
-            (path / _HEAD).write_bytes(self._head())
+            with _opened(path.parent) as folder:
+                folders.write_folder(folder, path.name, {_HEAD: self._head()})
         except OSError as error:
-            shutil.rmtree(path, ignore_errors=True)
             raise UnwritableOutput(f"the array cannot be made: {error.strerror or error}") from error
         return Writer(self, path)
 
@@ -99,16 +109,21 @@ class Encoder(ordered.Encoder, frozen=True):
         """
         if not 0 <= index < len(self.pieces):
             raise ValueError(f"there is no piece {index} among {len(self.pieces)}")
-        chunk = path / self._name(index)
-        staged = chunk.parent / f".{chunk.name}.{os.getpid()}-{threading.get_ident()}"
+        above, _, name = self._name(index).rpartition("/")
+        staged = f".{name}.{os.urandom(6).hex()}"
         try:
-            os.stat(path / _HEAD)  # a late worker does not bring back an array that was given up
-            chunk.parent.mkdir(parents=True, exist_ok=True)
-            staged.write_bytes(data)
-            staged.replace(chunk)
+            with _opened(path) as array:
+                os.stat(_HEAD, dir_fd=array)  # a late worker does not bring back an array that was given up
+                folder = folders.open_below(array, above, make=True)
+            try:
+                folders.write_in(folder, staged, data)
+                os.replace(staged, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError:
+                folders.remove(staged, folder)
+                raise
+            finally:
+                os.close(folder)
         except OSError as error:
-            with suppress(OSError):
-                staged.unlink()
             raise UnwritableOutput(f"a chunk cannot be written: {error.strerror}") from error
 
 

@@ -29,11 +29,11 @@ from imageloom.engines.serial import Serial
 from imageloom.events import Done, Event, Failed, Planned, Retried, Started
 from imageloom.ledger import Ledger
 from imageloom.model import Format, Item, Job, Limits, Output, Recipe, Result, Task, Work
+from imageloom.names import STAGING
 from imageloom.pipeline import Pipeline
 from imageloom.recipe import with_operators
 from imageloom.run import Driver
 from imageloom.samples import draw_photo
-from imageloom.stores.local import STAGING
 from imageloom.summary import Summary
 from imageloom.testing.scripted import ScriptedEngine
 

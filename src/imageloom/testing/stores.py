@@ -21,6 +21,7 @@ from imageloom.errors import (
     UnwritableOutput,
 )
 from imageloom.model import Item
+from imageloom.names import STAGING, new_token
 from imageloom.stores import Store, open_store
 
 LARGE = 9_000_000
@@ -92,7 +93,7 @@ class StoreTests:
 
     def test_all_that_is_there_is_listed_with_its_size(self, store: Store, place: Place) -> None:
         files = {"1.jpg": b"one", "a/2.png": b"two..", "a/b/3.jpg": b"", "z.txt": b"text"}
-        for key, data in (files | {"a/.hidden.jpg": b"x", ".imageloom/t": b"y"}).items():
+        for key, data in (files | {"a/.hidden.jpg": b"x", f"{STAGING}/t": b"y"}).items():
             place.put(key, data)
         found = {entry.key: entry.size for entry in store.items() if isinstance(entry, Item)}
         assert found == {key: len(data) for key, data in files.items()}
@@ -145,7 +146,7 @@ class StoreTests:
     def test_an_output_is_seen_when_it_is_whole_and_not_before(self, sink: Store, place: Place) -> None:
         before = place.contents()
         sink.stage("t", b"data")
-        assert {key for key in place.contents() if not key.startswith(".imageloom/")} == before.keys()
+        assert {key for key in place.contents() if not key.startswith(f"{STAGING}/")} == before.keys()
         sink.commit("t", "a/b/1.jpg", "maker", False)
         sink.publish("t", "a/b/1.jpg", "maker", False)
         sink.tidy()
@@ -240,9 +241,21 @@ class StoreTests:
 
     def test_it_is_tidied_up(self, sink: Store, place: Place, tmp_path: Path) -> None:
         place.put("1.jpg", b"one")
-        sink.stage("t", b"left")
-        Path(sink.staging("u")).write_bytes(b"left")
+        sink.stage(new_token("1", 1, 1), b"left")
+        Path(sink.staging(new_token("1", 2, 1))).write_bytes(b"left")
         sink.prepare(str(tmp_path))
         sink.tidy()
         assert place.contents() == {"1.jpg": b"one"}
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith("imageloom-")] == []
+
+    def test_what_others_have_put_where_outputs_are_staged_stays(
+        self, sink: Store, place: Place, tmp_path: Path
+    ) -> None:
+        others = {f"{STAGING}/{name}": b"theirs" for name in ("notes.txt", "2026-01-02", "1-1-1-input")}
+        for key, data in others.items():
+            place.put(key, data)
+        sink.stage(new_token("1", 1, 1), b"left")
+        sink.prepare(str(tmp_path))
+        assert {key: place.contents().get(key) for key in others} == others
+        sink.tidy()
+        assert place.contents() == others

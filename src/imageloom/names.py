@@ -1,0 +1,83 @@
+"""Names that this program makes: of outputs below a sink, and of what is staged for them.
+
+What is staged has a token for a name: `{job}-{item}-{attempt}-{12 hex digits}`, and a suffix that says which
+output, piece or scratch file of the attempt it is. Nothing else is ever removed from a staging folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from imageloom.errors import InvalidName, TaskRefused
+
+STAGING = ".imageloom"
+"""The hidden folder of a sink that staged outputs lie in."""
+PROBE = "0-0-0-000000000000"
+"""The token of a file that is written to find out whether a store can be written to."""
+MOST_PART_BYTES = 255
+"""Of one part of a path: what file systems hold."""
+MOST_BYTES = 4096
+
+_NO_PATH = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)")
+_OUTSIDE = re.compile(rf"\0|(?:\A|/)(?:\.{{0,2}}|{re.escape(STAGING)})(?:/|\Z)", re.IGNORECASE)
+_TOKEN = re.compile(r"[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{12}(?:-[0-9]+){0,3}(?:-file|-input)?(?:\.old)?", re.ASCII)
+
+
+def new_token(job: str, item: int, attempt: int) -> str:
+    """A token of an attempt's own.
+
+    Raises:
+        TaskRefused: the job is no number, so that it could lead elsewhere.
+    """
+    if not (job.isascii() and job.isdecimal()):
+        raise TaskRefused(f"{job[:40]!r} is no number of a job")
+    return f"{job}-{item}-{attempt}-{os.urandom(6).hex()}"
+
+
+def is_token(name: str) -> bool:
+    """Whether a name is one that this program has given to what it staged."""
+    return _TOKEN.fullmatch(name) is not None
+
+
+def why_no_path(key: str) -> str | None:
+    """Why a key cannot be a relative path below a folder, in words; None where it can."""
+    if _NO_PATH.search(key):
+        return "its name has an empty part, '.' or '..', which no folder can hold"
+    return None
+
+
+def check_output_name(name: str) -> str:
+    """The name of an output, as it is: a relative path that stays below the sink.
+
+    Raises:
+        InvalidName: it has an empty part, '.' or '..', lies in the staging folder, is too long, or no file
+            system could hold it.
+    """
+    is_plain = name.isascii() and len(name) <= MOST_PART_BYTES and not _OUTSIDE.search(name)
+    if not is_plain and (reason := _why_no_output(name)):
+        raise InvalidName(f"its output's name {_shown(name)} {reason} (--name)")
+    return name
+
+
+def _why_no_output(name: str) -> str | None:
+    if "\0" in name:
+        return "has a NUL character"
+    if why_no_path(name):
+        return "has an empty part, '.' or '..': outputs lie below the sink"
+    parts = name.split("/")
+    if any(part.lower() == STAGING for part in parts):
+        return f"lies in {STAGING}, where outputs are staged"
+    try:
+        sizes = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if max(sizes) > MOST_PART_BYTES:
+        return f"has a part of {max(sizes):,} bytes, over the {MOST_PART_BYTES} that a folder can hold"
+    if sum(sizes) + len(sizes) - 1 > MOST_BYTES:
+        return f"has more than {MOST_BYTES:,} bytes"
+    return None
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 100 else f"{name[:60]}...{name[-30:]}")

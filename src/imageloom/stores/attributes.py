@@ -1,0 +1,107 @@
+"""What a file has beside its content: owner, mode, extended attributes (access lists are among them).
+
+A file that takes the place of another one takes them over. Its time of modification is its own: what compares
+times, as a backup does, must see that the content is new.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from imageloom.errors import OutputExists, UnreadableItem, UnwritableOutput
+
+OF_CONTENT = ("security.ima", "security.evm")
+"""Extended attributes that are signatures of the old content."""
+_NONE_THERE = (errno.ENOTSUP, errno.ENODATA, errno.ENOSYS)
+_TICK = 2_000_000_000
+"""Nanoseconds by which all file systems tell times apart."""
+
+
+def take_over(new: str, there: int, old: str, at: int, fingerprint: str) -> os.stat_result:
+    """Give a new file what the old one has beside its content, and have the new one on the disk.
+
+    Args:
+        there, at: the open folders of the new file and of the old one.
+        fingerprint: of the old one, as it was read: see `model.Item.fingerprint`.
+
+    Raises:
+        OSError: a file cannot be opened or written.
+        UnreadableItem, OutputExists, UnwritableOutput: see `LocalStore.take_over`.
+    """
+    source = os.open(old, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+    try:
+        found = os.fstat(source)
+        check_alone(found)
+        if fingerprint != f"{found.st_size}-{found.st_mtime_ns}":
+            raise UnreadableItem("it was written to after it was read")
+        target = os.open(new, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=there)
+        try:
+            if not stat.S_ISREG(os.fstat(target).st_mode):
+                raise UnwritableOutput("what was staged for it is no file")
+            _copy(source, found, target)
+            os.fsync(target)
+            return os.fstat(target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def check_alone(found: os.stat_result) -> None:
+    """Raise OutputExists for what is no file with one name."""
+    if stat.S_ISLNK(found.st_mode):
+        raise OutputExists("it is a link: in place it would cease to be one (--in-place)")
+    if not stat.S_ISREG(found.st_mode):
+        raise OutputExists("it is no regular file (--in-place)")
+    if found.st_nlink > 1:
+        raise OutputExists(
+            f"it has {found.st_nlink} names (hard links): in place the others would keep the old content "
+            "(--in-place)"
+        )
+
+
+def _copy(source: int, found: os.stat_result, target: int) -> None:
+    made = os.fstat(target)
+    try:
+        if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
+            os.fchown(target, found.st_uid, found.st_gid)
+    except OSError as error:
+        raise UnwritableOutput(
+            f"its owner {found.st_uid}:{found.st_gid} cannot be kept: {error.strerror} (--in-place)"
+        ) from None
+    if hasattr(os, "listxattr"):
+        _copy_extended(source, target)
+    os.fchmod(target, stat.S_IMODE(found.st_mode))  # after the owner, which takes setuid away
+    if (made.st_size, made.st_mtime_ns) == (found.st_size, found.st_mtime_ns):
+        os.utime(target, ns=(made.st_atime_ns, made.st_mtime_ns + _TICK))  # its fingerprint is its own
+
+
+def _copy_extended(source: int, target: int) -> None:
+    wanted, there = _extended(source), _extended(target)
+    for name, value in wanted.items():
+        if there.get(name) != value and name not in OF_CONTENT:
+            try:
+                os.setxattr(target, name, value)
+            except OSError as error:
+                raise UnwritableOutput(
+                    f"its attribute {name!r} cannot be kept: {error.strerror} (--in-place)"
+                ) from None
+    for name in there.keys() - wanted.keys():  # as an access list by the folder's default
+        if not name.startswith("security."):
+            with suppress(OSError):
+                os.removexattr(target, name)
+
+
+def _extended(file: int) -> dict[str, bytes]:
+    found = {}
+    try:
+        for name in os.listxattr(file):
+            with suppress(OSError):  # one that only the system reads
+                found[name] = os.getxattr(file, name)
+    except OSError as error:
+        if error.errno not in _NONE_THERE:
+            raise
+    return found
