@@ -20,6 +20,7 @@ from msgspec.structs import asdict, replace
 from imageloom import codecs, operators, stores
 from imageloom.codecs.metadata import for_output
 from imageloom.errors import UnreadableItem
+from imageloom.inhand import noted
 from imageloom.model import (
     NO_METADATA,
     Failure,
@@ -56,7 +57,11 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
     Args:
         computing: held while pixels are worked on, so that more tasks than cores can wait for a store.
     """
-    settle(task)
+    try:
+        settle(task)
+    except Exception as error:  # its operators cannot be loaded here
+        yield from (Result(work.item.key, (), Failure.of(error), started=time.time()) for work in task.work)
+        return
     for work in task.work:
         attempt = Attempt(task, work)
         attempt.read()
@@ -96,7 +101,6 @@ class Attempt:
 
     def __init__(self, task: Task, work: Work) -> None:
         self._task, self._work = task, work
-        self._source, self._sink = open_store(task.source), open_store(task.sink)
         self._started, self._watch = time.time(), Stopwatch()
         self._data = b""
         self._made = Result(work.item.key)
@@ -106,7 +110,13 @@ class Attempt:
 
     def compute(self) -> None:
         """From the bytes to outputs that are staged."""
+        notes = noted.get(self._task.sink)
+        if notes is None:
+            self._do(self._compute)
+            return
+        slot = notes.begin(self._work.item)
         self._do(self._compute)
+        notes.end(slot)
 
     def commit(self) -> None:
         self._do(self._commit)
@@ -120,10 +130,13 @@ class Attempt:
             self._watch.skip()
             try:
                 piece()
-            except Exception as error:
+            except KeyboardInterrupt:  # where the caller's thread is the only worker
+                raise
+            except BaseException as error:  # an operator that exits, too, and a panic of a library in Rust
                 self._made = Result(self._work.item.key, (), Failure.of(error))
 
     def _read(self) -> None:
+        self._source, self._sink = open_store(self._task.source), open_store(self._task.sink)
         self._data = fetch(self._task, self._work, self._source, self._watch.lap)
 
     def _compute(self) -> None:
@@ -135,7 +148,7 @@ class Attempt:
     def _commit(self) -> None:
         try:
             commit(self._task, self._work, self._made, self._sink, self._watch.lap)
-        except Exception:
+        except BaseException:
             for output in self._made.written:
                 self._sink.discard(output.staged)
             raise
@@ -208,7 +221,7 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
             size = stage(sink, f"{token}-{len(written)}", encoded)
             written.append(Written(name, f"{token}-{len(written)}", size))
             lap("write")
-    except Exception:
+    except BaseException:
         for output_ in written:
             sink.discard(output_.staged)
         raise
