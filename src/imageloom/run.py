@@ -8,9 +8,10 @@ attempts and publishes.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from imageloom import plan
 from imageloom.ahead import Look, Questions, with_next
 from imageloom.batches import UPLOADED, Ready, gather
 from imageloom.engines import Engine, submit
-from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
+from imageloom.errors import ImageloomError, LimitExceeded, StorageError
 from imageloom.events import (
     Began,
     Collected,
@@ -32,17 +33,23 @@ from imageloom.events import (
     SkipReason,
     Started,
 )
+from imageloom.faults import failure_of
+from imageloom.inhand import InHand
 from imageloom.ledger import JobState, Ledger
 from imageloom.machine import half_of_memory
-from imageloom.model import Failure, Item, Job, Outcome, Result, Task, Unlisted, Work
+from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
 from imageloom.sink import InPlace, Sink, check_template
 from imageloom.source import Source
 from imageloom.summary import Summary
+from imageloom.suspects import Suspects
 from imageloom.window import LATE, Flight, Retries, Window
 
 if TYPE_CHECKING:
     from imageloom.large import LargeImages
+
+
+log = logging.getLogger(__name__)
 
 
 class Driver:
@@ -88,13 +95,15 @@ class Driver:
         self._tasks = 0
         self._done = self._failed = self._skipped = 0
         self._overlaps = self._questions.take_long and getattr(engine, "overlaps", False)
-        self._in_flight = Window(self._memory, self._overlaps)
+        self._in_flight = Window(self._memory, self._overlaps, self._wake)
         self._is_last = False
         """Nothing waits behind the item that is planned."""
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
         self._again = Retries()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
+        self._in_hand = InHand(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
+        self._suspects = Suspects(job, engine, self._in_hand)
 
     def stop(self) -> None:
         """Finish what is in hand and begin nothing new. Safe to call from a signal handler."""
@@ -113,37 +122,53 @@ class Driver:
             check_folder(self._job.scratch)
         self._sink.open()
         try:
+            self._in_hand.open()
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
             self._id = self._ledger.begin(
                 self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
             )
-            self._tell(Began(self._id))
+            state: JobState = "failed"
             try:
-                for batch in gather(self._planned(), self._most_in_batch):
-                    if self._stopping:
-                        break
-                    if not batch:
-                        self._wait_for_more()
-                    elif batch[0].plan:
-                        self._begin_large(batch[0])
-                    else:
-                        self._submit(batch)
-                    self._retry()
-                    self._pump()
-                    while not self._finished.empty():  # publish early: a kill loses less
-                        self._collect()
-                    self._collect_late()
-                self._finish()
+                self._tell(Began(self._id))
+                self._flow()
+                state = "interrupted" if self._stopping else "done"
+            except KeyboardInterrupt:
+                state = "killed" if self._in_flight else "interrupted"
+                raise
             finally:
                 self._questions.close()
                 if self._large:
                     self._large.close()
-                state: JobState = "killed" if self._in_flight else "interrupted" if self._stopping else "done"
+                self._suspects.close()
                 self._ledger.finish(self._id, state, *self._numbers())
         finally:
+            self._in_hand.close()
             self._sink.close()
         seconds = time.perf_counter() - began
         return Summary(self._id, *self._numbers(), seconds, self._stopping)
+
+    def _flow(self) -> None:
+        try:
+            for batch in gather(self._planned(), self._most_in_batch):
+                if self._stopping:
+                    break
+                if not batch:
+                    self._wait_for_more()
+                elif batch[0].plan:
+                    self._begin_large(batch[0])
+                else:
+                    for piece in self._suspects.apart(batch):
+                        self._submit(piece)
+                self._retry()
+                self._pump()
+                while not self._finished.empty():  # publish early: a kill loses less
+                    self._collect()
+                self._collect_late()
+        except StorageError:  # of the source, say: what is in hand is finished all the same
+            self.stop()
+            self._finish()
+            raise
+        self._finish()
 
     def preview(self) -> Summary:
         """Plan the whole job, and do nothing: the items that would be done are told as `Planned`.
@@ -179,13 +204,15 @@ class Driver:
                     self._skip(entry, "not failed before")
                 continue
             if isinstance(entry, Unlisted):
-                self._fail(_failed_in_planning(entry.key, entry.failure), 1, "driver")
+                self._fail(Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver")
                 continue
             try:
                 ready = self._plan(entry, look())
-            except ItemError as error:
+            except (StorageError, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # whatever an item does, it does to itself
                 if not self._is_outdated(entry, True):
-                    self._fail(_failed_in_planning(entry.key, Failure.of(error)), 1, "driver")
+                    self._fail_in_planning(entry, error)
                 ready = None
             if ready is not None:
                 yield ready
@@ -194,6 +221,7 @@ class Driver:
 
     def _plan(self, item: Item, look: Look | None) -> Ready | None:
         if look is None:
+            self._suspects.settle(item, None)
             self._skip(item, "done before")
             return None
         limits, recipe = self._job.limits, self._job.recipe
@@ -202,6 +230,8 @@ class Driver:
         planned = plan.make_plan(header, recipe)
         needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
         tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
+        if self._in_hand.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
+            tiled = None
         if tiled:
             from imageloom.large import needs_of  # no small image waits for it
 
@@ -244,16 +274,24 @@ class Driver:
             scratch = self._job.scratch or self._sink.store.staging("")
             held = self._memory // 4 if getattr(self._engine, "shares_memory", False) else 0
             self._large = LargeImages(
-                self._job, self._source.store, self._sink.store, scratch, str(self._id), held, self._wake
+                self._job,
+                self._source.store,
+                self._sink.store,
+                scratch,
+                str(self._id),
+                held,
+                self._wake,
+                self._in_hand,
             )
         while self._large.is_full and not self._stopping:
             self._advance()
+        if self._stopping:
+            return
         assert ready.plan is not None
         try:
             self._large.begin(ready.work, *ready.plan, self._engine.capacity)
-        except ImageloomError as error:
-            failed = _failed_in_planning(ready.work.item.key, Failure.of(error))
-            self._fail(failed, 1, "driver", ready.work.names)
+        except Exception as error:
+            self._fail_in_planning(ready.work.item, error, ready.work.names)
         self._pump()
 
     def _pump(self) -> None:
@@ -273,6 +311,8 @@ class Driver:
             needs += sum(ready.work.item.size for ready in batch[1:])
         while self._in_flight.is_full(self._engine.capacity, needs):
             self._collect()
+        if self._stopping:
+            return
         self._tasks += 1
         task = Task(
             self._tasks,
@@ -288,7 +328,13 @@ class Driver:
             self._tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
         self._sink.begin()
         flight = self._in_flight.add(task, needs)
-        flight.future = submit(self._engine, task, flight.tell)
+        try:
+            flight.future = submit(self._suspects.engine_for(task), task, flight.tell)
+        except ImageloomError:
+            raise
+        except Exception as error:  # the task cannot be sent
+            flight.future = Future()
+            flight.future.set_exception(error)
         flight.future.add_done_callback(lambda done: self._finished.put((task.id, done)))
 
     def _finish(self) -> None:
@@ -338,11 +384,7 @@ class Driver:
         flight = self._in_flight.pop(number)
         if self._stopping and future.cancelled():
             return
-        try:
-            outcome = future.result()
-        except (WorkerLost, CancelledError) as error:
-            lost = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
-            outcome = Outcome(number, "", tuple(Result(w.item.key, failure=lost) for w in flight.task.work))
+        outcome = flight.outcome()
         self._take_in(flight, flight.take_rest(outcome.results), outcome.worker, is_last=True)
 
     def _collect_late(self) -> None:
@@ -384,19 +426,28 @@ class Driver:
         if result.failure is None:
             try:
                 self._sink.publish(self._id, work, self._recipe, result)
-            except ItemError as error:
+            except StorageError:
+                raise
+            except Exception as error:
                 self._sink.discard(result)
-                result = Result(result.key, (), Failure.of(error), result.times, result.started)
+                reason = failure_of(result.key, error)
+                result = Result(result.key, (), reason, result.times, result.started)
         failure = result.failure
         if failure is None:
             self._done += 1
+            self._suspects.settle(work.item, None)
             self._ledger.record_done(self._id, self._sink.address, result, work.attempt, worker)
             if self._listeners:
                 self._tell(Done(result, work.attempt, worker, self._source.waited(result.key)))
         elif self._may_retry(work, result):
             self._tell(Retried(result, work.attempt, worker, self._again.add(work, needs)))
         else:
+            self._suspects.settle(work.item, failure)
             self._fail(result, work.attempt, worker, work.names)
+
+    def _fail_in_planning(self, item: Item, error: BaseException, names: tuple[str, ...] = ()) -> None:
+        result = Result(item.key, failure=failure_of(item.key, error), started=time.time())
+        self._fail(result, 1, "driver", names)
 
     def _fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
         self._failed += 1
@@ -417,8 +468,10 @@ class Driver:
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
-            listener(event)
-
-
-def _failed_in_planning(key: str, failure: Failure) -> Result:
-    return Result(key, failure=failure, started=time.time())
+            try:
+                listener(event)
+            except StorageError:
+                raise
+            except OSError as error:  # nobody reads what it writes any more: the work goes on
+                self._listeners = tuple(other for other in self._listeners if other is not listener)
+                log.warning("nothing more is written there: %s", error)

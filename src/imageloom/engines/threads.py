@@ -27,6 +27,7 @@ class Threads:
     """The uploads of a task's items do not wait for each other."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         jobs = settings.jobs
         self._controller = for_requests(settings.in_flight, jobs) if settings.waits else fixed(jobs)
         self.computing = SizedExecutor(fixed(jobs), "thread")
