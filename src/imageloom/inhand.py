@@ -13,6 +13,7 @@ import hashlib
 import logging
 import mmap
 import os
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +25,7 @@ SLOTS = 512
 MOST_RUNS = 3
 """Runs that may end with an item in hand, where it cannot be done in a process of its own."""
 
-_HEAD = 3
+_HEAD = struct.Struct("<BH")
 log = logging.getLogger(__name__)
 
 noted: dict[str, InHand] = {}
@@ -33,7 +34,7 @@ noted: dict[str, InHand] = {}
 
 def _name(item: Item) -> bytes:
     """What a note says of an item. Of a long key the end is enough: to be taken for another one harms nobody."""
-    return f"{item.key}\0{item.fingerprint}".encode(errors="surrogateescape")[_HEAD - SLOT :]
+    return f"{item.key}\0{item.fingerprint}".encode(errors="surrogateescape")[_HEAD.size - SLOT :]
 
 
 class InHand:
@@ -49,6 +50,7 @@ class InHand:
         self._path = folder / hashlib.sha256(f"{source}\n{sink}".encode()).hexdigest()[:32]
         self._sink = sink
         self._suspects: dict[bytes, int] = {}
+        self._kept: set[bytes] = set()
         self._notes: mmap.mmap | bytearray = bytearray(SLOT * SLOTS)
         self._free: list[int] = []
 
@@ -96,11 +98,12 @@ class InHand:
     def begin(self, item: Item) -> int:
         """Note that an item is begun in this process: its slot. Safe to call from any thread."""
         name = _name(item)
+        runs = min(255, 1 + self._suspects.get(name, 0)) if self._suspects else 1
         try:
             slot = self._free.pop()
         except IndexError:
             return -1
-        _put(self._notes, slot, name, min(255, 1 + self._suspects.get(name, 0)))
+        _put(self._notes, slot, name, runs)
         return slot
 
     def end(self, slot: int) -> None:
@@ -113,10 +116,20 @@ class InHand:
         """An item is no suspect any more."""
         self._suspects.pop(_name(item), None)
 
-    def close(self) -> None:
-        """Keep the suspects that are left; all else has ended with the run."""
+    def keep(self, item: Item) -> None:
+        """An item stays a suspect."""
+        self._kept.add(_name(item))
+
+    def close(self, all_seen: bool) -> None:
+        """Write down the suspects that are left for the next run.
+
+        Args:
+            all_seen: the run has come to all items: a suspect that was not kept has changed, or is gone.
+        """
         if noted.pop(self._sink, None) is None:
             return
+        if all_seen:
+            self._suspects = {name: runs for name, runs in self._suspects.items() if name in self._kept}
         with suppress(OSError):
             if self._suspects:
                 self._write()
@@ -127,16 +140,15 @@ class InHand:
 
 def _put(notes: mmap.mmap | bytearray, slot: int, name: bytes, runs: int) -> None:
     at = slot * SLOT
-    notes[at + 1 : at + _HEAD + len(name)] = len(name).to_bytes(2, "little") + name
-    notes[at] = runs  # from now on it counts
+    notes[at : at + _HEAD.size + len(name)] = _HEAD.pack(runs, len(name)) + name
 
 
 def _read(data: bytes) -> dict[bytes, int]:
     """The items in a file of notes, with the number of runs that ended with them in hand."""
     found: dict[bytes, int] = {}
     for at in range(0, min(len(data), SLOT * SLOTS) - SLOT + 1, SLOT):
-        length = int.from_bytes(data[at + 1 : at + _HEAD], "little")
-        if data[at] and 0 < length <= SLOT - _HEAD:
-            name = data[at + _HEAD : at + _HEAD + length]
-            found[name] = max(found.get(name, 0), data[at])
+        runs, length = _HEAD.unpack_from(data, at)
+        if runs and length <= SLOT - _HEAD.size:
+            name = data[at + _HEAD.size : at + _HEAD.size + length]
+            found[name] = max(found.get(name, 0), runs)
     return dict(list(found.items())[: SLOTS // 2])

@@ -120,6 +120,7 @@ class Driver:
             from imageloom.raster import check_folder  # few runs have such a folder
 
             check_folder(self._job.scratch)
+        state: JobState = "failed"
         self._sink.open()
         try:
             self._in_hand.open()
@@ -127,7 +128,6 @@ class Driver:
             self._id = self._ledger.begin(
                 self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
             )
-            state: JobState = "failed"
             try:
                 self._tell(Began(self._id))
                 self._flow()
@@ -142,7 +142,7 @@ class Driver:
                 self._suspects.close()
                 self._ledger.finish(self._id, state, *self._numbers())
         finally:
-            self._in_hand.close()
+            self._in_hand.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
         seconds = time.perf_counter() - began
         return Summary(self._id, *self._numbers(), seconds, self._stopping)

@@ -50,6 +50,7 @@ class Suspects:
         """
         runs = self._notes.runs(item)
         if runs >= MOST_RUNS and not self._job.retry_failed:
+            self._notes.keep(item)
             raise Quarantined(f"{runs} runs have ended with it in hand (--retry-failed tries it again)")
         return runs > 0 and self._known_elsewhere
 
@@ -78,7 +79,11 @@ class Suspects:
 
     def settle(self, item: Item, failure: Failure | None) -> None:
         """Take note of what has come of an item in the end."""
-        if self._notes.has_suspects and (failure is None or failure.kind not in CRASHES):
+        if not self._notes.has_suspects:
+            return
+        if failure is not None and failure.kind in CRASHES:
+            self._notes.keep(item)
+        else:
             self._notes.clear(item)
 
     def close(self) -> None:
