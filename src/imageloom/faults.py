@@ -21,7 +21,12 @@ def failure_of(key: str, error: BaseException) -> Failure:
 
     Args:
         key: of the item.
+
+    Raises:
+        KeyboardInterrupt: it was raised, which is no item's failure.
     """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
     if not isinstance(error, (ImageloomError, MemoryError)):
         frames = traceback.extract_tb(error.__traceback__)
         last = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)

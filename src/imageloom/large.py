@@ -166,7 +166,7 @@ class LargeImages:
                 part = assembly.next_part()
                 if part is not None:
                     return assembly.work, part, needs[part.output, part.phase].bytes
-            except Exception as error:
+            except BaseException as error:
                 return assembly.work, self._end(assembly, failure_of(assembly.work.item.key, error))
         return None
 
@@ -183,7 +183,7 @@ class LargeImages:
         if failure is None:
             try:
                 assembly.accept(task.part, result)
-            except Exception as error:
+            except BaseException as error:
                 failure = failure_of(assembly.work.item.key, error)
         if failure is None and not assembly.is_complete:
             return None
@@ -217,7 +217,7 @@ class LargeImages:
         try:
             with suppress(OSError):
                 assembly.close(failed)
-        except Exception as error:
+        except BaseException as error:
             failure_of(assembly.work.item.key, error)
 
     def _let_go(self, number: int) -> None:

@@ -208,7 +208,7 @@ class Driver:
                 continue
             try:
                 ready = self._plan(entry, look())
-            except (StorageError, KeyboardInterrupt):
+            except StorageError:
                 raise
             except BaseException as error:  # whatever an item does, it does to itself
                 if not self._is_outdated(entry, True):
@@ -290,7 +290,7 @@ class Driver:
         assert ready.plan is not None
         try:
             self._large.begin(ready.work, *ready.plan, self._engine.capacity)
-        except Exception as error:
+        except BaseException as error:
             self._fail_in_planning(ready.work.item, error, ready.work.names)
         self._pump()
 
@@ -428,7 +428,7 @@ class Driver:
                 self._sink.publish(self._id, work, self._recipe, result)
             except StorageError:
                 raise
-            except Exception as error:
+            except BaseException as error:
                 self._sink.discard(result)
                 reason = failure_of(result.key, error)
                 result = Result(result.key, (), reason, result.times, result.started)

@@ -61,6 +61,8 @@ class Flight:
             return self.future.result()
         if isinstance(error, (WorkerLost, CancelledError)):
             failure = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
+        elif isinstance(error, KeyboardInterrupt):  # an operator's: Ctrl-C is not raised in a worker
+            failure = Failure.of(error)
         else:
             failure = failure_of(self.task.work[0].item.key, error)
         return Outcome(self.task.id, "", tuple(Result(w.item.key, failure=failure) for w in self.task.work))
