@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from imageloom.errors import ImageloomError
+from imageloom.errors import ImageloomError, ItemError
 from imageloom.model import Failure
 from imageloom.summary import printable
 
@@ -14,6 +16,24 @@ MOST_LOGGED = 100
 
 log = logging.getLogger(__name__)
 _logged: set[tuple[type, str, int]] = set()
+
+
+@contextmanager
+def blamed_on(key: str) -> Iterator[None]:
+    """Whatever is raised within comes out as an error of ours.
+
+    Args:
+        key: of the item that is worked on.
+
+    Raises:
+        ItemError: something was raised that is no error of ours.
+    """
+    try:
+        yield
+    except ImageloomError:
+        raise
+    except Exception as error:
+        raise ItemError(failure_of(key, error).message) from None
 
 
 def failure_of(key: str, error: BaseException) -> Failure:

@@ -8,7 +8,6 @@ attempts and publishes.
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -16,24 +15,12 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from imageloom import plan
+from imageloom.accounts import Accounts
 from imageloom.ahead import Look, Questions, with_next
 from imageloom.batches import UPLOADED, Ready, gather
 from imageloom.engines import Engine, submit
 from imageloom.errors import ImageloomError, LimitExceeded, StorageError
-from imageloom.events import (
-    Began,
-    Collected,
-    Done,
-    Event,
-    Failed,
-    Listener,
-    Planned,
-    Retried,
-    Skipped,
-    SkipReason,
-    Started,
-)
-from imageloom.faults import failure_of
+from imageloom.events import Began, Collected, Listener, Planned, Retried, Started
 from imageloom.inhand import InHand
 from imageloom.ledger import JobState, Ledger
 from imageloom.machine import half_of_memory
@@ -43,13 +30,10 @@ from imageloom.sink import InPlace, Sink, check_template
 from imageloom.source import Source
 from imageloom.summary import Summary
 from imageloom.suspects import Suspects
-from imageloom.window import LATE, Flight, Retries, Window
+from imageloom.window import LATE, Flight, Window
 
 if TYPE_CHECKING:
     from imageloom.large import LargeImages
-
-
-log = logging.getLogger(__name__)
 
 
 class Driver:
@@ -81,7 +65,6 @@ class Driver:
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
-        self._listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
         self._source = source or Source(job.source, job.include, job.exclude)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
@@ -93,21 +76,24 @@ class Driver:
         self._stopping = False
         self._id = 0
         self._tasks = 0
-        self._done = self._failed = self._skipped = 0
         self._overlaps = self._questions.take_long and getattr(engine, "overlaps", False)
         self._in_flight = Window(self._memory, self._overlaps, self._wake)
         self._is_last = False
         """Nothing waits behind the item that is planned."""
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
-        self._again = Retries()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
         self._in_hand = InHand(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_hand)
+        listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
+        self._accounts = Accounts(
+            job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners
+        )
+        self._again = self._accounts.again
 
     def stop(self) -> None:
         """Finish what is in hand and begin nothing new. Safe to call from a signal handler."""
-        self._stopping = True
+        self._stopping = self._accounts.is_ending = True
         self._wake()
 
     def _wake(self) -> None:
@@ -128,8 +114,9 @@ class Driver:
             self._id = self._ledger.begin(
                 self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
             )
+            self._accounts.job = self._id
             try:
-                self._tell(Began(self._id))
+                self._accounts.tell(Began(self._id))
                 self._flow()
                 state = "interrupted" if self._stopping else "done"
             except KeyboardInterrupt:
@@ -140,12 +127,12 @@ class Driver:
                 if self._large:
                     self._large.close()
                 self._suspects.close()
-                self._ledger.finish(self._id, state, *self._numbers())
+                self._ledger.finish(self._id, state, *self._accounts.numbers)
         finally:
             self._in_hand.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
         seconds = time.perf_counter() - began
-        return Summary(self._id, *self._numbers(), seconds, self._stopping)
+        return Summary(self._id, *self._accounts.numbers, seconds, self._stopping)
 
     def _flow(self) -> None:
         try:
@@ -177,11 +164,8 @@ class Driver:
         """
         began = time.perf_counter()
         waiting = sum(1 for _ in self._planned())
-        _, failed, skipped = self._numbers()
+        _, failed, skipped = self._accounts.numbers
         return Summary(0, waiting, failed, skipped, time.perf_counter() - began)
-
-    def _numbers(self) -> tuple[int, int, int]:
-        return self._done, self._failed, self._skipped
 
     # source -> plan
 
@@ -201,18 +185,20 @@ class Driver:
                 continue
             if failed_before is not None and entry.key not in failed_before:
                 if isinstance(entry, Item):
-                    self._skip(entry, "not failed before")
+                    self._accounts.skip(entry, "not failed before")
                 continue
             if isinstance(entry, Unlisted):
-                self._fail(Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver")
+                self._accounts.fail(
+                    Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver"
+                )
                 continue
             try:
                 ready = self._plan(entry, look())
             except StorageError:
                 raise
             except BaseException as error:  # whatever an item does, it does to itself
-                if not self._is_outdated(entry, True):
-                    self._fail_in_planning(entry, error)
+                if not self._accounts.is_outdated(entry, True):
+                    self._accounts.fail_here(entry, error)
                 ready = None
             if ready is not None:
                 yield ready
@@ -222,7 +208,7 @@ class Driver:
     def _plan(self, item: Item, look: Look | None) -> Ready | None:
         if look is None:
             self._suspects.settle(item, None)
-            self._skip(item, "done before")
+            self._accounts.skip(item, "done before")
             return None
         limits, recipe = self._job.limits, self._job.recipe
         header, names, taken = look
@@ -243,10 +229,10 @@ class Driver:
             )
         may_replace = self._sink.claim(self._id, item, self._recipe, names, taken)
         if may_replace is None:
-            self._skip(item, "output exists")
+            self._accounts.skip(item, "output exists")
             return None
-        if self._listeners:
-            self._tell(Planned(item, names))
+        if self._accounts.are_told:
+            self._accounts.tell(Planned(item, names))
         steady = self._source.is_endless and self._source.store.is_local
         work = Work(item, names, next(self._item_numbers), 1, header, may_replace, steady)
         return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
@@ -291,7 +277,7 @@ class Driver:
         try:
             self._large.begin(ready.work, *ready.plan, self._engine.capacity)
         except BaseException as error:
-            self._fail_in_planning(ready.work.item, error, ready.work.names)
+            self._accounts.fail_here(ready.work.item, error, ready.work.names)
         self._pump()
 
     def _pump(self) -> None:
@@ -299,7 +285,7 @@ class Driver:
         while self._large and not self._stopping and (found := self._large.next_part()):
             if len(found) == 2:
                 work, failed = found
-                self._fail(failed, work.attempt, "driver", work.names)
+                self._accounts.fail(failed, work.attempt, "driver", work.names)
                 continue
             work, part, needs = found
             self._submit([Ready(work, 0, needs, part)])
@@ -324,8 +310,8 @@ class Driver:
             tuple(ready.work for ready in batch),
             batch[0].part,
         )
-        if self._listeners:
-            self._tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
+        if self._accounts.are_told:
+            self._accounts.tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
         self._sink.begin()
         flight = self._in_flight.add(task, needs)
         try:
@@ -352,7 +338,7 @@ class Driver:
 
     def _wait_for_more(self) -> None:
         """Take one outcome in, unless the source has something before."""
-        self._ledger.note_progress(self._id, *self._numbers())
+        self._ledger.note_progress(self._id, *self._accounts.numbers)
         until_retry = None if self._stopping else self._again.pause
         pause = self._source.pause
         self._collect(pause if until_retry is None else min(pause, until_retry))
@@ -396,82 +382,16 @@ class Driver:
     def _take_in(self, flight: Flight, found: list[tuple[Work, Result]], worker: str, is_last: bool) -> None:
         """Take results in, and say what becomes of their items."""
         task, needs = flight.task, flight.bytes
-        if self._listeners:
+        if self._accounts.are_told:
             results = tuple(result for _, result in found)
-            self._tell(Collected(task, Outcome(task.id, worker, results), is_last))
+            self._accounts.tell(Collected(task, Outcome(task.id, worker, results), is_last))
         for work, result in found:
             name = result.worker or worker
             if task.part is None or self._large is None:
-                self._accept(work, result, name, needs)
-            elif self._large.has(work) and self._may_retry(work, result):
-                self._tell(Retried(result, work.attempt, name, self._again.add(work, needs, task.part)))
+                self._accounts.accept(work, result, name, needs)
+            elif self._large.has(work) and self._accounts.may_retry(work, result):
+                self._accounts.tell(
+                    Retried(result, work.attempt, name, self._again.add(work, needs, task.part))
+                )
             elif ended := self._large.accept(task, result):
-                self._accept(*ended, name, needs)
-
-    def _may_retry(self, work: Work, result: Result) -> bool:
-        failure = result.failure
-        return (
-            failure is not None
-            and failure.transient
-            and work.attempt < self._job.attempts
-            and not self._stopping
-        )
-
-    def _accept(self, work: Work, result: Result, worker: str, needs: int) -> None:
-        """Publish a result, try the item again, or give it up."""
-        if self._is_outdated(work.item, result.failure is not None):
-            self._sink.discard(result)
-            self._ledger.release(self._id, self._sink.address, work.names)
-            return
-        if result.failure is None:
-            try:
-                self._sink.publish(self._id, work, self._recipe, result)
-            except StorageError:
-                raise
-            except BaseException as error:
-                self._sink.discard(result)
-                reason = failure_of(result.key, error)
-                result = Result(result.key, (), reason, result.times, result.started)
-        failure = result.failure
-        if failure is None:
-            self._done += 1
-            self._suspects.settle(work.item, None)
-            self._ledger.record_done(self._id, self._sink.address, result, work.attempt, worker)
-            if self._listeners:
-                self._tell(Done(result, work.attempt, worker, self._source.waited(result.key)))
-        elif self._may_retry(work, result):
-            self._tell(Retried(result, work.attempt, worker, self._again.add(work, needs)))
-        else:
-            self._suspects.settle(work.item, failure)
-            self._fail(result, work.attempt, worker, work.names)
-
-    def _fail_in_planning(self, item: Item, error: BaseException, names: tuple[str, ...] = ()) -> None:
-        result = Result(item.key, failure=failure_of(item.key, error), started=time.time())
-        self._fail(result, 1, "driver", names)
-
-    def _fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
-        self._failed += 1
-        self._ledger.record_failed(self._id, self._sink.address, result, attempt, worker, names)
-        self._tell(Failed(result, attempt, worker))
-
-    def _is_outdated(self, item: Item, failed: bool) -> bool:
-        """Whether an item is another one by now, or has gone: what came of it does not count."""
-        reason = self._source.outdated(item, failed)
-        if reason:
-            self._skip(item, reason)
-        return reason is not None
-
-    def _skip(self, item: Item, reason: SkipReason) -> None:
-        self._skipped += 1
-        if self._listeners:
-            self._tell(Skipped(item, reason))
-
-    def _tell(self, event: Event) -> None:
-        for listener in self._listeners:
-            try:
-                listener(event)
-            except StorageError:
-                raise
-            except OSError as error:  # nobody reads what it writes any more: the work goes on
-                self._listeners = tuple(other for other in self._listeners if other is not listener)
-                log.warning("nothing more is written there: %s", error)
+                self._accounts.accept(*ended, name, needs)

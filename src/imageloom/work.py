@@ -44,11 +44,25 @@ Turn = contextlib.AbstractContextManager[object]
 
 
 NO_BOUND = contextlib.nullcontext()
+LONG = 0.25
+"""Seconds of a task after which its results are told one by one."""
 
 
-def perform(task: Task) -> Outcome:
-    """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink."""
-    return Outcome(task.id, worker_name(), tuple(results(task)))
+def perform(task: Task, told: Callable[[int, Result], None] | None = None) -> Outcome:
+    """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
+
+    Args:
+        told: called with an item's place and its result before the task's end, where that takes long.
+    """
+    made: list[Result] = []
+    began, known = time.monotonic(), 0
+    for result in results(task):
+        made.append(result)
+        if told is not None and time.monotonic() - began > LONG:
+            for place in range(known, len(made)):
+                told(place, made[place])
+            known = len(made)
+    return Outcome(task.id, worker_name(), tuple(made))
 
 
 def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:

@@ -83,9 +83,11 @@ class Reporters:
             click.echo(f"and {more} more failed: imageloom jobs show {summary.job} --failed", err=True)
         if summary.total == 0 and not summary.interrupted:
             click.echo("no image matched in the source", err=True)
-        click.echo(summary.text(done), err=self._json)
+        with contextlib.suppress(BrokenPipeError):
+            click.echo(summary.text(done), err=self._json)
         if self._json:
-            _echo_json({"event": "summary", **msgspec.to_builtins(summary)})
+            with contextlib.suppress(BrokenPipeError):  # its reader has gone
+                _echo_json({"event": "summary", **msgspec.to_builtins(summary)})
 
 
 class _Progress:
