@@ -73,7 +73,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         draw(folder / f"{number}.png", number)
     rows = np.resize(np.arange(251, dtype=np.uint8), (4096, 4096))
-    (folder / "1-bad.tif").write_bytes(codecs.encode("tiff", rows, 85))
+    (folder / "1-bad.tif").write_bytes(codecs.get("tiff").encode(rows, 85))
     return folder
 
 

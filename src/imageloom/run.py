@@ -8,6 +8,7 @@ attempts and publishes.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -34,6 +35,12 @@ from imageloom.window import LATE, Flight, Window
 
 if TYPE_CHECKING:
     from imageloom.large import LargeImages
+
+
+SILENCE = 5.0
+"""Seconds without an outcome after which is said what is missing, and again after each such time."""
+
+log = logging.getLogger("imageloom.driver")
 
 
 class Driver:
@@ -355,11 +362,14 @@ class Driver:
 
     def _collect(self, patience: float | None = None) -> None:
         """Take one outcome in; wait at most `patience` seconds for it."""
+        is_told = patience is None
         if self._in_flight.has_arrived:
             patience = LATE if patience is None else min(patience, LATE)
         try:
-            arrived = self._finished.get(timeout=patience)
+            arrived = self._finished.get(timeout=SILENCE if patience is None else patience)
         except Empty:
+            if is_told and (missing := getattr(self._engine, "missing", "")):
+                log.warning("nothing is done: %s", missing)
             self._collect_late()
             return
         if arrived is None:
