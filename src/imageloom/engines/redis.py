@@ -122,15 +122,6 @@ class RedisStreams:
         """Workers of ours, or all that the group has seen lately."""
         return max(1, self._settings.jobs * self._settings.threads, self._consumers)
 
-    @property
-    def missing(self) -> str:
-        if self._settings.jobs or self._consumers:
-            return ""
-        return (
-            "no worker has been seen on the Redis server: start some by "
-            "`imageloom worker --engine redis --connect ADDRESS --root FOLDER`"
-        )
-
     def lag(self) -> dict[str, int]:
         """Deliveries that wait in each stream for a worker to take them; nothing while the server is away."""
         return group.lags(self._client)
