@@ -38,6 +38,20 @@ def test_answers_come_in_the_order_of_the_entries(is_item: list[bool], in_flight
     assert found == [(entry, entry) for entry in entries]
 
 
+def test_the_last_answers_may_be_asked_for_after_the_last_entry() -> None:
+    """Who wants to know whether an entry is the last one fetches the next one before the answer."""
+    asked_for = threading.Event()
+
+    def ask(entry: Entry) -> Entry:
+        assert asked_for.wait(20)
+        return entry
+
+    entries = items(9)
+    found = list(look_ahead(questions(entries, ask), fixed(2), PLENTY))
+    asked_for.set()
+    assert [answer() for _, answer in found] == entries
+
+
 def test_as_many_are_asked_at_the_same_time_as_are_to_be_in_flight() -> None:
     together = threading.Barrier(5, timeout=60)
     for _, answer in look_ahead(questions(items(20), lambda _: together.wait()), fixed(5), PLENTY):

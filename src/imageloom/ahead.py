@@ -164,5 +164,7 @@ def look_ahead(
         while window:
             first, answer, _ = window.popleft()
             yield first, answer.result
-    finally:
+    except BaseException:  # nobody asks for the other answers
         pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown(wait=False)  # the last answers may be asked for after this

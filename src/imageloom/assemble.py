@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,8 @@ class Assembly:
             self._loader = self._load(header, held, wake)
             self._begin_output(0)
         except BaseException:
-            self.close(failed=True)
+            with suppress(Exception):
+                self.close(failed=True)
             raise
 
     # What is to be done
@@ -314,17 +315,17 @@ class Assembly:
 
     def close(self, failed: bool) -> None:
         """Remove the scratch; of a failed image, what was staged too."""
-        if self._loader:
-            self._loader.stop()
-        for raster in self._rasters:
-            with suppress(OSError):
-                raster.remove()
+        with ExitStack() as tidying:  # each one is done, whatever the others raise
+            if failed:
+                for written in self.written:
+                    tidying.callback(self._sink.discard, written.staged)
+                if self._writer is not None:
+                    tidying.callback(self._writer.abort)
+            for raster in self._rasters:
+                tidying.callback(raster.remove)
+            if self._loader:
+                tidying.callback(self._loader.stop)
         self._rasters.clear()
-        if failed:
-            if self._writer is not None:
-                self._writer.abort()
-            for written in self.written:
-                self._sink.discard(written.staged)
 
 
 def _top(box: Box) -> int:

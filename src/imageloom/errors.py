@@ -20,6 +20,7 @@
         ├── DuplicateOutput           another item of the job has the same output name
         ├── TaskRefused               a worker may not do it: outside of its roots
         ├── TaskRejected              so many nodes would not take it
+        ├── Quarantined               several runs have ended with it in hand
         ├── UnreadableItem            the source's bytes cannot be read
         └── UnwritableOutput          the sink did not take the output's bytes
 
@@ -123,6 +124,10 @@ class TaskRefused(ItemError):
 
 
 class TaskRejected(ItemError):
+    pass
+
+
+class Quarantined(ItemError):
     pass
 
 

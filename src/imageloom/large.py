@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from imageloom import codecs, tiles
 from imageloom.assemble import PART_PIXELS, Assembly, parts_of
-from imageloom.errors import ImageloomError
+from imageloom.faults import failure_of
+from imageloom.inhand import InHand
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
 from imageloom.names import new_token
 from imageloom.plan import ENCODE_COPIES, OutputPlan, Plan
@@ -84,6 +85,7 @@ class LargeImages:
         number: the job's, as the ledger has it.
         held: bytes of decoded rows that may wait in memory for their parts; 0 where workers do not share it.
         wake: called from another thread when more parts may be ready.
+        notes: where an image is noted as long as this process decodes and joins it.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class LargeImages:
         number: str,
         held: int,
         wake: Callable[[], None],
+        notes: InHand,
     ) -> None:
         self._job = job
         self._source = source
@@ -103,6 +106,8 @@ class LargeImages:
         self._number = number
         self._held = held // TOGETHER
         self._wake = wake
+        self._notes = notes
+        self._slots: dict[int, int] = {}
         self._under_way: dict[int, tuple[Assembly, dict[tuple[int, int], Need]]] = {}
         self._times: dict[int, Times] = {}
         self._copies: dict[int, str] = {}
@@ -122,8 +127,17 @@ class LargeImages:
         """Begin an image.
 
         Raises:
-            ImageloomError: its file or its scratch cannot be opened.
+            Exception: whatever goes wrong; nothing of the image is left then.
         """
+        try:
+            self._begin(work, header, plan, capacity)
+        except BaseException:
+            self._let_go(work.number)
+            raise
+
+    def _begin(self, work: Work, header: Header, plan: Plan, capacity: int) -> None:
+        needs = needs_of(header, plan, work.item.size)
+        self._slots[work.number] = self._notes.begin(work.item)
         path = self._source.path(work.item.key) or self._fetch(work)
         assembly = Assembly(
             work,
@@ -138,7 +152,7 @@ class LargeImages:
             self._held,
             self._wake,
         )
-        self._under_way[work.number] = assembly, needs_of(header, plan, work.item.size)
+        self._under_way[work.number] = assembly, needs
         self._times[work.number] = Times()
 
     def _fetch(self, work: Work) -> str:
@@ -154,10 +168,10 @@ class LargeImages:
         for assembly, needs in list(self._under_way.values()):
             try:
                 part = assembly.next_part()
-            except ImageloomError as error:
-                return assembly.work, self._end(assembly, Failure.of(error))
-            if part is not None:
-                return assembly.work, part, needs[part.output, part.phase].bytes
+                if part is not None:
+                    return assembly.work, part, needs[part.output, part.phase].bytes
+            except BaseException as error:
+                return assembly.work, self._end(assembly, failure_of(assembly.work.item.key, error))
         return None
 
     def accept(self, task: Task, result: Result) -> tuple[Work, Result] | None:
@@ -173,8 +187,8 @@ class LargeImages:
         if failure is None:
             try:
                 assembly.accept(task.part, result)
-            except ImageloomError as error:
-                failure = Failure.of(error)
+            except BaseException as error:
+                failure = failure_of(assembly.work.item.key, error)
         if failure is None and not assembly.is_complete:
             return None
         return assembly.work, self._end(assembly, failure, result.started)
@@ -185,8 +199,8 @@ class LargeImages:
         times = self._times.pop(number)
         if failure is not None:
             failure = replace(failure, message=f"{failure.message} ({assembly.missing()})", transient=False)
-        assembly.close(failed=failure is not None)
-        self._drop_copy(number)
+        self._close(assembly, failed=failure is not None)
+        self._let_go(number)
         written = () if failure else tuple(assembly.written)
         pixels = assembly.plan.decoded.pixels
         return Result(assembly.work.item.key, written, failure, times, started, pixels)
@@ -198,13 +212,21 @@ class LargeImages:
     def close(self) -> None:
         """Give up what is under way."""
         for assembly, _ in self._under_way.values():
-            with suppress(OSError):
-                assembly.close(failed=True)
+            self._close(assembly, failed=True)
+            self._let_go(assembly.work.number)
         self._under_way.clear()
-        for number in list(self._copies):
-            self._drop_copy(number)
 
-    def _drop_copy(self, number: int) -> None:
+    def _close(self, assembly: Assembly, failed: bool) -> None:
+        """Have an image's scratch removed. What goes wrong in that changes nothing of what came of the image."""
+        try:
+            with suppress(OSError):
+                assembly.close(failed)
+        except BaseException as error:
+            failure_of(assembly.work.item.key, error)
+
+    def _let_go(self, number: int) -> None:
+        """Drop what is kept of an image that has ended."""
+        self._notes.end(self._slots.pop(number, -1))
         if path := self._copies.pop(number, None):
             with suppress(OSError):
                 os.unlink(path)

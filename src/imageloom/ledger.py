@@ -166,8 +166,8 @@ class Ledger:
         self._db.execute("PRAGMA synchronous=FULL")
 
     def close(self) -> None:
-        self.flush()
-        self._db.close()
+        with closing(self._db):
+            self.flush()
 
     def __enter__(self) -> Ledger:
         return self
@@ -279,8 +279,8 @@ class Ledger:
     def done(self, source: str, sink: str, item: Item, recipe: str) -> list[tuple[str, int]]:
         """Names and sizes of the outputs that this recipe has made of the item as it is now."""
         return self._select(
-            "SELECT name, size FROM outputs WHERE sink = ? AND source = ? AND key = ? AND fingerprint = ? "
-            "AND recipe = ? AND size IS NOT NULL",
+            "SELECT name, size FROM outputs INDEXED BY outputs_by_item "  # SQLite would read the whole sink
+            "WHERE sink = ? AND source = ? AND key = ? AND fingerprint = ? AND recipe = ? AND size IS NOT NULL",
             (self._number(sink), self._number(source), item.key, item.fingerprint, self._number(recipe)),
         ).fetchall()
 

@@ -52,7 +52,7 @@ class Loader(threading.Thread):
         self._wake = wake
         self._room = room
         self._asked = self._passed = 0
-        self._failure: ImageloomError | None = None
+        self._failure: ImageloomError | MemoryError | None = None
         self._stopping = False
         self._turn = threading.Condition()
         self.start()
@@ -88,9 +88,9 @@ class Loader(threading.Thread):
                 self._load_whole()
             else:
                 self._load_strips(self._reader)
-        except ImageloomError as error:
+        except (ImageloomError, MemoryError) as error:
             self._failure = error
-        except Exception as error:
+        except BaseException as error:  # a thread that ends without a word would be waited for
             self._failure = CorruptImage(f"it cannot be decoded: {error}")
         self._wake()
 

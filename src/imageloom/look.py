@@ -12,6 +12,7 @@ import numpy as np
 
 from imageloom import codecs, operators
 from imageloom.errors import ItemError
+from imageloom.faults import blamed_on
 from imageloom.model import Item, Limits, Pixels, Recipe
 from imageloom.pipeline import to_text
 from imageloom.plan import UPRIGHT, check_limits, make_plan
@@ -62,7 +63,8 @@ def samples(source: Source, recipe: Recipe, count: int) -> list[Sample]:
     failure: ItemError | None = None
     for item in islice((entry for entry in source if isinstance(entry, Item)), 4 * count):
         try:
-            found.append(_sample(source.root, item, recipe))
+            with blamed_on(item.key):
+                found.append(_sample(source.root, item, recipe))
         except ItemError as error:
             failure = failure or error
         if len(found) == count:

@@ -356,6 +356,19 @@ class Times(Plain, frozen=True):
         return self.read + self.decode + self.filter + self.encode + self.write
 
 
+MOST_MESSAGE = 2000
+"""Characters of a failure's message."""
+
+
+def _text(error: BaseException) -> str:
+    """An error's message, whatever a library or an operator has put into it: short, and valid Unicode."""
+    try:
+        text = str(error)
+    except Exception as unsaid:
+        text = f"its message cannot be read: {type(unsaid).__name__}"
+    return text[:MOST_MESSAGE].encode(errors="backslashreplace").decode()
+
+
 class Failure(Plain, frozen=True):
     """Why an attempt at an item failed."""
 
@@ -366,18 +379,13 @@ class Failure(Plain, frozen=True):
     """Another attempt may succeed."""
 
     @classmethod
-    def of(cls, error: Exception) -> Failure:
+    def of(cls, error: BaseException) -> Failure:
         """An error as plain data."""
         if isinstance(error, ItemError):
-            return cls(type(error).__name__, _encodable(str(error)), error.transient)
+            return cls(type(error).__name__, _text(error), error.transient)
         if isinstance(error, MemoryError):
             return cls("MemoryError", "there was not enough memory", True)
-        return cls(type(error).__name__, _encodable(f"{type(error).__name__}: {error}"))
-
-
-def _encodable(text: str) -> str:
-    """A text that messages and the ledger take: half a character, as of a name that is no UTF-8, is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
+        return cls(type(error).__name__, f"{type(error).__name__}: {_text(error)}")
 
 
 class Unlisted(Plain, frozen=True):

@@ -8,41 +8,39 @@ attempts and publishes.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from imageloom import plan
+from imageloom.accounts import Accounts
 from imageloom.ahead import Look, Questions, with_next
 from imageloom.batches import UPLOADED, Ready, gather
 from imageloom.engines import Engine, submit
-from imageloom.errors import ImageloomError, ItemError, LimitExceeded, WorkerLost
-from imageloom.events import (
-    Began,
-    Collected,
-    Done,
-    Event,
-    Failed,
-    Listener,
-    Planned,
-    Retried,
-    Skipped,
-    SkipReason,
-    Started,
-)
+from imageloom.errors import ImageloomError, LimitExceeded, StorageError
+from imageloom.events import Began, Collected, Listener, Planned, Retried, Started
+from imageloom.inhand import InHand
 from imageloom.ledger import JobState, Ledger
 from imageloom.machine import half_of_memory
-from imageloom.model import Failure, Item, Job, Outcome, Result, Task, Unlisted, Work
+from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.pipeline import to_text
 from imageloom.sink import InPlace, Sink, check_template
 from imageloom.source import Source
 from imageloom.summary import Summary
-from imageloom.window import LATE, Flight, Retries, Window
+from imageloom.suspects import Suspects
+from imageloom.window import LATE, Flight, Window
 
 if TYPE_CHECKING:
     from imageloom.large import LargeImages
+
+
+SILENCE = 5.0
+"""Seconds without an outcome after which is said what is missing, and again after each such time."""
+
+log = logging.getLogger("imageloom.driver")
 
 
 class Driver:
@@ -74,7 +72,6 @@ class Driver:
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
-        self._listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
         self._source = source or Source(job.source, job.include, job.exclude)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
@@ -86,19 +83,24 @@ class Driver:
         self._stopping = False
         self._id = 0
         self._tasks = 0
-        self._done = self._failed = self._skipped = 0
         self._overlaps = self._questions.take_long and getattr(engine, "overlaps", False)
-        self._in_flight = Window(self._memory, self._overlaps)
+        self._in_flight = Window(self._memory, self._overlaps, self._wake)
         self._is_last = False
         """Nothing waits behind the item that is planned."""
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
-        self._again = Retries()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
+        self._in_hand = InHand(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
+        self._suspects = Suspects(job, engine, self._in_hand)
+        listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
+        self._accounts = Accounts(
+            job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners
+        )
+        self._again = self._accounts.again
 
     def stop(self) -> None:
         """Finish what is in hand and begin nothing new. Safe to call from a signal handler."""
-        self._stopping = True
+        self._stopping = self._accounts.is_ending = True
         self._wake()
 
     def _wake(self) -> None:
@@ -107,39 +109,56 @@ class Driver:
     def run(self) -> Summary:
         """Do the whole job."""
         began = time.perf_counter()
+        state: JobState = "failed"
         self._sink.open()
         try:
+            self._in_hand.open()
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
             self._id = self._ledger.begin(
                 self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
             )
-            self._tell(Began(self._id))
+            self._accounts.job = self._id
             try:
-                for batch in gather(self._planned(), self._most_in_batch):
-                    if self._stopping:
-                        break
-                    if not batch:
-                        self._wait_for_more()
-                    elif batch[0].plan:
-                        self._begin_large(batch[0])
-                    else:
-                        self._submit(batch)
-                    self._retry()
-                    self._pump()
-                    while not self._finished.empty():  # publish early: a kill loses less
-                        self._collect()
-                    self._collect_late()
-                self._finish()
+                self._accounts.tell(Began(self._id))
+                self._flow()
+                state = "interrupted" if self._stopping else "done"
+            except KeyboardInterrupt:
+                state = "killed" if self._in_flight else "interrupted"
+                raise
             finally:
                 self._questions.close()
                 if self._large:
                     self._large.close()
-                state: JobState = "killed" if self._in_flight else "interrupted" if self._stopping else "done"
-                self._ledger.finish(self._id, state, *self._numbers())
+                self._suspects.close()
+                self._ledger.finish(self._id, state, *self._accounts.numbers)
         finally:
+            self._in_hand.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
         seconds = time.perf_counter() - began
-        return Summary(self._id, *self._numbers(), seconds, self._stopping)
+        return Summary(self._id, *self._accounts.numbers, seconds, self._stopping)
+
+    def _flow(self) -> None:
+        try:
+            for batch in gather(self._planned(), self._most_in_batch):
+                if self._stopping:
+                    break
+                if not batch:
+                    self._wait_for_more()
+                elif batch[0].plan:
+                    self._begin_large(batch[0])
+                else:
+                    for piece in self._suspects.apart(batch):
+                        self._submit(piece)
+                self._retry()
+                self._pump()
+                while not self._finished.empty():  # publish early: a kill loses less
+                    self._collect()
+                self._collect_late()
+        except StorageError:  # of the source, say: what is in hand is finished all the same
+            self.stop()
+            self._finish()
+            raise
+        self._finish()
 
     def preview(self) -> Summary:
         """Plan the whole job, and do nothing: the items that would be done are told as `Planned`.
@@ -148,11 +167,8 @@ class Driver:
         """
         began = time.perf_counter()
         waiting = sum(1 for _ in self._planned())
-        _, failed, skipped = self._numbers()
+        _, failed, skipped = self._accounts.numbers
         return Summary(0, waiting, failed, skipped, time.perf_counter() - began)
-
-    def _numbers(self) -> tuple[int, int, int]:
-        return self._done, self._failed, self._skipped
 
     # source -> plan
 
@@ -172,16 +188,20 @@ class Driver:
                 continue
             if failed_before is not None and entry.key not in failed_before:
                 if isinstance(entry, Item):
-                    self._skip(entry, "not failed before")
+                    self._accounts.skip(entry, "not failed before")
                 continue
             if isinstance(entry, Unlisted):
-                self._fail(_failed_in_planning(entry.key, entry.failure), 1, "driver")
+                self._accounts.fail(
+                    Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver"
+                )
                 continue
             try:
                 ready = self._plan(entry, look())
-            except ItemError as error:
-                if not self._is_outdated(entry, True):
-                    self._fail(_failed_in_planning(entry.key, Failure.of(error)), 1, "driver")
+            except StorageError:
+                raise
+            except BaseException as error:  # whatever an item does, it does to itself
+                if not self._accounts.is_outdated(entry, True):
+                    self._accounts.fail_here(entry, error)
                 ready = None
             if ready is not None:
                 yield ready
@@ -190,7 +210,8 @@ class Driver:
 
     def _plan(self, item: Item, look: Look | None) -> Ready | None:
         if look is None:
-            self._skip(item, "done before")
+            self._suspects.settle(item, None)
+            self._accounts.skip(item, "done before")
             return None
         limits, recipe = self._job.limits, self._job.recipe
         header, names, taken = look
@@ -198,6 +219,8 @@ class Driver:
         planned = plan.make_plan(header, recipe)
         needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
         tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
+        if self._in_hand.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
+            tiled = None
         if tiled:
             from imageloom.large import needs_of  # no small image waits for it
 
@@ -209,10 +232,10 @@ class Driver:
             )
         may_replace = self._sink.claim(self._id, item, self._recipe, names, taken)
         if may_replace is None:
-            self._skip(item, "output exists")
+            self._accounts.skip(item, "output exists")
             return None
-        if self._listeners:
-            self._tell(Planned(item, names))
+        if self._accounts.are_told:
+            self._accounts.tell(Planned(item, names))
         steady = self._source.is_endless and self._source.store.is_local
         work = Work(item, names, next(self._item_numbers), 1, header, may_replace, steady)
         return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
@@ -246,15 +269,17 @@ class Driver:
                 str(self._id),
                 held,
                 self._wake,
+                self._in_hand,
             )
         while self._large.is_full and not self._stopping:
             self._advance()
+        if self._stopping:
+            return
         assert ready.plan is not None
         try:
             self._large.begin(ready.work, *ready.plan, self._engine.capacity)
-        except ImageloomError as error:
-            failed = _failed_in_planning(ready.work.item.key, Failure.of(error))
-            self._fail(failed, 1, "driver", ready.work.names)
+        except BaseException as error:
+            self._accounts.fail_here(ready.work.item, error, ready.work.names)
         self._pump()
 
     def _pump(self) -> None:
@@ -262,7 +287,7 @@ class Driver:
         while self._large and not self._stopping and (found := self._large.next_part()):
             if len(found) == 2:
                 work, failed = found
-                self._fail(failed, work.attempt, "driver", work.names)
+                self._accounts.fail(failed, work.attempt, "driver", work.names)
                 continue
             work, part, needs = found
             self._submit([Ready(work, 0, needs, part)])
@@ -274,6 +299,8 @@ class Driver:
             needs += sum(ready.work.item.size for ready in batch[1:])
         while self._in_flight.is_full(self._engine.capacity, needs):
             self._collect()
+        if self._stopping:
+            return
         self._tasks += 1
         task = Task(
             self._tasks,
@@ -285,11 +312,17 @@ class Driver:
             tuple(ready.work for ready in batch),
             batch[0].part,
         )
-        if self._listeners:
-            self._tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
+        if self._accounts.are_told:
+            self._accounts.tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
         self._sink.begin()
         flight = self._in_flight.add(task, needs)
-        flight.future = submit(self._engine, task, flight.tell)
+        try:
+            flight.future = submit(self._suspects.engine_for(task), task, flight.tell)
+        except ImageloomError:
+            raise
+        except Exception as error:  # the task cannot be sent
+            flight.future = Future()
+            flight.future.set_exception(error)
         flight.future.add_done_callback(lambda done: self._finished.put((task.id, done)))
 
     def _finish(self) -> None:
@@ -307,7 +340,7 @@ class Driver:
 
     def _wait_for_more(self) -> None:
         """Take one outcome in, unless the source has something before."""
-        self._ledger.note_progress(self._id, *self._numbers())
+        self._ledger.note_progress(self._id, *self._accounts.numbers)
         until_retry = None if self._stopping else self._again.pause
         pause = self._source.pause
         self._collect(pause if until_retry is None else min(pause, until_retry))
@@ -324,11 +357,14 @@ class Driver:
 
     def _collect(self, patience: float | None = None) -> None:
         """Take one outcome in; wait at most `patience` seconds for it."""
+        is_told = patience is None
         if self._in_flight.has_arrived:
             patience = LATE if patience is None else min(patience, LATE)
         try:
-            arrived = self._finished.get(timeout=patience)
+            arrived = self._finished.get(timeout=SILENCE if patience is None else patience)
         except Empty:
+            if is_told and (missing := getattr(self._engine, "missing", "")):
+                log.warning("nothing is done: %s", missing)
             self._collect_late()
             return
         if arrived is None:
@@ -339,11 +375,7 @@ class Driver:
         flight = self._in_flight.pop(number)
         if self._stopping and future.cancelled():
             return
-        try:
-            outcome = future.result()
-        except (WorkerLost, CancelledError) as error:
-            lost = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
-            outcome = Outcome(number, "", tuple(Result(w.item.key, failure=lost) for w in flight.task.work))
+        outcome = flight.outcome()
         self._take_in(flight, flight.take_rest(outcome.results), outcome.worker, is_last=True)
 
     def _collect_late(self) -> None:
@@ -355,71 +387,16 @@ class Driver:
     def _take_in(self, flight: Flight, found: list[tuple[Work, Result]], worker: str, is_last: bool) -> None:
         """Take results in, and say what becomes of their items."""
         task, needs = flight.task, flight.bytes
-        if self._listeners:
+        if self._accounts.are_told:
             results = tuple(result for _, result in found)
-            self._tell(Collected(task, Outcome(task.id, worker, results), is_last))
+            self._accounts.tell(Collected(task, Outcome(task.id, worker, results), is_last))
         for work, result in found:
             name = result.worker or worker
             if task.part is None or self._large is None:
-                self._accept(work, result, name, needs)
-            elif self._large.has(work) and self._may_retry(work, result):
-                self._tell(Retried(result, work.attempt, name, self._again.add(work, needs, task.part)))
+                self._accounts.accept(work, result, name, needs)
+            elif self._large.has(work) and self._accounts.may_retry(work, result):
+                self._accounts.tell(
+                    Retried(result, work.attempt, name, self._again.add(work, needs, task.part))
+                )
             elif ended := self._large.accept(task, result):
-                self._accept(*ended, name, needs)
-
-    def _may_retry(self, work: Work, result: Result) -> bool:
-        failure = result.failure
-        return (
-            failure is not None
-            and failure.transient
-            and work.attempt < self._job.attempts
-            and not self._stopping
-        )
-
-    def _accept(self, work: Work, result: Result, worker: str, needs: int) -> None:
-        """Publish a result, try the item again, or give it up."""
-        if self._is_outdated(work.item, result.failure is not None):
-            self._sink.discard(result)
-            self._ledger.release(self._id, self._sink.address, work.names)
-            return
-        if result.failure is None:
-            try:
-                self._sink.publish(self._id, work, self._recipe, result)
-            except ItemError as error:
-                self._sink.discard(result)
-                result = Result(result.key, (), Failure.of(error), result.times, result.started)
-        failure = result.failure
-        if failure is None:
-            self._done += 1
-            self._ledger.record_done(self._id, self._sink.address, result, work.attempt, worker)
-            if self._listeners:
-                self._tell(Done(result, work.attempt, worker, self._source.waited(result.key)))
-        elif self._may_retry(work, result):
-            self._tell(Retried(result, work.attempt, worker, self._again.add(work, needs)))
-        else:
-            self._fail(result, work.attempt, worker, work.names)
-
-    def _fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
-        self._failed += 1
-        self._ledger.record_failed(self._id, self._sink.address, result, attempt, worker, names)
-        self._tell(Failed(result, attempt, worker))
-
-    def _is_outdated(self, item: Item, failed: bool) -> bool:
-        """Whether an item is another one by now, or has gone: what came of it does not count."""
-        reason = self._source.outdated(item, failed)
-        if reason:
-            self._skip(item, reason)
-        return reason is not None
-
-    def _skip(self, item: Item, reason: SkipReason) -> None:
-        self._skipped += 1
-        if self._listeners:
-            self._tell(Skipped(item, reason))
-
-    def _tell(self, event: Event) -> None:
-        for listener in self._listeners:
-            listener(event)
-
-
-def _failed_in_planning(key: str, failure: Failure) -> Result:
-    return Result(key, failure=failure, started=time.time())
+                self._accounts.accept(*ended, name, needs)

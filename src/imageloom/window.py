@@ -5,14 +5,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from imageloom.batches import Ready
-from imageloom.model import Outcome, Part, Result, Task, Work
+from imageloom.errors import WorkerLost
+from imageloom.faults import failure_of
+from imageloom.model import Failure, Outcome, Part, Result, Task, Work
 
 DEPTH = 3
 """Tasks in flight for each worker: one that runs, and two so that none waits for the driver."""
@@ -32,6 +34,8 @@ class Flight:
     bytes: int
     telling: set[Flight]
     """The window's flights with results that wait for the end of their tasks."""
+    wake: Callable[[], None]
+    """Called from any thread when the first of such results is there."""
     future: Future[Outcome] = field(init=False)
     """Set as soon as the engine has given it; results may arrive before."""
     since: float = field(default_factory=time.monotonic)
@@ -44,6 +48,24 @@ class Flight:
         """Take note of a result: for the engine, from any thread."""
         self.arrived[place] = result
         self.telling.add(self)
+        if len(self.telling) == 1:
+            self.wake()
+
+    def outcome(self) -> Outcome:
+        """What came of the task, which is over: of an exception, a failure of each item."""
+        try:
+            error = self.future.exception()
+        except CancelledError as cancelled:
+            error = cancelled
+        if error is None:
+            return self.future.result()
+        if isinstance(error, (WorkerLost, CancelledError)):
+            failure = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
+        elif isinstance(error, KeyboardInterrupt):  # an operator's: Ctrl-C is not raised in a worker
+            failure = Failure.of(error)
+        else:
+            failure = failure_of(self.task.work[0].item.key, error)
+        return Outcome(self.task.id, "", tuple(Result(w.item.key, failure=failure) for w in self.task.work))
 
     def take_arrived(self) -> list[tuple[Work, Result]]:
         """What has arrived since the last time."""
@@ -66,10 +88,12 @@ class Window:
     Args:
         memory: bytes that all tasks may take together.
         by_items: their number is bounded by that of their items, of which each has requests of its own.
+        wake: called from any thread when results are there before the end of their task.
     """
 
-    def __init__(self, memory: int, by_items: bool) -> None:
+    def __init__(self, memory: int, by_items: bool, wake: Callable[[], None]) -> None:
         self._memory = memory
+        self._wake = wake
         self._by_items = by_items
         self._items = 0
         self._flights: dict[int, Flight] = {}
@@ -99,7 +123,7 @@ class Window:
 
     def add(self, task: Task, needs: int) -> Flight:
         """Note a task that is about to be handed out, and needs so many bytes."""
-        flight = Flight(task, needs, self._telling)
+        flight = Flight(task, needs, self._telling, self._wake)
         self._flights[task.id] = flight
         self._bytes += needs
         self._items += len(task.work)

@@ -20,6 +20,7 @@ from msgspec.structs import asdict, replace
 from imageloom import codecs, operators, stores
 from imageloom.codecs.metadata import for_output
 from imageloom.errors import UnreadableItem
+from imageloom.inhand import noted
 from imageloom.model import (
     NO_METADATA,
     Failure,
@@ -44,11 +45,25 @@ Turn = contextlib.AbstractContextManager[object]
 
 
 NO_BOUND = contextlib.nullcontext()
+LONG = 0.25
+"""Seconds of a task after which its results are told one by one."""
 
 
-def perform(task: Task) -> Outcome:
-    """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink."""
-    return Outcome(task.id, worker_name(), tuple(results(task)))
+def perform(task: Task, told: Callable[[int, Result], None] | None = None) -> Outcome:
+    """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
+
+    Args:
+        told: called with an item's place and its result before the task's end, where that takes long.
+    """
+    made: list[Result] = []
+    began, known = time.monotonic(), 0
+    for result in results(task):
+        made.append(result)
+        if told is not None and time.monotonic() - began > LONG:
+            for place in range(known, len(made)):
+                told(place, made[place])
+            known = len(made)
+    return Outcome(task.id, worker_name(), tuple(made))
 
 
 def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
@@ -57,7 +72,11 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
     Args:
         computing: held while pixels are worked on, so that more tasks than cores can wait for a store.
     """
-    settle(task)
+    try:
+        settle(task)
+    except Exception as error:  # its operators cannot be loaded here
+        yield from (Result(work.item.key, (), Failure.of(error), started=time.time()) for work in task.work)
+        return
     for work in task.work:
         attempt = Attempt(task, work)
         attempt.read()
@@ -97,7 +116,6 @@ class Attempt:
 
     def __init__(self, task: Task, work: Work) -> None:
         self._task, self._work = task, work
-        self._source, self._sink = open_store(task.source), open_store(task.sink)
         self._started, self._watch = time.time(), Stopwatch()
         self._data = b""
         self._made = Result(work.item.key)
@@ -107,7 +125,13 @@ class Attempt:
 
     def compute(self) -> None:
         """From the bytes to outputs that are staged."""
+        notes = noted.get(self._task.sink)
+        if notes is None:
+            self._do(self._compute)
+            return
+        slot = notes.begin(self._work.item)
         self._do(self._compute)
+        notes.end(slot)
 
     def commit(self) -> None:
         self._do(self._commit)
@@ -121,10 +145,13 @@ class Attempt:
             self._watch.skip()
             try:
                 piece()
-            except Exception as error:
+            except KeyboardInterrupt:  # where the caller's thread is the only worker
+                raise
+            except BaseException as error:  # an operator that exits, too, and a panic of a library in Rust
                 self._made = Result(self._work.item.key, (), Failure.of(error))
 
     def _read(self) -> None:
+        self._source, self._sink = open_store(self._task.source), open_store(self._task.sink)
         self._data = fetch(self._task, self._work, self._source, self._watch.lap)
 
     def _compute(self) -> None:
@@ -136,7 +163,7 @@ class Attempt:
     def _commit(self) -> None:
         try:
             commit(self._task, self._work, self._made, self._sink, self._watch.lap)
-        except Exception:
+        except BaseException:
             for output in self._made.written:
                 self._sink.discard(output.staged)
             raise
@@ -209,7 +236,7 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
             size = stage(sink, f"{token}-{len(written)}", encoded)
             written.append(Written(name, f"{token}-{len(written)}", size))
             lap("write")
-    except Exception:
+    except BaseException:
         for output_ in written:
             sink.discard(output_.staged)
         raise

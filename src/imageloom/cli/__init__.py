@@ -115,8 +115,17 @@ def main() -> None:
         code = 130
     except Exception as error:
         code = _say(error)
+    _flush_output()
     gc.freeze()  # what is left ends with the process: nothing is to be looked for in it
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _flush_output() -> None:
+    """Write what waits, or drop it where its reader has gone: Python itself would make that the exit code."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(error: Exception) -> int:
@@ -126,6 +135,8 @@ def _say(error: Exception) -> int:
     if isinstance(error, click.ClickException):
         say_refusal(error)
         return error.exit_code
+    if isinstance(error, BrokenPipeError):  # the reader of what is shown has gone
+        return 1
     if isinstance(error, ImageloomError):
         say(f"imageloom: {error}", err=True)
         return error.exit_code

@@ -56,37 +56,39 @@ def command(
     from imageloom import codecs, plan
     from imageloom.api import choose_engine
     from imageloom.engines import Settings
+    from imageloom.faults import blamed_on
     from imageloom.large import Need, needs_of
     from imageloom.machine import half_of_memory
     from imageloom.model import Job
     from imageloom.stores import open_store
 
     recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata)
-    store = open_store(str(file.parent))
-    size = file.stat().st_size
-    header = codecs.read_header(
-        lambda length: store.head(file.name, length), size, lambda at, n: store.head(file.name, n, at)
-    )
-    plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
-    for line in plan.explain(header, recipe, size):
-        say(line)
-    job = Job(str(file), "", recipe, tile=tile)
-    engine, settings, why = choose_engine("auto", Settings(jobs or 0), job)
-    say(f"engine    {engine} with {settings.jobs}: {why}")
-    planned = plan.make_plan(header, recipe)
-    needs, budget = planned.bytes + size, memory or half_of_memory()
-    tiled = plan.why_tiled(job, header, planned, needs, budget, settings.jobs, alone=True)
-    most = Need(needs, "it")
-    if tiled is None:
-        say(f"run       whole: {plan.why_whole(job)}")
-    else:
-        table = needs_of(header, planned, size)
-        most = max(table.values(), key=lambda need: need.bytes)
-        say(f"run       in tiles: {tiled}")
-        for line in _parts(header, planned, table, settings.jobs):
+    with blamed_on(file.name):
+        store = open_store(str(file.parent))
+        size = file.stat().st_size
+        header = codecs.read_header(
+            lambda length: store.head(file.name, length), size, lambda at, n: store.head(file.name, n, at)
+        )
+        plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
+        for line in plan.explain(header, recipe, size):
             say(line)
-    if most.bytes > budget:
-        say(f"refused   {most.what} needs {most.bytes:,} bytes, over the limit of {budget:,} (--memory)")
+        job = Job(str(file), "", recipe, tile=tile)
+        engine, settings, why = choose_engine("auto", Settings(jobs or 0), job)
+        say(f"engine    {engine} with {settings.jobs}: {why}")
+        planned = plan.make_plan(header, recipe)
+        needs, budget = planned.bytes + size, memory or half_of_memory()
+        tiled = plan.why_tiled(job, header, planned, needs, budget, settings.jobs, alone=True)
+        most = Need(needs, "it")
+        if tiled is None:
+            say(f"run       whole: {plan.why_whole(job)}")
+        else:
+            table = needs_of(header, planned, size)
+            most = max(table.values(), key=lambda need: need.bytes)
+            say(f"run       in tiles: {tiled}")
+            for line in _parts(header, planned, table, settings.jobs):
+                say(line)
+        if most.bytes > budget:
+            say(f"refused   {most.what} needs {most.bytes:,} bytes, over the limit of {budget:,} (--memory)")
 
 
 def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need], workers: int) -> Iterator[str]:

@@ -84,9 +84,10 @@ class Reporters:
             say(f"and {more} more failed: imageloom jobs show {summary.job} --failed", err=True)
         if summary.total == 0 and not summary.interrupted:
             say("no image matched in the source", err=True)
-        say(summary.text(done), err=self._json)
-        if self._json:
-            say_json({"event": "summary", **msgspec.to_builtins(summary)})
+        with contextlib.suppress(BrokenPipeError):  # its reader has gone
+            say(summary.text(done), err=self._json)
+            if self._json:
+                say_json({"event": "summary", **msgspec.to_builtins(summary)})
 
 
 class _Progress:

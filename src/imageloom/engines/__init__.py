@@ -83,7 +83,8 @@ class Engine(Protocol):
 
     A failing item is data in the outcome. A future raises only `WorkerLost` (a worker died with the task) or
     what is a bug. An engine may say of itself, by an attribute that is true: `shares_memory`, its workers see
-    this process's memory; `overlaps`, the requests of a task's items do not wait for each other.
+    this process's memory; `overlaps`, the requests of a task's items do not wait for each other. One whose workers
+    are started elsewhere may have `missing`: what to do where there are none; empty where there are some.
     """
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 
@@ -61,9 +62,10 @@ class Dask(ExecutorEngine):
             self._own.close()
 
     def _count(self) -> int:
-        """Threads of all workers."""
+        """Threads of all workers. Dask answers this in any thread but its own."""
         if time.monotonic() > self._asked + FRESH:
-            self._known = max(1, sum(self._client.nthreads().values()))
+            with contextlib.suppress(*LOST, OSError, TimeoutError):  # its futures say that it is gone
+                self._known = max(1, sum(self._client.nthreads().values()))
             self._asked = time.monotonic()
         return self._known
 

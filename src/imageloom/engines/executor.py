@@ -60,10 +60,13 @@ class ExecutorEngine:
         self._backlog = Backlog()
         self._lock = threading.Lock()
         self._calls = 0
+        self._most = capacity()
 
     @property
     def capacity(self) -> int:
-        return self._capacity()
+        """For the driver's thread alone: a library's own thread, which tells what is done, cannot ask it."""
+        self._most = self._capacity()
+        return self._most
 
     def submit(self, task: Task) -> Future[Outcome]:
         entry = Entry(task)
@@ -79,35 +82,49 @@ class ExecutorEngine:
     def _hand_over(self) -> None:
         """Call the executor while it has room and something waits."""
         while bundle := self._next():
-            packed = msgspec.msgpack.encode([entry.task for entry in bundle])
             try:
+                packed = msgspec.msgpack.encode([entry.task for entry in bundle])
                 call = self._executor.submit(perform_packed, packed)
             except Exception as error:  # it is broken, or shut down
-                call = Future()
-                call.set_exception(error)
-            call.add_done_callback(partial(self._take_in, bundle))
+                self._is_back(bundle)
+                self._fail(bundle, error)
+            else:
+                call.add_done_callback(partial(self._take_in, bundle))
 
     def _next(self) -> list[Entry]:
         """What goes along in the next call; nothing where the executor has its fill."""
         with self._lock:
-            has_room = self._calls * self._threads < self._ahead * self.capacity
+            has_room = self._calls * self._threads < self._ahead * self._most
             bundle = self._backlog.take(self._threads) if has_room else []
             self._calls += bool(bundle)
         return bundle
 
-    def _take_in(self, bundle: list[Entry], call: Future[bytes]) -> None:
+    def _is_back(self, bundle: list[Entry]) -> None:
         with self._lock:
             self._calls -= 1
         self._backlog.answered(bundle)
-        self._hand_over()  # the worker is free: first something new for it
+
+    def _take_in(self, bundle: list[Entry], call: Future[bytes]) -> None:
+        """In whatever thread the library tells it, which swallows what is raised here."""
+        self._is_back(bundle)
+        try:
+            self._hand_over()  # the worker is free: first something new for it
+        finally:
+            self._answer(bundle, call)
+
+    def _answer(self, bundle: list[Entry], call: Future[bytes]) -> None:
         try:
             outcomes = msgspec.msgpack.decode(call.result(), type=list[Outcome])
+            pairs = list(zip(bundle, outcomes, strict=True))
         except BaseException as error:
-            for entry in bundle:
-                entry.future.set_exception(self._translated(error))
+            self._fail(bundle, error)
             return
-        for entry, outcome in zip(bundle, outcomes, strict=True):
+        for entry, outcome in pairs:
             entry.future.set_result(outcome)
+
+    def _fail(self, bundle: list[Entry], error: BaseException) -> None:
+        for entry in bundle:
+            entry.future.set_exception(self._translated(error))
 
     def _translated(self, error: BaseException) -> BaseException:
         """A lost worker in our words; what was cancelled stays so, and what is a bug as well."""

@@ -137,6 +137,10 @@ class Nodes:
         """What the nodes that are up do at once."""
         return max(self._dispatcher.capacity, self._settings.jobs if self._fleet else 1)
 
+    @property
+    def missing(self) -> str:
+        return "" if self._dispatcher.capacity else f"no node can be reached: {self._troubles()}"
+
     def submit(self, task: Task) -> Future[Outcome]:
         return self._dispatcher.submit(task)
 

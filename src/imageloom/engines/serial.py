@@ -14,7 +14,8 @@ class Serial:
     shares_memory = True
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing can be set: there is one worker, the caller."""
+        """Nothing of it is used here: there is one worker, the caller."""
+        self.settings = settings
 
     def submit(self, task: Task) -> Future[Outcome]:
         future: Future[Outcome] = Future()

@@ -116,7 +116,7 @@ class _Member:
         started, watch = slip.started or time(), Stopwatch(slip.times)
         try:
             result = self._do(taken, slip, started, watch)
-        except Exception as error:
+        except BaseException as error:  # a thread that ends would be missed
             result = Result(slip.work.item.key, (), Failure.of(error), watch.times(), started)
         if result is not None:
             message = encode(Message(taken.number, 0, work.worker_name(), result))

@@ -15,7 +15,7 @@ from functools import partial
 
 from imageloom import stores
 from imageloom.controller import fixed, for_requests
-from imageloom.engines import Settings
+from imageloom.engines import Settings, Told
 from imageloom.model import Outcome, Task
 from imageloom.pool import Bunches, SizedExecutor
 from imageloom.work import Attempt, perform, settle, worker_name
@@ -23,10 +23,12 @@ from imageloom.work import Attempt, perform, settle, worker_name
 
 class Threads:
     shares_memory = True
+    tells = True
     overlaps = True
     """The uploads of a task's items do not wait for each other."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         jobs = settings.jobs
         self._controller = for_requests(settings.in_flight, jobs) if settings.waits else fixed(jobs)
         self.computing = SizedExecutor(fixed(jobs), "thread")
@@ -41,9 +43,9 @@ class Threads:
     def capacity(self) -> int:
         return self._controller.size
 
-    def submit(self, task: Task) -> Future[Outcome]:
+    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         if not self._waits:
-            return self.computing.submit(perform, task)
+            return self.computing.submit(perform, task, told)
         journey = _Journey(self, task)
         self._under_way.add(journey.outcome)
         journey.outcome.add_done_callback(self._under_way.discard)

@@ -148,6 +148,15 @@ class Zeromq:
         present = sum(peer.hello.threads for peer in list(self._peers.values()))
         return max(1, self._settings.jobs * self._settings.threads, min(present, MOST_CAPACITY))
 
+    @property
+    def missing(self) -> str:
+        if self._peers or self._settings.jobs:
+            return ""
+        return (
+            f"no worker has connected to {self._settings.bind}: start some by "
+            "`imageloom worker --engine zeromq --connect ADDRESS --root FOLDER`"
+        )
+
     def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         future = self._board.submit(task, told)
         self._ring()
