@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
 from pathlib import Path
 
+from imageloom.codecs.bits import View
 from imageloom.errors import CorruptImage, UnreadableItem
 
 
@@ -42,6 +44,14 @@ class RandomFile:
             if not count:
                 raise CorruptImage("the file is cut off")
             view, at = view[count:], at + count
+
+    def view(self) -> View:
+        """The file as the parser of a header looks at it."""
+        return View(self.read, self.size)
+
+    def mapped(self) -> mmap.mmap:
+        """Its bytes, read as they are looked at."""
+        return mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
 
     def close(self) -> None:
         self._closing()
