@@ -1,4 +1,4 @@
-"""The size of AV1 frames by their sequence header (AV1 specification, 5.3 to 5.5): a container may say otherwise."""
+"""The size of AV1 frames by their sequence header (AV1 specification, 5.3 to 5.5): a container may lie."""
 
 from __future__ import annotations
 

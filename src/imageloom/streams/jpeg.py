@@ -182,6 +182,7 @@ class Reader:
         self._file = RandomFile(path)
         try:
             self._layout = _layout(self._file)
+            self._file.check_size(self._layout.frame)
             self._starts = self._find_groups()
         except MoreNeeded:
             self._file.close()

@@ -58,7 +58,7 @@ class Reader:
         self.frame = frame
         self.pieces = Pieces(frame, frame.width, max(1, _STRIP // frame.width))
         pyvips = _library()
-        _check(path, format)
+        _check(path, format, frame)
         try:
             # A source, not a name: libvips takes brackets at the end of a name for options.
             source = pyvips.Source.new_from_file(str(path))
@@ -100,11 +100,12 @@ class Reader:
         self._region = None
 
 
-def _check(path: Path, format: str) -> None:
+def _check(path: Path, format: str, frame: Frame) -> None:
     """Refuse what libvips would take too much time or memory for."""
     file = RandomFile(path)
     try:
         if format == "jpeg":
+            file.check_size(frame)
             with file.mapped() as data:
                 check_scans(data)
         elif format == "tiff":
