@@ -10,6 +10,7 @@ both. A file that takes much too long, or crashes, ends the process, with its na
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import resource
@@ -110,6 +111,7 @@ class _Failed(Exception):
 
 
 def _measured(name: str, do: Callable[[], None]) -> Stage:
+    ctypes.CDLL(None).malloc_trim(0)  # what the file before has left is not this one's
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
     failure = None

@@ -17,7 +17,7 @@ from typing import Any
 
 from imageloom import codecs, tiles
 from imageloom.codecs.metadata import for_output
-from imageloom.errors import CorruptImage, UnwritableOutput
+from imageloom.errors import CorruptImage, LimitExceeded, UnwritableOutput
 from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
 from imageloom.plan import OutputPlan, Plan
@@ -64,6 +64,7 @@ class Assembly:
         sink: where outputs are staged.
         scratch: path of a folder for rasters.
         prefix: begins the names of scratch files and of staged outputs.
+        memory: bytes that there are for decoding it as a whole, where it is found that it must be.
         workers: how many parts run at the same time.
         held: bytes of decoded rows that may wait in memory for their parts; 0 where workers do not share it.
         wake: called from another thread when more parts may be ready.
@@ -79,6 +80,7 @@ class Assembly:
         sink: Store,
         scratch: str,
         prefix: str,
+        memory: int,
         workers: int,
         held: int,
         wake: Callable[[], None],
@@ -89,6 +91,7 @@ class Assembly:
         self._path = source
         self._prefix = f"{prefix}-{work.number}-{work.attempt}"
         self._scratch = os.path.join(scratch, self._prefix)
+        self._memory = memory
         self._workers = workers
         self._ahead = LOOK_AHEAD * workers
         """How many parts may be begun beyond the first that is not done."""
@@ -116,6 +119,12 @@ class Assembly:
             if reader is not None and reader.random:
                 reader.close()
                 return None
+        needs = frame.bytes + header.buffered
+        if reader is None and needs > self._memory:
+            raise LimitExceeded(
+                f"decoding {frame} from this {header.format}, which is done as a whole, needs {needs:,} bytes of "
+                f"memory, over the limit of {self._memory:,} (--memory)"
+            )
         # With one output the rows behind the window are not needed again.
         bounded = len(self.plan.outputs) == 1
         room = self._ahead * max(1, PART_PIXELS // frame.width)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from imageloom import codecs, tiles
 from imageloom.assemble import PART_PIXELS, Assembly, parts_of
 from imageloom.errors import ImageloomError
+from imageloom.machine import half_of_memory
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
 from imageloom.plan import ENCODE_COPIES, OutputPlan, Plan
 from imageloom.stores import Store
@@ -132,6 +133,7 @@ class LargeImages:
             self._sink,
             self._scratch,
             self._prefix,
+            self._job.memory or half_of_memory(),
             capacity,
             self._held,
             self._wake,

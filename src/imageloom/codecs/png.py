@@ -15,7 +15,7 @@ import numpy as np
 
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.metadata import inflate, orientation
-from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _KINDS = {
 _XMP = b"XML:com.adobe.xmp\0"
 _BLOCKS = {b"eXIf": "EXIF", b"iCCP": "colour profile", _XMP: "XMP"}
 """Chunks of metadata; XMP is a text of that name."""
+_MOST_PACKED = 4 << 20
+"""Bytes of compressed texts and profiles."""
 _MOST_CHUNKS = 1 << 18
 """Of a file: libpng's usual ones have 8 KB of pixels each."""
 
@@ -140,6 +142,26 @@ def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
             return
         at = end + 4
     raise UnsupportedImage(f"PNG of more than {_MOST_CHUNKS:,} chunks is not supported")
+
+
+def check_texts(data: Data) -> None:
+    """Refuse a PNG whose texts and profiles are too many for a library that unfolds all of them.
+
+    Raises:
+        LimitExceeded: they take more than `_MOST_PACKED` before the pixels.
+        MoreNeeded, CorruptImage, UnsupportedImage: there is something else, or there are too many chunks.
+    """
+    packed = 0
+    for name, start, end in _chunks(data):
+        if name == b"IDAT":
+            return
+        if name in (b"zTXt", b"iTXt", b"iCCP"):
+            packed += end - start
+            if packed > _MOST_PACKED:
+                raise LimitExceeded(
+                    f"its texts and profiles take more than {_MOST_PACKED:,} bytes, over the limit for tiles "
+                    "(--tile never)"
+                )
 
 
 def _whole(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 
 from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.png import check_texts
 from imageloom.codecs.segments import check_scans
 from imageloom.codecs.tiff import layout_of
 from imageloom.errors import CorruptImage, MissingExtra
@@ -108,6 +109,8 @@ def _check(path: Path, format: str, frame: Frame) -> None:
             file.check_size(frame)
             with file.mapped() as data:
                 check_scans(data)
+        elif format == "png":
+            check_texts(file.view())
         elif format == "tiff":
             view = file.view()
             layout_of(view).parts(view)

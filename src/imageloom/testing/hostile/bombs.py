@@ -228,10 +228,9 @@ def _avifs() -> Iterator[Hostile]:
     yield Hostile("says-one-row.avif", sized(3000, 1))
     yield Hostile("says-more-than-it-is.avif", sized(8000, 8000))
     place = flat.index(b"iloc")
-    for name, value in (("nothing", 0), ("much", 0x4408)):
-        yield Hostile(
-            f"places-of-{name}.avif", flat[: place + 8] + struct.pack(">H", value) + flat[place + 10 :]
-        )
+    for name, value, harmless in (("nothing", 0, False), ("much", 0x4408, None)):
+        places = flat[: place + 8] + struct.pack(">H", value) + flat[place + 10 :]
+        yield Hostile(f"places-of-{name}.avif", places, harmless)
     yield Hostile("box-of-2-gb.avif", flat[:32] + struct.pack(">I4s", (1 << 31) - 1, b"meta"), size=3 * _GB)
     yield Hostile("hole.avif", flat[:32] + struct.pack(">I4s", 8, b"free") * 100, size=3 * _GB)
     yield Hostile("1000000-boxes.avif", flat[:32] + struct.pack(">I4s", 8, b"free") * 1_000_000 + flat[32:])

@@ -147,7 +147,7 @@ def _jpegs(good: bytes) -> Iterator[Hostile]:
     yield Hostile("megabytes-of-filling.jpg", b"\xff\xd8" + b"\xff" * (2 << 20) + behind, harmless=True)
     yield Hostile("comments.jpg", b"\xff\xd8" + segment(0xFE, bytes(65_000)) * 100 + behind, harmless=True)
     part = b"ICC_PROFILE\0\1\xff" + bytes(60_000)
-    yield Hostile("300-profiles.jpg", b"\xff\xd8" + segment(0xE2, part) * 300 + behind)
+    yield Hostile("300-profiles.jpg", b"\xff\xd8" + segment(0xE2, part) * 300 + behind, None)
     parts = (segment(0xE2, b"ICC_PROFILE\0" + bytes((i, 255)) + bytes(65_000)) for i in range(1, 256))
     yield Hostile("profile-of-16-mb.jpg", b"\xff\xd8" + b"".join(parts) + behind, harmless=True)
     extended = b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32 + b"\xff\xff\xff\xff" + bytes(4)
