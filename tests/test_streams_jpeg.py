@@ -18,7 +18,7 @@ from drawings import drawn
 from imageloom.codecs import get
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
-from imageloom.streams import jpeg, open_reader, vips
+from imageloom.streams import jpeg, open_reader
 
 SIZES = [(1, 1), (16, 16), (17, 33), (333, 128), (640, 257), (40, 5000)]
 
@@ -54,7 +54,7 @@ def test_pixels_of_a_file_that_was_encoded_whole(
     assert np.array_equal(seen if channels == 1 else seen[:, :, ::-1], expected)
     (tmp_path / "a.jpg").write_bytes(data)
     reader = open_reader(tmp_path / "a.jpg", "jpeg", Frame.of(image))
-    assert isinstance(reader, jpeg.Reader)
+    assert reader.random
     for x0, y0, x1, y1 in some_boxes(reader.frame):
         assert np.array_equal(reader.read(x0, y0, x1, y1), expected[y0:y1, x0:x1])
     reader.close()
@@ -113,7 +113,7 @@ def test_others_are_read_in_order(options: dict[str, Any], subsampling: str, tmp
     with pytest.raises(UnsupportedImage):
         jpeg.Reader(tmp_path / "a.jpg")
     reader = open_reader(tmp_path / "a.jpg", "jpeg", Frame.of(image))
-    assert isinstance(reader, vips.Reader)
+    assert not reader.random
     rows = [reader.read(0, y, 320, min(y + 50, 403)) for y in range(0, 403, 50)]
     assert np.array_equal(np.concatenate(rows), expected)
 

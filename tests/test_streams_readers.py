@@ -44,7 +44,7 @@ except MissingExtra as error:
 """
 
 
-@pytest.mark.parametrize(("format", "extra"), [("tiff", "tiles"), ("png", "tiles"), ("zarr", "zarr")])
+@pytest.mark.parametrize(("format", "extra"), [("tiff", "tiff"), ("png", "tiles"), ("zarr", "zarr")])
 def test_missing_libraries_are_named(format: str, extra: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     said = python(WITHOUT, format, str(tmp_path / "a"), *OPTIONAL)

@@ -20,7 +20,7 @@ from PIL import Image
 from drawings import drawn
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
-from imageloom.streams import open_reader, tiff, vips
+from imageloom.streams import open_reader, tiff
 
 pyvips.cache_set_max(0)  # it would not see that a file of the same name is another one
 LOSSLESS: list[tiff.Compression] = ["none", "deflate", "zstd"]
@@ -139,7 +139,7 @@ def test_pieces_too_large_are_read_in_order(path: Path, monkeypatch: pytest.Monk
     tifffile.imwrite(path, image, photometric="rgb", rowsperstrip=203, compression="zlib", metadata=None)
     monkeypatch.setattr(tiff, "_LARGEST_PIECE", 100_000)
     reader = open_reader(path, "tiff", Frame.of(image))
-    assert isinstance(reader, vips.Reader)
+    assert not reader.random
     assert np.array_equal(np.concatenate((reader.read(0, 0, 301, 90), reader.read(0, 90, 301, 203))), image)
 
 
@@ -230,7 +230,7 @@ def test_directory_that_follows_itself(path: Path) -> None:
     end = at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")
     data[end : end + 4] = data[4:8]
     path.write_bytes(data)
-    with pytest.raises(UnsupportedImage, match="several pages"):
+    with pytest.raises(CorruptImage, match="loop"):
         tiff.Reader(path)
 
 

@@ -97,9 +97,7 @@ class Questions:
         if self._keeps and item.size <= WHOLE:
             data = store.read(item.key, self._job.limits.max_file_size)
             stores.kept[self._source.root, item.key, item.fingerprint] = data
-            return codecs.read_header(
-                lambda length: data[:length], len(data), lambda at, length: data[at : at + length]
-            )
+            return codecs.header_of(data)
 
         def read(start: int, length: int) -> bytes:
             return store.head(item.key, length, start)

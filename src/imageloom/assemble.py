@@ -17,7 +17,7 @@ from typing import Any
 
 from imageloom import codecs, folders, tiles
 from imageloom.codecs.metadata import for_output
-from imageloom.errors import CorruptImage, UnwritableOutput
+from imageloom.errors import CorruptImage, LimitExceeded, UnwritableOutput
 from imageloom.loader import Loader, open_in_pieces
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
 from imageloom.names import new_token
@@ -65,6 +65,7 @@ class Assembly:
         sink: where outputs are staged.
         scratch: path of a folder for rasters.
         job: its number, as the ledger has it.
+        memory: bytes that there are for decoding it as a whole, where it is found that it must be.
         workers: how many parts run at the same time.
         held: bytes of decoded rows that may wait in memory for their parts; 0 where workers do not share it.
         wake: called from another thread when more parts may be ready.
@@ -80,6 +81,7 @@ class Assembly:
         sink: Store,
         scratch: str,
         job: str,
+        memory: int,
         workers: int,
         held: int,
         wake: Callable[[], None],
@@ -91,6 +93,7 @@ class Assembly:
         self._prefix = new_token(job, work.number, work.attempt)
         """Begins the names of scratch files and of staged outputs."""
         self._scratch = os.path.join(scratch, self._prefix)
+        self._memory = memory
         self._workers = workers
         self._ahead = LOOK_AHEAD * workers
         """How many parts may be begun beyond the first that is not done."""
@@ -119,6 +122,12 @@ class Assembly:
             if reader is not None and reader.random:
                 reader.close()
                 return None
+        needs = frame.bytes + header.buffered
+        if reader is None and needs > self._memory:
+            raise LimitExceeded(
+                f"decoding {frame} from this {header.format}, which is done as a whole, needs {needs:,} bytes of "
+                f"memory, over the limit of {self._memory:,} (--memory)"
+            )
         # With one output the rows behind the window are not needed again.
         bounded = len(self.plan.outputs) == 1
         room = self._ahead * max(1, PART_PIXELS // frame.width)

@@ -12,6 +12,7 @@ from imageloom import codecs, tiles
 from imageloom.assemble import PART_PIXELS, Assembly, parts_of
 from imageloom.faults import failure_of
 from imageloom.inhand import InHand
+from imageloom.machine import half_of_memory
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
 from imageloom.names import new_token
 from imageloom.plan import ENCODE_COPIES, OutputPlan, Plan
@@ -148,6 +149,7 @@ class LargeImages:
             self._sink,
             self._scratch,
             self._number,
+            self._job.memory or half_of_memory(),
             capacity,
             self._held,
             self._wake,

@@ -97,8 +97,7 @@ class Loader(threading.Thread):
     def _load_whole(self) -> None:
         with open(self._path, "rb") as file:
             data = file.read()
-        codec = codecs.get(self._header.format)
-        pixels = codec.decode(data, self._header, luma=self._plan.luma, scale=self._plan.scale)
+        pixels = codecs.decode(data, self._header, luma=self._plan.luma, scale=self._plan.scale)
         self.raster.write(Box.of(self._plan.decoded), pixels)
         self.rows = self._plan.decoded.height
 

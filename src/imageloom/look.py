@@ -76,14 +76,13 @@ def samples(source: Source, recipe: Recipe, count: int) -> list[Sample]:
 
 def _sample(root: str, item: Item, recipe: Recipe) -> Sample:
     data = open_store(root).read(item.key, Limits().max_file_size)
-    header = codecs.read_header(lambda length: data[:length], len(data))
+    header = codecs.header_of(data)
     check_limits(header, Limits(), len(data))
-    codec = codecs.get(header.format)
-    before = codec.decode(data, header, luma=False, scale=1)
+    before = codecs.decode(data, header, luma=False, scale=1)
     for step in UPRIGHT[header.orientation]:
         before = operators.apply(step, before)
     plan = make_plan(header, recipe)
-    decoded = codec.decode(data, header, luma=plan.luma, scale=plan.scale)
+    decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale)
     after = []
     for asked, output in zip(recipe.outputs, plan.outputs, strict=True):
         pixels = decoded

@@ -197,12 +197,11 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
         return parts.load(task, task.part, lap)
     header = work.header
     if header is None or len(data) != work.item.size:  # it changed since it was planned
-        header = codecs.read_header(lambda length: data[:length], len(data))
+        header = codecs.header_of(data)
         check_limits(header, task.limits, len(data))
     plan = make_plan(header, task.recipe)
-    codec = codecs.get(header.format)
-    metadata = codec.metadata(data) if task.recipe.metadata == "keep" else NO_METADATA
-    decoded = codec.decode(data, header, luma=plan.luma, scale=plan.scale)
+    metadata = codecs.read_metadata(data, header.format) if task.recipe.metadata == "keep" else NO_METADATA
+    decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale)
     lap("decode")
     return Chunk((decoded,), header, metadata)
 

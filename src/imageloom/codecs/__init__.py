@@ -1,7 +1,7 @@
 """Codecs: bytes to pixels and back, one file for each library.
 
-A file is what its bytes say, not its name. A header is read from the first kilobytes; only `decode` touches
-pixels. Codecs raise `CorruptImage` and `UnsupportedImage`, whatever their library raises.
+A file is what its bytes say, not its name. A header is read in a few kilobytes; only `decode` touches pixels.
+`read_header`, `decode` and `read_metadata` raise an `ItemError`, whatever a codec or its library raises.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from imageloom.codecs.bits import MoreNeeded
-from imageloom.errors import CorruptImage, UnreadableItem, UnsupportedImage
+from imageloom.codecs.bits import Data, MoreNeeded, View
+from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ HEAD = 16 << 10
 
 
 class Codec(Protocol):
-    """One format."""
+    """One format. Callers go through the functions of this module, which see to errors."""
 
     format: Format
     quality: int
@@ -37,8 +37,8 @@ class Codec(Protocol):
     carries: tuple[str, ...]
     """The kinds of metadata that a file of this format can take along."""
 
-    def header(self, head: bytes) -> Header:
-        """What the first bytes of a file say.
+    def header(self, head: Data) -> Header:
+        """What a file's beginning says, or wherever its header stands.
 
         Raises:
             MoreNeeded: the header goes on behind them.
@@ -86,6 +86,9 @@ _KNOWN: dict[Format, _Known] = {
 }
 
 
+_MAGIC = {format: re.compile(known.magic) for format, known in _KNOWN.items() if known.magic}
+
+
 @cache
 def get(format: Format) -> Codec:
     """The codec of a format; it is loaded when it is asked for."""
@@ -114,28 +117,6 @@ def format_of(name: str) -> Format | None:
     return next((format for format, known in _KNOWN.items() if suffix in known.suffixes), None)
 
 
-class _View:
-    """The bytes of a file as far as they are looked at: a directory may stand at the end of a large one."""
-
-    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
-        self._read = read
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, key: slice) -> bytes:
-        start, stop, _ = key.indices(self._size)
-        return self._read(start, stop - start) if stop > start else b""
-
-
-def _header_anywhere(format: Format, view: _View) -> Header:
-    try:
-        return get(format).header(cast("bytes", view))  # parsers take slices and nothing else
-    except MoreNeeded:
-        raise CorruptImage(f"the {format} file is cut off within its header") from None
-
-
 def read_header(
     head: Callable[[int], bytes], size: int, read: Callable[[int, int], bytes] | None = None
 ) -> Header:
@@ -149,28 +130,78 @@ def read_header(
     Raises:
         CorruptImage: the file is empty, cut off within the header, or the header makes no sense.
         UnsupportedImage: no codec knows it, or the flavour is refused by name.
+        LimitExceeded: the header takes too many bytes.
     """
     if size == 0:
         raise CorruptImage("the file is empty")
-    length = HEAD
-    while True:
-        data = head(length)
-        read_here = {format: known.magic for format, known in _KNOWN.items() if known.magic}
-        format = next((format for format, magic in read_here.items() if re.match(magic, data)), None)
-        if format is None:
-            raise UnsupportedImage(f"its bytes are no image that imageloom knows ({', '.join(read_here)})")
+    data = head(HEAD)
+    format = next((format for format, magic in _MAGIC.items() if magic.match(data)), None)
+    if format is None:
+        raise UnsupportedImage(f"its bytes are no image that imageloom knows ({', '.join(_MAGIC)})")
+    codec = get(format)
+    try:
         try:
-            header = get(format).header(data)
+            header = codec.header(data)
         except MoreNeeded:
-            if len(data) < length:
-                raise CorruptImage(f"the {format} file is cut off within its header") from None
-            if read is None or format != "tiff":  # whose directory may stand anywhere
-                length *= 16
-                continue
-            header = _header_anywhere(format, _View(read, size))
-        if header.frame.pixels == 0:
-            raise CorruptImage(f"its header says {header.frame.width}x{header.frame.height} pixels")
-        return header
+            if len(data) >= size:
+                raise
+            header = codec.header(View(read or (lambda at, length: head(at + length)[at:]), size, data))
+    except MoreNeeded:
+        raise CorruptImage(f"the {format} file is cut off within its header") from None
+    except Exception as error:
+        raise by_name(error, f"the {format} file's header is damaged") from None
+    if header.frame.pixels == 0:
+        raise CorruptImage(f"its header says {header.frame.width}x{header.frame.height} pixels")
+    return header
+
+
+def header_of(data: bytes) -> Header:
+    """The header of a file that is in memory; raises as `read_header`."""
+    return read_header(lambda length: data[:length], len(data), lambda at, length: data[at : at + length])
+
+
+def decode(data: bytes, header: Header, *, luma: bool = False, scale: int = 1) -> Pixels:
+    """The pixels of a whole file: its luma alone where asked, at 1/scale of its size.
+
+    Args:
+        header: of this file.
+
+    Raises:
+        CorruptImage, UnsupportedImage: it cannot be decoded, or decodes to other pixels than its header says.
+    """
+    try:
+        pixels = get(header.format).decode(data, header, luma=luma, scale=scale)
+    except Exception as error:
+        raise by_name(error, f"the {header.format} file cannot be decoded") from None
+    frame = header.frame
+    if (
+        pixels.shape[:2] != (-(-frame.height // scale), -(-frame.width // scale))
+        or pixels.dtype != frame.dtype
+    ):
+        found = f"{pixels.shape[1]}x{pixels.shape[0]} {pixels.dtype}"
+        raise CorruptImage(f"it decodes to {found}, where its header says {frame}")
+    return pixels
+
+
+def read_metadata(data: bytes, format: Format) -> Metadata:
+    """What a whole file says of its pixels, without reading them.
+
+    Raises:
+        LimitExceeded: a part of it is too large, or unfolds to too much.
+        CorruptImage: the file is damaged.
+    """
+    try:
+        return get(format).metadata(data)
+    except Exception as error:
+        raise by_name(error, f"the {format} file's metadata are damaged") from None
+
+
+def by_name(error: Exception, what: str) -> Exception:
+    """An error of this project as it is; any other, of a library or of a parser led astray, as CorruptImage."""
+    if isinstance(error, ImageloomError | MemoryError):
+        return error
+    said = " ".join(str(error).split())
+    return CorruptImage(f"{what}: {said}" if said and not isinstance(error, MoreNeeded) else what)
 
 
 def in_pieces(format: Format, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> Encoder | None:
@@ -195,9 +226,10 @@ def metadata_of(path: str, format: Format) -> Metadata:
 
     Raises:
         UnreadableItem: the file cannot be read.
+        ItemError: as `read_metadata`.
     """
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return get(format).metadata(cast("bytes", data))
+            return read_metadata(cast("bytes", data), format)
     except OSError as error:
         raise UnreadableItem(f"cannot read it: {error.strerror}") from None

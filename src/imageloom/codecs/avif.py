@@ -6,9 +6,9 @@ import importlib
 import io
 from collections.abc import Iterator
 
-from imageloom.codecs import pillow
-from imageloom.codecs.bits import MoreNeeded, number
-from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.codecs import av1, pillow
+from imageloom.codecs.bits import Data, MoreNeeded, block, number
+from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 _TURNS = {
@@ -21,6 +21,12 @@ _TURNS = {
 bottom, 1 left to right), by ISO/IEC 23008-12, 6.5.10 and 6.5.12. AVIF's own EXIF has no say."""
 
 
+_MOST_META = 1 << 20
+"""Bytes of the box that describes a file's items."""
+_MOST_BOXES = 4096
+_MOST_ITEMS = 4096
+
+
 class Avif:
     format: Format = "avif"
     quality = 60
@@ -28,23 +34,22 @@ class Avif:
     written: Format = "avif"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
-    def header(self, head: bytes) -> Header:
+    def header(self, head: Data) -> Header:
         """The properties of the primary item (ISO/IEC 23008-12, 6.4 and 9.3)."""
         if b"avis" in _brands(head):
             raise UnsupportedImage("AVIF sequences are not supported")
         meta = _meta(head)
         boxes = dict(_boxes(meta, 4, len(meta)))
-        groups = dict(_boxes(boxes.get(b"iprp", b"")))
-        properties = list(_boxes(groups.get(b"ipco", b"")))
+        properties, associated = _properties(boxes)
         for name, body in properties:
             if name == b"av1C" and number(body, 2, 1) & 0x40:
                 raise UnsupportedImage("AVIF of more than 8 bits is not supported")
-        own = dict(properties[i - 1] for i in _associated(boxes, groups) if 0 < i <= len(properties))
+        own = associated.get(_primary(boxes))
+        if own is None:
+            raise CorruptImage("the AVIF has no primary item")
         if b"clap" in own:
             raise UnsupportedImage("AVIF with a clean aperture is not supported")
-        if b"ispe" not in own:
-            raise CorruptImage("the AVIF does not say how large it is")
-        width, height = number(own[b"ispe"], 4, 4), number(own[b"ispe"], 8, 4)
+        width, height = _size(own)
         alpha = any(name == b"auxC" and b":alpha" in body for name, body in properties)
         turns = number(own[b"irot"], 0, 1) & 3 if b"irot" in own else 0
         mirror = number(own[b"imir"], 0, 1) & 1 if b"imir" in own else None
@@ -58,16 +63,14 @@ class Avif:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+        _check_pictures(data, header.frame)
         return pillow.decoded(pillow.opened(data, "Avif"), header.frame)
 
     def metadata(self, data: bytes) -> Metadata:
         info = pillow.opened(data, "Avif").info
-        return Metadata(
-            info.get("exif", b"").removeprefix(b"Exif\0\0"),
-            info.get("xmp", b""),
-            b"",
-            info.get("icc_profile") or b"",
-        )
+        exif, xmp, icc = (info.get(kind) or b"" for kind in ("exif", "xmp", "icc_profile"))
+        exif, xmp, icc = (block(part, 0, len(part), "metadata") for part in (exif, xmp, icc))
+        return Metadata(exif.removeprefix(b"Exif\0\0"), xmp, b"", icc)
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
         """libaom at speed 6 with 4:2:0, in the calling thread alone."""
@@ -88,16 +91,16 @@ class Avif:
         return file.getvalue()
 
 
-def _brands(head: bytes) -> set[bytes]:
+def _brands(head: Data) -> set[bytes]:
     """The brands of the file, without the version that stands behind the first."""
     end = min(int.from_bytes(head[:4]), len(head), 1024)
     return {head[i : i + 4] for i in (8, *range(16, end, 4))}
 
 
-def _meta(head: bytes) -> bytes:
+def _meta(head: Data) -> bytes:
     """The body of the file's meta box."""
     at = 0
-    while True:
+    for _ in range(_MOST_BOXES):
         length, name = number(head, at, 4), head[at + 4 : at + 8]
         start = at + 8
         if length == 1:
@@ -107,10 +110,13 @@ def _meta(head: bytes) -> bytes:
         if length < start - at:
             raise CorruptImage(f"the AVIF is damaged at byte {at}")
         if name == b"meta":
+            if length > _MOST_META:
+                raise LimitExceeded(f"its header takes {length:,} bytes, over the limit of {_MOST_META:,}")
             if at + length > len(head):
                 raise MoreNeeded
             return head[start : at + length]
         at += length
+    raise UnsupportedImage(f"AVIF of more than {_MOST_BOXES:,} boxes is not supported")
 
 
 def _boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, bytes]]:
@@ -124,20 +130,104 @@ def _boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[b
         at += length
 
 
-def _associated(boxes: dict[bytes, bytes], groups: dict[bytes, bytes]) -> list[int]:
-    """The numbers, from 1, of the primary item's properties."""
-    try:
-        pitm, ipma = boxes[b"pitm"], groups[b"ipma"]
-        primary = number(pitm, 4, 4 if pitm[0] else 2)
-        wide, large = 4 if ipma[0] else 2, ipma[3] & 1
-        at = 8
-        for _ in range(number(ipma, 4, 4)):
-            item, count = number(ipma, at, wide), number(ipma, at + wide, 1)
-            at += wide + 1
-            step = 2 if large else 1
-            if item == primary:
-                return [number(ipma, at + step * i, step) & (0x7FFF if large else 0x7F) for i in range(count)]
-            at += step * count
-    except (KeyError, IndexError, MoreNeeded):
-        pass
-    raise CorruptImage("the AVIF has no primary item")
+def _primary(boxes: dict[bytes, bytes]) -> int:
+    pitm = boxes.get(b"pitm", b"")
+    return number(pitm, 4, 4 if number(pitm, 0, 1) else 2)
+
+
+def _properties(boxes: dict[bytes, bytes]) -> tuple[list[tuple[bytes, bytes]], dict[int, dict[bytes, bytes]]]:
+    """All properties, and those of each item by name."""
+    groups = dict(_boxes(boxes.get(b"iprp", b"")))
+    properties, ipma = list(_boxes(groups.get(b"ipco", b""))), groups.get(b"ipma", b"")
+    wide, step = 4 if number(ipma, 0, 1) else 2, 2 if number(ipma, 3, 1) & 1 else 1
+    found: dict[int, dict[bytes, bytes]] = {}
+    at = 8
+    for _ in range(_few(number(ipma, 4, 4))):
+        item, count = number(ipma, at, wide), number(ipma, at + wide, 1)
+        at += wide + 1
+        own = found.setdefault(item, {})
+        for i in range(count):
+            place = number(ipma, at + step * i, step) & (0x7FFF if step == 2 else 0x7F)
+            if 0 < place <= len(properties):
+                own.update(properties[place - 1 : place])
+        at += step * count
+    return properties, found
+
+
+def _few(count: int) -> int:
+    if count > _MOST_ITEMS:
+        raise UnsupportedImage(f"AVIF of more than {_MOST_ITEMS:,} items is not supported")
+    return count
+
+
+def _size(own: dict[bytes, bytes]) -> tuple[int, int]:
+    if b"ispe" not in own:
+        raise CorruptImage("the AVIF does not say how large it is")
+    return number(own[b"ispe"], 4, 4), number(own[b"ispe"], 8, 4)
+
+
+def _check_pictures(data: bytes, frame: Frame) -> None:
+    """Refuse a file whose pictures have other pixels than it says: their decoder goes by what is in them.
+
+    Raises:
+        CorruptImage: they are of another size, or more than the cells of one image and of its alpha can be.
+    """
+    meta = _meta(data)
+    boxes = dict(_boxes(meta, 4, len(meta)))
+    _, associated = _properties(boxes)
+    coded, total = _coded(boxes.get(b"iinf", b"")), 0
+    for item, picture in _located(data, boxes):
+        if item not in coded:
+            continue
+        size, said = av1.frame_size(picture), _size(associated.get(item, {}))
+        if size != said:
+            raise CorruptImage(
+                f"the AVIF has a picture of {size[0]}x{size[1]}, where it says {said[0]}x{said[1]}"
+            )
+        total += size[0] * size[1]
+    if total > 4 * frame.pixels + (1 << 22):
+        raise CorruptImage(f"the AVIF has {total:,} pixels for {frame.width}x{frame.height}")
+
+
+def _coded(iinf: bytes) -> set[int]:
+    """The numbers of the items that are AV1 pictures."""
+    found = set()
+    for name, body in _boxes(iinf, 8 if number(iinf, 0, 1) else 6):
+        if name == b"infe" and number(body, 0, 1) >= 2:
+            wide = 4 if body[0] > 2 else 2
+            if body[6 + wide : 10 + wide] == b"av01":
+                found.add(number(body, 4, wide))
+    return found
+
+
+def _located(data: bytes, boxes: dict[bytes, bytes]) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each item (ISO/IEC 14496-12, 8.11.3)."""
+    iloc = boxes.get(b"iloc", b"")
+    version, sizes = number(iloc, 0, 1), number(iloc, 4, 2)
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    wide = 4 if version == 2 else 2
+    at = 6 + wide
+    left = 4 * len(data)
+    for _ in range(_few(number(iloc, 6, wide))):
+        item = number(iloc, at, wide)
+        at += wide
+        source = data
+        if version:
+            if number(iloc, at, 2) & 15:
+                source = boxes.get(b"idat", b"")
+            at += 2
+        base = number(iloc, at + 2, base_size)
+        at += 2 + base_size
+        parts = []
+        for _ in range(_few(number(iloc, at, 2))):
+            at += index_size if version else 0
+            offset = base + number(iloc, at + 2, offset_size)
+            length = number(iloc, at + 2 + offset_size, length_size) or len(source)
+            at += offset_size + length_size
+            part = source[offset : offset + length]
+            left -= len(part)
+            if left < 0:
+                raise CorruptImage("the AVIF's items lie on each other")
+            parts.append(part)
+        at += 2
+        yield item, b"".join(parts)

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 
 from imageloom.codecs import pillow
-from imageloom.codecs.bits import number
+from imageloom.codecs.bits import Data, number
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
@@ -24,7 +24,7 @@ class Bmp:
     written: Format = "bmp"
     carries: tuple[str, ...] = ()
 
-    def header(self, head: bytes) -> Header:
+    def header(self, head: Data) -> Header:
         """The information header; a palette of grays alone makes a gray image."""
         length = number(head, 14, 4, "little")
         if length == _CORE:
@@ -78,10 +78,11 @@ class Bmp:
         return b"".join((head, info, palette, rows.tobytes()))
 
 
-def _is_gray(head: bytes, length: int, bits: int) -> bool:
+def _is_gray(head: Data, length: int, bits: int) -> bool:
     entry = 3 if length == _CORE else 4
     used = 0 if length == _CORE else number(head, 46, 4, "little")
     count = min(used or 1 << bits, 1 << bits)
     number(head, 14 + length + entry * count - 1, 1)
-    colours = np.frombuffer(head, np.uint8, entry * count, 14 + length).reshape(count, entry)[:, :3]
+    table = head[14 + length : 14 + length + entry * count]
+    colours = np.frombuffer(table, np.uint8).reshape(count, entry)[:, :3]
     return bool((colours == colours[:, :1]).all())

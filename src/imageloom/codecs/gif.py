@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from imageloom.codecs import pillow
-from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.bits import Data, MoreNeeded, number
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+
+_MOST_BLOCKS = 1 << 21
+"""Sub-blocks of a file; most have 255 bytes."""
+_PIECE = 64 << 10
 
 
 class Gif:
@@ -15,22 +21,24 @@ class Gif:
     written: Format = "png"
     carries: tuple[str, ...] = ()
 
-    def header(self, head: bytes) -> Header:
+    def header(self, head: Data) -> Header:
         """All blocks (GIF89a, 17 to 27): a second picture makes it an animation."""
-        box, clear = _picture(head)
+        picture = _picture(head)
         width, height = number(head, 6, 2, "little"), number(head, 8, 2, "little")
-        whole = box == (0, 0, width, height)
-        return Header("gif", Frame(width, height, 3 if whole and not clear else 4))
+        whole = picture.box == (0, 0, width, height)
+        return Header("gif", Frame(width, height, 3 if whole and not picture.is_clear else 4))
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return "GIF is read, not written: choose --format png"
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
         """RGB; with alpha where a colour is transparent or the picture does not fill the screen."""
-        pixels = pillow.decoded(pillow.opened(data, "Gif"), header.frame)
+        picture = _picture(data)
+        plain = b"".join(data[block] for block in picture.blocks) + b"\x3b"
+        pixels = pillow.decoded(pillow.opened(plain, "Gif"), header.frame)
         if header.frame.channels == 3:
             return pixels
-        (x0, y0, x1, y1), _ = _picture(data)
+        x0, y0, x1, y1 = picture.box
         framed: Pixels = pixels * 0
         framed[y0:y1, x0:x1] = pixels[y0:y1, x0:x1]
         return framed
@@ -42,36 +50,51 @@ class Gif:
         raise UnsupportedImage("GIF is read, not written: choose --format png")
 
 
-def _picture(data: bytes) -> tuple[tuple[int, int, int, int], bool]:
-    """The box of the only picture, and whether one of its colours is transparent.
+class _Picture(NamedTuple):
+    """The only picture of a file."""
+
+    box: tuple[int, int, int, int]
+    is_clear: bool
+    """One of its colours is transparent."""
+    blocks: tuple[slice, ...]
+    """All that makes its pixels: the screen with its colours, the picture with what controls it."""
+
+
+def _picture(data: Data) -> _Picture:
+    """The picture of a file.
 
     Raises:
-        UnsupportedImage: there are more pictures.
+        UnsupportedImage: there are more pictures, or its blocks are too many.
         CorruptImage: there is none, or it lies outside of the screen.
     """
     at = 13 + _table(number(data, 10, 1))
+    screen, control, picture = slice(0, at), slice(0), slice(0)
     box, clear = None, False
+    steps = _MOST_BLOCKS
     while True:
-        block = number(data, at, 1)
+        start, block = at, number(data, at, 1)
         if block == 0x3B:
             break
         if block == 0x21:
-            if number(data, at + 1, 1) == 0xF9 and box is None:
-                clear = bool(number(data, at + 3, 1) & 1)
-            at = _behind(data, at + 2)
+            kind = number(data, at + 1, 1)
+            at, steps = _behind(data, at + 2, steps)
+            if kind == 0xF9 and box is None:
+                clear = bool(number(data, start + 3, 1) & 1)
+                control = slice(start, at)
         elif block == 0x2C:
             if box is not None:
                 raise UnsupportedImage("animated GIF is not supported")
             x, y, width, height = (number(data, at + 1 + 2 * i, 2, "little") for i in range(4))
             box = (x, y, x + width, y + height)
-            at = _behind(data, at + 11 + _table(number(data, at + 9, 1)))
+            at, steps = _behind(data, at + 11 + _table(number(data, at + 9, 1)), steps)
+            picture = slice(start, at)
         else:
             raise CorruptImage(f"the GIF is damaged at byte {at}")
     if box is None:
         raise CorruptImage("the GIF has no picture")
     if box[2] > number(data, 6, 2, "little") or box[3] > number(data, 8, 2, "little"):
         raise CorruptImage("the GIF's picture lies outside of its screen")
-    return box, clear
+    return _Picture(box, clear, (screen, control, picture))
 
 
 def _table(flags: int) -> int:
@@ -79,11 +102,17 @@ def _table(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _behind(data: bytes, at: int) -> int:
-    """Where a chain of sub-blocks ends."""
-    while at < len(data):
-        length = data[at]
-        at += 1 + length
+def _behind(data: Data, at: int, steps: int) -> tuple[int, int]:
+    """Where a chain of sub-blocks ends, and how many of the steps are left."""
+    while piece := data[at : at + _PIECE]:
+        here, length = 0, 1
+        while here < len(piece) and length:
+            length = piece[here]
+            here += 1 + length
+            steps -= 1
+        at += here
+        if steps < 0:
+            raise UnsupportedImage(f"GIF of more than {_MOST_BLOCKS:,} blocks is not supported")
         if not length:
-            return at
+            return at, steps
     raise MoreNeeded

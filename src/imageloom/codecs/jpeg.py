@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imageloom.codecs import segments
-from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.bits import Data, number
 from imageloom.codecs.metadata import orientation
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels, is_large
@@ -18,7 +18,8 @@ from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 if TYPE_CHECKING:
     from imageloom.streams.ordered import FileEncoder
 
-_FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
+_PROGRESSIVE = 0xC2
+_FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
 _REFUSED = {
     0xC3: "lossless",
     0xC5: "hierarchical",
@@ -31,11 +32,6 @@ _REFUSED = {
     0xCE: "hierarchical",
     0xCF: "hierarchical",
 }
-_BARE = {0x01, *range(0xD0, 0xD9)}
-"""Markers without a length: TEM, RST0 to RST7, SOI."""
-
-MOST_SCANS = 100
-"""A progressive file has about ten; each one costs a pass over all coefficients."""
 
 
 @lru_cache(maxsize=1)
@@ -50,35 +46,24 @@ class Jpeg:
     written: Format = "jpeg"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
-    def header(self, head: bytes) -> Header:
-        """The markers up to the frame header (ITU-T T.81, B.1)."""
-        at, turned, adobe = 2, 1, False
-        while True:
-            if number(head, at, 1) != 0xFF:
-                raise CorruptImage(f"the JPEG header is damaged at byte {at}")
-            marker = number(head, at + 1, 1)
-            if marker == 0xFF:
-                at = segments.behind_filling(head, at)
-                continue
-            if marker in _BARE:
-                at += 2
-                continue
-            if marker in (0xD9, 0xDA):
-                raise CorruptImage("the JPEG has no frame header")
-            length = number(head, at + 2, 2)
-            if length < 2:
-                raise CorruptImage(f"the JPEG header is damaged at byte {at}")
+    def header(self, head: Data) -> Header:
+        """The segments up to the first scan, which says whether others follow."""
+        turned, adobe, frame, progressive = 1, False, None, False
+        for marker, start, end in segments.walk(head):
             if marker in _FRAMES:
-                return _header(head, at + 4, turned, adobe, marker == 0xC2)
-            if marker in _REFUSED:
+                frame, progressive = _frame(head, start, adobe), marker == _PROGRESSIVE
+            elif marker in _REFUSED:
                 raise UnsupportedImage(f"{_REFUSED[marker]} JPEG is not supported")
-            if marker == 0xE1 and head[at + 4 : at + 10] == b"Exif\0\0":
-                if at + 2 + length > len(head):
-                    raise MoreNeeded
-                turned = orientation(head[at + 10 : at + 2 + length])
-            elif marker == 0xEE and head[at + 4 : at + 9] == b"Adobe":
+            elif marker == 0xE1 and head[start : start + 6] == b"Exif\0\0":
+                turned = orientation(head[start + 6 : end])
+            elif marker == 0xEE and head[start : start + 5] == b"Adobe":
                 adobe = True
-            at += 2 + length
+            elif marker == segments.SOS and frame is not None:
+                # Coefficients of the whole image are held until the last scan.
+                several = progressive or number(head, start, 1) < frame.channels
+                held = 2 * frame.bytes if several else 0
+                return Header("jpeg", frame, orientation=turned, scalable=True, buffered=held)
+        raise CorruptImage("the JPEG has no frame header before its first scan")
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
@@ -90,11 +75,14 @@ class Jpeg:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        if header.buffered and data.count(b"\xff\xda") > MOST_SCANS:
-            raise UnsupportedImage(f"the JPEG has more than {MOST_SCANS} scans")
+        if header.buffered:
+            segments.check_scans(data)
         width, height = -(-header.frame.width // scale), -(-header.frame.height // scale)
         gray = luma or header.frame.channels == 1
         try:
+            size = _library().decode_jpeg_header(data)[:2]
+            if size != (header.frame.height, header.frame.width):
+                raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, not what its header says")
             image: Pixels = _library().decode_jpeg(
                 data,
                 colorspace="GRAY" if gray else "RGB",
@@ -130,7 +118,8 @@ class Jpeg:
         return jpeg.Encoder(frame, quality, b"".join(segments.written(metadata)))
 
 
-def _header(head: bytes, at: int, turned: int, adobe: bool, progressive: bool) -> Header:
+def _frame(head: Data, at: int, adobe: bool) -> Frame:
+    """What a frame header says (ITU-T T.81, B.2.2)."""
     bits, height, width, components = (
         number(head, at, 1),
         number(head, at + 1, 2),
@@ -142,6 +131,4 @@ def _header(head: bytes, at: int, turned: int, adobe: bool, progressive: bool) -
     if components not in (1, 3):
         kind = "CMYK" if components == 4 or adobe else f"{components}-component"
         raise UnsupportedImage(f"{kind} JPEG is not supported")
-    frame = Frame(width, height, components)
-    held = 2 * frame.bytes if progressive else 0
-    return Header("jpeg", frame, orientation=turned, scalable=True, buffered=held)
+    return Frame(width, height, components)

@@ -68,7 +68,7 @@ def _settled(exif: bytes, frame: Frame) -> bytes:
         _put(settled, first, _ORIENTATION, 1, order)
         if first.next:
             settled[first.next_at : first.next_at + 4] = bytes(4)
-            _wipe_thumbnail(settled, directory(exif, first.next, order), order)
+            _wipe_thumbnail(settled, exif, directory(exif, first.next, order), order)
         if EXIF in first.entries:
             below = directory(exif, numbers(exif, first.entries[EXIF], order)[0], order)
             _put(settled, below, _WIDTH, frame.width, order)
@@ -85,12 +85,12 @@ def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> 
         exif[entry.at : entry.at + SIZES[entry.kind]] = value.to_bytes(SIZES[entry.kind], order)
 
 
-def _wipe_thumbnail(exif: bytearray, second: Directory, order: Order) -> None:
+def _wipe_thumbnail(exif: bytearray, before: bytes, second: Directory, order: Order) -> None:
     """Blank out the small picture of the old pixels: a crop may have been meant to hide what it shows."""
     if not {_THUMBNAIL, _THUMBNAIL_LENGTH} <= second.entries.keys():
         return
-    at = numbers(exif, second.entries[_THUMBNAIL], order)[0]
-    end = at + numbers(exif, second.entries[_THUMBNAIL_LENGTH], order)[0]
+    at = numbers(before, second.entries[_THUMBNAIL], order)[0]
+    end = at + numbers(before, second.entries[_THUMBNAIL_LENGTH], order)[0]
     if end >= len(exif):
         del exif[at:]
     else:

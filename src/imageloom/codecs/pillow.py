@@ -41,6 +41,8 @@ def decoded(image: Image, frame: Frame) -> Pixels:
     Raises:
         CorruptImage: it is cut off, damaged, or not of the size that its header says.
     """
+    if image.size != (frame.width, frame.height):
+        raise CorruptImage("its library finds another size than its header says")
     try:
         pixels: Pixels = np.asarray(image.convert(_MODES[frame.channels]))
     except _ERRORS as error:

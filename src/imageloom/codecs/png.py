@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.metadata import inflate, orientation
-from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ _KINDS = {
 }
 """Channels and depths by colour type (PNG specification, 11.2.1); a palette is expanded."""
 _XMP = b"XML:com.adobe.xmp\0"
+_BLOCKS = {b"eXIf": "EXIF", b"iCCP": "colour profile", _XMP: "XMP"}
+"""Chunks of metadata; XMP is a text of that name."""
+_MOST_PACKED = 4 << 20
+"""Bytes of compressed texts and profiles."""
+_MOST_CHUNKS = 1 << 18
+"""Of a file: libpng's usual ones have 8 KB of pixels each."""
 
 
 class Png:
@@ -41,7 +47,7 @@ class Png:
     written: Format = "png"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
-    def header(self, head: bytes) -> Header:
+    def header(self, head: Data) -> Header:
         """The chunks up to the first pixels."""
         if number(head, 8, 4) != 13 or head[12:16] != b"IHDR":
             raise CorruptImage("the PNG does not begin with its header")
@@ -55,11 +61,8 @@ class Png:
             raise CorruptImage(f"the PNG has colour type {kind} with {bits} bits")
         if max(width, height) >= 1 << 31:
             raise CorruptImage(f"its header says {width}x{height} pixels")
-        channels, turned, at = _KINDS[kind][0], 1, 33
-        while True:
-            length, name = number(head, at, 4), head[at + 4 : at + 8]
-            if len(name) < 4:
-                raise MoreNeeded
+        channels, turned = _KINDS[kind][0], 1
+        for name, start, end in _chunks(head):
             if name in (b"IDAT", b"IEND"):
                 break
             if name == b"acTL":
@@ -67,10 +70,7 @@ class Png:
             if name == b"tRNS" and channels in (1, 3):
                 channels += 1
             if name == b"eXIf":
-                if at + 8 + length > len(head):
-                    raise MoreNeeded
-                turned = orientation(head[at + 8 : at + 8 + length])
-            at += 12 + length
+                turned = orientation(head[start:end])
         dtype: DType = "uint16" if bits == 16 else "uint8"
         return Header("png", Frame(width, height, channels, dtype), orientation=turned)
 
@@ -88,20 +88,17 @@ class Png:
         return _as_declared(image, header.frame, key)
 
     def metadata(self, data: bytes) -> Metadata:
-        exif = xmp = icc = b""
-        for name, start, end in _chunks(data):
-            if name not in (b"eXIf", b"iCCP", b"iTXt"):
-                continue
-            body = data[start:end]
-            if name == b"eXIf":
-                exif = body
-            elif name == b"iCCP":
-                icc = inflate(body.partition(b"\0")[2][1:], "colour profile")
-            elif body.startswith(_XMP):
-                flags, rest = body[len(_XMP) : len(_XMP) + 2], body[len(_XMP) + 2 :]
-                text = rest.partition(b"\0")[2].partition(b"\0")[2]
-                xmp = inflate(text, "XMP") if flags[:1] == b"\1" else text
-        return Metadata(exif, xmp, b"", icc)
+        found: dict[bytes, bytes] = {}
+        for name, start, end in _whole(data):
+            kind = _XMP if data[start : start + len(_XMP)] == _XMP else name
+            if kind in _BLOCKS and kind not in found:  # one of each: not all are to be inflated
+                found[kind] = block(data, start, end - start, _BLOCKS[kind])
+        profile, packet = found.get(b"iCCP", b""), found.get(_XMP, b"")[len(_XMP) :]
+        icc = inflate(profile.partition(b"\0")[2][1:], "colour profile")
+        xmp = packet[2:].partition(b"\0")[2].partition(b"\0")[2]
+        if packet[:1] == b"\1":
+            xmp = inflate(xmp, "XMP")
+        return Metadata(found.get(b"eXIf", b""), xmp, b"", icc)
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
         """OpenCV's setting: zlib's level 1 for run lengths alone, in half the time and 10% larger."""
@@ -125,21 +122,61 @@ class Png:
         return png.Encoder(frame, b"".join(_written(metadata)))
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
     """Name of each chunk, and where its body starts and ends, up to the end of the image.
 
     Raises:
-        CorruptImage: the file ends before.
+        MoreNeeded: the data end before.
+        CorruptImage, UnsupportedImage: there is something else, or there are too many.
     """
     at = len(_SIGNATURE)
-    while True:
-        length, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        if at + 12 + length > len(data):
-            raise CorruptImage("the PNG is cut off")
-        yield name, at + 8, at + 8 + length
+    for _ in range(_MOST_CHUNKS):
+        head = data[at : at + 8]
+        if len(head) < 8:
+            raise MoreNeeded
+        name, end = head[4:], at + 8 + int.from_bytes(head[:4])
+        if not name.isalpha():
+            raise CorruptImage(f"the PNG is damaged at byte {at}")
+        yield name, at + 8, end
         if name == b"IEND":
             return
-        at += 12 + length
+        at = end + 4
+    raise UnsupportedImage(f"PNG of more than {_MOST_CHUNKS:,} chunks is not supported")
+
+
+def check_texts(data: Data) -> None:
+    """Refuse a PNG whose texts and profiles are too many for a library that unfolds all of them.
+
+    Raises:
+        LimitExceeded: they take more than `_MOST_PACKED` before the pixels.
+        MoreNeeded, CorruptImage, UnsupportedImage: there is something else, or there are too many chunks.
+    """
+    packed = 0
+    for name, start, end in _chunks(data):
+        if name == b"IDAT":
+            return
+        if name in (b"zTXt", b"iTXt", b"iCCP"):
+            packed += end - start
+            if packed > _MOST_PACKED:
+                raise LimitExceeded(
+                    f"its texts and profiles take more than {_MOST_PACKED:,} bytes, over the limit for tiles "
+                    "(--tile never)"
+                )
+
+
+def _whole(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The chunks of a file that is there whole.
+
+    Raises:
+        CorruptImage: it is cut off.
+    """
+    try:
+        for name, start, end in _chunks(data):
+            if end + 4 > len(data):
+                raise MoreNeeded
+            yield name, start, end
+    except MoreNeeded:
+        raise CorruptImage("the PNG is cut off") from None
 
 
 def _pixels_alone(data: bytes) -> tuple[bytes, bytes]:
@@ -147,7 +184,7 @@ def _pixels_alone(data: bytes) -> tuple[bytes, bytes]:
     view = memoryview(data)
     kept: list[bytes | memoryview] = [_SIGNATURE]
     key, kind, drawn = b"", data[25], False
-    for name, start, end in _chunks(data):
+    for name, start, end in _whole(data):
         if name == b"eXIf" and drawn and orientation(data[start:end]) != 1:
             raise UnsupportedImage("PNG with its orientation behind the pixels is not supported")
         if name == b"tRNS" and not drawn and kind in (_GRAY, _RGB):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.bits import Data, MoreNeeded
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
@@ -26,10 +26,10 @@ class Pnm:
     written: Format = "pnm"
     carries: tuple[str, ...] = ()
 
-    def header(self, head: bytes) -> Header:
+    def header(self, head: Data) -> Header:
         if head[:2] in _REFUSED:
             raise UnsupportedImage(f"{_REFUSED[head[:2]]} is not supported")
-        width, height, top, _ = _numbers(head)
+        width, height, top, _ = _numbers(head[:_MOST_HEAD])
         channels = 3 if head[1:2] in (b"3", b"6") else 1
         return Header("pnm", Frame(width, height, channels, "uint8" if top < 256 else "uint16"))
 
@@ -101,7 +101,7 @@ def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
         if kind == b"1":
             samples = np.frombuffer(text.translate(None, b" \t\r\n\v\f"), np.uint8) - np.uint8(ord("0"))
         else:
-            samples = np.concatenate([np.zeros(0, np.uint32), *_decimals(text)])
+            samples = np.concatenate([np.zeros(0, np.uint32), *_decimals(text, count)])
     except (ValueError, OverflowError):
         raise CorruptImage("the PNM has samples that are no numbers") from None
     if samples.size < count:
@@ -109,11 +109,13 @@ def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
     return samples[:count]
 
 
-def _decimals(text: bytes) -> Iterator[Pixels]:
-    """The numbers of a text, piece by piece: as objects all at once they would take ten times the file."""
+def _decimals(text: bytes, count: int) -> Iterator[Pixels]:
+    """The first numbers of a text, piece by piece: as objects all at once they would take ten times the file."""
     at = 0
-    while at < len(text):
+    while at < len(text) and count > 0:
         space = _SPACE.search(text, at + _PIECE)
         end = space.start() if space else len(text)
-        yield np.array([int(word) for word in text[at:end].split()], np.uint32)
+        numbers = np.array([int(word) for word in text[at:end].split()], np.uint32)
+        yield numbers
+        count -= numbers.size
         at = end

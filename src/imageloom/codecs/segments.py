@@ -1,4 +1,4 @@
-"""Metadata in a JPEG's application segments: EXIF, XMP with its extension, ICC profiles of several segments.
+"""The segments of a JPEG, and the metadata in some: EXIF, XMP with its extension, ICC profiles of several parts.
 
 Exif 2.32, 4.7.2; XMP specification part 3, 1.1.3; ICC.1:2022, annex B.4.
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from mmap import mmap
 
-from imageloom.errors import UnsupportedImage
+from imageloom.codecs.bits import Data, MoreNeeded
+from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Metadata
 
 _EXIF = b"Exif\0\0"
@@ -19,7 +22,19 @@ _ICC = b"ICC_PROFILE\0"
 _ROOM = 65_533
 """Bytes that a segment holds behind its length."""
 _EXTENDED = re.compile(rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})")
-_FILLING = re.compile(rb"\xff+")
+SOS = 0xDA
+_EOI = 0xD9
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Markers of frame headers."""
+_SCAN = bytes((0xFF, SOS))
+_BARE = {0x01, *range(0xD0, 0xD9)}
+"""Markers without a length: TEM, RST0 to RST7, SOI."""
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""A marker that ends entropy-coded data."""
+MOST_SCANS = 100
+"""A progressive file has about ten; each one costs a pass over all coefficients."""
+MOST_SEGMENTS = 1 << 16
+"""A large profile has 255."""
 _STUB = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     b'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" '
@@ -33,7 +48,10 @@ def read(data: bytes) -> Metadata:
     profile: dict[int, bytes] = {}
     parts = 0
     more: dict[bytes, dict[int, bytes]] = {}
-    for marker, body in _segments(data):
+    for marker, start, end in _whole(data):
+        if marker not in (0xE1, 0xE2):
+            continue
+        body = data[start:end]
         if marker == 0xE1 and body.startswith(_EXIF):
             exif = exif or body[len(_EXIF) :]
         elif marker == 0xE1 and body.startswith(_XMP):
@@ -51,29 +69,82 @@ def read(data: bytes) -> Metadata:
     return Metadata(exif, xmp, _extension(xmp, more) if more else b"", icc)
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The application segments before the first scan, by marker."""
+def _whole(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """The segments as far as they are in order."""
+    with suppress(MoreNeeded, CorruptImage):
+        yield from walk(data)
+
+
+def walk(data: Data) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of the body of each segment, up to that of the first scan (ITU-T T.81, B.1).
+
+    Raises:
+        MoreNeeded: they go on behind the end.
+        CorruptImage: there is something else between them.
+    """
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in (0xD9, 0xDA):
-            return
+    for _ in range(MOST_SEGMENTS):
+        mark = data[at : at + 4]
+        if len(mark) < 2:
+            raise MoreNeeded
+        marker = mark[1]
+        if mark[0] != 0xFF or not marker:
+            raise CorruptImage(f"the JPEG header is damaged at byte {at}")
         if marker == 0xFF:
-            at = behind_filling(data, at)
+            at = _behind_filling(data, at)
             continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+        if marker in _BARE:
             at += 2
             continue
-        length = data[at + 2] << 8 | data[at + 3]
-        if marker == 0xE1 or marker == 0xE2:
-            yield marker, data[at + 4 : at + 2 + length]
-        at += 2 + max(2, length)
+        if marker == _EOI:
+            return
+        if len(mark) < 4:
+            raise MoreNeeded
+        length = mark[2] << 8 | mark[3]
+        if length < 2:
+            raise CorruptImage(f"the JPEG header is damaged at byte {at}")
+        yield marker, at + 4, at + 2 + length
+        if marker == SOS:
+            return
+        at += 2 + length
+    raise UnsupportedImage(f"JPEG of more than {MOST_SEGMENTS:,} segments is not supported")
 
 
-def behind_filling(data: bytes, at: int) -> int:
+def _behind_filling(data: Data, at: int) -> int:
     """Where a marker begins that has more of its first byte before it (ITU-T T.81, B.1.1.2)."""
-    filling = _FILLING.match(data, at)
-    return filling.end() - 1 if filling else at
+    while piece := data[at : at + _ROOM]:
+        if rest := piece.lstrip(b"\xff"):
+            return at + len(piece) - len(rest) - 1
+        at += len(piece)
+    raise MoreNeeded
+
+
+def check_scans(data: bytes | mmap) -> None:
+    """Refuse a JPEG of too many scans: each costs a pass over all of its pixels.
+
+    Raises:
+        UnsupportedImage: it has more than `MOST_SCANS`, or more segments than `MOST_SEGMENTS`.
+    """
+    at = found = 0
+    while found <= MOST_SCANS and (at := data.find(_SCAN, at) + 1):
+        found += 1
+    if found <= MOST_SCANS:  # those in metadata, and behind the image, included
+        return
+    at = 2
+    found = 0
+    for _ in range(MOST_SEGMENTS):
+        mark = _MARKER.search(data, at)
+        if mark is None or mark[0][1] == _EOI:
+            return
+        at = mark.end()
+        if mark[0][1] in _BARE:
+            continue
+        if mark[0][1] == SOS:
+            found += 1
+            if found > MOST_SCANS:
+                raise UnsupportedImage(f"JPEG of more than {MOST_SCANS} scans is not supported")
+        at += max(2, int.from_bytes(data[at : at + 2]))
+    raise UnsupportedImage(f"JPEG of more than {MOST_SEGMENTS:,} segments is not supported")
 
 
 def _extension(xmp: bytes, more: dict[bytes, dict[int, bytes]]) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Literal, NamedTuple
 
-from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, number
+from imageloom.errors import CorruptImage
 
 Order = Literal["big", "little"]
 
@@ -29,6 +30,9 @@ SIZES = {
 }
 """Bytes of one value by its type."""
 SHORT, LONG, UNDEFINED = 3, 4, 7
+
+_MOST_TAGS = 1 << 16
+"""Of one directory: a number of a tag has 16 bits."""
 
 EXIF, GPS, INTEROPERABILITY = 34665, 34853, 40965
 """Tags whose value is the place of a directory below."""
@@ -69,7 +73,7 @@ Tree = dict[int, "Value | Tree"]
 """A directory with those below it, by tag."""
 
 
-def order_of(data: bytes) -> Order:
+def order_of(data: Data) -> Order:
     return "little" if data[:2] == b"II" else "big"
 
 
@@ -83,7 +87,7 @@ def first_directory(exif: bytes) -> Directory:
     return directory(exif, number(exif, 4, 4, order), order)
 
 
-def directory(data: bytes | bytearray, at: int, order: Order, big: bool = False) -> Directory:
+def directory(data: Data, at: int, order: Order, big: bool = False) -> Directory:
     """The directory at `at`.
 
     Args:
@@ -91,12 +95,13 @@ def directory(data: bytes | bytearray, at: int, order: Order, big: bool = False)
 
     Raises:
         MoreNeeded: it goes on behind the end.
+        CorruptImage: it has more tags than there are.
     """
     wide = 8 if big else 4
-    count = number(data, at, 8 if big else 2, order)
-    at += 8 if big else 2
     step = 4 + 2 * wide
-    if at + step * count + wide > len(data):
+    at, end = _extent(data, at, order, big)
+    count = (end - at) // step
+    if end + wide > len(data):
         raise MoreNeeded
     found: dict[int, Entry] = {}
     layout = struct.Struct(("<" if order == "little" else ">") + ("HHQ8s" if big else "HHI4s"))
@@ -106,11 +111,24 @@ def directory(data: bytes | bytearray, at: int, order: Order, big: bool = False)
         fits = SIZES.get(kind, 0) * values <= wide
         if tag not in found:
             found[tag] = Entry(kind, values, place if fits else int.from_bytes(field, order))
-    end = at + step * count
     return Directory(found, number(data, end, wide, order), end)
 
 
-def numbers(data: bytes | bytearray, entry: Entry, order: Order) -> tuple[int, ...]:
+def next_directory(data: Data, at: int, order: Order, big: bool = False) -> int:
+    """Where the directory behind the one at `at` stands, whose tags are not read; 0 where there is none."""
+    return number(data, _extent(data, at, order, big)[1], 8 if big else 4, order)
+
+
+def _extent(data: Data, at: int, order: Order, big: bool) -> tuple[int, int]:
+    """Where the entries of the directory at `at` start and end."""
+    count = number(data, at, 8 if big else 2, order)
+    if count > _MOST_TAGS:
+        raise CorruptImage(f"the TIFF has a directory of {count:,} tags")
+    at += 8 if big else 2
+    return at, at + (20 if big else 12) * count
+
+
+def numbers(data: Data, entry: Entry, order: Order) -> tuple[int, ...]:
     """The values of a tag of whole numbers.
 
     Raises:
@@ -119,8 +137,8 @@ def numbers(data: bytes | bytearray, entry: Entry, order: Order) -> tuple[int, .
     if entry.at + entry.size > len(data):
         raise MoreNeeded
     size = SIZES.get(entry.kind, 0)
-    ends = range(entry.at, entry.at + entry.size, size) if size else ()
-    return tuple(int.from_bytes(data[at : at + size], order) for at in ends)
+    values = data[entry.at : entry.at + entry.size]
+    return tuple(int.from_bytes(values[at : at + size], order) for at in range(0, len(values), size or 1))
 
 
 def tree(data: bytes, at: int, order: Order, keep: frozenset[int], big: bool = False) -> Tree:
@@ -129,7 +147,7 @@ def tree(data: bytes, at: int, order: Order, keep: frozenset[int], big: bool = F
     Args:
         keep: the tags of the first directory that are wanted.
     """
-    budget = len(data)
+    budget = min(len(data), MOST_AT_ONCE)
 
     def read(at: int, below: set[int], wanted: frozenset[int] | None) -> Tree:
         nonlocal budget

@@ -6,22 +6,19 @@ and only parts that the file holds.
 
 from __future__ import annotations
 
-import importlib
-import io
-import logging
 import zlib
-from functools import lru_cache
-from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.bits import Data, block, number
 from imageloom.codecs.tags import (
     EXIF,
     GPS,
     LONG,
+    SHORT,
     UNDEFINED,
+    Entry,
     Order,
     Tree,
     Value,
@@ -29,31 +26,45 @@ from imageloom.codecs.tags import (
     laid_out,
     little_endian,
     longs,
-    numbers,
+    next_directory,
     order_of,
     shorts,
     tree,
 )
-from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage
+from imageloom.codecs.tiffparts import (
+    BITS,
+    COLOURS,
+    EXTRA,
+    HEIGHT,
+    JPEG,
+    MOST_PARTS,
+    PACKING,
+    PLANES,
+    PREDICTOR,
+    ROWS,
+    SAMPLE_FORMAT,
+    SAMPLES,
+    STRIP_BYTES,
+    STRIPS,
+    WIDTH,
+    Parts,
+    integers,
+)
+from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
 
 if TYPE_CHECKING:
     from imageloom.streams.ordered import FileEncoder
 
-_WIDTH, _HEIGHT, _BITS, _PACKING, _COLOURS = 256, 257, 258, 259, 262
-_STRIPS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANES = 273, 274, 277, 278, 279, 284
-_PREDICTOR, _PALETTE, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 317, 320, 322, 323, 324, 325
-_EXTRA, _SAMPLE_FORMAT, _XMP, _ICC = 338, 339, 700, 34675
+_ORIENTATION, _PALETTE, _XMP, _ICC = 274, 320, 700, 34675
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTED, _YCBCR = 0, 1, 2, 3, 6
 _REFUSED_COLOURS = {4: "mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "raw", 34892: "raw"}
 _PACKINGS = {1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "zstd"}
-_JPEG, _DEFLATE = 7, 8
+_DEFLATE = 8
 _ASSOCIATED = 1
 """An alpha that the colours are multiplied by."""
-_MOST_PARTS = 1 << 16
-"""Strips or tiles of a file."""
-_MOST_PAGES = 1 << 10
+_MOST_PAGES = 16
 """Directories that are looked at for a loop."""
 _DESCRIPTIVE = frozenset((269, 270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, EXIF, GPS))
 """Tags of the first directory that describe the picture and not how it is stored."""
@@ -61,26 +72,30 @@ _STRIP = 1 << 18
 """Bytes of pixels in a strip that is written, about."""
 
 
-@lru_cache(maxsize=1)
-def _library() -> ModuleType:
-    try:
-        importlib.import_module("imagecodecs")
-        tifffile = importlib.import_module("tifffile")
-    except ImportError:
-        raise MissingExtra("reading TIFF", "tiff") from None
-    # What it has to say about a file comes as an error or does not matter.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-    return tifffile
-
-
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """What the first directory says of the pixels."""
 
     frame: Frame
     colours: int
     bits: int
+    samples: int
     extra: int
     orientation: int
+    order: Order
+    entries: dict[int, Entry]
+
+    def parts(self, data: Data, most: int = MOST_PARTS) -> Parts:
+        """The strips or tiles of the pixels."""
+        frame = self.frame
+        return Parts(
+            data,
+            self.entries,
+            self.order,
+            (frame.width, frame.height),
+            self.samples,
+            np.dtype(frame.dtype).itemsize,
+            most,
+        )
 
 
 class Tiff:
@@ -90,27 +105,26 @@ class Tiff:
     written: Format = "tiff"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
-    def header(self, head: bytes) -> Header:
-        layout = _layout(head)
+    def header(self, head: Data) -> Header:
+        layout = layout_of(head)
         return Header("tiff", layout.frame, orientation=layout.orientation)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        layout = _layout(data)
-        _check_parts(data, layout)
-        tifffile = _library()
-        try:
-            with tifffile.TiffFile(io.BytesIO(data)) as file:
-                page = file.pages.first
-                pixels: Pixels = page.asarray(maxworkers=1)
-                palette = page.colormap
-        except MemoryError:
-            raise
-        except Exception as error:  # the libraries below raise what they like
-            raise CorruptImage(f"the TIFF cannot be decoded: {' '.join(str(error).split())}") from None
-        return _as_declared(pixels, palette, layout)
+        layout = layout_of(data)
+        parts = layout.parts(data)
+        frame = layout.frame
+        pixels = np.empty((frame.height, frame.width, layout.samples), frame.dtype)
+        for index in range(parts.count):
+            at, length = parts.place(index)
+            part = parts.unpacked(index, data[at : at + length])
+            samples = part.plane if parts.planes > 1 else slice(None)
+            target = pixels[part.y : part.y + parts.height, part.x : part.x + parts.width, samples]
+            found = part.pixels[: target.shape[0], : target.shape[1], ...]
+            target[...] = found[:, :, 0] if parts.planes > 1 else found
+        return _as_declared(pixels, _palette(data, layout), layout)
 
     def metadata(self, data: bytes) -> Metadata:
         """EXIF as a block of its own, made of the file's tags: a maker's notes may lose their places."""
@@ -119,8 +133,7 @@ class Tiff:
         kept = tree(data, at, order, _DESCRIPTIVE, big)
         start = (b"II*\0" if order == "little" else b"MM\0*") + (8).to_bytes(4, order)
         xmp, icc = (
-            data[entries[tag].at : entries[tag].at + entries[tag].size] if tag in entries else b""
-            for tag in (_XMP, _ICC)
+            block(data, *_extent(entries.get(tag)), what) for tag, what in ((_XMP, "XMP"), (_ICC, "profile"))
         )
         return Metadata(start + laid_out(kept, 8, order) if kept else b"", xmp, b"", icc)
 
@@ -135,22 +148,22 @@ class Tiff:
         strips = [_packed(image[y : y + rows], order) for y in range(0, height, rows)]
         ends = np.cumsum([8, *(len(strip) + len(strip) % 2 for strip in strips)]).tolist()
         tags: Tree = {
-            _WIDTH: longs(order, width),
-            _HEIGHT: longs(order, height),
-            _BITS: shorts(order, *[8 * image.itemsize] * channels),
-            _PACKING: shorts(order, _DEFLATE),
-            _COLOURS: shorts(order, _RGB if channels > 2 else _BLACK_IS_ZERO),
-            _STRIPS: longs(order, *ends[:-1]),
+            WIDTH: longs(order, width),
+            HEIGHT: longs(order, height),
+            BITS: shorts(order, *[8 * image.itemsize] * channels),
+            PACKING: shorts(order, _DEFLATE),
+            COLOURS: shorts(order, _RGB if channels > 2 else _BLACK_IS_ZERO),
+            STRIPS: longs(order, *ends[:-1]),
             _ORIENTATION: shorts(order, 1),
-            _SAMPLES: shorts(order, channels),
-            _ROWS: longs(order, rows),
-            _STRIP_BYTES: longs(order, *map(len, strips)),
-            _PLANES: shorts(order, 1),
-            _PREDICTOR: shorts(order, 1 if image.dtype == np.float32 else 2),
-            _SAMPLE_FORMAT: shorts(order, *[3 if image.dtype == np.float32 else 1] * channels),
+            SAMPLES: shorts(order, channels),
+            ROWS: longs(order, rows),
+            STRIP_BYTES: longs(order, *map(len, strips)),
+            PLANES: shorts(order, 1),
+            PREDICTOR: shorts(order, 1 if image.dtype == np.float32 else 2),
+            SAMPLE_FORMAT: shorts(order, *[3 if image.dtype == np.float32 else 1] * channels),
         }
         if channels in (2, 4):
-            tags[_EXTRA] = shorts(order, 2)
+            tags[EXTRA] = shorts(order, 2)
         if metadata.xmp:
             tags[_XMP] = Value(1, len(metadata.xmp), metadata.xmp)
         if metadata.icc:
@@ -188,14 +201,18 @@ def _described(exif: bytes) -> tuple[Order, Tree]:
     return order, tree(exif, int.from_bytes(exif[4:8], order), order, _DESCRIPTIVE)
 
 
-def _beginning(data: bytes) -> tuple[Order, bool, int]:
+def _beginning(data: Data) -> tuple[Order, bool, int]:
     """The byte order, whether it is a BigTIFF, and where the first directory stands."""
     order = order_of(data)
     big = b"+" in data[2:4]
     return order, big, number(data, 8 if big else 4, 8 if big else 4, order)
 
 
-def _layout(data: bytes) -> _Layout:
+def _extent(entry: Entry | None) -> tuple[int, int]:
+    return (entry.at, entry.size) if entry else (0, 0)
+
+
+def layout_of(data: Data) -> Layout:
     """What the first directory says, where it can be decoded rightly.
 
     Raises:
@@ -210,25 +227,18 @@ def _layout(data: bytes) -> _Layout:
         raise UnsupportedImage("TIFF of several pages is not supported")
 
     def get(tag: int, default: int | None = None) -> tuple[int, ...]:
-        entry = entries.get(tag)
-        if entry is None or not entry.length:
-            if default is None:
-                raise CorruptImage(f"the TIFF lacks its tag {tag}")
-            return (default,)
-        if entry.length > 16:
-            raise CorruptImage(f"the TIFF has {entry.length:,} values in its tag {tag}")
-        return numbers(data, entry, order) or (0,)
+        return integers(data, entries, order, tag, default)
 
     width, height, colours, samples = (
-        get(_WIDTH)[0],
-        get(_HEIGHT)[0],
-        get(_COLOURS, _BLACK_IS_ZERO)[0],
-        get(_SAMPLES, 1)[0],
+        get(WIDTH)[0],
+        get(HEIGHT)[0],
+        get(COLOURS, _BLACK_IS_ZERO)[0],
+        get(SAMPLES, 1)[0],
     )
-    bits, kinds, packing = set(get(_BITS, 1)), set(get(_SAMPLE_FORMAT, 1)), get(_PACKING, 1)[0]
+    bits, kinds, packing = set(get(BITS, 1)), set(get(SAMPLE_FORMAT, 1)), get(PACKING, 1)[0]
     if colours in _REFUSED_COLOURS:
         raise UnsupportedImage(f"{_REFUSED_COLOURS[colours]} TIFF is not supported")
-    if colours > _PALETTED and not (colours == _YCBCR and packing == _JPEG):
+    if colours > _PALETTED and not (colours == _YCBCR and packing == JPEG):
         raise UnsupportedImage(f"TIFF of colour kind {colours} and compression {packing} is not supported")
     if packing not in _PACKINGS:
         known = ", ".join(dict.fromkeys(_PACKINGS.values()))
@@ -242,19 +252,20 @@ def _layout(data: bytes) -> _Layout:
     dtype = _dtype(depth, kind, samples, colours)
     turned = get(_ORIENTATION, 1)[0]
     channels = 3 if colours == _PALETTED else samples
-    extra = get(_EXTRA, 0)[0] if samples > base else 0
+    extra = get(EXTRA, 0)[0] if samples > base else 0
     frame = Frame(width, height, channels, dtype)
-    return _Layout(frame, colours, depth, extra, turned if 1 <= turned <= 8 else 1)
+    turned = turned if 1 <= turned <= 8 else 1
+    return Layout(frame, colours, depth, samples, extra, turned, order, entries)
 
 
-def _refuse_loop(data: bytes, at: int, order: Order, big: bool) -> None:
+def _refuse_loop(data: Data, at: int, order: Order, big: bool) -> None:
     """Raise CorruptImage where a chain of directories comes back to one of its own."""
     seen: set[int] = set()
     while at and len(seen) < _MOST_PAGES:
         if at in seen:
             raise CorruptImage("the TIFF's chain of directories is a loop")
         seen.add(at)
-        at = directory(data, at, order, big).next
+        at = next_directory(data, at, order, big)
 
 
 def _dtype(bits: int, kind: int, samples: int, colours: int) -> DType:
@@ -269,59 +280,26 @@ def _dtype(bits: int, kind: int, samples: int, colours: int) -> DType:
     raise UnsupportedImage(f"TIFF of {bits} bits, {what}, is not supported")
 
 
-def _check_parts(data: bytes, layout: _Layout) -> None:
-    """Refuse a file whose strips or tiles are not all there, before any memory is asked for."""
-    order, big, at = _beginning(data)
-    entries = directory(data, at, order, big).entries
-    width, height = layout.frame.width, layout.frame.height
-    tiled = _TILES in entries
-    places, sizes = (_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)
-    try:
-        if max(entries[places].length, entries[sizes].length) > _MOST_PARTS:
-            raise UnsupportedImage(f"TIFF of more than {_MOST_PARTS:,} strips or tiles is not supported")
-        offsets, counts = (numbers(data, entries[tag], order) for tag in (places, sizes))
-        if tiled:
-            across, down = (numbers(data, entries[tag], order)[0] for tag in (_TILE_WIDTH, _TILE_HEIGHT))
-        else:
-            across, down = width, numbers(data, entries[_ROWS], order)[0] if _ROWS in entries else height
-        planes = numbers(data, entries[_PLANES], order)[0] if _PLANES in entries else 1
-    except (KeyError, IndexError, MoreNeeded):
-        raise CorruptImage("the TIFF does not say where its pixels are") from None
-    down = down if tiled else min(down, height)
-    if not across or not down or (max(across, down) > 1 << 16 and tiled):
-        raise CorruptImage(f"the TIFF has parts of {across}x{down} pixels")
-    expected = -(-width // across) * -(-height // down) * (layout.frame.channels if planes == 2 else 1)
-    if min(len(offsets), len(counts)) < expected:
-        raise CorruptImage(f"the TIFF has {min(len(offsets), len(counts))} of its {expected} strips or tiles")
-    if any(not n or o + n > len(data) for o, n in zip(offsets, counts, strict=False)):
-        raise CorruptImage("the TIFF is cut off: it does not hold all of its pixels")
+def _palette(data: bytes, layout: Layout) -> Pixels | None:
+    """The colours of a paletted image, of 16 bits, as rows of RGB."""
+    if layout.colours != _PALETTED:
+        return None
+    entry, length = layout.entries.get(_PALETTE), 3 << layout.bits
+    if entry is None or entry.kind != SHORT or entry.length < length or entry.at + 2 * length > len(data):
+        raise CorruptImage("the TIFF lacks its palette")
+    values = np.frombuffer(data, "<u2" if layout.order == "little" else ">u2", length, entry.at)
+    return values.reshape(3, -1).T
 
 
-def _as_declared(pixels: Pixels, palette: Pixels | None, layout: _Layout) -> Pixels:
-    """tifffile's samples as gray or RGB, with channels last, in the whole range of their type."""
+def _as_declared(pixels: Pixels, palette: Pixels | None, layout: Layout) -> Pixels:
+    """The samples as gray or RGB, in the whole range of their type."""
     frame = layout.frame
-    if (
-        pixels.ndim == 3
-        and pixels.shape[0] == frame.channels
-        and pixels.shape[1:] == (frame.height, frame.width)
-    ):
-        pixels = pixels.transpose(1, 2, 0)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
+    if palette is not None:
+        return (palette >> 8).astype(np.uint8)[pixels[:, :, 0]]
+    if frame.channels == 1:
         pixels = pixels[:, :, 0]
-    expected = (
-        (frame.height, frame.width)
-        if layout.colours == _PALETTED or frame.channels == 1
-        else (frame.height, frame.width, frame.channels)
-    )
-    if pixels.shape != expected:
-        raise CorruptImage("the TIFF decodes to another shape than its header says")
-    if layout.colours == _PALETTED:
-        if palette is None or len(palette[0]) < 1 << layout.bits:
-            raise CorruptImage("the TIFF lacks its palette")
-        return (palette.T >> 8).astype(np.uint8)[pixels]
     if layout.bits < 8:
-        pixels = pixels.astype(np.uint8) * np.uint8(255 // ((1 << layout.bits) - 1))
-    pixels = np.ascontiguousarray(pixels, dtype=frame.dtype)
+        pixels = pixels * np.uint8(255 // ((1 << layout.bits) - 1))
     if layout.extra == _ASSOCIATED and frame.channels in (2, 4):
         pixels = divided_by_alpha(pixels)
     if layout.colours == _WHITE_IS_ZERO:

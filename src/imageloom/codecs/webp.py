@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 import cv2
 import numpy as np
 
-from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.metadata import orientation
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
+_BLOCKS = {b"EXIF": "EXIF", b"XMP ": "XMP", b"ICCP": "colour profile"}
+_MOST_CHUNKS = 1 << 16
 _ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02
 """Flags of an extended file (RFC 9649, 2.7.1)."""
 
@@ -21,12 +26,10 @@ class WebP:
     written: Format = "webp"
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
-    def header(self, head: bytes) -> Header:
+    def header(self, head: Data) -> Header:
         """The chunks up to the pixels; where an extended file says that it has EXIF, up to that."""
         flags, turned, size, alpha = 0, 1, (0, 0), False
-        at = 12
-        while True:
-            length, name, body = number(head, at + 4, 4, "little"), head[at : at + 4], at + 8
+        for name, body, end in _chunks(head):
             if name == b"VP8X":
                 flags = number(head, body, 1)
                 size = (1 + number(head, body + 4, 3, "little"), 1 + number(head, body + 7, 3, "little"))
@@ -44,11 +47,10 @@ class WebP:
                 if not flags & _EXIF:
                     break
             elif name == b"EXIF":
-                if body + length > len(head):
+                if end > len(head):
                     raise MoreNeeded
-                turned = orientation(_bare(head[body : body + length]))
+                turned = orientation(_bare(head[body:end]))
                 break
-            at = body + length + length % 2
         channels = 4 if alpha or flags & _ALPHA else 3
         return Header("webp", Frame(*size, channels), orientation=turned)
 
@@ -76,12 +78,10 @@ class WebP:
 
     def metadata(self, data: bytes) -> Metadata:
         found: dict[bytes, bytes] = {}
-        at = 12
-        while at + 8 <= len(data):
-            length, name = number(data, at + 4, 4, "little"), data[at : at + 4]
-            if name in (b"EXIF", b"XMP ", b"ICCP") and at + 8 + length <= len(data):
-                found.setdefault(name, data[at + 8 : at + 8 + length])
-            at += 8 + length + length % 2
+        with suppress(MoreNeeded):
+            for name, start, end in _chunks(data):
+                if name in _BLOCKS and name not in found:
+                    found[name] = block(data, start, end - start, _BLOCKS[name])
         return Metadata(_bare(found.get(b"EXIF", b"")), found.get(b"XMP ", b""), b"", found.get(b"ICCP", b""))
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
@@ -96,14 +96,29 @@ class WebP:
         return _with_metadata(data, metadata, image, gray)
 
 
-def _lossy(head: bytes, at: int) -> tuple[tuple[int, int], bool]:
+def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each chunk, and where its body starts and ends.
+
+    Raises:
+        MoreNeeded: the data end.
+        UnsupportedImage: there are too many.
+    """
+    at = 12
+    for _ in range(_MOST_CHUNKS):
+        length = number(data, at + 4, 4, "little")
+        yield data[at : at + 4], at + 8, at + 8 + length
+        at += 8 + length + length % 2
+    raise UnsupportedImage(f"WebP of more than {_MOST_CHUNKS:,} chunks is not supported")
+
+
+def _lossy(head: Data, at: int) -> tuple[tuple[int, int], bool]:
     """Width and height of a VP8 key frame (RFC 6386, 9.1)."""
     if number(head, at, 1) & 1 or head[at + 3 : at + 6] != b"\x9d\x01\x2a"[: len(head) - at - 3]:
         raise CorruptImage("the WebP does not begin with a key frame")
     return (number(head, at + 6, 2, "little") & 0x3FFF, number(head, at + 8, 2, "little") & 0x3FFF), False
 
 
-def _lossless(head: bytes, at: int) -> tuple[tuple[int, int], bool]:
+def _lossless(head: Data, at: int) -> tuple[tuple[int, int], bool]:
     """Width and height of a VP8L image, and whether it uses its alpha (RFC 9649, 3.4)."""
     if number(head, at, 1) != 0x2F:
         raise CorruptImage("the WebP's lossless header is damaged")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from imageloom.codecs.bits import Data
 from imageloom.errors import MissingExtra, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
@@ -29,7 +30,7 @@ class Zarr:
         if find_spec("zarr") is None:
             raise MissingExtra("Zarr", "zarr")
 
-    def header(self, head: bytes) -> Header:
+    def header(self, head: Data) -> Header:
         raise UnsupportedImage("Zarr is written only")
 
     def cannot_hold(self, frame: Frame) -> str | None:

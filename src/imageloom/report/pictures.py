@@ -47,14 +47,14 @@ def picture(root: str, key: str, side: int) -> bytes:
         ItemError: it cannot be read or decoded, or is too large.
     """
     data = open_store(root).read(key, MOST_BYTES)
-    header = codecs.read_header(lambda length: data[:length], len(data))
+    header = codecs.header_of(data)
     scale = 1
     if header.scalable:
         longer = max(header.frame.width, header.frame.height)
         scale = max(s for s in (1, 2, 4, 8) if s == 1 or longer / s >= 2 * side)
     if header.frame.pixels // scale**2 > MOST_PIXELS:
         raise LimitExceeded(f"{header.frame.pixels:,} pixels are too many for a picture")
-    pixels = codecs.get(header.format).decode(data, header, luma=False, scale=scale)
+    pixels = codecs.decode(data, header, luma=False, scale=scale)
     small = on_paper(thumbnail(pixels, side))
     for step in UPRIGHT[header.orientation]:
         small = operators.apply(step, small)

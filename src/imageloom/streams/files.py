@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
 from pathlib import Path
 
+from imageloom.codecs.bits import View
 from imageloom.errors import CorruptImage, UnreadableItem
+from imageloom.model import Frame
+
+_BEHIND = 64 << 20
+"""Bytes that a file may have beside its pixels: a short video, for one."""
+_MOST_CODED = 16
+"""Bytes of the file for each of its pixels' bytes."""
 
 
 class RandomFile:
@@ -42,6 +50,23 @@ class RandomFile:
             if not count:
                 raise CorruptImage("the file is cut off")
             view, at = view[count:], at + count
+
+    def check_size(self, frame: Frame) -> None:
+        """Refuse a file with much more behind its pixels than any has, which would all be searched.
+
+        Raises:
+            CorruptImage: it has.
+        """
+        if self.size > (most := _BEHIND + _MOST_CODED * frame.bytes):
+            raise CorruptImage(f"the file has {self.size:,} bytes, over the limit of {most:,} for {frame}")
+
+    def view(self) -> View:
+        """The file as the parser of a header looks at it."""
+        return View(self.read, self.size)
+
+    def mapped(self) -> mmap.mmap:
+        """Its bytes, read as they are looked at."""
+        return mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
 
     def close(self) -> None:
         self._closing()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from math import gcd
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.segments import walk
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
 from imageloom.streams import ordered
@@ -34,7 +35,11 @@ _CYCLE = 8
 """Restart markers count from RST0 to RST7."""
 _MARKER = re.compile(rb"\xff[\xd0-\xd7\xd9]")
 _CHUNK = 1 << 20
-_MOST_SEGMENTS = 4096
+_MOST_HEAD = 1 << 20
+"""Bytes of segments that each strip is decoded with."""
+_MOST_CODED = 8
+"""Bytes that a sample may take, beyond `_CHUNK` for a strip: codes have 16 bits and what they announce 11, and a
+byte of 255 is followed by a zero."""
 _MOST_ROWS = 8
 """Rows of MCUs between two places to begin at; with more of them, reading in order is better."""
 _MARGIN = 8
@@ -177,7 +182,11 @@ class Reader:
         self._file = RandomFile(path)
         try:
             self._layout = _layout(self._file)
+            self._file.check_size(self._layout.frame)
             self._starts = self._find_groups()
+        except MoreNeeded:
+            self._file.close()
+            raise CorruptImage("the JPEG is cut off within its header") from None
         except BaseException:
             self._file.close()
             raise
@@ -206,6 +215,8 @@ class Reader:
         """The rows of some groups, as a file of their own: its restart markers count from RST0."""
         layout = self._layout
         start, end = self._starts[first], self._starts[last] - 2
+        if end - start > _MOST_CODED * height * self.frame.width * self.frame.channels + _CHUNK:
+            raise CorruptImage(f"{self._rows(first, height)} have more bytes than their pixels can need")
         head = len(layout.head)
         data = bytearray(head + end - start + 2)
         view = memoryview(data)
@@ -221,9 +232,14 @@ class Reader:
         try:
             pixels: Pixels = _library().decode_jpeg(data, colorspace="GRAY" if gray else "RGB")
         except ValueError as error:
-            top = first * layout.group
-            raise CorruptImage(f"the JPEG's rows {top} to {top + height - 1} are damaged: {error}") from None
+            raise CorruptImage(f"{self._rows(first, height)} are damaged: {error}") from None
+        if pixels.shape[:2] != (height, self.frame.width):
+            raise CorruptImage(f"{self._rows(first, height)} are damaged: they decode to another size")
         return pixels[:, :, 0] if gray else pixels
+
+    def _rows(self, first: int, height: int) -> str:
+        top = first * self._layout.group
+        return f"the JPEG's rows {top} to {top + height - 1}"
 
     def _find_groups(self) -> list[int]:
         """Where in the file each group begins; at the end, where one would begin behind the last.
@@ -231,8 +247,9 @@ class Reader:
         In entropy-coded data a byte of 0xFF that is followed by anything but zero begins a marker.
         """
         layout = self._layout
+        groups = -(-layout.frame.height // layout.group)
         starts, seen, at = [layout.start], 0, layout.start
-        while True:
+        while len(starts) <= groups + 1:
             chunk = self._file.read(at, min(_CHUNK, self._file.size - at))
             for marker in _MARKER.finditer(chunk):
                 found = at + marker.end()
@@ -248,7 +265,6 @@ class Reader:
                 at += _CHUNK - 1
                 continue
             break
-        groups = -(-layout.frame.height // layout.group)
         if len(starts) != groups + 1:
             raise CorruptImage(f"the JPEG has {len(starts) - 1} of its {groups} rows of restart intervals")
         return starts
@@ -257,24 +273,29 @@ class Reader:
 def _layout(file: RandomFile) -> _Layout:
     """Read a header."""
     parts, height_at, interval, sampling = [b"\xff\xd8"], 0, 0, b""
-    frame = None
-    for marker, at, length in _segments(file):
+    frame, end, scanned, needed = None, 0, 0, 0
+    view = file.view()
+    for marker, start, end in walk(view):
         if 0xC0 <= marker <= 0xCF and marker not in (*_BASELINE, _DHT, _SOS):
             raise UnsupportedImage("the JPEG is no baseline one")
         if marker not in _NEEDED:
             continue
-        parts.append(body := file.read(at, length))
+        needed += end - start
+        if needed > _MOST_HEAD:
+            raise UnsupportedImage("the JPEG's header is too large to be repeated for its strips")
+        body = view[start:end]
+        parts.append(view[start - 4 : start] + body)
         if marker == _DRI:
-            interval = int.from_bytes(body[4:6])
+            interval = int.from_bytes(body[:2])
         elif marker in _BASELINE:
-            height_at = sum(map(len, parts)) - length + 5
-            frame = Frame(int.from_bytes(body[7:9]), int.from_bytes(body[5:7]), body[9])
-            sampling = body[11::3]
+            height_at = sum(map(len, parts)) - len(body) + 1
+            frame = Frame(int.from_bytes(body[3:5]), int.from_bytes(body[1:3]), body[5])
+            sampling = body[7::3]
         elif marker == _SOS:
-            break
+            scanned = body[0]
     if frame is None or not frame.pixels or len(sampling) != frame.channels or not min(sampling):
         raise CorruptImage("the JPEG header is damaged")
-    if frame.channels not in (1, 3) or body[4] != frame.channels:
+    if frame.channels not in (1, 3) or scanned != frame.channels:
         raise UnsupportedImage("the JPEG has several scans")
     if not interval:
         raise UnsupportedImage("the JPEG has no restart markers")
@@ -286,20 +307,4 @@ def _layout(file: RandomFile) -> _Layout:
     rows, intervals = interval // common, across // common
     if rows > _MOST_ROWS:
         raise UnsupportedImage("the JPEG's restart intervals do not end with its rows")
-    return _Layout(b"".join(parts), height_at, at + length, frame, rows * tall, intervals)
-
-
-def _segments(file: RandomFile) -> Iterator[tuple[int, int, int]]:
-    """Marker, place and length, with the marker, of each segment up to the first scan."""
-    at = 2
-    for _ in range(_MOST_SEGMENTS):
-        mark = file.read(at, 4)
-        if mark[0] != 0xFF:
-            break
-        if mark[1] == 0xFF:
-            at += 1
-            continue
-        length = 2 + int.from_bytes(mark[2:])
-        yield mark[1], at, length
-        at += length
-    raise CorruptImage(f"the JPEG header is damaged at byte {at}")
+    return _Layout(b"".join(parts), height_at, end, frame, rows * tall, intervals)

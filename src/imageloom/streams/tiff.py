@@ -1,34 +1,33 @@
 """TIFF and BigTIFF: tiles and strips read anywhere, tiles written.
 
-Directories are read by tifffile, pieces unpacked by imagecodecs (libdeflate, zstd, libjpeg-turbo). Files are
-laid out here: pieces in their order, then the directory.
+Pieces are found and unpacked as `codecs.tiffparts` does for whole files. Files are laid out here: pieces in their
+order, then the directory.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
 import threading
 from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
-from imageloom.codecs.jpeg import MOST_SCANS
+from imageloom.codecs.bits import MoreNeeded
 from imageloom.codecs.tags import SIZES
-from imageloom.errors import CorruptImage, MissingExtra, UnreadableItem, UnsupportedImage
-from imageloom.model import Frame, Pixels, Plain
+from imageloom.codecs.tiff import Layout, divided_by_alpha, layout_of
+from imageloom.codecs.tiffparts import Parts, library
+from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage
+from imageloom.model import Pixels, Plain
 from imageloom.streams import ordered
 from imageloom.streams.files import RandomFile
 from imageloom.streams.pieces import Pieces, check_box, filled
 
 Compression = Literal["none", "deflate", "zstd", "jpeg"]
 _CODES: dict[Compression, int] = {"none": 1, "jpeg": 7, "deflate": 8, "zstd": 50000}
-_READABLE = {1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "zstd"}
-_JPEG = 7
 _GRAY, _RGB, _YCBCR = 1, 2, 6
 """PhotometricInterpretation."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
@@ -37,13 +36,10 @@ _SHORT, _LONG, _LONG8 = 3, 4, 16
 _CLASSIC_END = (1 << 32) - (1 << 16)
 """Files that go on beyond have 64-bit offsets."""
 _DHT, _SOS, _DQT, _APP0 = 0xC4, 0xDA, 0xDB, 0xE0
-_NO_FRAME = (_DHT, 0xC8, 0xCC)
-"""Of the JPEG markers from 0xC0 to 0xCF, those that do not begin a frame header."""
+_MOST_PIECES = 1 << 20
 _LARGEST_PIECE = 64 << 20
 _CACHE, _SMALL_CACHE = 64 << 20, 16 << 20
 """Bytes of unpacked pieces that are kept; the second of them where the first would not hold two rows of pieces."""
-_COMMON = 1 << 16
-"""Bytes that a compressed piece may have beyond twice its pixels."""
 
 
 @lru_cache(maxsize=1)
@@ -52,18 +48,6 @@ def _codecs() -> ModuleType:
         return importlib.import_module("imagecodecs")
     except ImportError:
         raise MissingExtra("TIFF in tiles", "tiles") from None
-
-
-@lru_cache(maxsize=1)
-def _library() -> ModuleType:
-    _codecs()
-    try:
-        tifffile = importlib.import_module("tifffile")
-    except ImportError:
-        raise MissingExtra("TIFF in tiles", "tiles") from None
-    # What it has to say about a file comes as an error or does not matter.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-    return tifffile
 
 
 class Tag(Plain, frozen=True):
@@ -264,17 +248,22 @@ class Reader:
     random = True
 
     def __init__(self, path: Path, cache: int = 0) -> None:
+        library()
         self._file = RandomFile(path)
         try:
-            self._page = _first_page(path)
-            self.frame, self.pieces = _checked(self._page)
-            self._offsets, self._sizes = list(self._page.dataoffsets), list(self._page.databytecounts)
-            self._check_parts()
-            self._tables = self._page.jpegtables
-            self._unpack = self._page.decode
+            view = self._file.view()
+            layout = layout_of(view)
+            self._parts = layout.parts(view, _MOST_PIECES)
+            _check_kind(layout, self._parts)
+        except MoreNeeded:
+            self._file.close()
+            raise CorruptImage("the TIFF is cut off within its directory") from None
         except BaseException:
             self._file.close()
             raise
+        self.frame = layout.frame
+        self.pieces = Pieces(self.frame, self._parts.width, self._parts.height)
+        self._is_associated = layout.extra == _ASSOCIATED and self.frame.channels in (2, 4)
         rows = 2 * self.pieces.height * self.frame.bytes // self.frame.height
         self._cache = cache or (_CACHE if rows <= _CACHE else _SMALL_CACHE)
         self._held: OrderedDict[int, Pixels] = OrderedDict()
@@ -312,105 +301,26 @@ class Reader:
         return piece
 
     def _decoded(self, index: int) -> Pixels:
-        data = self._file.read(self._offsets[index], self._sizes[index])
-        if self._page.compression == _JPEG and not _within(data, self.pieces):
-            raise CorruptImage(f"{self._name(index)} is damaged: it has other pixels than its place")
-        try:
-            samples: Pixels = self._unpack(data, index, jpegtables=self._tables)[0]
-        except MemoryError:
-            raise
-        except Exception as error:  # the libraries below raise what they like
-            raise CorruptImage(f"{self._name(index)} is damaged: {' '.join(str(error).split())}") from None
+        samples = self._parts.unpacked(index, self._file.read(*self._parts.place(index))).pixels
         left, top, right, bottom = self.pieces.box(index)
-        piece = samples[0] if self.frame.channels > 1 else samples[0, :, :, 0]
+        piece = samples if self.frame.channels > 1 else samples[:, :, 0]
         if piece.shape[0] < bottom - top or piece.shape[1] < right - left or piece.dtype != self.frame.dtype:
-            raise CorruptImage(f"{self._name(index)} is damaged: it does not hold its pixels")
-        if self.frame.channels in (2, 4) and tuple(self._page.extrasamples) == (_ASSOCIATED,):
-            return importlib.import_module("imageloom.codecs.tiff").divided_by_alpha(piece)  # type: ignore[no-any-return]
-        return piece
-
-    def _check_parts(self) -> None:
-        count = len(self.pieces)
-        if min(len(self._offsets), len(self._sizes)) < count:
-            raise CorruptImage(
-                f"the TIFF has {min(len(self._offsets), len(self._sizes))} of its {count} pieces"
-            )
-        most = 2 * _piece_bytes(self.pieces) + _COMMON
-        for index, (offset, size) in enumerate(zip(self._offsets[:count], self._sizes, strict=False)):
-            if not offset or not size:
-                raise CorruptImage(f"{self._name(index)} is missing")
-            if offset + size > self._file.size:
-                raise CorruptImage(f"{self._name(index)} lies beyond the end of the file")
-            if size > most:
-                raise CorruptImage(f"{self._name(index)} has {size:,} bytes, more than its pixels can need")
-
-    def _name(self, index: int) -> str:
-        if self._page.is_tiled:
-            row, column = divmod(index, self.pieces.columns)
-            return f"the TIFF's tile {index} (row {row}, column {column})"
-        return f"the TIFF's strip {index}"
+            raise CorruptImage(f"{self._parts.name(index)} is damaged: it does not hold its pixels")
+        return divided_by_alpha(piece) if self._is_associated else piece
 
 
-def _first_page(path: Path) -> Any:
-    tifffile = _library()
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            try:
-                file.pages[1]
-            except IndexError:
-                # The lazily read values are read while the file is open.
-                _ = page.dataoffsets, page.databytecounts, page.jpegtables, page.decode
-                return page
-    except OSError as error:
-        raise UnreadableItem(f"cannot be read: {error.strerror}") from error
-    except Exception as error:  # the library raises what it likes, MemoryError for a length that lies
-        raise CorruptImage(f"the TIFF's directory is damaged: {' '.join(str(error).split())}") from None
-    raise UnsupportedImage("TIFF of several pages is not supported")
-
-
-def _checked(page: Any) -> tuple[Frame, Pieces]:
-    """Size and pieces of an image of a kind that is read here."""
-    channels, dtype = page.samplesperpixel, None if page.dtype is None else page.dtype.name
-    gray = page.photometric == _GRAY and channels in (1, 2)
-    colour = page.photometric == _RGB and channels in (3, 4)
-    if not (gray or colour or (page.photometric == _YCBCR and page.compression == _JPEG and channels == 3)):
-        kind = f"colour kind {int(page.photometric)} and {channels} channels"
-        raise UnsupportedImage(f"TIFF of {kind} is not read in regions")
-    if page.compression not in _READABLE:
-        raise UnsupportedImage(f"TIFF of compression {int(page.compression)} is not supported")
-    if dtype not in ("uint8", "uint16", "float32") or page.bitspersample != 8 * page.dtype.itemsize:
-        raise UnsupportedImage(f"TIFF of {page.bitspersample} bits ({dtype}) is not read in regions")
-    if channels in (2, 4) and tuple(page.extrasamples) not in ((0,), (_ASSOCIATED,), (_UNASSOCIATED,)):
-        raise UnsupportedImage("TIFF of further channels is not read in regions")
-    if channels > 1 and page.planarconfig != 1:
+def _check_kind(layout: Layout, parts: Parts) -> None:
+    """Refuse an image of a kind that is not read here."""
+    frame = layout.frame
+    if layout.colours not in (_GRAY, _RGB, _YCBCR):
+        raise UnsupportedImage(f"TIFF of colour kind {layout.colours} is not read in regions")
+    if layout.bits < 8:
+        raise UnsupportedImage(f"TIFF of {layout.bits} bits is not read in regions")
+    if parts.planes > 1:
         raise UnsupportedImage("TIFF of separate planes is not read in regions")
-    width, height = page.imagewidth, page.imagelength
-    across, down = (page.tilewidth, page.tilelength) if page.is_tiled else (width, page.rowsperstrip)
-    if min(width, height, across, down) < 1:
-        raise CorruptImage(f"the TIFF has {width}x{height} pixels in pieces of {across}x{down}")
-    frame = Frame(width, height, channels, dtype)
-    pieces = Pieces(frame, across, down if page.is_tiled else min(down, height))
-    if _piece_bytes(pieces) > _LARGEST_PIECE:
-        raise UnsupportedImage(f"TIFF of pieces of {across}x{down} pixels is not read in regions")
-    return frame, pieces
-
-
-def _within(data: bytes, pieces: Pieces) -> bool:
-    """Whether the frame header of a JPEG says no more pixels than a piece has; its decoder believes it."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == _SOS:
-            return data.count(bytes((0xFF, _SOS))) <= MOST_SCANS
-        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
-            height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-            if not (0 < height <= pieces.height and 0 < width <= pieces.width):
-                return False
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
-    return False
-
-
-def _piece_bytes(pieces: Pieces) -> int:
-    frame = pieces.frame
-    return pieces.width * pieces.height * (frame.bytes // frame.pixels)
+    if frame.channels in (2, 4) and layout.extra not in (0, _ASSOCIATED, _UNASSOCIATED):
+        raise UnsupportedImage("TIFF of further channels is not read in regions")
+    if parts.bytes > _LARGEST_PIECE:
+        raise UnsupportedImage(
+            f"TIFF of pieces of {parts.width}x{parts.height} pixels is not read in regions"
+        )

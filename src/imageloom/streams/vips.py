@@ -13,6 +13,10 @@ from types import ModuleType
 
 import numpy as np
 
+from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.png import check_texts
+from imageloom.codecs.segments import check_scans
+from imageloom.codecs.tiff import layout_of
 from imageloom.errors import CorruptImage, MissingExtra
 from imageloom.model import Frame, Pixels
 from imageloom.streams.files import RandomFile
@@ -40,7 +44,8 @@ class Reader:
     """Full rows from the top down, each once. One thread at a time.
 
     Args:
-        frame: what the file's header says.
+        format: of the file.
+        frame: what its header says.
 
     Raises:
         UnreadableItem: the file cannot be opened.
@@ -50,12 +55,11 @@ class Reader:
 
     random = False
 
-    def __init__(self, path: Path, frame: Frame) -> None:
+    def __init__(self, path: Path, format: str, frame: Frame) -> None:
         self.frame = frame
         self.pieces = Pieces(frame, frame.width, max(1, _STRIP // frame.width))
-        self._next = 0
         pyvips = _library()
-        RandomFile(path).close()
+        _check(path, format, frame)
         try:
             # A source, not a name: libvips takes brackets at the end of a name for options.
             source = pyvips.Source.new_from_file(str(path))
@@ -77,13 +81,9 @@ class Reader:
         """The next rows.
 
         Raises:
-            ValueError: other rows than the next, or parts of rows.
             CorruptImage: they are damaged.
         """
         frame = self.frame
-        if (x0, x1) != (0, frame.width) or y0 != self._next or not y0 < y1 <= frame.height:
-            raise ValueError(f"the next rows of {frame} begin at {self._next}, not {x0},{y0},{x1},{y1}")
-        self._next = y1
         shape = (y1 - y0, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
         rows: Pixels = np.empty(shape, frame.dtype)
         flat = rows.reshape(-1).view(np.uint8)
@@ -99,6 +99,25 @@ class Reader:
 
     def close(self) -> None:
         self._region = None
+
+
+def _check(path: Path, format: str, frame: Frame) -> None:
+    """Refuse what libvips would take too much time or memory for."""
+    file = RandomFile(path)
+    try:
+        if format == "jpeg":
+            file.check_size(frame)
+            with file.mapped() as data:
+                check_scans(data)
+        elif format == "png":
+            check_texts(file.view())
+        elif format == "tiff":
+            view = file.view()
+            layout_of(view).parts(view)
+    except MoreNeeded:
+        raise CorruptImage("the file is cut off within its header") from None
+    finally:
+        file.close()
 
 
 def _said(error: Exception) -> str:

@@ -1,42 +1,25 @@
-"""Hostile files: headers that lie, bombs, loops, cuts. Each is to be refused by name or done in small bounds.
-
-    for file in hostile_files():
-        (folder / file.name).write_bytes(file.data)
-
-They are drawn anew by each call, the same each time. Names end in the suffix of the format that they pretend.
-"""
+"""Hostile files made by hand, each for a way in which readers have failed."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from imageloom import codecs
-from imageloom.codecs.jpeg import MOST_SCANS
 from imageloom.codecs.png import chunk
+from imageloom.codecs.segments import MOST_SCANS
 from imageloom.model import Format
 from imageloom.samples import draw_photo
+from imageloom.testing.hostile.file import Hostile
 from imageloom.testing.raw import bmp, bomb, gif, picture, png, riff, scans, tiff
 
 
-class Hostile(NamedTuple):
-    """A file. `harmless` ones are odd, but there is a picture in them that can be had rightly."""
-
-    name: str
-    data: bytes
-    harmless: bool = False
-
-
-def hostile_files() -> Iterator[Hostile]:
+def files() -> Iterator[Hostile]:
     """All of them, one after the other."""
-    photo = draw_photo(7, 64, 48)
-    written = [f for f in codecs.formats() if f not in ("gif", "zarr")]
-    good: dict[Format, bytes] = {f: codecs.get(f).encode(photo, 80) for f in written}
-    good["gif"] = gif(picture(16, 16))
+    good = good_files()
     yield from _cut_and_swapped(good)
     yield from _pngs(good["png"])
     yield from _jpegs(good["jpeg"])
@@ -46,6 +29,15 @@ def hostile_files() -> Iterator[Hostile]:
     yield from _bmps(good["bmp"])
     yield from _pnms()
     yield from _avifs(good["avif"])
+
+
+def good_files() -> dict[Format, bytes]:
+    """A small picture in each format that is read."""
+    photo = draw_photo(7, 64, 48)
+    written = [f for f in codecs.formats() if f not in ("gif", "zarr")]
+    good: dict[Format, bytes] = {f: codecs.get(f).encode(photo, 80) for f in written}
+    good["gif"] = gif(picture(16, 16))
+    return good
 
 
 def _cut_and_swapped(good: dict[Format, bytes]) -> Iterator[Hostile]:
@@ -105,11 +97,11 @@ def _pngs(good: bytes) -> Iterator[Hostile]:
     yield Hostile("end-first.png", good[:33] + chunk(b"IEND", b"") + good[33:])
     for name, at in (("header", 20), ("pixels", 60)):
         yield Hostile(f"bit-of-the-{name}.png", good[:at] + bytes((good[at] ^ 1,)) + good[at + 1 :])
-    for name, exif in _exifs():
+    for name, exif in exifs():
         yield Hostile(f"exif-{name}.png", png(10, 10, rows, chunk(b"eXIf", exif)), harmless=True)
 
 
-def _exifs() -> Iterator[tuple[str, bytes]]:
+def exifs() -> Iterator[tuple[str, bytes]]:
     """EXIF blocks that lead astray."""
     pointer = struct.pack("<HHIIHHII", 0x8769, 4, 1, 8, 0x8825, 4, 1, 8)
     yield "loop", b"II*\0" + struct.pack("<IH", 8, 2) + pointer + struct.pack("<I", 8)
@@ -155,12 +147,12 @@ def _jpegs(good: bytes) -> Iterator[Hostile]:
     yield Hostile("megabytes-of-filling.jpg", b"\xff\xd8" + b"\xff" * (2 << 20) + behind, harmless=True)
     yield Hostile("comments.jpg", b"\xff\xd8" + segment(0xFE, bytes(65_000)) * 100 + behind, harmless=True)
     part = b"ICC_PROFILE\0\1\xff" + bytes(60_000)
-    yield Hostile("300-profiles.jpg", b"\xff\xd8" + segment(0xE2, part) * 300 + behind)
+    yield Hostile("300-profiles.jpg", b"\xff\xd8" + segment(0xE2, part) * 300 + behind, None)
     parts = (segment(0xE2, b"ICC_PROFILE\0" + bytes((i, 255)) + bytes(65_000)) for i in range(1, 256))
     yield Hostile("profile-of-16-mb.jpg", b"\xff\xd8" + b"".join(parts) + behind, harmless=True)
     extended = b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32 + b"\xff\xff\xff\xff" + bytes(4)
     yield Hostile("xmp-of-4-gb.jpg", b"\xff\xd8" + segment(0xE1, extended) * 1000 + behind, harmless=True)
-    for name, exif in _exifs():
+    for name, exif in exifs():
         block = segment(0xE1, (b"Exif\0\0" + exif)[:65_000])
         yield Hostile(f"exif-{name}.jpg", b"\xff\xd8" + block + behind, harmless=True)
     yield Hostile("800-scans.jpg", scans(1024, 800))
@@ -274,7 +266,7 @@ def _webps(good: bytes) -> Iterator[Hostile]:
     yield Hostile("no-key-frame.webp", good[:20] + b"\x01" + good[21:])
     yield Hostile("chunk-of-4-gb.webp", good[:16] + b"\xff\xff\xff\xff" + good[20:])
     yield Hostile("exif-not-there.webp", riff(canvas(8, 64, 48), (b"VP8 ", good[20:])))
-    for name, exif in _exifs():
+    for name, exif in exifs():
         file = riff(canvas(8, 64, 48), (b"VP8 ", good[20:]), (b"EXIF", exif))
         yield Hostile(f"exif-{name}.webp", file, harmless=True)
 
@@ -330,8 +322,7 @@ def _avifs(good: bytes) -> Iterator[Hostile]:
 
     yield Hostile("over-the-limit.avif", changed(size + 8, struct.pack(">II", 0xFFFFFFFF, 0xFFFFFFFF)))
     yield Hostile("expands-too-far.avif", changed(size + 8, struct.pack(">II", 20_000, 20_000)))
-    # libavif stretches a picture to the size that the file declares.
-    yield Hostile("stretched.avif", changed(size + 8, struct.pack(">II", 1500, 1500)), harmless=True)
+    yield Hostile("stretched.avif", changed(size + 8, struct.pack(">II", 1500, 1500)))
     yield Hostile("nothing-wide.avif", changed(size + 8, struct.pack(">II", 0, 0)))
     yield Hostile("box-of-nothing.avif", changed(meta - 4, bytes(4)))
     yield Hostile("box-of-all.avif", changed(meta - 4, b"\xff\xff\xff\xff"))

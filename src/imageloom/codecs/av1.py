@@ -1,0 +1,110 @@
+"""The size of AV1 frames by their sequence header (AV1 specification, 5.3 to 5.5): a container may lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imageloom.codecs.bits import number
+from imageloom.errors import CorruptImage, UnsupportedImage
+
+_SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
+_MOST_FRAMES = 8
+"""Of a picture: one, or one for each layer."""
+_MOST_UNITS = 4096
+
+
+def frame_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the frames of a picture.
+
+    Raises:
+        CorruptImage: there is no sequence header, or there are several that differ.
+        UnsupportedImage: it is a video, or its frames may be larger than its sequence header says.
+        MoreNeeded: the data end before.
+    """
+    sizes, frames = set(), 0
+    for kind, body in _units(data):
+        if kind == _SEQUENCE:
+            sizes.add(_size(_Bits(body)))
+        frames += kind in (_FRAME_HEADER, _FRAME)
+    if len(sizes) != 1:
+        raise CorruptImage(f"the AVIF has a picture of {len(sizes)} sizes")
+    if frames > _MOST_FRAMES:
+        raise UnsupportedImage(f"AVIF of a picture of {frames:,} frames is not supported")
+    return sizes.pop()
+
+
+def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and beginning of each unit of the bit stream."""
+    at = 0
+    for _ in range(_MOST_UNITS):
+        if at >= len(data):
+            return
+        head = data[at]
+        at += 2 if head & 4 else 1
+        length = len(data) - at
+        if head & 2:
+            length = shift = 0
+            while True:
+                byte = number(data, at, 1)
+                at += 1
+                length |= (byte & 127) << shift
+                shift += 7
+                if byte < 128 or shift > 56:
+                    break
+        yield head >> 3 & 15, data[at : at + min(length, 256)]
+        at += length
+    raise UnsupportedImage(f"AVIF of more than {_MOST_UNITS:,} units is not supported")
+
+
+class _Bits:
+    """Numbers of a few bits, one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> int:
+        first, self._at = self._at, self._at + count
+        value = number(self._data, first // 8, -(-self._at // 8) - first // 8)
+        return value >> -self._at % 8 & (1 << count) - 1
+
+    def skip_variable(self) -> None:
+        """A number behind as many zeros as it has bits."""
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        self.take(min(zeros, 32))
+
+
+def _size(bits: _Bits) -> tuple[int, int]:
+    bits.take(4)  # the profile, and whether it is a still picture
+    reduced = bits.take(1)
+    if reduced:
+        bits.take(5)
+    else:
+        _skip_operating_points(bits)
+    wide, high = bits.take(4) + 1, bits.take(4) + 1
+    width, height = bits.take(wide) + 1, bits.take(high) + 1
+    if not reduced and 1 << wide + high > 4 * width * height + (1 << 22):  # a frame may say its own size
+        raise UnsupportedImage(f"AVIF of frames of up to {1 << wide}x{1 << high} pixels is not supported")
+    return width, height
+
+
+def _skip_operating_points(bits: _Bits) -> None:
+    delay = 0
+    if bits.take(1):  # timing
+        bits.take(64)
+        if bits.take(1):
+            bits.skip_variable()
+        if bits.take(1):  # a decoder's model
+            delay = bits.take(5) + 1
+            bits.take(42)
+    has_delay = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        if bits.take(5) > 7:
+            bits.take(1)
+        if delay and bits.take(1):
+            bits.take(2 * delay + 1)
+        if has_delay and bits.take(1):
+            bits.take(4)

@@ -1,0 +1,270 @@
+"""The strips and tiles of a TIFF: where they are, and each unpacked alone. Both readers of TIFF stand on this.
+
+tifffile never sees the file. It gets a directory made here, of the tags that say how pixels are stored, whose
+values were checked; imagecodecs gets one part at a time, and room for what that part may unfold to.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imageloom.codecs import segments
+from imageloom.codecs.bits import Data, MoreNeeded, number
+from imageloom.codecs.tags import SIZES, Entry, Order, Tree, laid_out, longs, numbers
+from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage
+from imageloom.model import Pixels
+
+WIDTH, HEIGHT, BITS, PACKING, COLOURS, FILL_ORDER = 256, 257, 258, 259, 262, 266
+STRIPS, SAMPLES, ROWS, STRIP_BYTES, PLANES, PREDICTOR = 273, 277, 278, 279, 284, 317
+TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 322, 323, 324, 325
+EXTRA, SAMPLE_FORMAT, _TABLES, _SUBSAMPLING = 338, 339, 347, 530
+_KEPT = (
+    WIDTH,
+    HEIGHT,
+    BITS,
+    PACKING,
+    COLOURS,
+    FILL_ORDER,
+    SAMPLES,
+    PREDICTOR,
+    EXTRA,
+    SAMPLE_FORMAT,
+    _SUBSAMPLING,
+)
+_SEVERAL = (BITS, EXTRA, SAMPLE_FORMAT, _SUBSAMPLING)
+JPEG = 7
+_INTEGERS = (1, 3, 4, 16)
+"""Types of tags: BYTE, SHORT, LONG, LONG8."""
+_MOST_VALUES = 16
+"""Of a tag that has one for each channel."""
+MOST_PARTS = 1 << 16
+"""Strips or tiles of a file that is decoded as a whole."""
+_OVERHANG = 1 << 22
+"""Pixels that a part may have beyond those of the image."""
+_COMMON = 1 << 16
+"""Bytes that a compressed part may have beyond twice its pixels."""
+_SHARED = 64 << 20
+"""Bytes that parts may take together, though they lie on each other; or 8 times the file's."""
+_IN_TABLES = (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))
+"""Segments that a TIFF's JPEG tables may have: no frame, no scan."""
+
+
+@lru_cache(maxsize=1)
+def library() -> ModuleType:
+    try:
+        importlib.import_module("imagecodecs")
+        tifffile = importlib.import_module("tifffile")
+    except ImportError:
+        raise MissingExtra("reading TIFF", "tiff") from None
+    # What it has to say about a file comes as an error or does not matter.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    return tifffile
+
+
+def integers(
+    data: Data, entries: dict[int, Entry], order: Order, tag: int, default: int | None = None
+) -> tuple[int, ...]:
+    """The values of a tag of few whole numbers.
+
+    Raises:
+        CorruptImage: it is missing, of another type, or has too many values.
+        MoreNeeded: its values lie behind the end.
+    """
+    entry = entries.get(tag)
+    if entry is None or not entry.length:
+        if default is None:
+            raise CorruptImage(f"the TIFF lacks its tag {tag}")
+        return (default,)
+    if entry.length > _MOST_VALUES:
+        raise CorruptImage(f"the TIFF has {entry.length:,} values in its tag {tag}")
+    if entry.kind not in _INTEGERS:
+        raise CorruptImage(f"the TIFF's tag {tag} has type {entry.kind}, which is no whole number")
+    return numbers(data, entry, order)
+
+
+class Part(NamedTuple):
+    """Unpacked pixels of a strip or tile, and where they go."""
+
+    pixels: Pixels
+    """(height, width, channels)"""
+    plane: int
+    y: int
+    x: int
+
+
+class Parts:
+    """The parts of an image.
+
+    Args:
+        data: the file.
+        entries: of its directory.
+        size: width and height of the image in pixels.
+        samples: of a pixel.
+        sample_bytes: of a sample, unpacked.
+        most: the most parts.
+
+    Raises:
+        CorruptImage: the directory does not say where they are, or parts are missing, too large, or not all in the
+            file.
+        UnsupportedImage: they are too many.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        entries: dict[int, Entry],
+        order: Order,
+        size: tuple[int, int],
+        samples: int,
+        sample_bytes: int,
+        most: int = MOST_PARTS,
+    ) -> None:
+        width, height = size
+        self.is_tiled = TILE_WIDTH in entries or TILES in entries
+
+        def get(tag: int, default: int | None = None) -> int:
+            return integers(data, entries, order, tag, default)[0]
+
+        self.packing = get(PACKING, 1)
+        self.planes = samples if get(PLANES, 1) == 2 else 1
+        self._channels = samples // self.planes
+        if self.is_tiled:
+            self.width, self.height = get(TILE_WIDTH), get(TILE_HEIGHT)
+        else:
+            self.width, self.height = width, min(get(ROWS, height), height)
+        if not self.width or not self.height:
+            raise CorruptImage(f"the TIFF has parts of {self.width}x{self.height} pixels")
+        if self.width * self.height > width * height + _OVERHANG:
+            raise UnsupportedImage(
+                f"TIFF of {width}x{height} in parts of {self.width}x{self.height} pixels is not supported"
+            )
+        self.columns = -(-width // self.width)
+        self._in_plane = self.columns * -(-height // self.height)
+        self.count = self._in_plane * self.planes
+        self.bytes = self.width * self.height * self._channels * sample_bytes
+        """Of the largest part, unpacked."""
+        places, sizes = (TILES, TILE_BYTES) if self.is_tiled else (STRIPS, STRIP_BYTES)
+        said = min(entries[tag].length if tag in entries else 0 for tag in (places, sizes))
+        if said < self.count:
+            raise CorruptImage(f"the TIFF has {said} of its {self.count} pieces")
+        if self.count > most:
+            raise UnsupportedImage(
+                f"TIFF of {self.count:,} strips or tiles, more than {most:,}, is not supported"
+            )
+        self._offsets, self._sizes = (
+            _array(data, entries[tag], order, self.count) for tag in (places, sizes)
+        )
+        self._check(len(data))
+        self._tables = _tables(data, entries)
+        kept: Tree = {}
+        for tag in _KEPT:
+            if tag in entries:
+                values = integers(data, entries, order, tag)
+                kept[tag] = longs(order, *(values if tag in _SEVERAL else values[:1]))
+        kept[PLANES] = longs(order, 1 if self.planes == 1 else 2)
+        kept |= (
+            {TILE_WIDTH: longs(order, self.width), TILE_HEIGHT: longs(order, self.height)}
+            if self.is_tiled
+            else {ROWS: longs(order, self.height)}
+        )
+        at, length = self.place(0)
+        self._unpack = _unpacker(kept, data[at : at + min(length, 16)], order)
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Where in the file a part stands, and its bytes."""
+        return int(self._offsets[index]), int(self._sizes[index])
+
+    def unpacked(self, index: int, data: bytes) -> Part:
+        """A part's pixels from its bytes.
+
+        Raises:
+            CorruptImage: they are damaged, or other pixels than the part has.
+        """
+        try:
+            if self.packing == JPEG:
+                self._check_jpeg(data)
+            pixels, (plane, _, y, x, _), _ = self._unpack(data, index, jpegtables=self._tables)
+        except MemoryError:
+            raise
+        except Exception as error:  # the libraries below raise what they like
+            said = " ".join(str(error).split())
+            raise CorruptImage(f"{self.name(index)} is damaged: {said or 'it is cut off'}") from None
+        return Part(pixels[0], plane, y, x)
+
+    def name(self, index: int) -> str:
+        if self.is_tiled:
+            row, column = divmod(index % self._in_plane, self.columns)
+            return f"the TIFF's tile {index} (row {row}, column {column})"
+        return f"the TIFF's strip {index}"
+
+    def _check(self, size: int) -> None:
+        """Refuse parts that a file of this size does not hold, before any memory is asked for."""
+        offsets, sizes = self._offsets, self._sizes
+        most = 2 * self.bytes + _COMMON
+        for wrong, what in (
+            ((offsets == 0) | (sizes == 0), "is missing"),
+            ((offsets > size) | (sizes > size) | (offsets + sizes > size), "lies beyond the end of the file"),
+            (sizes > most, "has so many bytes, more than its pixels can need"),
+        ):
+            if wrong.any():
+                raise CorruptImage(f"{self.name(int(wrong.argmax()))} {what}")
+        if int(sizes.sum()) > max(_SHARED, 8 * size):
+            raise CorruptImage("the TIFF's strips or tiles lie on each other")
+
+    def _check_jpeg(self, data: bytes) -> None:
+        """Refuse a part whose frame header says other pixels than its place: the decoder would believe it."""
+        fits = False
+        for marker, start, _ in segments.walk(data):
+            if marker in segments.FRAMES:
+                bits, down, across, channels = (
+                    number(data, start + at, length) for at, length in ((0, 1), (1, 2), (3, 2), (5, 1))
+                )
+                fits = 0 < down <= self.height and 0 < across <= self.width
+                if marker > 0xC2 or bits != 8 or channels != self._channels or not fits:
+                    raise CorruptImage("it has other pixels than its place")
+        if not fits:
+            raise CorruptImage("it has no frame header")
+        segments.check_scans(data)
+
+
+def _array(data: Data, entry: Entry, order: Order, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """The first `count` values of a tag that has one for each part."""
+    if entry.kind not in _INTEGERS or entry.at + entry.size > len(data):
+        raise CorruptImage("the TIFF does not say where its pixels are")
+    size = SIZES[entry.kind]
+    values = data[entry.at : entry.at + size * count]
+    return np.frombuffer(values, f"{'<' if order == 'little' else '>'}u{size}").astype(np.uint64)
+
+
+def _tables(data: Data, entries: dict[int, Entry]) -> bytes | None:
+    """The JPEG tables that all parts share."""
+    entry = entries.get(_TABLES)
+    if entry is None:
+        return None
+    tables = bytes(data[entry.at : entry.at + min(entry.size, _COMMON)])
+    try:
+        if any(marker not in _IN_TABLES for marker, _, _ in segments.walk(tables)):
+            raise CorruptImage("the TIFF's JPEG tables have pixels of their own")
+    except MoreNeeded:
+        raise CorruptImage("the TIFF's JPEG tables are cut off") from None
+    return tables
+
+
+def _unpacker(tags: Tree, first: bytes, order: Order) -> Any:
+    """tifffile's function for the parts of a directory with these tags, the first of which begins with `first`."""
+
+    def with_part(at: int) -> bytes:
+        place = {TILES: at, TILE_BYTES: 16} if TILE_WIDTH in tags else {STRIPS: at, STRIP_BYTES: 16}
+        return laid_out(tags | {tag: longs(order, value) for tag, value in place.items()}, 8, order)
+
+    mark = (b"II*\0" if order == "little" else b"MM\0*") + (8).to_bytes(4, order)
+    end = 8 + len(with_part(0))
+    with library().TiffFile(io.BytesIO(mark + with_part(end) + bytes(first).ljust(16, b"\0"))) as file:
+        return file.pages.first.decode

@@ -1,0 +1,120 @@
+"""Good files, a few of each format, that mutations are made of."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from imageloom import codecs
+from imageloom.model import Format, Frame, Metadata, Pixels
+from imageloom.samples import draw_photo
+from imageloom.streams import jpeg, tiff
+from imageloom.testing.raw import bmp, gif, picture, png, scans
+
+_WIDTH, _HEIGHT = 48, 32
+
+
+def bases() -> Iterator[tuple[str, Format, bytes]]:
+    """Name, format and bytes of each; formats take turns as far as they have as many."""
+    colour = draw_photo(5, _WIDTH, _HEIGHT)
+    gray, alpha = colour[:, :, 1].copy(), np.dstack((colour, colour[:, :, :1]))
+    made = [
+        [("png", name, data) for name, data in _pngs(colour, gray, alpha)],
+        [("jpeg", name, data) for name, data in _jpegs(colour, gray)],
+        [("tiff", name, data) for name, data in _tiffs(colour, gray, alpha)],
+        [("webp", name, data) for name, data in _webps(colour, alpha)],
+        [("gif", name, data) for name, data in _gifs(colour)],
+        [("bmp", name, data) for name, data in _bmps(colour, gray, alpha)],
+        [("pnm", name, data) for name, data in _pnms(colour, gray)],
+        [("avif", name, data) for name, data in _avifs(colour, alpha)],
+    ]
+    for turn in range(max(map(len, made))):
+        for of_format in made:
+            if turn < len(of_format):
+                format, name, data = of_format[turn]
+                yield f"{format}-{name}", format, data  # type: ignore[misc]
+
+
+def _metadata() -> Metadata:
+    """EXIF with an orientation and a directory below, XMP, and a profile that is none."""
+    entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x010F, 2, 5, 0x32)
+    entries += struct.pack("<HHII", 0x8769, 4, 1, 0x3A)
+    below = struct.pack("<H", 1) + struct.pack("<HHII", 0xA002, 3, 1, _WIDTH) + bytes(4)
+    exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 3) + entries + bytes(4) + b"maker\0\0\0" + below
+    icc = (128).to_bytes(4) + bytes(12) + b"RGB XYZ " + bytes(104)
+    return Metadata(exif, b"<x:xmpmeta tiff:Orientation='6'/>", b"", icc)
+
+
+def _saved(image: Pixels | Image.Image, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format, **options)
+    return file.getvalue()
+
+
+def _pngs(colour: Pixels, gray: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
+    encode = codecs.get("png").encode
+    yield "colour", encode(colour, 0, _metadata())
+    yield "palette", _saved(Image.fromarray(colour).quantize(16), "PNG", transparency=3)
+    yield "interlaced", png(8, 8, zlib.compress(bytes(79)), interlaced=1)
+    yield "deep", encode(gray.astype(np.uint16) * 257, 0)
+    yield "alpha", encode(alpha, 0)
+
+
+def _jpegs(colour: Pixels, gray: Pixels) -> Iterator[tuple[str, bytes]]:
+    yield "metadata", codecs.get("jpeg").encode(colour, 85, _metadata())
+    yield "progressive", _saved(colour, "JPEG", progressive=True, quality=70)
+    yield "strips", jpeg.Encoder(Frame(_WIDTH, _HEIGHT, 3)).encode(colour)
+    yield "gray", _saved(gray, "JPEG", optimize=True)
+    yield "scans", scans(1024, 8)
+
+
+def _tiffs(colour: Pixels, gray: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
+    frame = Frame(_WIDTH, _HEIGHT, 3)
+    yield "strips", codecs.get("tiff").encode(colour, 0, _metadata())
+    yield "jpeg-tiles", tiff.Encoder(frame, compression="jpeg", tile=16).encode(colour)
+    for compression in ("tiff_lzw", "packbits", "tiff_jpeg"):
+        yield compression, _saved(colour, "TIFF", compression=compression)
+    yield "palette", _saved(Image.fromarray(colour).quantize(16), "TIFF")
+    yield "bits", _saved(Image.fromarray(gray).convert("1"), "TIFF")
+    yield "zstd-tiles", tiff.Encoder(frame, compression="zstd", tile=16).encode(colour)
+    yield "float", codecs.get("tiff").encode(gray.astype(np.float32), 0)
+    yield "alpha-tiles", tiff.Encoder(Frame(_WIDTH, _HEIGHT, 4), compression="none", tile=16).encode(alpha)
+    yield "big", _saved(gray, "TIFF", big_tiff=True)
+
+
+def _webps(colour: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
+    yield "metadata", codecs.get("webp").encode(colour, 80, _metadata())
+    yield "lossless", cv2.imencode(".webp", colour, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
+    yield "alpha", codecs.get("webp").encode(alpha, 80)
+
+
+def _gifs(colour: Pixels) -> Iterator[tuple[str, bytes]]:
+    yield "palette", _saved(Image.fromarray(colour).quantize(16), "GIF", comment=b"a comment", transparency=2)
+    yield "raw", gif(picture(16, 16), comment=b"said")
+    yield "in-part", gif(picture(8, 8, at=4))
+
+
+def _bmps(colour: Pixels, gray: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
+    for name, image in (("colour", colour), ("gray", gray), ("alpha", alpha)):
+        yield name, codecs.get("bmp").encode(image, 0)
+    yield "runs", bmp(16, 4, 8, 1, (b"\x10\1\0\0" * 4) + b"\0\1")
+    yield "bits", _saved(Image.fromarray(gray).convert("1"), "BMP")
+
+
+def _pnms(colour: Pixels, gray: Pixels) -> Iterator[tuple[str, bytes]]:
+    yield "colour", codecs.get("pnm").encode(colour, 0)
+    yield "gray", codecs.get("pnm").encode(gray, 0)
+    yield "plain", b"P2 # plain\n4 3\n200\n" + b" ".join(b"%d" % n for n in range(12))
+    yield "bits", b"P4\n16 4\n" + bytes(range(8))
+
+
+def _avifs(colour: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
+    yield "metadata", codecs.get("avif").encode(colour, 50, _metadata())
+    yield "alpha", codecs.get("avif").encode(alpha, 50)
