@@ -141,8 +141,8 @@ def test_a_worker_puts_nothing_of_a_file_that_has_changed(photos: Path) -> None:
     now = store.find("1.jpg")
     assert now is not None
     works = (
-        Work(Item("1.jpg", now.size, now.mtime_ns - 1), ("old.jpg",), 1, steady=True),
-        Work(now, ("now.jpg",), 2, steady=True),
+        Work(Item("1.jpg", now.size, now.mtime_ns - 1), ("old.jpg",), 1),
+        Work(now, ("now.jpg",), 2),
         Work(Item("1.jpg", now.size, now.mtime_ns - 1), ("run.jpg",), 3),
     )
     recipe = Recipe((Output(()),))

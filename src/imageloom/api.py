@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from imageloom import operators
 from imageloom.engines import Settings, open_engine
+from imageloom.engines.guard import Guard
 from imageloom.errors import UsageError
 from imageloom.events import Listener
 from imageloom.ledger import Ledger
@@ -169,4 +170,5 @@ def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Setti
     if settings.bind and not settings.jobs:  # workers elsewhere do it
         jobs = 0
     waits = is_remote(job.source) or is_remote(job.sink)
-    return engine, replace(settings, jobs=jobs, waits=waits, in_flight=job.in_flight), why
+    settings = replace(settings, jobs=jobs, waits=waits, in_flight=job.in_flight, guard=Guard.of(job))
+    return engine, settings, why

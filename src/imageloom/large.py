@@ -9,11 +9,13 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from imageloom import codecs, tiles
-from imageloom.assemble import PART_PIXELS, Assembly, parts_of
-from imageloom.errors import ImageloomError
+from imageloom.assemble import PART_PIXELS, Assembly, Original, parts_of
+from imageloom.errors import ImageloomError, UnreadableItem
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
 from imageloom.plan import ENCODE_COPIES, OutputPlan, Plan
 from imageloom.stores import Store
+from imageloom.stores.beneath import READ, path_of
+from imageloom.stores.local import LocalStore, check_planned
 from imageloom.streams import IN_ORDER
 
 TOGETHER = 2
@@ -104,6 +106,8 @@ class LargeImages:
         self._under_way: dict[int, tuple[Assembly, dict[tuple[int, int], Need]]] = {}
         self._times: dict[int, Times] = {}
         self._copies: dict[int, str] = {}
+        self._files: dict[int, int] = {}
+        """Open for as long as their images are under way."""
 
     @property
     def is_full(self) -> bool:
@@ -123,12 +127,13 @@ class LargeImages:
             ImageloomError: its file or its scratch cannot be opened.
         """
         path = self._source.path(work.item.key) or self._fetch(work)
+        file = self._files[work.number] = self._open(work, path)
         assembly = Assembly(
             work,
             header,
             plan,
             self._job.recipe,
-            path,
+            Original(path, path_of(file), os.fstat(file).st_mtime_ns),
             self._sink,
             self._scratch,
             self._prefix,
@@ -142,8 +147,23 @@ class LargeImages:
     def _fetch(self, work: Work) -> str:
         """The path of a copy of a file that is not local."""
         path = self._copies[work.number] = os.path.join(self._scratch, f"{self._prefix}-{work.number}-file")
-        self._source.fetch(work.item.key, path, self._job.limits.max_file_size)
+        self._source.fetch(work.item.key, path, self._job.limits.max_file_size, work.item)
         return path
+
+    def _open(self, work: Work, path: str) -> int:
+        """The image's file, if it is the one that was planned, or the copy of it."""
+        try:
+            if not isinstance(self._source, LocalStore):
+                return os.open(path, READ)
+            file = self._source.open(work.item.key)
+        except OSError as error:
+            raise UnreadableItem(f"cannot read it: {error.strerror}") from None
+        try:
+            check_planned(file, work.item)
+        except UnreadableItem:
+            os.close(file)
+            raise
+        return file
 
     def next_part(self) -> tuple[Work, Part, int] | tuple[Work, Result] | None:
         """A part that can be begun, with its bytes; an image that failed; or None while there is neither."""
@@ -182,7 +202,7 @@ class LargeImages:
         if failure is not None:
             failure = replace(failure, message=f"{failure.message} ({assembly.missing()})", transient=False)
         assembly.close(failed=failure is not None)
-        self._drop_copy(number)
+        self._drop_file(number)
         written = () if failure else tuple(assembly.written)
         pixels = assembly.plan.decoded.pixels
         return Result(assembly.work.item.key, written, failure, times, started, pixels)
@@ -197,10 +217,12 @@ class LargeImages:
             with suppress(OSError):
                 assembly.close(failed=True)
         self._under_way.clear()
-        for number in list(self._copies):
-            self._drop_copy(number)
+        for number in [*self._files, *self._copies]:
+            self._drop_file(number)
 
-    def _drop_copy(self, number: int) -> None:
+    def _drop_file(self, number: int) -> None:
+        if (file := self._files.pop(number, None)) is not None:
+            os.close(file)
         if path := self._copies.pop(number, None):
             with suppress(OSError):
                 os.unlink(path)

@@ -19,7 +19,6 @@ from msgspec.structs import asdict, replace
 
 from imageloom import codecs, operators, stores
 from imageloom.codecs.metadata import for_output
-from imageloom.errors import UnreadableItem
 from imageloom.model import (
     NO_METADATA,
     Failure,
@@ -35,7 +34,7 @@ from imageloom.model import (
     Written,
 )
 from imageloom.plan import check_limits, make_plan
-from imageloom.stores import Store, open_store, stage
+from imageloom.stores import Store, open_bounded, stage
 
 Lap = Callable[[str], None]
 
@@ -96,7 +95,7 @@ class Attempt:
 
     def __init__(self, task: Task, work: Work) -> None:
         self._task, self._work = task, work
-        self._source, self._sink = open_store(task.source), open_store(task.sink)
+        self._source, self._sink = source_of(task), sink_of(task)
         self._started, self._watch = time.time(), Stopwatch()
         self._data = b""
         self._made = Result(work.item.key)
@@ -141,6 +140,16 @@ class Attempt:
             raise
 
 
+def source_of(task: Task) -> Store:
+    """The store that a task's items are read from, within the task's bounds."""
+    return open_bounded(task.source, task.links, task.roots)
+
+
+def sink_of(task: Task) -> Store:
+    """The store that a task's outputs are staged in, within the task's bounds."""
+    return open_bounded(task.sink, "follow", task.roots)
+
+
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
     """Read an item's bytes; nothing for a part of one, which reads what it needs by itself.
 
@@ -154,9 +163,7 @@ def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
         return b""
     data = stores.kept.pop((task.source, work.item.key, work.item.fingerprint), None)
     if data is None:
-        data = source.read(work.item.key, task.limits.max_file_size)
-        if work.steady and source.find(work.item.key) != work.item:
-            raise UnreadableItem("it was written to while it was read")
+        data = source.read(work.item.key, task.limits.max_file_size, work.item)
     lap("read")
     return data
 
@@ -168,7 +175,7 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
 
         return parts.load(task, task.part, lap)
     header = work.header
-    if header is None or len(data) != work.item.size:  # it changed since it was planned
+    if header is None:
         header = codecs.read_header(lambda length: data[:length], len(data))
         check_limits(header, task.limits, len(data))
     plan = make_plan(header, task.recipe)
@@ -205,7 +212,7 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
             carried = for_output(chunk.metadata, output.frame)
             encoded = codecs.encode(output.format, pixels, output.quality, carried)
             lap("encode")
-            size = stage(sink, f"{token}-{len(written)}", encoded)
+            size = stage(sink, f"{token}-{len(written)}", encoded, task.roots)
             written.append(Written(name, f"{token}-{len(written)}", size))
             lap("write")
     except Exception:

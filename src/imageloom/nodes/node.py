@@ -147,8 +147,7 @@ class Node:
         """The items' results; what cannot be begun here fails each item."""
         began, done = time.time(), 0
         try:
-            self._guard.check(task)
-            for result in self._run(task):
+            for result in self._run(self._guard.bounded(task)):
                 done += 1
                 yield result
         except ImageloomError as error:

@@ -156,7 +156,7 @@ class Server:
         """Refuse what lies outside of the roots; it is asked before any of it is looked at."""
         sink = request.sink or request.source
         recipe = Recipe((), operators=tuple(request.operators))
-        self._guard.check(Task(0, "", request.source, sink, recipe, Limits(), ()))
+        self._guard.bounded(Task(0, "-", request.source, sink, recipe, Limits(), ()))
 
     def _begin(self, job: RunningJob) -> None:
         self._jobs[job.id] = job

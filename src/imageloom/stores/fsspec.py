@@ -122,9 +122,9 @@ class FsspecStore(RemoteStore):
         except Exception as error:
             raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
 
-    def read(self, key: str, limit: int) -> bytes:
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         with self._reading() as fs:
-            size = _check_size(fs.info(self._path(key))["size"], limit)
+            size = self._size(fs, key, limit, planned)
             data = bytes(fs.cat_file(self._path(key)))
             if size is not None and len(data) != size:
                 raise UnreadableItem(f"it came short: {len(data):,} of {size:,} bytes")
@@ -135,9 +135,16 @@ class FsspecStore(RemoteStore):
             file.seek(start)
             return bytes(file.read(length))
 
-    def fetch(self, key: str, path: str, limit: int) -> None:
+    def _size(self, fs: AbstractFileSystem, key: str, limit: int, planned: Item | None) -> int | None:
+        """The size of the file that was planned, where the store knows it."""
+        info = fs.info(self._path(key))
+        if planned:
+            planned.check(_item(key, info))
+        return _check_size(info["size"], limit)
+
+    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
         with self._reading() as fs, open(path, "wb") as file:
-            size = _check_size(fs.info(self._path(key))["size"], limit)
+            size = self._size(fs, key, limit, planned)
             with fs.open(self._path(key), "rb", block_size=PART) as source:
                 while chunk := source.read(PART):
                     file.write(chunk)

@@ -20,10 +20,13 @@ from imageloom.errors import (
     UnreadableItem,
     UnwritableOutput,
 )
-from imageloom.model import Failure, Item, Unlisted
+from imageloom.model import Failure, Item, Links, Unlisted
+from imageloom.stores.beneath import FOLDER, READ, open_beneath, path_of
 
 STAGING = ".imageloom"
 """The hidden folder that staged outputs lie in."""
+_MOST_READ = 1 << 30
+"""Bytes that are asked for at once: the system gives no more than twice as many."""
 
 
 class LocalStore:
@@ -31,6 +34,8 @@ class LocalStore:
 
     Args:
         address: its path. It need not be there before something is staged.
+        links: which links in it are followed to be read.
+        roots: folders beneath which it and its files are opened; none for no bounds.
 
     Raises:
         StorageError: the path is not UTF-8.
@@ -39,8 +44,10 @@ class LocalStore:
     is_local = True
     creates = False
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, links: Links = "follow", roots: tuple[str, ...] = ()) -> None:
         self.address = os.path.abspath(address)
+        self._links = links
+        self._roots = roots
         check_name(self.address)
         self._folders: set[str] = set()
 
@@ -73,37 +80,59 @@ class LocalStore:
                             yield self._item(key, entry)
                     except OSError as error:
                         yield _unlisted(key, UnreadableItem(_reason(error, entry)))
+                    except UnreadableItem as error:
+                        yield _unlisted(key, error)
 
     def _item(self, key: str, entry: os.DirEntry[str]) -> Item | Unlisted:
         if not _is_utf8(key):
             return _unlisted(key, InvalidName("its name is not UTF-8: rename it"))
-        if entry.is_symlink() and entry.is_dir():
-            return _unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
+        if entry.is_symlink():
+            check_link(entry.path, self.address, self._links)
+            if entry.is_dir():
+                return _unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
         if not entry.is_file():
             os.stat(os.path.join(self.address, key))  # a broken link says so
             return _unlisted(key, UnreadableItem("it is no regular file"))
         found = entry.stat()
         return Item(key, found.st_size, found.st_mtime_ns)
 
-    def read(self, key: str, limit: int) -> bytes:
+    def open(self, key: str) -> int:
+        """A descriptor of a file, to read from.
+
+        Raises:
+            OSError: it cannot be opened, or a link is in the way that is not followed.
+        """
+        path = self._path(key)
+        if self._links == "follow":
+            return open_beneath(path, READ, self._roots)
+        follow = self._links == "inside"
+        return open_beneath(path, READ, (self.address,), follow=follow, outer=self._roots)
+
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         try:
-            with open(self._path(key), "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
+            file = self.open(key)
+            try:
+                size = check_regular(file).st_size
                 if size > limit:
                     raise LimitExceeded(
                         f"the file is {size:,} bytes, over the limit of {limit:,} (--max-file-size)"
                     )
-                return file.read()
+                data = _read_all(file, size)
+                if planned:
+                    check_planned(file, planned)
+                return data
+            finally:
+                os.close(file)
         except OSError as error:
             raise UnreadableItem(f"cannot read it: {error.strerror}") from None
 
     def head(self, key: str, length: int, start: int = 0) -> bytes:
         try:
-            descriptor = os.open(self._path(key), os.O_RDONLY)
+            file = self.open(key)
             try:
-                return os.pread(descriptor, length, start)
+                return os.pread(file, length, start)
             finally:
-                os.close(descriptor)
+                os.close(file)
         except OSError as error:
             raise UnreadableItem(f"cannot read it: {error.strerror}") from None
 
@@ -122,14 +151,17 @@ class LocalStore:
         """The system tells of its changes: see `watch.changes`."""
 
     def find(self, key: str) -> Item | None:
+        path = self._path(key)
         try:
-            found = os.stat(self._path(key))
+            if self._links != "follow" and os.path.islink(path):
+                check_link(path, self.address, self._links)
+            found = os.stat(path)
         except OSError:
             return None
         return Item(key, found.st_size, found.st_mtime_ns)
 
-    def fetch(self, key: str, path: str, limit: int) -> None:
-        write_file(path, self.read(key, limit))
+    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
+        write_file(path, self.read(key, limit, planned))
 
     def path(self, key: str) -> str:
         return self._path(key)
@@ -145,7 +177,7 @@ class LocalStore:
         return os.path.realpath(path) if os.path.islink(path) else None
 
     def stage(self, token: str, data: bytes) -> None:
-        write_file(self.staging(token), data)
+        write_file(self.staging(token), data, self._roots)
 
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
         """Nothing is to be done before it is published."""
@@ -204,10 +236,66 @@ class LocalStore:
         return f"{self.address}/{key}"
 
 
-def write_file(path: str, data: bytes) -> None:
-    """Write a file as a whole, or raise UnwritableOutput and leave none."""
+def check_regular(file: int) -> os.stat_result:
+    """What the system says of an open file.
+
+    Raises:
+        UnreadableItem: it is a folder, a device or the like.
+    """
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableItem("it is no regular file")
+    return found
+
+
+def check_planned(file: int, planned: Item) -> None:
+    """Refuse an open file that is another one than was planned, or was written to since.
+
+    Raises:
+        UnreadableItem: says by what it is known.
+    """
+    found = check_regular(file)
+    if found.st_mtime_ns != planned.mtime_ns or found.st_size != planned.size:
+        planned.check(Item(planned.key, found.st_size, found.st_mtime_ns))
+
+
+def check_link(path: str, root: str, links: Links) -> None:
+    """Refuse a link in a source that is not to be followed.
+
+    Raises:
+        UnreadableItem: says why.
+    """
+    if links == "refuse":
+        raise UnreadableItem("it is a link, which is not followed (--links refuse)")
+    if links == "inside":
+        bound = os.path.realpath(root).rstrip("/")
+        if not os.path.realpath(path).startswith(f"{bound}/"):
+            raise UnreadableItem(f"it is a link that leads out of {root} (--links inside)")
+
+
+def _read_all(file: int, size: int) -> bytes:
+    """All bytes of a file that has so many."""
+    parts, left = [], size + 1  # one more: it may be growing
+    while left > 1 and (part := os.read(file, min(left, _MOST_READ))):
+        parts.append(part)
+        left -= len(part)
+    if not left:
+        raise UnreadableItem("it was written to while it was read")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def write_file(path: str, data: bytes, roots: tuple[str, ...] = ()) -> None:
+    """Write a file as a whole, or raise UnwritableOutput and leave none.
+
+    Args:
+        roots: folders beneath which it lies; none for no bounds.
+    """
+
+    def opener(path: str, flags: int) -> int:
+        return open_beneath(path, flags, roots, mode=0o666)
+
     try:
-        with open(path, "wb", buffering=0) as file:
+        with open(path, "wb", buffering=0, opener=opener if roots else None) as file:
             written = file.write(data)
             while written < len(data):
                 written += file.write(data[written:])
@@ -217,16 +305,35 @@ def write_file(path: str, data: bytes) -> None:
         raise UnwritableOutput(f"cannot write to {os.path.dirname(path)}: {error.strerror}") from None
 
 
-def write_folder(path: str, files: Mapping[str, bytes]) -> None:
-    """Write the files of a folder, by their paths within it, or raise UnwritableOutput and leave none."""
-    folder = Path(path)
+def write_folder(path: str, files: Mapping[str, bytes], roots: tuple[str, ...] = ()) -> None:
+    """Write the files of a new folder, by their paths within it, or raise UnwritableOutput and leave none.
+
+    Args:
+        roots: as of `write_file`.
+    """
+    parent, name = os.path.split(path)
     try:
-        for name, data in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
+        with folder_of(parent, roots) as opened:
+            folder = opened / name
+            for key, data in files.items():
+                (folder / key).parent.mkdir(parents=True, exist_ok=True)
+                (folder / key).write_bytes(data)
     except OSError as error:
         _discard(path)
-        raise UnwritableOutput(f"cannot write to {folder.parent}: {error.strerror}") from None
+        raise UnwritableOutput(f"cannot write to {parent}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def folder_of(path: str, roots: tuple[str, ...]) -> Iterator[Path]:
+    """A path that leads to a folder beneath one of the roots, whatever becomes of its own meanwhile."""
+    if not roots:
+        yield Path(path)
+        return
+    folder = open_beneath(path, FOLDER, roots)
+    try:
+        yield Path(path_of(folder))
+    finally:
+        os.close(folder)
 
 
 def _remove(staging: str) -> None:

@@ -133,11 +133,13 @@ class ObjectStore(RemoteStore):
         except _errors() as error:
             raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
 
-    def read(self, key: str, limit: int) -> bytes:
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         import obstore
 
         with self._reading():
             found = obstore.get(self._client, self._key(key))
+            if planned:
+                planned.check(self._item(key, found.meta))
             _check_size(found.meta["size"], limit)
             data = found.bytes().to_bytes()
             if len(data) != found.meta["size"]:
@@ -150,11 +152,13 @@ class ObjectStore(RemoteStore):
         with self._reading():
             return obstore.get_range(self._client, self._key(key), start=start, length=length).to_bytes()
 
-    def fetch(self, key: str, path: str, limit: int) -> None:
+    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
         import obstore
 
         with self._reading(), open(path, "wb") as file:
             found = obstore.get(self._client, self._key(key))
+            if planned:
+                planned.check(self._item(key, found.meta))
             _check_size(found.meta["size"], limit)
             for chunk in found.stream(min_chunk_size=PART):
                 file.write(chunk)
@@ -236,6 +240,8 @@ class ObjectStore(RemoteStore):
     def _reading(self) -> Iterator[None]:
         try:
             yield
+        except ItemError:
+            raise
         except FileNotFoundError:
             raise UnreadableItem("cannot read it: it is gone") from None
         except _errors() as error:

@@ -53,6 +53,12 @@ def is_hidden(key: str) -> bool:
     return key.startswith(".") or "/." in key
 
 
+def scratch_folder(address: str, scratch: str) -> str:
+    """The path of the folder for large outputs of a store, below a folder of scratch or the system's."""
+    name = f"imageloom-{hashlib.sha256(address.encode()).hexdigest()[:16]}-{os.getuid()}"
+    return os.path.join(os.path.abspath(scratch or tempfile.gettempdir()), name)
+
+
 class Staging:
     """Outputs on their way: small ones in memory, large ones as files in a folder of scratch.
 
@@ -61,12 +67,12 @@ class Staging:
     """
 
     def __init__(self, address: str) -> None:
-        self._name = f"imageloom-{hashlib.sha256(address.encode()).hexdigest()[:16]}-{os.getuid()}"
+        self._address = address
         self._folder = ""
         self._held: dict[str, bytes] = {}
 
     def prepare(self, scratch: str) -> None:
-        folder = os.path.join(scratch or tempfile.gettempdir(), self._name)
+        folder = scratch_folder(self._address, scratch)
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o700)

@@ -354,7 +354,7 @@ class Reader:
 def _first_page(path: Path) -> Any:
     tifffile = _library()
     try:
-        with tifffile.TiffFile(path) as file:
+        with path.open("rb") as opened, tifffile.TiffFile(opened) as file:
             page = file.pages.first
             try:
                 file.pages[1]
