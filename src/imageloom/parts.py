@@ -52,7 +52,6 @@ def is_encoding(task: Task) -> bool:
 
 def load(task: Task, part: Part, lap: Lap) -> Chunk:
     """The pixels that a part reads, from the file or a raster."""
-    work = task.work[0]
     header, phase = _phase(task, part)
     if phase is None:
         frame = make_plan(header, task.recipe).outputs[part.output].frame

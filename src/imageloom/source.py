@@ -23,6 +23,7 @@ class Source:
             a slash is held against the last part of the key, another against the whole key.
         exclude: patterns of names to leave out, likewise.
         links: which links in a local folder are followed; those that are not are items that fail.
+        roots: folders beneath which a local one lies; none for no bounds.
 
     Raises:
         StorageError: there is nothing at that path, or it is not UTF-8.
@@ -37,9 +38,10 @@ class Source:
         include: tuple[str, ...] = (),
         exclude: tuple[str, ...] = (),
         links: Links = "follow",
+        roots: tuple[str, ...] = (),
     ) -> None:
         root, only = _local(address) if not is_remote(address) else _remote(address)
-        self.store = open_bounded(root, links)
+        self.store = open_bounded(root, links, roots)
         self.is_file = bool(only)
         self.root = self.store.address
         self._only = only

@@ -59,8 +59,13 @@ class Guard(Plain, frozen=True):
         for path in task.recipe.operators:
             if "\0" in path or os.path.realpath(path) not in operators:
                 raise TaskRefused(f"{path} is no file of operators of this worker (--operators)")
+        return replace(task, roots=self.folders)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The roots that are local, as absolute paths; never none where there are any roots."""
         local = [local_path(root) for root in self.roots if not is_remote(root)]
-        return replace(task, roots=tuple(map(os.path.abspath, local or (os.devnull,))))
+        return tuple(map(os.path.abspath, local or (self.roots and (os.devnull,))))
 
     def permits(self, task: Task) -> bool:
         """Whether a task keeps to the bounds."""

@@ -24,7 +24,6 @@ from imageloom.engines.ring import Ring, Taken, arrays_of
 from imageloom.engines.worker import become_worker
 from imageloom.model import NO_METADATA, Failure, Frame, Header, Metadata, Plain, Result, Task, Times, Work
 from imageloom.pool import SizedPool
-from imageloom.stores import Store, open_store
 from imageloom.work import Chunk, Lap, Stopwatch
 
 Stage = Callable[[Task, Chunk | None, Lap], Chunk | Result]

@@ -20,6 +20,7 @@ from imageloom.model import Job
 from imageloom.nodes import imageloom_pb2 as pb
 from imageloom.nodes.messages import to_item_receipt, to_job
 from imageloom.run import Driver
+from imageloom.source import Source
 from imageloom.summary import Summary
 
 MOST_UNSENT = 10_000
@@ -119,8 +120,16 @@ class RunningJob:
         self._began = time.monotonic()
         self._receipt = pb.JobReceipt(id=request.id)
 
-    def start(self, engine: Engine, ledger: Path | None, files: JobFiles) -> None:
-        run = threading.Thread(target=self._run, args=(engine, ledger, files), name=f"job-{self.id}")
+    def start(
+        self, engine: Engine, ledger: Path | None, files: JobFiles, roots: tuple[str, ...] = ()
+    ) -> None:
+        """Begin it.
+
+        Args:
+            roots: folders beneath which its source lies; none for no bounds.
+        """
+        args = (engine, ledger, files, roots)
+        run = threading.Thread(target=self._run, args=args, name=f"job-{self.id}")
         run.start()
 
     def cancel(self, why: str) -> None:
@@ -161,10 +170,12 @@ class RunningJob:
 
     # The driver's thread
 
-    def _run(self, engine: Engine, ledger: Path | None, files: JobFiles) -> None:
+    def _run(self, engine: Engine, ledger: Path | None, files: JobFiles, roots: tuple[str, ...]) -> None:
+        job = self.job
         try:
             with Ledger(ledger) as book:
-                self._driver = Driver(self.job, engine, book, "nodes", [self._hear])
+                source = Source(job.source, job.include, job.exclude, job.links, roots)
+                self._driver = Driver(job, engine, book, "nodes", [self._hear], source)
                 if self._cancelled or self.is_paused:
                     self._driver.stop()
                 self._end(self._driver.run(), files)

@@ -154,13 +154,17 @@ class Server:
 
     def _check(self, request: pb.JobRequest) -> None:
         """Refuse what lies outside of the roots; it is asked before any of it is looked at."""
+        if request.links == "follow":
+            raise TaskRefused(
+                "a server follows no links that lead out of the source (--links inside or refuse)"
+            )
         sink = request.sink or request.source
         recipe = Recipe((), operators=tuple(request.operators))
         self._guard.bounded(Task(0, "-", request.source, sink, recipe, Limits(), ()))
 
     def _begin(self, job: RunningJob) -> None:
         self._jobs[job.id] = job
-        job.start(self.engine, self._ledger, self._files)
+        job.start(self.engine, self._ledger, self._files, self._guard.folders)
 
     def _find(self, id: str) -> RunningJob | None:
         return self._jobs.get(id)

@@ -131,9 +131,7 @@ class Store(Protocol):
         """Drop staged bytes; nothing happens where there are none."""
 
 
-def stage(
-    store: Store, token: str, data: bytes | Mapping[str, bytes], roots: tuple[str, ...] = ()
-) -> int:
+def stage(store: Store, token: str, data: bytes | Mapping[str, bytes], roots: tuple[str, ...] = ()) -> int:
     """Stage a file, or the files of a folder by their paths within it; gives their bytes together.
 
     Args:

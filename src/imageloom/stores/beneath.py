@@ -52,10 +52,11 @@ def open_beneath(
     """
     if not roots:
         return os.open(path, flags | os.O_CLOEXEC, mode)
-    root = next((root for root in roots if path.startswith(f"{root.rstrip('/')}/")), None)
-    if root is not None:
+    for root in roots:
+        if (relative := _relative(path, root)) is None:
+            continue
         try:
-            return _open_at(root, path[len(root.rstrip("/")) + 1 :], flags, mode, outer)
+            return _open_at(root, relative, flags, mode, outer)
         except OSError as error:
             if error.errno not in _LINK:
                 raise
@@ -63,12 +64,20 @@ def open_beneath(
                 raise OSError(error.errno, "it is a link, which is not followed (--links)") from None
             if not follow:
                 raise
+        break
     real = os.path.realpath(path)
     for root in roots:
-        bound = os.path.realpath(root)
-        if real.startswith(f"{bound.rstrip('/')}/"):
-            return _open_at(root, real[len(bound.rstrip("/")) + 1 :], flags, mode, outer)
+        if (relative := _relative(real, os.path.realpath(root))) is not None:
+            return _open_at(root, relative, flags, mode, outer)
     raise OSError(errno.EXDEV, f"it leads out of {', '.join(roots)}")
+
+
+def _relative(path: str, root: str) -> str | None:
+    """The path from a folder on; None where it does not lie beneath it."""
+    bound = root.rstrip("/")
+    if path == (bound or "/"):
+        return "."
+    return path[len(bound) + 1 :] if path.startswith(f"{bound}/") else None
 
 
 def _open_at(root: str, relative: str, flags: int, mode: int, outer: Sequence[str]) -> int:

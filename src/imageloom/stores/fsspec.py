@@ -199,7 +199,11 @@ class FsspecStore(RemoteStore):
             raise UnwritableOutput(f"cannot put {key}: it arrived short")
         folder = key.rpartition("/")[0]
         if folder and folder not in self._folders:
-            fs.makedirs(self._path(folder), exist_ok=True)
+            try:
+                fs.makedirs(self._path(folder), exist_ok=True)
+            except OSError:
+                if not fs.isdir(self._path(folder)):  # another connection has made it at the same time
+                    raise
             self._folders.add(folder)
         if fs.isdir(self._path(key)):
             raise OutputExists(f"{key} is there and is a folder")
@@ -244,6 +248,11 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
         if scheme in ARCHIVES:
             archive, inner = _split(rest)
             return fsspec.filesystem(scheme, fo=archive, skip_instance_cache=True), inner
+        if scheme in EXTRAS:
+            from imageloom.stores.sftp import KnownHostsFileSystem as Sftp
+
+            fs = Sftp(skip_instance_cache=True, **Sftp._get_kwargs_from_urls(address))
+            return fs, Sftp._strip_protocol(address).rstrip("/")
         fs, root = fsspec.core.url_to_fs(address, skip_instance_cache=True)
         return fs, root.rstrip("/")
     except ImportError:

@@ -60,14 +60,14 @@ class LocalStore:
         folders = [below]
         while folders:
             prefix = folders.pop()
-            try:
-                entries = os.scandir(os.path.join(self.address, prefix))
-            except OSError as error:
-                if not prefix:
-                    raise StorageError(f"cannot list {self.address}: {error.strerror}") from None
-                yield _unlisted(prefix, UnreadableItem(f"cannot list the folder: {error.strerror}"))
-                continue
-            with entries:
+            with contextlib.ExitStack() as stack:
+                try:
+                    entries = stack.enter_context(self._scan(prefix, stack))
+                except OSError as error:
+                    if not prefix:
+                        raise StorageError(f"cannot list {self.address}: {error.strerror}") from None
+                    yield _unlisted(prefix, UnreadableItem(f"cannot list the folder: {error.strerror}"))
+                    continue
                 for entry in entries:
                     key = prefix + entry.name
                     if entry.name.startswith("."):
@@ -83,11 +83,27 @@ class LocalStore:
                     except UnreadableItem as error:
                         yield _unlisted(key, error)
 
+    def _scan(self, prefix: str, stack: contextlib.ExitStack) -> os._ScandirIterator[str]:
+        """The entries of a folder, which itself is opened within the bounds."""
+        path = os.path.join(self.address, prefix)
+        if self._links == "follow" and not self._roots:
+            return os.scandir(path)
+        within = (self.address,) if prefix else self._roots
+        folder = open_beneath(
+            path.rstrip("/") or "/",
+            os.O_RDONLY | os.O_DIRECTORY,
+            within,
+            follow=not prefix,
+            outer=self._roots,
+        )
+        stack.callback(os.close, folder)
+        return os.scandir(folder)
+
     def _item(self, key: str, entry: os.DirEntry[str]) -> Item | Unlisted:
         if not _is_utf8(key):
             return _unlisted(key, InvalidName("its name is not UTF-8: rename it"))
         if entry.is_symlink():
-            check_link(entry.path, self.address, self._links)
+            check_link(self._path(key), self.address, self._links)
             if entry.is_dir():
                 return _unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
         if not entry.is_file():
