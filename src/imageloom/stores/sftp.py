@@ -22,7 +22,7 @@ KNOWN_HOSTS = "IMAGELOOM_KNOWN_HOSTS"
 _SYSTEM = "/etc/ssh/ssh_known_hosts"
 
 
-class KnownHostsFileSystem(SFTPFileSystem):
+class KnownHostsFileSystem(SFTPFileSystem):  # type: ignore[misc]  # it has no types
     """fsspec's file system over SFTP, which connects to known hosts only.
 
     Raises:
@@ -46,7 +46,7 @@ class KnownHostsFileSystem(SFTPFileSystem):
             raise
 
 
-class _Unknown(paramiko.MissingHostKeyPolicy):
+class _Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # likewise
     """What becomes of the key of a host of which no key is known."""
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
@@ -54,8 +54,8 @@ class _Unknown(paramiko.MissingHostKeyPolicy):
             _remember(hostname, key)
             return
         raise StorageError(
-            f"the host key of {hostname} is not known: {_shown(key)}. Compare it with the server's and put it into "
-            f"{_own()} (ssh-keyscan prints such lines), or accept the key of this first visit (--accept-host-keys)"
+            f"the host key of {hostname} is not known: {_shown(key)}. Compare it with the server's and put it "
+            f"into {_own()} (ssh-keyscan prints such lines), or accept it at this first visit (--accept-host-keys)"
         )
 
 
@@ -106,8 +106,8 @@ def _read(path: str, load: Callable[[str], None]) -> None:
 
 def _changed(hostname: str, key: paramiko.PKey, known: list[paramiko.PKey]) -> StorageError:
     return StorageError(
-        f"the host key of {hostname} has changed: {_shown(key)}, known is {', '.join(map(_shown, known))}. Somebody "
-        f"may be between; where the change is right, remove the old key (ssh-keygen -R '{hostname}')"
+        f"the host key of {hostname} has changed: {_shown(key)}, known is {', '.join(map(_shown, known))}. "
+        f"Somebody may be between; where the change is right, remove the old key (ssh-keygen -R '{hostname}')"
     )
 
 
