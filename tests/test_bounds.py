@@ -146,7 +146,7 @@ def test_what_is_written_in_another_way_is_the_same_place(root: Path) -> None:
 
 def test_a_jobs_own_workers_have_its_own_places(root: Path, tmp_path: Path) -> None:
     job = Job(str(root / "in"), str(root / "out"), Recipe((Output(()),), operators=("/o.py",)), scratch="/s")
-    assert Guard.of(job) == Guard((str(root / "in"), str(root / "out"), "/s"), ("/o.py",))
+    assert Guard.of(job) == Guard((str(root / "in"), str(root / "out"), "/s"), ("/o.py",), "follow")
     assert Guard.of(replace(job, source=str(root / "in" / "a.jpg"))).roots[0] == str(root / "in")
     assert Guard.of(replace(job, source="s3://b/in/a.jpg")).roots[0] == "s3://b/in"
     assert Guard.of(replace(job, source="s3://b/in/")).roots[0] == "s3://b/in"

@@ -351,7 +351,9 @@ class Task(Plain, frozen=True):
     """Do this part of the one item alone."""
     links: Links = "follow"
     roots: tuple[str, ...] = ()
-    """Local folders below which all files are opened; none for no bounds. A worker's guard puts its own here."""
+    """Local folders beneath which files are opened; none for no bounds. A worker's guard puts its own here."""
+    source_roots: tuple[str, ...] = ()
+    """Likewise for items; none where all links in the source are followed."""
 
 
 class Written(Plain, frozen=True):

@@ -141,6 +141,7 @@ class _File(NamedTuple):
 
     source: str
     links: Links
+    source_roots: tuple[str, ...]
     roots: tuple[str, ...]
     path: str
     planned: Item
@@ -148,7 +149,7 @@ class _File(NamedTuple):
     @classmethod
     def of(cls, task: Task, part: Part) -> _File:
         planned = replace(task.work[0].item, mtime_ns=part.mtime_ns)
-        return cls(task.source, task.links, task.roots, part.file, planned)
+        return cls(task.source, task.links, task.source_roots, task.roots, part.file, planned)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[str]:
@@ -157,7 +158,7 @@ class _File(NamedTuple):
         Raises:
             UnreadableItem: it cannot be opened, or is another one than was planned.
         """
-        source = open_bounded(self.source, self.links, self.roots)
+        source = open_bounded(self.source, self.links, self.source_roots)
         try:
             if isinstance(source, LocalStore) and source.path(self.planned.key) == self.path:
                 file = source.open(self.planned.key)

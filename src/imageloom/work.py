@@ -142,7 +142,7 @@ class Attempt:
 
 def source_of(task: Task) -> Store:
     """The store that a task's items are read from, within the task's bounds."""
-    return open_bounded(task.source, task.links, task.roots)
+    return open_bounded(task.source, task.links, task.source_roots)
 
 
 def sink_of(task: Task) -> Store:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from imageloom import codecs
 from imageloom.errors import TaskRefused
-from imageloom.model import Job, Part, Plain, Task
+from imageloom.model import Job, Links, Plain, Task
 from imageloom.stores import is_remote, local_path
 from imageloom.stores.remote import scratch_folder, unsafe
 
@@ -28,6 +28,9 @@ class Guard(Plain, frozen=True):
     """Paths of folders, or addresses of stores, below which it reads and writes."""
     operators: tuple[str, ...] = ()
     """Paths of the files of operators that it runs: they are code."""
+    links: Links | None = None
+    """Which links in its source it follows, where it works for one job; None for what a task says, as far as they
+    lead to a place below the roots."""
 
     @classmethod
     def of(cls, job: Job) -> Guard:
@@ -41,11 +44,11 @@ class Guard(Plain, frozen=True):
             roots.append(scratch_folder(sink, job.scratch))
         if job.scratch:
             roots.append(os.path.abspath(job.scratch))
-        return cls(tuple(dict.fromkeys(roots)), job.recipe.operators)
+        return cls(tuple(dict.fromkeys(roots)), job.recipe.operators, job.links)
 
     def bounded(self, task: Task) -> Task:
         """A task that keeps to the bounds, as it is to be done: whatever its files are changed to meanwhile, none
-        is opened outside of the roots.
+        is opened outside of the roots, but by a link of the source where the job follows all of them.
 
         Raises:
             TaskRefused: the task leaves the bounds, or makes no sense; names the address and the flag.
@@ -53,13 +56,19 @@ class Guard(Plain, frozen=True):
         _check_names(task)
         if not self.roots:
             return task
-        for address in (task.source, task.sink, *_paths(task.part)):
+        for address in (task.source, task.sink, *_paths(task)):
             self._check_address(address)
         operators = set(map(os.path.realpath, self.operators))
         for path in task.recipe.operators:
             if "\0" in path or os.path.realpath(path) not in operators:
                 raise TaskRefused(f"{path} is no file of operators of this worker (--operators)")
-        return replace(task, roots=self.folders)
+        folders = self.folders
+        return replace(
+            task,
+            links=self.links or task.links,
+            roots=folders,
+            source_roots=() if self.links == "follow" else folders,
+        )
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -97,10 +106,13 @@ def _check_names(task: Task) -> None:
             raise TaskRefused(f"an output's folder {output.folder!r} is no path below the sink")
 
 
-def _paths(part: Part | None) -> list[str]:
-    if part is None:
+def _paths(task: Task) -> list[str]:
+    """Those of a part; its item's own file is opened as an item is."""
+    if task.part is None:
         return []
-    return [path for path in (part.reads, part.writes, part.file, part.staging, part.folder) if path]
+    part, own = task.part, [f"{local_path(task.source)}/{work.item.key}" for work in task.work]
+    paths = [part.reads, part.writes, part.staging, part.folder]
+    return [path for path in (*paths, part.file if part.file not in own else "") if path]
 
 
 def _canonical(address: str) -> str:

@@ -74,7 +74,7 @@ def serve(folder: str, memory: int, guard: Guard) -> None:
 
     if memory:
         bound_memory(memory)
-    node = Node(Marks(folder).run, NodeConfig(limit=1, roots=guard.roots, operators=guard.operators))
+    node = Node(Marks(folder).run, NodeConfig(limit=1), guard)
     service = Service(node, NODE, address_in(folder, os.getpid()), Credentials(), WAITING_CALLS)
     signal.sigwait([signal.SIGTERM])
     node.leave()

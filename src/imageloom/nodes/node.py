@@ -63,12 +63,13 @@ class Node:
     Args:
         run: does a task.
         config: how it is set, with a limit that is not 0.
+        guard: the bounds of what it does; None for the configuration's roots and operators.
     """
 
-    def __init__(self, run: Runner, config: NodeConfig) -> None:
+    def __init__(self, run: Runner, config: NodeConfig, guard: Guard | None = None) -> None:
         self._run = run
         self._config = config
-        self._guard = Guard(config.roots, config.operators)
+        self._guard = guard or Guard(config.roots, config.operators)
         self._random = Random(config.seed)
         self._room = threading.Semaphore(config.limit)
         self._in_hand = 0
