@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,12 +176,21 @@ def test_a_run_that_follows_reads_the_link_that_it_planned(tmp_path: Path, out: 
 # A server
 
 
-def test_a_server_follows_no_link_out_of_a_source(tree: Path, tmp_path: Path) -> None:
+def test_a_server_follows_no_link_out_of_a_source(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("grpc")
     from imageloom.errors import StorageError
+    from imageloom.nodes import client as client_module
     from imageloom.nodes.client import Client
     from imageloom.nodes.config import Credentials
+    from imageloom.nodes.messages import to_request
     from service import site
+
+    def follows(job: Job, id: str, detached: bool) -> Any:
+        request = to_request(job, id, detached)
+        request.links = "follow"
+        return request
 
     (tmp_path / "state").mkdir()
     with site(tmp_path, tmp_path / "state") as made:
@@ -190,7 +201,13 @@ def test_a_server_follows_no_link_out_of_a_source(tree: Path, tmp_path: Path) ->
         ran = made.submit(server, PIPELINE, tree, tmp_path / "refused", "--links", "refuse")
         assert sorted(contents(tmp_path / "refused")) == expected("refuse")
         job = Job(str(tree), str(tmp_path / "lies"), Recipe((Output(()),)), links="follow")
-        client = Client(server.address, Credentials())
-        with closing(client), pytest.raises(StorageError, match="follows no links"):
-            client.submit(job, detached=True)
+        with closing(Client(server.address, Credentials())) as client:
+            client.submit(job)
+            assert sorted(contents(tmp_path / "lies")) == expected("inside"), (
+                "a client of today asks for no more"
+            )
+            shutil.rmtree(tmp_path / "lies")
+            monkeypatch.setattr(client_module, "to_request", follows)
+            with pytest.raises(StorageError, match="follows no links"):
+                client.submit(job)
         assert not (tmp_path / "lies").exists()

@@ -54,7 +54,7 @@ def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
         max_file_size=limits.max_file_size,
         max_expansion=limits.max_expansion,
         attempts=job.attempts,
-        links=job.links,
+        links="" if job.links == "follow" else job.links,  # a server follows no links out of a source
         detached=detached,
     )
 

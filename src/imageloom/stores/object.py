@@ -17,6 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from imageloom.errors import (
     InvalidName,
     ItemError,
@@ -123,6 +125,11 @@ class ObjectStore(RemoteStore):
         modified = int(found["last_modified"].timestamp() * 1_000_000) * 1000
         return Item(key, found["size"], modified, (found["e_tag"] or "").strip('"'))
 
+    def _check_planned(self, planned: Item | None, meta: Mapping[str, Any]) -> None:
+        """Refuse another object than was planned; its time is told in other precisions by listings."""
+        if planned:
+            planned.check(replace(self._item(planned.key, meta), mtime_ns=0))
+
     def find(self, key: str) -> Item | None:
         import obstore
 
@@ -138,8 +145,7 @@ class ObjectStore(RemoteStore):
 
         with self._reading():
             found = obstore.get(self._client, self._key(key))
-            if planned:
-                planned.check(self._item(key, found.meta))
+            self._check_planned(planned, found.meta)
             _check_size(found.meta["size"], limit)
             data = found.bytes().to_bytes()
             if len(data) != found.meta["size"]:
@@ -157,8 +163,7 @@ class ObjectStore(RemoteStore):
 
         with self._reading(), open(path, "wb") as file:
             found = obstore.get(self._client, self._key(key))
-            if planned:
-                planned.check(self._item(key, found.meta))
+            self._check_planned(planned, found.meta)
             _check_size(found.meta["size"], limit)
             for chunk in found.stream(min_chunk_size=PART):
                 file.write(chunk)
