@@ -212,7 +212,9 @@ def test_a_job_comes_through_a_request_as_it_was(place: Site) -> None:
     steps = Pipeline("resize 10x20 fit=cover | gaussian_blur 1.25 | flip").steps
     outputs = (Output(steps, "web/small", "png", 70), Output((), "plain"))
     recipe = Recipe(outputs, "exact", (), "strip")
-    full = Job("/a", "/b", recipe, Limits(1, 2, 3), ("*.jpg",), ("x*",), "skip", True, attempts=7)
+    full = Job(
+        "/a", "/b", recipe, Limits(1, 2, 3), ("*.jpg",), ("x*",), "skip", True, attempts=7, links="refuse"
+    )
     assert to_job(to_request(full, "1", False)) == full
 
 

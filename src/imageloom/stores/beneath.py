@@ -103,6 +103,8 @@ def _opener() -> _Opener:
     if sys.platform != "linux" or platform.machine() == "alpha":
         return _open_parts
     call = ctypes.CDLL(None, use_errno=True).syscall
+    call.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+    call.restype = ctypes.c_long
 
     def openat2(folder: int, relative: str, flags: int, mode: int) -> int:
         how = _How(flags, mode if flags & os.O_CREAT else 0, _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH)
