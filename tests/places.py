@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 from imageloom.stores import open_store
 from imageloom.stores.object import _memories
 from imageloom.testing.servers import ObjectServer
+
+KNOWN_HOSTS = "IMAGELOOM_KNOWN_HOSTS"
 
 
 class Folder:
@@ -119,7 +123,7 @@ async def serve():
         "127.0.0.1", 0, server_factory=Server, server_host_keys=[key],
         sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=sys.argv[1].encode()),
     )
-    print(acceptor.get_port(), flush=True)
+    print(acceptor.get_port(), key.export_public_key().decode(), flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(serve())
@@ -128,11 +132,23 @@ asyncio.run(serve())
 
 @contextmanager
 def sftp_server(folder: Path) -> Iterator[int]:
-    """A process that serves a folder by SFTP, to the user `me` with the password `secret`; its port."""
+    """A process that serves a folder by SFTP, to the user `me` with the password `secret`; its port.
+
+    Its key is the one that is known, here and in processes that are started.
+    """
     command = [sys.executable, "-c", _SFTP, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         assert server.stdout
-        try:
-            yield int(server.stdout.readline())
-        finally:
-            server.kill()
+        before = os.environ.get(KNOWN_HOSTS)
+        with tempfile.NamedTemporaryFile("w") as known:
+            try:
+                port, kind, key, *_ = server.stdout.readline().decode().split()
+                known.write(f"[127.0.0.1]:{port} {kind} {key}\n")
+                known.flush()
+                os.environ[KNOWN_HOSTS] = known.name
+                yield int(port)
+            finally:
+                server.kill()
+                os.environ.pop(KNOWN_HOSTS, None)
+                if before is not None:
+                    os.environ[KNOWN_HOSTS] = before

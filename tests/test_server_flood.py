@@ -25,8 +25,8 @@ from imageloom.nodes.config import Credentials
 from imageloom.nodes.messages import to_request
 from imageloom.nodes.rpc import open_channel, pack, stubs
 from imageloom.pipeline import Pipeline
-from program import contents, draw
-from service import Program, Site, site, wait_until
+from program import contents, draw, wait_until
+from service import Program, Site, site
 
 COUNT = 3
 SERVICE = "/imageloom.nodes.ImageProcessingServer"

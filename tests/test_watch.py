@@ -186,7 +186,7 @@ def test_links_that_lead_out_are_not_followed(photo: bytes, inbox: Path, tmp_pat
         (inbox / "real.jpg").write_bytes(photo)
         (inbox / "in.jpg").symlink_to("real.jpg")
         watch.wait_for("real.jpg", "in.jpg")
-        assert "leads out of the watched folder" in watch.told
+        assert "leads out of" in watch.told
         assert watch.end() == 0
     assert names(out) == ["in.jpg", "real.jpg"]
 

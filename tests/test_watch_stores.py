@@ -136,7 +136,7 @@ def test_from_a_folder_into_a_bucket(photos: Path, tmp_path: Path) -> None:
     assert place.contents() == made_of(photos, tmp_path)
 
 
-def test_a_worker_puts_nothing_of_a_file_that_has_changed(photos: Path) -> None:
+def test_a_worker_puts_nothing_of_a_file_that_is_not_the_one_that_was_planned(photos: Path) -> None:
     """What a worker puts is visible at once where the sink is no folder: it looks before."""
     place = Memory("steady")
     open_store.cache_clear()
@@ -144,15 +144,15 @@ def test_a_worker_puts_nothing_of_a_file_that_has_changed(photos: Path) -> None:
     now = store.find("1.jpg")
     assert now is not None
     works = (
-        Work(Item("1.jpg", now.size, now.mtime_ns - 1), ("old.jpg",), 1, steady=True),
-        Work(now, ("now.jpg",), 2, steady=True),
-        Work(Item("1.jpg", now.size, now.mtime_ns - 1), ("run.jpg",), 3),
+        Work(Item("1.jpg", now.size, now.mtime_ns - 1), ("old.jpg",), 1),
+        Work(now, ("now.jpg",), 2),
+        Work(Item("1.jpg", now.size + 1, now.mtime_ns), ("other.jpg",), 3),
     )
     recipe = Recipe((Output(()),))
     outcome = perform(Task(1, "1", str(photos), place.address, recipe, Limits(), works))
     kinds = [result.failure.kind if result.failure else "" for result in outcome.results]
-    assert kinds == ["UnreadableItem", "", ""]
-    assert place.contents().keys() == {"now.jpg", "run.jpg"}
+    assert kinds == ["UnreadableItem", "", "UnreadableItem"]
+    assert place.contents().keys() == {"now.jpg"}
 
 
 def test_what_a_store_has_lost_is_tried_again_later_and_not_at_once(

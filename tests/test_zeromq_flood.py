@@ -14,7 +14,7 @@ import psutil
 import pytest
 import zmq
 
-from guests import free_port, keys, remote
+from guests import keys, remote
 from imageloom.engines.zeromq_wire import (
     HEADER,
     ClientKeys,
@@ -24,7 +24,7 @@ from imageloom.engines.zeromq_wire import (
     secure_client,
 )
 from imageloom.samples import draw_photos
-from program import contents, imageloom, start
+from program import contents, free_port, imageloom, start
 
 FILES = 256
 """That the driver may have open."""

@@ -95,7 +95,7 @@ class Questions:
     def _header(self, item: Item) -> Header:
         store = self._source.store
         if self._keeps and item.size <= WHOLE:
-            data = store.read(item.key, self._job.limits.max_file_size)
+            data = store.read(item.key, self._job.limits.max_file_size, item)
             stores.kept[self._source.root, item.key, item.fingerprint] = data
             return codecs.header_of(data)
 

@@ -11,11 +11,12 @@ from msgspec.structs import replace
 
 from imageloom import operators
 from imageloom.engines import Settings, open_engine
+from imageloom.engines.guard import Guard
 from imageloom.errors import UsageError
 from imageloom.events import Listener
 from imageloom.ledger import Ledger
 from imageloom.machine import available_cores
-from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Output, Recipe
+from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Recipe
 from imageloom.pipeline import Pipeline
 from imageloom.recorder import Recorder
 from imageloom.run import Driver
@@ -53,6 +54,7 @@ def process(
     items_at_once: int = 0,
     scratch: str | os.PathLike[str] = "",
     in_flight: int = 0,
+    links: Links = "follow",
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
     timeline: bool = True,
@@ -89,6 +91,8 @@ def process(
         items_at_once: images under way at one time; 0 for as many as there is room for.
         scratch: a folder for the pixels of large images; by default one in the sink, if that is local.
         in_flight: requests in flight on stores that are not local; 0 for as many as measuring finds.
+        links: which links in a local source are followed: all, those that lead to a place inside of it
+            (`inside`), or none (`refuse`); the others are items that fail.
         limits: what is refused from the header alone.
         ledger: the file of the ledger; None for the one in the user's state directory.
         timeline: record what is measured, for `imageloom report`.
@@ -122,6 +126,7 @@ def process(
         items_at_once=items_at_once,
         scratch=os.path.abspath(scratch) if scratch else "",
         in_flight=in_flight,
+        links=links,
     )
     asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)
     chosen, settings, _ = choose_engine(engine, asked, job)
@@ -169,4 +174,5 @@ def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Setti
     if settings.bind and not settings.jobs:  # workers elsewhere do it
         jobs = 0
     waits = is_remote(job.source) or is_remote(job.sink)
-    return engine, replace(settings, jobs=jobs, waits=waits, in_flight=job.in_flight), why
+    settings = replace(settings, jobs=jobs, waits=waits, in_flight=job.in_flight, guard=Guard.of(job))
+    return engine, settings, why

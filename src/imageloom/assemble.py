@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imageloom import codecs, folders, tiles
 from imageloom.codecs.metadata import for_output
@@ -56,12 +56,22 @@ def parts_of(phases: Sequence[tiles.Phase], number: int, output: OutputPlan, wor
     return list(_cut(frame, most / frame.height, across, down, min(PART_PIXELS, fair)))
 
 
+class Original(NamedTuple):
+    """The file of a large image."""
+
+    path: str
+    """Its own, or that of a copy."""
+    opened: str
+    """A path that leads to it for as long as the image is under way, whatever becomes of its own."""
+    mtime_ns: int
+
+
 class Assembly:
     """One large image under way.
 
     Args:
         work: the item and its outputs' names.
-        source: path of its file, or of a copy.
+        source: its file.
         sink: where outputs are staged.
         scratch: path of a folder for rasters.
         job: its number, as the ledger has it.
@@ -77,7 +87,7 @@ class Assembly:
         header: Header,
         plan: Plan,
         recipe: Recipe,
-        source: str,
+        source: Original,
         sink: Store,
         scratch: str,
         job: str,
@@ -89,7 +99,7 @@ class Assembly:
         self.work = work
         self.plan = plan
         self._sink = sink
-        self._path = source
+        self._source = source
         self._prefix = new_token(job, work.number, work.attempt)
         """Begins the names of scratch files and of staged outputs."""
         self._scratch = os.path.join(scratch, self._prefix)
@@ -98,7 +108,7 @@ class Assembly:
         self._ahead = LOOK_AHEAD * workers
         """How many parts may be begun beyond the first that is not done."""
         self._metadata = (
-            codecs.metadata_of(source, header.format) if recipe.metadata == "keep" else NO_METADATA
+            codecs.metadata_of(source.opened, header.format) if recipe.metadata == "keep" else NO_METADATA
         )
         self._rasters: list[Raster] = []
         self._writer: Writer | None = None
@@ -118,7 +128,7 @@ class Assembly:
         """None where tiles are read from the file itself, else what decodes it into a raster."""
         frame, reader = self.plan.decoded, None
         if not (self.plan.luma or self.plan.scale > 1):
-            reader = open_in_pieces(self._path, header)
+            reader = open_in_pieces(self._source.opened, header)
             if reader is not None and reader.random:
                 reader.close()
                 return None
@@ -136,7 +146,7 @@ class Assembly:
             raster = self._keep(HeldRaster(f"{self._scratch}-input", frame))
         else:
             raster = self._raster("input", frame)
-        return Loader(reader, self._path, header, self.plan, raster, wake, room if bounded else 0)
+        return Loader(reader, self._source.opened, header, self.plan, raster, wake, room if bounded else 0)
 
     def _reads_downward(self) -> bool:
         """Whether the parts that the decoded rows are for read them from the top down."""
@@ -193,9 +203,10 @@ class Assembly:
                 step,
                 self._input.path if self._input else "",
                 self._target.path if self._target else "",
-                self._path,
+                self._source.path,
                 self._sink.staging(""),
                 self._folder,
+                self._source.mtime_ns,
             )
             for index, (box, step) in enumerate(zip(boxes, first, strict=True))
         )
@@ -204,7 +215,10 @@ class Assembly:
         assert self._input is not None
         frame = self.plan.outputs[self._output].frame
         self._reads = [Box.of(frame)]
-        return Part(0, self._output, self._phase, Box.of(frame), reads=self._input.path, file=self._path)
+        path, _, mtime_ns = self._source
+        return Part(
+            0, self._output, self._phase, Box.of(frame), reads=self._input.path, file=path, mtime_ns=mtime_ns
+        )
 
     def _raster(self, name: str, frame: Frame) -> Raster:
         return self._keep(FileRaster(f"{self._scratch}-{name}", frame, new=True))

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import BufferedWriter
 
+from imageloom.beneath import open_beneath
+
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to open a folder that is no link."""
 NEW = os.O_CREAT | os.O_EXCL
@@ -18,18 +20,19 @@ _PLAIN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Neither a link is followed, nor a pipe waited for."""
 
 
-def open_file(path: str, flags: int, mode: int = 0o666) -> int:
+def open_file(path: str, flags: int, mode: int = 0o666, roots: tuple[str, ...] = ()) -> int:
     """Open or make a file that is no link, in a folder that is none.
 
     Args:
         flags: as of `os.open`; with `NEW` there must be nothing of that name.
         mode: of a new file, less the umask.
+        roots: folders beneath which it lies; none for no bounds.
 
     Raises:
         OSError: as the system says.
     """
     folder, name = os.path.split(path)
-    at = os.open(folder or ".", FOLDER)
+    at = open_beneath(folder or ".", FOLDER, roots)
     try:
         return os.open(name, flags | _PLAIN, mode, dir_fd=at)
     finally:
@@ -63,10 +66,14 @@ def write(file: int, data: bytes) -> None:
         os.close(file)
 
 
-def write_file(path: str, data: bytes) -> None:
-    """Write a new file, or raise OSError and leave none."""
+def write_file(path: str, data: bytes, roots: tuple[str, ...] = ()) -> None:
+    """Write a new file, or raise OSError and leave none.
+
+    Args:
+        roots: as of `open_file`.
+    """
     folder, name = os.path.split(path)
-    at = os.open(folder or ".", FOLDER)
+    at = open_beneath(folder or ".", FOLDER, roots)
     try:
         write_in(at, name, data)
     finally:

@@ -9,7 +9,9 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from imageloom import codecs, tiles
-from imageloom.assemble import PART_PIXELS, Assembly, parts_of
+from imageloom.assemble import PART_PIXELS, Assembly, Original, parts_of
+from imageloom.beneath import READ, path_of
+from imageloom.errors import UnreadableItem
 from imageloom.faults import failure_of
 from imageloom.inhand import InHand
 from imageloom.machine import half_of_memory
@@ -17,6 +19,7 @@ from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Tim
 from imageloom.names import new_token
 from imageloom.plan import ENCODE_COPIES, OutputPlan, Plan
 from imageloom.stores import Store
+from imageloom.stores.local import LocalStore, check_planned
 from imageloom.streams import IN_ORDER
 
 TOGETHER = 2
@@ -112,6 +115,8 @@ class LargeImages:
         self._under_way: dict[int, tuple[Assembly, dict[tuple[int, int], Need]]] = {}
         self._times: dict[int, Times] = {}
         self._copies: dict[int, str] = {}
+        self._files: dict[int, int] = {}
+        """Open for as long as their images are under way."""
 
     @property
     def is_full(self) -> bool:
@@ -140,12 +145,13 @@ class LargeImages:
         needs = needs_of(header, plan, work.item.size)
         self._slots[work.number] = self._notes.begin(work.item)
         path = self._source.path(work.item.key) or self._fetch(work)
+        file = self._files[work.number] = self._open(work, path)
         assembly = Assembly(
             work,
             header,
             plan,
             self._job.recipe,
-            path,
+            Original(path, path_of(file), os.fstat(file).st_mtime_ns),
             self._sink,
             self._scratch,
             self._number,
@@ -162,8 +168,23 @@ class LargeImages:
         path = self._copies[work.number] = os.path.join(
             self._scratch, f"{new_token(self._number, work.number, work.attempt)}-file"
         )
-        self._source.fetch(work.item.key, path, self._job.limits.max_file_size)
+        self._source.fetch(work.item.key, path, self._job.limits.max_file_size, work.item)
         return path
+
+    def _open(self, work: Work, path: str) -> int:
+        """The image's file, if it is the one that was planned, or the copy of it."""
+        try:
+            if not isinstance(self._source, LocalStore):
+                return os.open(path, READ)
+            file = self._source.open(work.item.key)
+        except OSError as error:
+            raise UnreadableItem(f"cannot read it: {error.strerror}") from None
+        try:
+            check_planned(file, work.item)
+        except UnreadableItem:
+            os.close(file)
+            raise
+        return file
 
     def next_part(self) -> tuple[Work, Part, int] | tuple[Work, Result] | None:
         """A part that can be begun, with its bytes; an image that failed; or None while there is neither."""
@@ -229,6 +250,8 @@ class LargeImages:
     def _let_go(self, number: int) -> None:
         """Drop what is kept of an image that has ended."""
         self._notes.end(self._slots.pop(number, -1))
+        if (file := self._files.pop(number, None)) is not None:
+            os.close(file)
         if path := self._copies.pop(number, None):
             with suppress(OSError):
                 os.unlink(path)

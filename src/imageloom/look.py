@@ -18,7 +18,7 @@ from imageloom.pipeline import to_text
 from imageloom.plan import UPRIGHT, check_limits, make_plan
 from imageloom.report.drawing import escape
 from imageloom.source import Source
-from imageloom.stores import open_store
+from imageloom.stores import Store
 
 SIDE = 320
 """Pixels of a sample's longer side."""
@@ -64,7 +64,7 @@ def samples(source: Source, recipe: Recipe, count: int) -> list[Sample]:
     for item in islice((entry for entry in source if isinstance(entry, Item)), 4 * count):
         try:
             with blamed_on(item.key):
-                found.append(_sample(source.root, item, recipe))
+                found.append(_sample(source.store, item, recipe))
         except ItemError as error:
             failure = failure or error
         if len(found) == count:
@@ -74,8 +74,8 @@ def samples(source: Source, recipe: Recipe, count: int) -> list[Sample]:
     return found
 
 
-def _sample(root: str, item: Item, recipe: Recipe) -> Sample:
-    data = open_store(root).read(item.key, Limits().max_file_size)
+def _sample(store: Store, item: Item, recipe: Recipe) -> Sample:
+    data = store.read(item.key, Limits().max_file_size, item)
     header = codecs.header_of(data)
     check_limits(header, Limits(), len(data))
     before = codecs.decode(data, header, luma=False, scale=1)

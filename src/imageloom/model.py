@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from imageloom.errors import ItemError
+from imageloom.errors import ItemError, UnreadableItem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -215,6 +215,8 @@ class Limits(Plain, frozen=True):
 
 
 IfExists = Literal["error", "skip", "overwrite"]
+Links = Literal["follow", "inside", "refuse"]
+"""Which links in a local source are followed: all, those that lead to a place inside of it, or none."""
 
 
 class Job(Plain, frozen=True):
@@ -248,6 +250,7 @@ class Job(Plain, frozen=True):
     """Requests in flight on stores that are not local; 0 for as many as measuring finds."""
     attempts: int = 3
     """After so many failed attempts an item is given up on."""
+    links: Links = "follow"
 
 
 class Item(Plain, frozen=True):
@@ -265,6 +268,25 @@ class Item(Plain, frozen=True):
         """Changes when the input does."""
         return f"{self.size}-{self.etag or self.mtime_ns}"
 
+    def check(self, found: Item) -> None:
+        """Refuse another file than this one, as far as both say which version they are.
+
+        Raises:
+            UnreadableItem: `found` has another size, etag or time.
+        """
+        for what, planned, here in (
+            ("size", self.size, found.size),
+            ("etag", self.etag, found.etag),
+            ("mtime", self.mtime_ns, found.mtime_ns),
+        ):
+            if planned and here and planned != here:
+                raise UnreadableItem(
+                    f"it is not the file that was planned ({what} {here} here, {planned} when planned): it was "
+                    "changed meanwhile, or this worker sees another file under its name"
+                )
+            if what == "etag" and planned and here:
+                return
+
 
 class Work(Plain, frozen=True):
     """One item of a task: what to read, and the names of what to make of it."""
@@ -279,8 +301,6 @@ class Work(Plain, frozen=True):
     """As it was planned with; None to read it again."""
     replace: bool = False
     """Outputs may take the place of what has their names."""
-    steady: bool = False
-    """The file must still be as it was listed when it has been read: it may be written to at any time."""
 
 
 class Part(Plain, frozen=True):
@@ -304,6 +324,8 @@ class Part(Plain, frozen=True):
     """The path of the folder that pieces are staged in."""
     folder: str = ""
     """Path of the staged output where it is a folder that takes each piece as a file of its own."""
+    mtime_ns: int = 0
+    """Of the file, as it was when the image was begun; 0 where that is not known."""
 
 
 class Piece(Plain, frozen=True):
@@ -327,6 +349,11 @@ class Task(Plain, frozen=True):
     work: tuple[Work, ...]
     part: Part | None = None
     """Do this part of the one item alone."""
+    links: Links = "follow"
+    roots: tuple[str, ...] = ()
+    """Local folders beneath which files are opened; none for no bounds. A worker's guard puts its own here."""
+    source_roots: tuple[str, ...] = ()
+    """Likewise for items; none where all links in the source are followed."""
 
 
 class Written(Plain, frozen=True):

@@ -11,16 +11,21 @@ import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from imageloom import codecs, tiles
+from imageloom.beneath import READ, open_beneath, path_of
 from imageloom.codecs.metadata import for_output
+from imageloom.errors import UnreadableItem
 from imageloom.model import (
     NO_METADATA,
     Box,
     Frame,
     Header,
+    Item,
+    Links,
     Part,
     Piece,
     Pixels,
@@ -30,8 +35,8 @@ from imageloom.model import (
 )
 from imageloom.plan import OutputPlan, make_plan
 from imageloom.raster import open_raster
-from imageloom.stores import Store, stage
-from imageloom.stores.local import write_file
+from imageloom.stores import Store, open_bounded, stage
+from imageloom.stores.local import LocalStore, check_planned, write_file
 from imageloom.streams import Reader, open_reader
 from imageloom.work import Chunk, Lap
 
@@ -47,19 +52,19 @@ def is_encoding(task: Task) -> bool:
 
 def load(task: Task, part: Part, lap: Lap) -> Chunk:
     """The pixels that a part reads, from the file or a raster."""
-    work = task.work[0]
     header, phase = _phase(task, part)
     if phase is None:
         frame = make_plan(header, task.recipe).outputs[part.output].frame
-        with contextlib.closing(open_raster(part.reads, frame)) as raster:
+        with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
             pixels = raster.read(Box.of(frame))
         metadata = NO_METADATA
         if task.recipe.metadata == "keep":
-            metadata = codecs.metadata_of(part.file, header.format)
+            with _File.of(task, part).opened() as file:
+                metadata = codecs.metadata_of(file, header.format)
         lap("read")
         return Chunk((pixels,), header, metadata)
     tile = tiles.tile(phase, part.write)
-    with _reading(part, work.item.fingerprint, header, phase.frames[0]) as read:
+    with _reading(task, part, header, phase.frames[0]) as read:
         pixels = read(tile.read)
     lap("decode" if not part.reads else "read")
     return Chunk((pixels,), header)
@@ -90,7 +95,7 @@ def finish(task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: L
     if phase is None:
         return _encode(task, part, chunk, sink, token, lap, output)
     if part.writes:
-        with contextlib.closing(open_raster(part.writes, phase.frame)) as raster:
+        with contextlib.closing(open_raster(part.writes, phase.frame, task.roots)) as raster:
             raster.write(part.write, pixels)
         lap("write")
         return Result(
@@ -112,20 +117,60 @@ def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
 
 
 @contextlib.contextmanager
-def _reading(part: Part, fingerprint: str, header: Header, frame: Frame) -> Iterator[Callable[[Box], Pixels]]:
+def _reading(task: Task, part: Part, header: Header, frame: Frame) -> Iterator[Callable[[Box], Pixels]]:
     """What reads a box of the part's input."""
     if part.reads:
-        with contextlib.closing(open_raster(part.reads, frame)) as raster:
+        with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
             yield raster.read
-    else:
-        reader = _reader(part.file, fingerprint, header)
-        yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1)
+        return
+    file = _File.of(task, part)
+    with file.opened():  # it is still the one that was planned
+        reader = _reader(file, header)
+    yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1)
 
 
 @lru_cache(maxsize=2)
-def _reader(path: str, fingerprint: str, header: Header) -> Reader:
-    """An open reader, kept for the file's other tiles; a file that changes is opened anew."""
-    return open_reader(Path(path), header.format, header.frame)
+def _reader(file: _File, header: Header) -> Reader:
+    """An open reader, kept for the file's other tiles."""
+    with file.opened() as path:
+        return open_reader(Path(path), header.format, header.frame)
+
+
+class _File(NamedTuple):
+    """The file that a part is made of, and the bounds within which it is opened."""
+
+    source: str
+    links: Links
+    source_roots: tuple[str, ...]
+    roots: tuple[str, ...]
+    path: str
+    planned: Item
+
+    @classmethod
+    def of(cls, task: Task, part: Part) -> _File:
+        planned = replace(task.work[0].item, mtime_ns=part.mtime_ns)
+        return cls(task.source, task.links, task.source_roots, task.roots, part.file, planned)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[str]:
+        """A path that leads to the open file.
+
+        Raises:
+            UnreadableItem: it cannot be opened, or is another one than was planned.
+        """
+        source = open_bounded(self.source, self.links, self.source_roots)
+        try:
+            if isinstance(source, LocalStore) and source.path(self.planned.key) == self.path:
+                file = source.open(self.planned.key)
+            else:
+                file = open_beneath(self.path, READ, self.roots)  # a copy in the scratch
+        except OSError as error:
+            raise UnreadableItem(f"cannot read it: {error.strerror}") from None
+        try:
+            check_planned(file, self.planned)
+            yield path_of(file)
+        finally:
+            os.close(file)
 
 
 def _compress(task: Task, part: Part, token: str, lap: Lap, output: OutputPlan, pixels: Pixels) -> Result:
@@ -139,14 +184,14 @@ def _compress(task: Task, part: Part, token: str, lap: Lap, output: OutputPlan, 
         packed = encoder.compress(pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0])
         made.append(Piece(index, len(packed)))
         if part.folder:
-            encoder.write(Path(part.folder), index, packed)
+            encoder.write(Path(part.folder), index, packed, task.roots)
         else:
             data.append(packed)
     lap("encode")
     if part.folder:
         return Result(task.work[0].item.key, pixels=box.width * box.height, pieces=tuple(made))
     joined = b"".join(data)
-    write_file(os.path.join(part.staging, token), joined)
+    write_file(os.path.join(part.staging, token), joined, task.roots)
     lap("write")
     written = Written(task.work[0].names[part.output], token, len(joined))
     return Result(task.work[0].item.key, (written,), pixels=box.width * box.height, pieces=tuple(made))

@@ -53,14 +53,17 @@ class Raster(Protocol):
         """Give back all."""
 
 
-def open_raster(path: str, frame: Frame) -> Raster:
+def open_raster(path: str, frame: Frame, roots: tuple[str, ...] = ()) -> Raster:
     """A raster that is there.
+
+    Args:
+        roots: folders beneath which it lies; none for no bounds.
 
     Raises:
         UnwritableOutput: it is not, or cannot be opened.
     """
     if not path.startswith(_HELD):
-        return FileRaster(path, frame)
+        return FileRaster(path, frame, roots=roots)
     if (held := _held.get(path)) is None:
         raise UnwritableOutput(f"cannot open scratch {path}: it is in no memory of this process")
     return held
@@ -122,18 +125,19 @@ class FileRaster:
 
     Args:
         new: make the file. Otherwise it must be there: a late part does not bring back what was removed.
+        roots: as of `open_raster`.
 
     Raises:
         UnwritableOutput: the file cannot be made or opened.
     """
 
-    def __init__(self, path: str, frame: Frame, new: bool = False) -> None:
+    def __init__(self, path: str, frame: Frame, new: bool = False, roots: tuple[str, ...] = ()) -> None:
         self.path = path
         self.frame = frame
         self._pixel = frame.bytes // frame.pixels
         self._row = self._pixel * frame.width
         try:
-            self._file = folders.open_file(path, os.O_RDWR | (folders.NEW if new else 0), 0o600)
+            self._file = folders.open_file(path, os.O_RDWR | (folders.NEW if new else 0), 0o600, roots)
         except OSError as error:
             raise UnwritableOutput(f"cannot open scratch {path}: {error.strerror}") from None
 

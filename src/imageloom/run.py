@@ -72,7 +72,7 @@ class Driver:
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
-        self._source = source or Source(job.source, job.include, job.exclude)
+        self._source = source or Source(job.source, job.include, job.exclude, job.links)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
         check_template(job.name)
@@ -236,8 +236,7 @@ class Driver:
             return None
         if self._accounts.are_told:
             self._accounts.tell(Planned(item, names))
-        steady = self._source.is_endless and self._source.store.is_local
-        work = Work(item, names, next(self._item_numbers), 1, header, may_replace, steady)
+        work = Work(item, names, next(self._item_numbers), 1, header, may_replace)
         return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
     @property
@@ -311,6 +310,7 @@ class Driver:
             self._job.limits,
             tuple(ready.work for ready in batch),
             batch[0].part,
+            self._job.links,
         )
         if self._accounts.are_told:
             self._accounts.tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))

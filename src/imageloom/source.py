@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 
 from imageloom import codecs
-from imageloom.errors import StorageError, UnreadableItem
+from imageloom.errors import ItemError, StorageError, UnreadableItem
 from imageloom.events import SkipReason
-from imageloom.model import Failure, Item, Unlisted
-from imageloom.stores import check_address, is_remote, local_path, open_store
+from imageloom.model import Failure, Item, Links, Unlisted
+from imageloom.stores import check_address, is_remote, local_path, open_bounded, open_store
 from imageloom.stores.local import check_name
 
 
@@ -22,6 +22,8 @@ class Source:
         include: patterns of names; with none, all names with the suffix of a known format. A pattern without
             a slash is held against the last part of the key, another against the whole key.
         exclude: patterns of names to leave out, likewise.
+        links: which links in a local folder are followed; those that are not are items that fail.
+        roots: folders beneath which a local one lies; none for no bounds.
 
     Raises:
         StorageError: there is nothing at that path, or it is not UTF-8.
@@ -30,9 +32,16 @@ class Source:
     is_endless = False
     """More may come at any time."""
 
-    def __init__(self, address: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        address: str,
+        include: tuple[str, ...] = (),
+        exclude: tuple[str, ...] = (),
+        links: Links = "follow",
+        roots: tuple[str, ...] = (),
+    ) -> None:
         root, only = _local(address) if not is_remote(address) else _remote(address)
-        self.store = open_store(root)
+        self.store = open_bounded(root, links, roots)
         self.is_file = bool(only)
         self.root = self.store.address
         self._only = only
@@ -69,7 +78,11 @@ class Source:
     def __iter__(self) -> Iterator[Item | Unlisted]:
         """The items as they are found, and what looks like one and cannot be one."""
         if self.is_file:
-            found = self.store.find(self._only)
+            try:
+                found = self.store.find(self._only)
+            except ItemError as error:
+                yield Unlisted(self._only, Failure.of(error))
+                return
             yield found or Unlisted(self._only, Failure.of(UnreadableItem("it is gone")))
             return
         for entry in self.store.items():

@@ -19,7 +19,6 @@ from msgspec.structs import asdict, replace
 
 from imageloom import codecs, operators, stores
 from imageloom.codecs.metadata import for_output
-from imageloom.errors import UnreadableItem
 from imageloom.inhand import noted
 from imageloom.model import (
     NO_METADATA,
@@ -37,7 +36,7 @@ from imageloom.model import (
 )
 from imageloom.names import new_token
 from imageloom.plan import check_limits, make_plan
-from imageloom.stores import Store, open_store, stage
+from imageloom.stores import Store, open_bounded, stage
 
 Lap = Callable[[str], None]
 
@@ -151,7 +150,7 @@ class Attempt:
                 self._made = Result(self._work.item.key, (), Failure.of(error))
 
     def _read(self) -> None:
-        self._source, self._sink = open_store(self._task.source), open_store(self._task.sink)
+        self._source, self._sink = source_of(self._task), sink_of(self._task)
         self._data = fetch(self._task, self._work, self._source, self._watch.lap)
 
     def _compute(self) -> None:
@@ -169,6 +168,16 @@ class Attempt:
             raise
 
 
+def source_of(task: Task) -> Store:
+    """The store that a task's items are read from, within the task's bounds."""
+    return open_bounded(task.source, task.links, task.source_roots)
+
+
+def sink_of(task: Task) -> Store:
+    """The store that a task's outputs are staged in, within the task's bounds."""
+    return open_bounded(task.sink, "follow", task.roots)
+
+
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
     """Read an item's bytes; nothing for a part of one, which reads what it needs by itself.
 
@@ -182,9 +191,7 @@ def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
         return b""
     data = stores.kept.pop((task.source, work.item.key, work.item.fingerprint), None)
     if data is None:
-        data = source.read(work.item.key, task.limits.max_file_size)
-        if work.steady and source.find(work.item.key) != work.item:
-            raise UnreadableItem("it was written to while it was read")
+        data = source.read(work.item.key, task.limits.max_file_size, work.item)
     lap("read")
     return data
 
@@ -196,7 +203,7 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
 
         return parts.load(task, task.part, lap)
     header = work.header
-    if header is None or len(data) != work.item.size:  # it changed since it was planned
+    if header is None:
         header = codecs.header_of(data)
         check_limits(header, task.limits, len(data))
     plan = make_plan(header, task.recipe)

@@ -63,6 +63,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
         given.get("items_at_once", 0),
         given.get("scratch") or "",
         given.get("in_flight") or 0,
+        links=given["links"],
     )
 
 

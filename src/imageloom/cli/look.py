@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from imageloom.cli import options
 from imageloom.cli.text import say
+
+if TYPE_CHECKING:
+    from imageloom.model import Links
 
 
 @click.command("look", short_help="Show a few images before and after, as a PNG or an HTML page.")
@@ -23,7 +27,11 @@ from imageloom.cli.text import say
 )
 @click.option("--count", type=click.IntRange(1, 100), default=4, show_default=True, help="Images to show.")
 @options.operators_option
-def command(source: str, pipeline: str, to: Path, count: int, operators: tuple[str, ...]) -> int:
+@options.links_option("follow", "inside", "refuse")
+@options.accept_host_keys_option
+def command(
+    source: str, pipeline: str, to: Path, count: int, operators: tuple[str, ...], links: Links
+) -> int:
     """Show the first images of SOURCE (a folder or a file) before and after PIPELINE, side by side.
 
     \b
@@ -37,7 +45,7 @@ def command(source: str, pipeline: str, to: Path, count: int, operators: tuple[s
     recipe = options.make_recipe(pipeline, (), operators, None, None, "safe", "strip")
     if to.suffix.lower() not in (".png", ".html"):
         raise click.BadParameter(f"{to} ends neither in .png nor in .html", param_hint="--to")
-    found = look.samples(Source(source), recipe, count)
+    found = look.samples(Source(source, links=links), recipe, count)
     if not found:
         say("no image matched in the source", err=True)
         return 3

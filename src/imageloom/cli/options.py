@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,32 @@ def limit_options(command: C) -> C:
         command = option(command)
     return command
 
+
+def links_option(default: str, *others: str) -> Callable[[C], C]:
+    """Which links in a local source are followed."""
+    choices = click.Choice([default, *others])
+    return click.option(
+        "--links",
+        type=choices,
+        default=default,
+        show_default=True,
+        help="Links in SOURCE: follow all, only those that lead to a place inside of it, or none; others fail.",
+    )
+
+
+def _accept_host_keys(context: click.Context, option: click.Parameter, is_given: bool) -> None:
+    """For this process and those that it starts."""
+    if is_given:
+        os.environ["IMAGELOOM_ACCEPT_HOST_KEYS"] = "1"
+
+
+accept_host_keys_option = click.option(
+    "--accept-host-keys",
+    is_flag=True,
+    expose_value=False,
+    callback=_accept_host_keys,
+    help="Accept the key of an SFTP host at the first visit, and write it into ~/.ssh/known_hosts.",
+)
 
 ledger_option = click.option(
     "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="The file that remembers what was done."

@@ -14,7 +14,7 @@ from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.large import Need
-    from imageloom.model import Box, Decode, Header, Keep
+    from imageloom.model import Box, Decode, Header, Keep, Links
     from imageloom.plan import Plan
     from imageloom.tiles import Phase
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     "--memory", type=Quantity(), help="Bytes that the work in hand may need.  [half of the machine's]"
 )
 @click.option("--tile", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@options.links_option("follow", "inside", "refuse")
 @options.limit_options
 def command(
     pipeline: str,
@@ -41,6 +42,7 @@ def command(
     jobs: int | None,
     memory: int | None,
     tile: Literal["auto", "always", "never"],
+    links: Links,
     max_pixels: int,
     max_file_size: int,
     max_expansion: int,
@@ -56,18 +58,22 @@ def command(
     from imageloom import codecs, plan
     from imageloom.api import choose_engine
     from imageloom.engines import Settings
+    from imageloom.errors import UnreadableItem
     from imageloom.faults import blamed_on
     from imageloom.large import Need, needs_of
     from imageloom.machine import half_of_memory
-    from imageloom.model import Job
-    from imageloom.stores import open_store
+    from imageloom.model import Item, Job
+    from imageloom.source import Source
 
     recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata)
     with blamed_on(file.name):
-        store = open_store(str(file.parent))
-        size = file.stat().st_size
+        source = Source(str(file), links=links)
+        (item,) = source
+        if not isinstance(item, Item):
+            raise UnreadableItem(item.failure.message)
+        key, size = item.key, item.size
         header = codecs.read_header(
-            lambda length: store.head(file.name, length), size, lambda at, n: store.head(file.name, n, at)
+            lambda length: source.store.head(key, length), size, lambda at, n: source.store.head(key, n, at)
         )
         plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
         for line in plan.explain(header, recipe, size):

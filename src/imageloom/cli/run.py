@@ -92,6 +92,8 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 1024),
     help="Requests in flight on stores that are not local folders.  [found by measuring]",
 )
+@options.links_option("follow", "inside", "refuse")
+@options.accept_host_keys_option
 @options.limit_options
 @options.ledger_option
 @click.option(

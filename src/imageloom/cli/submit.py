@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not such names; repeatable.")
 @click.option("--if-exists", type=click.Choice(["error", "skip", "overwrite"]), default="error")
 @click.option("--retry-failed", is_flag=True, help="Do only the items that failed before.")
+@options.links_option("inside", "refuse")
 @options.limit_options
 @click.option("--json", "json_", is_flag=True, help="One JSON object for each item and a summary, on stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="A line for each item.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
 from imageloom.cli.run import command as run
 from imageloom.cli.signals import finish_on_signals
@@ -53,6 +54,8 @@ HOUR = 3600.0
     metavar="DAYS",
     help="Of the history of single items, for 'jobs show'; 0 for all.",
 )
+@options.links_option("inside", "follow", "refuse")
+@options.accept_host_keys_option
 def command(
     arguments: tuple[str, ...],
     poll: float | None,
@@ -67,7 +70,7 @@ def command(
     A file is done when it has settled: unchanged for a tenth of a second, and nobody has it open for writing.
     One that is overwritten is done again, one that is deleted is dropped. What came while nobody watched is done
     at the next start. What failed is done again when it changes, or now and then where a store was at fault. Links
-    that lead out of SOURCE are not followed.
+    that lead out of SOURCE are not followed, unless --links follow says so.
 
     SIGTERM and Ctrl-C let it finish what is in hand, with exit code 0; a second one ends it at once.
 
@@ -96,7 +99,7 @@ def command(
         Reporters(job, *shown, is_endless=True) as reporters,
         Ledger(given["ledger"]) as book,
     ):
-        source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle)
+        source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
         listeners: list[Listener] = [source, *reporters.listeners, _Retention(book, keep)]
         driver = Driver(job, opened, book, chosen, listeners, source)
         finish_on_signals(source.end, "ending", "end")

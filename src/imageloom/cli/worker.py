@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     help="A folder, or a store's address, to read and write below; repeatable.  [the current folder]",
 )
 @options.operators_option
+@options.accept_host_keys_option
 @click.option("--memory", type=Quantity(), help="Bytes that each process may take for data.  [no bound]")
 @click.option(
     "--role",

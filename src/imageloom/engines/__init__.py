@@ -58,6 +58,8 @@ class Settings(Plain, frozen=True):
     """Tasks wait for stores: more are under way than there are workers, of which only as many work on pixels."""
     in_flight: int = 0
     """Tasks under way together, where they wait for stores; 0 for as many as measuring finds."""
+    guard: Guard = Guard()
+    """The bounds of workers that the engine itself starts, where others than the driver can send them tasks."""
 
 
 class WorkerSettings(Plain, frozen=True):

@@ -121,7 +121,9 @@ class Nodes:
         self._fleet: Fleet | None = None
         if not config.nodes and not waits:
             self._folder = tempfile.mkdtemp(prefix="imageloom-")
-            self._fleet = Fleet(serve, (self._folder, settings.memory), settings.jobs, self._died)
+            self._fleet = Fleet(
+                serve, (self._folder, settings.memory, settings.guard), settings.jobs, self._died
+            )
         try:
             for address in config.nodes:
                 self.join(address)

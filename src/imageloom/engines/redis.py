@@ -165,7 +165,8 @@ class RedisStreams:
         except RedisError as error:
             raise redis_wire.refusal(error, self._url) from None
         if self._settings.jobs:
-            settings = WorkerSettings(self._url, self._settings.threads, self._settings.memory)
+            own = self._settings
+            settings = WorkerSettings(self._url, own.threads, own.memory, own.guard)
             self._fleet = Fleet(
                 work,
                 ("redis", settings),

@@ -293,14 +293,15 @@ class _Consumer:
         self._insist(hand, [Message(task.id, 0, self.name)], True)  # a task without items
 
     def _results(self, task: Task) -> Iterator[Result]:
-        if missing := _unreachable(task):
+        guard = self._worker.settings.guard
+        if guard.permits(task) and (missing := _unreachable(task)):
             reason = (
                 f"worker {self.name} cannot reach {missing}: source, sink and scratch must be folders that "
                 "all workers share, under the same path"
             )
             failure = Failure.of(UnreadableItem(reason))
             return iter([Result(work.item.key, failure=failure, started=time.time()) for work in task.work])
-        return guarded(task, self._worker.settings.guard)
+        return guarded(task, guard)
 
     def _insist(self, hand: _Hand, messages: list[Message], is_over: bool) -> None:
         """Say something, at the end of a delivery until the server has heard it."""

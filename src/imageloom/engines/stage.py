@@ -24,7 +24,6 @@ from imageloom.engines.ring import Ring, Taken, arrays_of
 from imageloom.engines.worker import become_worker
 from imageloom.model import NO_METADATA, Failure, Frame, Header, Metadata, Plain, Result, Task, Times, Work
 from imageloom.pool import SizedPool
-from imageloom.stores import Store, open_store
 from imageloom.work import Chunk, Lap, Stopwatch
 
 Stage = Callable[[Task, Chunk | None, Lap], Chunk | Result]
@@ -48,12 +47,11 @@ class Slip(Plain, frozen=True):
 encode = msgspec.msgpack.Encoder().encode
 _slip = msgspec.msgpack.Decoder(Slip).decode
 _task = lru_cache(maxsize=64)(msgspec.msgpack.Decoder(Task).decode)
-_store: Callable[[str], Store] = lru_cache(maxsize=8)(open_store)
 
 
 def load(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
     """The first stage."""
-    data = work.fetch(task, task.work[0], _store(task.source), lap)
+    data = work.fetch(task, task.work[0], work.source_of(task), lap)
     return work.load(task, task.work[0], data, lap)
 
 
@@ -66,8 +64,9 @@ def run_filters(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
 def finish(task: Task, chunk: Chunk | None, lap: Lap) -> Result:
     """The third stage."""
     assert chunk is not None
-    made = work.finish(task, task.work[0], chunk, _store(task.sink), lap)
-    work.commit(task, task.work[0], made, _store(task.sink), lap)
+    sink = work.sink_of(task)
+    made = work.finish(task, task.work[0], chunk, sink, lap)
+    work.commit(task, task.work[0], made, sink, lap)
     return made
 
 

@@ -132,8 +132,7 @@ def guarded(task: Task, guard: Guard) -> Iterator[Result]:
     """The results of a task that came from elsewhere: what cannot be begun here is a failure of each item."""
     done, began = 0, time.time()
     try:
-        guard.check(task)
-        for result in results(task):
+        for result in results(guard.bounded(task)):
             _report(result)
             yield result
             done += 1

@@ -106,7 +106,9 @@ class Zeromq:
             raise
         self._bell, self._button = os.pipe()
         os.set_blocking(self._button, False)
-        local = WorkerSettings(self._local_address, settings.threads, settings.memory, once=True)
+        local = WorkerSettings(
+            self._local_address, settings.threads, settings.memory, settings.guard, once=True
+        )
         self._fleet = Fleet(
             work,
             ("zeromq", local, made["local"]),

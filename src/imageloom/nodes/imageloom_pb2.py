@@ -24,47 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fimageloom/nodes/imageloom.proto\x12\x0fimageloom.nodes\"\xd7\x03\n\nJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04sink\x18\x03 \x01(\t\x12(\n\x07outputs\x18\x04 \x03(\x0b\x32\x17.imageloom.nodes.Output\x12\x0e\n\x06\x64\x65\x63ode\x18\x05 \x01(\t\x12\x10\n\x08metadata\x18\x06 \x01(\t\x12\x11\n\toperators\x18\x07 \x03(\t\x12\x0f\n\x07include\x18\x08 \x03(\t\x12\x0f\n\x07\x65xclude\x18\t \x03(\t\x12\x11\n\tif_exists\x18\n \x01(\t\x12\x14\n\x0cretry_failed\x18\x0b \x01(\x08\x12\x0c\n\x04name\x18\x0c \x01(\t\x12\x10\n\x08in_place\x18\r \x01(\x08\x12\x0c\n\x04tile\x18\x0e \x01(\t\x12\x17\n\nmax_pixels\x18\x0f \x01(\x04H\x00\x88\x01\x01\x12\x1a\n\rmax_file_size\x18\x10 \x01(\x04H\x01\x88\x01\x01\x12\x1a\n\rmax_expansion\x18\x11 \x01(\x04H\x02\x88\x01\x01\x12\x15\n\x08\x61ttempts\x18\x12 \x01(\rH\x03\x88\x01\x01\x12\x10\n\x08\x64\x65tached\x18\x13 \x01(\x08\x12\r\n\x05needs\x18\x14 \x03(\tB\r\n\x0b_max_pixelsB\x10\n\x0e_max_file_sizeB\x10\n\x0e_max_expansionB\x0b\n\t_attempts\"\\\n\x06Output\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x14\n\x07quality\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_quality\"\x16\n\x08JobQuery\x12\n\n\x02id\x18\x01 \x01(\t\"\xe2\x01\n\nJobReceipt\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.imageloom.nodes.JobStatus\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0b\n\x03job\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x03\x12\x0f\n\x07skipped\x18\x07 \x01(\x03\x12\x0f\n\x07seconds\x18\x08 \x01(\x01\x12\x11\n\texit_code\x18\t \x01(\x05\x12+\n\x05items\x18\n \x03(\x0b\x32\x1c.imageloom.nodes.ItemReceipt\"\xff\x01\n\x0bItemReceipt\x12+\n\x06status\x18\x01 \x01(\x0e\x32\x1b.imageloom.nodes.ItemStatus\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\r\n\x05pause\x18\x08 \x01(\x01\x12-\n\x07written\x18\t \x03(\x0b\x32\x1c.imageloom.nodes.WrittenFile\x12%\n\x05times\x18\n \x01(\x0b\x32\x16.imageloom.nodes.Times\")\n\x0bWrittenFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"T\n\x05Times\x12\x0c\n\x04read\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x01\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\x01\x12\x0e\n\x06\x65ncode\x18\x04 \x01(\x01\x12\r\n\x05write\x18\x05 \x01(\x01\".\n\nNodeNotice\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\"\x13\n\x11NodeNoticeReceipt\"B\n\x0bTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x13\n\x0bmust_accept\x18\x02 \x01(\x08\x12\x10\n\x08together\x18\x03 \x01(\x08\"j\n\x0bTaskReceipt\x12+\n\x06status\x18\x01 \x01(\x0e\x32\x1b.imageloom.nodes.TaskStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07results\x18\x03 \x03(\x0c\x12\x0c\n\x04load\x18\x04 \x01(\x01\"\x0b\n\tNodeQuery\"p\n\nNodeStatus\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x0c\n\x04load\x18\x02 \x01(\x01\x12\x0f\n\x07in_hand\x18\x03 \x01(\r\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\x12\x12\n\nacceptance\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t*Q\n\tJobStatus\x12\x0f\n\x0bJOB_RUNNING\x10\x00\x12\x0f\n\x0bJOB_SUCCESS\x10\x01\x12\x0f\n\x0bJOB_FAILURE\x10\x02\x12\x11\n\rJOB_CANCELLED\x10\x03*U\n\nTaskStatus\x12\x10\n\x0cTASK_RUNNING\x10\x00\x12\x10\n\x0cTASK_SUCCESS\x10\x01\x12\x10\n\x0cTASK_FAILURE\x10\x02\x12\x11\n\rTASK_REJECTED\x10\x03*P\n\nItemStatus\x12\r\n\tITEM_DONE\x10\x00\x12\x0f\n\x0bITEM_FAILED\x10\x01\x12\x10\n\x0cITEM_RETRIED\x10\x02\x12\x10\n\x0cITEM_SKIPPED\x10\x03\x32\xb0\x02\n\x15ImageProcessingServer\x12\x44\n\x06Submit\x12\x1b.imageloom.nodes.JobRequest\x1a\x1b.imageloom.nodes.JobReceipt0\x01\x12\x42\n\x06\x46ollow\x12\x19.imageloom.nodes.JobQuery\x1a\x1b.imageloom.nodes.JobReceipt0\x01\x12@\n\x06\x43\x61ncel\x12\x19.imageloom.nodes.JobQuery\x1a\x1b.imageloom.nodes.JobReceipt\x12K\n\x08Register\x12\x1b.imageloom.nodes.NodeNotice\x1a\".imageloom.nodes.NodeNoticeReceipt2\xa3\x01\n\x13ImageProcessingNode\x12G\n\x07Perform\x12\x1c.imageloom.nodes.TaskRequest\x1a\x1c.imageloom.nodes.TaskReceipt0\x01\x12\x43\n\x08\x44\x65scribe\x12\x1a.imageloom.nodes.NodeQuery\x1a\x1b.imageloom.nodes.NodeStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fimageloom/nodes/imageloom.proto\x12\x0fimageloom.nodes\"\xe6\x03\n\nJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04sink\x18\x03 \x01(\t\x12(\n\x07outputs\x18\x04 \x03(\x0b\x32\x17.imageloom.nodes.Output\x12\x0e\n\x06\x64\x65\x63ode\x18\x05 \x01(\t\x12\x10\n\x08metadata\x18\x06 \x01(\t\x12\x11\n\toperators\x18\x07 \x03(\t\x12\x0f\n\x07include\x18\x08 \x03(\t\x12\x0f\n\x07\x65xclude\x18\t \x03(\t\x12\x11\n\tif_exists\x18\n \x01(\t\x12\x14\n\x0cretry_failed\x18\x0b \x01(\x08\x12\x0c\n\x04name\x18\x0c \x01(\t\x12\x10\n\x08in_place\x18\r \x01(\x08\x12\x0c\n\x04tile\x18\x0e \x01(\t\x12\x17\n\nmax_pixels\x18\x0f \x01(\x04H\x00\x88\x01\x01\x12\x1a\n\rmax_file_size\x18\x10 \x01(\x04H\x01\x88\x01\x01\x12\x1a\n\rmax_expansion\x18\x11 \x01(\x04H\x02\x88\x01\x01\x12\x15\n\x08\x61ttempts\x18\x12 \x01(\rH\x03\x88\x01\x01\x12\x10\n\x08\x64\x65tached\x18\x13 \x01(\x08\x12\r\n\x05needs\x18\x14 \x03(\t\x12\r\n\x05links\x18\x15 \x01(\tB\r\n\x0b_max_pixelsB\x10\n\x0e_max_file_sizeB\x10\n\x0e_max_expansionB\x0b\n\t_attempts\"\\\n\x06Output\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x14\n\x07quality\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_quality\"\x16\n\x08JobQuery\x12\n\n\x02id\x18\x01 \x01(\t\"\xe2\x01\n\nJobReceipt\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.imageloom.nodes.JobStatus\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0b\n\x03job\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x03\x12\x0f\n\x07skipped\x18\x07 \x01(\x03\x12\x0f\n\x07seconds\x18\x08 \x01(\x01\x12\x11\n\texit_code\x18\t \x01(\x05\x12+\n\x05items\x18\n \x03(\x0b\x32\x1c.imageloom.nodes.ItemReceipt\"\xff\x01\n\x0bItemReceipt\x12+\n\x06status\x18\x01 \x01(\x0e\x32\x1b.imageloom.nodes.ItemStatus\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\r\n\x05pause\x18\x08 \x01(\x01\x12-\n\x07written\x18\t \x03(\x0b\x32\x1c.imageloom.nodes.WrittenFile\x12%\n\x05times\x18\n \x01(\x0b\x32\x16.imageloom.nodes.Times\")\n\x0bWrittenFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"T\n\x05Times\x12\x0c\n\x04read\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x01\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\x01\x12\x0e\n\x06\x65ncode\x18\x04 \x01(\x01\x12\r\n\x05write\x18\x05 \x01(\x01\".\n\nNodeNotice\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\"\x13\n\x11NodeNoticeReceipt\"B\n\x0bTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x13\n\x0bmust_accept\x18\x02 \x01(\x08\x12\x10\n\x08together\x18\x03 \x01(\x08\"j\n\x0bTaskReceipt\x12+\n\x06status\x18\x01 \x01(\x0e\x32\x1b.imageloom.nodes.TaskStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07results\x18\x03 \x03(\x0c\x12\x0c\n\x04load\x18\x04 \x01(\x01\"\x0b\n\tNodeQuery\"p\n\nNodeStatus\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x0c\n\x04load\x18\x02 \x01(\x01\x12\x0f\n\x07in_hand\x18\x03 \x01(\r\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\x12\x12\n\nacceptance\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t*Q\n\tJobStatus\x12\x0f\n\x0bJOB_RUNNING\x10\x00\x12\x0f\n\x0bJOB_SUCCESS\x10\x01\x12\x0f\n\x0bJOB_FAILURE\x10\x02\x12\x11\n\rJOB_CANCELLED\x10\x03*U\n\nTaskStatus\x12\x10\n\x0cTASK_RUNNING\x10\x00\x12\x10\n\x0cTASK_SUCCESS\x10\x01\x12\x10\n\x0cTASK_FAILURE\x10\x02\x12\x11\n\rTASK_REJECTED\x10\x03*P\n\nItemStatus\x12\r\n\tITEM_DONE\x10\x00\x12\x0f\n\x0bITEM_FAILED\x10\x01\x12\x10\n\x0cITEM_RETRIED\x10\x02\x12\x10\n\x0cITEM_SKIPPED\x10\x03\x32\xb0\x02\n\x15ImageProcessingServer\x12\x44\n\x06Submit\x12\x1b.imageloom.nodes.JobRequest\x1a\x1b.imageloom.nodes.JobReceipt0\x01\x12\x42\n\x06\x46ollow\x12\x19.imageloom.nodes.JobQuery\x1a\x1b.imageloom.nodes.JobReceipt0\x01\x12@\n\x06\x43\x61ncel\x12\x19.imageloom.nodes.JobQuery\x1a\x1b.imageloom.nodes.JobReceipt\x12K\n\x08Register\x12\x1b.imageloom.nodes.NodeNotice\x1a\".imageloom.nodes.NodeNoticeReceipt2\xa3\x01\n\x13ImageProcessingNode\x12G\n\x07Perform\x12\x1c.imageloom.nodes.TaskRequest\x1a\x1c.imageloom.nodes.TaskReceipt0\x01\x12\x43\n\x08\x44\x65scribe\x12\x1a.imageloom.nodes.NodeQuery\x1a\x1b.imageloom.nodes.NodeStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imageloom.nodes.imageloom_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATUS']._serialized_start=1632
-  _globals['_JOBSTATUS']._serialized_end=1713
-  _globals['_TASKSTATUS']._serialized_start=1715
-  _globals['_TASKSTATUS']._serialized_end=1800
-  _globals['_ITEMSTATUS']._serialized_start=1802
-  _globals['_ITEMSTATUS']._serialized_end=1882
+  _globals['_JOBSTATUS']._serialized_start=1647
+  _globals['_JOBSTATUS']._serialized_end=1728
+  _globals['_TASKSTATUS']._serialized_start=1730
+  _globals['_TASKSTATUS']._serialized_end=1815
+  _globals['_ITEMSTATUS']._serialized_start=1817
+  _globals['_ITEMSTATUS']._serialized_end=1897
   _globals['_JOBREQUEST']._serialized_start=53
-  _globals['_JOBREQUEST']._serialized_end=524
-  _globals['_OUTPUT']._serialized_start=526
-  _globals['_OUTPUT']._serialized_end=618
-  _globals['_JOBQUERY']._serialized_start=620
-  _globals['_JOBQUERY']._serialized_end=642
-  _globals['_JOBRECEIPT']._serialized_start=645
-  _globals['_JOBRECEIPT']._serialized_end=871
-  _globals['_ITEMRECEIPT']._serialized_start=874
-  _globals['_ITEMRECEIPT']._serialized_end=1129
-  _globals['_WRITTENFILE']._serialized_start=1131
-  _globals['_WRITTENFILE']._serialized_end=1172
-  _globals['_TIMES']._serialized_start=1174
-  _globals['_TIMES']._serialized_end=1258
-  _globals['_NODENOTICE']._serialized_start=1260
-  _globals['_NODENOTICE']._serialized_end=1306
-  _globals['_NODENOTICERECEIPT']._serialized_start=1308
-  _globals['_NODENOTICERECEIPT']._serialized_end=1327
-  _globals['_TASKREQUEST']._serialized_start=1329
-  _globals['_TASKREQUEST']._serialized_end=1395
-  _globals['_TASKRECEIPT']._serialized_start=1397
-  _globals['_TASKRECEIPT']._serialized_end=1503
-  _globals['_NODEQUERY']._serialized_start=1505
-  _globals['_NODEQUERY']._serialized_end=1516
-  _globals['_NODESTATUS']._serialized_start=1518
-  _globals['_NODESTATUS']._serialized_end=1630
-  _globals['_IMAGEPROCESSINGSERVER']._serialized_start=1885
-  _globals['_IMAGEPROCESSINGSERVER']._serialized_end=2189
-  _globals['_IMAGEPROCESSINGNODE']._serialized_start=2192
-  _globals['_IMAGEPROCESSINGNODE']._serialized_end=2355
+  _globals['_JOBREQUEST']._serialized_end=539
+  _globals['_OUTPUT']._serialized_start=541
+  _globals['_OUTPUT']._serialized_end=633
+  _globals['_JOBQUERY']._serialized_start=635
+  _globals['_JOBQUERY']._serialized_end=657
+  _globals['_JOBRECEIPT']._serialized_start=660
+  _globals['_JOBRECEIPT']._serialized_end=886
+  _globals['_ITEMRECEIPT']._serialized_start=889
+  _globals['_ITEMRECEIPT']._serialized_end=1144
+  _globals['_WRITTENFILE']._serialized_start=1146
+  _globals['_WRITTENFILE']._serialized_end=1187
+  _globals['_TIMES']._serialized_start=1189
+  _globals['_TIMES']._serialized_end=1273
+  _globals['_NODENOTICE']._serialized_start=1275
+  _globals['_NODENOTICE']._serialized_end=1321
+  _globals['_NODENOTICERECEIPT']._serialized_start=1323
+  _globals['_NODENOTICERECEIPT']._serialized_end=1342
+  _globals['_TASKREQUEST']._serialized_start=1344
+  _globals['_TASKREQUEST']._serialized_end=1410
+  _globals['_TASKRECEIPT']._serialized_start=1412
+  _globals['_TASKRECEIPT']._serialized_end=1518
+  _globals['_NODEQUERY']._serialized_start=1520
+  _globals['_NODEQUERY']._serialized_end=1531
+  _globals['_NODESTATUS']._serialized_start=1533
+  _globals['_NODESTATUS']._serialized_end=1645
+  _globals['_IMAGEPROCESSINGSERVER']._serialized_start=1900
+  _globals['_IMAGEPROCESSINGSERVER']._serialized_end=2204
+  _globals['_IMAGEPROCESSINGNODE']._serialized_start=2207
+  _globals['_IMAGEPROCESSINGNODE']._serialized_end=2370
 # @@protoc_insertion_point(module_scope)

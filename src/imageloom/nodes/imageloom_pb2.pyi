@@ -41,7 +41,7 @@ ITEM_RETRIED: ItemStatus
 ITEM_SKIPPED: ItemStatus
 
 class JobRequest(_message.Message):
-    __slots__ = ("id", "source", "sink", "outputs", "decode", "metadata", "operators", "include", "exclude", "if_exists", "retry_failed", "name", "in_place", "tile", "max_pixels", "max_file_size", "max_expansion", "attempts", "detached", "needs")
+    __slots__ = ("id", "source", "sink", "outputs", "decode", "metadata", "operators", "include", "exclude", "if_exists", "retry_failed", "name", "in_place", "tile", "max_pixels", "max_file_size", "max_expansion", "attempts", "detached", "needs", "links")
     ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SINK_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class JobRequest(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     DETACHED_FIELD_NUMBER: _ClassVar[int]
     NEEDS_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
     id: str
     source: str
     sink: str
@@ -82,7 +83,8 @@ class JobRequest(_message.Message):
     attempts: int
     detached: bool
     needs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., decode: _Optional[str] = ..., metadata: _Optional[str] = ..., operators: _Optional[_Iterable[str]] = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., if_exists: _Optional[str] = ..., retry_failed: _Optional[bool] = ..., name: _Optional[str] = ..., in_place: _Optional[bool] = ..., tile: _Optional[str] = ..., max_pixels: _Optional[int] = ..., max_file_size: _Optional[int] = ..., max_expansion: _Optional[int] = ..., attempts: _Optional[int] = ..., detached: _Optional[bool] = ..., needs: _Optional[_Iterable[str]] = ...) -> None: ...
+    links: str
+    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., decode: _Optional[str] = ..., metadata: _Optional[str] = ..., operators: _Optional[_Iterable[str]] = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., if_exists: _Optional[str] = ..., retry_failed: _Optional[bool] = ..., name: _Optional[str] = ..., in_place: _Optional[bool] = ..., tile: _Optional[str] = ..., max_pixels: _Optional[int] = ..., max_file_size: _Optional[int] = ..., max_expansion: _Optional[int] = ..., attempts: _Optional[int] = ..., detached: _Optional[bool] = ..., needs: _Optional[_Iterable[str]] = ..., links: _Optional[str] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("pipeline", "folder", "format", "quality")

@@ -23,6 +23,7 @@ from imageloom.nodes import imageloom_pb2 as pb
 from imageloom.nodes.messages import to_item_receipt, to_job
 from imageloom.private import private_folder
 from imageloom.run import Driver
+from imageloom.source import Source
 from imageloom.summary import Summary
 
 MOST_UNSENT = 10_000
@@ -162,11 +163,16 @@ class RunningJob:
         ledger: Path | None,
         files: JobFiles,
         ended: Callable[[RunningJob], None],
+        roots: tuple[str, ...] = (),
     ) -> None:
-        """Run it in a thread of its own, which calls `ended` at its end."""
+        """Run it in a thread of its own, which calls `ended` at its end.
+
+        Args:
+            roots: folders beneath which its source lies; none for no bounds.
+        """
 
         def run() -> None:
-            self._run(engine, ledger, files)
+            self._run(engine, ledger, files, roots)
             ended(self)
 
         threading.Thread(target=run, name=f"job-{self.id}").start()
@@ -221,10 +227,12 @@ class RunningJob:
 
     # The driver's thread
 
-    def _run(self, engine: Engine, ledger: Path | None, files: JobFiles) -> None:
+    def _run(self, engine: Engine, ledger: Path | None, files: JobFiles, roots: tuple[str, ...]) -> None:
+        job = self.job
         try:
             with Ledger(ledger) as book:
-                self._driver = Driver(self.job, engine, book, "nodes", [self._hear])
+                source = Source(job.source, job.include, job.exclude, job.links, roots)
+                self._driver = Driver(job, engine, book, "nodes", [self._hear], source)
                 if self._cancelled or self.is_paused:
                     self._driver.stop()
                 self._end(self._driver.run(), files)

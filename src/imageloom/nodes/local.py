@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from imageloom.engines.worker import bound_memory, die_with_parent, die_with_starter
 
 if TYPE_CHECKING:
+    from imageloom.engines.guard import Guard
     from imageloom.model import Result, Task
 
 GRACE = 5.0
@@ -55,11 +56,12 @@ def _marks_of(folder: str, pid: int) -> str:
     return f"{folder}/{pid}.marks"
 
 
-def serve(folder: str, memory: int) -> None:
+def serve(folder: str, memory: int, guard: Guard) -> None:
     """Do tasks until SIGTERM.
 
     Args:
         memory: bytes that the process may take for data beyond what it has; 0 for no bound.
+        guard: the bounds of what it does.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -72,7 +74,7 @@ def serve(folder: str, memory: int) -> None:
 
     if memory:
         bound_memory(memory)
-    node = Node(Marks(folder).run, NodeConfig(limit=1))
+    node = Node(Marks(folder).run, NodeConfig(limit=1), guard)
     service = Service(node, NODE, address_in(folder, os.getpid()), Credentials(), WAITING_CALLS)
     signal.sigwait([signal.SIGTERM])
     node.leave()

@@ -54,6 +54,7 @@ def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
         max_file_size=limits.max_file_size,
         max_expansion=limits.max_expansion,
         attempts=job.attempts,
+        links="" if job.links == "follow" else job.links,  # a server follows no links out of a source
         detached=detached,
     )
 
@@ -79,6 +80,7 @@ def to_job(request: pb.JobRequest) -> Job:
         "exclude": tuple(request.exclude),
         "retry_failed": request.retry_failed,
         "in_place": request.in_place,
+        "links": request.links or "inside",
     }
     for name in ("if_exists", "name", "tile"):
         if value := getattr(request, name):

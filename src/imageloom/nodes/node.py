@@ -63,12 +63,13 @@ class Node:
     Args:
         run: does a task.
         config: how it is set, with a limit that is not 0.
+        guard: the bounds of what it does; None for the configuration's roots and operators.
     """
 
-    def __init__(self, run: Runner, config: NodeConfig) -> None:
+    def __init__(self, run: Runner, config: NodeConfig, guard: Guard | None = None) -> None:
         self._run = run
         self._config = config
-        self._guard = Guard(config.roots, config.operators)
+        self._guard = guard or Guard(config.roots, config.operators)
         self._random = Random(config.seed)
         self._room = threading.Semaphore(config.limit)
         self._in_hand = 0
@@ -147,8 +148,7 @@ class Node:
         """The items' results; what cannot be begun here fails each item."""
         began, done = time.time(), 0
         try:
-            self._guard.check(task)
-            for result in self._run(task):
+            for result in self._run(self._guard.bounded(task)):
                 done += 1
                 yield result
         except ImageloomError as error:

@@ -190,18 +190,22 @@ class Server:
         """Refuse what lies outside of the roots or is too much; it is asked before any of it is looked at."""
         if request.ByteSize() > MOST_REQUEST or len(request.outputs) > MOST_OUTPUTS:
             raise UsageError(f"a job's request has at most {MOST_REQUEST} bytes and {MOST_OUTPUTS} outputs")
+        if request.links == "follow":
+            raise TaskRefused(
+                "a server follows no links that lead out of the source (--links inside or refuse)"
+            )
         if not request.source:
             return
         sink = request.sink or request.source
         recipe = Recipe((), operators=tuple(request.operators))
-        self._guard.check(Task(0, "", request.source, sink, recipe, Limits(), ()))
+        self._guard.bounded(Task(0, "-", request.source, sink, recipe, Limits(), ()))
 
     def _begin(self, job: RunningJob) -> None:
         self._jobs[job.id] = job
         self._queue.put(job)
 
     def _start(self, job: RunningJob) -> None:
-        job.start(self.engine, self._ledger, self._files, self._queue.is_over)
+        job.start(self.engine, self._ledger, self._files, self._queue.is_over, self._guard.folders)
 
     def _cancel(self, job: RunningJob, why: str) -> None:
         if self._queue.withdraw(job):

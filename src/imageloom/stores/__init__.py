@@ -15,7 +15,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from imageloom.errors import UnwritableOutput, UsageError
-from imageloom.model import Item, Unlisted
+from imageloom.model import Item, Links, Unlisted
 from imageloom.stores.local import LocalStore
 
 OBJECTS = ("s3", "gs", "az", "memory")
@@ -66,14 +66,14 @@ class Store(Protocol):
     def find(self, key: str) -> Item | None:
         """The item of that key; None where there is none."""
 
-    def read(self, key: str, limit: int) -> bytes:
-        """The bytes of a file, refused over `limit` bytes."""
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
+        """The bytes of a file, refused over `limit` bytes, or where it is another one than was planned."""
 
     def head(self, key: str, length: int, start: int = 0) -> bytes:
         """`length` bytes of a file from `start` on, or all that there are."""
 
-    def fetch(self, key: str, path: str, limit: int) -> None:
-        """Copy a file to a local path, refused over `limit` bytes."""
+    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
+        """Copy a file to a local path; refused as by `read`."""
 
     def path(self, key: str) -> str | None:
         """The local path of a file; None where it has none."""
@@ -169,6 +169,26 @@ def open_store(address: str) -> Store:
     module, _, name = family.partition(":")
     store: Store = getattr(importlib.import_module(f"imageloom.stores.{module}"), name)(address)
     return store
+
+
+def open_bounded(address: str, links: Links = "follow", roots: tuple[str, ...] = ()) -> Store:
+    """The store at an address; a local one keeps to bounds.
+
+    Args:
+        links: which links in it are followed.
+        roots: folders beneath which it and its files are opened; none for no bounds.
+
+    Raises:
+        ImageloomError: as `open_store`.
+    """
+    if is_remote(address) or (links == "follow" and not roots):
+        return open_store(address)
+    return _open_local(address, links, roots)
+
+
+@lru_cache(maxsize=64)
+def _open_local(address: str, links: Links, roots: tuple[str, ...]) -> LocalStore:
+    return LocalStore(local_path(address), links, roots)
 
 
 def check_address(address: str) -> None:

@@ -148,13 +148,13 @@ class DriveStore(RemoteStore):
         self._remember(key, file)
         return _item(key, file)
 
-    def read(self, key: str, limit: int) -> bytes:
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         def read(file: File) -> bytes:
             held = io.BytesIO()
             self._copy(file, held, limit)
             return held.getvalue()
 
-        return self._reading(key, read)
+        return self._reading(key, read, planned)
 
     def head(self, key: str, length: int, start: int = 0) -> bytes:
         def read(file: File) -> bytes:
@@ -165,12 +165,12 @@ class DriveStore(RemoteStore):
 
         return self._reading(key, read)
 
-    def fetch(self, key: str, path: str, limit: int) -> None:
+    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
         def fetch(file: File) -> None:
             with folders.create(path) as copy:
                 self._copy(file, copy, limit)
 
-        self._reading(key, fetch)
+        self._reading(key, fetch, planned)
 
     def _copy(self, file: File, to: io.BufferedIOBase, limit: int) -> None:
         """Copy a file as it was listed.
@@ -194,9 +194,11 @@ class DriveStore(RemoteStore):
         if file.md5_checksum and digest.hexdigest() != file.md5_checksum:
             raise _Changed
 
-    def _reading(self, key: str, read: Callable[[File], _T]) -> _T:
-        """Read a file as it was listed; if it is another one by now, as it is."""
+    def _reading(self, key: str, read: Callable[[File], _T], planned: Item | None = None) -> _T:
+        """Read a file as it was listed; if it is another one by now, as it is, unless another was planned."""
         listed = self._listed.get(checked(key))
+        if planned and listed and _item(key, listed) != planned:
+            listed = None
         try:
             if listed:
                 try:
@@ -210,6 +212,8 @@ class DriveStore(RemoteStore):
             if file is None:
                 raise UnreadableItem("cannot read it: it is gone")
             self._remember(key, file)
+            if planned:
+                planned.check(_item(key, file))
             return read(file)
         except _Changed:
             raise UnreadableItem("it has changed while it was read") from None

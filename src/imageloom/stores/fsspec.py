@@ -128,9 +128,9 @@ class FsspecStore(RemoteStore):
         except Exception as error:
             raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
 
-    def read(self, key: str, limit: int) -> bytes:
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         with self._reading() as fs:
-            size = _check_size(fs.info(self._path(key))["size"], limit)
+            size = self._size(fs, key, limit, planned)
             data = bytes(fs.cat_file(self._path(key)))
             if size is not None and len(data) != size:
                 raise UnreadableItem(f"it came short: {len(data):,} of {size:,} bytes")
@@ -141,9 +141,16 @@ class FsspecStore(RemoteStore):
             file.seek(start)
             return bytes(file.read(length))
 
-    def fetch(self, key: str, path: str, limit: int) -> None:
+    def _size(self, fs: AbstractFileSystem, key: str, limit: int, planned: Item | None) -> int | None:
+        """The size of the file that was planned, where the store knows it."""
+        info = fs.info(self._path(key))
+        if planned:
+            planned.check(_item(key, info))
+        return _check_size(info["size"], limit)
+
+    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
         with self._reading() as fs, folders.create(path) as file:
-            size = _check_size(fs.info(self._path(key))["size"], limit)
+            size = self._size(fs, key, limit, planned)
             with fs.open(self._path(key), "rb", block_size=PART) as source:
                 while chunk := source.read(PART):
                     file.write(chunk)
@@ -223,7 +230,11 @@ class FsspecStore(RemoteStore):
             for count in range(1, len(parts) + 1):
                 if _is_link(fs, self._path("/".join(parts[:count]))):
                     raise OutputExists(f"{folder} is, or lies in, a link: outputs are not written there")
-            fs.makedirs(self._path(folder), exist_ok=True)
+            try:
+                fs.makedirs(self._path(folder), exist_ok=True)
+            except OSError:
+                if not fs.isdir(self._path(folder)):  # another connection has made it at the same time
+                    raise
             self._folders.add(folder)
         if fs.isdir(self._path(key)):
             raise OutputExists(f"{key} is there and is a folder")
@@ -287,6 +298,11 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
         if scheme in ARCHIVES:
             archive, inner = _split(rest)
             return fsspec.filesystem(scheme, fo=archive, skip_instance_cache=True), inner
+        if scheme in EXTRAS:
+            from imageloom.stores.sftp import KnownHostsFileSystem as Sftp
+
+            fs = Sftp(skip_instance_cache=True, **Sftp._get_kwargs_from_urls(address))
+            return fs, Sftp._strip_protocol(address).rstrip("/")
         fs, root = fsspec.core.url_to_fs(address, skip_instance_cache=True)
         return fs, root.rstrip("/")
     except ImportError:

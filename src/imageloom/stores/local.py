@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from imageloom import folders
+from imageloom.beneath import READ, open_beneath
 from imageloom.errors import (
     InvalidName,
     LimitExceeded,
@@ -22,13 +23,15 @@ from imageloom.errors import (
     UnreadableItem,
     UnwritableOutput,
 )
-from imageloom.model import Failure, Item, Unlisted
+from imageloom.model import Failure, Item, Links, Unlisted
 from imageloom.names import STAGING, check_output_name
 from imageloom.stores import attributes
 from imageloom.stores.staging import StagingFolder, open_staging
 
 KEPT_OPEN = 1.0
 """Seconds that a folder is held open for more outputs."""
+_MOST_READ = 1 << 30
+"""Bytes that are asked for at once: the system gives no more than twice as many."""
 
 
 class LocalStore:
@@ -36,6 +39,8 @@ class LocalStore:
 
     Args:
         address: its path. It need not be there before something is staged.
+        links: which links in it are followed to be read.
+        roots: folders beneath which it and its files are opened; none for no bounds.
 
     Raises:
         StorageError: the path is not UTF-8.
@@ -44,8 +49,10 @@ class LocalStore:
     is_local = True
     creates = False
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, links: Links = "follow", roots: tuple[str, ...] = ()) -> None:
         self.address = os.path.abspath(address)
+        self._links = links
+        self._roots = roots
         check_name(self.address)
         self._root = -1
         self._staging: StagingFolder | None = None
@@ -59,60 +66,98 @@ class LocalStore:
         Args:
             below: the folder to begin at, with a slash at its end; empty for all.
         """
-        folders = [below]
-        while folders:
-            prefix = folders.pop()
-            try:
-                entries = os.scandir(os.path.join(self.address, prefix))
-            except OSError as error:
-                if not prefix:
-                    raise StorageError(f"cannot list {self.address}: {error.strerror}") from None
-                yield _unlisted(prefix, UnreadableItem(f"cannot list the folder: {error.strerror}"))
-                continue
-            with entries:
+        waiting = [below]
+        while waiting:
+            prefix = waiting.pop()
+            with contextlib.ExitStack() as stack:
+                try:
+                    entries = stack.enter_context(self._scan(prefix, stack))
+                except OSError as error:
+                    if not prefix:
+                        raise StorageError(f"cannot list {self.address}: {error.strerror}") from None
+                    yield _unlisted(prefix, UnreadableItem(f"cannot list the folder: {error.strerror}"))
+                    continue
                 for entry in entries:
                     key = prefix + entry.name
                     if entry.name.startswith("."):
                         continue
                     try:
                         if entry.is_dir(follow_symlinks=False):
-                            folders.append(key + "/")
+                            waiting.append(key + "/")
                             yield _unlisted(key, UnreadableItem("it is a folder, not a file"), is_folder=True)
                         else:
                             yield self._item(key, entry)
                     except OSError as error:
                         yield _unlisted(key, UnreadableItem(_reason(error, entry)))
+                    except UnreadableItem as error:
+                        yield _unlisted(key, error)
+
+    def _scan(self, prefix: str, stack: contextlib.ExitStack) -> os._ScandirIterator[str]:
+        """The entries of a folder, which itself is opened within the bounds."""
+        path = os.path.join(self.address, prefix)
+        if self._links == "follow" and not self._roots:
+            return os.scandir(path)
+        within = (self.address,) if prefix else self._roots
+        folder = open_beneath(
+            path.rstrip("/") or "/",
+            os.O_RDONLY | os.O_DIRECTORY,
+            within,
+            follow=not prefix,
+            outer=self._roots,
+        )
+        stack.callback(os.close, folder)
+        return os.scandir(folder)
 
     def _item(self, key: str, entry: os.DirEntry[str]) -> Item | Unlisted:
         if not _is_utf8(key):
             return _unlisted(key, InvalidName("its name is not UTF-8: rename it"))
-        if entry.is_symlink() and entry.is_dir():
-            return _unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
+        if entry.is_symlink():
+            check_link(self._path(key), self.address, self._links)
+            if entry.is_dir():
+                return _unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
         if not entry.is_file():
             os.stat(os.path.join(self.address, key))  # a broken link says so
             return _unlisted(key, UnreadableItem("it is no regular file"))
         found = entry.stat()
         return Item(key, found.st_size, found.st_mtime_ns)
 
-    def read(self, key: str, limit: int) -> bytes:
+    def open(self, key: str) -> int:
+        """A descriptor of a file, to read from.
+
+        Raises:
+            OSError: it cannot be opened, or a link is in the way that is not followed.
+        """
+        path = self._path(key)
+        if self._links == "follow":
+            return open_beneath(path, READ, self._roots)
+        follow = self._links == "inside"
+        return open_beneath(path, READ, (self.address,), follow=follow, outer=self._roots)
+
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         try:
-            with open(self._path(key), "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
+            file = self.open(key)
+            try:
+                size = check_regular(file).st_size
                 if size > limit:
                     raise LimitExceeded(
                         f"the file is {size:,} bytes, over the limit of {limit:,} (--max-file-size)"
                     )
-                return file.read()
+                data = _read_all(file, size)
+                if planned:
+                    check_planned(file, planned)
+                return data
+            finally:
+                os.close(file)
         except OSError as error:
             raise UnreadableItem(f"cannot read it: {error.strerror}") from None
 
     def head(self, key: str, length: int, start: int = 0) -> bytes:
         try:
-            descriptor = os.open(self._path(key), os.O_RDONLY)
+            file = self.open(key)
             try:
-                return os.pread(descriptor, length, start)
+                return os.pread(file, length, start)
             finally:
-                os.close(descriptor)
+                os.close(file)
         except OSError as error:
             raise UnreadableItem(f"cannot read it: {error.strerror}") from None
 
@@ -131,14 +176,17 @@ class LocalStore:
         """The system tells of its changes: see `watch.changes`."""
 
     def find(self, key: str) -> Item | None:
+        path = self._path(key)
         try:
-            found = os.stat(self._path(key))
+            if self._links != "follow" and os.path.islink(path):
+                check_link(path, self.address, self._links)
+            found = os.stat(path)
         except OSError:
             return None
         return Item(key, found.st_size, found.st_mtime_ns)
 
-    def fetch(self, key: str, path: str, limit: int) -> None:
-        write_file(path, self.read(key, limit))
+    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
+        write_file(path, self.read(key, limit, planned))
 
     def path(self, key: str) -> str:
         return self._path(key)
@@ -159,7 +207,7 @@ class LocalStore:
         """The folder, held open until `tidy`; made where there is none."""
         if self._root < 0:
             os.makedirs(self.address, exist_ok=True)
-            self._root = os.open(self.address, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._root = open_beneath(self.address, os.O_RDONLY | os.O_DIRECTORY, self._roots)
         return self._root
 
     def prepare(self, scratch: str = "") -> None:
@@ -195,7 +243,7 @@ class LocalStore:
 
     def stage(self, token: str, data: bytes) -> None:
         try:
-            folder = self._staging.folder if self._staging else open_staging(self.address)
+            folder = self._staging.folder if self._staging else open_staging(self.address, self._roots)
             try:
                 folders.write_in(folder, _single(token), data)
             finally:
@@ -221,7 +269,7 @@ class LocalStore:
         if self._staging:
             yield self._staging.folder
             return
-        folder = open_staging(self.address)
+        folder = open_staging(self.address, self._roots)
         try:
             yield folder
         finally:
@@ -333,10 +381,62 @@ class LocalStore:
         return f"{self.address}/{key}"
 
 
-def write_file(path: str, data: bytes) -> None:
-    """Write a new file as a whole, or raise UnwritableOutput and leave none. Its folder is no link."""
+def check_regular(file: int) -> os.stat_result:
+    """What the system says of an open file.
+
+    Raises:
+        UnreadableItem: it is a folder, a device or the like.
+    """
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableItem("it is no regular file")
+    return found
+
+
+def check_planned(file: int, planned: Item) -> None:
+    """Refuse an open file that is another one than was planned, or was written to since.
+
+    Raises:
+        UnreadableItem: says by what it is known.
+    """
+    found = check_regular(file)
+    if found.st_mtime_ns != planned.mtime_ns or found.st_size != planned.size:
+        planned.check(Item(planned.key, found.st_size, found.st_mtime_ns))
+
+
+def check_link(path: str, root: str, links: Links) -> None:
+    """Refuse a link in a source that is not to be followed.
+
+    Raises:
+        UnreadableItem: says why.
+    """
+    if links == "refuse":
+        raise UnreadableItem("it is a link, which is not followed (--links refuse)")
+    if links == "inside":
+        bound = os.path.realpath(root).rstrip("/")
+        if not os.path.realpath(path).startswith(f"{bound}/"):
+            raise UnreadableItem(f"it is a link that leads out of {root} (--links inside)")
+
+
+def _read_all(file: int, size: int) -> bytes:
+    """All bytes of a file that has so many."""
+    parts, left = [], size + 1  # one more: it may be growing
+    while left > 1 and (part := os.read(file, min(left, _MOST_READ))):
+        parts.append(part)
+        left -= len(part)
+    if not left:
+        raise UnreadableItem("it was written to while it was read")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def write_file(path: str, data: bytes, roots: tuple[str, ...] = ()) -> None:
+    """Write a new file as a whole, or raise UnwritableOutput and leave none. Its folder is no link.
+
+    Args:
+        roots: folders beneath which it lies; none for no bounds.
+    """
     try:
-        folders.write_file(path, data)
+        folders.write_file(path, data, roots)
     except OSError as error:
         raise UnwritableOutput(f"cannot write to {os.path.dirname(path)}: {error.strerror}") from None
 

@@ -17,6 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from imageloom import folders
 from imageloom.errors import (
     InvalidName,
@@ -125,6 +127,11 @@ class ObjectStore(RemoteStore):
         modified = int(found["last_modified"].timestamp() * 1_000_000) * 1000
         return Item(key, found["size"], modified, (found["e_tag"] or "").strip('"'))
 
+    def _check_planned(self, planned: Item | None, meta: Mapping[str, Any]) -> None:
+        """Refuse another object than was planned; its time is told in other precisions by listings."""
+        if planned:
+            planned.check(replace(self._item(planned.key, meta), mtime_ns=0))
+
     def find(self, key: str) -> Item | None:
         import obstore
 
@@ -135,11 +142,12 @@ class ObjectStore(RemoteStore):
         except _errors() as error:
             raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
 
-    def read(self, key: str, limit: int) -> bytes:
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         import obstore
 
         with self._reading():
             found = obstore.get(self._client, self._key(key))
+            self._check_planned(planned, found.meta)
             _check_size(found.meta["size"], limit)
             data = found.bytes().to_bytes()
             if len(data) != found.meta["size"]:
@@ -152,11 +160,12 @@ class ObjectStore(RemoteStore):
         with self._reading():
             return obstore.get_range(self._client, self._key(key), start=start, length=length).to_bytes()
 
-    def fetch(self, key: str, path: str, limit: int) -> None:
+    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
         import obstore
 
         with self._reading(), folders.create(path) as file:
             found = obstore.get(self._client, self._key(key))
+            self._check_planned(planned, found.meta)
             _check_size(found.meta["size"], limit)
             for chunk in found.stream(min_chunk_size=PART):
                 file.write(chunk)
@@ -238,6 +247,8 @@ class ObjectStore(RemoteStore):
     def _reading(self) -> Iterator[None]:
         try:
             yield
+        except ItemError:
+            raise
         except FileNotFoundError:
             raise UnreadableItem("cannot read it: it is gone") from None
         except _errors() as error:

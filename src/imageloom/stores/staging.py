@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from imageloom import folders
+from imageloom.beneath import open_beneath
 from imageloom.errors import StorageError
 from imageloom.names import PROBE, STAGING, is_token
 
@@ -93,13 +94,16 @@ class StagingFolder:
         os.close(self.folder)
 
 
-def open_staging(sink: str) -> int:
+def open_staging(sink: str, roots: tuple[str, ...] = ()) -> int:
     """The staging folder of a sink that a run has prepared, for a worker of it.
+
+    Args:
+        roots: folders beneath which it lies; none for no bounds.
 
     Raises:
         OSError: it is not there, or it is a link.
     """
-    return os.open(f"{sink}/{STAGING}", folders.FOLDER)
+    return open_beneath(f"{sink}/{STAGING}", folders.FOLDER, roots)
 
 
 class ScratchFolder:

@@ -161,11 +161,12 @@ class Encoder(Plain, frozen=True):
         """One piece, which ends where the image ends, as the writer takes it."""
         raise NotImplementedError
 
-    def write(self, path: Path, index: int, data: bytes) -> None:
+    def write(self, path: Path, index: int, data: bytes, roots: tuple[str, ...] = ()) -> None:
         """Put a piece in its place by itself, where the output is a folder.
 
         Args:
             path: of the output, which lies in a folder that is no link.
+            roots: folders beneath which the output lies; none for no bounds.
 
         Raises:
             UnwritableOutput: the disk did not take it.

@@ -35,9 +35,13 @@ def _library() -> ModuleType:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """A folder that is no link, nor the one that it lies in."""
-    folder = folders.open_file(str(path), os.O_RDONLY | os.O_DIRECTORY)
+def _opened(path: Path, roots: tuple[str, ...] = ()) -> Iterator[int]:
+    """A folder that is no link, nor the one that it lies in.
+
+    Args:
+        roots: folders beneath which it lies; none for no bounds.
+    """
+    folder = folders.open_file(str(path), os.O_RDONLY | os.O_DIRECTORY, roots=roots)
     try:
         yield folder
     finally:
@@ -101,8 +105,11 @@ class Encoder(ordered.Encoder, frozen=True):
         row, column = divmod(index, self.pieces.columns)
         return f"c/{row}/{column}" + ("/0" if self.frame.channels > 1 else "")
 
-    def write(self, path: Path, index: int, data: bytes) -> None:
+    def write(self, path: Path, index: int, data: bytes, roots: tuple[str, ...] = ()) -> None:
         """Put a compressed piece into the array: whole or not at all, from any process.
+
+        Args:
+            roots: as of `ordered.Encoder.write`.
 
         Raises:
             UnwritableOutput: the disk did not take it.
@@ -112,7 +119,7 @@ class Encoder(ordered.Encoder, frozen=True):
         above, _, name = self._name(index).rpartition("/")
         staged = f".{name}.{os.urandom(6).hex()}"
         try:
-            with _opened(path) as array:
+            with _opened(path, roots) as array:
                 os.stat(_HEAD, dir_fd=array)  # a late worker does not bring back an array that was given up
                 folder = folders.open_below(array, above, make=True)
             try:

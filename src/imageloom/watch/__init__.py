@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from imageloom.errors import StorageError, UsageError
 from imageloom.events import Done, Event, Failed, Skipped, SkipReason
-from imageloom.model import Item, Unlisted
+from imageloom.model import Item, Links, Unlisted
 from imageloom.source import Source
 from imageloom.stores import Feed
 from imageloom.stores.local import LocalStore
@@ -78,6 +78,7 @@ class Watched(Source):
         address, include, exclude: as of any source.
         poll: seconds between two listings; 0 for those of local folders to be told, and `POLL` elsewhere.
         until_idle: the source ends when nothing has come for so many seconds and all is done; None for never.
+        links: as of any source.
 
     Raises:
         StorageError: there is no such folder.
@@ -92,8 +93,10 @@ class Watched(Source):
         exclude: tuple[str, ...] = (),
         poll: float = 0.0,
         until_idle: float | None = None,
+        links: Links = "inside",
     ) -> None:
-        super().__init__(address, include, exclude)
+        super().__init__(address, include, exclude, links)
+        self._links = links
         if self.is_file:
             raise UsageError(f"{address} is a file: watch its folder, with --include for its name")
         self._folder = self.store if isinstance(self.store, LocalStore) else None
@@ -346,7 +349,7 @@ class Watched(Source):
 
     def _find(self, key: str) -> tuple[Item | Unlisted, float] | None:
         if self._folder:
-            return look(self._real, key)
+            return look(self._real, key, self._links)
         found = self.store.find(key)
         return (found, found.mtime_ns / 1e9) if found else None
 

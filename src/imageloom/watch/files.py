@@ -9,20 +9,22 @@ import signal
 import stat
 
 from imageloom.errors import UnreadableItem
-from imageloom.model import Failure, Item, Unlisted
+from imageloom.model import Failure, Item, Links, Unlisted
+from imageloom.stores.local import check_link
 
 SHARED = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "lustre", "glusterfs", "virtiofs")
 """File systems that others write to: neither their leases nor their events tell of these."""
 
 
-def look(root: str, key: str) -> tuple[Item | Unlisted, float] | None:
+def look(root: str, key: str, links: Links = "inside") -> tuple[Item | Unlisted, float] | None:
     """A file as it is now, and when it was last changed or renamed (seconds since the epoch).
 
-    None for what is gone, for a folder, and for what lies behind a link that `run` would not follow either. A link
-    that leads out of the folder is refused: who may put files here is not who may name any file of the machine.
+    None for what is gone, for a folder, and for what lies behind a link to a folder.
 
     Args:
         root: the folder's path, without links.
+        links: which links are followed; who may put files here may then name files of the whole machine, or of
+            this folder alone.
     """
     path = f"{root}/{key}"
     try:
@@ -30,9 +32,10 @@ def look(root: str, key: str) -> tuple[Item | Unlisted, float] | None:
         if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
             return None
         if is_link := stat.S_ISLNK(found.st_mode):
-            if not os.path.realpath(path).startswith(f"{root}/"):
-                return _refused(key, "it is a link that leads out of the watched folder"), 0.0
+            check_link(path, root, links)
             found = os.stat(path)
+    except UnreadableItem as error:
+        return Unlisted(key, Failure.of(error)), 0.0
     except (FileNotFoundError, NotADirectoryError):
         return (_refused(key, "it is a broken link"), 0.0) if os.path.islink(path) else None
     except OSError as error:
