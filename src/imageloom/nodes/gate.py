@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,10 +115,11 @@ class Gate(grpc.ServerInterceptor):
         """A call's messages, each within its time; nothing more once the call is refused."""
 
         def refuse(code: grpc.StatusCode, reason: str) -> None:
-            if context.is_active():
-                context.set_code(code)
-                context.set_details(reason)
-                send(None)
+            context.set_code(code)
+            context.set_details(reason)
+            with suppress(Exception):  # gRPC raises where the call has just ended
+                if context.is_active():
+                    send(None)
 
         is_first = True
         while True:
