@@ -135,7 +135,7 @@ def test_threads_are_filled_from_what_waits(red: Path) -> None:
     """A worker that takes one call at a time gets as many tasks in it as it has threads."""
     executor = Recording(2)
     engine = ExecutorEngine(executor, lambda: 6, threads=3)
-    futures = [engine.submit(task_of(red, "blue.png", "toil 0.1", number=number)) for number in range(1, 9)]
+    futures = [engine.submit(task_of(red, "blue.png", "toil 0.5", number=number)) for number in range(1, 9)]
     assert len(executor.calls) == 2, "each of the two workers has a call"
     executor.gate.set()
     outcomes = [future.result(30) for future in futures]
