@@ -19,6 +19,7 @@ import pytest
 import tifffile
 from msgspec.structs import replace
 
+from guests import keys
 from imageloom import beneath
 from imageloom.api import process
 from imageloom.engines import Settings, open_engine
@@ -145,7 +146,7 @@ def test_what_is_written_in_another_way_is_the_same_place(root: Path) -> None:
 
 def test_a_jobs_own_workers_have_its_own_places(root: Path, tmp_path: Path) -> None:
     job = Job(str(root / "in"), str(root / "out"), Recipe((Output(()),), operators=("/o.py",)), scratch="/s")
-    assert Guard.of(job) == Guard((str(root / "in"), str(root / "out"), "/s"), ("/o.py",), "follow")
+    assert Guard.of(job) == Guard((str(root / "in"), str(root / "out")), ("/o.py",), "follow", "/s")
     assert Guard.of(replace(job, source=str(root / "in" / "a.jpg"))).roots[0] == str(root / "in")
     assert Guard.of(replace(job, source="s3://b/in/a.jpg")).roots[0] == "s3://b/in"
     assert Guard.of(replace(job, source="s3://b/in/")).roots[0] == "s3://b/in"
@@ -271,7 +272,7 @@ def test_who_may_write_to_redis_runs_nothing_of_their_own(root: Path, tmp_path: 
         for number, lie in enumerate(sent):
             delivery = Delivery(VERSION, "liar", 30.0, 30.0, replace(lie, id=number))
             server.client.xadd(STREAMS["worker"], {FIELD: msgspec.msgpack.encode(delivery)})
-        flags = ("--engine", "redis", "--connect", server.url, "-j", "1")
+        flags = ("--engine", "redis", *server.place, "-j", "1")
         ran = imageloom("run", "resize 16x16", root / "in", out, *flags)
         assert ran.returncode == 0, ran.stderr
         answers = [entry[1][FIELD.encode()] for entry in server.client.xrange(results_key("liar"))]
@@ -325,15 +326,28 @@ def worker_elsewhere(engine: str, root: Path, shown: Path, state: Path) -> Itera
     place = root / "in"
     if engine == "zeromq":
         address = f"tcp://127.0.0.1:{free_port()}"
-        worker = ("worker", "--engine", "zeromq", "--connect", address, "--root", root, "-j", 1)
+        server, client = keys()
+        worker = (
+            "worker",
+            "--engine",
+            "zeromq",
+            "--connect",
+            address,
+            "--root",
+            root,
+            "-j",
+            1,
+            "--keys",
+            client,
+        )
         with elsewhere(shown, place, *worker):
-            yield ["--engine", "zeromq", "--bind", address]
+            yield ["--engine", "zeromq", "--bind", address, "--keys", server]
     elif engine == "redis":
         server = pytest.importorskip("redis_servers").GivenServer(state / "server")
         try:
-            worker = ("worker", "--engine", "redis", "--connect", server.url, "--root", root, "-j", 1)
+            worker = ("worker", "--engine", "redis", *server.place, "--root", root, "-j", 1)
             with elsewhere(shown, place, *worker):
-                yield ["--engine", "redis", "--connect", server.url, "-j", 0]
+                yield ["--engine", "redis", *server.place, "-j", 0]
         finally:
             server.close()
     else:

@@ -72,12 +72,14 @@ def test_modules_have_no_cycles() -> None:
         ("imageloom.operators", ["imageloom.model", "imageloom.errors"]),
         ("imageloom.codecs", ["imageloom.model", "imageloom.errors"]),
         ("imageloom.names", ["imageloom.errors"]),
-        ("imageloom.folders", []),
+        ("imageloom.beneath", []),
+        ("imageloom.folders", ["imageloom.beneath"]),
         (
             "imageloom.stores",
             [
                 "imageloom.model",
                 "imageloom.names",
+                "imageloom.beneath",
                 "imageloom.folders",
                 "imageloom.errors",
                 "imageloom.machine",

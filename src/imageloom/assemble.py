@@ -24,7 +24,7 @@ from imageloom.names import new_token
 from imageloom.plan import OutputPlan, Plan
 from imageloom.raster import FileRaster, HeldRaster, Raster
 from imageloom.stores import Store
-from imageloom.stores.local import size_within
+from imageloom.stores.files import size_within
 from imageloom.streams import Writer
 
 PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"

@@ -137,3 +137,16 @@ class UnreadableItem(ItemError):
 
 class UnwritableOutput(ItemError):
     transient = True
+
+
+MOST_MESSAGE = 2000
+"""Characters of a failure's message."""
+
+
+def message_of(error: BaseException) -> str:
+    """An error's message, whatever a library or an operator has put into it: short, and valid Unicode."""
+    try:
+        text = str(error)
+    except Exception as unsaid:
+        text = f"its message cannot be read: {type(unsaid).__name__}"
+    return text[:MOST_MESSAGE].encode(errors="backslashreplace").decode()

@@ -19,7 +19,8 @@ from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Tim
 from imageloom.names import new_token
 from imageloom.plan import ENCODE_COPIES, OutputPlan, Plan
 from imageloom.stores import Store
-from imageloom.stores.local import LocalStore, check_planned
+from imageloom.stores.files import check_planned
+from imageloom.stores.local import LocalStore
 from imageloom.streams import IN_ORDER
 
 TOGETHER = 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from imageloom.errors import ItemError, UnreadableItem
+from imageloom.errors import ItemError, UnreadableItem, message_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -383,19 +383,6 @@ class Times(Plain, frozen=True):
         return self.read + self.decode + self.filter + self.encode + self.write
 
 
-MOST_MESSAGE = 2000
-"""Characters of a failure's message."""
-
-
-def _text(error: BaseException) -> str:
-    """An error's message, whatever a library or an operator has put into it: short, and valid Unicode."""
-    try:
-        text = str(error)
-    except Exception as unsaid:
-        text = f"its message cannot be read: {type(unsaid).__name__}"
-    return text[:MOST_MESSAGE].encode(errors="backslashreplace").decode()
-
-
 class Failure(Plain, frozen=True):
     """Why an attempt at an item failed."""
 
@@ -409,10 +396,10 @@ class Failure(Plain, frozen=True):
     def of(cls, error: BaseException) -> Failure:
         """An error as plain data."""
         if isinstance(error, ItemError):
-            return cls(type(error).__name__, _text(error), error.transient)
+            return cls(type(error).__name__, message_of(error), error.transient)
         if isinstance(error, MemoryError):
             return cls("MemoryError", "there was not enough memory", True)
-        return cls(type(error).__name__, f"{type(error).__name__}: {_text(error)}")
+        return cls(type(error).__name__, f"{type(error).__name__}: {message_of(error)}")
 
 
 class Unlisted(Plain, frozen=True):

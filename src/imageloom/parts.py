@@ -36,7 +36,8 @@ from imageloom.model import (
 from imageloom.plan import OutputPlan, make_plan
 from imageloom.raster import open_raster
 from imageloom.stores import Store, open_bounded, stage
-from imageloom.stores.local import LocalStore, check_planned, write_file
+from imageloom.stores.files import check_planned, write_file
+from imageloom.stores.local import LocalStore
 from imageloom.streams import Reader, open_reader
 from imageloom.work import Chunk, Lap
 

@@ -11,7 +11,7 @@ from imageloom.errors import ItemError, StorageError, UnreadableItem
 from imageloom.events import SkipReason
 from imageloom.model import Failure, Item, Links, Unlisted
 from imageloom.stores import check_address, is_remote, local_path, open_bounded, open_store
-from imageloom.stores.local import check_name
+from imageloom.stores.files import check_name
 
 
 class Source:

@@ -10,7 +10,7 @@ import stat
 
 from imageloom.errors import UnreadableItem
 from imageloom.model import Failure, Item, Links, Unlisted
-from imageloom.stores.local import check_link
+from imageloom.stores.files import check_link
 
 SHARED = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "lustre", "glusterfs", "virtiofs")
 """File systems that others write to: neither their leases nor their events tell of these."""
