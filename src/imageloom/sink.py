@@ -138,12 +138,15 @@ class Sink:
             )
 
     def check_formats(self, recipe: Recipe) -> None:
-        """Refuse outputs that the store has no place for.
+        """Refuse outputs that nothing can be made of, before the work starts.
 
         Raises:
             UsageError: an output is a folder of files, and the sink is not local; or its folder leads out.
+            MissingExtra: the library of an output's format is not installed.
         """
         for output in recipe.outputs:
+            if output.format:
+                codecs.get(output.format)
             if output.folder:
                 check_below(output.folder, f"the folder {output.folder!r} of an output")
         if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
