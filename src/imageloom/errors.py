@@ -8,6 +8,7 @@
     │   └── SinkBusy                  another run writes into this sink
     ├── MissingExtra (ImportError)    an optional dependency is not installed
     ├── WorkerLost                    a worker died with tasks in hand: the driver tries them again
+    ├── EngineFailed                  an engine cannot go on: the run ends, and can be resumed; exit code 4
     └── ItemError                     one item cannot be done; the others go on
         ├── CorruptImage              cut off, empty, or not what its header says
         ├── UnsupportedImage          a format or a flavour of it that is refused by name
@@ -19,6 +20,7 @@
         ├── DuplicateOutput           another item of the job has the same output name
         ├── TaskRefused               a worker may not do it: outside of its roots
         ├── TaskRejected              so many nodes would not take it
+        ├── InvalidResult             a worker sent a result that cannot be: see `results`
         ├── UnreadableItem            the source's bytes cannot be read
         └── UnwritableOutput          the sink did not take the output's bytes
 
@@ -75,6 +77,12 @@ class WorkerLost(ImageloomError):
     """A worker died. The tasks that it held are not done; the driver decides on another attempt."""
 
 
+class EngineFailed(ImageloomError):
+    """An engine cannot go on. What it had in hand is not done."""
+
+    exit_code = 4
+
+
 class ItemError(ImageloomError):
     """One item cannot be done. `transient` says whether the same attempt may succeed later."""
 
@@ -119,6 +127,10 @@ class TaskRefused(ItemError):
 
 class TaskRejected(ItemError):
     pass
+
+
+class InvalidResult(ItemError):
+    transient = True
 
 
 class UnreadableItem(ItemError):

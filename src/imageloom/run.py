@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from imageloom import plan
+from imageloom import plan, results
 from imageloom.ahead import Look, Questions, with_next
 from imageloom.batches import UPLOADED, Ready, gather
 from imageloom.engines import Engine, submit
@@ -343,7 +343,8 @@ class Driver:
         except (WorkerLost, CancelledError) as error:
             lost = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
             outcome = Outcome(number, "", tuple(Result(w.item.key, failure=lost) for w in flight.task.work))
-        self._take_in(flight, flight.take_rest(outcome.results), outcome.worker, is_last=True)
+        rest = flight.take_rest(results.all_of(flight.task, outcome))
+        self._take_in(flight, rest, results.shown(outcome.worker), is_last=True)
 
     def _collect_late(self) -> None:
         """Take in what has arrived of tasks that take long."""
@@ -354,9 +355,10 @@ class Driver:
     def _take_in(self, flight: Flight, found: list[tuple[Work, Result]], worker: str, is_last: bool) -> None:
         """Take results in, and say what becomes of their items."""
         task, needs = flight.task, flight.bytes
+        found = [(work, results.checked(task, work, result, worker)) for work, result in found]
         if self._listeners:
-            results = tuple(result for _, result in found)
-            self._tell(Collected(task, Outcome(task.id, worker, results), is_last))
+            outcome = Outcome(task.id, worker, tuple(result for _, result in found))
+            self._tell(Collected(task, outcome, is_last))
         for work, result in found:
             name = result.worker or worker
             if task.part is None or self._large is None:
