@@ -11,15 +11,15 @@ import logging
 import re
 from collections.abc import Sequence
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from imageloom.errors import InvalidResult
-from imageloom.model import Failure, Outcome, Result, Task, Times, Work
+from imageloom.model import Failure, Outcome, Result, Task, Work
 
 MOST_BYTES = 1 << 40
 """Of one output."""
 MOST_SECONDS = 1e8
-"""Of one stage: three years."""
+"""Of an attempt: three years."""
 LATEST = 1e11
 """Seconds since the epoch."""
 MOST_TEXT = 2000
@@ -27,8 +27,8 @@ MOST_TEXT = 2000
 MOST_NAME = 200
 """Characters of a worker's name and of a failure's kind."""
 
-NO_TIMES = Times()
-_ATTEMPT = re.compile(r"[0-9a-f]{12}").fullmatch
+_TOKEN = re.compile(r"(.+)-[0-9a-f]{12}-([0-9]+(?:-[0-9]+)*)", re.ASCII).fullmatch
+"""What an attempt stages its bytes under: see `work.finish`."""
 _KIND = re.compile(rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MOST_NAME - 1}}}").fullmatch
 _UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -45,7 +45,7 @@ def checked(task: Task, work: Work, result: Result, worker: str) -> Result:
     if result.worker and not (result.worker.isprintable() and len(result.worker) <= MOST_NAME):
         result = replace(result, worker=shown(result.worker))
     if wrong := _wrong(task, work, result):
-        return _refused(work, result.worker or worker, f"its {wrong}")
+        return refused(work.item.key, result.worker or worker, f"its {wrong}")
     failure = result.failure
     if failure is not None and not (failure.message.isprintable() and len(failure.message) <= MOST_TEXT):
         return replace(result, failure=replace(failure, message=shown(failure.message, MOST_TEXT)))
@@ -56,14 +56,20 @@ def all_of(task: Task, outcome: Outcome) -> tuple[Result, ...]:
     """An outcome's results, one for each item of the task; where they are another task's, none is believed."""
     if outcome.task == task.id and len(outcome.results) == len(task.work):
         return outcome.results
-    worker, wrong = shown(outcome.worker), f"outcome is another task's, with {len(outcome.results)} results"
-    return tuple(_refused(work, worker, f"its {wrong}") for work in task.work)
+    wrong = f"its outcome is another task's, with {len(outcome.results)} results"
+    return all_refused(task, shown(outcome.worker), wrong).results
 
 
-def _refused(work: Work, worker: str, reason: str) -> Result:
-    log.warning("refused the result of worker %s for %s: %s", worker or "?", shown(work.item.key), reason)
+def all_refused(task: Task, worker: str, reason: str) -> Outcome:
+    """The outcome of a task whose worker sent nothing that can be believed."""
+    return Outcome(task.id, worker, tuple(refused(work.item.key, worker, reason) for work in task.work))
+
+
+def refused(key: str, worker: str, reason: str) -> Result:
+    """The result of an attempt whose worker sent what cannot be; the log says so too."""
+    log.warning("refused the result of worker %s for %s: %s", worker or "?", shown(key) or "an item", reason)
     error = InvalidResult(f"worker {worker or '?'} sent a result that was refused: {reason}")
-    return Result(work.item.key, failure=Failure.of(error), worker=worker)
+    return Result(key, failure=Failure.of(error), worker=worker)
 
 
 def shown(text: str, most: int = MOST_NAME) -> str:
@@ -79,14 +85,8 @@ def _wrong(task: Task, work: Work, result: Result) -> str | None:
     """The field of a result that is wrong, in words; None for none."""
     if result.key != work.item.key:
         return "key is another item's"
-    failure, times = result.failure, result.times
-    if times is not NO_TIMES and not (
-        0.0 <= times.read <= MOST_SECONDS
-        and 0.0 <= times.decode <= MOST_SECONDS
-        and 0.0 <= times.filter <= MOST_SECONDS
-        and 0.0 <= times.encode <= MOST_SECONDS
-        and 0.0 <= times.write <= MOST_SECONDS
-    ):
+    failure, spent = result.failure, astuple(result.times)
+    if not (0.0 <= sum(spent) <= MOST_SECONDS and min(spent) >= 0.0):
         return "times are no durations"
     if not (0.0 <= result.started <= LATEST and 0.0 <= result.lost <= MOST_SECONDS):
         return "moment is none"
@@ -105,9 +105,7 @@ def _wrong(task: Task, work: Work, result: Result) -> str | None:
     return wrong_outputs(task, work, result, work.names)
 
 
-def wrong_outputs(
-    task: Task, work: Work, result: Result, names: Sequence[str], part: str | None = None
-) -> str | None:
+def wrong_outputs(task: Task, work: Work, result: Result, names: Sequence[str], part: str = "") -> str | None:
     """What is wrong with the staged outputs, in words; None for nothing.
 
     Args:
@@ -117,18 +115,13 @@ def wrong_outputs(
     written = result.written
     if len(written) != len(names):
         return f"outputs are {len(written)} and not {len(names)}"
-    prefix = f"{task.job}-{work.number}-{work.attempt}-"
-    start = len(prefix)
-    for place, (one, name) in enumerate(zip(written, names, strict=True)):
-        if one.name != name:
+    attempt = f"{task.job}-{work.number}-{work.attempt}"
+    for place, one in enumerate(written):
+        if one.name != names[place]:
             return "output's name is another one"
         if not 0 < one.size <= MOST_BYTES:
             return "output's size is none"
-        staged, end = one.staged, f"-{place if part is None else part}"
-        if (
-            not staged.startswith(prefix)
-            or not _ATTEMPT(staged, start, start + 12)
-            or staged[start + 12 :] != end
-        ):
+        token = _TOKEN(one.staged)
+        if token is None or token[1] != attempt or token[2] != (part or str(place)):
             return "staged output is none of this attempt's"
     return None

@@ -24,9 +24,10 @@ import msgspec
 from imageloom import parts
 from imageloom.engines import Settings, Told, WorkerSettings, redis_letters, redis_wire
 from imageloom.engines import redis_group as group
-from imageloom.engines.board import Board, Message
+from imageloom.engines.board import Board, message_of
 from imageloom.engines.fleet import Fleet
 from imageloom.engines.fork_server import warm_up
+from imageloom.engines.inbox import start_thread
 from imageloom.engines.processes import GRACE
 from imageloom.engines.processes import PATIENCE as SLOW
 from imageloom.engines.redis_server import Server
@@ -47,7 +48,7 @@ from imageloom.engines.redis_wire import (
     run_key,
 )
 from imageloom.engines.worker import work
-from imageloom.errors import StorageError
+from imageloom.errors import InvalidResult, StorageError
 from imageloom.events import Event, Failed
 from imageloom.model import Failure, Outcome, Task
 
@@ -114,8 +115,7 @@ class RedisStreams:
             if self._server:
                 self._server.close()
             raise
-        self._thread = threading.Thread(target=self._supervise, name="redis", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("redis", self._supervise, self._board.fail)
 
     @property
     def capacity(self) -> int:
@@ -172,6 +172,7 @@ class RedisStreams:
                 self._settings.jobs,
                 died=self._bury,
                 preload=_PRELOAD,
+                failed=self._board.fail,
             )
 
     def _bury(self, pid: int, cause: str) -> None:
@@ -296,9 +297,10 @@ class RedisStreams:
         if data is None:
             return  # somebody has rung
         try:
-            message = msgspec.msgpack.decode(data, type=Message)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            log.warning("dropped an entry of the results: it is no result")
+            message = message_of(data)
+        except InvalidResult as error:
+            log.warning("dropped an entry of the results: it is no result, but %s", error)
+            self._next_look = min(self._next_look, time.monotonic() + PATIENCE / 5)  # one may be missing now
             return
         self._greet(message.worker)
         out = self._outs.get(message.delivery)
@@ -314,9 +316,9 @@ class RedisStreams:
                 self._withdraw([out])
 
     def _greet(self, worker: str) -> None:
-        if self._fleet and worker not in self._well and worker.startswith(self._own):
+        if self._fleet and worker not in self._well and (pid := group.pid_of(worker, self._own)):
             self._well.add(worker)
-            self._fleet.is_well(int(worker.split("/")[1]))
+            self._fleet.is_well(pid)
 
     def _send_letters(self) -> None:
         while self._letters:
@@ -407,8 +409,8 @@ class RedisStreams:
         """A worker does what it has one after the other: the first is in hand, the others are not begun."""
         if cause is None:
             reason = f"its worker {consumer} did not renew its lease of {self._lease:g} s"
-            if self._fleet and consumer.startswith(self._own):
-                self._fleet.kill(int(consumer.split("/")[1]))
+            if self._fleet:
+                self._fleet.kill(group.pid_of(consumer, self._own))
         else:
             reason = f"its worker died: {cause}"
         roles = list(STREAMS)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from imageloom.engines import WorkerSettings
-from imageloom.engines.board import Message
+from imageloom.engines.board import UNREADABLE, Message
 from imageloom.engines.redis_group import make_groups, remove_idle_streams
 from imageloom.engines.redis_line import Command, Line
 from imageloom.engines.redis_wire import (
@@ -264,7 +264,7 @@ class _Consumer:
     def _decode(self, entry: bytes, fields: dict[bytes, bytes] | None) -> Delivery | None:
         try:
             delivery = _DELIVERIES.decode((fields or {})[FIELD.encode()])
-        except (KeyError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (KeyError, *UNREADABLE):
             log.warning("worker %s: dropped the entry %s: it is no delivery", self.name, entry.decode())
             return None
         if delivery.version != VERSION:

@@ -33,8 +33,8 @@ log = logging.getLogger("imageloom.zeromq")
 class Hello(Plain, frozen=True):
     """A worker's first word."""
 
-    host: str
-    pid: int
+    host: Annotated[str, msgspec.Meta(pattern=r"\A[\w.:%-]{1,253}\Z")]
+    pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     previous: bytes = b""
     """The routing id that it had before, where it has let go of all that it was given under it."""
