@@ -49,7 +49,7 @@ class _Envelope(Plain, frozen=True):
     delivery: int = 0
     place: int = 0
     worker: str = ""
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"\xc0")
 
 
 _messages, _envelopes = msgspec.msgpack.Decoder(Message), msgspec.msgpack.Decoder(_Envelope)

@@ -89,7 +89,8 @@ class Message(Plain, frozen=True):
     """From the first rank to the supervisor: the answer to a task; the first one says that all ranks are there."""
 
     task: int = 0
-    outcome: msgspec.Raw | None = None
+    outcome: msgspec.Raw = msgspec.Raw(b"\xc0")
+    """MessagePack of the `Outcome`."""
     error: str = ""
     """In place of an outcome."""
     shared: tuple[str, ...] = ()
@@ -282,10 +283,10 @@ class Supervised:
         if sent is None:
             raise InvalidResult(f"an outcome of task {message.task}, which it does not have")
         self._backlog.answered([sent.entry])
-        if message.outcome is not None:
-            sent.entry.future.set_result(outcome_of(message.outcome, sent.entry.task))
-        else:
+        if message.error:
             sent.entry.future.set_exception(WorkerLost(shown(message.error)))
+        else:
+            sent.entry.future.set_result(outcome_of(message.outcome, sent.entry.task))
 
     def _end_hung(self) -> bool:
         """Fail a task that takes too long; the job is to be ended then."""

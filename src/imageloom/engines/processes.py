@@ -227,6 +227,8 @@ class Processes:
 
     def _take_in(self, worker: _Worker, message: Message) -> None:
         if message.result is None:
+            if worker.is_ready:
+                raise InvalidResult("no result")
             worker.is_ready = True
             self._stillborn = 0
             return

@@ -300,20 +300,25 @@ class RedisStreams:
             message = message_of(data)
         except InvalidResult as error:
             log.warning("dropped an entry of the results: it is no result, but %s", error)
-            self._next_look = min(self._next_look, time.monotonic() + PATIENCE / 5)  # one may be missing now
+            self._look_soon()
             return
         self._greet(message.worker)
         out = self._outs.get(message.delivery)
         if out is None:
+            self._look_soon()
             return
         if message.result is None:
             self._board.finish(out.slot, out.number, message.worker)
-        else:
-            self._board.accept(out.slot, message)
+        elif not self._board.accept(out.slot, message):
+            self._look_soon()
         if not self._board.holds(out.slot, out.number):
             self._outs.pop(out.number, None)
             if out.is_parted:
                 self._withdraw([out])
+
+    def _look_soon(self) -> None:
+        """What has come is not what was due, which may be missing now."""
+        self._next_look = min(self._next_look, time.monotonic() + PATIENCE / 5)
 
     def _greet(self, worker: str) -> None:
         if self._fleet and worker not in self._well and (pid := group.pid_of(worker, self._own)):
