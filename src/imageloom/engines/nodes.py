@@ -26,7 +26,7 @@ from imageloom.engines import Settings
 from imageloom.engines.board import UNREADABLE
 from imageloom.engines.fleet import Fleet
 from imageloom.engines.inbox import start_thread
-from imageloom.errors import MissingExtra, StorageError
+from imageloom.errors import InvalidResult, MissingExtra, StorageError
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.nodes.config import NodesConfig, read_config
 from imageloom.nodes.dispatch import Delivery, Dispatcher, NodeRecord
@@ -285,10 +285,10 @@ class Nodes:
                 self._dispatcher.is_over(delivery)
         except grpc.RpcError as error:
             self._has_failed(node, delivery, begun, error)
-        except IndexError:
+        except InvalidResult as error:
             call.cancel()
-            log.warning("refused results of node %s: there are more than items", node.record.name)
-            lost = Failure("InvalidResult", f"its node {node.record.name} sent too many results", True)
+            log.warning("refused results of node %s: %s", node.record.name, error)
+            lost = Failure("InvalidResult", f"its node {node.record.name} sent {error}", True)
             self._dispatcher.is_lost(delivery, lost)
 
     def _has_failed(self, node: _Node, delivery: Delivery, begun: bool, error: Any) -> None:

@@ -151,8 +151,12 @@ class _Worker:
         while True:
             self._pause.wait(min(self._renewal, PATIENCE))
             self._pause.clear()
-            with contextlib.suppress(self.errors):  # there is another time before the lease is over
+            try:
                 self._renew()
+            except self.errors:  # there is another time before the lease is over
+                continue
+            except Exception:
+                log.exception("leases could not be renewed")
 
     def _renew(self) -> None:
         held = [(one, hand) for one in self._consumers if (hand := one.hand)]
@@ -258,6 +262,11 @@ class _Consumer:
             is_suspect = any(work.attempt > 1 for work in delivery.task.work)
             with self._worker.gate.through(alone=is_suspect):
                 self._do(self.hand)
+        except self._worker.errors:
+            raise
+        except Exception:  # it would fail again and again
+            log.exception("worker %s: dropped the entry %s", self.name, entry.decode())
+            drop(self._client, stream, entry)
         finally:
             self.hand = None
 

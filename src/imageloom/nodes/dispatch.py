@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from random import Random
 
 from msgspec.structs import replace
 
-from imageloom.errors import EngineFailed
+from imageloom.errors import EngineFailed, InvalidResult
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.nodes.policies import Choice
 
@@ -170,9 +170,15 @@ class Dispatcher:
         with self._change:
             delivery.began = delivery.moved = time.monotonic()
 
-    def has_results(self, delivery: Delivery, results: Iterable[Result]) -> None:
-        """Items have their results, the next ones in the order of the delivery."""
+    def has_results(self, delivery: Delivery, results: Sequence[Result]) -> None:
+        """Items have their results, the next ones in the order of the delivery.
+
+        Raises:
+            InvalidResult: there are more results than items.
+        """
         with self._change:
+            if len(results) > len(delivery.places) - delivery.done:
+                raise InvalidResult("more results than items")
             for result in results:
                 place = delivery.places[delivery.done]
                 delivery.done += 1
@@ -253,7 +259,7 @@ class Dispatcher:
             if done < len(delivery.places) and len(ticket.deliveries) == 1:
                 place = delivery.places[done]
                 key = ticket.task.work[place].item.key
-                began = time.time() - (time.monotonic() - delivery.moved)
+                began = time.time() - max(0.0, time.monotonic() - delivery.moved)
                 ticket.results.setdefault(place, Result(key, failure=failure, started=began))
                 self._complete(ticket, delivery.node.name)
             self._end(delivery)

@@ -1,16 +1,11 @@
-"""A worker that lies: a file of operators, which changes what its worker process sends about marked items.
-
-    imageloom run 'resize 32x' photos/ out/ --operators lying.py
-
-An item is marked by its name: of `lie,written.0.staged,dotdot.jpg` the worker says that its output is staged at
-a path with dots. With `,once` at the end of the name it does so at the first attempt only. Other items' results
-are left alone. IMAGELOOM_CANARY names a folder with a file `beside.jpg` that no lie may touch.
-"""
+"""Workers that lie: a file of operators, which changes what its process sends about marked items: see `lies`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import struct
+import time
+from multiprocessing.connection import Connection
 from typing import Any
 
 import msgspec
@@ -18,104 +13,7 @@ import msgspec
 import imageloom.work
 from imageloom.engines import stage
 from imageloom.model import Result
-
-RESULT = (
-    "key",
-    "written",
-    "written.0",
-    "written.0.name",
-    "written.0.staged",
-    "written.0.size",
-    "failure",
-    "failure.kind",
-    "failure.message",
-    "failure.transient",
-    "times",
-    "times.read",
-    "times.write",
-    "started",
-    "pixels",
-    "pieces",
-    "measure",
-    "lost",
-    "worker",
-)
-"""The fields of a result, as paths."""
-MESSAGE = ("message", "message.delivery", "message.place", "message.worker", "message.result")
-"""Of what brings one item's result, on engines that send them one by one."""
-OUTCOME = ("outcome", "outcome.task", "outcome.worker", "outcome.results")
-"""Of what brings a task's results together."""
-
-_CANARY = os.environ.get("IMAGELOOM_CANARY", "/nowhere")
-_seen: dict[str, Any] = {}
-"""The latest value of each field."""
-
-
-def _another(value: Any, path: str) -> Any:
-    """What another item, task or worker would rightly say."""
-    known = {
-        "key": "honest-0.jpg",
-        "written.0.name": "honest-0.jpg",
-        "failure.kind": "CorruptImage",
-        "worker": "another",
-        "message.worker": "another",
-        "outcome.worker": "another",
-    }
-    if path in known:
-        return known[path]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value + 1
-    return _seen.get(path, value)
-
-
-VALUES: dict[str, Callable[[Any, str], Any]] = {
-    "another": _another,
-    "replayed": lambda value, path: _seen.get(path, value),
-    "dotdot": lambda value, path: "../../canary/beside.jpg",
-    "absolute": lambda value, path: f"{_CANARY}/beside.jpg",
-    "nul": lambda value, path: "a\0b",
-    "control": lambda value, path: "\x1b]0;owned\x07\r\n",
-    "no-utf8": lambda value, path: msgspec.Raw(b"\xa2\xff\xfe"),
-    "surrogate": lambda value, path: msgspec.Raw(b"\xa3\xed\xa0\x80"),
-    "nan": lambda value, path: float("nan"),
-    "inf": lambda value, path: float("inf"),
-    "negative": lambda value, path: -1,
-    "2-63": lambda value, path: 1 << 63,
-    "2-64": lambda value, path: (1 << 64) - 1,
-    "type": lambda value, path: [{"a": 1}] if isinstance(value, (str, int, float)) else 7,
-    "none": lambda value, path: None,
-    "empty": lambda value, path: type(value)() if value is not None else "",
-    "huge": lambda value, path: "x" * 1_000_000,
-    "bytes": lambda value, path: b"\xff\0",
-    "nested": lambda value, path: msgspec.Raw(b"\x91" * 100_000 + b"\xc0"),
-    "doubled": lambda value, path: value * 2 if isinstance(value, (list, str)) else [value, value],
-    "missing": lambda value, path: _MISSING,
-}
-_MISSING = object()
-
-
-def name_of(field: str, value: str, once: bool = False) -> str:
-    """The name of a file about which a worker lies so."""
-    return f"lie,{field},{value}{',once' if once else ''}.jpg"
-
-
-def all_lies(*fields: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each field with each value."""
-    return ((field, value) for group in fields for field in group for value in VALUES)
-
-
-def some_lies(*fields: Sequence[str], turn: int = 0) -> list[tuple[str, str]]:
-    """A choice that has each field and each value.
-
-    Args:
-        turn: another number makes another choice.
-    """
-    names, values = [field for group in fields for field in group], list(VALUES)
-    count = max(len(names), len(values))
-    return [(names[i % len(names)], values[(i + turn) % len(values)]) for i in range(count)]
-
-
-# In the worker
+from imageloom.testing.lies import MESSAGE, MISSING, OUTCOME, RESULT, VALUES, put, remember
 
 _encode = getattr(msgspec.msgpack.encode, "honest", msgspec.msgpack.encode)  # this file may be loaded twice
 
@@ -163,33 +61,17 @@ def _lie_about(result: dict[str, Any]) -> tuple[str, str] | None:
 def _tell(plain: Any, result: dict[str, Any], field: str, value: str) -> bytes:
     root, _, rest = field.partition(".")
     outcome = plain[0] if isinstance(plain, list) else plain
+    if root == "pipe":
+        return _PIPE + value.encode()
     if root in ("message", "outcome"):
         if not rest:  # all of it
             changed = VALUES[value](outcome, field)
-            packed = b"" if changed is _MISSING else _encode(changed)
+            packed = b"" if changed is MISSING else _encode(changed)
             return _encode([msgspec.Raw(packed)]) if isinstance(plain, list) and packed else packed
-        _put(outcome, rest, field, value)
+        put(outcome, rest, value, field)
     else:
-        _put(result, field, field, value)
+        put(result, field, value)
     return _encode(plain)
-
-
-def _put(data: dict[str, Any], path: str, field: str, value: str) -> None:
-    """Put a value in the place of a field, which is made where there is none."""
-    *way, last = path.split(".")
-    at: Any = data
-    for name in way:
-        if name == "failure" and not at.get(name):
-            at["written"] = []
-            at[name] = {"kind": "OperatorFailed", "message": "it says so", "transient": False}
-        at = at[int(name)] if name.isdigit() else at.setdefault(name, {})
-    place: Any = int(last) if last.isdigit() else last
-    before = at[place] if isinstance(at, list) else at.get(place)
-    changed = VALUES[value](before, field)
-    if changed is _MISSING:
-        del at[place]
-    else:
-        at[place] = changed
 
 
 def _remember(plain: Any) -> None:
@@ -207,12 +89,36 @@ def _remember(plain: Any) -> None:
                 at = at[int(name)] if name.isdigit() else at[name]
         except (KeyError, IndexError, TypeError):
             continue
-        _seen[field] = at
+        remember(field, at)
 
 
 _lying_encode.honest = _encode  # type: ignore[attr-defined]
-msgspec.msgpack.encode = _lying_encode  # type: ignore[assignment]
-stage.encode = _lying_encode  # type: ignore[assignment]
+msgspec.msgpack.encode = _lying_encode
+stage.encode = _lying_encode
+
+
+_PIPE = b"instead of a message: "
+_send = getattr(Connection.send_bytes, "honest", Connection.send_bytes)
+
+
+def _lying_send(pipe: Connection, data: bytes, *more: Any) -> None:
+    """Send a message, or write something else into the pipe."""
+    if bytes(data[: len(_PIPE)]) != _PIPE:
+        _send(pipe, data, *more)
+        return
+    said = {
+        "noise": os.urandom(1000),
+        "torn": struct.pack("!i", 100) + b"x" * 10,
+        "partial": struct.pack("!i", 100) + b"x" * 10,
+        "2-31": struct.pack("!i", (1 << 31) - 1),
+        "negative": struct.pack("!iQ", -1, 1 << 63),
+        "flood": struct.pack("!i", 3) + b"abc",
+    }
+    what = bytes(data[len(_PIPE) :]).decode()
+    for _ in range(10_000 if what == "flood" else 1):
+        os.write(pipe.fileno(), said[what])
+    if what == "partial":
+        time.sleep(3600)
 
 
 def _lying_result(attempt: Any) -> Result:
@@ -228,6 +134,8 @@ def _lying_result(attempt: Any) -> Result:
         return made
 
 
-_honest_result = imageloom.work.Attempt.result.fget
+_honest_result: Any = imageloom.work.Attempt.__dict__["result"].fget
 if os.environ.get("IMAGELOOM_LIES") == "threads":
     imageloom.work.Attempt.result = property(_lying_result)  # type: ignore[assignment,method-assign]
+_lying_send.honest = _send  # type: ignore[attr-defined]
+Connection.send_bytes = _lying_send  # type: ignore[assignment,method-assign]
