@@ -26,7 +26,12 @@ class Case:
     """Photos, honest ones and those that are lied about, and files beside the sink that nobody may touch."""
 
     def __init__(
-        self, folder: Path, honest: int, told: Iterable[tuple[str, str]] = (), pipeline: str = PIPELINE
+        self,
+        folder: Path,
+        honest: int,
+        told: Iterable[tuple[str, str]] = (),
+        pipeline: str = PIPELINE,
+        expected: str = PIPELINE,
     ) -> None:
         self.folder, self.photos, self.out = folder, folder / "photos", folder / "out"
         names = [lies.name_of(field, value, once=n % 5 == 0) for n, (field, value) in enumerate(told)]
@@ -34,7 +39,7 @@ class Case:
         self.lies = len(names)
         for number, name in enumerate([*self.honest, *names]):
             draw(self.photos / name, number, 64, 48)
-        self.pipeline = PIPELINE
+        self.pipeline = expected
         self.run("serial", "expected")
         self.pipeline = pipeline
         canaries = ("canary/beside.jpg", "beside.jpg", "other/.imageloom/2-1-1-0123456789ab-0")

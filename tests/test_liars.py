@@ -18,7 +18,7 @@ from program import Run, imageloom
 from redis_servers import GivenServer
 from service import Program
 
-HONEST = 60
+HONEST = 40
 SLOW = "toil 0.1 | resize 48x"
 """Honest workers take their time, so that there is something to do for liars."""
 

@@ -25,7 +25,7 @@ from imageloom.errors import EngineFailed, ImageloomError, InvalidResult, Worker
 from imageloom.model import Failure, Outcome, Plain, Result, Task
 from imageloom.results import MOST_SECONDS, refused, shown
 
-MOST_RETURNS = 10
+MOST_RETURNS = 6
 """Times that a task is handed back without a result of it, after which that is a failed attempt."""
 MOST_SUSPECTS = 2
 """Items that failed before which are tried at the same time while others are to be done: they may hang again."""

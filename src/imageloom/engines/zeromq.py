@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from collections import deque
@@ -83,7 +82,7 @@ class Zeromq:
         check_secured(address, settings.keys, "server")
         if not settings.jobs and not settings.bind:
             raise UsageError("no local workers, and no others can connect: give --jobs or --bind")
-        self._host = socket.gethostname()
+        self._local = os.urandom(16)
         self._board: Board[_Peer] = Board()
         self._peers: dict[bytes, _Peer] = {}
         self._deaths: deque[tuple[int, str]] = deque()
@@ -106,7 +105,7 @@ class Zeromq:
         local = WorkerSettings(self._local_address, settings.threads, settings.memory, once=True)
         self._fleet = Fleet(
             work,
-            ("zeromq", local, local_keys),
+            ("zeromq", local, local_keys, self._local),
             settings.jobs,
             self._died,
             preload=["imageloom.engines.zeromq_worker"],
@@ -271,7 +270,7 @@ class Zeromq:
         elif routing_id not in self._peers:
             if before := self._peers.get(hello.previous):
                 self._let_go(before)
-            is_local = hello.host == self._host and hello.pid in self._fleet.pids
+            is_local = hello.local == self._local
             self._peers[routing_id] = _Peer(routing_id, hello, is_local, time.monotonic())
             if is_local:
                 self._fleet.is_well(hello.pid)
