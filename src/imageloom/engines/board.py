@@ -21,7 +21,8 @@ from msgspec.structs import replace
 
 from imageloom.engines import Told
 from imageloom.engines.backlog import LONGEST_WAIT
-from imageloom.errors import EngineFailed, ImageloomError, InvalidResult, WorkerLost
+from imageloom.engines.inbox import fail
+from imageloom.errors import EngineFailed, InvalidResult, WorkerLost
 from imageloom.model import Failure, Outcome, Plain, Result, Task
 from imageloom.results import MOST_SECONDS, refused, shown
 
@@ -252,16 +253,21 @@ class Board(Generic[W]):
 
     def fail(self, reason: str) -> None:
         """The engine cannot go on: fail what is not done, and all that is submitted from now on."""
-        self._broken = reason
-        self.abandon(reason, EngineFailed)
+        with self._lock:
+            self._broken = reason
+            for run in self._all():
+                fail(run.job.future, EngineFailed(reason))
 
-    def abandon(self, reason: str, error: type[ImageloomError] = WorkerLost) -> None:
+    def _all(self) -> list[_Run]:
+        held = [run for runs in self._held.values() for run in runs.values()]
+        return [*self._fresh, *self._suspects, *held]
+
+    def abandon(self, reason: str) -> None:
         """Fail what is not done, for nobody will do it."""
         with self._lock:
-            held = [run for runs in self._held.values() for run in runs.values()]
-            for run in (*self._fresh, *self._suspects, *held):
+            for run in self._all():
                 if not run.job.future.cancel() and not run.job.future.done():
-                    run.job.future.set_exception(error(reason))
+                    run.job.future.set_exception(WorkerLost(reason))
             for place in (self._fresh, self._suspects, self._held):
                 place.clear()
 

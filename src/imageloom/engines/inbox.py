@@ -7,7 +7,9 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from multiprocessing.connection import Connection
+from typing import Any
 
 from imageloom.errors import InvalidResult
 
@@ -51,6 +53,12 @@ class Inbox:
             start = end
         del self._held[:start]
         return messages
+
+
+def fail(future: Future[Any], error: Exception) -> None:
+    """End a future by an error, unless it has ended."""
+    if future.running() or (not future.done() and future.set_running_or_notify_cancel()):
+        future.set_exception(error)
 
 
 def start_thread(name: str, run: Callable[[], None], failed: Callable[[str], object]) -> threading.Thread:

@@ -30,8 +30,8 @@ from imageloom.engines import Engine, Settings
 from imageloom.engines.backlog import Backlog, Entry
 from imageloom.engines.board import UNREADABLE
 from imageloom.engines.executor import outcome_of
-from imageloom.engines.inbox import Inbox, log, start_thread
-from imageloom.errors import EngineFailed, InvalidResult, MissingExtra, WorkerLost
+from imageloom.engines.inbox import Inbox, fail, log, start_thread
+from imageloom.errors import EngineFailed, ImageloomError, InvalidResult, MissingExtra, WorkerLost
 from imageloom.model import Failure, Outcome, Plain, Result, Task
 from imageloom.results import shown
 
@@ -179,7 +179,7 @@ class Supervised:
         self._backlog = Backlog()
         self._sent: dict[int, _Sent] = {}
         """In the order in which the first rank begins them."""
-        self._broken = ""
+        self._broken: ImageloomError | None = None
         self._closing = threading.Event()
         self._bell, self._button = os.pipe()
         os.set_blocking(self._button, False)
@@ -189,7 +189,7 @@ class Supervised:
         entry = Entry(task)
         self._backlog.add(entry)
         if self._broken:
-            raise WorkerLost(self._broken)
+            raise self._broken
         self._ring()
         return entry.future
 
@@ -220,8 +220,10 @@ class Supervised:
         stillborn = 0
         while not self._is_over:
             job = _Job(self._mpiexec, self._settings)
-            self._follow(job)
-            complaint = job.end()
+            try:
+                self._follow(job)
+            finally:
+                complaint = job.end()
             stillborn = 0 if job.has_worked else stillborn + 1
             self._bury()
             if stillborn == MOST_STILLBORN and not self._is_over:
@@ -314,13 +316,11 @@ class Supervised:
 
     def _fail(self, reason: str) -> None:
         """The supervisor has failed: nobody will do what waits."""
-        self._broken = reason
+        self._broken = EngineFailed(reason)
         for entry in (*self._backlog.clear(), *(sent.entry for sent in self._sent.values())):
-            if not entry.future.cancel() and not entry.future.done():
-                entry.future.set_exception(EngineFailed(reason))
+            fail(entry.future, self._broken)
 
     def _give_up(self, reason: str) -> None:
-        self._broken = reason
+        self._broken = WorkerLost(reason)
         for entry in self._backlog.clear():
-            if entry.future.running() or entry.future.set_running_or_notify_cancel():
-                entry.future.set_exception(WorkerLost(reason))
+            fail(entry.future, self._broken)

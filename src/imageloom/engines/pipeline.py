@@ -30,7 +30,7 @@ from imageloom.engines import Settings
 from imageloom.engines.backlog import LONGEST_WAIT
 from imageloom.engines.board import message_of
 from imageloom.engines.fork_server import warm_up
-from imageloom.engines.inbox import Inbox, log, start_thread
+from imageloom.engines.inbox import Inbox, fail, log, start_thread
 from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.engines.ring import READING, WRITING, Ring
 from imageloom.engines.stage import Slip, encode, serve
@@ -198,9 +198,7 @@ class Pipeline:
         with self._lock:
             self._broken = reason
             for chunk in (*self._fresh, *self._suspects, *self._under_way.values()):
-                future = chunk.job.future
-                if not future.cancel() and not future.done():
-                    future.set_exception(EngineFailed(reason))
+                fail(chunk.job.future, EngineFailed(reason))
 
     def _serve(self) -> None:
         while True:

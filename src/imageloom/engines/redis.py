@@ -304,20 +304,16 @@ class RedisStreams:
             return
         self._greet(message.worker)
         out = self._outs.get(message.delivery)
-        if out is None:
-            self._look_soon()
-            return
-        if message.result is None:
+        if out and message.result is None:
             self._board.finish(out.slot, out.number, message.worker)
-        elif not self._board.accept(out.slot, message):
+        elif not (out and self._board.accept(out.slot, message)):
             self._look_soon()
-        if not self._board.holds(out.slot, out.number):
+        if out and not self._board.holds(out.slot, out.number):
             self._outs.pop(out.number, None)
             if out.is_parted:
                 self._withdraw([out])
 
-    def _look_soon(self) -> None:
-        """What has come is not what was due, which may be missing now."""
+    def _look_soon(self) -> None:  # what was due may be missing
         self._next_look = min(self._next_look, time.monotonic() + PATIENCE / 5)
 
     def _greet(self, worker: str) -> None:

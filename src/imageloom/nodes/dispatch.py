@@ -16,6 +16,7 @@ from random import Random
 
 from msgspec.structs import replace
 
+from imageloom.engines.inbox import fail
 from imageloom.errors import EngineFailed, InvalidResult
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.nodes.policies import Choice
@@ -230,11 +231,7 @@ class Dispatcher:
             self._end(delivery)
 
     def is_unreached(self, delivery: Delivery, busy: bool = False) -> None:
-        """The node never began it: that is no attempt.
-
-        Args:
-            busy: it has no room: others wait for it, too.
-        """
+        """The node never began it, as it said or because it is `busy`: that is no attempt."""
         with self._change:
             ticket = delivery.ticket
             ticket.unreached += not busy
@@ -291,8 +288,7 @@ class Dispatcher:
             self._broken = reason
             running = {delivery.ticket for node in self._nodes.values() for delivery in node.running}
             for ticket in (*self._take_back(self._nodes.values()), *running):
-                if not ticket.future.cancel() and not ticket.future.done():
-                    ticket.future.set_exception(EngineFailed(reason))
+                fail(ticket.future, EngineFailed(reason))
             self._change.notify_all()
 
     def close(self) -> None:

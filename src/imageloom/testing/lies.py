@@ -132,12 +132,18 @@ def put(data: dict[str, Any], path: str, value: str, field: str = "") -> None:
         if name == "failure" and not at.get(name):
             at["written"] = []
             at[name] = {"kind": "OperatorFailed", "message": "it says so", "transient": False}
-        at = at[int(name)] if name.isdigit() else at.setdefault(name, {})
+        if name.isdigit():
+            at += [] if at else [{"name": "honest-0.jpg", "staged": "1-1-1-0123456789ab-0", "size": 1}]
+            at = at[int(name)]
+        else:
+            at = at.setdefault(name, [] if name == "written" else {})
     place: Any = int(last) if last.isdigit() else last
-    before = at[place] if isinstance(at, list) else at.get(place)
+    before = at.get(place) if isinstance(at, dict) else at[place] if at else {}
     changed = VALUES[value](before, field or path)
-    if changed is MISSING:
-        del at[place]
+    if isinstance(at, list):
+        at[:] = [] if changed is MISSING else [changed]
+    elif changed is MISSING:
+        at.pop(place, None)
     else:
         at[place] = changed
 
