@@ -289,13 +289,12 @@ class RedisStreams:
         for _, entries in found or []:
             for entry, fields in entries:
                 self._read.append(entry)
-                self._accept(fields.get(FIELD.encode()))
+                if data := fields.get(FIELD.encode()):  # else somebody has rung
+                    self._accept(data)
         self._put()
 
-    def _accept(self, data: bytes | None) -> None:
+    def _accept(self, data: bytes) -> None:
         """Take in a result; what comes too late, twice, or from nobody of ours does nothing."""
-        if data is None:
-            return  # somebody has rung
         try:
             message = message_of(data)
         except InvalidResult as error:
@@ -313,7 +312,7 @@ class RedisStreams:
             if out.is_parted:
                 self._withdraw([out])
 
-    def _look_soon(self) -> None:  # what was due may be missing
+    def _look_soon(self) -> None:
         self._next_look = min(self._next_look, time.monotonic() + PATIENCE / 5)
 
     def _greet(self, worker: str) -> None:
