@@ -29,6 +29,11 @@ class Inbox:
         self._file = pipe.fileno()
         self._held = bytearray()
 
+    @property
+    def is_amid(self) -> bool:
+        """A message has begun and is not there as a whole."""
+        return bool(self._held)
+
     def take(self) -> list[bytes]:
         """The messages that are complete with what can be read now; only to be called where there is something.
 

@@ -326,6 +326,9 @@ class Pipeline:
             chunk = self._under_way[number]
             failure = Failure("InvalidResult", "a stage let go of it without a result", True)
             self._accept(number, Result(chunk.job.task.work[chunk.place].item.key, failure=failure), "")
+        for stage in self._stages if missing & self._missed else ():
+            if stage.inbox and stage.inbox.is_amid and stage.process:
+                stage.process.kill()  # nothing that it says can be told apart any more
         self._missed = missing
 
     def _bury(self, stage: _Stage, hung: set[int] = frozenset()) -> None:  # type: ignore[assignment]
