@@ -9,6 +9,7 @@
     │   └── ServerBusy                a server has as much as it takes; it may have room later
     ├── MissingExtra (ImportError)    an optional dependency is not installed
     ├── WorkerLost                    a worker died with tasks in hand: the driver tries them again
+    ├── EngineFailed                  an engine cannot go on: the run ends, and can be resumed; exit code 4
     └── ItemError                     one item cannot be done; the others go on
         ├── CorruptImage              cut off, empty, or not what its header says
         ├── UnsupportedImage          a format or a flavour of it that is refused by name
@@ -21,6 +22,7 @@
         ├── TaskRefused               a worker may not do it: outside of its roots
         ├── TaskRejected              so many nodes would not take it
         ├── Quarantined               several runs have ended with it in hand
+        ├── InvalidResult             a worker sent a result that cannot be: see `results`
         ├── UnreadableItem            the source's bytes cannot be read
         └── UnwritableOutput          the sink did not take the output's bytes
 
@@ -81,6 +83,12 @@ class WorkerLost(ImageloomError):
     """A worker died. The tasks that it held are not done; the driver decides on another attempt."""
 
 
+class EngineFailed(ImageloomError):
+    """An engine cannot go on. What it had in hand is not done."""
+
+    exit_code = 4
+
+
 class ItemError(ImageloomError):
     """One item cannot be done. `transient` says whether the same attempt may succeed later."""
 
@@ -129,6 +137,10 @@ class TaskRejected(ItemError):
 
 class Quarantined(ItemError):
     pass
+
+
+class InvalidResult(ItemError):
+    transient = True
 
 
 class UnreadableItem(ItemError):

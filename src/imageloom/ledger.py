@@ -423,7 +423,9 @@ class _Transaction:
 
 
 def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:
-    reason = (result.failure.kind, result.failure.message) if result.failure else (None, None)
+    reason: tuple[str, str] | tuple[None, None] = (None, None)
+    if failure := result.failure:  # its text may hold what is no UTF-8, of a name or a library
+        reason = failure.kind, failure.message.encode("utf-8", "backslashreplace").decode()
     times = msgspec.structs.astuple(result.times)
     return job, result.key, state, attempts, *reason, worker, result.started, result.pixels, *times
 

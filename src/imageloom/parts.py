@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from imageloom import codecs, tiles
+from imageloom import codecs, results, tiles
 from imageloom.beneath import READ, open_beneath, path_of
 from imageloom.codecs.metadata import for_output
 from imageloom.errors import UnreadableItem
@@ -103,6 +103,35 @@ def finish(task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: L
             task.work[0].item.key, pixels=part.write.width * part.write.height, measure=chunk.measure
         )
     return _compress(task, part, token, lap, output, pixels)
+
+
+def wrong(task: Task, part: Part, result: Result) -> str | None:
+    """The field of a part's result that is wrong, in words; None for none."""
+    header, phase = _phase(task, part)
+    output = make_plan(header, task.recipe).outputs[part.output]
+    indices: list[int] = []
+    if phase is not None and not part.writes:
+        encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+        assert encoder is not None, "only large outputs have pieces"
+        box = part.write
+        indices = list(encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1))
+    if [piece.index for piece in result.pieces] != indices or any(p.size < 1 for p in result.pieces):
+        return "pieces are none of this part's"
+    if result.pixels != (output.frame.pixels if phase is None else part.write.width * part.write.height):
+        return "number of pixels is not the part's"
+    if phase is not None and phase.measured and part.writes:
+        if not tiles.is_measure(phase, result.measure, part.write):
+            return "measure is none"
+    elif result.measure:
+        return "measure was not asked for"
+    work = task.work[0]
+    names = [] if part.writes or part.folder else [work.names[part.output]]
+    end = f"{part.output}-{part.phase}-{part.number}"
+    if found := results.wrong_outputs(task, work, result, names, end):
+        return found
+    if indices and names and result.written[0].size != sum(piece.size for piece in result.pieces):
+        return "output's size is not that of its pieces"
+    return None
 
 
 def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from imageloom import plan
+from imageloom import plan, results
 from imageloom.accounts import Accounts
 from imageloom.ahead import Look, Questions, with_next
 from imageloom.batches import UPLOADED, Ready, gather
@@ -376,7 +376,8 @@ class Driver:
         if self._stopping and future.cancelled():
             return
         outcome = flight.outcome()
-        self._take_in(flight, flight.take_rest(outcome.results), outcome.worker, is_last=True)
+        rest = flight.take_rest(results.all_of(flight.task, outcome))
+        self._take_in(flight, rest, results.shown(outcome.worker), is_last=True)
 
     def _collect_late(self) -> None:
         """Take in what has arrived of tasks that take long."""
@@ -387,9 +388,10 @@ class Driver:
     def _take_in(self, flight: Flight, found: list[tuple[Work, Result]], worker: str, is_last: bool) -> None:
         """Take results in, and say what becomes of their items."""
         task, needs = flight.task, flight.bytes
+        found = [(work, results.checked(task, work, result, worker)) for work, result in found]
         if self._accounts.are_told:
-            results = tuple(result for _, result in found)
-            self._accounts.tell(Collected(task, Outcome(task.id, worker, results), is_last))
+            outcome = Outcome(task.id, worker, tuple(result for _, result in found))
+            self._accounts.tell(Collected(task, outcome, is_last))
         for work, result in found:
             name = result.worker or worker
             if task.part is None or self._large is None:

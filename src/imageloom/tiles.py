@@ -182,6 +182,21 @@ def unpack(phase: Phase, data: bytes) -> Any:
     return msgspec.msgpack.decode(data, type=_measure(phase).plain, dec_hook=_array_from_plain)
 
 
+def is_measure(phase: Phase, data: bytes, box: Box) -> bool:
+    """Whether packed bytes from elsewhere can be the measure of what a tile writes at a box."""
+    assert phase.measured is not None
+    measure = _measure(phase)
+    try:
+        found = unpack(phase, data)
+        if measure.sound:
+            return measure.sound(found, box, **operators.get(phase.measured.name).filled(phase.measured))
+        one = measure.measure(colour(empty(replace(phase.frame, width=1, height=1))))
+        is_alike = (found.dtype, found.shape) == (one.dtype, one.shape)
+        return bool(is_alike and found.min() >= 0 and (found.sum(axis=-1) == box.width * box.height).all())
+    except Exception:  # it is something else
+        return False
+
+
 def _array_to_plain(array: Any) -> tuple[str, tuple[int, ...], bytes]:
     return array.dtype.str, array.shape, array.tobytes()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from imageloom.batches import Ready
-from imageloom.errors import WorkerLost
+from imageloom.errors import EngineFailed, WorkerLost
 from imageloom.faults import failure_of
 from imageloom.model import Failure, Outcome, Part, Result, Task, Work
 
@@ -52,13 +52,19 @@ class Flight:
             self.wake()
 
     def outcome(self) -> Outcome:
-        """What came of the task, which is over: of an exception, a failure of each item."""
+        """What came of the task, which is over: of an exception, a failure of each item.
+
+        Raises:
+            EngineFailed: the engine cannot go on.
+        """
         try:
             error = self.future.exception()
         except CancelledError as cancelled:
             error = cancelled
         if error is None:
             return self.future.result()
+        if isinstance(error, EngineFailed):
+            raise error
         if isinstance(error, (WorkerLost, CancelledError)):
             failure = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
         elif isinstance(error, KeyboardInterrupt):  # an operator's: Ctrl-C is not raised in a worker

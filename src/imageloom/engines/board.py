@@ -8,7 +8,6 @@ for itself: whatever it takes along, it takes no innocent one.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
@@ -17,13 +16,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from imageloom.engines import Told
 from imageloom.engines.backlog import LONGEST_WAIT
-from imageloom.errors import WorkerLost
+from imageloom.engines.inbox import fail
+from imageloom.errors import EngineFailed, InvalidResult, WorkerLost
 from imageloom.model import Failure, Outcome, Plain, Result, Task
+from imageloom.results import MOST_SECONDS, refused, shown
 
+MOST_RETURNS = 6
+"""Times that a task is handed back without a result of it, after which that is a failed attempt."""
 MOST_SUSPECTS = 2
 """Items that failed before which are tried at the same time while others are to be done: they may hang again."""
 
@@ -40,6 +44,38 @@ class Message(Plain, frozen=True):
     result: Result | None = None
 
 
+class _Envelope(Plain, frozen=True):
+    """A message whose result is not read yet."""
+
+    delivery: int = 0
+    place: int = 0
+    worker: str = ""
+    result: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+_messages, _envelopes = msgspec.msgpack.Decoder(Message), msgspec.msgpack.Decoder(_Envelope)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no such data."""
+
+
+def message_of(data: bytes) -> Message:
+    """A message; where its result alone cannot be read, with a failure in its place that has no key.
+
+    Raises:
+        InvalidResult: it is none.
+    """
+    try:
+        return _messages.decode(data)
+    except UNREADABLE as error:
+        wrong = error
+    try:
+        envelope = _envelopes.decode(data)
+    except UNREADABLE:
+        raise InvalidResult(f"a message that cannot be read: {shown(str(wrong))}") from None
+    worker = shown(envelope.worker)
+    return Message(envelope.delivery, envelope.place, worker, refused("", worker, shown(str(wrong))))
+
+
 @dataclass
 class _Job:
     """A task, who waits for it, and its results so far, by the item's place in the task."""
@@ -48,6 +84,8 @@ class _Job:
     future: Future[Outcome]
     told: Told | None = None
     results: dict[int, Result] = field(default_factory=dict)
+    returns: int = 0
+    """Times that it was handed back since its last result."""
 
     @property
     def is_suspect(self) -> bool:
@@ -80,12 +118,17 @@ class Board(Generic[W]):
         self._fresh: deque[_Run] = deque()
         self._suspects: deque[_Run] = deque()
         self._held: dict[W, dict[int, _Run]] = {}
-        self._numbers = itertools.count(1)
+        self._last = 0
+        """The number of the latest delivery."""
+        self._broken = ""
         self._lock = threading.RLock()
 
     def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         """Queue a task."""
         job = _Job(task, Future(), told)
+        if self._broken:
+            job.future.set_exception(EngineFailed(self._broken))
+            return job.future
         self._queue(_Run(job, list(range(len(task.work))), time.monotonic()))
         return job.future
 
@@ -95,7 +138,7 @@ class Board(Generic[W]):
             while self.has_room(worker, room) and (run := self._next(not self._held.get(worker))):
                 job = run.job
                 if job.future.running() or job.future.set_running_or_notify_cancel():
-                    number = next(self._numbers)
+                    self._last = number = self._last + 1
                     run.since = time.monotonic()
                     self._held.setdefault(worker, {})[number] = run
                     return replace(job.task, id=number, work=tuple(job.task.work[p] for p in run.places))
@@ -112,6 +155,10 @@ class Board(Generic[W]):
 
     def holds(self, worker: W, delivery: int) -> bool:
         return delivery in self._held.get(worker, ())
+
+    def has_issued(self, delivery: int) -> bool:
+        """Whether there ever was a delivery of that number."""
+        return 0 < delivery <= self._last
 
     @property
     def is_idle(self) -> bool:
@@ -134,8 +181,12 @@ class Board(Generic[W]):
             run = self._held.get(worker, {}).get(message.delivery)
             if run is None or message.result is None or message.place != run.done:
                 return False
-            self.mean += 0.1 * (message.result.times.total - self.mean)
-            self._settle(worker, message.delivery, run, message.result, message.worker)
+            result, spent = message.result, message.result.times.total
+            if 0.0 <= spent <= MOST_SECONDS:
+                self.mean += 0.1 * (spent - self.mean)
+            if result.failure and not result.key:  # it could not be read
+                result = replace(result, key=run.job.task.work[run.places[run.done]].item.key)
+            self._settle(worker, message.delivery, run, result, message.worker)
             return True
 
     def finish(self, worker: W, delivery: int, name: str = "") -> None:
@@ -180,21 +231,41 @@ class Board(Generic[W]):
         with self._lock:
             held = self._held.get(worker, {})
             for number in list(held) if delivery is None else [delivery]:
+                if (run := held.get(number)) is None:
+                    continue
+                run.job.returns += 1
+                if run.places and run.job.returns > MOST_RETURNS:
+                    self._fail_current(worker, number, run)
                 if run := held.pop(number, None):
                     self._queue(_Run(run.job, run.places[run.done :], time.monotonic()), first=True)
             if not held:
                 self._held.pop(worker, None)
+
+    def _fail_current(self, worker: W, number: int, run: _Run) -> None:
+        key = run.job.task.work[run.places[run.done]].item.key
+        reason = f"its workers handed it back {run.job.returns} times without a result"
+        self._settle(worker, number, run, Result(key, failure=Failure("WorkerLost", reason, True)), "")
 
     def deliveries(self, worker: W) -> set[int]:
         """What a worker has in hand."""
         with self._lock:
             return set(self._held.get(worker, ()))
 
+    def fail(self, reason: str) -> None:
+        """The engine cannot go on: fail what is not done, and all that is submitted from now on."""
+        with self._lock:
+            self._broken = reason
+            for run in self._all():
+                fail(run.job.future, EngineFailed(reason))
+
+    def _all(self) -> list[_Run]:
+        held = [run for runs in self._held.values() for run in runs.values()]
+        return [*self._fresh, *self._suspects, *held]
+
     def abandon(self, reason: str) -> None:
         """Fail what is not done, for nobody will do it."""
         with self._lock:
-            held = [run for runs in self._held.values() for run in runs.values()]
-            for run in (*self._fresh, *self._suspects, *held):
+            for run in self._all():
                 if not run.job.future.cancel() and not run.job.future.done():
                     run.job.future.set_exception(WorkerLost(reason))
             for place in (self._fresh, self._suspects, self._held):
@@ -210,6 +281,7 @@ class Board(Generic[W]):
         job = run.job
         place = run.places[run.done]
         found = job.results.setdefault(place, replace(result, worker=name))
+        job.returns = 0
         if job.told:
             job.told(place, found)
         run.done += 1

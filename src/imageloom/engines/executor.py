@@ -14,11 +14,13 @@ from functools import partial
 import msgspec
 
 from imageloom.engines.backlog import Backlog, Entry
+from imageloom.engines.board import UNREADABLE
 from imageloom.errors import WorkerLost
 from imageloom.model import Outcome, Task
+from imageloom.results import all_refused, shown
 from imageloom.work import perform
 
-_TASKS = msgspec.msgpack.Decoder(list[Task])
+_TASKS, _OUTCOMES = msgspec.msgpack.Decoder(list[Task]), msgspec.msgpack.Decoder(Outcome)
 """Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
 
 
@@ -29,6 +31,26 @@ def perform_packed(packed: bytes) -> bytes:
         return msgspec.msgpack.encode([perform(tasks[0])])
     with ThreadPoolExecutor(len(tasks), thread_name_prefix="thread") as pool:
         return msgspec.msgpack.encode(list(pool.map(perform, tasks)))
+
+
+def outcomes_of(packed: bytes, tasks: list[Task]) -> list[Outcome]:
+    """The outcomes of tasks, packed as by `perform_packed`; refused ones where they cannot be read."""
+    reason = "it is no list of as many outcomes"
+    try:
+        found = msgspec.msgpack.decode(packed, type=list[msgspec.Raw])
+        if len(found) == len(tasks):
+            return [outcome_of(one, task) for one, task in zip(found, tasks, strict=True)]
+    except (*UNREADABLE, TypeError) as error:
+        reason = shown(str(error))
+    return [all_refused(task, "", reason) for task in tasks]
+
+
+def outcome_of(packed: bytes | msgspec.Raw, task: Task) -> Outcome:
+    """The outcome of a task; a refused one where it cannot be read."""
+    try:
+        return _OUTCOMES.decode(packed)
+    except UNREADABLE as error:
+        return all_refused(task, "", shown(str(error)))
 
 
 class ExecutorEngine:
@@ -114,12 +136,11 @@ class ExecutorEngine:
 
     def _answer(self, bundle: list[Entry], call: Future[bytes]) -> None:
         try:
-            outcomes = msgspec.msgpack.decode(call.result(), type=list[Outcome])
-            pairs = list(zip(bundle, outcomes, strict=True))
+            packed = call.result()
         except BaseException as error:
             self._fail(bundle, error)
             return
-        for entry, outcome in pairs:
+        for entry, outcome in zip(bundle, outcomes_of(packed, [e.task for e in bundle]), strict=True):
             entry.future.set_result(outcome)
 
     def _fail(self, bundle: list[Entry], error: BaseException) -> None:

@@ -7,7 +7,6 @@ they work on is not its concern: it starts them, says which one has died and of 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import wait
@@ -15,6 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from imageloom.engines.fork_server import warm_up
+from imageloom.engines.inbox import start_thread
 from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.engines.worker import start
 
@@ -36,6 +36,7 @@ class Fleet:
         left: called with the exit code of one that leaves on its own (`FINAL`), which is then not replaced;
             without it such a one has died.
         preload: modules that the workers need, loaded once for all of them.
+        failed: called with the reason where workers cannot be replaced any more, from the fleet's thread.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Fleet:
         died: Died,
         left: Callable[[int], None] | None = None,
         preload: Iterable[str] = (),
+        failed: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._target, self._args, self._count = target, args, count
         self._died, self._left = died, left
@@ -60,8 +62,7 @@ class Fleet:
         self._bell, self._button = os.pipe()
         for _ in range(count):
             self._start()
-        self._thread = threading.Thread(target=self._watch, name="fleet", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("fleet", self._watch, failed)
 
     @property
     def pids(self) -> list[int]:

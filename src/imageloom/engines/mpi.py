@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,8 +28,12 @@ import msgspec
 
 from imageloom.engines import Engine, Settings
 from imageloom.engines.backlog import Backlog, Entry
-from imageloom.errors import MissingExtra, WorkerLost
+from imageloom.engines.board import UNREADABLE
+from imageloom.engines.executor import outcome_of
+from imageloom.engines.inbox import Inbox, fail, log, start_thread
+from imageloom.errors import EngineFailed, ImageloomError, InvalidResult, MissingExtra, WorkerLost
 from imageloom.model import Failure, Outcome, Plain, Result, Task
+from imageloom.results import shown
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 """What MPICH, Slurm and Open MPI tell a rank its number by."""
@@ -84,11 +89,17 @@ class Message(Plain, frozen=True):
     """From the first rank to the supervisor: the answer to a task; the first one says that all ranks are there."""
 
     task: int = 0
-    outcome: Outcome | None = None
+    outcome: msgspec.Raw = msgspec.Raw(b"\xc0")
+    """MessagePack of the `Outcome`."""
     error: str = ""
     """In place of an outcome."""
     shared: tuple[str, ...] = ()
     """Of the first message: the files of shared memory that the job would leave behind if it were killed."""
+
+
+_MESSAGES = msgspec.msgpack.Decoder(Message)
+_SHARED = re.compile(r"/dev/shm/mpich[\w.-]*", re.ASCII).fullmatch
+"""A file of MPICH's shared memory: no other is taken away."""
 
 
 @dataclass
@@ -108,6 +119,7 @@ class _Job:
         self.has_worked = False
         self.deadline = time.monotonic() + START_PATIENCE
         self.pipe: Connection | None = None
+        self.inbox: Inbox | None = None
         self.shared: tuple[str, ...] = ()
         self._folder = tempfile.mkdtemp(prefix="imageloom-mpi-")
         line = os.path.join(self._folder, "line")
@@ -127,6 +139,7 @@ class _Job:
     def accept(self) -> None:
         """The first rank calls."""
         self.pipe = Connection(self.listener.accept()[0].detach())
+        self.inbox = Inbox(self.pipe)
         shutil.rmtree(self._folder, ignore_errors=True)  # at once: nothing is left if this process is killed
 
     @property
@@ -166,18 +179,17 @@ class Supervised:
         self._backlog = Backlog()
         self._sent: dict[int, _Sent] = {}
         """In the order in which the first rank begins them."""
-        self._broken = ""
+        self._broken: ImageloomError | None = None
         self._closing = threading.Event()
         self._bell, self._button = os.pipe()
         os.set_blocking(self._button, False)
-        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("supervisor", self._supervise, self._fail)
 
     def submit(self, task: Task) -> Future[Outcome]:
         entry = Entry(task)
         self._backlog.add(entry)
         if self._broken:
-            raise WorkerLost(self._broken)
+            raise self._broken
         self._ring()
         return entry.future
 
@@ -208,8 +220,10 @@ class Supervised:
         stillborn = 0
         while not self._is_over:
             job = _Job(self._mpiexec, self._settings)
-            self._follow(job)
-            complaint = job.end()
+            try:
+                self._follow(job)
+            finally:
+                complaint = job.end()
             stillborn = 0 if job.has_worked else stillborn + 1
             self._bury()
             if stillborn == MOST_STILLBORN and not self._is_over:
@@ -226,11 +240,16 @@ class Supervised:
                 for ready in wait([self._bell, job.pipe or job.listener], TICK):
                     if ready is job.listener:
                         job.accept()
-                    elif isinstance(ready, Connection):
-                        self._take_in(job, ready.recv_bytes())
+                    elif isinstance(ready, Connection) and job.inbox:
+                        for data in job.inbox.take():
+                            self._take_in(job, data)
                     else:
                         os.read(self._bell, 4096)
             except (EOFError, OSError):
+                return
+            except InvalidResult as error:
+                log.warning("refused a message of the first rank, whose job is ended: %s", error)
+                job.process.terminate()
                 return
             if job.is_dead:
                 return
@@ -255,16 +274,21 @@ class Supervised:
         return begun
 
     def _take_in(self, job: _Job, packed: bytes) -> None:
-        message = msgspec.msgpack.decode(packed, type=Message)
+        try:
+            message = _MESSAGES.decode(packed)
+        except UNREADABLE as error:
+            raise InvalidResult(f"a message that cannot be read: {shown(str(error))}") from None
         if not job.is_ready:
-            job.is_ready, job.shared = True, message.shared
+            job.is_ready, job.shared = True, tuple(path for path in message.shared if _SHARED(path))
             return
-        entry = self._sent.pop(message.task).entry
-        self._backlog.answered([entry])
-        if message.outcome:
-            entry.future.set_result(message.outcome)
+        sent = self._sent.pop(message.task, None)
+        if sent is None:
+            raise InvalidResult(f"an outcome of task {message.task}, which it does not have")
+        self._backlog.answered([sent.entry])
+        if message.error:
+            sent.entry.future.set_exception(WorkerLost(shown(message.error)))
         else:
-            entry.future.set_exception(WorkerLost(message.error))
+            sent.entry.future.set_result(outcome_of(message.outcome, sent.entry.task))
 
     def _end_hung(self) -> bool:
         """Fail a task that takes too long; the job is to be ended then."""
@@ -290,8 +314,13 @@ class Supervised:
         for entry in begun:
             entry.future.set_exception(WorkerLost("a rank of its MPI job died, and the job with it"))
 
+    def _fail(self, reason: str) -> None:
+        """The supervisor has failed: nobody will do what waits."""
+        self._broken = EngineFailed(reason)
+        for entry in (*self._backlog.clear(), *(sent.entry for sent in self._sent.values())):
+            fail(entry.future, self._broken)
+
     def _give_up(self, reason: str) -> None:
-        self._broken = reason
+        self._broken = WorkerLost(reason)
         for entry in self._backlog.clear():
-            if entry.future.running() or entry.future.set_running_or_notify_cancel():
-                entry.future.set_exception(WorkerLost(reason))
+            fail(entry.future, self._broken)

@@ -16,20 +16,23 @@ import tempfile
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from random import Random
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from imageloom.engines import Settings
+from imageloom.engines.board import UNREADABLE
 from imageloom.engines.fleet import Fleet
-from imageloom.errors import MissingExtra, StorageError
+from imageloom.engines.inbox import start_thread
+from imageloom.errors import InvalidResult, MissingExtra, StorageError
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.nodes.config import NodesConfig, read_config
 from imageloom.nodes.dispatch import Delivery, Dispatcher, NodeRecord
 from imageloom.nodes.local import address_in, done_by, serve
 from imageloom.nodes.policies import open_choice
+from imageloom.results import refused, shown
 
 try:
     import grpc
@@ -63,6 +66,9 @@ UNBEGUN = (
     grpc.StatusCode.CANCELLED,
 )
 """What a node says, or is said in its place, that could not begin a task and that others may do."""
+
+REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
+"""What a node says that cannot do a task, as no other one could."""
 
 log = logging.getLogger(__name__)
 
@@ -116,14 +122,13 @@ class Nodes:
         self._causes: dict[int, str] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="nodes", daemon=True)
+        self._thread: threading.Thread | None = None
         self._folder = ""
         self._fleet: Fleet | None = None
         if not config.nodes and not waits:
             self._folder = tempfile.mkdtemp(prefix="imageloom-")
-            self._fleet = Fleet(
-                serve, (self._folder, settings.memory, settings.guard), settings.jobs, self._died
-            )
+            local = self._folder, settings.memory, settings.guard
+            self._fleet = Fleet(serve, local, settings.jobs, self._died, failed=self._dispatcher.fail)
         try:
             for address in config.nodes:
                 self.join(address)
@@ -132,7 +137,7 @@ class Nodes:
         except BaseException:
             self.close()
             raise
-        self._thread.start()
+        self._thread = start_thread("nodes", self._watch, self._dispatcher.fail)
 
     @property
     def capacity(self) -> int:
@@ -152,7 +157,7 @@ class Nodes:
             return
         self._closing.set()
         self._dispatcher.cancel()
-        if self._thread.is_alive():
+        if self._thread:
             self._thread.join()
         while not self._dispatcher.is_idle:
             self._end_overdue()
@@ -210,9 +215,7 @@ class Nodes:
                 self._retired.remove(node)
 
     def _start(self, node: _Node, target: Any) -> None:
-        thread = threading.Thread(target=target, args=(node,), name=node.record.name, daemon=True)
-        node.threads.append(thread)
-        thread.start()
+        node.threads.append(start_thread(node.record.name, partial(target, node), self._dispatcher.fail))
 
     def _await_first(self) -> None:
         until = time.monotonic() + FIRST_ANSWER
@@ -253,7 +256,7 @@ class Nodes:
             node.slots += 1
             room -= 1
             self._start(node, self._bring)
-        self._dispatcher.is_up(node.record, limit, status.load)
+        self._dispatcher.is_up(node.record, limit, _load(status.load))
 
     def _is_down(self, node: _Node, trouble: str) -> None:
         if node.record.is_up:
@@ -265,7 +268,12 @@ class Nodes:
         while not (node.gone.is_set() or (self._closing.is_set() and self._dispatcher.is_idle)):
             delivery = self._dispatcher.take(node.record, PERIOD / 5)
             if delivery:
-                self._deliver(node, delivery)
+                try:
+                    self._deliver(node, delivery)
+                except Exception as error:  # whatever a node makes of a call, the next one is brought
+                    log.exception("node %s: an answer could not be taken in", node.record.name)
+                    lost = Failure("InvalidResult", f"{type(error).__name__}: {shown(str(error))}", True)
+                    self._dispatcher.is_lost(delivery, lost)
 
     def _deliver(self, node: _Node, delivery: Delivery) -> None:
         request = pb.TaskRequest(
@@ -280,14 +288,14 @@ class Nodes:
                 call.cancel()
             for receipt in call:
                 if receipt.status == pb.TASK_REJECTED:
-                    node.record.load = receipt.load
+                    node.record.load = _load(receipt.load)
                     self._dispatcher.is_rejected(delivery)
                     return
                 if not begun:
                     begun = True
                     self._dispatcher.has_begun(delivery)
                 if receipt.results:
-                    found = [rpc.unpack(result, Result) for result in receipt.results]
+                    found = [_result(result, node.record.name) for result in receipt.results]
                     self._dispatcher.has_results(delivery, found)
             if delivery.done < len(delivery.places):
                 self._dispatcher.is_lost(delivery, Failure("WorkerLost", "its node broke off", True))
@@ -295,9 +303,10 @@ class Nodes:
                 self._dispatcher.is_over(delivery)
         except grpc.RpcError as error:
             self._has_failed(node, delivery, begun, error)
-        except (msgspec.MsgspecError, IndexError) as error:
+        except InvalidResult as error:
             call.cancel()
-            lost = Failure("WorkerLost", f"its node {node.record.name} sent what is no result: {error}", True)
+            log.warning("refused results of node %s: %s", node.record.name, error)
+            lost = Failure("InvalidResult", f"its node {node.record.name} sent {error}", True)
             self._dispatcher.is_lost(delivery, lost)
 
     def _has_failed(self, node: _Node, delivery: Delivery, begun: bool, error: Any) -> None:
@@ -313,9 +322,13 @@ class Nodes:
                 self._is_down(node, reason)
             else:
                 time.sleep(PERIOD / 5)
-            self._dispatcher.is_unreached(delivery)
-        else:
+            self._dispatcher.is_unreached(delivery, busy=code == grpc.StatusCode.RESOURCE_EXHAUSTED)
+        elif code in REFUSED:
             self._dispatcher.is_refused(delivery, Failure("TaskRefused", f"{node.record.name}: {reason}"))
+        else:
+            log.warning("refused an answer of node %s: %s", node.record.name, reason)
+            lost = Failure("InvalidResult", f"its node {node.record.name} gave no answer: {reason}", True)
+            self._dispatcher.is_lost(delivery, lost)
 
     def _cause(self, node: _Node, delivery: Delivery, reason: str) -> Failure:
         if delivery.has_expired:
@@ -368,8 +381,21 @@ class Nodes:
                 delivery.cancel()
 
 
+def _result(packed: bytes, node: str) -> Result:
+    """A result; a failure without a key in its place where it cannot be read."""
+    try:
+        return rpc.unpack(packed, Result)
+    except UNREADABLE as error:
+        return refused("", node, shown(str(error)))
+
+
+def _load(load: float) -> float:
+    """A node's load, whatever it says."""
+    return min(load, 1.0) if load > 0.0 else 0.0
+
+
 def _reason(error: Any) -> str:
     if not isinstance(error, grpc.RpcError):
         return str(error)
-    details = " ".join(str(error.details()).split())
+    details = shown(" ".join(str(error.details()).split()))
     return f"{error.code().name}: {details}"

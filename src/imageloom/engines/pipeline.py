@@ -24,18 +24,18 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 
-import msgspec
 from msgspec.structs import replace
 
 from imageloom.engines import Settings
 from imageloom.engines.backlog import LONGEST_WAIT
-from imageloom.engines.board import Message
+from imageloom.engines.board import message_of
 from imageloom.engines.fork_server import warm_up
+from imageloom.engines.inbox import Inbox, fail, log, start_thread
 from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.engines.ring import READING, WRITING, Ring
 from imageloom.engines.stage import Slip, encode, serve
 from imageloom.engines.worker import start
-from imageloom.errors import UsageError
+from imageloom.errors import EngineFailed, InvalidResult, UsageError
 from imageloom.model import Failure, Outcome, Result, Task
 
 STAGES = (
@@ -51,8 +51,6 @@ MOST_STILLBORN = 6
 """Processes in a row that may die before they are ready; then nothing goes on, and all that waits is lost."""
 LONGEST_LOOK = 1.0
 """Seconds between two looks for chunks that hang."""
-
-_message = msgspec.msgpack.Decoder(Message).decode
 
 
 @dataclass(eq=False)
@@ -99,6 +97,7 @@ class _Stage:
     target: Ring | None
     process: ForkServerProcess | None = None
     pipe: Connection | None = None
+    inbox: Inbox | None = None
     is_ready: bool = False
     """The process has said so: its imports are done."""
     stillborn: int = 0
@@ -141,12 +140,14 @@ class Pipeline:
         self._numbers = itertools.count(1)
         self._next_look = 0.0
         self._closing = False
+        self._broken = ""
+        self._missed: set[int] = set()
+        """Chunks that were in no ring at the last look, and have no result."""
         self._bell, self._button = os.pipe()
         os.set_blocking(self._button, False)
         for stage in self._stages:
             self._start(stage)
-        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("supervisor", self._supervise, self._fail)
 
     @property
     def capacity(self) -> int:
@@ -155,6 +156,9 @@ class Pipeline:
 
     def submit(self, task: Task) -> Future[Outcome]:
         job = _Job(task, Future(), encode(replace(task, work=())))
+        if self._broken:
+            job.future.set_exception(EngineFailed(self._broken))
+            return job.future
         now = time.monotonic()
         with self._lock:
             queue = self._suspects if job.is_suspect else self._fresh
@@ -184,6 +188,19 @@ class Pipeline:
     # The supervisor's thread
 
     def _supervise(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._dismiss()
+
+    def _fail(self, reason: str) -> None:
+        """The supervisor has failed: nobody will do what waits."""
+        with self._lock:
+            self._broken = reason
+            for chunk in (*self._fresh, *self._suspects, *self._under_way.values()):
+                fail(chunk.job.future, EngineFailed(reason))
+
+    def _serve(self) -> None:
         while True:
             self._start_missing()
             self._feed()
@@ -199,7 +216,6 @@ class Pipeline:
                 elif isinstance(ready, int):
                     os.read(ready, 4096)
             self._end_hung()
-        self._dismiss()
 
     def _until_next(self) -> float | None:
         """Seconds until something is due that nobody tells."""
@@ -243,16 +259,22 @@ class Pipeline:
     # Results
 
     def _receive(self, stage: _Stage) -> bool:
-        """Take a result in; False where the stage is dead and has said all."""
-        assert stage.pipe is not None
+        """Take results in; False where the stage is dead and has said all, or says what no stage of ours would."""
+        assert stage.inbox is not None
         try:
-            message = _message(stage.pipe.recv_bytes())
+            for data in stage.inbox.take():
+                message = message_of(data)
+                if message.result is None:
+                    stage.is_ready, stage.stillborn = True, 0
+                else:
+                    self._accept(message.delivery, message.result, message.worker)
         except (EOFError, OSError):
             return False
-        if message.result is None:
-            stage.is_ready, stage.stillborn = True, 0
-        else:
-            self._accept(message.delivery, message.result, message.worker)
+        except InvalidResult as error:
+            assert stage.process is not None
+            log.warning("refused a message of stage %s, which is ended: %s", stage.process.pid, error)
+            stage.process.kill()
+            return False
         return True
 
     def _accept(self, number: int, result: Result, worker: str) -> None:
@@ -260,6 +282,8 @@ class Pipeline:
         if chunk is None:
             return
         job = chunk.job
+        if result.failure and not result.key:  # it could not be read
+            result = replace(result, key=job.task.work[chunk.place].item.key)
         job.results[chunk.place] = result
         if len(job.results) == len(job.task.work):
             ordered = tuple(job.results[place] for place in range(len(job.task.work)))
@@ -274,6 +298,7 @@ class Pipeline:
 
     def _start(self, stage: _Stage) -> None:
         stage.pipe, theirs = self._context.Pipe()
+        stage.inbox = Inbox(stage.pipe)
         stage.is_ready = False
         ends = (stage.source, stage.target)
         memory = self._settings.memory
@@ -291,6 +316,20 @@ class Pipeline:
             if hung and stage.process:
                 stage.process.kill()
                 self._bury(stage, hung)
+        self._fail_missing()
+
+    def _fail_missing(self) -> None:
+        """Fail the chunks that a stage has let go of without a word: in no ring at two looks, and no result."""
+        held = set().union(*(stage.source.has() for stage in self._stages))
+        missing = self._under_way.keys() - held
+        for number in missing & self._missed:
+            chunk = self._under_way[number]
+            failure = Failure("InvalidResult", "a stage let go of it without a result", True)
+            self._accept(number, Result(chunk.job.task.work[chunk.place].item.key, failure=failure), "")
+        for stage in self._stages if missing & self._missed else ():
+            if stage.inbox and stage.inbox.is_amid and stage.process:
+                stage.process.kill()  # nothing that it says can be told apart any more
+        self._missed = missing
 
     def _bury(self, stage: _Stage, hung: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         """Fail what a dead stage had in hand, and bring its rings in order for its successor."""

@@ -13,10 +13,9 @@ import math
 import os
 import selectors
 import signal
-import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
@@ -24,9 +23,11 @@ import msgspec
 
 from imageloom.controller import fixed, for_requests
 from imageloom.engines import Settings, Told
-from imageloom.engines.board import Board, Message
+from imageloom.engines.board import Board, Message, message_of
 from imageloom.engines.fork_server import warm_up
+from imageloom.engines.inbox import Inbox, log, start_thread
 from imageloom.engines.worker import serve, start
+from imageloom.errors import InvalidResult
 from imageloom.machine import is_at_work, process_usage
 from imageloom.model import Failure, Outcome, Task
 
@@ -47,6 +48,7 @@ GRACE = 5.0
 class _Worker:
     process: ForkServerProcess
     pipe: Connection
+    inbox: Inbox = field(init=False)
     is_ready: bool = False
     """It has said so: its imports are done."""
     begun: float = math.inf
@@ -55,6 +57,9 @@ class _Worker:
     """When the item was begun that it was last found late with, and the seconds of CPU that it had used then."""
     slow: float = 0.0
     """When the item was begun that it is known to be slow with."""
+
+    def __post_init__(self) -> None:
+        self.inbox = Inbox(self.pipe)
 
     @property
     def is_slow(self) -> bool:
@@ -79,8 +84,7 @@ class Processes:
         self._closing = False
         self._bell, self._button = os.pipe()
         os.set_blocking(self._button, False)
-        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("supervisor", self._supervise, self._board.fail)
 
     @property
     def _at_once(self) -> int:
@@ -115,6 +119,13 @@ class Processes:
     # The supervisor's thread
 
     def _supervise(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._dismiss(self._workers)
+            self._selector.close()
+
+    def _serve(self) -> None:
         self._selector.register(self._bell, selectors.EVENT_READ)
         while not self._closing or not self._board.is_idle:
             self._look()
@@ -129,8 +140,6 @@ class Processes:
                 else:
                     os.read(self._bell, 4096)
             self._end_hung()
-        self._dismiss(self._workers)
-        self._selector.close()
 
     def _until_next(self) -> float | None:
         """Seconds until something is due that no message tells; 0 for what has just become so."""
@@ -204,19 +213,32 @@ class Processes:
         return not self._board.has_room(worker, self._at_once), self._board.in_hand(worker)
 
     def _receive(self, worker: _Worker) -> None:
-        """Take a result in, or learn that the worker is dead."""
+        """Take results in, or learn that the worker is dead, or end it: it sends what no worker of ours would."""
         try:
-            message = msgspec.msgpack.decode(worker.pipe.recv_bytes(), type=Message)
+            for data in worker.inbox.take():
+                self._take_in(worker, message_of(data))
         except (EOFError, OSError):
             self._bury(worker, None)
-            return
+        except InvalidResult as error:
+            pid = worker.process.pid
+            log.warning("refused a message of worker %s, which is ended: %s", pid, error)
+            worker.process.kill()
+            self._bury(worker, Failure("InvalidResult", f"its worker {pid} sent {error}", True))
+
+    def _take_in(self, worker: _Worker, message: Message) -> None:
         if message.result is None:
+            if worker.is_ready:
+                raise InvalidResult("no result")
             worker.is_ready = True
             self._stillborn = 0
-        else:
-            self._board.accept(worker, message)
-            worker.begun = self._board.oldest(worker)
-            self._controller.record()
+            return
+        is_late = not self._board.accept(worker, message)
+        if is_late and (
+            self._board.holds(worker, message.delivery) or not self._board.has_issued(message.delivery)
+        ):
+            raise InvalidResult(f"a result that was not due: {message.place} of {message.delivery}")
+        worker.begun = self._board.oldest(worker)
+        self._controller.record()
 
     def _end_hung(self) -> None:
         limit = time.monotonic() - self._settings.timeout

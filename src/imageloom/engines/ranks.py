@@ -70,7 +70,7 @@ def relay(address: str, threads: int) -> None:
 
     def answer(number: int, done: Future[Outcome]) -> None:
         try:
-            send(Message(number, done.result()))
+            send(Message(number, msgspec.Raw(msgspec.msgpack.encode(done.result()))))
         except BaseException as error:
             send(Message(number, error=f"{type(error).__name__}: {error}"))
 

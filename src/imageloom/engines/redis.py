@@ -24,9 +24,10 @@ import msgspec
 from imageloom import parts
 from imageloom.engines import Settings, Told, WorkerSettings, redis_letters, redis_wire
 from imageloom.engines import redis_group as group
-from imageloom.engines.board import Board, Message
+from imageloom.engines.board import Board, message_of
 from imageloom.engines.fleet import Fleet
 from imageloom.engines.fork_server import warm_up
+from imageloom.engines.inbox import start_thread
 from imageloom.engines.processes import GRACE
 from imageloom.engines.processes import PATIENCE as SLOW
 from imageloom.engines.redis_server import Server
@@ -47,7 +48,7 @@ from imageloom.engines.redis_wire import (
     run_key,
 )
 from imageloom.engines.worker import work
-from imageloom.errors import StorageError
+from imageloom.errors import InvalidResult, StorageError
 from imageloom.events import Event, Failed
 from imageloom.model import Failure, Outcome, Task
 
@@ -114,8 +115,7 @@ class RedisStreams:
             if self._server:
                 self._server.close()
             raise
-        self._thread = threading.Thread(target=self._supervise, name="redis", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("redis", self._supervise, self._board.fail)
 
     @property
     def capacity(self) -> int:
@@ -173,6 +173,7 @@ class RedisStreams:
                 self._settings.jobs,
                 died=self._bury,
                 preload=_PRELOAD,
+                failed=self._board.fail,
             )
 
     def _bury(self, pid: int, cause: str) -> None:
@@ -289,35 +290,36 @@ class RedisStreams:
         for _, entries in found or []:
             for entry, fields in entries:
                 self._read.append(entry)
-                self._accept(fields.get(FIELD.encode()))
+                if data := fields.get(FIELD.encode()):  # else somebody has rung
+                    self._accept(data)
         self._put()
 
-    def _accept(self, data: bytes | None) -> None:
+    def _accept(self, data: bytes) -> None:
         """Take in a result; what comes too late, twice, or from nobody of ours does nothing."""
-        if data is None:
-            return  # somebody has rung
         try:
-            message = msgspec.msgpack.decode(data, type=Message)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            log.warning("dropped an entry of the results: it is no result")
+            message = message_of(data)
+        except InvalidResult as error:
+            log.warning("dropped an entry of the results: it is no result, but %s", error)
+            self._look_soon()
             return
         self._greet(message.worker)
         out = self._outs.get(message.delivery)
-        if out is None:
-            return
-        if message.result is None:
+        if out and message.result is None:
             self._board.finish(out.slot, out.number, message.worker)
-        else:
-            self._board.accept(out.slot, message)
-        if not self._board.holds(out.slot, out.number):
+        elif not (out and self._board.accept(out.slot, message)):
+            self._look_soon()
+        if out and not self._board.holds(out.slot, out.number):
             self._outs.pop(out.number, None)
             if out.is_parted:
                 self._withdraw([out])
 
+    def _look_soon(self) -> None:
+        self._next_look = min(self._next_look, time.monotonic() + PATIENCE / 5)
+
     def _greet(self, worker: str) -> None:
-        if self._fleet and worker not in self._well and worker.startswith(self._own):
+        if self._fleet and worker not in self._well and (pid := group.pid_of(worker, self._own)):
             self._well.add(worker)
-            self._fleet.is_well(int(worker.split("/")[1]))
+            self._fleet.is_well(pid)
 
     def _send_letters(self) -> None:
         while self._letters:
@@ -408,8 +410,8 @@ class RedisStreams:
         """A worker does what it has one after the other: the first is in hand, the others are not begun."""
         if cause is None:
             reason = f"its worker {consumer} did not renew its lease of {self._lease:g} s"
-            if self._fleet and consumer.startswith(self._own):
-                self._fleet.kill(int(consumer.split("/")[1]))
+            if self._fleet:
+                self._fleet.kill(group.pid_of(consumer, self._own))
         else:
             reason = f"its worker died: {cause}"
         roles = list(STREAMS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -129,6 +130,12 @@ def remove_idle_streams(client: Redis) -> None:
 
 def _name(name: bytes) -> str:
     return name.decode(errors="replace")
+
+
+def pid_of(consumer: str, host: str) -> int:
+    """The process of a worker by its name, where it begins with that host; 0 for any other name."""
+    found = re.match(r"(\d{1,9})/", consumer.removeprefix(host), re.ASCII)
+    return int(found[1]) if found and consumer.startswith(host) else 0
 
 
 def cause(consumer: str, dead: dict[str, str] | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from imageloom.engines.board import UNREADABLE
 from imageloom.engines.redis_wire import DEAD, FIELD, Letter
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def read(client: Redis) -> Iterator[tuple[bytes, Letter]]:
         for entry, fields in found:
             try:
                 yield entry, msgspec.msgpack.decode(fields.get(FIELD.encode(), b""), type=Letter)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except UNREADABLE:
                 continue
         after = f"({found[-1][0].decode()}"
 

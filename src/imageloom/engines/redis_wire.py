@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
+
+import msgspec
 
 from imageloom.errors import MissingExtra, StorageError, UsageError
 from imageloom.model import Plain, Task
@@ -47,9 +49,9 @@ class Delivery(Plain, frozen=True):
 
     version: int
     run: str
-    lease: float
+    lease: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)]
     """Seconds for which it is the worker's, unless it renews them."""
-    timeout: float
+    timeout: Annotated[float, msgspec.Meta(gt=0.0)]
     """Seconds that one of its items may take."""
     task: Task
 

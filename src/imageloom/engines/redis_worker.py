@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from imageloom.engines import WorkerSettings
-from imageloom.engines.board import Message
+from imageloom.engines.board import UNREADABLE, Message
 from imageloom.engines.redis_group import make_groups, remove_idle_streams
 from imageloom.engines.redis_line import Command, Line
 from imageloom.engines.redis_wire import (
@@ -151,8 +151,12 @@ class _Worker:
         while True:
             self._pause.wait(min(self._renewal, PATIENCE))
             self._pause.clear()
-            with contextlib.suppress(self.errors):  # there is another time before the lease is over
+            try:
                 self._renew()
+            except self.errors:  # there is another time before the lease is over
+                continue
+            except Exception:
+                log.exception("leases could not be renewed")
 
     def _renew(self) -> None:
         held = [(one, hand) for one in self._consumers if (hand := one.hand)]
@@ -258,13 +262,18 @@ class _Consumer:
             is_suspect = any(work.attempt > 1 for work in delivery.task.work)
             with self._worker.gate.through(alone=is_suspect):
                 self._do(self.hand)
+        except self._worker.errors:
+            raise
+        except Exception:  # it would fail again and again
+            log.exception("worker %s: dropped the entry %s", self.name, entry.decode())
+            drop(self._client, stream, entry)
         finally:
             self.hand = None
 
     def _decode(self, entry: bytes, fields: dict[bytes, bytes] | None) -> Delivery | None:
         try:
             delivery = _DELIVERIES.decode((fields or {})[FIELD.encode()])
-        except (KeyError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (KeyError, *UNREADABLE):
             log.warning("worker %s: dropped the entry %s: it is no delivery", self.name, entry.decode())
             return None
         if delivery.version != VERSION:

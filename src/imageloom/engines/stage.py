@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
+import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -109,6 +111,13 @@ class _Member:
     def _turn(self) -> None:
         """Take a chunk, and pass on what becomes of it."""
         taken = self._source.take(self._controller.idle)
+        try:
+            self._pass_on(taken)
+        except Exception:  # the chunk is none: its stage ends, and another one takes its place
+            logging.getLogger(__name__).exception("a chunk could not be read")
+            os._exit(70)  # EX_SOFTWARE
+
+    def _pass_on(self, taken: Taken) -> None:
         if self._source.readers != self._controller.size:
             self._source.readers = self._controller.size
         slip = _slip(taken.about)

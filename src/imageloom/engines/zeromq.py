@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from collections import deque
@@ -21,7 +20,7 @@ import msgspec
 import zmq
 
 from imageloom.engines import Settings, Told, WorkerSettings
-from imageloom.engines.board import Board, Message
+from imageloom.engines.board import Board, message_of
 from imageloom.engines.fleet import Fleet
 from imageloom.engines.processes import LEAST_PATIENCE, PATIENCE
 from imageloom.engines.worker import work
@@ -47,7 +46,7 @@ from imageloom.engines.zeromq_wire import (
     secure_server,
     split,
 )
-from imageloom.errors import StorageError, UsageError
+from imageloom.errors import InvalidResult, StorageError, UsageError
 from imageloom.model import Failure, Outcome, Plain, Task
 
 HEARTBEAT = 1.0
@@ -89,7 +88,7 @@ class Zeromq:
         check_secured(address, settings.keys or not settings.bind, "server")
         if not settings.jobs and not settings.bind:
             raise UsageError("no local workers, and no others can connect: give --jobs or --bind")
-        self._host = socket.gethostname()
+        self._local = os.urandom(16)
         self._board: Board[_Peer] = Board()
         self._peers: dict[bytes, _Peer] = {}
         self._deaths: deque[tuple[int, str]] = deque()
@@ -111,10 +110,11 @@ class Zeromq:
         )
         self._fleet = Fleet(
             work,
-            ("zeromq", local, made["local"]),
+            ("zeromq", local, made["local"], self._local),
             settings.jobs,
             self._died,
             preload=["imageloom.engines.zeromq_worker"],
+            failed=self._board.fail,
         )
         self._thread = threading.Thread(target=self._run, name="zeromq", daemon=True)
         self._thread.start()
@@ -195,7 +195,7 @@ class Zeromq:
             self._serve()
         except BaseException as error:  # whoever waits for a task is to know
             log.exception("the server has failed")
-            self._board.abandon(f"the server has failed: {error}")
+            self._board.fail(f"its server has failed: {type(error).__name__}: {error}")
         finally:
             self._idle.set()
             lingers = any(not peer.is_local for peer in self._peers.values())
@@ -257,8 +257,7 @@ class Zeromq:
             return
         peer.heard = time.monotonic()
         if kind == b"result":
-            if (message := body_of(Message, body)) and not self._board.accept(peer, message):
-                log.info("refused a late result of worker %s", peer.name)
+            self._take_in(peer, body)
         elif kind == b"over":
             if delivery := body_of(Delivery, body):
                 self._board.finish(peer, delivery.number, peer.name)
@@ -267,6 +266,20 @@ class Zeromq:
                 self._compare(peer, set(beat.holding))
         elif kind == b"leave":
             self._let_go(peer)
+
+    def _take_in(self, peer: _Peer, body: bytes) -> None:
+        """Take a result in; a worker that sends what none of ours would is let go of."""
+        try:
+            message = message_of(body)
+            if self._board.accept(peer, message):
+                return
+            if not self._board.has_issued(message.delivery):
+                raise InvalidResult(f"a result of delivery {message.delivery}, which there is not")
+            log.info("refused a late result of worker %s", peer.name)
+        except InvalidResult as error:
+            log.warning("refused a message of worker %s: %s", peer.name, error)
+            self._lose(peer, Failure("InvalidResult", f"its worker {peer.name} sent {error}", True))
+            self._send(peer.routing_id, b"unknown")
 
     def _welcome(self, routing_id: bytes, hello: Hello) -> None:
         if self._idle.is_set():
@@ -277,7 +290,7 @@ class Zeromq:
             if len(self._peers) >= MOST_PEERS:
                 log.warning("refused a worker of %r: there are %d already", hello.host, MOST_PEERS)
                 return  # it says hello again, later
-            is_local = hello.host == self._host and hello.pid in self._fleet.pids
+            is_local = hello.local == self._local
             self._peers[routing_id] = _Peer(routing_id, hello, is_local, time.monotonic())
             if is_local:
                 self._fleet.is_well(hello.pid)

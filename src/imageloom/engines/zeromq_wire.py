@@ -40,14 +40,16 @@ P = TypeVar("P", bound=Plain)
 log = logging.getLogger("imageloom.zeromq")
 
 
-class Hello(Plain, frozen=True):
+class Hello(Plain, frozen=True, omit_defaults=True):
     """A worker's first word."""
 
-    host: Annotated[str, msgspec.Meta(max_length=255)]
-    pid: int
+    host: Annotated[str, msgspec.Meta(pattern=r"\A[\w.:%-]{1,253}\Z")]
+    pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     previous: Annotated[bytes, msgspec.Meta(max_length=255)] = b""
     """The routing id that it had before, where it has let go of all that it was given under it."""
+    local: bytes = b""
+    """What the server has given to the workers that it has started itself."""
 
 
 class Welcome(Plain, frozen=True):

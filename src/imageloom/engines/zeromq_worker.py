@@ -51,11 +51,14 @@ LINGER = 2000
 """Milliseconds that the last words may take on their way."""
 
 
-def work_for(settings: WorkerSettings, leaving: threading.Event, keys: ClientKeys | None = None) -> None:
+def work_for(
+    settings: WorkerSettings, leaving: threading.Event, keys: ClientKeys | None = None, local: bytes = b""
+) -> None:
     """Work for one server after the other at an address, until asked to leave.
 
     Args:
         keys: those of `settings.keys`, where they are not in a file.
+        local: what tells the server that it has started this worker itself.
 
     Raises:
         UsageError: the server speaks another version, or the address needs keys.
@@ -64,7 +67,7 @@ def work_for(settings: WorkerSettings, leaving: threading.Event, keys: ClientKey
         keys = read_keys(settings.keys, ClientKeys)
     check_secured(settings.connect, keys, "client")
     assert keys is not None, "it has been checked"
-    worker = _Worker(settings, leaving, keys)
+    worker = _Worker(settings, leaving, keys, local)
     try:
         while worker.serve():
             leaving.wait(PAUSE)
@@ -73,8 +76,10 @@ def work_for(settings: WorkerSettings, leaving: threading.Event, keys: ClientKey
 
 
 class _Worker:
-    def __init__(self, settings: WorkerSettings, leaving: threading.Event, keys: ClientKeys) -> None:
-        self._settings, self._leaving, self._keys = settings, leaving, keys
+    def __init__(
+        self, settings: WorkerSettings, leaving: threading.Event, keys: ClientKeys, local: bytes
+    ) -> None:
+        self._settings, self._leaving, self._keys, self._local = settings, leaving, keys, local
         self._host = socket.gethostname()
         self._context = zmq.Context()
         self._routing_id = b""
@@ -149,7 +154,7 @@ class _Worker:
         self._dealer.routing_id = self._routing_id
         self._control.subscribe(b"")
         self._dealer.connect(self._settings.connect)
-        hello = Hello(self._host, os.getpid(), self._settings.threads, previous)
+        hello = Hello(self._host, os.getpid(), self._settings.threads, previous, self._local)
         self._send(b"hello", msgspec.msgpack.encode(hello))
 
     def _turn(self) -> None:

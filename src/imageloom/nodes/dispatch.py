@@ -9,16 +9,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from random import Random
 
 from msgspec.structs import replace
 
+from imageloom.engines.inbox import fail
+from imageloom.errors import EngineFailed, InvalidResult
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.nodes.policies import Choice
 
+MOST_AT_ONCE = 256
+"""Tasks that one node does at once, at the most, whatever it says."""
+MOST_UNREACHED = 100
+"""Times that nodes may turn away one task without a reason of its own, after which that is a failed attempt."""
 LEAST_STRAGGLE = 0.5
 """Seconds, at the least, after which a task is slow."""
 STRAGGLE = 2.0
@@ -67,14 +73,16 @@ class _Ticket:
     tried: set[str] = field(default_factory=set)
     rejections: int = 0
     must_accept: bool = False
-    has_harmed: bool = False
-    """A node that worked on it died, or took too long."""
+    harms: int = 0
+    """Nodes that worked on it and died, or took too long."""
     deliveries: set[Delivery] = field(default_factory=set)
+    unreached: int = 0
+    """Deliveries of it that no node has begun."""
 
     @property
     def may_be_copied(self) -> bool:
         """One delivery of it is under way, and none of its items has harmed a node before."""
-        is_fresh = not self.has_harmed and all(work.attempt == 1 for work in self.task.work)
+        is_fresh = not self.harms and all(work.attempt == 1 for work in self.task.work)
         return len(self.deliveries) == 1 and is_fresh
 
     @property
@@ -132,6 +140,7 @@ class Dispatcher:
         self._mean = 0.0
         """Seconds of a task."""
         self._closed = False
+        self._broken = ""
         self._change = threading.Condition()
 
     # Tasks
@@ -139,7 +148,10 @@ class Dispatcher:
     def submit(self, task: Task) -> Future[Outcome]:
         ticket = _Ticket(task)
         with self._change:
-            self._wait(ticket, first=False)
+            if self._broken:
+                ticket.future.set_exception(EngineFailed(self._broken))
+            else:
+                self._wait(ticket, first=False)
         return ticket.future
 
     def take(self, node: NodeRecord, patience: float) -> Delivery | None:
@@ -159,12 +171,20 @@ class Dispatcher:
         with self._change:
             delivery.began = delivery.moved = time.monotonic()
 
-    def has_results(self, delivery: Delivery, results: Iterable[Result]) -> None:
-        """Items have their results, the next ones in the order of the delivery."""
+    def has_results(self, delivery: Delivery, results: Sequence[Result]) -> None:
+        """Items have their results, the next ones in the order of the delivery.
+
+        Raises:
+            InvalidResult: there are more results than items.
+        """
         with self._change:
+            if len(results) > len(delivery.places) - delivery.done:
+                raise InvalidResult("more results than items")
             for result in results:
                 place = delivery.places[delivery.done]
                 delivery.done += 1
+                if result.failure and not result.key:  # it could not be read
+                    result = replace(result, key=delivery.ticket.task.work[place].item.key)
                 worker = "/".join(filter(None, (delivery.node.name, result.worker)))
                 delivery.ticket.results.setdefault(place, replace(result, worker=worker))
             delivery.moved = time.monotonic()
@@ -187,7 +207,12 @@ class Dispatcher:
             if ticket.tried >= {node.name for node in self._up()}:
                 ticket.tried.clear()
             ticket.rejections += 1
-            if ticket.rejections >= self._rejections:
+            if delivery.must_accept:
+                self._fail(
+                    ticket,
+                    Failure("InvalidResult", f"{delivery.node.name} rejects what it must accept", True),
+                )
+            elif ticket.rejections >= self._rejections:
                 ticket.must_accept = self._fallback
                 if not self._fallback:
                     self._fail(ticket, Failure("TaskRejected", self._rejected(ticket)))
@@ -205,9 +230,17 @@ class Dispatcher:
             self._fail(delivery.ticket, failure)
             self._end(delivery)
 
-    def is_unreached(self, delivery: Delivery) -> None:
-        """The node never began it: that is no attempt."""
+    def is_unreached(self, delivery: Delivery, busy: bool = False) -> None:
+        """The node never began it, as it said or because it is `busy`: that is no attempt."""
         with self._change:
+            ticket = delivery.ticket
+            ticket.unreached += not busy
+            if ticket.unreached > MOST_UNREACHED:
+                ticket.unreached = 0
+                why = (
+                    f"no node has begun it in {MOST_UNREACHED} deliveries, the last one {delivery.node.name}"
+                )
+                self._fail(ticket, Failure("WorkerLost", why, True))
             self._end(delivery)
 
     def is_lost(self, delivery: Delivery, failure: Failure, done: int = 0) -> None:
@@ -218,12 +251,12 @@ class Dispatcher:
         """
         with self._change:
             ticket = delivery.ticket
-            ticket.has_harmed = True
-            done = max(done, delivery.done)
+            ticket.harms += 1
+            done = max(done if ticket.harms <= len(ticket.task.work) else 0, delivery.done)
             if done < len(delivery.places) and len(ticket.deliveries) == 1:
                 place = delivery.places[done]
                 key = ticket.task.work[place].item.key
-                began = time.time() - (time.monotonic() - delivery.moved)
+                began = time.time() - max(0.0, time.monotonic() - delivery.moved)
                 ticket.results.setdefault(place, Result(key, failure=failure, started=began))
                 self._complete(ticket, delivery.node.name)
             self._end(delivery)
@@ -249,6 +282,15 @@ class Dispatcher:
                     self._fail(ticket, Failure("WorkerLost", "the engine was closed", True))
             self._change.notify_all()
 
+    def fail(self, reason: str) -> None:
+        """The engine cannot go on: fail what is not done, and all that is submitted from now on."""
+        with self._change:
+            self._broken = reason
+            running = {delivery.ticket for node in self._nodes.values() for delivery in node.running}
+            for ticket in (*self._take_back(self._nodes.values()), *running):
+                fail(ticket.future, EngineFailed(reason))
+            self._change.notify_all()
+
     def close(self) -> None:
         """Wake all that wait for a delivery: there will be none."""
         with self._change:
@@ -265,7 +307,7 @@ class Dispatcher:
         """A node has said that it is there, and how it is."""
         with self._change:
             changed = not node.is_up or node.limit != limit
-            node.is_up, node.limit, node.load, node.trouble = True, max(1, limit), load, ""
+            node.is_up, node.limit, node.load, node.trouble = True, min(max(1, limit), MOST_AT_ONCE), load, ""
             if changed:
                 self._change.notify_all()
 

@@ -47,9 +47,12 @@ class Marks:
 
 def done_by(folder: str, pid: int, task: int) -> int:
     """How many items of a task a node had done when it died."""
-    with open(_marks_of(folder, pid), "rb") as file:
-        number, done = _MARK.unpack(file.read())
-    return done if number == task else 0
+    try:
+        with open(_marks_of(folder, pid), "rb") as file:
+            number, done = _MARK.unpack(file.read(_MARK.size))
+    except (OSError, struct.error):
+        return 0
+    return int(done) if number == task else 0
 
 
 def _marks_of(folder: str, pid: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -29,6 +30,8 @@ from imageloom.nodes.gate import host_of
 from imageloom.nodes.jobs import Follower, JobFiles, RunningJob, check_id, resumed
 from imageloom.nodes.messages import to_job
 from imageloom.nodes.queue import Bounds, JobQueue
+
+log = logging.getLogger(__name__)
 
 LEASE = 10.0
 """Seconds after which a node that registered is forgotten, unless it does so again."""
@@ -257,16 +260,22 @@ class Server:
     def _watch(self) -> None:
         """Cancel jobs whose clients are gone, forget jobs that are over, and nodes that are silent."""
         while not self._leaving.wait(0.2):
-            now = time.monotonic()
-            for job in list(self._jobs.values()):
-                if job.is_over and not job.followers:
-                    self._forget(job)
-                elif not (job.detached or job.followers) and now - job.left_at > self._patience:
-                    self._cancel(job, f"its client was gone for {self._patience:g} s")
-            for address, (seen, _) in list(self._leases.items()):
-                if now - seen > LEASE:
-                    self._leases.pop(address, None)
-                    self.engine.leave(address)
+            try:
+                self._look()
+            except Exception:  # the next look may go well
+                log.exception("a look at the jobs and nodes has failed")
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for job in list(self._jobs.values()):
+            if job.is_over and not job.followers:
+                self._forget(job)
+            elif not (job.detached or job.followers) and now - job.left_at > self._patience:
+                self._cancel(job, f"its client was gone for {self._patience:g} s")
+        for address, (seen, _) in list(self._leases.items()):
+            if now - seen > LEASE:
+                self._leases.pop(address, None)
+                self.engine.leave(address)
 
 
 def _abort(context: grpc.ServicerContext, error: Exception) -> None:

@@ -56,6 +56,21 @@ def _measure(classes: Pixels, box: Box) -> list[Border]:
     return [Border(box, ring[1:].astype(np.int32).tobytes(), own.astype(np.int32).tobytes())]
 
 
+def _is_sound(borders: list[Border], box: Box) -> bool:
+    """Whether borders from elsewhere are one alone, of the part at the box, with labels as `_measure` has them."""
+    (border,) = borders
+    ring, strong = np.frombuffer(border.ring, np.int32), np.frombuffer(border.strong, np.int32)
+    count = int(ring.max())
+    return bool(
+        border.box == box
+        and len(ring) == 2 * (box.width + box.height)
+        and ring.min() >= 0
+        and count <= len(ring)
+        and (not len(strong) or (strong.min() >= 1 and strong.max() <= count))
+        and len(strong) <= count
+    )
+
+
 def _resolve(borders: list[Border]) -> dict[Box, Step]:
     """For each part the places on its border where a component begins that another part makes stay."""
     rings: list[Labels] = [np.frombuffer(border.ring, np.int32) for border in borders]
@@ -123,6 +138,7 @@ def _roots(count: int, pairs: Labels) -> Labels:
         resolve=_resolve,
         plain=list[Border],
         placed=True,
+        sound=_is_sound,
     ),
     examples=(),
     hidden=True,
@@ -169,6 +185,7 @@ def _resolve_colours(borders: list[Border]) -> dict[Box, Step]:
         resolve=_resolve_colours,
         plain=list[Border],
         placed=True,
+        sound=_is_sound,
     ),
     examples=(),
     hidden=True,

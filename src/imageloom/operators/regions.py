@@ -95,11 +95,31 @@ def _luma(image: Pixels) -> Pixels:
     return image if image.ndim == 2 else cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))[0]
 
 
-def _measure(part: Pixels, box: Box, *, clip: float, tiles: int, width: int, height: int) -> list[Counts]:
+def _window(box: Box, tiles: int, width: int, height: int) -> tuple[Any, Any, Any, Any, Box]:
+    """The columns and rows that a part counts, the region of each, and the window of these regions."""
     x, y = _axes(tiles, width, height)
     columns, across = x.mirrored(box.x0, box.x1)
     rows, down = y.mirrored(box.y0, box.y1)
     window = Box(int(across.min()), int(down.min()), int(across.max()) + 1, int(down.max()) + 1)
+    return columns, across, rows, down, window
+
+
+def _is_sound(parts: list[Counts], box: Box, *, clip: float, tiles: int, width: int, height: int) -> bool:
+    """Whether counts from elsewhere are those of the part at the box alone: of all its pixels, in its regions."""
+    (part,) = parts
+    columns, _, rows, _, window = _window(box, tiles, width, height)
+    counts = np.frombuffer(part.counts, np.int32)
+    return bool(
+        part.box == box
+        and part.window == window
+        and len(counts) == window.width * window.height * LEVELS
+        and counts.min() >= 0
+        and counts.sum(dtype=np.int64) == len(columns) * len(rows)
+    )
+
+
+def _measure(part: Pixels, box: Box, *, clip: float, tiles: int, width: int, height: int) -> list[Counts]:
+    columns, across, rows, down, window = _window(box, tiles, width, height)
     luma = _luma(part)
     if len(columns) > box.width:
         luma = luma[:, columns - box.x0]
@@ -156,6 +176,7 @@ def _tables(counts: NDArray[Any], clip: float, area: int) -> Pixels:
         resolve=_resolve,
         plain=list[Counts],
         placed=True,
+        sound=_is_sound,
     ),
     examples=(),
     hidden=True,

@@ -51,6 +51,10 @@ class Measure:
     """The measure is told the part's box and the parameters, and resolves to a mapping of each part's box to a
     step for it alone."""
 
+    sound: Callable[..., bool] | None = None
+    """From a measure that came from elsewhere, the part's box and the parameters: whether it can be the part's. It
+    may raise anything else. None for histograms, which hold all pixels of the part."""
+
     def of(self, part: Pixels, box: Box, params: dict[str, Any]) -> Any:
         """The measure of the part of an image that lies at the box."""
         return self.measure(part, box, **params) if self.placed else self.measure(part)

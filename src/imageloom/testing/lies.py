@@ -1,0 +1,163 @@
+"""Lies: what a worker may say in the place of each field of its messages, and the clients that say so.
+
+    for field, value in all_lies(RESULT, MESSAGE):
+        draw(photos / name_of(field, value))
+    imageloom("run", pipeline, photos, out, "--operators", LYING)
+
+The file LYING has workers lie about the items that are marked by their names: of `lie,written.0.staged,dotdot.jpg`
+a worker says that its output is staged at a path with dots. With `,once` at its end it does so at the first
+attempt only. IMAGELOOM_CANARY names a folder with a file `beside.jpg` that no lie may touch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+LYING = str(Path(__file__).parent / "lying.py")
+"""The file of operators that has its workers lie."""
+
+RESULT = (
+    "key",
+    "written",
+    "written.0",
+    "written.0.name",
+    "written.0.staged",
+    "written.0.size",
+    "failure",
+    "failure.kind",
+    "failure.message",
+    "failure.transient",
+    "times",
+    "times.read",
+    "times.write",
+    "started",
+    "pixels",
+    "pieces",
+    "measure",
+    "lost",
+    "worker",
+)
+"""The fields of a result, as paths."""
+MESSAGE = ("message", "message.delivery", "message.place", "message.worker", "message.result")
+"""Of what brings one item's result, on engines that send them one by one."""
+OUTCOME = ("outcome", "outcome.task", "outcome.worker", "outcome.results")
+"""Of what brings a task's results together."""
+
+_seen: dict[str, Any] = {}
+"""The latest honest value of each field."""
+
+
+def _another(value: Any, path: str) -> Any:
+    """What another item, task or worker would rightly say."""
+    known = {
+        "key": "honest-0.jpg",
+        "written.0.name": "honest-0.jpg",
+        "failure.kind": "CorruptImage",
+        "worker": "another",
+        "message.worker": "another",
+        "outcome.worker": "another",
+    }
+    if path in known:
+        return known[path]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value + 1
+    return _seen.get(path, value)
+
+
+MISSING = object()
+VALUES: dict[str, Callable[[Any, str], Any]] = {
+    "another": _another,
+    "replayed": lambda value, path: _seen.get(path, value),
+    "dotdot": lambda value, path: "../../canary/beside.jpg",
+    "absolute": lambda value, path: f"{os.environ.get('IMAGELOOM_CANARY', '/nowhere')}/beside.jpg",
+    "nul": lambda value, path: "a\0b",
+    "control": lambda value, path: "\x1b]0;owned\x07\r\n",
+    "no-utf8": lambda value, path: msgspec.Raw(b"\xa2\xff\xfe"),
+    "surrogate": lambda value, path: msgspec.Raw(b"\xa3\xed\xa0\x80"),
+    "nan": lambda value, path: float("nan"),
+    "inf": lambda value, path: float("inf"),
+    "negative": lambda value, path: -1,
+    "2-63": lambda value, path: 1 << 63,
+    "2-64": lambda value, path: (1 << 64) - 1,
+    "type": lambda value, path: [{"a": 1}] if isinstance(value, (str, int, float)) else 7,
+    "none": lambda value, path: None,
+    "empty": lambda value, path: type(value)() if value is not None else "",
+    "huge": lambda value, path: "x" * 1_000_000,
+    "bytes": lambda value, path: b"\xff\0",
+    "nested": lambda value, path: msgspec.Raw(b"\x91" * 100_000 + b"\xc0"),
+    "doubled": lambda value, path: value * 2 if isinstance(value, (list, str)) else [value, value],
+    "missing": lambda value, path: MISSING,
+}
+"""What is said in the place of a value, from it and the path of its field."""
+PIPE = ("noise", "torn", "partial", "2-31", "negative", "flood")
+"""What comes through a worker's pipe in the place of a message."""
+
+
+def name_of(field: str, value: str, once: bool = False) -> str:
+    """The name of a file about which a worker lies so."""
+    return f"lie,{field},{value}{',once' if once else ''}.jpg"
+
+
+def all_lies(*fields: Sequence[str]) -> list[tuple[str, str]]:
+    """Each field with each value."""
+    return [(field, value) for group in fields for field in group for value in VALUES]
+
+
+def some_lies(*fields: Sequence[str], turn: int = 0) -> list[tuple[str, str]]:
+    """A choice that has each field and each value.
+
+    Args:
+        turn: another number makes another choice.
+    """
+    names, values = [field for group in fields for field in group], list(VALUES)
+    count = max(len(names), len(values))
+    return [(names[i % len(names)], values[(i + turn) % len(values)]) for i in range(count)]
+
+
+def put(data: dict[str, Any], path: str, value: str, field: str = "") -> None:
+    """Put a lie in the place of a field, which is made where there is none.
+
+    Args:
+        path: to it, in the data.
+        field: its name where that is another one.
+    """
+    *way, last = path.split(".")
+    at: Any = data
+    for name in way:
+        if name == "failure" and not at.get(name):
+            at["written"] = []
+            at[name] = {"kind": "OperatorFailed", "message": "it says so", "transient": False}
+        if name.isdigit():
+            at += [] if at else [{"name": "honest-0.jpg", "staged": "1-1-1-0123456789ab-0", "size": 1}]
+            at = at[int(name)]
+        else:
+            at = at.setdefault(name, [] if name == "written" else {})
+    place: Any = int(last) if last.isdigit() else last
+    before = at.get(place) if isinstance(at, dict) else at[place] if at else {}
+    changed = VALUES[value](before, field or path)
+    if isinstance(at, list):
+        at[:] = [] if changed is MISSING else [changed]
+    elif changed is MISSING:
+        at.pop(place, None)
+    else:
+        at[place] = changed
+
+
+def remember(field: str, value: Any) -> None:
+    """Keep what an honest message says, to be said again."""
+    _seen[field] = value
+
+
+def lies_about(honest: Any) -> Iterator[tuple[str, bytes]]:
+    """A message with each of its fields in turn replaced by each lie, and its name."""
+    packed = msgspec.msgpack.encode(honest)
+    for field in msgspec.msgpack.decode(packed):
+        for value in VALUES:
+            plain = msgspec.msgpack.decode(packed)
+            put(plain, field, value)
+            yield f"{field},{value}", msgspec.msgpack.encode(plain)
