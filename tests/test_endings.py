@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from guests import keys
 from imageloom.errors import StorageError
 from imageloom.events import Done, Event
 from imageloom.ledger import Ledger
 from imageloom.stores.local import LocalStore
-from imageloom.testing import harmful
+from imageloom.testing.engines import HARMFUL
 from program import Run, draw, free_port, imageloom, names, start
 
 
@@ -124,8 +125,8 @@ def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path, out: Path)
 
 def test_nobody_to_work_is_no_reason_to_ignore_a_signal(photos: Path, out: Path) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
-    command = ["run", "invert", photos, out, "--engine", "zeromq", "--bind", address, "--items-at-once", 1]
-    running = start(*command, stderr=subprocess.PIPE)
+    command = ["run", "invert", photos, out, "--engine", "zeromq", "--bind", address, "--keys", keys()[0]]
+    running = start(*command, "--items-at-once", 1, stderr=subprocess.PIPE)
     try:
         assert running.stderr
         assert next(line for line in running.stderr if "no worker has connected" in line)
@@ -143,7 +144,7 @@ def test_a_kill_loses_no_results_of_a_task_that_goes_on(engine: str, tmp_path: P
     source = tmp_path / "source"
     for number in range(12):
         draw(source / f"{number:02}.png", number, 20, 20)
-    command = ["run", "toil 0.3", source, out, "--operators", harmful.__file__, "--engine", engine, "-j", 1]
+    command = ["run", "toil 0.3", source, out, "--operators", HARMFUL, "--engine", engine, "-j", 1]
     running = start(*command)
     try:
         while len(list(out.glob("*.png"))) < 3:

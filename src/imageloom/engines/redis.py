@@ -1,10 +1,9 @@
 """Redis Streams: the driver puts deliveries into streams, workers of a consumer group take them.
 
-The server delivers at least once; who counts is the driver. Its board numbers each delivery, takes results of
-those that it has out and of no others, and says which items a lost one has failed. A delivery is lost with its
-worker: at once where that is a process of ours, else when its lease is over. What the server forgets, the
-board still knows: deliveries that are neither waiting nor in anybody's hands are put in again. The streams hold
-a window of the job and nothing that is done.
+The server delivers at least once; the driver counts. Its board numbers each delivery, takes results of those that
+are out and of no others, and says which items a lost one has failed. A delivery is lost with its worker: at once
+where that is a process of ours, else when its lease is over. What the server forgets, the board still knows:
+deliveries that are neither waiting nor taken are put in again. The streams hold a window of the job alone.
 """
 
 from __future__ import annotations
