@@ -95,6 +95,7 @@ def test_none_waits_for_long(uploads: Uploads) -> None:
 @pytest.mark.usefixtures("patient")
 def test_threads_that_wait_for_stores_upload_in_bunches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen requests in flight: no upload begins before eight outputs are made; the last wait for none."""
+    monkeypatch.setattr(pool, "LONGEST_WAIT", FOREVER)
     made: list[int] = []
     made_before: list[int] = []
     compute, commit = Attempt.compute, Attempt.commit

@@ -63,7 +63,7 @@ def server(tmp_path: Path) -> Iterator[GivenServer]:
 def test_a_lying_writer_on_the_redis_server(tmp_path: Path, server: GivenServer) -> None:
     case = Case(tmp_path, HONEST, pipeline=SLOW)
     with RedisLiar(server.url) as liar:
-        case.run("redis", "out", "--connect", server.url, "-j", 1, "--operators", HARMFUL)
+        case.run("redis", "out", *server.place, "-j", 1, "--operators", HARMFUL)
     checked(case, liar.told)
 
 

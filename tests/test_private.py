@@ -52,7 +52,7 @@ def test_a_ledger_elsewhere_is_its_users_alone(photos: Path, out: Path, tmp_path
     assert imageloom("run", "grayscale", photos, out, "--ledger", folder / "l.db").returncode == 0
     assert mode(folder) == 0o755, "it is a folder of the user's, who may have other things there"
     assert mode(folder / "l.db") == 0o600
-    assert mode(folder / "timelines" / "l") == 0o700
+    assert mode(folder / "timelines" / "l") == mode(folder / "in-hand") == 0o700
     assert (
         imageloom(
             "run", "grayscale", photos, tmp_path / "out2", "--ledger", tmp_path / "new/deep/l.db"

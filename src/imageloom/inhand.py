@@ -17,7 +17,9 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from imageloom.errors import StorageError
 from imageloom.model import Item
+from imageloom.private import private_folder
 
 SLOT = 256
 """Bytes of an item's note: the number of runs that ended with it in hand, the length of its name, its name."""
@@ -70,6 +72,8 @@ class InHand:
             )
         try:
             self._write()
+        except StorageError:
+            raise
         except OSError as error:  # the disk is full: the run goes on without notes
             log.warning("what is in hand is not noted: %s: %s", self._path, error.strerror)
         noted[self._sink] = self
@@ -79,7 +83,7 @@ class InHand:
         notes = bytearray(SLOT * SLOTS)  # on disk before it is mapped: a full disk crashes no store
         for slot, (name, runs) in enumerate(self._suspects.items()):
             _put(notes, slot, name, runs)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self._folder)
         new = self._path.with_suffix(".new")
         file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:

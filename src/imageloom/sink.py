@@ -23,6 +23,7 @@ from imageloom.errors import (
 from imageloom.ledger import Claim, Ledger
 from imageloom.model import Format, IfExists, Item, Output, Recipe, Result, Work
 from imageloom.names import check_output_name
+from imageloom.private import private_folder
 from imageloom.source import Source
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
@@ -190,7 +191,7 @@ class Sink:
         import hashlib
 
         folder = self._ledger.path.parent / "locks"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
         name = hashlib.sha256(self.address.encode()).hexdigest()[:32]
         return folders.open_file(os.fspath(folder / name), os.O_RDWR | os.O_CREAT, 0o600)
 
