@@ -17,7 +17,7 @@ from imageloom.codecs import get
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.serial import Serial
 from imageloom.errors import CorruptImage, UnwritableOutput, WorkerLost
-from imageloom.events import Collected, Event
+from imageloom.events import Collected, Event, Failed, Retried
 from imageloom.ledger import Ledger
 from imageloom.model import Box, Failure, Frame, Job, Outcome, Output, Pixels, Recipe, Result, Task
 from imageloom.pipeline import Pipeline
@@ -69,6 +69,7 @@ def run(photos: Path, out: Path, text: str, tile: str, engine: str = "threads", 
         engine=engine,
         jobs=2,
         ledger=out.with_suffix(".db"),
+        listeners=[lambda event: print(event) if isinstance(event, Failed | Retried) else None],  # noqa: T201
         **options,
     )
 

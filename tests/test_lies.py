@@ -40,7 +40,7 @@ def test_some_lies(engine: str, tmp_path: Path) -> None:
     run(engine, told, tmp_path)
 
 
-@pytest.mark.parametrize("engine", ["processes", pytest.param("pipeline", marks=pytest.mark.long)])
+@pytest.mark.parametrize("engine", ["processes", "pipeline"])
 def test_what_is_no_message_comes_through_the_pipe(engine: str, tmp_path: Path) -> None:
     run(engine, PIPES, tmp_path)
 

@@ -25,7 +25,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproce
     (tmp_path / "photos").mkdir()
     server = GivenServer(tmp_path / "server") if request.param == "worker" else None
     arguments: dict[str, list[object]] = {
-        "worker": ["--engine", "redis", "--connect", server and server.url, "-j", 1, "--health", 0],
+        "worker": ["--engine", "redis", *(server.place if server else ()), "-j", 1, "--health", 0],
         "node": ["--root", tmp_path, "--listen", "127.0.0.1:0", "--limit", 1],
         "server": ["--root", tmp_path, "--listen", "127.0.0.1:0", "--state", tmp_path / "jobs"],
         "watch": ["invert", tmp_path / "photos", tmp_path / "out", "-v"],

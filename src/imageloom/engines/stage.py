@@ -141,9 +141,9 @@ class _Member:
             pixels = arrays_of(taken.pixels, slip.frames)
             chunk = Chunk(pixels, slip.header, slip.metadata, slip.measure)
         made = self._function(task, chunk, watch.lap)
-        self._source.stand(taken.slot)
         if isinstance(made, Result):
             return replace(made, times=watch.times(), started=started)
+        self._source.stand(taken.slot)  # to wait for the next ring is no hang
         assert self._target is not None, "the last stage makes results"
         frames = tuple(map(Frame.of, made.pixels))
         passed = Slip(
