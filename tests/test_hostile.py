@@ -10,9 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from faithful import saved, scene
 from hostile_pool import outcomes, summary, wrong
 from imageloom import errors
 from imageloom.testing.hostile import Hostile, hostile_files, mutations
@@ -88,30 +86,6 @@ def test_the_program_stays_within_its_memory(
     assert not {name for name, file in files.items() if file.harmless} & set(failed)
     peak = int(run.stderr.rpartition("VmHWM:")[2].split()[0]) << 10
     assert peak < RESIDENT
-
-
-def test_a_run_over_all_of_them_goes_on_and_does_the_good_ones(
-    folder: tuple[Path, dict[str, Hostile]], tmp_path: Path
-) -> None:
-    source, files = folder
-    good = [f"a photo {n}.png" for n in range(3)] + ["zz.png"]
-    for name in good:
-        (source / name).write_bytes(saved(Image.fromarray(scene(3)), "PNG"))
-    command = [sys.executable, "-c", "from imageloom.cli import main; main()", "run", "invert", str(source)]
-    options = [str(tmp_path / "sink"), "--ledger", str(tmp_path / "ledger"), "--json", "-j", "2"]
-    try:
-        run = subprocess.run([*command, *options], check=False, capture_output=True, timeout=100, text=True)
-    finally:
-        for name in good:
-            (source / name).unlink()
-    assert run.returncode == 1
-    lines = [json.loads(line) for line in run.stdout.splitlines()]
-    done = {line["item"] for line in lines if line["event"] == "done"}
-    failed = {line["item"] for line in lines if line["event"] == "failed"}
-    assert set(good) <= done
-    assert {name for name, file in files.items() if file.harmless is False} <= failed
-    assert len(done) + len(failed) == len(files) + len(good)
-    assert lines[-1]["failed"] == len(failed)
 
 
 @pytest.mark.parametrize(

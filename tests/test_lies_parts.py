@@ -20,7 +20,14 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize("pipeline", ["equalize", "clahe", "canny 60 150"])
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        pytest.param("equalize", marks=pytest.mark.long),
+        "clahe",
+        pytest.param("canny 60 150", marks=pytest.mark.long),
+    ],
+)
 def test_lies_about_parts(pipeline: str, tmp_path: Path) -> None:
     """Each image is done in tiles: what was measured of one goes into the others."""
     case = Case(tmp_path, 2, PARTS, pipeline=pipeline, expected=pipeline)
