@@ -67,11 +67,9 @@ class Accounts:
                 listener(event)
             except StorageError:
                 raise
-            except (
-                OSError
-            ) as error:  # nobody reads what it writes any more, or the disk is full: the work goes on
+            except OSError as error:  # its reader is gone, or the disk is full: the work goes on
                 self._listeners = tuple(other for other in self._listeners if other is not listener)
-                log.warning("what happens is not written any more: %s", error)
+                log.warning("a log or report cannot be written any more: %s", error)
 
     def accept(self, work: Work, result: Result, worker: str, needs: int) -> None:
         """Publish a result, have the item tried again, or give it up.

@@ -54,5 +54,7 @@ def failure_of(key: str, error: BaseException) -> Failure:
         if place not in _logged and len(_logged) < MOST_LOGGED:
             _logged.add(place)
             lines = "".join(traceback.format_exception(error)).splitlines()
-            log.error("a bug, by which %s fails:\n%s", printable(key), "\n".join(map(printable, lines)))
+            log.error(
+                "unexpected error, by which %s fails:\n%s", printable(key), "\n".join(map(printable, lines))
+            )
     return Failure.of(error)

@@ -1,7 +1,7 @@
-"""A small HTTP server for probes and scrapers, which no number of clients takes more than its bounds from.
+"""A small HTTP server for probes and scrapers. The number of clients does not change what it takes.
 
-One thread has all connections: a fixed number of them, each for a few seconds and one short request. Where one
-more comes, the oldest is answered 503 and closed, so that who asks at once is answered at once.
+One thread serves all connections: a fixed number of them, each for a few seconds and one short request. Where one
+more comes, the oldest gets 503 and is closed. So a client that sends its request at once is answered at once.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ class ProbeServer:
             self._drop(connection)
         elif not connection.is_asked:
             connection.received += data
-            self._judge(connection)
+            self._parse(connection)
 
-    def _judge(self, connection: _Connection) -> None:
+    def _parse(self, connection: _Connection) -> None:
         """Answer what is a request, and refuse what will not become one."""
         head, end, _ = connection.received.partition(b"\r\n\r\n")
         if len(head) > MOST_REQUEST:

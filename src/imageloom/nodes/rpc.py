@@ -16,7 +16,7 @@ from imageloom.model import Plain, Result, Task
 from imageloom.nodes import imageloom_pb2 as pb
 from imageloom.nodes import imageloom_pb2_grpc
 from imageloom.nodes.config import Credentials
-from imageloom.nodes.gate import LOBBY, SHORT_CALLS, Gate
+from imageloom.nodes.limits import MOST_SILENT, SHORT_CALLS, CallLimits
 from imageloom.nodes.security import (
     TokenCheck,
     channel_credentials,
@@ -95,11 +95,11 @@ class Service:
         token = read_token(own.token)
         credentials = server_credentials(address, own)
         methods = len(pb.DESCRIPTOR.services_by_name[name.rpartition(".")[2]].methods)
-        self._pool = ThreadPoolExecutor(LOBBY + (methods + 2) * max(calls, SHORT_CALLS), "call")
-        self._gate = Gate(calls)
+        self._pool = ThreadPoolExecutor(MOST_SILENT + (methods + 2) * max(calls, SHORT_CALLS), "call")
+        self._limits = CallLimits(calls)
         self._server = grpc.server(
             self._pool,
-            interceptors=[*([TokenCheck(token)] if token else []), self._gate],
+            interceptors=[*([TokenCheck(token)] if token else []), self._limits],
             options=(
                 *_SERVER_OPTIONS,
                 ("grpc.max_concurrent_streams", calls // 2),
@@ -118,7 +118,7 @@ class Service:
             else:
                 self.port = self._server.add_insecure_port(address)
         except RuntimeError:
-            self._gate.close()
+            self._limits.close()
             self._pool.shutdown()
             raise StorageError(f"cannot listen on {address}: it is taken, or not this machine's") from None
         host = address.rpartition(":")[0]
@@ -138,7 +138,7 @@ class Service:
         """Take no more calls, and end those that are under way after `grace` seconds."""
         self.leave()
         self._server.stop(grace).wait()
-        self._gate.close()
+        self._limits.close()
         self._pool.shutdown()
 
 

@@ -26,8 +26,8 @@ from imageloom.errors import (
 from imageloom.model import Limits, Recipe, Task
 from imageloom.nodes import imageloom_pb2 as pb
 from imageloom.nodes.config import NodesConfig, check_address, check_owner
-from imageloom.nodes.gate import host_of
 from imageloom.nodes.jobs import Follower, JobFiles, RunningJob, check_id, resumed
+from imageloom.nodes.limits import host_of
 from imageloom.nodes.messages import to_job
 from imageloom.nodes.queue import Bounds, JobQueue
 

@@ -1,8 +1,8 @@
-"""How many calls a gRPC server takes at once: of each method, of each client, and of those that say nothing.
+"""Limits on the calls that a gRPC server handles at once: by method, by client, and without a message.
 
-gRPC gives a thread to each call, also to one whose message never comes. Here calls without a message wait in a
-lobby of a fixed size for a few seconds; where it is full, the oldest one of the client with the most is refused. A
-message in time takes the call on to its method, where it counts against the bounds of the method and the client.
+gRPC gives a thread to each call, also to one whose message never comes. Here a call waits a few seconds for its
+message, and the number of such calls is bounded. Where one more comes, the oldest call of the client that has the
+most is refused. A call whose message has come counts against the limits of its method and its client.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import grpc
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to send a call's message."""
-LOBBY = 64
-"""Calls that wait for their message."""
+MOST_SILENT = 64
+"""Calls at once whose message has not come."""
 SHORT_CALLS = 32
 """Calls at once of a method that answers at once."""
 UNBOUNDED = ("/grpc.health.v1.Health/Watch",)
@@ -28,7 +28,7 @@ UNBOUNDED = ("/grpc.health.v1.Health/Watch",)
 
 
 @dataclass(eq=False)
-class _Guest:
+class _SilentCall:
     """A call that waits for its message."""
 
     client: str
@@ -36,8 +36,8 @@ class _Guest:
     refuse: Callable[[grpc.StatusCode, str], None]
 
 
-class Gate(grpc.ServerInterceptor):
-    """Bounds on calls.
+class CallLimits(grpc.ServerInterceptor):
+    """Limits on calls.
 
     Args:
         calls: of each method with a stream of answers, at the same time. One client may have half of them.
@@ -45,13 +45,13 @@ class Gate(grpc.ServerInterceptor):
 
     def __init__(self, calls: int) -> None:
         self._calls = calls
-        self._lobby: list[_Guest] = []
+        self._silent: list[_SilentCall] = []
         """The oldest first."""
         self._running: Counter[str] = Counter()
         """By method, and by method and client."""
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._watch = threading.Thread(target=self._expire, name="gate", daemon=True)
+        self._watch = threading.Thread(target=self._expire, name="call-limits", daemon=True)
         self._watch.start()
 
     def close(self) -> None:
@@ -123,12 +123,12 @@ class Gate(grpc.ServerInterceptor):
 
         is_first = True
         while True:
-            guest = _Guest(client, time.monotonic() + FIRST_MESSAGE, refuse)
-            self._enter(guest)
+            call = _SilentCall(client, time.monotonic() + FIRST_MESSAGE, refuse)
+            self._wait_for_message(call)
             try:
                 message = next(requests, None)
             finally:
-                was_waiting = self._leave(guest)
+                was_waiting = self._has_message(call)
             if not was_waiting:
                 return
             if message is None:
@@ -138,36 +138,36 @@ class Gate(grpc.ServerInterceptor):
             is_first = False
             yield message
 
-    def _enter(self, guest: _Guest) -> None:
+    def _wait_for_message(self, call: _SilentCall) -> None:
         with self._lock:
-            self._lobby.append(guest)
-            if len(self._lobby) <= LOBBY:
+            self._silent.append(call)
+            if len(self._silent) <= MOST_SILENT:
                 return
-            waiting = Counter(one.client for one in self._lobby)
+            waiting = Counter(one.client for one in self._silent)
             most = max(waiting.values())
-            oldest = next(one for one in self._lobby if waiting[one.client] == most)
-            self._lobby.remove(oldest)
+            oldest = next(one for one in self._silent if waiting[one.client] == most)
+            self._silent.remove(oldest)
         oldest.refuse(
-            grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {LOBBY} calls are here that send no message"
+            grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MOST_SILENT} calls are here that send no message"
         )
 
-    def _leave(self, guest: _Guest) -> bool:
-        """Whether the guest was still waiting."""
+    def _has_message(self, call: _SilentCall) -> bool:
+        """A call's message has come: whether the call was still waiting for it."""
         with self._lock:
-            if guest not in self._lobby:
+            if call not in self._silent:
                 return False
-            self._lobby.remove(guest)
+            self._silent.remove(call)
             return True
 
     def _expire(self) -> None:
-        """Refuse those whose time is over."""
+        """Refuse the calls whose message is late."""
         while not self._closing.wait(0.2):
             now = time.monotonic()
             with self._lock:
-                late = [guest for guest in self._lobby if guest.until < now]
-                self._lobby = [guest for guest in self._lobby if guest.until >= now]
-            for guest in late:
-                guest.refuse(
+                late = [call for call in self._silent if call.until < now]
+                self._silent = [call for call in self._silent if call.until >= now]
+            for call in late:
+                call.refuse(
                     grpc.StatusCode.DEADLINE_EXCEEDED, f"no message has come within {FIRST_MESSAGE:g} s"
                 )
 
@@ -186,7 +186,7 @@ class Gate(grpc.ServerInterceptor):
             bound = most if full else most // 2
             context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{bound} calls of {name} {whose} are under way: try again later (--max-calls, of a node --limit)",
+                f"{bound} calls of {name} {whose} are under way: try later (server: --max-calls; node: --limit)",
             )
         try:
             yield
