@@ -59,7 +59,6 @@ class Frame(Plain, frozen=True):
         return self.pixels > LARGE
 
     def is_as_large_as(self, other: Frame) -> bool:
-        """Of the same width and height."""
         return (self.width, self.height) == (other.width, other.height)
 
     @classmethod
@@ -85,7 +84,6 @@ class Box(Plain, frozen=True):
 
     @classmethod
     def of(cls, frame: Frame) -> Box:
-        """All of an image."""
         return cls(0, 0, frame.width, frame.height)
 
     @property
@@ -354,6 +352,8 @@ class Task(Plain, frozen=True):
     """Local folders beneath which files are opened; none for no bounds. A worker's guard puts its own here."""
     source_roots: tuple[str, ...] = ()
     """Likewise for items; none where all links in the source are followed."""
+    digests: tuple[str, ...] = ()
+    """The SHA-256 of each file of operators, as the driver has it."""
 
 
 class Written(Plain, frozen=True):

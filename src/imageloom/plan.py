@@ -100,6 +100,7 @@ def _plan(header: Header, recipe: bytes) -> Plan:
     return _make_plan(header, msgspec.msgpack.decode(recipe, type=Recipe))
 
 
+operators.reloaded.append(lambda module: _plan.cache_clear())
 _encode = msgspec.msgpack.Encoder().encode
 
 

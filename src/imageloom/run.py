@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from imageloom import plan, results
+from imageloom import operators, plan, results
 from imageloom.accounts import Accounts
 from imageloom.ahead import Look, Questions, with_next
 from imageloom.batches import UPLOADED, Ready, gather
@@ -78,6 +78,7 @@ class Driver:
         check_template(job.name)
         self._sink.check_formats(job.recipe)
         self._recipe = plan.meaning(job.recipe, job.name)
+        self._digests = operators.digests_of(job.recipe.operators)
         self._memory = job.memory or half_of_memory()
         self._questions = Questions(job, self._source, self._sink, self._recipe, engine, self._memory)
         self._stopping = False
@@ -311,6 +312,7 @@ class Driver:
             tuple(ready.work for ready in batch),
             batch[0].part,
             self._job.links,
+            digests=self._digests,
         )
         if self._accounts.are_told:
             self._accounts.tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))

@@ -88,7 +88,7 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
 def settle(task: Task) -> None:
     """Make this process a good worker, and the task's operators known to it."""
     _settle_process()
-    operators.load_files(task.recipe.operators)
+    operators.load_files(task.recipe.operators, task.digests)
 
 
 def worker_name() -> str:

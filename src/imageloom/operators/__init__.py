@@ -11,7 +11,7 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
     threshold,
     tone,
 )
-from imageloom.operators.extern import contents, load_files, load_packages
+from imageloom.operators.extern import contents, digests_of, load_files, load_packages, reloaded
 from imageloom.operators.registry import (
     DTYPES,
     Measure,
@@ -31,10 +31,12 @@ __all__ = [
     "apply",
     "apply_on_part",
     "contents",
+    "digests_of",
     "frames",
     "get",
     "load_files",
     "load_packages",
     "operator",
     "operators",
+    "reloaded",
 ]

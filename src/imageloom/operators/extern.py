@@ -9,38 +9,79 @@ A package makes its operators known in its pyproject.toml:
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
+import threading
 import traceback
 import zlib
-from collections.abc import Iterable
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from itertools import zip_longest
+from pathlib import Path
 
-from imageloom.errors import UsageError
+from imageloom.errors import TaskRefused, UsageError
 
 GROUP = "imageloom.operators"
 
 
-def load_files(paths: Iterable[str]) -> None:
-    """Import files whose operators register themselves; each is imported once.
+_loaded: dict[str, str] = {}
+"""The SHA-256 of each file whose operators are registered, by its path."""
+_loading = threading.RLock()
+reloaded: list[Callable[[str], object]] = []
+"""Called with the name of a module that is about to be loaded again: what was derived from it is out of date."""
+
+
+def load_files(paths: Sequence[str], digests: Sequence[str] = ()) -> None:
+    """Import files whose operators register themselves; each is imported once, and again where it must be another.
+
+    Args:
+        digests: of what each file must hold, see `digests_of`; none where any content will do.
 
     Raises:
         UsageError: a file is not there, or raises; names the file and the line.
+        TaskRefused: a file holds something else.
     """
-    for path in paths:
-        _load_file(path)
+    for path, digest in zip_longest(paths, digests[: len(paths)], fillvalue=""):
+        if path not in _loaded or digest not in ("", _loaded[path]):
+            _load_file(path, digest)
 
 
-@cache
-def _load_file(path: str) -> None:
+def digests_of(paths: Sequence[str]) -> tuple[str, ...]:
+    """The SHA-256 of each file as it was imported."""
+    load_files(paths)
+    return tuple(_loaded[path] for path in paths)
+
+
+def _load_file(path: str, digest: str) -> None:
+    with _loading:
+        if path in _loaded and digest in ("", _loaded[path]):  # another thread was faster
+            return
+        try:
+            source = Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot load operators from {path}: {error.strerror}") from None
+        found = sha256(source).hexdigest()
+        if digest not in ("", found):
+            raise TaskRefused(
+                f"{path} is not the file of operators that the job was started with: it was changed, or this "
+                "worker sees another file"
+            )
+        _run(path, source)
+        _loaded[path] = found
+
+
+def _run(path: str, source: bytes) -> None:
     name = f"imageloom_user_{zlib.crc32(path.encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not os.path.isfile(path):
-        raise UsageError(f"cannot load operators from {path}: there is no such Python file")
+    if spec is None:
+        raise UsageError(f"cannot load operators from {path}: it is no Python file")
     module = importlib.util.module_from_spec(spec)
+    if name in sys.modules:
+        for call in reloaded:
+            call(name)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, path, "exec"), module.__dict__)  # these very bytes, whatever the file is by now
     except Exception as error:
         del sys.modules[name]
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]

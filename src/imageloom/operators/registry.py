@@ -21,7 +21,7 @@ import numpy as np
 
 from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
 from imageloom.model import Box, DType, Frame, Pixels, Step, Value
-from imageloom.operators.extern import load_packages
+from imageloom.operators.extern import load_packages, reloaded
 
 Kind = Literal["point", "local", "geometric", "global"]
 Alpha = Literal["keep", "premultiply", "together", "drop"]
@@ -336,6 +336,15 @@ def get(name: str) -> Operator:
         known = ", ".join(sorted(o.name for o in operators()))
         raise PipelineError(f"there is no operator {name!r}{hint}; there are: {known}")
     return found
+
+
+def _forget(module: str) -> None:
+    """Drop the operators of a module."""
+    for name in [name for name, one in _OPERATORS.items() if one.function.__module__ == module]:
+        del _OPERATORS[name]
+
+
+reloaded.append(_forget)
 
 
 def operators() -> Iterator[Operator]:
