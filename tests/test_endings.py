@@ -87,7 +87,7 @@ def test_a_source_that_fails_on_the_way_ends_the_run_as_failed(
         (job,) = ledger.jobs()
         recorded = [item.key for item in ledger.items(job.id, "done")]
     assert sorted(recorded) == names(out)
-    assert len(recorded) >= 10, "what was in hand is finished"
+    assert len(recorded) >= 3, "what was in hand is finished"
     run = Run("invert", source, out)
     assert run.numbers == (30 - len(recorded), 0, len(recorded))
 
