@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from imageloom import codecs, tiles
-from imageloom.assemble import PART_PIXELS, Assembly, Original, parts_of
+from imageloom import assemble, codecs, tiles
+from imageloom.assemble import Assembly, Original, parts_of
 from imageloom.beneath import READ, path_of
 from imageloom.errors import UnreadableItem
 from imageloom.faults import failure_of
@@ -78,7 +78,7 @@ def _need(phases: tuple[tiles.Phase, ...], number: int, output: OutputPlan) -> N
     box = parts_of(phases, number, output)[0]
     share = -(-frame.width * box.width // phase.frame.width)  # of a wide strip that is cut across
     across = min(frame.width, share + HALO if share < frame.width else share)
-    rows = min(frame.height, PART_PIXELS // across + HALO)
+    rows = min(frame.height, assemble.PART_PIXELS // across + HALO)
     return Need(4 * rows * across * (frame.bytes // frame.pixels), f"one tile of {across}x{rows} pixels")
 
 
