@@ -99,8 +99,10 @@ def test_threads_that_wait_for_stores_upload_in_bunches(monkeypatch: pytest.Monk
     made: list[int] = []
     made_before: list[int] = []
     compute, commit = Attempt.compute, Attempt.commit
+    submitted = threading.Event()
 
     def computing(attempt: Attempt) -> None:
+        assert submitted.wait(60)
         compute(attempt)
         made.append(1)
 
@@ -115,7 +117,9 @@ def test_threads_that_wait_for_stores_upload_in_bunches(monkeypatch: pytest.Monk
     engine = open_engine("threads", Settings(jobs=2, waits=True, in_flight=16))
     tasks = [replace(task, id=work.number, work=(work,)) for work in works]
     try:
-        outcomes = [future.result(timeout=60) for future in [engine.submit(task) for task in tasks]]
+        futures = [engine.submit(task) for task in tasks]
+        submitted.set()
+        outcomes = [future.result(timeout=60) for future in futures]
     finally:
         engine.close()
     assert all(result.failure is None for outcome in outcomes for result in outcome.results)
