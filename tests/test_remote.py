@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_claims_are_written_before_the_uploads(
     ledger, commit, missing = tmp_path / "ledger.db", ObjectStore.commit, []
 
     def look_first(store: ObjectStore, token: str, key: str, *more: object) -> None:
-        with sqlite3.connect(ledger) as db:
+        with closing(sqlite3.connect(ledger)) as db:
             if not db.execute("SELECT 1 FROM outputs WHERE name = ?", (key,)).fetchone():
                 missing.append(key)
         commit(store, token, key, *more)  # type: ignore[arg-type]
@@ -288,9 +289,8 @@ def test_nothing_secret_is_written_down(place: Bucket, sink: Bucket, tmp_path: P
     for text in (done.stdout, done.stderr, log.read_text()):
         assert SECRET not in text
     assert not any(SECRET.encode() in data for data in contents(state).values())
-    with sqlite3.connect(state / "imageloom" / "ledger.db") as db:
+    with closing(sqlite3.connect(state / "imageloom" / "ledger.db")) as db:
         assert db.execute("SELECT source, sink FROM jobs").fetchall() == [(place.address, sink.address)]
-    db.close()
 
 
 def test_a_sink_in_its_source_and_a_remote_one_in_place_are_refused(s3: None) -> None:
