@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from imageloom.api import process
 from imageloom.stores import open_store
 from imageloom.stores.object import _memories
 from imageloom.testing.servers import ObjectServer
+from program import draw
 
 KNOWN_HOSTS = "IMAGELOOM_KNOWN_HOSTS"
 
@@ -152,3 +155,20 @@ def sftp_server(folder: Path) -> Iterator[int]:
                 os.environ.pop(KNOWN_HOSTS, None)
                 if before is not None:
                     os.environ[KNOWN_HOSTS] = before
+
+
+def peak(count: int, folder: Path) -> int:
+    """Bytes that Python holds at the most while so many images are done."""
+    place, sink = Memory(f"crowd-{count}"), Memory(f"crowd-{count}-sink")
+    data = draw(folder / "photo.png", width=4, height=4).read_bytes()
+    for number in range(count):
+        place.put(f"{number % 100:02}/{number:06}.png", data)
+    open_store.cache_clear()
+    tracemalloc.start()
+    try:
+        summary = process("invert", place.address, sink.address, engine="threads", jobs=2)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (summary.done, summary.failed) == (count, 0)
+    return most

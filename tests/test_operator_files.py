@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def write(path: Path, value: int) -> Path:
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task(tmp_path: Path) -> Iterator[Task]:
     file = str(write(tmp_path / "paint.py", 10))
     draw(tmp_path / "in/a.png")
     (tmp_path / "out/.imageloom").mkdir(parents=True)
@@ -38,7 +40,14 @@ def task(tmp_path: Path) -> Task:
     recipe = Recipe((Output((Step("paint"),)),), operators=(file,))
     digests = operators.digests_of((file,))
     work = (Work(item, ("a.png",), 1),)
-    return Task(1, "1", str(tmp_path / "in"), str(tmp_path / "out"), recipe, Limits(), work, digests=digests)
+    module = operators.get("paint").function.__module__
+    yield Task(1, "1", str(tmp_path / "in"), str(tmp_path / "out"), recipe, Limits(), work, digests=digests)
+    for forget in operators.reloaded:  # the next test has another file with an operator of this name
+        forget(module)
+
+
+def digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def staged(task: Task) -> bytes:
@@ -52,15 +61,25 @@ def test_a_file_that_was_edited_is_loaded_again(task: Task) -> None:
     (file,) = task.recipe.operators
     write(Path(file), 200)
     assert staged(task) == before, "the job has what it was started with"
-    import hashlib
-
-    edited = replace(task, digests=(hashlib.sha256(Path(file).read_bytes()).hexdigest(),))
+    edited = replace(task, digests=(digest(file),))
     after = staged(edited)
     assert after != before
     (result,) = perform(task).results
     assert result.failure is not None
     assert result.failure.kind == "TaskRefused"
     assert file in result.failure.message
+
+
+def test_an_edit_that_cannot_be_loaded_leaves_nothing_half_loaded(task: Task) -> None:
+    before = staged(task)
+    (file,) = task.recipe.operators
+    good = Path(file).read_bytes()
+    Path(file).write_text("raise ValueError('not yet')")
+    (result,) = perform(replace(task, digests=(digest(file),))).results
+    assert result.failure is not None
+    assert "not yet" in result.failure.message
+    Path(file).write_bytes(good)
+    assert staged(task) == before
 
 
 @pytest.mark.parametrize("engine", ["processes", "zeromq", "mpi", "dask"])

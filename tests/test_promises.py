@@ -5,17 +5,14 @@ from __future__ import annotations
 import ast
 import os
 import re
-import tracemalloc
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from imageloom.api import process
-from imageloom.stores import open_store
-from places import Memory
-from program import draw, imageloom
+from places import peak
+from program import imageloom
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"\[`(test_\w+)`\]\(([\w/.-]+\.py)\)")
@@ -98,20 +95,3 @@ def test_what_cannot_be_seen_does_not_bleed_into_blurs(tmp_path: Path, step: str
 def test_three_thousand_images_take_the_memory_of_a_thousand(tmp_path: Path) -> None:
     """But for what a thousand do not fill yet. A driver that kept each result would take 2.4 MB more."""
     assert peak(3000, tmp_path) < peak(1000, tmp_path) + 1_400_000
-
-
-def peak(count: int, folder: Path) -> int:
-    """Bytes that Python holds at the most while so many images are done."""
-    place, sink = Memory(f"promises-{count}"), Memory(f"promises-{count}-sink")
-    data = draw(folder / "photo.png", width=4, height=4).read_bytes()
-    for number in range(count):
-        place.put(f"{number % 100:02}/{number:06}.png", data)
-    open_store.cache_clear()
-    tracemalloc.start()
-    try:
-        summary = process("invert", place.address, sink.address, engine="threads", jobs=2)
-        most = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert (summary.done, summary.failed) == (count, 0)
-    return most

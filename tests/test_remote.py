@@ -23,7 +23,7 @@ from imageloom.stores import open_store
 from imageloom.stores.object import ObjectStore
 from imageloom.testing.proxy import Fault, FaultyProxy, Request
 from imageloom.testing.swift import SECRET, Swift
-from places import Bucket, Memory
+from places import Bucket, Memory, peak
 from program import Run, contents, draw, imageloom, start, wait_until
 
 PIPELINE = "resize 64x48 | grayscale"
@@ -338,18 +338,7 @@ def test_many_keys_are_listed_in_bounded_memory(count: int) -> None:
     "count", [2_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 )
 def test_many_images_are_done_in_bounded_memory(count: int, tmp_path: Path) -> None:
-    place, sink = Memory("crowd"), Memory("crowd-sink")
-    data = draw(tmp_path / "photo.png", width=4, height=4).read_bytes()
-    for number in range(count):
-        place.put(f"{number % 100:02}/{number:06}.png", data)
-    open_store.cache_clear()
-    tracemalloc.start()
-    try:
-        summary = process("invert", place.address, sink.address, engine="threads", jobs=2)
-        most = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert (summary.done, summary.failed) == (count, 0)
+    most = peak(count, tmp_path)
     assert most < 4_000_000 + 200 * count  # an output, which this store keeps, is 150 bytes
 
 

@@ -66,6 +66,7 @@ def _load_file(path: str, digest: str) -> None:
                 f"{path} is not the file of operators that the job was started with: it was changed, or this "
                 "worker sees another file"
             )
+        _loaded.pop(path, None)  # where it raises, nothing of it is registered
         _run(path, source)
         _loaded[path] = found
 
