@@ -29,10 +29,10 @@ from benchmarks.harness import (
     workplace,
 )
 from imageloom.api import process
-from imageloom.events import Done, Event
 from imageloom.model import Output, Recipe
-from imageloom.pipeline import Pipeline
-from imageloom.recipe import with_operators
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.recipe import with_operators
+from imageloom.records.events import Done, Event
 from imageloom.testing.engines import HARMFUL
 
 OUTPUTS = {"gray": "grayscale", "blur": "gaussian_blur 2", "edges": "grayscale | canny 100 200"}

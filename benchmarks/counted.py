@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from imageloom.cli import main
-from imageloom.recorder import Recorder
+from imageloom.records.recorder import Recorder
 
 spent: list[float] = []
 

@@ -12,7 +12,7 @@ import statistics
 from pathlib import Path
 
 from benchmarks.harness import Program, repeated, run_command, time_once, workplace
-from imageloom.samples import draw_photos
+from imageloom.bench.samples import draw_photos
 
 GOALS = {"zeromq": 1.10, "redis": 1.15, "mpi": 1.15, "dask": 1.30, "nodes": 1.15}
 """Of the time of `processes`, start-up apart."""

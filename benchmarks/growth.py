@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks.harness import IMAGELOOM, Program, time_once, workplace
 from benchmarks.memory import fill
 from imageloom.bench.programs import Taken
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
-from imageloom.samples import draw_photo
 
 PIPELINE = "flip"
 

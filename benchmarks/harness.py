@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from imageloom.bench.peers import SCRIPTS
 from imageloom.bench.programs import Taken, take
+from imageloom.bench.samples import draw_photo, draw_photos
 from imageloom.bench.work import link, set_aside
 from imageloom.codecs import get
-from imageloom.samples import draw_photo, draw_photos
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a program that is installed has its byte code
 

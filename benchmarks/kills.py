@@ -12,10 +12,10 @@ import argparse
 from pathlib import Path
 
 from benchmarks.harness import repeated, run_command, time_once, workplace
+from imageloom.bench.samples import draw_photos
 from imageloom.bench.work import link
 from imageloom.chaos import run_chaos
 from imageloom.chaos.model import Chaos
-from imageloom.samples import draw_photos
 
 PIPELINE = "median_blur 21 | resize 64x64"
 """Work with outputs so small that many of them fit on any disk."""

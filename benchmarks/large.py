@@ -32,7 +32,7 @@ from benchmarks.harness import (
     workplace,
 )
 from imageloom.model import Frame, Pixels
-from imageloom.streams import tiff
+from imageloom.tiling.streams import tiff
 
 AS_WIDE, NARROW = "0.0111", "0.2"
 """Where libvips cuts its kernel off: at 3 sigma as ours, 13 pixels for sigma 2, or by its default, 7 pixels."""

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 from benchmarks.harness import run_command, time_once, workplace
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
-from imageloom.samples import draw_photo
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 from threading import Barrier
 
 from benchmarks.harness import IMAGELOOM, header, photos_and_camera, repeated, report, run_command, workplace
+from imageloom.bench.scenario import Scenario, nodes_of, run_really
+from imageloom.engines.nodes.config import Credentials
 from imageloom.model import Job, Output, Recipe
-from imageloom.nodes.client import Client
-from imageloom.nodes.config import Credentials
-from imageloom.nodes.scenario import Scenario, nodes_of, run_really
-from imageloom.pipeline import Pipeline
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.service.client import Client
 
 ROWS = (
     ("one of 4 nodes loaded 0.9", (0.0, 0.0, 0.0, 0.9), 0.4),

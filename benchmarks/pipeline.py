@@ -16,14 +16,14 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.harness import fresh, photos_and_camera, repeated, workplace
+from imageloom.driver.run import Driver
 from imageloom.engines import Engine, Settings, open_engine
-from imageloom.engines.pipeline import STAGES, Pipeline
-from imageloom.engines.stage import load
-from imageloom.ledger import Ledger
+from imageloom.engines.pipeline.engine import STAGES, Pipeline
+from imageloom.engines.pipeline.stage import load
 from imageloom.model import Job, Output, Recipe, Task
-from imageloom.pipeline import Pipeline as Steps
-from imageloom.run import Driver
-from imageloom.work import Chunk, Lap
+from imageloom.recipes.pipeline import Pipeline as Steps
+from imageloom.records.ledger import Ledger
+from imageloom.worker.work import Chunk, Lap
 
 DELAY = 0.02
 """Seconds that are added to each read."""

@@ -26,9 +26,9 @@ from benchmarks.harness import (
     workplace,
 )
 from imageloom.engines import Settings
-from imageloom.engines.redis import RedisStreams
-from imageloom.engines.redis_server import Server
-from imageloom.engines.redis_wire import connect
+from imageloom.engines.redis.engine import RedisStreams
+from imageloom.engines.redis.server import Server
+from imageloom.engines.redis.wire import connect
 from imageloom.model import Item, Limits, Output, Recipe, Task, Work
 
 WORKERS = 2

@@ -9,7 +9,7 @@ import argparse
 from statistics import median
 
 from benchmarks.harness import IMAGELOOM, PYTHON, Program, alternate, header, report, run_command, workplace
-from imageloom.samples import draw_photos
+from imageloom.bench.samples import draw_photos
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ from statistics import median
 
 import obstore
 from obstore.store import S3Store
+from testservers.proxy import FaultyProxy
+from testservers.swift import Swift
 
 from benchmarks.harness import (
     IMAGELOOM,
@@ -32,14 +34,12 @@ from benchmarks.harness import (
     workplace,
 )
 from imageloom.bench.work import link
+from imageloom.driver.run import Driver
 from imageloom.engines import Settings
 from imageloom.engines.threads import Threads
-from imageloom.ledger import Ledger
 from imageloom.model import Job, Output, Recipe
-from imageloom.pipeline import Pipeline
-from imageloom.run import Driver
-from imageloom.testing.proxy import FaultyProxy
-from imageloom.testing.swift import Swift
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.ledger import Ledger
 
 RESIZE, HEAVY = "resize 512x512", "median_blur 15"
 SWEEP = (8, 16, 32, 64, 128)

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import header, repeated, report, run_command, workplace
+from imageloom.bench.samples import draw_photos
 from imageloom.engines import Settings, open_engine
 from imageloom.model import Limits, Output, Recipe, Task
-from imageloom.samples import draw_photos
 
 WORKERS = 2
 

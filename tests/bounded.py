@@ -25,12 +25,12 @@ import msgspec
 
 from imageloom import codecs
 from imageloom.errors import LimitExceeded
-from imageloom.large import needs_of
-from imageloom.loader import open_in_pieces
 from imageloom.model import Failure, Header, Item, Limits, Output, Recipe, Step, Task, Work
-from imageloom.plan import check_limits, make_plan
+from imageloom.recipes.plan import check_limits, make_plan
 from imageloom.stores.local import LocalStore
-from imageloom.work import perform
+from imageloom.tiling.large import needs_of
+from imageloom.tiling.loader import open_in_pieces
+from imageloom.worker.work import perform
 
 MEMORY = 200_000_000
 """As of --memory: what an image may need, by its header."""

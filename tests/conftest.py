@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from testservers.swift import Swift
 
-from imageloom.samples import draw_photos
-from imageloom.testing.swift import Swift
+from imageloom.bench.samples import draw_photos
 from places import reach
 from program import draw
 

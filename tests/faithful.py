@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from imageloom import process
-from imageloom.events import Event, Failed
 from imageloom.model import Pixels
+from imageloom.records.events import Event, Failed
 
 IDENTITY = "flip | flip"
 

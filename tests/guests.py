@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from imageloom.engines.zeromq_wire import make_keys
+from imageloom.engines.zeromq.wire import make_keys
 from program import start, wait_until
 
 

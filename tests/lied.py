@@ -16,7 +16,7 @@ from program import contents, draw, imageloom
 IN_TWOS = [
     sys.executable,
     "-c",
-    "import imageloom.plan; imageloom.plan.BATCH_ITEMS = 2; from imageloom.cli import main; main()",
+    "from imageloom.recipes import plan; plan.BATCH_ITEMS = 2; from imageloom.cli import main; main()",
 ]
 """The program with two items in each task."""
 PIPELINE = "resize 48x"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testservers.servers import ObjectServer
 
 from imageloom.api import process
 from imageloom.stores import open_store
 from imageloom.stores.object import _memories
-from imageloom.testing.servers import ObjectServer
 from program import draw
 
 KNOWN_HOSTS = "IMAGELOOM_KNOWN_HOSTS"

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from imageloom.api import process
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
-from imageloom.events import Done, Event, Failed, Skipped
-from imageloom.samples import draw_photo
-from imageloom.summary import Summary
+from imageloom.records.events import Done, Event, Failed, Skipped
+from imageloom.records.summary import Summary
 
 COMMAND = [sys.executable, "-c", "from imageloom.cli import main; main()"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from imageloom.ledger import JobRecord
 from imageloom.model import Job, Output, Recipe, Step
-from imageloom.timeline import (
+from imageloom.records.ledger import JobRecord
+from imageloom.records.timeline import (
     DONE,
     FAILED,
     RETRIED,

@@ -10,7 +10,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from imageloom.engines.redis_server import _binary
+from imageloom.engines.redis.server import _binary
 from imageloom.testing.engines import HARMFUL
 from program import draw, free_port, start, wait_until
 

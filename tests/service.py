@@ -16,7 +16,7 @@ from program import imageloom
 ONE_BY_ONE = [
     sys.executable,
     "-c",
-    "import imageloom.plan; imageloom.plan.BATCH_ITEMS = 1; from imageloom.cli import main; main()",
+    "from imageloom.recipes import plan; plan.BATCH_ITEMS = 1; from imageloom.cli import main; main()",
 ]
 """The program with one item in each task, so that a few photos keep nodes busy for a while."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from imageloom.engines.ring import Ring
+from imageloom.engines.pipeline.ring import Ring
 from imageloom.model import Task
-from imageloom.work import Chunk, Lap
+from imageloom.worker.work import Chunk, Lap
 
 
 def negative(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageloom.ahead import Entry, look_ahead
-from imageloom.controller import fixed
+from imageloom.driver.lookahead import Entry, look_ahead
 from imageloom.model import Item
+from imageloom.worker.controller import fixed
 
 PLENTY = 1 << 30
 

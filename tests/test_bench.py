@@ -22,13 +22,13 @@ from imageloom.bench.charts import drawings
 from imageloom.bench.configurations import WAYS, configurations
 from imageloom.bench.records import Bench
 from imageloom.bench.rounds import Rounds
+from imageloom.bench.samples import draw_photos
 from imageloom.bench.table import fits, table
 from imageloom.bench.text import summary, tables
 from imageloom.bench.work import FEW, Work, difference, digests, set_aside
 from imageloom.engines import ENGINES
 from imageloom.errors import ImageloomError, UsageError
 from imageloom.report.drawing import Bars, Dot, to_png
-from imageloom.samples import draw_photos
 from program import imageloom, wait_until
 from recorded import attempt, job_of, timeline_of
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageloom.engines.board import MOST_SUSPECTS, Board, Message
 from imageloom.errors import WorkerLost
 from imageloom.model import Failure, Item, Limits, Output, Recipe, Result, Task, Times, Work
+from imageloom.scheduling.board import MOST_SUSPECTS, Board, Message
 
 LOST = Failure("WorkerLost", "its worker died", transient=True)
 
@@ -101,7 +101,7 @@ def test_suspects_wait_and_have_their_worker_alone() -> None:
 
 
 def test_a_few_suspects_that_waited_long_do_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imageloom.engines.board.LONGEST_WAIT", -1.0)  # all have waited longer
+    monkeypatch.setattr("imageloom.scheduling.board.LONGEST_WAIT", -1.0)  # all have waited longer
     board: Board[str] = Board()
     for number in range(2 * MOST_SUSPECTS):
         board.submit(task(number, f"suspect {number}", attempt=2))

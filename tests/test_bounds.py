@@ -20,16 +20,16 @@ import tifffile
 from msgspec.structs import replace
 
 from guests import keys
-from imageloom import beneath
 from imageloom.api import process
+from imageloom.bench.samples import draw_photo
 from imageloom.engines import Settings, open_engine
-from imageloom.engines.guard import Guard
-from imageloom.engines.worker import guarded
 from imageloom.errors import TaskRefused, UnreadableItem
-from imageloom.events import Event, Failed, Planned
 from imageloom.model import Box, Item, Job, Limits, Output, Part, Recipe, Task, Work
-from imageloom.samples import draw_photo
+from imageloom.records.events import Event, Failed, Planned
 from imageloom.stores.local import LocalStore
+from imageloom.system import beneath
+from imageloom.worker.guard import Guard
+from imageloom.worker.process import guarded
 from program import COMMAND, contents, draw, free_port, imageloom
 
 REFUSED = "TaskRefused"
@@ -256,8 +256,8 @@ def lies(root: Path, out: Path, operators: Path) -> list[Task]:
 def test_who_may_write_to_redis_runs_nothing_of_their_own(root: Path, tmp_path: Path, out: Path) -> None:
     """The workers are those that `run -j N --connect` starts itself."""
     redis = pytest.importorskip("redis_servers")
-    from imageloom.engines.redis_group import make_groups
-    from imageloom.engines.redis_wire import FIELD, STREAMS, VERSION, Delivery, results_key, run_key
+    from imageloom.engines.redis.group import make_groups
+    from imageloom.engines.redis.wire import FIELD, STREAMS, VERSION, Delivery, results_key, run_key
 
     marker, operators = tmp_path / "marker", tmp_path / "evil.py"
     operators.write_text(f"open({str(marker)!r}, 'w').close()\n")
@@ -410,7 +410,7 @@ def test_a_file_that_changes_between_plan_and_work_fails_and_is_done_the_next_ti
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is written down is what was read."""
-    monkeypatch.setattr("imageloom.window.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("imageloom.driver.window.FIRST_PAUSE", 0.01)
     source, out = root / "in", tmp_path / "made"
 
     def change(event: Event) -> None:

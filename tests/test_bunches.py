@@ -16,16 +16,16 @@ import pytest
 import simplejpeg
 from msgspec.structs import replace
 
-from imageloom import pool
 from imageloom.api import process
-from imageloom.controller import fixed
 from imageloom.engines import Settings, open_engine
-from imageloom.events import Event, Started
 from imageloom.model import Item, Limits, Output, Recipe, Task, Work
-from imageloom.pipeline import Pipeline
-from imageloom.pool import Bunches, SizedExecutor
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.events import Event, Started
 from imageloom.stores import open_store
-from imageloom.work import Attempt
+from imageloom.worker import pool
+from imageloom.worker.controller import fixed
+from imageloom.worker.pool import Bunches, SizedExecutor
+from imageloom.worker.work import Attempt
 
 FOREVER = 600.0
 SOURCE, SINK = "memory://bunches/a", "memory://bunches/b"

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testservers.ceph import Ceph, is_installed
 
 from imageloom.api import process
-from imageloom.testing.ceph import Ceph, is_installed
 from imageloom.testing.stores import Place, StoreTests
 from places import Bucket, reach
 from program import contents, draw, start

@@ -17,13 +17,13 @@ import msgspec
 import pytest
 
 from imageloom import chaos
+from imageloom.bench.samples import draw_photos
 from imageloom.chaos import run_chaos
 from imageloom.chaos.herd import MARK, Herd
 from imageloom.chaos.model import CONNECTED, WORKERS, Chaos, Report
 from imageloom.chaos.proxy import Proxy
 from imageloom.chaos.verdict import compare, left_in_memory
 from imageloom.errors import StorageError
-from imageloom.samples import draw_photos
 from program import draw, imageloom, wait_until
 
 SLOW = "resize 400x400 | median_blur 31"

@@ -18,9 +18,9 @@ import pytest
 from imageloom.cli import COMMANDS, cli
 from imageloom.cli.arguments import places
 from imageloom.cli.jobs import show
-from imageloom.ledger import default_path
 from imageloom.model import Recipe
-from imageloom.recipe import parse_output, read_recipe, with_operators
+from imageloom.recipes.recipe import parse_output, read_recipe, with_operators
+from imageloom.records.ledger import default_path
 from program import contents, draw, imageloom, names, start, wait_for_outputs
 
 

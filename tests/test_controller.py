@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageloom.controller import Controller, for_requests
-from imageloom.pool import SizedExecutor
+from imageloom.worker.controller import Controller, for_requests
+from imageloom.worker.pool import SizedExecutor
 
 Load = Callable[[float, int], float]
 """Seconds of one piece of work, at a time, beside so many others."""

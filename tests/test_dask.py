@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from imageloom.api import process
+from imageloom.bench.samples import draw_photos
 from imageloom.errors import UsageError
-from imageloom.events import Done, Event, Failed, Retried
-from imageloom.ledger import Ledger
-from imageloom.samples import draw_photos
+from imageloom.records.events import Done, Event, Failed, Retried
+from imageloom.records.ledger import Ledger
 from imageloom.testing.engines import recipe_of
 from program import contents, imageloom, start, wait_for_outputs
 
@@ -39,7 +39,7 @@ def _no_worker_is_left() -> Iterator[None]:
 def test_a_killed_worker_costs_only_what_it_had_in_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 3)
+    monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 3)
     photos, out, expected = tmp_path / "photos", tmp_path / "out", tmp_path / "expected"
     draw_photos(photos, 30)
     text = "resize 400x400 | median_blur 31"

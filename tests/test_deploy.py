@@ -22,10 +22,10 @@ import pytest
 import yaml
 
 from imageloom import __version__
+from imageloom.bench.samples import draw_photos
 from imageloom.cli import cli
-from imageloom.engines.redis_server import _binary
-from imageloom.engines.redis_wire import GROUP, STREAMS
-from imageloom.samples import draw_photos
+from imageloom.engines.redis.server import _binary
+from imageloom.engines.redis.wire import GROUP, STREAMS
 from program import contents, free_port, imageloom, start, wait_until
 from test_health import get, scrape
 

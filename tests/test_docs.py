@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from imageloom.bench.samples import draw_photos
 from imageloom.engines import ENGINES
-from imageloom.samples import draw_photos
 from program import imageloom
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ def test_the_readmes_python_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
     draw_photos(tmp_path / "photos", 2)
-    from imageloom.samples import draw_photo
+    from imageloom.bench.samples import draw_photo
 
     exec(code, {"pixels": draw_photo(0)})
     assert len(list((tmp_path / "out").iterdir())) == 2

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from imageloom import doctor
-from imageloom.ledger import Ledger
-from imageloom.names import STAGING, new_token
+from imageloom.records import doctor
+from imageloom.records.ledger import Ledger
+from imageloom.stores.names import STAGING, new_token
 from program import imageloom, start, wait_for_outputs
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testservers.proxy import Fault as Cut
+from testservers.proxy import FaultyProxy, Request
 
 from drive_server import ROOT, DriveServer, Folder, reach
 from imageloom.api import process
 from imageloom.stores import driveapi, open_store
-from imageloom.testing.proxy import Fault as Cut
-from imageloom.testing.proxy import FaultyProxy, Request
 from program import Run, contents, draw, imageloom
 from watching import Watching, made_of_one
 

@@ -16,8 +16,8 @@ import pytest
 
 from guests import keys
 from imageloom.errors import StorageError
-from imageloom.events import Done, Event
-from imageloom.ledger import Ledger
+from imageloom.records.events import Done, Event
+from imageloom.records.ledger import Ledger
 from imageloom.stores.local import LocalStore
 from imageloom.testing.engines import HARMFUL
 from program import Run, draw, free_port, imageloom, names, start
@@ -77,7 +77,7 @@ def test_a_source_that_fails_on_the_way_ends_the_run_as_failed(
                 raise StorageError("cannot list it: Input/output error")
             yield item
 
-    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 3)
+    monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 3)
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "items", fail)
         with pytest.raises(StorageError, match="Input/output error"):

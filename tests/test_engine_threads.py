@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from imageloom.engines import Settings, open_engine
-from imageloom.engines.mpi import Supervised
-from imageloom.engines.nodes import Nodes
-from imageloom.engines.pipeline import Pipeline
+from imageloom.engines.mpi.engine import Supervised
+from imageloom.engines.nodes.engine import Nodes
+from imageloom.engines.pipeline.engine import Pipeline
 from imageloom.engines.processes import Processes
-from imageloom.engines.redis import RedisStreams
-from imageloom.engines.zeromq import Zeromq
+from imageloom.engines.redis.engine import RedisStreams
+from imageloom.engines.zeromq.engine import Zeromq
 from imageloom.errors import EngineFailed
 from imageloom.model import Item, Limits, Task, Work
 from imageloom.testing.engines import recipe_of

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from imageloom.engines import backlog
-from imageloom.engines.backlog import Backlog, Entry
 from imageloom.engines.executor import ExecutorEngine, perform_packed
 from imageloom.errors import WorkerLost
 from imageloom.model import Item, Limits, Task, Work
-from imageloom.names import STAGING
+from imageloom.scheduling import backlog
+from imageloom.scheduling.backlog import Backlog, Entry
+from imageloom.stores.names import STAGING
 from imageloom.testing.engines import recipe_of
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from imageloom.engines.guard import Guard
 from imageloom.errors import TaskRefused
 from imageloom.model import Box, Item, Limits, Output, Part, Recipe, Task, Work
+from imageloom.worker.guard import Guard
 
 
 def task(source: str, sink: str, key: str = "a.jpg", **changes: object) -> Task:

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from imageloom.bench.samples import draw_photos
 from imageloom.engines import Settings, open_engine
 from imageloom.errors import StorageError, UsageError
-from imageloom.events import Began
-from imageloom.health import Health, Tally
-from imageloom.samples import draw_photos
+from imageloom.records.events import Began
+from imageloom.service.health import Health, Tally
 from program import COMMAND, Run, draw, imageloom, line_of, start, wait_until
 from redis_servers import GivenServer
 from service import ONE_BY_ONE

@@ -107,7 +107,7 @@ def test_the_program_stays_within_its_memory(
 def test_the_kind_of_a_refusal(name: str, kind: str, folder: tuple[Path, dict[str, Hostile]]) -> None:
     from imageloom import codecs
     from imageloom.model import Limits
-    from imageloom.plan import check_limits
+    from imageloom.recipes.plan import check_limits
 
     data = folder[1][name].data
 

@@ -68,27 +68,27 @@ def test_modules_have_no_cycles() -> None:
     [
         ("imageloom.errors", []),
         ("imageloom.model", ["imageloom.errors"]),
-        ("imageloom.events", ["imageloom.model", "imageloom.errors"]),
+        ("imageloom.records.events", ["imageloom.model", "imageloom.errors"]),
         ("imageloom.operators", ["imageloom.model", "imageloom.errors"]),
         ("imageloom.codecs", ["imageloom.model", "imageloom.errors"]),
-        ("imageloom.names", ["imageloom.errors"]),
-        ("imageloom.beneath", []),
-        ("imageloom.folders", ["imageloom.beneath"]),
+        ("imageloom.stores.names", ["imageloom.errors"]),
+        ("imageloom.system.beneath", []),
+        ("imageloom.system.folders", ["imageloom.system.beneath"]),
         (
             "imageloom.stores",
             [
                 "imageloom.model",
-                "imageloom.names",
-                "imageloom.beneath",
-                "imageloom.folders",
+                "imageloom.stores.names",
+                "imageloom.system.beneath",
+                "imageloom.system.folders",
                 "imageloom.errors",
-                "imageloom.machine",
+                "imageloom.system.machine",
             ],
         ),
-        ("imageloom.pipeline", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
-        ("imageloom.rewrite", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
-        ("imageloom.ledger", ["imageloom.model", "imageloom.errors", "imageloom.private"]),
-        ("imageloom.timeline", ["imageloom.model", "imageloom.errors"]),
+        ("imageloom.recipes.pipeline", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
+        ("imageloom.recipes.rewrite", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
+        ("imageloom.records.ledger", ["imageloom.model", "imageloom.errors", "imageloom.system.private"]),
+        ("imageloom.records.timeline", ["imageloom.model", "imageloom.errors"]),
     ],
 )
 def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> None:
@@ -101,18 +101,18 @@ def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> 
 @pytest.mark.parametrize(
     ("layer", "forbidden"),
     [
-        ("imageloom.plan", ["run", "ledger", "cli", "engines", "sink", "stores", "work"]),
-        ("imageloom.work", ["run", "ledger", "cli", "engines", "sink"]),
+        ("imageloom.recipes.plan", ["run", "ledger", "cli", "engines", "sink", "stores", "work"]),
+        ("imageloom.worker.work", ["run", "ledger", "cli", "engines", "sink"]),
         ("imageloom.engines", ["run", "ledger", "cli", "sink", "api"]),
-        ("imageloom.run", ["cli", "api"]),
-        ("imageloom.watch", ["run", "ledger", "cli", "engines", "sink", "api", "work"]),
-        ("imageloom.nodes.node", ["run", "ledger", "cli", "sink", "api"]),
-        ("imageloom.nodes.server", ["cli", "api"]),
-        ("imageloom.nodes.client", ["run", "ledger", "cli", "engines", "sink", "api"]),
+        ("imageloom.driver.run", ["cli", "api"]),
+        ("imageloom.driver.watch", ["run", "ledger", "cli", "engines", "sink", "api", "work"]),
+        ("imageloom.engines.nodes.node", ["run", "ledger", "cli", "sink", "api"]),
+        ("imageloom.service.server", ["cli", "api"]),
+        ("imageloom.service.client", ["run", "ledger", "cli", "engines", "sink", "api"]),
         ("imageloom.api", ["cli", "report"]),
-        ("imageloom.health", ["run", "ledger", "cli", "api", "report"]),
+        ("imageloom.service.health", ["run", "ledger", "cli", "api", "report"]),
         ("imageloom.chaos", ["run", "ledger", "cli", "api", "report"]),
-        ("imageloom.recorder", ["run", "ledger", "cli", "api", "engines", "sink", "work", "report"]),
+        ("imageloom.records.recorder", ["run", "ledger", "cli", "api", "engines", "sink", "work", "report"]),
         ("imageloom.report", ["cli", "api", "run", "engines", "work", "bench"]),
         ("imageloom.bench", ["cli", "api", "run", "engines"]),
     ],
@@ -156,9 +156,9 @@ def test_numpy_and_opencv_are_loaded_only_when_they_are_needed(code: str) -> Non
 
 def test_no_process_is_forked_from_one_that_has_loaded_grpc() -> None:
     """A node's worker processes, and a run's local nodes, come from a server that loads these."""
-    code = "import imageloom.cli.run, imageloom.cli.node, imageloom.engines.worker, imageloom.nodes.local"
+    code = "import imageloom.cli.run, imageloom.cli.node, imageloom.worker.process, imageloom.engines.nodes.local"
     modules = loaded_by(code)
-    assert "imageloom.nodes.local" in modules
+    assert "imageloom.engines.nodes.local" in modules
     assert "grpc" not in modules
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from imageloom.api import process
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
-from imageloom.events import Collected, Event
-from imageloom.samples import draw_photo
+from imageloom.records.events import Collected, Event
 from program import Run, contents, draw, names
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

@@ -12,7 +12,7 @@ import pexpect
 import pytest
 
 from imageloom import cli
-from imageloom.samples import draw_photos
+from imageloom.bench.samples import draw_photos
 from program import COMMAND, contents, imageloom, names, start, wait_for_outputs, wait_until
 
 

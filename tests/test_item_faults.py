@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from imageloom import codecs
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs.tiff import Tiff
-from imageloom.samples import draw_photo
 from imageloom.stores.local import LocalStore
-from imageloom.streams import tiff
+from imageloom.tiling.streams import tiff
 from program import Run, draw, imageloom, names
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from imageloom import codecs
-from imageloom.names import STAGING
-from imageloom.samples import draw_photos
+from imageloom.bench.samples import draw_photos
+from imageloom.stores.names import STAGING
 from program import COMMAND, contents, draw, imageloom, names, start, wait_until
 
 PIPELINE = "resize 500x500 | gaussian_blur 3 | median_blur 7"

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imageloom import window
 from imageloom.api import process
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
+from imageloom.driver import window
+from imageloom.driver.run import Driver
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.serial import Serial
 from imageloom.errors import CorruptImage, UnwritableOutput, WorkerLost
-from imageloom.events import Collected, Event, Failed, Retried
-from imageloom.ledger import Ledger
 from imageloom.model import Box, Failure, Frame, Job, Outcome, Output, Pixels, Recipe, Result, Task
-from imageloom.pipeline import Pipeline
-from imageloom.raster import FileRaster, HeldRaster, open_raster
-from imageloom.run import Driver
-from imageloom.samples import draw_photo
-from imageloom.streams import tiff
-from imageloom.summary import Summary
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.events import Collected, Event, Failed, Retried
+from imageloom.records.ledger import Ledger
+from imageloom.records.summary import Summary
+from imageloom.tiling.raster import FileRaster, HeldRaster, open_raster
+from imageloom.tiling.streams import tiff
 
 PIPELINES = (
     "gaussian_blur 2",
@@ -43,7 +43,7 @@ PIPELINES = (
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strips of few rows, so that small images have many."""
-    monkeypatch.setattr("imageloom.assemble.PART_PIXELS", 700 * 64)
+    monkeypatch.setattr("imageloom.tiling.assemble.PART_PIXELS", 700 * 64)
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_large_outputs_are_written_in_pieces(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imageloom.model.LARGE", 100_000)
-    monkeypatch.setattr("imageloom.streams.jpeg._STRIP", 700 * 128)
-    monkeypatch.setattr("imageloom.streams.png._STRIP", 700 * 50)
+    monkeypatch.setattr("imageloom.tiling.streams.jpeg._STRIP", 700 * 128)
+    monkeypatch.setattr("imageloom.tiling.streams.png._STRIP", 700 * 50)
     run(photos, tmp_path / "whole", "gaussian_blur 2", "never")
     run(photos, tmp_path / "tiled", "gaussian_blur 2", "always")
     assert contents(tmp_path / "tiled") == contents(tmp_path / "whole")
@@ -190,7 +190,7 @@ def test_a_thousand_patterns_of_loss(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def check_lossy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> int:
     """A 35-tile image through a lossy engine."""
-    monkeypatch.setattr("imageloom.assemble.PART_PIXELS", 100 * 32)
+    monkeypatch.setattr("imageloom.tiling.assemble.PART_PIXELS", 100 * 32)
     monkeypatch.setattr(window, "FIRST_PAUSE", 0.001)
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -320,10 +320,10 @@ def test_decoded_rows_wait_in_memory_where_workers_share_it(
                 made.append(path)
             super().__init__(path, frame, new)
 
-    monkeypatch.setattr("imageloom.assemble.FileRaster", Noted)
+    monkeypatch.setattr("imageloom.tiling.assemble.FileRaster", Noted)
     if engine == "threads":  # the output is written in pieces, not by way of a raster
         monkeypatch.setattr("imageloom.model.LARGE", 100_000)
-        monkeypatch.setattr("imageloom.streams.jpeg._PIECE", 700 * 128)
+        monkeypatch.setattr("imageloom.tiling.streams.jpeg._PIECE", 700 * 128)
     run(photos, tmp_path / "whole", text, "never", include=["jpeg.jpeg"])
     run(photos, tmp_path / "tiled", text, "always", engine, include=["jpeg.jpeg"], memory=memory)
     assert contents(tmp_path / "tiled") == contents(tmp_path / "whole")
@@ -357,7 +357,7 @@ def test_an_engine_is_opened_for_tiles_of_one_file(photos: Path, tmp_path: Path)
     )
 
     def listen(event: object) -> None:
-        from imageloom.events import Done
+        from imageloom.records.events import Done
 
         if isinstance(event, Done):
             finished.add(event.result.key)
@@ -375,7 +375,7 @@ def test_an_image_that_nothing_waits_behind_is_done_in_parts(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder's only one as well as its last one: all workers help."""
-    monkeypatch.setattr("imageloom.plan.ALONE", 500_000)
+    monkeypatch.setattr("imageloom.recipes.plan.ALONE", 500_000)
     (photos / "deep.png").unlink()
     in_parts: list[str] = []
 

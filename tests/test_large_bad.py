@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
 from imageloom.errors import StorageError
 from imageloom.model import Frame
-from imageloom.samples import draw_photo
-from imageloom.streams import tiff
+from imageloom.tiling.streams import tiff
 from program import Run, imageloom, names
 
 BLUR = "gaussian_blur 2"
@@ -26,8 +26,8 @@ OPTIONS: dict[str, Any] = {"tile": "always", "jobs": 2}
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strips of few rows, so that small images have many."""
-    monkeypatch.setattr("imageloom.assemble.PART_PIXELS", 700 * 64)
-    monkeypatch.setattr("imageloom.window.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("imageloom.tiling.assemble.PART_PIXELS", 700 * 64)
+    monkeypatch.setattr("imageloom.driver.window.FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_what_takes_the_whole_image_is_refused_before_it_begins(
     photos: Path, out: Path, pipeline: str, format: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (photos / f"large.{format}").write_bytes(get(format).encode(IMAGE, 90))
-    monkeypatch.setattr("imageloom.large.Assembly", None)  # nothing is begun
+    monkeypatch.setattr("imageloom.tiling.large.Assembly", None)  # nothing is begun
     run = Run(pipeline, photos, out, memory=800_000, decode="exact", exclude=("well.png",), **OPTIONS)
     assert run.failed == {f"large.{format}": "LimitExceeded"}
     reason = run.reason(f"large.{format}")

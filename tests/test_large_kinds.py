@@ -12,8 +12,8 @@ import pyvips
 import tifffile
 from PIL import Image
 
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
-from imageloom.samples import draw_photo
 from program import Run, contents
 
 RGB = draw_photo(3, 300, 200)
@@ -78,7 +78,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_tiled_equals_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imageloom.assemble.PART_PIXELS", 300 * 32)
+    monkeypatch.setattr("imageloom.tiling.assemble.PART_PIXELS", 300 * 32)
     photos = tmp_path / "photos"
     photos.mkdir()
     KINDS[name](photos / name)

@@ -10,8 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from imageloom.errors import StorageError
-from imageloom.ledger import MOST_NOTED, Ledger, default_path
 from imageloom.model import Failure, Item, Result, Times, Written
+from imageloom.records.ledger import MOST_NOTED, Ledger, default_path
 
 SOURCE, SINK, RECIPE = "/photos", "/out", "grayscale"
 

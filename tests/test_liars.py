@@ -41,7 +41,7 @@ def checked(case: Case, told: int) -> None:
 
 
 def test_a_lying_worker_beside_an_honest_one(tmp_path: Path) -> None:
-    from imageloom.engines.zeromq_wire import ClientKeys, read_keys, secure_client
+    from imageloom.engines.zeromq.wire import ClientKeys, read_keys, secure_client
 
     case = Case(tmp_path, HONEST, pipeline=SLOW)
     assert imageloom("keys", tmp_path / "keys", "--client", "liar").returncode == 0
@@ -87,7 +87,7 @@ _FIRST_RANK = """
 import os, socket, sys
 from multiprocessing.connection import Connection
 import msgspec
-from imageloom.engines.mpi import Message
+from imageloom.engines.mpi.engine import Message
 from imageloom.testing.lies import lies_about
 
 tried = {folder!r} + "/tried"
@@ -111,7 +111,7 @@ while True:
 
 def test_a_lying_first_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each job but the last lies once; what it names as its shared memory is left alone."""
-    from imageloom.engines import mpi
+    from imageloom.engines.mpi import engine as mpi
 
     case = Case(tmp_path, 8)
     canary = str(tmp_path / "canary" / "beside.jpg")

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from imageloom.api import process
+from imageloom.driver.run import Driver
+from imageloom.driver.watch import Watched
 from imageloom.engines import Settings, open_engine
-from imageloom.events import Event, Failed, Listener, Planned, Skipped
-from imageloom.ledger import Ledger
 from imageloom.model import Job, Links, Output, Recipe
-from imageloom.run import Driver
-from imageloom.watch import Watched
+from imageloom.records.events import Event, Failed, Listener, Planned, Skipped
+from imageloom.records.ledger import Ledger
 from program import contents, draw, imageloom
 from watching import Watching
 
@@ -135,7 +135,7 @@ def swap(path: Path, target: Path) -> None:
 def test_a_link_that_is_swapped_in_after_planning_is_not_read(
     tmp_path: Path, out: Path, links: Links, tile: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.window.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("imageloom.driver.window.FIRST_PAUSE", 0.01)
     photo, secret = draw(tmp_path / "in" / "a.jpg", 1), draw(tmp_path / "secret.jpg", 2, 60, 45)
     events: list[Event] = []
 
@@ -180,11 +180,11 @@ def test_a_server_follows_no_link_out_of_a_source(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("grpc")
+    from imageloom.engines.nodes.config import Credentials
     from imageloom.errors import StorageError
-    from imageloom.nodes import client as client_module
-    from imageloom.nodes.client import Client
-    from imageloom.nodes.config import Credentials
-    from imageloom.nodes.messages import to_request
+    from imageloom.service import client as client_module
+    from imageloom.service.client import Client
+    from imageloom.service.messages import to_request
     from service import site
 
     def follows(job: Job, id: str, detached: bool) -> Any:

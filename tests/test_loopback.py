@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imageloom.machine import is_loopback
+from imageloom.system.machine import is_loopback
 from program import imageloom
 
 ELSEWHERE = (

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from faithful import Refused, opened, saved, scene, through
 from imageloom.codecs import get, segments
 from imageloom.model import Frame, Header, Metadata, Output, Recipe, Step
-from imageloom.plan import explain
+from imageloom.recipes.plan import explain
 
 ORIENTATION, MAKE, DATE, EXIF, GPS, WIDTH = 0x0112, 0x010F, 0x9003, 0x8769, 0x8825, 0xA002
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -220,7 +220,7 @@ def test_a_tiff_in_pieces_takes_everything_along(
 ) -> None:
     monkeypatch.setattr("imageloom.model.LARGE", 100)
     if big:
-        monkeypatch.setattr("imageloom.streams.tiff._CLASSIC_END", 100)
+        monkeypatch.setattr("imageloom.tiling.streams.tiff._CLASSIC_END", 100)
     block = exif(orientation=6)
     block.endian = endian
     block[282] = 72.5

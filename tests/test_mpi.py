@@ -17,11 +17,12 @@ import psutil
 import pytest
 
 from imageloom.api import process
-from imageloom.engines import Settings, mpi, open_engine
+from imageloom.bench.samples import draw_photos
+from imageloom.engines import Settings, open_engine
+from imageloom.engines.mpi import engine as mpi
 from imageloom.errors import MissingExtra, WorkerLost
-from imageloom.events import Done, Event, Failed, Retried
-from imageloom.ledger import Ledger
-from imageloom.samples import draw_photos
+from imageloom.records.events import Done, Event, Failed, Retried
+from imageloom.records.ledger import Ledger
 from imageloom.testing.engines import recipe_of
 from program import COMMAND, contents, imageloom, names, start, wait_for_outputs
 
@@ -33,7 +34,7 @@ def ranks(of: int | None = None) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(of).children(recursive=True):
         try:
-            if "imageloom.engines.ranks" in child.cmdline() and "mpiexec" not in child.name():
+            if "imageloom.engines.mpi.ranks" in child.cmdline() and "mpiexec" not in child.name():
                 found.append((int(child.environ().get("PMI_RANK", -1)), child))
         except psutil.NoSuchProcess:
             continue
@@ -66,7 +67,7 @@ def reds(tmp_path: Path) -> Path:
 def test_a_killed_rank_costs_only_what_the_ranks_had_in_hand(
     victim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 3)
+    monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 3)
     photos, out, expected = tmp_path / "photos", tmp_path / "out", tmp_path / "expected"
     draw_photos(photos, 40)
     process(SLOW, photos, expected, engine="serial", ledger=tmp_path / "ledger.db")

@@ -13,10 +13,8 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 import imageloom
-from imageloom.errors import UsageError
-from imageloom.model import Failure, Item, Limits, Output, Plain, Recipe, Result, Step, Task, Work
-from imageloom.nodes import imageloom_pb2 as pb
-from imageloom.nodes.config import (
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes.config import (
     ClientConfig,
     Credentials,
     NodeConfig,
@@ -24,8 +22,10 @@ from imageloom.nodes.config import (
     is_local,
     read_config,
 )
-from imageloom.nodes.rpc import pack, stubs, unpack
-from imageloom.nodes.security import channel_credentials, server_credentials
+from imageloom.engines.nodes.rpc import pack, stubs, unpack
+from imageloom.engines.nodes.security import channel_credentials, server_credentials
+from imageloom.errors import UsageError
+from imageloom.model import Failure, Item, Limits, Output, Plain, Recipe, Result, Step, Task, Work
 
 PACKAGE = Path(imageloom.__file__).parent
 
@@ -107,9 +107,9 @@ def test_loopback_needs_nothing(address: str) -> None:
 
 def test_the_generated_code_is_up_to_date(tmp_path: Path) -> None:
     """If it fails: python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src --grpc_python_out=src
-    src/imageloom/nodes/imageloom.proto"""
+    src/imageloom/engines/nodes/imageloom.proto"""
     root, out = PACKAGE.parent, tmp_path / "set"
-    proto = PACKAGE / "nodes" / "imageloom.proto"
+    proto = PACKAGE / "engines" / "nodes" / "imageloom.proto"
     command = ["grpc_tools.protoc", "-I", str(root), f"--descriptor_set_out={out}", str(proto)]
     subprocess.run([sys.executable, "-m", *command], check=True, timeout=60)
     (made,) = FileDescriptorSet.FromString(out.read_bytes()).file
@@ -119,7 +119,7 @@ def test_the_generated_code_is_up_to_date(tmp_path: Path) -> None:
         for field in (field for message in file.message_type for field in message.field):
             field.ClearField("json_name")  # follows from the name, and only the tool writes it down
     assert ours == made
-    types = (PACKAGE / "nodes" / "imageloom_pb2.pyi").read_text()
+    types = (PACKAGE / "engines" / "nodes" / "imageloom_pb2.pyi").read_text()
     for message in made.message_type:
         for field in message.field:
             assert re.search(rf"^    {field.name}: ", types, re.MULTILINE), f"{message.name}.{field.name}"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from imageloom.bench.samples import draw_photos
 from imageloom.chaos.herd import MARK, Herd
-from imageloom.samples import draw_photos
 from program import start, wait_until
 
 

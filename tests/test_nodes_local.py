@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from imageloom.api import process
-from imageloom.events import Event, Failed
-from imageloom.ledger import Ledger
-from imageloom.samples import draw_photos
+from imageloom.bench.samples import draw_photos
+from imageloom.records.events import Event, Failed
+from imageloom.records.ledger import Ledger
 from imageloom.testing.engines import recipe_of
 
 
@@ -25,7 +25,7 @@ from imageloom.testing.engines import recipe_of
 def test_harmful_items_fail_alone(
     step: str, kind: str, timeout: float, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 4)
+    monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 4)
     photos, out, ledger = tmp_path / "photos", tmp_path / "out", tmp_path / "ledger.db"
     draw_photos(photos, 10)
     red = np.zeros((40, 60, 3), np.uint8)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes.config import NodeConfig
+from imageloom.engines.nodes.local import Marks, done_by
+from imageloom.engines.nodes.node import Node
+from imageloom.engines.nodes.rpc import pack, unpack
 from imageloom.model import Failure, Item, Limits, Recipe, Result, Task, Work
-from imageloom.nodes import imageloom_pb2 as pb
-from imageloom.nodes.config import NodeConfig
-from imageloom.nodes.local import Marks, done_by
-from imageloom.nodes.node import Node
-from imageloom.nodes.rpc import pack, unpack
 
 TASK = Task(
     7, "1", "/in", "/out", Recipe(()), Limits(), tuple(Work(Item(f"{n}.jpg"), (), n) for n in range(3))

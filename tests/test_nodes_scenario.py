@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imageloom.nodes.policies import CHOICES
-from imageloom.nodes.scenario import Costs, Scenario, simulate
+from imageloom.bench.scenario import Costs, Scenario, simulate
+from imageloom.engines.nodes.policies import CHOICES
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -14,14 +14,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from msgspec.structs import replace
 
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes.config import Credentials
+from imageloom.engines.nodes.rpc import open_channel, pack, stubs
 from imageloom.errors import PipelineError, StorageError, UsageError
 from imageloom.model import Item, Job, Limits, Output, Recipe, Task, Work
-from imageloom.nodes import imageloom_pb2 as pb
-from imageloom.nodes.client import Client
-from imageloom.nodes.config import Credentials
-from imageloom.nodes.messages import to_job, to_request
-from imageloom.nodes.rpc import open_channel, pack, stubs
-from imageloom.pipeline import Pipeline
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.service.client import Client
+from imageloom.service.messages import to_job, to_request
 from program import contents, draw, imageloom
 from service import Program, Site, site
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes.config import Credentials
 from imageloom.errors import StorageError
-from imageloom.events import Done, Event
-from imageloom.ledger import Ledger
 from imageloom.model import Job, Output, Recipe
-from imageloom.names import STAGING
-from imageloom.nodes import imageloom_pb2 as pb
-from imageloom.nodes.client import Client
-from imageloom.nodes.config import Credentials
-from imageloom.pipeline import Pipeline
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.events import Done, Event
+from imageloom.records.ledger import Ledger
+from imageloom.service.client import Client
+from imageloom.stores.names import STAGING
 from program import contents, draw, imageloom, start, wait_until
 from service import Site, site
 

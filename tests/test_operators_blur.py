@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from imageloom import Pipeline
+from imageloom.bench.samples import draw_photo
 from imageloom.model import Pixels
 from imageloom.operators.blur import line
-from imageloom.samples import draw_photo
 
 PHOTO = draw_photo(2, 41, 37)
 DEEP = PHOTO.astype(np.uint16) * 257

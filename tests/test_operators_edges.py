@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from imageloom import Pipeline
+from imageloom.bench.samples import draw_photo
 from imageloom.model import Pixels
-from imageloom.samples import draw_photo
 
 PHOTO = draw_photo(3, 53, 43)
 SOBEL = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]

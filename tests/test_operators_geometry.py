@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from imageloom import Pipeline
+from imageloom.bench.samples import draw_photo
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Header, Output, Pixels, Recipe
-from imageloom.plan import make_plan
-from imageloom.samples import draw_photo
+from imageloom.recipes.plan import make_plan
 
 PHOTO = draw_photo(4, 23, 19)
 RGBA = np.dstack((PHOTO, PHOTO[..., 0]))

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from imageloom import Pipeline
+from imageloom.bench.samples import draw_photo
 from imageloom.model import Pixels
-from imageloom.samples import draw_photo
 
 PHOTO = draw_photo(6, 37, 31)
 DTYPES = {"uint8": 255, "uint16": 65535, "float32": 1}

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from imageloom import Pipeline
+from imageloom.bench.samples import draw_photo
 from imageloom.errors import OperatorRefused
 from imageloom.model import Pixels
 from imageloom.operators.statistics import histograms
-from imageloom.samples import draw_photo
 
 PHOTO = (draw_photo(7, 61, 53) // 3 + 40).astype(np.uint8)
 GRAY = PHOTO[..., 1].copy()

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imageloom import Pipeline
+from imageloom.bench.samples import draw_photo
 from imageloom.errors import OperatorRefused
 from imageloom.model import Frame, Pixels
 from imageloom.operators.threshold import histogram, otsu
-from imageloom.samples import draw_photo
 from imageloom.testing.strategies import SIZES, images
 
 GRAY = draw_photo(5, 61, 53)[..., 1].copy()

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from imageloom import Pipeline
+from imageloom.bench.samples import draw_photo
 from imageloom.model import Frame, Pixels
 from imageloom.operators.values import look_up
-from imageloom.rewrite import rewrite
-from imageloom.samples import draw_photo
+from imageloom.recipes.rewrite import rewrite
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 PHOTO = draw_photo(1, 61, 47)

@@ -9,9 +9,9 @@ import pytest
 from imageloom.api import process
 from imageloom.errors import InvalidName, UsageError
 from imageloom.model import Output, Recipe
-from imageloom.names import check_output_name
-from imageloom.pipeline import Pipeline
+from imageloom.recipes.pipeline import Pipeline
 from imageloom.stores.local import LocalStore
+from imageloom.stores.names import check_output_name
 from program import Run, contents, draw, imageloom, names
 from service import site
 

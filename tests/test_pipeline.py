@@ -15,7 +15,7 @@ from imageloom import operators
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Step
 from imageloom.operators import Operator
-from imageloom.pipeline import Pipeline, frame_of
+from imageloom.recipes.pipeline import Pipeline, frame_of
 
 EXAMPLES = [example for operator in operators.operators() for example in operator.examples]
 

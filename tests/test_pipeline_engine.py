@@ -20,19 +20,19 @@ import numpy as np
 import psutil
 import pytest
 
-from imageloom import window
 from imageloom.api import process
+from imageloom.bench.samples import draw_photo, draw_photos
+from imageloom.driver import window
+from imageloom.driver.run import Driver
 from imageloom.engines import Settings, open_engine
-from imageloom.engines.pipeline import STAGES, Pipeline
-from imageloom.engines.ring import FULL, KEPT, READING, SPAN, WRITING, Ring, arrays_of
+from imageloom.engines.pipeline.engine import STAGES, Pipeline
+from imageloom.engines.pipeline.ring import FULL, KEPT, READING, SPAN, WRITING, Ring, arrays_of
 from imageloom.errors import LimitExceeded
-from imageloom.events import Done, Event, Failed, Retried
-from imageloom.ledger import Ledger
 from imageloom.model import Frame, Job, Output, Recipe
-from imageloom.pipeline import Pipeline as Steps
-from imageloom.run import Driver
-from imageloom.samples import draw_photo, draw_photos
-from imageloom.summary import Summary
+from imageloom.recipes.pipeline import Pipeline as Steps
+from imageloom.records.events import Done, Event, Failed, Retried
+from imageloom.records.ledger import Ledger
+from imageloom.records.summary import Summary
 from imageloom.testing.engines import contents, recipe_of, traces
 from program import COMMAND, start, wait_for_outputs, wait_until
 from stages import claim_and_stay, hold_the_lock, take_and_stay
@@ -285,7 +285,7 @@ def test_a_stage_that_does_not_start_gives_up(photos: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("text", ["equalize | median_blur 5 | rotate 90", "resize 25% | autocontrast 1"])
 def test_tiles_go_through_it(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imageloom.assemble.PART_PIXELS", 700 * 64)
+    monkeypatch.setattr("imageloom.tiling.assemble.PART_PIXELS", 700 * 64)
     (tmp_path / "photos").mkdir()
     image = draw_photo(3, 700, 900)
     for suffix in ("jpg", "png", "tif"):
@@ -305,7 +305,7 @@ def test_tiles_go_through_it(tmp_path: Path, text: str, monkeypatch: pytest.Monk
 
 
 def test_a_chunk_larger_than_the_ring_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imageloom.engines.pipeline.BUDGET", 100_000)
+    monkeypatch.setattr("imageloom.engines.pipeline.engine.BUDGET", 100_000)
     draw_photos(tmp_path / "photos", 6)
     for name in ("serial", "pipeline"):
         process("invert", tmp_path / "photos", tmp_path / name, engine=name, jobs=2, ledger=tmp_path / "db")

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from imageloom import codecs
 from imageloom.api import process
+from imageloom.bench.samples import draw_photo
 from imageloom.errors import LimitExceeded, OperatorRefused, UnsupportedImage
-from imageloom.events import Event, Failed
 from imageloom.model import Decode, Format, Frame, Header, Limits, Output, Recipe
-from imageloom.pipeline import Pipeline
-from imageloom.plan import Plan, check_limits, explain, make_plan
-from imageloom.samples import draw_photo
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.plan import Plan, check_limits, explain, make_plan
+from imageloom.records.events import Event, Failed
 
 PHOTO = Header("jpeg", Frame(4000, 3000, 3), scalable=True)
 
@@ -129,7 +129,7 @@ def test_a_plan_is_a_function_of_header_and_recipe_alone() -> None:
     made = make_plan(PHOTO, asked)
     code = (
         "import sys, msgspec; from imageloom.model import Header, Recipe;"
-        "from imageloom.plan import make_plan;"
+        "from imageloom.recipes.plan import make_plan;"
         "header, recipe = msgspec.json.decode(sys.argv[1], type=tuple[Header, Recipe]);"
         "sys.stdout.write(msgspec.json.encode(make_plan(header, recipe)).decode())"
     )
@@ -200,9 +200,10 @@ def test_an_image_over_the_memory_is_refused_with_the_number(tmp_path: Path) -> 
 
 PEAK = """
 import sys
-from imageloom import codecs, work
+from imageloom import codecs
+from imageloom.worker import work
 from imageloom.model import Item, Limits, Output, Recipe, Task, Work
-from imageloom.pipeline import Pipeline
+from imageloom.recipes.pipeline import Pipeline
 source, sink, small, big, *texts = sys.argv[1:]
 recipe = Recipe(tuple(Output(Pipeline(text).steps, str(n)) for n, text in enumerate(texts)), "exact")
 def perform(key):

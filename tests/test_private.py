@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imageloom.ledger import Ledger
+from imageloom.records.ledger import Ledger
 from program import imageloom, start
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from imageloom.samples import draw_photos
+from imageloom.bench.samples import draw_photos
 from program import contents, start
 
 GATE = """

@@ -17,15 +17,15 @@ import pytest
 from msgspec.structs import replace
 
 from imageloom.api import process
+from imageloom.bench.samples import draw_photos
 from imageloom.engines import Settings, open_engine
-from imageloom.events import Done, Event, Failed, Retried
-from imageloom.ledger import Ledger
-from imageloom.machine import is_at_work, process_usage
 from imageloom.model import Output, Recipe
-from imageloom.pipeline import Pipeline
-from imageloom.recipe import with_operators
-from imageloom.samples import draw_photos
-from imageloom.summary import Summary
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.recipe import with_operators
+from imageloom.records.events import Done, Event, Failed, Retried
+from imageloom.records.ledger import Ledger
+from imageloom.records.summary import Summary
+from imageloom.system.machine import is_at_work, process_usage
 from imageloom.testing.engines import EngineTests, recipe_of
 from program import imageloom, wait_until
 
@@ -186,7 +186,7 @@ def test_others_take_the_place_of_a_worker_that_hangs_or_spins(
     harm: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one worker: long before the time is over, those that are in its task too."""
-    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", batch)
+    monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", batch)
     monkeypatch.setattr("imageloom.engines.processes.PATIENCE", 0.5)
     red = np.zeros((40, 60, 3), np.uint8)
     red[:, :, 2] = 255

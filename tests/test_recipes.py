@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from imageloom.api import process
+from imageloom.bench.samples import draw_photos
+from imageloom.driver.sink import check_template
 from imageloom.errors import PipelineError, UsageError
 from imageloom.model import Output, Recipe
-from imageloom.pipeline import Pipeline
-from imageloom.recipe import parse_output, read_recipe
-from imageloom.samples import draw_photos
-from imageloom.sink import check_template
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.recipe import parse_output, read_recipe
 from program import imageloom
 
 YAML = """

@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 
 from imageloom.api import process
-from imageloom.engines import Settings, open_engine, redis_wire
-from imageloom.engines.redis import RedisStreams
-from imageloom.engines.redis_wire import DEAD, STREAMS
-from imageloom.events import Done, Event, Failed, Retried
-from imageloom.ledger import Ledger
+from imageloom.bench.samples import draw_photos
+from imageloom.driver.run import Driver
+from imageloom.engines import Settings, open_engine
+from imageloom.engines.redis import wire as redis_wire
+from imageloom.engines.redis.engine import RedisStreams
+from imageloom.engines.redis.wire import DEAD, STREAMS
 from imageloom.model import Item, Job, Limits, Task, Work
-from imageloom.run import Driver
-from imageloom.samples import draw_photos
-from imageloom.summary import Summary
+from imageloom.records.events import Done, Event, Failed, Retried
+from imageloom.records.ledger import Ledger
+from imageloom.records.summary import Summary
 from imageloom.testing.engines import contents, recipe_of
 from program import imageloom, start, wait_until
 from redis_servers import GivenServer, Workers, slow_photos

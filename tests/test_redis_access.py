@@ -12,7 +12,7 @@ import pytest
 
 from imageloom.api import process
 from imageloom.engines import Settings, open_engine
-from imageloom.engines.redis_wire import STREAMS
+from imageloom.engines.redis.wire import STREAMS
 from imageloom.errors import StorageError, UsageError
 from imageloom.testing.engines import contents
 from program import imageloom, wait_until

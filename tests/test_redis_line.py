@@ -8,9 +8,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from imageloom.engines.redis_line import Line
-from imageloom.engines.redis_server import Server
-from imageloom.engines.redis_wire import connect
+from imageloom.engines.redis.line import Line
+from imageloom.engines.redis.server import Server
+from imageloom.engines.redis.wire import connect
 
 
 @pytest.fixture

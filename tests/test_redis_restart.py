@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from imageloom.engines import Settings, open_engine, redis_wire
-from imageloom.engines.redis_wire import STREAMS
-from imageloom.events import Done, Event, Retried
-from imageloom.ledger import Ledger
+from imageloom.driver.run import Driver
+from imageloom.engines import Settings, open_engine
+from imageloom.engines.redis import wire as redis_wire
+from imageloom.engines.redis.wire import STREAMS
 from imageloom.model import Job
-from imageloom.run import Driver
+from imageloom.records.events import Done, Event, Retried
+from imageloom.records.ledger import Ledger
 from imageloom.testing.engines import HARMFUL, recipe_of
 from program import COMMAND, wait_until
 from redis_servers import GivenServer, slow_photos

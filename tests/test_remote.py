@@ -14,15 +14,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from testservers.proxy import Fault, FaultyProxy, Request
+from testservers.swift import SECRET, Swift
 
-from imageloom import window
 from imageloom.api import process
+from imageloom.driver import window
 from imageloom.errors import StorageError, UsageError
 from imageloom.model import IfExists
 from imageloom.stores import open_store
 from imageloom.stores.object import ObjectStore
-from imageloom.testing.proxy import Fault, FaultyProxy, Request
-from imageloom.testing.swift import SECRET, Swift
 from places import Bucket, Memory, peak
 from program import Run, contents, draw, imageloom, start, wait_until
 

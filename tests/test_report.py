@@ -21,14 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from imageloom.ledger import Ledger, default_path
 from imageloom.model import STAGES
+from imageloom.records.ledger import Ledger, default_path
+from imageloom.records.timeline import ASSEMBLED, FAILED, PART, RETRIED, Attempt, Timeline, path_of
 from imageloom.report import charts, page, recorded
 from imageloom.report.columns import MOST_BARS, NARROW, WIDE, columns
 from imageloom.report.drawing import PALETTE, Bars, Drawing, Text, to_png, to_svg
 from imageloom.report.figures import Figures, bin_width, figures, spread
 from imageloom.report.text import duration, size, summary, table
-from imageloom.timeline import ASSEMBLED, FAILED, PART, RETRIED, Attempt, Timeline, path_of
 from program import Run, imageloom
 from recorded import attempt, crowd_of, job_of, timeline_of
 

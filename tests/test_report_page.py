@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from chromium import Watched, browser
+from imageloom.records.timeline import FAILED, RETRIED
 from imageloom.report import page as pages
 from imageloom.report.figures import FailedItem, figures
 from imageloom.report.pictures import Sample, of_failed
-from imageloom.timeline import FAILED, RETRIED
 from recorded import attempt, crowd_of, job_of, timeline_of
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from hypothesis.strategies import DrawFn
 from imageloom import operators
 from imageloom.errors import OperatorRefused
 from imageloom.model import Frame, Pixels, Step
-from imageloom.pipeline import Pipeline, frame_of, to_text
-from imageloom.rewrite import RULES, Steps, fold_tables, rewrite
+from imageloom.recipes.pipeline import Pipeline, frame_of, to_text
+from imageloom.recipes.rewrite import RULES, Steps, fold_tables, rewrite
 
 Rule = Callable[[Steps, Frame], Steps]
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from imageloom import window
 from imageloom.api import process
+from imageloom.driver import window
+from imageloom.driver.run import Driver
 from imageloom.engines import Settings
 from imageloom.engines.threads import Threads
 from imageloom.errors import SinkBusy, UsageError
-from imageloom.events import Done, Event
-from imageloom.ledger import Ledger
 from imageloom.model import Job, Output, Recipe
-from imageloom.pipeline import Pipeline
-from imageloom.run import Driver
-from imageloom.summary import Summary
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.events import Done, Event
+from imageloom.records.ledger import Ledger
+from imageloom.records.summary import Summary
 from imageloom.testing.scripted import ScriptedEngine
 from program import Run, contents, draw, names
 

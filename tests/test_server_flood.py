@@ -17,14 +17,14 @@ import grpc
 import psutil
 import pytest
 
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes.config import Credentials
+from imageloom.engines.nodes.rpc import open_channel, pack, stubs
 from imageloom.errors import StorageError
 from imageloom.model import Item, Job, Limits, Output, Recipe, Task, Work
-from imageloom.nodes import imageloom_pb2 as pb
-from imageloom.nodes.client import Client
-from imageloom.nodes.config import Credentials
-from imageloom.nodes.messages import to_request
-from imageloom.nodes.rpc import open_channel, pack, stubs
-from imageloom.pipeline import Pipeline
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.service.client import Client
+from imageloom.service.messages import to_request
 from program import contents, draw, wait_until
 from service import Program, Site, site
 

@@ -11,12 +11,12 @@ import pytest
 
 from imageloom.api import process
 from imageloom.errors import StorageError, UnwritableOutput
-from imageloom.events import Done, Event
 from imageloom.model import Output, Recipe
-from imageloom.names import STAGING, new_token
-from imageloom.pipeline import Pipeline
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.events import Done, Event
 from imageloom.stores import open_store
 from imageloom.stores.local import LocalStore
+from imageloom.stores.names import STAGING, new_token
 from places import sftp_server
 from program import Run, contents, draw, imageloom, names
 

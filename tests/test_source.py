@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from imageloom import window
 from imageloom.api import process
+from imageloom.driver import window
 from imageloom.errors import StorageError
-from imageloom.ledger import Ledger
 from imageloom.model import Limits
+from imageloom.records.ledger import Ledger
 from program import Run, contents, draw, names
 
 

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testservers.swift import Swift
 
 from imageloom.errors import MissingExtra, StorageError, UnwritableOutput, UsageError
 from imageloom.model import Item, Unlisted
-from imageloom.names import new_token
 from imageloom.stores import Store, open_store
 from imageloom.stores.fsspec import FsspecStore
 from imageloom.stores.local import LocalStore
+from imageloom.stores.names import new_token
 from imageloom.testing.stores import ODD, Place, StoreTests
-from imageloom.testing.swift import Swift
 from places import Bucket, Folder, FsspecMemory, Memory, sftp_server
 
 _numbers = itertools.count()

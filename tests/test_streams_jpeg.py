@@ -18,7 +18,7 @@ from drawings import drawn
 from imageloom.codecs import get
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
-from imageloom.streams import jpeg, open_reader
+from imageloom.tiling.streams import jpeg, open_reader
 
 SIZES = [(1, 1), (16, 16), (17, 33), (333, 128), (640, 257), (40, 5000)]
 

@@ -20,7 +20,7 @@ from drawings import drawn
 from imageloom.codecs import get, read_header
 from imageloom.errors import CorruptImage
 from imageloom.model import Frame
-from imageloom.streams import open_reader, png
+from imageloom.tiling.streams import open_reader, png
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

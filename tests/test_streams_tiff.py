@@ -20,7 +20,7 @@ from PIL import Image
 from drawings import drawn
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
-from imageloom.streams import open_reader, tiff
+from imageloom.tiling.streams import open_reader, tiff
 
 pyvips.cache_set_max(0)  # it would not see that a file of the same name is another one
 LOSSLESS: list[tiff.Compression] = ["none", "deflate", "zstd"]

@@ -15,7 +15,7 @@ import pytest
 from drawings import drawn
 from imageloom.errors import UnwritableOutput
 from imageloom.model import Frame
-from imageloom.streams import Encoder, jpeg, open_reader, png, tiff, zarr
+from imageloom.tiling.streams import Encoder, jpeg, open_reader, png, tiff, zarr
 
 FRAME = Frame(600, 3900, 3)
 ENCODERS = {
@@ -138,7 +138,7 @@ from pathlib import Path
 import numpy as np
 from drawings import drawn
 from imageloom.model import Frame
-from imageloom.streams import jpeg, open_reader, png, tiff, zarr
+from imageloom.tiling.streams import jpeg, open_reader, png, tiff, zarr
 
 name, path, width, height = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 frame = Frame(width, height, 3)

@@ -11,7 +11,7 @@ import zarr as library
 from drawings import drawn
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame
-from imageloom.streams import open_reader, zarr
+from imageloom.tiling.streams import open_reader, zarr
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])

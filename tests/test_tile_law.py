@@ -10,14 +10,15 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from imageloom import operators, tiles
+from imageloom import operators
+from imageloom.bench.samples import draw_photo
 from imageloom.model import Box, Frame, Pixels, Step, Value
 from imageloom.operators import Operator, resize
 from imageloom.operators.hysteresis import STRONG
 from imageloom.operators.resample import Axis, reduce, resample
-from imageloom.pipeline import Pipeline, to_text
-from imageloom.samples import draw_photo
+from imageloom.recipes.pipeline import Pipeline, to_text
 from imageloom.testing.strategies import frames, images, steps, takes
+from imageloom.tiling import tiles
 
 
 def law(examples: int) -> settings:

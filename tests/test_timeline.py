@@ -12,15 +12,13 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from imageloom import machine
-from imageloom.events import Began, Collected, Done, Started
-from imageloom.ledger import Ledger, default_path
 from imageloom.model import Item, Job, Limits, Outcome, Output, Recipe, Result, Task, Times, Work
-from imageloom.pipeline import Pipeline
-from imageloom.recipe import with_operators
-from imageloom.recorder import PERIOD, Recorder
-from imageloom.testing.engines import HARMFUL
-from imageloom.timeline import (
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.recipe import with_operators
+from imageloom.records.events import Began, Collected, Done, Started
+from imageloom.records.ledger import Ledger, default_path
+from imageloom.records.recorder import PERIOD, Recorder
+from imageloom.records.timeline import (
     ASSEMBLED,
     DONE,
     FAILED,
@@ -34,6 +32,8 @@ from imageloom.timeline import (
     prune,
     read,
 )
+from imageloom.system import machine
+from imageloom.testing.engines import HARMFUL
 from program import Run, contents, draw, imageloom, start, wait_until
 
 STAGES = Times.__struct_fields__
@@ -208,7 +208,7 @@ def test_only_the_newest_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     prune(tmp_path)
     left = {int(p.stem) for p in tmp_path.glob("*.timeline")}
     assert left == set(range(31, KEPT + 31))
-    monkeypatch.setattr("imageloom.timeline.KEPT_BYTES", 1050)
+    monkeypatch.setattr("imageloom.records.timeline.KEPT_BYTES", 1050)
     prune(tmp_path)
     assert {int(p.stem) for p in tmp_path.glob("*.timeline")} == set(range(KEPT + 21, KEPT + 31))
     assert (tmp_path / "notes.txt").exists()

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import psutil
 import pytest
 
-from imageloom.watch import QUIET
+from imageloom.driver.watch import QUIET
 from program import contents, draw, imageloom, names
 from watching import PIPELINE, THREE, Watching, made_of, made_of_one, slow_operator
 

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import psutil
 import pytest
+from testservers.swift import Swift
 
+from imageloom.driver.run import Driver
+from imageloom.driver.watch import Watched, changes
+from imageloom.driver.watch.changes import Changes
+from imageloom.driver.watch.files import is_shared, is_written_to, look
 from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
-from imageloom.ledger import Ledger
 from imageloom.model import Item, Job, Limits, Output, Recipe, Task, Work
-from imageloom.pipeline import Pipeline
-from imageloom.run import Driver
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.ledger import Ledger
+from imageloom.records.summary import Summary
 from imageloom.stores import open_store
-from imageloom.summary import Summary
-from imageloom.testing.swift import Swift
-from imageloom.watch import Watched, changes
-from imageloom.watch.changes import Changes
-from imageloom.watch.files import is_shared, is_written_to, look
-from imageloom.work import perform
+from imageloom.worker.work import perform
 from places import Bucket, Memory, sftp_server
 from program import contents, draw, imageloom, wait_until
 from watching import PIPELINE, THREE, Watching, made_of, made_of_one, slow_operator
@@ -158,8 +158,8 @@ def test_a_worker_puts_nothing_of_a_file_that_is_not_the_one_that_was_planned(ph
 def test_what_a_store_has_lost_is_tried_again_later_and_not_at_once(
     photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.watch.AGAIN", 0.5)
-    monkeypatch.setattr("imageloom.window.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("imageloom.driver.watch.AGAIN", 0.5)
+    monkeypatch.setattr("imageloom.driver.window.FIRST_PAUSE", 0.01)
     out.mkdir()
     (out / "a").write_bytes(b"in the way of a folder")
     threading.Timer(1.0, (out / "a").unlink).start()

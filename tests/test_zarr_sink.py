@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import zarr
 
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
 from imageloom.errors import MissingExtra
-from imageloom.pipeline import Pipeline
-from imageloom.samples import draw_photo
+from imageloom.recipes.pipeline import Pipeline
 from program import Run, contents, names
 
 IMAGE = draw_photo(3, 1300, 1100)
@@ -24,7 +24,7 @@ BLUR = "gaussian_blur 2"
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("imageloom.assemble.PART_PIXELS", 1300 * 64)
+    monkeypatch.setattr("imageloom.tiling.assemble.PART_PIXELS", 1300 * 64)
     folder = tmp_path / "photos" / "a"
     folder.mkdir(parents=True)
     (folder / "photo.png").write_bytes(get("png").encode(IMAGE, 0))

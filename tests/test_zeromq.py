@@ -20,12 +20,12 @@ from msgspec.structs import replace
 
 from guests import keys, remote
 from imageloom.api import process
-from imageloom.engines import zeromq
-from imageloom.events import Done, Event, Failed, Retried
+from imageloom.bench.samples import draw_photos
+from imageloom.engines.zeromq import engine as zeromq
 from imageloom.model import Output, Recipe
-from imageloom.pipeline import Pipeline
-from imageloom.recipe import with_operators
-from imageloom.samples import draw_photos
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.recipe import with_operators
+from imageloom.records.events import Done, Event, Failed, Retried
 from imageloom.testing.engines import HARMFUL, recipe_of
 from program import contents, free_port, imageloom, start, wait_until
 
@@ -70,7 +70,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 2)
+    monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 2)
 
 
 @pytest.fixture

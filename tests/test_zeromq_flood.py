@@ -15,7 +15,8 @@ import pytest
 import zmq
 
 from guests import keys, remote
-from imageloom.engines.zeromq_wire import (
+from imageloom.bench.samples import draw_photos
+from imageloom.engines.zeromq.wire import (
     HEADER,
     ClientKeys,
     add_clients,
@@ -23,7 +24,6 @@ from imageloom.engines.zeromq_wire import (
     read_keys,
     secure_client,
 )
-from imageloom.samples import draw_photos
 from program import contents, free_port, imageloom, start
 
 FILES = 256

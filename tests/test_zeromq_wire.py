@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from guests import family, keys, remote
 from imageloom.engines import Settings
-from imageloom.engines.zeromq import Zeromq
-from imageloom.engines.zeromq_wire import (
+from imageloom.engines.zeromq.engine import Zeromq
+from imageloom.engines.zeromq.wire import (
     HEADER,
     Beat,
     ClientKeys,

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from imageloom.errors import ImageloomError
     from imageloom.model import Frame, Output, Pixels, Recipe, Step
     from imageloom.operators import operator
-    from imageloom.pipeline import Pipeline
-    from imageloom.summary import Summary
+    from imageloom.recipes.pipeline import Pipeline
+    from imageloom.records.summary import Summary
 
 __all__ = [
     "Frame",
@@ -36,8 +36,8 @@ _WHERE = {
     "Recipe": "model",
     "Step": "model",
     "operator": "operators",
-    "Pipeline": "pipeline",
-    "Summary": "summary",
+    "Pipeline": "recipes.pipeline",
+    "Summary": "records.summary",
 }
 
 

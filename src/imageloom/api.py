@@ -10,18 +10,18 @@ from typing import Literal
 from msgspec.structs import replace
 
 from imageloom import operators
+from imageloom.driver.run import Driver
 from imageloom.engines import Settings, open_engine
-from imageloom.engines.guard import Guard
 from imageloom.errors import UsageError
-from imageloom.events import Listener
-from imageloom.ledger import Ledger
-from imageloom.machine import available_cores
 from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Recipe
-from imageloom.pipeline import Pipeline
-from imageloom.recorder import Recorder
-from imageloom.run import Driver
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.events import Listener
+from imageloom.records.ledger import Ledger
+from imageloom.records.recorder import Recorder
+from imageloom.records.summary import Summary
 from imageloom.stores import is_remote
-from imageloom.summary import Summary
+from imageloom.system.machine import available_cores
+from imageloom.worker.guard import Guard
 
 MOST_THREADS = 4
 """Workers that `auto` runs as threads: of a small photo's time about a tenth is Python's, one at a time."""

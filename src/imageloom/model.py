@@ -174,7 +174,7 @@ class Step(Plain, frozen=True):
     params: dict[str, Value] = {}
 
     def __or__(self, other: object) -> Any:
-        from imageloom.pipeline import Pipeline
+        from imageloom.recipes.pipeline import Pipeline
 
         return Pipeline([self]) | other
 

@@ -67,7 +67,7 @@ def run_bench(wanted: Wanted, folder: Path | None, say: Say) -> Bench:
     from imageloom.bench.rounds import Rounds
     from imageloom.bench.sweep import Sweeper
     from imageloom.bench.work import Work
-    from imageloom.machine import available_cores
+    from imageloom.system.machine import available_cores
 
     began, cores = time.time(), available_cores()
     ways = configurations(list(wanted.names), list(wanted.workers))
@@ -131,7 +131,7 @@ def this_machine() -> Machine:
     """What the figures were measured on."""
     from imageloom import __version__
     from imageloom.bench.records import Machine
-    from imageloom.machine import available_cores
+    from imageloom.system.machine import available_cores
 
     versions = {"imageloom": __version__, "python": platform.python_version()}
     for library in LIBRARIES:

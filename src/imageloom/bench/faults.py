@@ -12,13 +12,13 @@ from contextlib import suppress
 
 import msgspec
 
-from imageloom import machine
 from imageloom.bench.programs import PATIENCE
 from imageloom.bench.records import Configuration, Fault
 from imageloom.bench.work import Work, difference, digests
-from imageloom.ledger import Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.timeline import RETRIED
 from imageloom.report import recorded
-from imageloom.timeline import RETRIED
+from imageloom.system import machine
 
 
 def with_kills(

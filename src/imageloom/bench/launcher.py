@@ -21,8 +21,8 @@ from contextlib import suppress
 
 import msgspec
 
-from imageloom import machine
 from imageloom.bench.programs import Taken
+from imageloom.system import machine
 
 LOOK, PACE = 0.05, 1.0
 """Seconds between two looks at the processes, where memory is looked at and where it is not."""

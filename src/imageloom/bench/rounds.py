@@ -13,12 +13,12 @@ from imageloom.bench import programs
 from imageloom.bench.records import Activity, Configuration, Measured, Run
 from imageloom.bench.work import Work, difference, digests
 from imageloom.errors import ImageloomError
-from imageloom.ledger import JobRecord, Ledger
 from imageloom.model import STAGES
+from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.records.timeline import ASSEMBLED, DONE, PART, Timeline
 from imageloom.report import recorded
 from imageloom.report.charts import spread_over
 from imageloom.report.figures import figures, rows, spread
-from imageloom.timeline import ASSEMBLED, DONE, PART, Timeline
 
 BINS = 150
 """Of a run's activity."""

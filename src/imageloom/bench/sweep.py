@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from imageloom import assemble, machine
 from imageloom.bench import programs
 from imageloom.bench.records import Cell, Configuration, Sweep
 from imageloom.bench.rounds import Say, warmed
+from imageloom.bench.samples import draw_photo
 from imageloom.bench.work import Work, difference, digests
 from imageloom.codecs import get
 from imageloom.errors import ImageloomError
-from imageloom.ledger import Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.timeline import DONE, PART
 from imageloom.report import recorded
-from imageloom.samples import draw_photo
-from imageloom.timeline import DONE, PART
+from imageloom.system import machine
+from imageloom.tiling import assemble
 
 PIPELINE = "gaussian_blur 2"
 SIDE = 4

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from imageloom.bench.programs import IMAGELOOM
 from imageloom.bench.records import Configuration
+from imageloom.bench.samples import draw_photos
+from imageloom.driver.source import Source
 from imageloom.errors import NothingToDo
 from imageloom.model import Item
-from imageloom.samples import draw_photos
-from imageloom.source import Source
 
 DRAWN = 240
 """Photos that are drawn where none are given; of more, several are the same file."""

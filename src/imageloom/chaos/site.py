@@ -75,7 +75,7 @@ class Site:
 
     def revive_server(self) -> None:
         """Start the site's own server again, where it has one."""
-        from imageloom.engines.redis_server import Server
+        from imageloom.engines.redis.server import Server
 
         if isinstance(self._server, Server):
             self._server.revive()
@@ -83,7 +83,7 @@ class Site:
     @property
     def server(self) -> int | None:
         """The process of the site's own server."""
-        from imageloom.engines.redis_server import Server
+        from imageloom.engines.redis.server import Server
 
         return self._server.pid if isinstance(self._server, Server) else None
 
@@ -105,7 +105,7 @@ class Site:
             yield
 
     def _lead_redis(self, jobs: int) -> None:
-        from imageloom.engines.redis_server import Server
+        from imageloom.engines.redis.server import Server
 
         self._server = server = Server()
         self._closing.callback(server.close)
@@ -116,7 +116,7 @@ class Site:
         port = _free_ports(2)
         for number in (port, port + 1):
             self._proxy((FAR, number), (NEAR, number))
-        from imageloom.engines.zeromq_wire import make_keys
+        from imageloom.engines.zeromq.wire import make_keys
 
         server, client = make_keys(os.path.join(self.folder, "keys"), ["client"])
         self.flags = ["--bind", f"tcp://{NEAR}:{port}", "--keys", server]

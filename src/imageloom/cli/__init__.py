@@ -13,8 +13,8 @@ import click
 from imageloom import __version__
 from imageloom.cli.text import say, say_refusal
 from imageloom.errors import ImageloomError, UsageError
-from imageloom.machine import one_blas_thread
-from imageloom.printable import guard_stderr
+from imageloom.system.machine import one_blas_thread
+from imageloom.system.printable import guard_stderr
 
 COMMANDS = {
     "run": "Run a pipeline over a folder of images.",

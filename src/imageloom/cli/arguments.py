@@ -75,7 +75,7 @@ def job_and_engine(
     from imageloom.engines import Settings
 
     if engine == "mpi":
-        from imageloom.engines.mpi import silence_all_but_the_first
+        from imageloom.engines.mpi.engine import silence_all_but_the_first
 
         silence_all_but_the_first()
     job = make_job(arguments, given)

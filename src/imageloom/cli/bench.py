@@ -82,7 +82,7 @@ def command(
     from imageloom.bench import Wanted, run_bench, write
     from imageloom.bench.configurations import WAYS
     from imageloom.bench.text import summary
-    from imageloom.ledger import default_path
+    from imageloom.records.ledger import default_path
 
     wanted = Wanted(
         pipeline=pipeline,

@@ -16,7 +16,7 @@ from imageloom.cli.text import say, say_json
 if TYPE_CHECKING:
     from redis import Redis
 
-    from imageloom.engines.redis_wire import Letter
+    from imageloom.engines.redis.wire import Letter
 
 connect_option = options.connect_options("Of the Redis server.", is_needed=True)
 keys_argument = click.argument("keys", nargs=-1, metavar="[KEY]...")
@@ -42,7 +42,7 @@ def command() -> None:
 @click.option("--json", "json_", is_flag=True, help="One JSON object for each letter.")
 def list_(connect: str, json_: bool) -> None:
     """Show each item with its reason and its attempts, the oldest first."""
-    from imageloom.engines import redis_letters
+    from imageloom.engines.redis import letters as redis_letters
 
     with _server(connect) as client:
         for _, letter in redis_letters.read(client):
@@ -82,7 +82,7 @@ def _take_out(connect: str, keys: tuple[str, ...], all_: bool) -> list[Letter]:
     Raises:
         UsageError: there is none of that key.
     """
-    from imageloom.engines import redis_letters
+    from imageloom.engines.redis import letters as redis_letters
     from imageloom.errors import UsageError
 
     if bool(keys) == all_:
@@ -99,7 +99,7 @@ def _take_out(connect: str, keys: tuple[str, ...], all_: bool) -> list[Letter]:
 @contextmanager
 def _server(url: str) -> Iterator[Redis]:
     """A client that has logged in."""
-    from imageloom.engines import redis_wire
+    from imageloom.engines.redis import wire as redis_wire
 
     client = redis_wire.connect(url)
     try:

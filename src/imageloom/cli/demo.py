@@ -23,8 +23,8 @@ def command(context: click.Context, folder: Path, count: int, pipeline: str) -> 
     imageloom demo
     imageloom demo /tmp/demo --count 200 --pipeline 'gaussian_blur 2 | canny 60 150'
     """
+    from imageloom.bench.samples import draw_photos
     from imageloom.cli.run import command as run
-    from imageloom.samples import draw_photos
 
     photos = folder / "photos"
     draw_photos(photos, count)

@@ -34,8 +34,8 @@ def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_:
     """
     import msgspec
 
-    from imageloom import doctor
-    from imageloom.ledger import Ledger
+    from imageloom.records import doctor
+    from imageloom.records.ledger import Ledger
 
     if not json_:
         for name, text in _machine():
@@ -73,7 +73,7 @@ def _machine() -> list[tuple[str, str]]:
     from importlib.metadata import version
 
     from imageloom import __version__
-    from imageloom.machine import available_cores, half_of_memory
+    from imageloom.system.machine import available_cores, half_of_memory
 
     libraries = ", ".join(
         f"{name} {version(package)}"

@@ -23,7 +23,7 @@ def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
     imageloom jobs show 7
     imageloom jobs show 7 --failed
     """
-    from imageloom.ledger import Ledger
+    from imageloom.records.ledger import Ledger
 
     context.obj = context.with_resource(Ledger(ledger)), json_
     if context.invoked_subcommand is not None:
@@ -51,7 +51,7 @@ def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
     imageloom jobs show 7
     imageloom jobs show 7 --failed --json
     """
-    from imageloom.ledger import Ledger
+    from imageloom.records.ledger import Ledger
 
     ledger, json_above = obj
     assert isinstance(ledger, Ledger)

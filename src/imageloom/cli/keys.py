@@ -30,7 +30,7 @@ def command(folder: str, clients: tuple[str, ...]) -> None:
     from imageloom.errors import MissingExtra
 
     try:
-        from imageloom.engines.zeromq_wire import make_keys
+        from imageloom.engines.zeromq.wire import make_keys
     except ModuleNotFoundError:
         raise MissingExtra("imageloom keys", "zeromq") from None
     for path in make_keys(folder, clients or ("client",)):

@@ -38,9 +38,9 @@ def command(
     imageloom look photos/ 'gaussian_blur 2 | canny 60 150'
     imageloom look photos/ recipe.yaml --to look.html --count 8
     """
-    from imageloom import look
+    from imageloom.driver.source import Source
     from imageloom.errors import StorageError
-    from imageloom.source import Source
+    from imageloom.report import look
 
     recipe = options.make_recipe(pipeline, (), operators, None, None, "safe", "strip")
     if to.suffix.lower() not in (".png", ".html"):

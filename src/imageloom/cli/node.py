@@ -12,7 +12,7 @@ from imageloom.cli.options import Quantity
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
-    from imageloom.nodes.config import NodeConfig
+    from imageloom.engines.nodes.config import NodeConfig
 
 
 @click.command("node", short_help="Do tasks for a server, or for runs with --engine nodes.")
@@ -63,9 +63,9 @@ def command(config: str | None, load: str | None, **flags: Any) -> int:
 def _settings(config: str | None, load: str | None, flags: dict[str, Any]) -> NodeConfig:
     from msgspec.structs import replace
 
+    from imageloom.engines.nodes.config import NodeConfig, check_address, read_config
     from imageloom.errors import UsageError
-    from imageloom.machine import available_cores
-    from imageloom.nodes.config import NodeConfig, check_address, read_config
+    from imageloom.system.machine import available_cores
 
     found = read_config(config, NodeConfig) if config else NodeConfig()
     names = ("certificate", "key", "token", "authority")
@@ -85,8 +85,8 @@ def _settings(config: str | None, load: str | None, flags: dict[str, Any]) -> No
 
 
 def _serve(settings: NodeConfig, engine: Any, leaving: threading.Event) -> int:
-    from imageloom.nodes.node import WAITING_CALLS, Node, supervised
-    from imageloom.nodes.rpc import NODE, Service
+    from imageloom.engines.nodes.node import WAITING_CALLS, Node, supervised
+    from imageloom.engines.nodes.rpc import NODE, Service
 
     node = Node(supervised(engine), settings)
     calls = 2 * settings.limit + WAITING_CALLS
@@ -94,7 +94,7 @@ def _serve(settings: NodeConfig, engine: Any, leaving: threading.Event) -> int:
     say(f"node {listening.address}: {settings.limit} tasks at once", err=True)
     notices = None
     if settings.server:
-        from imageloom.nodes.notices import notify
+        from imageloom.engines.nodes.notices import notify
 
         address = settings.advertise or listening.address
         notices = threading.Thread(target=notify, args=(settings, address, leaving), daemon=True)

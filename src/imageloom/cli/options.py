@@ -208,7 +208,7 @@ def make_recipe(
     """The recipe that the arguments mean; the flags fill in what the recipe leaves open."""
     from msgspec.structs import replace
 
-    from imageloom import recipe as recipes
+    from imageloom.recipes import recipe as recipes
 
     if pipeline is not None:
         found = recipes.read_recipe(pipeline, operators)

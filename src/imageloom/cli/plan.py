@@ -13,10 +13,10 @@ from imageloom.cli.options import Quantity
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
-    from imageloom.large import Need
     from imageloom.model import Box, Decode, Header, Keep, Links
-    from imageloom.plan import Plan
-    from imageloom.tiles import Phase
+    from imageloom.recipes.plan import Plan
+    from imageloom.tiling.large import Need
+    from imageloom.tiling.tiles import Phase
 
 
 @click.command("plan", short_help="Explain what would be done to a file, and why.")
@@ -55,15 +55,16 @@ def command(
     imageloom plan 'resize 512x512 | grayscale' photo.jpg
     imageloom plan 'resize 50%' photo.jpg --decode exact
     """
-    from imageloom import codecs, plan
+    from imageloom import codecs
     from imageloom.api import choose_engine
+    from imageloom.driver.source import Source
     from imageloom.engines import Settings
     from imageloom.errors import UnreadableItem
-    from imageloom.faults import blamed_on
-    from imageloom.large import Need, needs_of
-    from imageloom.machine import half_of_memory
     from imageloom.model import Item, Job
-    from imageloom.source import Source
+    from imageloom.recipes import plan
+    from imageloom.records.faults import blamed_on
+    from imageloom.system.machine import half_of_memory
+    from imageloom.tiling.large import Need, needs_of
 
     recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata)
     with blamed_on(file.name):
@@ -99,9 +100,9 @@ def command(
 
 def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need], workers: int) -> Iterator[str]:
     """What is done part by part, a line each."""
-    from imageloom import tiles
-    from imageloom.assemble import parts_of
-    from imageloom.large import LOADING
+    from imageloom.tiling import tiles
+    from imageloom.tiling.assemble import parts_of
+    from imageloom.tiling.large import LOADING
 
     yield f"          {_loading(header, table[LOADING].bytes)}"
     for number, output in enumerate(planned.outputs):
@@ -130,7 +131,7 @@ def _loading(header: Header, needs: int) -> str:
 def _steps(phase: Phase) -> str:
     """The steps; of those that stand for a part of another one the names alone."""
     from imageloom import operators
-    from imageloom.pipeline import to_text
+    from imageloom.recipes.pipeline import to_text
 
     names = [step.name if operators.get(step.name).hidden else to_text([step]) for step in phase.steps]
     done = " | ".join(names)
@@ -144,7 +145,8 @@ def _steps(phase: Phase) -> str:
 
 
 def _tiles(phase: Phase, boxes: list[Box]) -> str:
-    from imageloom import operators, tiles
+    from imageloom import operators
+    from imageloom.tiling import tiles
 
     if len(boxes) == 1:
         return "one tile"

@@ -43,7 +43,7 @@ def command(
     imageloom report last --svg plots/ --png plots/
     """
     from imageloom import report
-    from imageloom.ledger import Ledger
+    from imageloom.records.ledger import Ledger
     from imageloom.report.figures import figures
 
     number = _number(job)

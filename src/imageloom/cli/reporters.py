@@ -15,10 +15,10 @@ import msgspec
 
 from imageloom.cli.text import say, say_json
 from imageloom.errors import StorageError
-from imageloom.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
 from imageloom.model import Job
-from imageloom.printable import Formatter, json_line, printable
-from imageloom.summary import Summary
+from imageloom.records.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
+from imageloom.records.summary import Summary
+from imageloom.system.printable import Formatter, json_line, printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -100,7 +100,7 @@ class _Progress:
         threading.Thread(target=self._count, args=(job,), daemon=True).start()
 
     def _count(self, job: Job) -> None:
-        from imageloom.source import Source
+        from imageloom.driver.source import Source
 
         with contextlib.suppress(StorageError):  # the driver reports it
             self._bar.total = sum(1 for _ in Source(job.source, job.include, job.exclude))
@@ -199,7 +199,7 @@ class _Log:
             self._handler.setFormatter(_JsonFormatter())
         else:
             self._handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._logger = logging.getLogger("imageloom.run")
+        self._logger = logging.getLogger("imageloom.driver.run")
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
         self._logger.addHandler(self._handler)

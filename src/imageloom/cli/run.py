@@ -17,7 +17,7 @@ from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.engines import Engine
-    from imageloom.events import Listener
+    from imageloom.records.events import Listener
 
 
 @click.command("run", short_help="Run a pipeline over a folder of images.")
@@ -145,14 +145,14 @@ def command(
     interrupted, to be resumed.
     """
     if engine == "processes":  # what it needs is loaded at the same time as what this process needs
-        from imageloom.engines.fork_server import warm_up
+        from imageloom.worker.fork_server import warm_up
 
         warm_up()
     from imageloom.cli.reporters import Reporters
+    from imageloom.driver.run import Driver
     from imageloom.engines import open_engine
-    from imageloom.ledger import Ledger
-    from imageloom.recorder import Recorder
-    from imageloom.run import Driver
+    from imageloom.records.ledger import Ledger
+    from imageloom.records.recorder import Recorder
 
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a run whose timeline is recorded")
@@ -187,7 +187,7 @@ def _health(address: str | None, engine: Engine) -> Iterator[list[Listener]]:
     if not address:
         yield []
         return
-    from imageloom.health import Health, Tally
+    from imageloom.service.health import Health, Tally
 
     tally = Tally()
     with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:

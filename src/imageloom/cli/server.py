@@ -74,10 +74,10 @@ def command(
     service.nodes_extra()
     from msgspec.structs import replace
 
-    from imageloom.engines.guard import Guard
+    from imageloom.engines.nodes.config import Credentials, NodesConfig, check_address, read_config
     from imageloom.errors import UsageError
-    from imageloom.ledger import default_path
-    from imageloom.nodes.config import Credentials, NodesConfig, check_address, read_config
+    from imageloom.records.ledger import default_path
+    from imageloom.worker.guard import Guard
 
     if not roots:
         raise UsageError("a server needs at least one folder that jobs may work below: --root FOLDER")
@@ -85,9 +85,9 @@ def command(
     config = read_config(nodes, NodesConfig) if nodes else NodesConfig()
     config = replace(config, credentials=service.overruled(config.credentials, **credentials))
     leaving = service.leave_on_signals()
-    from imageloom.nodes.queue import Bounds
-    from imageloom.nodes.rpc import SERVER, Service
-    from imageloom.nodes.server import Server
+    from imageloom.engines.nodes.rpc import SERVER, Service
+    from imageloom.service.queue import Bounds
+    from imageloom.service.server import Server
 
     served = Server(
         config,

@@ -13,7 +13,7 @@ import click
 from imageloom.cli.signals import finish_on_signals
 
 if TYPE_CHECKING:
-    from imageloom.nodes.config import Credentials
+    from imageloom.engines.nodes.config import Credentials
 
 C = TypeVar("C", bound=Callable[..., Any])
 

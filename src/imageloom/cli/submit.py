@@ -16,9 +16,9 @@ from imageloom.cli.arguments import make_job
 from imageloom.cli.text import say, say_amid
 
 if TYPE_CHECKING:
+    from imageloom.engines.nodes.config import ClientConfig
     from imageloom.model import Job
-    from imageloom.nodes.client import Client
-    from imageloom.nodes.config import ClientConfig
+    from imageloom.service.client import Client
 
 
 @click.command("submit", short_help="Hand a job to a server, and follow it.")
@@ -73,7 +73,7 @@ def command(
     """
     service.nodes_extra()
     from imageloom.cli.reporters import Reporters
-    from imageloom.nodes.client import Client
+    from imageloom.service.client import Client
 
     names = ("certificate", "key", "token", "authority")
     settings = _settings(config, server, root, {name: given.pop(name) for name in names})
@@ -93,7 +93,7 @@ def command(
 
 
 def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool) -> int:
-    from imageloom.nodes.messages import to_summary
+    from imageloom.service.messages import to_summary
 
     known: list[str] = [id] if id else []
 
@@ -126,7 +126,7 @@ def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool)
 def _settings(
     config: str | None, server: str | None, root: str | None, credentials: dict[str, str | None]
 ) -> ClientConfig:
-    from imageloom.nodes.config import ClientConfig, read_config
+    from imageloom.engines.nodes.config import ClientConfig, read_config
 
     found = read_config(config, ClientConfig) if config else ClientConfig()
     return ClientConfig(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import click
 
-from imageloom.printable import json_line, printable
+from imageloom.system.printable import json_line, printable
 
 
 def say(*lines: str, err: bool = False, dim: bool = False) -> None:

@@ -16,9 +16,9 @@ from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say, say_json
 
 if TYPE_CHECKING:
-    from imageloom.events import Event, Listener
-    from imageloom.ledger import Ledger
-    from imageloom.watch import Watched
+    from imageloom.driver.watch import Watched
+    from imageloom.records.events import Event, Listener
+    from imageloom.records.ledger import Ledger
 
 _SHARED = (
     *("outputs", "operators", "name", "flatten", "format_", "quality", "decode", "metadata"),
@@ -85,10 +85,10 @@ def command(
     storage or access; 130 ended at once.
     """
     from imageloom.cli.reporters import Reporters
+    from imageloom.driver.run import Driver
+    from imageloom.driver.watch import Watched
     from imageloom.engines import open_engine
-    from imageloom.ledger import Ledger
-    from imageloom.run import Driver
-    from imageloom.watch import Watched
+    from imageloom.records.ledger import Ledger
 
     collect_garbage()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # who reads it wants it now
@@ -127,7 +127,7 @@ class _Retention:
         self._next = 0.0
 
     def __call__(self, event: Event) -> None:
-        from imageloom.events import Began
+        from imageloom.records.events import Began
 
         if isinstance(event, Began):
             self._job = event.job

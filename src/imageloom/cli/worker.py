@@ -19,7 +19,7 @@ from imageloom.cli.text import say
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from imageloom.engines.fleet import Fleet
+    from imageloom.scheduling.fleet import Fleet
 
 
 @click.command("worker", short_help="Work for an engine's driver, here or on another machine.")
@@ -74,11 +74,11 @@ def command(
     ended at once.
     """
     from imageloom.engines import WORKERS, WorkerSettings
-    from imageloom.engines.fleet import Fleet
-    from imageloom.engines.guard import Guard
-    from imageloom.engines.worker import work, work_and_report
     from imageloom.errors import UsageError
-    from imageloom.machine import available_cores
+    from imageloom.scheduling.fleet import Fleet
+    from imageloom.system.machine import available_cores
+    from imageloom.worker.guard import Guard
+    from imageloom.worker.process import work, work_and_report
 
     if engine not in WORKERS:
         raise UsageError(f"no workers connect to an engine {engine!r}; there are: {', '.join(WORKERS)}")
@@ -112,7 +112,7 @@ def _health(address: str | None, fleet: Fleet, reports: Connection) -> Iterator[
         return
     import threading
 
-    from imageloom.health import Health, Tally
+    from imageloom.service.health import Health, Tally
 
     tally = Tally()
     threading.Thread(target=tally.hear, args=(reports,), daemon=True).start()

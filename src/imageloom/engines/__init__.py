@@ -7,26 +7,26 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, cast
 
-from imageloom.engines.guard import Guard
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Result, Task
+from imageloom.worker.guard import Guard
 
 ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
     "threads": "imageloom.engines.threads:Threads",
     "processes": "imageloom.engines.processes:Processes",
-    "pipeline": "imageloom.engines.pipeline:Pipeline",
-    "zeromq": "imageloom.engines.zeromq:Zeromq",
-    "redis": "imageloom.engines.redis:RedisStreams",
-    "nodes": "imageloom.engines.nodes:Nodes",
-    "mpi": "imageloom.engines.mpi:open_mpi",
+    "pipeline": "imageloom.engines.pipeline.engine:Pipeline",
+    "zeromq": "imageloom.engines.zeromq.engine:Zeromq",
+    "redis": "imageloom.engines.redis.engine:RedisStreams",
+    "nodes": "imageloom.engines.nodes.engine:Nodes",
+    "mpi": "imageloom.engines.mpi.engine:open_mpi",
     "dask": "imageloom.engines.dask:Dask",
     "ray": "imageloom.engines.ray:Ray",
 }
 
 WORKERS: dict[str, str] = {
-    "zeromq": "imageloom.engines.zeromq_worker:work_for",
-    "redis": "imageloom.engines.redis_worker:work_for",
+    "zeromq": "imageloom.engines.zeromq.worker:work_for",
+    "redis": "imageloom.engines.redis.worker:work_for",
 }
 """What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
 

@@ -21,15 +21,15 @@ from multiprocessing.context import ForkServerProcess
 
 import msgspec
 
-from imageloom.controller import fixed, for_requests
 from imageloom.engines import Settings, Told
-from imageloom.engines.board import Board, Message, message_of
-from imageloom.engines.fork_server import warm_up
-from imageloom.engines.inbox import Inbox, log, start_thread
-from imageloom.engines.worker import serve, start
 from imageloom.errors import InvalidResult
-from imageloom.machine import is_at_work, process_usage
 from imageloom.model import Failure, Outcome, Task
+from imageloom.scheduling.board import Board, Message, message_of
+from imageloom.scheduling.inbox import Inbox, log, start_thread
+from imageloom.system.machine import is_at_work, process_usage
+from imageloom.worker.controller import fixed, for_requests
+from imageloom.worker.fork_server import warm_up
+from imageloom.worker.process import serve, start
 
 PATIENCE = 8.0
 """Mean times of an item after which a worker seems to hang."""

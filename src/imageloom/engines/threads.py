@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from imageloom import stores
-from imageloom.controller import fixed, for_requests
 from imageloom.engines import Settings, Told
 from imageloom.model import Outcome, Task
-from imageloom.pool import Bunches, SizedExecutor
-from imageloom.work import Attempt, perform, settle, worker_name
+from imageloom.worker.controller import fixed, for_requests
+from imageloom.worker.pool import Bunches, SizedExecutor
+from imageloom.worker.work import Attempt, perform, settle, worker_name
 
 
 class Threads:

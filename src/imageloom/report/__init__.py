@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.ledger import JobRecord, Ledger
-from imageloom.timeline import Timeline, path_of, read
+from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.records.timeline import Timeline, path_of, read
 
 if TYPE_CHECKING:
     from imageloom.report.figures import Figures

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 
 from imageloom.model import STAGES
+from imageloom.records.timeline import ASSEMBLED, Timeline
 from imageloom.report.drawing import Area, Bars, Box, Dot, Drawing, Line, Shape, Text
 from imageloom.report.figures import Figures, rows
 from imageloom.report.text import duration, rate, size, spreads
-from imageloom.timeline import ASSEMBLED, Timeline
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 12.0, 26.0
 _PLOT = 150.0

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from imageloom.model import STAGES
-from imageloom.printable import shows
+from imageloom.records.timeline import ASSEMBLED, PART, Attempt, Timeline
 from imageloom.report.charts import labels
 from imageloom.report.figures import DEATHS, Figures, rows
-from imageloom.timeline import ASSEMBLED, PART, Attempt, Timeline
+from imageloom.system.printable import shows
 
 MOST_BARS = 150_000
 """Attempts that are shown; of more, every second, third, ... one, and all that failed."""

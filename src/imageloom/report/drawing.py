@@ -9,7 +9,7 @@ import io
 from typing import Literal
 
 from imageloom.model import Plain
-from imageloom.printable import shows
+from imageloom.system.printable import shows
 
 PALETTE = {
     "paper": "#ffffff",

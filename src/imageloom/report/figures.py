@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imageloom.ledger import JobRecord
 from imageloom.model import STAGES, Plain
-from imageloom.timeline import ASSEMBLED, DONE, FAILED, PART, RETRIED, Attempt, Timeline
+from imageloom.records.ledger import JobRecord
+from imageloom.records.timeline import ASSEMBLED, DONE, FAILED, PART, RETRIED, Attempt, Timeline
 
 DEATHS = frozenset({"WorkerLost", "ItemTimeout"})
 """Kinds of failure that cost a worker its life."""

@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterable
 
 from imageloom.model import STAGES
+from imageloom.records.timeline import Timeline
 from imageloom.report import charts, html
 from imageloom.report.columns import columns
 from imageloom.report.drawing import Drawing, escape
 from imageloom.report.figures import Figures
 from imageloom.report.pictures import Sample
 from imageloom.report.text import count, duration, facts, rate, spreads
-from imageloom.timeline import Timeline
 
 MOST_FAILURES = 200
 """Rows of the table of failures."""

@@ -9,13 +9,13 @@ import sys
 
 from imageloom import codecs, operators
 from imageloom.errors import ImageloomError, LimitExceeded
-from imageloom.ledger import JobRecord, Ledger
-from imageloom.look import on_paper, thumbnail
 from imageloom.model import Item, Plain
-from imageloom.plan import UPRIGHT, meaning
+from imageloom.recipes.plan import UPRIGHT, meaning
+from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.records.timeline import DONE, PART, Timeline
 from imageloom.report.figures import DEATHS, FailedItem
+from imageloom.report.look import on_paper, thumbnail
 from imageloom.stores import open_store
-from imageloom.timeline import DONE, PART, Timeline
 
 SIDE = 480
 SMALL_SIDE = 96

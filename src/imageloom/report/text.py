@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imageloom.model import STAGES
-from imageloom.printable import csv_line, printable
+from imageloom.records.timeline import Timeline
 from imageloom.report.figures import Figures, Spread, rows
-from imageloom.timeline import Timeline
+from imageloom.system.printable import csv_line, printable
 
 _OUTCOMES = ("done", "retried", "failed")
 _MADE_AT = ("item", "part", "assembled")

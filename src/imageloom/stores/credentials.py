@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from imageloom.errors import MissingExtra, StorageError, UsageError
-from imageloom.machine import is_loopback
+from imageloom.system.machine import is_loopback
 
 _ROLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",

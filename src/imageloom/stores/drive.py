@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TypeVar
 
-from imageloom import folders
 from imageloom.errors import (
     InvalidName,
     ItemError,
@@ -32,6 +31,7 @@ from imageloom.model import Failure, Item, Unlisted
 from imageloom.stores.driveapi import FOLDER, NATIVE, Drive, File, Refusal
 from imageloom.stores.drivefeed import DriveFeed
 from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.system import folders
 
 MARK = "imageloom"
 """The property of a file that says which item it was made from."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 
-from imageloom import folders
 from imageloom.errors import StorageError, UnreadableItem, UnwritableOutput
 from imageloom.model import Item, Links
+from imageloom.system import folders
 
 _MOST_READ = 1 << 30
 """Bytes that are asked for at once: the system gives no more than twice as many."""

@@ -15,7 +15,6 @@ from datetime import datetime
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
 
-from imageloom import folders
 from imageloom.errors import (
     ImageloomError,
     ItemError,
@@ -28,8 +27,9 @@ from imageloom.errors import (
     UsageError,
 )
 from imageloom.model import Item, Unlisted
-from imageloom.names import PROBE, STAGING, is_token
+from imageloom.stores.names import PROBE, STAGING, is_token
 from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.system import folders
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -14,8 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 
-from imageloom import folders
-from imageloom.beneath import READ, open_beneath
 from imageloom.errors import (
     InvalidName,
     LimitExceeded,
@@ -24,7 +22,6 @@ from imageloom.errors import (
     UnwritableOutput,
 )
 from imageloom.model import Failure, Item, Links, Unlisted
-from imageloom.names import STAGING, check_output_name
 from imageloom.stores import attributes
 from imageloom.stores.files import (
     check_link,
@@ -37,7 +34,10 @@ from imageloom.stores.files import (
     size_within,
     write_file,
 )
+from imageloom.stores.names import STAGING, check_output_name
 from imageloom.stores.staging import StagingFolder, open_staging
+from imageloom.system import folders
+from imageloom.system.beneath import READ, open_beneath
 
 KEPT_OPEN = 1.0
 """Seconds that a folder is held open for more outputs."""

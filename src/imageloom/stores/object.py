@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from imageloom import folders
 from imageloom.errors import (
     InvalidName,
     ItemError,
@@ -32,9 +31,10 @@ from imageloom.errors import (
     UsageError,
 )
 from imageloom.model import Item, Unlisted
-from imageloom.names import PROBE, STAGING
 from imageloom.stores import credentials
+from imageloom.stores.names import PROBE, STAGING
 from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.system import folders
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from imageloom.errors import InvalidName
 from imageloom.model import Failure, Item, Unlisted
-from imageloom.names import why_no_path
+from imageloom.stores.names import why_no_path
 from imageloom.stores.staging import ScratchFolder
 
 if TYPE_CHECKING:

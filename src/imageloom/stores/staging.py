@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 
-from imageloom import folders
-from imageloom.beneath import open_beneath
 from imageloom.errors import StorageError
-from imageloom.names import PROBE, STAGING, is_token
+from imageloom.stores.names import PROBE, STAGING, is_token
+from imageloom.system import folders
+from imageloom.system.beneath import open_beneath
 
 SCRATCH = "imageloom-scratch-"
 """How the names of runs' scratch folders begin."""

@@ -23,18 +23,18 @@ import pytest
 import simplejpeg
 from msgspec.structs import replace
 
-from imageloom import window
+from imageloom.bench.samples import draw_photo
+from imageloom.driver import window
+from imageloom.driver.run import Driver
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.serial import Serial
-from imageloom.events import Done, Event, Failed, Planned, Retried, Started
-from imageloom.ledger import Ledger
 from imageloom.model import Format, Item, Job, Limits, Output, Recipe, Result, Task, Work
-from imageloom.names import STAGING
-from imageloom.pipeline import Pipeline
-from imageloom.recipe import with_operators
-from imageloom.run import Driver
-from imageloom.samples import draw_photo
-from imageloom.summary import Summary
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.recipe import with_operators
+from imageloom.records.events import Done, Event, Failed, Planned, Retried, Started
+from imageloom.records.ledger import Ledger
+from imageloom.records.summary import Summary
+from imageloom.stores.names import STAGING
 from imageloom.testing.scripted import ScriptedEngine
 
 COUNT = 12
@@ -122,7 +122,7 @@ class EngineCore:
     @pytest.fixture(autouse=True)
     def _small_batches_and_short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two items in a task, so that a dozen of them makes a crowd."""
-        monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 2)
+        monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 2)
         monkeypatch.setattr(window, "FIRST_PAUSE", 0.01)
 
     @pytest.fixture
@@ -311,7 +311,7 @@ class EngineTests(EngineCore):
         events: list[Event],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 1)
+        monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 1)
         most = window.DEPTH * opened.capacity
         scripted = ScriptedEngine(opened, hold=most + 1)
         try:
@@ -325,7 +325,7 @@ class EngineTests(EngineCore):
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With memory for one item there is one in flight, whatever the engine could take."""
-        monkeypatch.setattr("imageloom.plan.BATCH_ITEMS", 1)
+        monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 1)
         scripted = ScriptedEngine(opened, hold=2)
         job = Job(str(photos), str(sink), recipe_of(PIPELINE), memory=200_000)
         try:

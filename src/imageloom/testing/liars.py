@@ -66,7 +66,7 @@ class ZeromqLiar(Liar):
 
     def _frames(self) -> Iterator[list[bytes]]:
         """Messages, each as its kind and its body; an empty kind stands for a result's."""
-        from imageloom.engines.zeromq_wire import Beat, Delivery, Hello
+        from imageloom.engines.zeromq.wire import Beat, Delivery, Hello
 
         hello = Hello("afar", os.getpid(), 1)
         for kind, honest in ((b"hello", hello), (b"beat", Beat((1, 2))), (b"over", Delivery(1))):
@@ -90,7 +90,7 @@ class ZeromqLiar(Liar):
         context.destroy(0)
 
     def _be_a_worker(self, peer: Any) -> None:
-        from imageloom.engines.zeromq_wire import HEADER, Hello
+        from imageloom.engines.zeromq.wire import HEADER, Hello
 
         for kind, body in itertools.islice(self._lies, 25):
             peer.send_multipart([HEADER, kind, body])
@@ -107,7 +107,7 @@ class ZeromqLiar(Liar):
 
     def _results(self, task: Task) -> list[bytes]:
         """One lie about a task's first item, and what was said before once more."""
-        from imageloom.engines.board import Message
+        from imageloom.scheduling.board import Message
 
         message = Message(task.id, 0, "afar:1/thread_0", answer(task, 0))
         lies = [body for _, body in (*lies_about(message), *self._about_result(message))]
@@ -145,7 +145,7 @@ class RedisLiar(Liar):
     def _be_a_worker(self, client: Any, turn: int) -> None:
         import socket
 
-        from imageloom.engines.redis_wire import FIELD, GROUP, STREAMS, Delivery, results_key
+        from imageloom.engines.redis.wire import FIELD, GROUP, STREAMS, Delivery, results_key
 
         names = (f"{socket.gethostname()}/", f"{socket.gethostname()}/x/0", "\xff", "", "/" * 5000, "a\0b\n")
         name = names[turn % len(names)] or "liar"
@@ -168,7 +168,7 @@ class RedisLiar(Liar):
                 client.xdel(stream, entry)
 
     def _results(self, task: Task, names: tuple[str, ...]) -> list[bytes]:
-        from imageloom.engines.board import Message
+        from imageloom.scheduling.board import Message
 
         message = Message(task.id, 0, names[self.told % len(names)], answer(task, 0))
         lies = [body for _, body in lies_about(message)]
@@ -212,7 +212,7 @@ class NodeLiar(Liar):
         self._pool.shutdown()
 
     def _describe(self, request: bytes, context: Any) -> bytes:
-        from imageloom.nodes import imageloom_pb2 as pb
+        from imageloom.engines.nodes import imageloom_pb2 as pb
 
         self._asked += 1
         loads = (0.0, float("nan"), float("inf"), -1.0)
@@ -223,7 +223,7 @@ class NodeLiar(Liar):
     def _perform(self, request: bytes, context: Any) -> Iterator[bytes]:
         import grpc
 
-        from imageloom.nodes import imageloom_pb2 as pb
+        from imageloom.engines.nodes import imageloom_pb2 as pb
 
         task = msgspec.msgpack.decode(pb.TaskRequest.FromString(request).task, type=Task)
         results = [body for _, body in lies_about(answer(task, 0))]

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-import imageloom.work
-from imageloom.engines import stage
+import imageloom.worker.work
+from imageloom.engines.pipeline import stage
 from imageloom.model import Result
 from imageloom.testing.lies import MESSAGE, MISSING, OUTCOME, RESULT, VALUES, put, remember
 
@@ -134,8 +134,8 @@ def _lying_result(attempt: Any) -> Result:
         return made
 
 
-_honest_result: Any = imageloom.work.Attempt.__dict__["result"].fget
+_honest_result: Any = imageloom.worker.work.Attempt.__dict__["result"].fget
 if os.environ.get("IMAGELOOM_LIES") == "threads":
-    imageloom.work.Attempt.result = property(_lying_result)  # type: ignore[assignment,method-assign]
+    imageloom.worker.work.Attempt.result = property(_lying_result)  # type: ignore[assignment,method-assign]
 _lying_send.honest = _send  # type: ignore[attr-defined]
 Connection.send_bytes = _lying_send  # type: ignore[assignment,method-assign]

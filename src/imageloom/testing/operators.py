@@ -26,7 +26,7 @@ from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step
 from imageloom.operators import DTYPES, Operator
 from imageloom.operators.registry import colour, describe_parameter
-from imageloom.pipeline import Pipeline, frame_of, to_text
+from imageloom.recipes.pipeline import Pipeline, frame_of, to_text
 from imageloom.testing.strategies import frames, images, steps
 
 laws = settings(

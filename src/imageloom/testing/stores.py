@@ -21,8 +21,8 @@ from imageloom.errors import (
     UnwritableOutput,
 )
 from imageloom.model import Item
-from imageloom.names import STAGING, new_token
 from imageloom.stores import Store, open_store
+from imageloom.stores.names import STAGING, new_token
 
 LARGE = 9_000_000
 """Bytes of an upload in parts."""

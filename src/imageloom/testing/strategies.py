@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step
 from imageloom.operators import Operator
-from imageloom.pipeline import Pipeline
+from imageloom.recipes.pipeline import Pipeline
 
 SIZES = (1, 2, 3, 5, 8, 13, 17, 31, 37, 64, 67, 97)
 """Widths and heights: the smallest ones, primes, and such as fill vector registers or just do not."""

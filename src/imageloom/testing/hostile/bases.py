@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from imageloom import codecs
+from imageloom.bench.samples import draw_photo
 from imageloom.model import Format, Frame, Metadata, Pixels
-from imageloom.samples import draw_photo
-from imageloom.streams import jpeg, tiff
 from imageloom.testing.raw import bmp, gif, picture, png, scans
+from imageloom.tiling.streams import jpeg, tiff
 
 _WIDTH, _HEIGHT = 48, 32
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from imageloom import codecs
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs.png import chunk
 from imageloom.codecs.segments import MOST_SCANS
 from imageloom.model import Format
-from imageloom.samples import draw_photo
 from imageloom.testing.hostile.file import Hostile
 from imageloom.testing.raw import bmp, bomb, gif, picture, png, riff, scans, tiff
 

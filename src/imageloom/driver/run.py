@@ -1,0 +1,408 @@
+"""The flow: source -> plan -> tasks -> engine -> assemble -> sink, with the ledger beside it.
+
+The driver owns what every engine would otherwise write again: the window of tasks in flight, admission by
+bytes, retries with backoff, quarantine, interruption. An engine only runs tasks. Only the driver counts
+attempts and publishes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from imageloom import operators
+from imageloom.driver.accounts import Accounts
+from imageloom.driver.batches import UPLOADED, Ready, gather
+from imageloom.driver.lookahead import Look, Questions, with_next
+from imageloom.driver.sink import InPlace, Sink, check_template
+from imageloom.driver.source import Source
+from imageloom.driver.suspects import Suspects
+from imageloom.driver.window import LATE, Flight, Window
+from imageloom.engines import Engine, submit
+from imageloom.errors import ImageloomError, LimitExceeded, StorageError
+from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
+from imageloom.recipes import plan
+from imageloom.recipes.pipeline import to_text
+from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
+from imageloom.records.inhand import InHand
+from imageloom.records.ledger import JobState, Ledger
+from imageloom.records.summary import Summary
+from imageloom.scheduling import results
+from imageloom.system.machine import half_of_memory
+
+if TYPE_CHECKING:
+    from imageloom.tiling.large import LargeImages
+
+
+SILENCE = 5.0
+"""Seconds without an outcome after which is said what is missing, and again after each such time."""
+
+log = logging.getLogger("imageloom.driver")
+
+
+class Driver:
+    """Runs one job on one engine.
+
+    Args:
+        job: what is to be done.
+        engine: where; the caller opens and closes it.
+        ledger: what was done before, and the record of this run.
+        engine_name: for the record.
+        listeners: called with each event, in this thread.
+        source: the job's, opened in another way than usual.
+
+    Raises:
+        StorageError: the source or the sink cannot be used, or another run writes into the sink.
+        UsageError: the sink lies in the source.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        ledger: Ledger,
+        engine_name: str = "serial",
+        listeners: Iterable[Listener] = (),
+        source: Source | None = None,
+    ) -> None:
+        self._job = job
+        self._engine = engine
+        self._engine_name = engine_name
+        self._ledger = ledger
+        self._source = source or Source(job.source, job.include, job.exclude, job.links)
+        kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
+        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
+        check_template(job.name)
+        self._sink.check_formats(job.recipe)
+        self._recipe = plan.meaning(job.recipe, job.name)
+        self._digests = operators.digests_of(job.recipe.operators)
+        self._memory = job.memory or half_of_memory()
+        self._questions = Questions(job, self._source, self._sink, self._recipe, engine, self._memory)
+        self._stopping = False
+        self._id = 0
+        self._tasks = 0
+        self._overlaps = self._questions.take_long and getattr(engine, "overlaps", False)
+        self._in_flight = Window(self._memory, self._overlaps, self._wake)
+        self._is_last = False
+        """Nothing waits behind the item that is planned."""
+        self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
+        self._item_numbers = itertools.count(1)
+        self._large: LargeImages | None = None
+        self._in_hand = InHand(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
+        self._suspects = Suspects(job, engine, self._in_hand)
+        listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
+        self._accounts = Accounts(
+            job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners
+        )
+        self._again = self._accounts.again
+
+    def stop(self) -> None:
+        """Finish what is in hand and begin nothing new. Safe to call from a signal handler."""
+        self._stopping = self._accounts.is_ending = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._finished.put(None)
+
+    def run(self) -> Summary:
+        """Do the whole job."""
+        began = time.perf_counter()
+        state: JobState = "failed"
+        self._sink.open()
+        try:
+            self._in_hand.open()
+            text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
+            self._id = self._ledger.begin(
+                self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
+            )
+            self._accounts.job = self._id
+            try:
+                self._accounts.tell(Began(self._id))
+                self._flow()
+                state = "interrupted" if self._stopping else "done"
+            except KeyboardInterrupt:
+                state = "killed" if self._in_flight else "interrupted"
+                raise
+            finally:
+                self._questions.close()
+                if self._large:
+                    self._large.close()
+                self._suspects.close()
+                self._ledger.finish(self._id, state, *self._accounts.numbers)
+        finally:
+            self._in_hand.close(state == "done" and not self._job.retry_failed)
+            self._sink.close()
+        seconds = time.perf_counter() - began
+        return Summary(self._id, *self._accounts.numbers, seconds, self._stopping)
+
+    def _flow(self) -> None:
+        try:
+            for batch in gather(self._planned(), self._most_in_batch):
+                if self._stopping:
+                    break
+                if not batch:
+                    self._wait_for_more()
+                elif batch[0].plan:
+                    self._begin_large(batch[0])
+                else:
+                    for piece in self._suspects.apart(batch):
+                        self._submit(piece)
+                self._retry()
+                self._pump()
+                while not self._finished.empty():  # publish early: a kill loses less
+                    self._collect()
+                self._collect_late()
+        except StorageError:  # of the source, say: what is in hand is finished all the same
+            self.stop()
+            self._finish()
+            raise
+        self._finish()
+
+    def preview(self) -> Summary:
+        """Plan the whole job, and do nothing: the items that would be done are told as `Planned`.
+
+        The ledger takes notes all the same: give it a scratch one.
+        """
+        began = time.perf_counter()
+        waiting = sum(1 for _ in self._planned())
+        _, failed, skipped = self._accounts.numbers
+        return Summary(0, waiting, failed, skipped, time.perf_counter() - began)
+
+    # source -> plan
+
+    def _planned(self) -> Iterator[Ready | None]:
+        """The items that are to be done, with their plans; the others are skipped or failed here."""
+        failed_before = (
+            self._ledger.failed_before(self._source.root, self._sink.address)
+            if self._job.retry_failed
+            else None
+        )
+        for (entry, look), is_last in with_next(self._questions.entries(self._wake)):
+            self._is_last = is_last
+            if self._stopping:
+                return
+            if entry is None:
+                yield None
+                continue
+            if failed_before is not None and entry.key not in failed_before:
+                if isinstance(entry, Item):
+                    self._accounts.skip(entry, "not failed before")
+                continue
+            if isinstance(entry, Unlisted):
+                self._accounts.fail(
+                    Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver"
+                )
+                continue
+            try:
+                ready = self._plan(entry, look())
+            except StorageError:
+                raise
+            except BaseException as error:  # whatever an item does, it does to itself
+                if not self._accounts.is_outdated(entry, True):
+                    self._accounts.fail_here(entry, error)
+                ready = None
+            if ready is not None:
+                yield ready
+            if ready is None or ready.plan:
+                self._questions.drop(entry)
+
+    def _plan(self, item: Item, look: Look | None) -> Ready | None:
+        if look is None:
+            self._suspects.settle(item, None)
+            self._accounts.skip(item, "done before")
+            return None
+        limits, recipe = self._job.limits, self._job.recipe
+        header, names, taken = look
+        plan.check_limits(header, limits, item.size)
+        planned = plan.make_plan(header, recipe)
+        needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
+        tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
+        if self._in_hand.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
+            tiled = None
+        if tiled:
+            from imageloom.tiling.large import needs_of  # no small image waits for it
+
+            most = max(needs_of(header, planned, item.size).values(), key=lambda need: need.bytes)
+            needs, what = most.bytes, most.what
+        if needs > self._memory:
+            raise LimitExceeded(
+                f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
+            )
+        may_replace = self._sink.claim(self._id, item, self._recipe, names, taken)
+        if may_replace is None:
+            self._accounts.skip(item, "output exists")
+            return None
+        if self._accounts.are_told:
+            self._accounts.tell(Planned(item, names))
+        work = Work(item, names, next(self._item_numbers), 1, header, may_replace)
+        return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
+
+    @property
+    def _is_alone(self) -> bool:
+        """No other image waits to be planned."""
+        return self._is_last or self._job.items_at_once == 1
+
+    def _most_in_batch(self) -> int:
+        """How many items the next task may have: one where each would wait for the others' requests."""
+        if self._job.items_at_once == 1:
+            return 1
+        if self._questions.take_long:
+            return UPLOADED if self._overlaps and self._in_flight.is_busy(self._engine.capacity) else 1
+        return plan.BATCH_ITEMS
+
+    # tasks -> engine
+
+    def _begin_large(self, ready: Ready) -> None:
+        """Begin an image that is done in tiles, as soon as those before it leave room."""
+        from imageloom.tiling.large import LargeImages  # no small image waits for it
+
+        if self._large is None:
+            held = self._memory // 4 if getattr(self._engine, "shares_memory", False) else 0
+            self._large = LargeImages(
+                self._job,
+                self._source.store,
+                self._sink.store,
+                self._sink.scratch,
+                str(self._id),
+                held,
+                self._wake,
+                self._in_hand,
+            )
+        while self._large.is_full and not self._stopping:
+            self._advance()
+        if self._stopping:
+            return
+        assert ready.plan is not None
+        try:
+            self._large.begin(ready.work, *ready.plan, self._engine.capacity)
+        except BaseException as error:
+            self._accounts.fail_here(ready.work.item, error, ready.work.names)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Hand out the parts of large images that are ready, as far as there is room."""
+        while self._large and not self._stopping and (found := self._large.next_part()):
+            if len(found) == 2:
+                work, failed = found
+                self._accounts.fail(failed, work.attempt, "driver", work.names)
+                continue
+            work, part, needs = found
+            self._submit([Ready(work, 0, needs, part)])
+
+    def _submit(self, batch: list[Ready]) -> None:
+        """Hand a batch to the engine as soon as the window and the memory have room."""
+        needs = max(ready.bytes for ready in batch)
+        if self._questions.take_long:  # what was read of the others waits in memory
+            needs += sum(ready.work.item.size for ready in batch[1:])
+        while self._in_flight.is_full(self._engine.capacity, needs):
+            self._collect()
+        if self._stopping:
+            return
+        self._tasks += 1
+        task = Task(
+            self._tasks,
+            str(self._id),
+            self._source.root,
+            self._sink.address,
+            self._job.recipe,
+            self._job.limits,
+            tuple(ready.work for ready in batch),
+            batch[0].part,
+            self._job.links,
+            digests=self._digests,
+        )
+        if self._accounts.are_told:
+            self._accounts.tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
+        self._sink.begin()
+        flight = self._in_flight.add(task, needs)
+        try:
+            flight.future = submit(self._suspects.engine_for(task), task, flight.tell)
+        except ImageloomError:
+            raise
+        except Exception as error:  # the task cannot be sent
+            flight.future = Future()
+            flight.future.set_exception(error)
+        flight.future.add_done_callback(lambda done: self._finished.put((task.id, done)))
+
+    def _finish(self) -> None:
+        """Wait for all that is in flight, and for the retries."""
+        while self._in_flight or ((self._again or self._large) and not self._stopping):
+            self._advance()
+
+    def _advance(self) -> None:
+        """Hand out what is due, and take one outcome in."""
+        self._retry()
+        self._pump()
+        if not (self._in_flight or self._again or self._large):
+            return  # the last image has failed just now: nothing more will arrive
+        self._collect(None if self._stopping else self._again.pause)
+
+    def _wait_for_more(self) -> None:
+        """Take one outcome in, unless the source has something before."""
+        self._ledger.note_progress(self._id, *self._accounts.numbers)
+        until_retry = None if self._stopping else self._again.pause
+        pause = self._source.pause
+        self._collect(pause if until_retry is None else min(pause, until_retry))
+
+    def _retry(self) -> None:
+        """Submit the items whose pause is over, each as a task of its own."""
+        if self._stopping:
+            return
+        for ready in self._again.due():
+            if ready.part is None or (self._large and self._large.has(ready.work)):
+                self._submit([ready])
+
+    # engine -> sink
+
+    def _collect(self, patience: float | None = None) -> None:
+        """Take one outcome in; wait at most `patience` seconds for it."""
+        is_told = patience is None
+        if self._in_flight.has_arrived:
+            patience = LATE if patience is None else min(patience, LATE)
+        try:
+            arrived = self._finished.get(timeout=SILENCE if patience is None else patience)
+        except Empty:
+            if is_told and (missing := getattr(self._engine, "missing", "")):
+                log.warning("nothing is done: %s", missing)
+            self._collect_late()
+            return
+        if arrived is None:
+            if self._stopping:
+                self._in_flight.cancel()
+            return
+        number, future = arrived
+        flight = self._in_flight.pop(number)
+        if self._stopping and future.cancelled():
+            return
+        outcome = flight.outcome()
+        rest = flight.take_rest(results.all_of(flight.task, outcome))
+        self._take_in(flight, rest, results.shown(outcome.worker), is_last=True)
+
+    def _collect_late(self) -> None:
+        """Take in what has arrived of tasks that take long."""
+        for flight in self._in_flight.late():
+            if found := flight.take_arrived():
+                self._take_in(flight, found, "", is_last=False)
+
+    def _take_in(self, flight: Flight, found: list[tuple[Work, Result]], worker: str, is_last: bool) -> None:
+        """Take results in, and say what becomes of their items."""
+        task, needs = flight.task, flight.bytes
+        found = [(work, results.checked(task, work, result, worker)) for work, result in found]
+        if self._accounts.are_told:
+            outcome = Outcome(task.id, worker, tuple(result for _, result in found))
+            self._accounts.tell(Collected(task, outcome, is_last))
+        for work, result in found:
+            name = result.worker or worker
+            if task.part is None or self._large is None:
+                self._accounts.accept(work, result, name, needs)
+            elif self._large.has(work) and self._accounts.may_retry(work, result):
+                self._accounts.tell(
+                    Retried(result, work.attempt, name, self._again.add(work, needs, task.part))
+                )
+            elif ended := self._large.accept(task, result):
+                self._accounts.accept(*ended, name, needs)

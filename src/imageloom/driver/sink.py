@@ -1,0 +1,357 @@
+"""The sink: how outputs are named, who may write them, and how they are published.
+
+A name belongs to the item that claims it first. A file that imageloom did not make is not touched unless it
+was said so. One run at a time writes into a sink.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from string import Formatter
+
+from imageloom import codecs
+from imageloom.driver.source import Source
+from imageloom.errors import (
+    DuplicateOutput,
+    InvalidName,
+    OutputExists,
+    SinkBusy,
+    StorageError,
+    UsageError,
+)
+from imageloom.model import Format, IfExists, Item, Output, Recipe, Result, Work
+from imageloom.records.ledger import Claim, Ledger
+from imageloom.stores import Store, is_remote, local_path, open_store
+from imageloom.stores.local import LocalStore
+from imageloom.stores.names import check_output_name
+from imageloom.stores.staging import ScratchFolder
+from imageloom.system import folders
+from imageloom.system.private import private_folder
+
+FIELDS = ("dir", "stem", "ext")
+MOST_TEMPLATE = 1000
+"""Characters of a template of names."""
+_SLASHES = re.compile("/{2,}")
+
+
+def check_template(template: str) -> None:
+    """Refuse a template of output names that makes no sense.
+
+    Raises:
+        UsageError: names what is wrong and what there is.
+    """
+    if len(template) > MOST_TEMPLATE:
+        raise UsageError(f"--name has {len(template):,} characters, over the limit of {MOST_TEMPLATE:,}")
+    try:
+        parsed = [found[1:] for found in Formatter().parse(template) if found[1] is not None]
+    except ValueError as error:
+        raise UsageError(f"--name {template!r}: {error}") from None
+    fields = [field for field, _, _ in parsed]
+    if unknown := [field for field in fields if field not in FIELDS]:
+        wrong = f"there is no {{{unknown[0]}}}"
+    elif "stem" not in fields:
+        wrong = "it needs {stem}, or all names are equal"
+    elif any(spec or conversion for _, spec, conversion in parsed):
+        wrong = "a field has neither ':' nor '!' in it"
+    else:
+        check_below(_filled(template, "dir", "stem", "ext"), f"--name {template!r}")
+        return
+    raise UsageError(f"--name {template!r}: {wrong}; there are: {{dir}}, {{stem}}, {{ext}}")
+
+
+def check_below(name: str, given: str) -> None:
+    """Refuse what no output below a sink can be named.
+
+    Args:
+        given: what it comes from, for the message.
+
+    Raises:
+        UsageError: see `names.check_output_name`.
+    """
+    try:
+        check_output_name(name)
+    except InvalidName as error:
+        raise UsageError(f"{given}: {error}") from None
+
+
+def output_name(key: str, header_format: Format, output: Output, template: str = "{dir}/{stem}.{ext}") -> str:
+    """The name of an output below the sink.
+
+    Args:
+        template: with {dir}, the item's folder; {stem}, its name without suffix; {ext}, the suffix: the item's
+            own where it is one of the format that is written, else that format's usual one.
+
+    Raises:
+        InvalidName: see `names.check_output_name`.
+    """
+    folder, _, name = key.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    if not dot or not stem:
+        stem, suffix = name, ""
+    suffixes = codecs.suffixes(codecs.written_as(output.format, header_format))
+    ext = suffix if suffix.lower() in suffixes else suffixes[0]
+    made = _filled(template, folder, stem, ext)
+    return check_output_name(f"{output.folder}/{made}" if output.folder else made)
+
+
+def _filled(template: str, folder: str, stem: str, ext: str) -> str:
+    """The name that a checked template means; where there is no folder no slash stands for one."""
+    made = template.format(dir=folder, stem=stem, ext=ext).lstrip("/")
+    return _SLASHES.sub("/", made) if "//" in made else made
+
+
+class Sink:
+    """A folder that a run writes into, while it is open.
+
+    Args:
+        address: of the folder; made where there is none.
+        source: what items are read from, and is not written to.
+        scratch: path of a folder for what is too large for memory; empty for the store's choice.
+
+    Raises:
+        UsageError: the sink is the source, or lies in it.
+        SinkBusy: another run writes into it.
+        StorageError: it cannot be made or written to.
+    """
+
+    def __init__(
+        self, address: str, source: Source, ledger: Ledger, if_exists: IfExists, scratch: str = ""
+    ) -> None:
+        self.store: Store = open_store(address) if is_remote(address) else LocalStore(local_path(address))
+        self.address = self.store.address
+        self._origin = source.store
+        self._source = source.root
+        self._ledger = ledger
+        self._if_exists = if_exists
+        self._scratch = scratch
+        self._scratch_folder: ScratchFolder | None = None
+        self._protected = source.place
+        self._real_folders: dict[str, str] = {}
+        self._lock = -1
+        self._is_new = not ledger.knows(self.address)
+        self._check()
+
+    def _check(self) -> None:
+        if self._is_protected(self.store.place("")):
+            raise UsageError(
+                f"the sink {self.address} lies in the source: imageloom never writes into its input"
+            )
+
+    def check_formats(self, recipe: Recipe) -> None:
+        """Refuse outputs that nothing can be made of, before the work starts.
+
+        Raises:
+            UsageError: an output is a folder of files, and the sink is not local; or its folder leads out.
+            MissingExtra: the library of an output's format is not installed.
+        """
+        for output in recipe.outputs:
+            if output.format:
+                codecs.get(output.format)
+            if output.folder:
+                check_below(output.folder, f"the folder {output.folder!r} of an output")
+        if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
+            raise UsageError(
+                f"--format zarr makes folders, which {self.address} has none of: give a local sink"
+            )
+
+    def open(self) -> None:
+        try:
+            if self._scratch and self.store.is_local:
+                self._scratch_folder = ScratchFolder(self._scratch)
+            self._lock = self._open_lock()
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.store.prepare(self._scratch)
+        except BlockingIOError:
+            self._release()
+            holder = next(
+                (j for j in self._ledger.jobs() if j.sink == self.address and j.state == "running"), None
+            )
+            who = f"job {holder.id} (process {holder.pid})" if holder else "another run"
+            raise SinkBusy(f"{who} is writing into {self.address}: one run at a time") from None
+        except StorageError:
+            self._release()
+            raise
+        except OSError as error:
+            self._release()
+            raise StorageError(f"cannot use the sink {self.address}: {error.strerror}") from None
+
+    @property
+    def scratch(self) -> str:
+        """The path of the folder for the pixels of large images: no other run uses it. Only while it is open."""
+        return self._scratch_folder.path if self._scratch_folder else self.store.staging("")
+
+    def _open_lock(self) -> int:
+        """What is locked: the folder itself, or a file beside the ledger that stands for the address.
+
+        No object is a lock: nothing would take it away from a run that was killed.
+        """
+        if isinstance(self.store, LocalStore):
+            return os.dup(self.store.root())
+        import hashlib
+
+        folder = self._ledger.path.parent / "locks"
+        private_folder(folder)
+        name = hashlib.sha256(self.address.encode()).hexdigest()[:32]
+        return folders.open_file(os.fspath(folder / name), os.O_RDWR | os.O_CREAT, 0o600)
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            self.store.tidy()
+        self._release()
+
+    def _release(self) -> None:
+        if self._scratch_folder:
+            self._scratch_folder.remove()
+        self._scratch_folder = None
+        if isinstance(self.store, LocalStore):
+            self.store.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+    def made_of(self, item: Item, recipe: str, outputs: int) -> list[tuple[str, int]]:
+        """Names and sizes of the outputs that this recipe has made of the item as it is now; none where one
+        is missing."""
+        if self._is_new:
+            return []
+        found = self._ledger.done(self._source, self.address, item, recipe)
+        return found if len(found) == outputs else []
+
+    def holds(self, made: list[tuple[str, int]]) -> bool:
+        """Whether outputs that were made are there, in their sizes. May be called from any thread."""
+        return bool(made) and all(self.store.size(name) == size for name, size in made)
+
+    def taken(self, names: tuple[str, ...]) -> frozenset[str]:
+        """Those of the names that something has, as far as that must be known before the work. May be called
+        from any thread."""
+        if self.store.creates and self._if_exists == "error":
+            return frozenset()
+        return frozenset(name for name in names if self.store.exists(name))
+
+    def claim(
+        self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
+    ) -> bool | None:
+        """Make the names the item's; None where a file is there already and is to be left alone.
+
+        Args:
+            taken: what `taken` has said of the names; None to look now.
+
+        Returns:
+            Whether outputs may take the place of what has their names: it was made from this very item.
+
+        Raises:
+            DuplicateOutput: another item of the source has a name.
+            OutputExists: a file has a name that imageloom did not make, or it is the input itself.
+        """
+        claims = [self._ledger.claim_of(self.address, name) for name in names]
+        for name, claim in zip(names, claims, strict=True):
+            self._spare_input(name, item)
+            if not self._may_write(name, claim, item, taken):
+                return None
+        for name in names:
+            self._ledger.claim(job, self._source, self.address, item, recipe, name)
+        if self.store.is_local or self._if_exists == "overwrite":
+            return True  # a local name has been looked at just now
+        return all(c and c.is_filled and (c.source, c.key) == (self._source, item.key) for c in claims)
+
+    def _spare_input(self, name: str, item: Item) -> None:
+        """Refuse an output that would take the place of the file that the item is a link to."""
+        target = self._origin.link(item.key)
+        if target is not None and target == self._real(name):
+            raise OutputExists(f"its output {name} is the file that it is read from")
+
+    def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
+        if self.store.is_local and self._real(name) != f"{self._real('')}{name}":
+            raise OutputExists(
+                f"its output {name} would lie at {self._real(name)}: a folder of the sink is a link, and outputs "
+                "are not written through links"
+            )
+        if claim is not None and claim.source == self._source:
+            if claim.key == item.key:
+                return True
+            if self._origin.exists(claim.key):
+                raise DuplicateOutput(f"its output {name} is that of {claim.key} already")
+        if self._is_protected(self._real(name)):
+            raise OutputExists(f"its output {name} lies in the source, which is never written to")
+        if not (self.store.exists(name) if taken is None else name in taken):
+            return True
+        if self._if_exists == "error":
+            whose = f"was made from {claim.source}/{claim.key}" if claim else "was not made by imageloom"
+            raise OutputExists(f"{name} is there and {whose} (--if-exists skip or overwrite)")
+        return self._if_exists == "overwrite"
+
+    def _is_protected(self, real: str) -> bool:
+        return real == self._protected or real.startswith(self._protected.rstrip("/") + "/")
+
+    def _real(self, key: str) -> str:
+        """Where a name really is; a link at the name itself would be replaced."""
+        folder, _, name = key.rpartition("/")
+        if folder not in self._real_folders:
+            self._real_folders[folder] = self.store.place(folder)
+        return f"{self._real_folders[folder].rstrip('/')}/{name}"
+
+    def begin(self) -> None:
+        """Write down the claims before a worker can give an output its name."""
+        if not self.store.is_local and self._ledger.has_claims:
+            self._ledger.flush()
+
+    def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
+        """Give all staged outputs of an item their names.
+
+        Raises:
+            UnwritableOutput: one of them could not be published; none is counted as done then.
+        """
+        if self._ledger.has_claims:
+            self._ledger.flush()
+        maker = f"{self._source}/{work.item.key}"
+        for written in result.written:
+            self.store.publish(written.staged, written.name, maker, work.replace)
+
+    def discard(self, result: Result) -> None:
+        for written in result.written:
+            self.store.discard(written.staged)
+
+
+class InPlace(Sink):
+    """A sink that is its own source: each output takes the place of its input.
+
+    What is written down, before the rename, is the fingerprint of the output: an item that has it is done, and
+    is not done twice, whenever the program is killed.
+    """
+
+    def _check(self) -> None:
+        """The input is what is written to."""
+        if not isinstance(self.store, LocalStore):
+            raise UsageError("--in-place is for local folders: give a sink")
+        self._folder = self.store
+
+    def _spare_input(self, name: str, item: Item) -> None:
+        if name != item.key:
+            raise OutputExists(f"in place its output must keep its name, not be {name} (--in-place)")
+        self._folder.check_alone(name)
+
+    def taken(self, names: tuple[str, ...]) -> frozenset[str]:
+        return frozenset()
+
+    def open(self) -> None:
+        super().open()
+        self._ledger.survive_power_cuts()
+
+    def claim(
+        self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
+    ) -> bool | None:
+        if len(names) > 1:
+            raise OutputExists("in place there is one output for each item (--in-place)")
+        self._spare_input(names[0], item)
+        return True
+
+    def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
+        """Replace the item's only copy: the new one, and what the ledger says of it, are on the disk before."""
+        (written,) = result.written
+        made = self._folder.take_over(written.staged, work.item)
+        self._ledger.claim(job, self._source, self.address, made, recipe, work.item.key, made.size)
+        self._ledger.flush()
+        self.store.publish(written.staged, work.item.key)
+        self._folder.sync(work.item.key)

@@ -1,0 +1,419 @@
+"""A source that does not end: what lies in a folder or a bucket, and what comes, once it has settled.
+
+The driver asks it for items as it asks any source, in its own thread, so that nothing is held that the driver has
+not asked for. What is known of a place is the version of each of its files that was last done or given up on; a
+file of another version, or of none, is looked at until it has settled, and only then handed out. One version of
+a file is under way at a time: the older one never takes the place of the newer.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import NamedTuple
+
+from imageloom.driver.source import Source
+from imageloom.driver.watch.changes import Changes
+from imageloom.driver.watch.files import is_shared, is_written_to, look
+from imageloom.errors import StorageError, UsageError
+from imageloom.model import Item, Links, Unlisted
+from imageloom.records.events import Done, Event, Failed, Skipped, SkipReason
+from imageloom.stores import Feed
+from imageloom.stores.local import LocalStore
+from imageloom.stores.remote import is_hidden
+
+QUIET = 0.1
+"""Seconds without a change after which a file that nobody writes to has settled."""
+QUIET_UNSURE = 2.0
+"""Likewise, where nobody knows whether it is written to."""
+TRUSTED_AGE = 60.0
+"""Seconds since its last change after which a file has settled at first sight, by a clock that may not be ours."""
+LONGEST = 1.0
+"""Seconds between two looks at a file that is written to, at the most."""
+RESCAN = 60.0
+"""Seconds between two listings of a folder whose changes are told: for those that were not."""
+POLL = 5.0
+"""Likewise, where none are told; or between two questions for changes, where the store knows them."""
+RELIST = 3600.0
+"""Likewise, between two listings of such a store."""
+LONGEST_PAUSE = 1.0
+"""Seconds that the driver waits at a time: a signal that comes just before it waits does not end its waiting."""
+CHUNK = 500
+"""Entries of a listing between two moments at which the driver may do something else."""
+AGAIN = 60.0
+"""Seconds until what could not be read or written is tried again; each further time twice as long."""
+MOST_AGAIN = 3600.0
+REMEMBERED = 10_000
+"""Latencies that percentiles are made of: the latest ones."""
+_STORES_FAULT = ("UnreadableItem", "UnwritableOutput")
+
+
+class _Waiting(NamedTuple):
+    """A file that has not settled."""
+
+    version: str
+    since: float
+    """Monotonic seconds at which it was first seen in this version."""
+    was_busy: bool = False
+    """It was open for writing."""
+
+
+class _Out(NamedTuple):
+    """An item that the driver has."""
+
+    version: str
+    came: float
+    """Seconds since the epoch at which it had settled."""
+
+
+class Watched(Source):
+    """The images of a folder or a bucket, and those that come while it is watched.
+
+    Args:
+        address, include, exclude: as of any source.
+        poll: seconds between two listings; 0 for those of local folders to be told, and `POLL` elsewhere.
+        until_idle: the source ends when nothing has come for so many seconds and all is done; None for never.
+        links: as of any source.
+
+    Raises:
+        StorageError: there is no such folder.
+        UsageError: the address is that of a file.
+        MissingExtra: watchfiles is needed and not installed.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        include: tuple[str, ...] = (),
+        exclude: tuple[str, ...] = (),
+        poll: float = 0.0,
+        until_idle: float | None = None,
+        links: Links = "inside",
+    ) -> None:
+        super().__init__(address, include, exclude, links)
+        self._links = links
+        if self.is_file:
+            raise UsageError(f"{address} is a file: watch its folder, with --include for its name")
+        self._folder = self.store if isinstance(self.store, LocalStore) else None
+        self._real = os.path.realpath(self.root) if self._folder else ""
+        shared = bool(self._folder) and is_shared(self._real)
+        self._is_sure = bool(self._folder) and not shared
+        self._is_told = self._is_sure and not poll
+        self._period = poll or (RESCAN if self._is_told else POLL)
+        self._until_idle = until_idle
+        self._wake: Callable[[], None] = lambda: None
+        self._changes: Changes | None = None
+        self._is_ending = False
+        self._began = time.time()
+        self._feed: Feed | None = None
+        self._next_question = 0.0
+        self._listing: Iterator[Item | Unlisted] | None = None
+        self._listed: set[int] = set()
+        self._listings = 0
+        self._next_listing = 0.0
+        self._known: dict[str, str] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._due: list[tuple[float, str]] = []
+        self._due_at: dict[str, float] = {}
+        self._out: dict[str, _Out] = {}
+        self._changed: set[str] = set()
+        self._tries: dict[str, int] = {}
+        self._idle_since = time.monotonic()
+        self.latencies: deque[float] = deque(maxlen=REMEMBERED)
+        """Seconds from settled to published, of the latest items."""
+
+    # What the driver asks
+
+    is_endless = True
+
+    def entries(self, wake: Callable[[], None]) -> Iterator[Item | Unlisted | None]:
+        """Items as they settle; None where there is none at the moment."""
+        self._wake = wake
+        try:
+            while not self._is_over:
+                found = False
+                for entry in self._news():
+                    found = True
+                    yield entry
+                    if self._is_ending:
+                        return
+                if not found:
+                    yield None
+        finally:
+            if self._changes:
+                self._changes.close()
+
+    def _news(self) -> Iterator[Item | Unlisted]:
+        return chain(self._look_at_changes(), self._ask_for_changes(), self._look_at_due(), self._list())
+
+    @property
+    def pause(self) -> float:
+        """Seconds after which to ask again, if nobody has called `wake`."""
+        if self._listing or self._is_ending or (self._changes and self._changes.are_there):
+            return 0.0
+        until = min(self._next_listing, self._due[0][0] if self._due else float("inf"))
+        if self._feed:
+            until = min(until, self._next_question)
+        if self._until_idle is not None and self._is_idle:
+            until = min(until, self._idle_since + self._until_idle)
+        return max(0.0, min(until - time.monotonic(), LONGEST_PAUSE))
+
+    def outdated(self, item: Item, failed: bool) -> SkipReason | None:
+        """Why what came of an item does not count: it has gone, or is another one by now.
+
+        Where it costs a request, only a failure is worth it: an object that was replaced is listed as such.
+        """
+        if not (failed or self._folder):
+            return None
+        try:
+            found = self._find(item.key)
+        except StorageError:
+            return None
+        if found is None:
+            return "gone"
+        return None if _version(found[0]) == item.fingerprint else "changed meanwhile"
+
+    def waited(self, key: str) -> float:
+        out = self._out.get(key)
+        return max(0.0, time.time() - out.came) if out else 0.0
+
+    def end(self) -> None:
+        """Hand out nothing more: the driver finishes what it has. Safe to call from a signal handler."""
+        self._is_ending = True
+        self._wake()
+
+    def __call__(self, event: Event) -> None:
+        """Hear from the driver what came of an item."""
+        match event:
+            case Done(result, waited=waited):
+                self.latencies.append(waited)
+                self._tries.pop(result.key, None)
+                self._settle_up(result.key, is_known=True)
+            case Failed(result):
+                is_theirs = result.failure is not None and result.failure.kind in _STORES_FAULT
+                if is_theirs and result.key in self._out:
+                    tries = self._tries[result.key] = self._tries.get(result.key, 0) + 1
+                    self._look_after(result.key, min(MOST_AGAIN, AGAIN * 2.0 ** (tries - 1)))
+                self._settle_up(result.key, is_known=True)
+            case Skipped(item, reason):
+                self._settle_up(item.key, is_known=reason not in ("gone", "changed meanwhile"))
+
+    def _settle_up(self, key: str, is_known: bool) -> None:
+        out = self._out.pop(key, None)
+        if out is None:
+            return
+        self._idle_since = time.monotonic()
+        if is_known:
+            self._learn(key, out.version)
+        if key in self._changed or not is_known:
+            self._changed.discard(key)
+            self._look_after(key, 0.0)
+
+    def _learn(self, key: str, version: str) -> None:
+        self._known[key] = version
+        if self._listing:
+            self._listed.add(hash(key))  # it may have come behind the listing's back
+
+    def _look_after(self, key: str, seconds: float) -> None:
+        """Look at a file, or a folder whose key ends with a slash, at that time or before."""
+        at = time.monotonic() + seconds
+        if at < self._due_at.get(key, float("inf")):
+            self._due_at[key] = at
+            heapq.heappush(self._due, (at, key))
+
+    @property
+    def _is_idle(self) -> bool:
+        return not (
+            self._out or self._waiting or self._listing or (self._changes and self._changes.are_there)
+        )
+
+    @property
+    def _is_over(self) -> bool:
+        if self._until_idle is not None and self._listings and self._is_idle:
+            return self._is_ending or time.monotonic() - self._idle_since >= self._until_idle
+        return self._is_ending
+
+    # Finding out what has changed
+
+    def _look_at_changes(self) -> Iterator[Item | Unlisted]:
+        paths = self._changes.take() if self._changes else []
+        if paths is None:
+            self._next_listing = 0.0
+            return
+        for path in paths:
+            key = os.path.relpath(path, self._real)
+            if key == "." or key.startswith("../") or is_hidden(key):
+                continue
+            if os.path.isdir(path) and not os.path.islink(path):
+                self._look_after(f"{key}/", 1.0)  # it is watched by then
+                yield from self._list_folder(f"{key}/")
+            elif self.matches(key):
+                yield from self._consider(key)
+
+    def _ask_for_changes(self) -> Iterator[Item | Unlisted]:
+        """Ask a store that knows what has changed, when it is time."""
+        if self._feed is None or self._listing or time.monotonic() < self._next_question:
+            return
+        self._next_question = time.monotonic() + self._period
+        try:
+            keys = self._feed.take()
+        except StorageError as error:
+            logging.getLogger(__name__).warning("%s", error)
+            return
+        if keys is None:
+            self._next_listing = 0.0
+            return
+        for key in keys:
+            if not is_hidden(key) and self.matches(key):
+                yield from self._consider(key)
+
+    def _look_at_due(self) -> Iterator[Item | Unlisted]:
+        while self._due and self._due[0][0] <= time.monotonic():
+            at, key = heapq.heappop(self._due)
+            if self._due_at.get(key) != at:
+                continue  # it was looked at before
+            del self._due_at[key]
+            if key in self._tries:
+                self._known.pop(key, None)
+            if key.endswith("/"):
+                yield from self._list_folder(key)
+            else:
+                yield from self._consider(key)
+
+    def _list_folder(self, key: str) -> Iterator[Item | Unlisted]:
+        """What came with a folder that was moved in, or before it was watched."""
+        if self._folder and os.path.realpath(f"{self._real}/{key}") == f"{self._real}/{key}".rstrip("/"):
+            for entry in self._folder.items(key):
+                yield from self._consider_listed(entry)
+
+    def _list(self) -> Iterator[Item | Unlisted]:
+        """Go on with the listing under way, or begin one when it is time."""
+        if self._listing is None and time.monotonic() < self._next_listing:
+            return
+        try:
+            if self._listing is None:
+                self._listing = self._begin_listing()
+            for _ in range(CHUNK):
+                entry = next(self._listing, None)
+                if entry is None:
+                    self._end_listing()
+                    return
+                self._listed.add(hash(entry.key))
+                yield from self._consider_listed(entry)
+        except StorageError as error:
+            if not self._listings:
+                raise
+            logging.getLogger(__name__).warning("%s", error)
+            self._close_listing()
+
+    def _begin_listing(self) -> Iterator[Item | Unlisted]:
+        if self._is_told and (self._changes is None or self._changes.are_over):
+            if self._changes:
+                self._changes.close()
+            self._changes = Changes(self._real, self._wake)
+        self._feed = None if self._folder else self.store.feed()
+        return self.store.items()
+
+    def _end_listing(self) -> None:
+        """What was not listed is there no more."""
+        for key in [key for key in self._known if hash(key) not in self._listed]:
+            self._known.pop(key)
+        self._listings += 1
+        self._close_listing()
+        if self._feed:
+            self._next_listing = time.monotonic() + RELIST
+
+    def _close_listing(self) -> None:
+        self._listing = None
+        self._listed.clear()
+        self._next_listing = time.monotonic() + self._period
+
+    def _consider_listed(self, entry: Item | Unlisted) -> Iterator[Item | Unlisted]:
+        if not self._is_wanted(entry) or self._known.get(entry.key) == _version(entry):
+            return
+        if isinstance(entry, Unlisted) and (entry.is_folder or entry.failure.kind == "InvalidName"):
+            yield from self._take(entry.key, entry, 0.0)
+        elif entry.key.endswith("/"):  # a folder that cannot be listed
+            if os.path.isdir(f"{self._real}/{entry.key}"):
+                yield from self._take(entry.key, entry, 0.0)
+        elif self._folder or entry.key not in self._waiting:
+            moment = entry.mtime_ns / 1e9 if isinstance(entry, Item) else 0.0
+            yield from self._consider(entry.key, None if self._folder else (entry, moment))
+
+    # Whether it has settled
+
+    def _find(self, key: str) -> tuple[Item | Unlisted, float] | None:
+        if self._folder:
+            return look(self._real, key, self._links)
+        found = self.store.find(key)
+        return (found, found.mtime_ns / 1e9) if found else None
+
+    def _consider(
+        self, key: str, found: tuple[Item | Unlisted, float] | None = None
+    ) -> Iterator[Item | Unlisted]:
+        """Hand a file out if it is new and has settled; look again later if it has not.
+
+        Args:
+            found: what it is and when that changed; None to look now.
+        """
+        try:
+            found = found or self._find(key)
+        except StorageError as error:
+            logging.getLogger(__name__).warning("%s", error)
+            self._look_after(key, self._period)
+            return
+        if found is None:
+            self._waiting.pop(key, None)
+            self._known.pop(key, None)
+            self._tries.pop(key, None)
+            return
+        entry, moment = found
+        yield from self._take(key, entry, moment)
+
+    def _take(self, key: str, entry: Item | Unlisted, moment: float) -> Iterator[Item | Unlisted]:
+        version = _version(entry)
+        if self._known.get(key) == version:
+            self._waiting.pop(key, None)
+        elif key in self._out:
+            if version != self._out[key].version:
+                self._changed.add(key)
+        elif isinstance(entry, Unlisted):
+            self._waiting.pop(key, None)
+            self._learn(key, version)
+            self._idle_since = time.monotonic()
+            yield entry
+        elif self._has_settled(key, entry, version):
+            was_busy = self._waiting.pop(key).was_busy if key in self._waiting else False
+            came = time.time() if was_busy else max(self._began, moment + (QUIET if self._folder else 0.0))
+            self._out[key] = _Out(version, came)
+            yield entry
+
+    def _has_settled(self, key: str, item: Item, version: str) -> bool:
+        if self.store.creates:
+            return True  # an object is there as a whole
+        now = time.monotonic()
+        before = self._waiting.get(key)
+        if before is None or before.version != version:
+            before = _Waiting(version, now)
+        unchanged, age = now - before.since, time.time() - item.mtime_ns / 1e9 if item.mtime_ns else 0.0
+        quiet = QUIET if self._is_sure else QUIET_UNSURE
+        if self._is_sure and max(unchanged, age) >= quiet:
+            is_busy = is_written_to(f"{self._real}/{key}")
+            if is_busy is False:
+                return True
+            before = before._replace(was_busy=before.was_busy or bool(is_busy))
+            quiet = unchanged + max(QUIET, unchanged / 2) if is_busy else QUIET_UNSURE
+        if quiet == QUIET_UNSURE and (unchanged >= quiet or age >= TRUSTED_AGE):
+            return True
+        self._waiting[key] = before
+        self._look_after(key, min(LONGEST, max(quiet - unchanged, QUIET / 2)))
+        return False
+
+
+def _version(entry: Item | Unlisted) -> str:
+    return entry.fingerprint if isinstance(entry, Item) else entry.failure.message

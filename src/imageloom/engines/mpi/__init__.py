@@ -1,0 +1,1 @@
+"""MPI ranks, and the supervisor of their job."""

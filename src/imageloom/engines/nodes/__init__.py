@@ -1,0 +1,1 @@
+"""Nodes that are offered tasks over gRPC."""

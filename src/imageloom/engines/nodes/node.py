@@ -1,0 +1,156 @@
+"""A node: a gRPC face on something that does tasks, a limited number of them at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from random import Random
+from typing import TYPE_CHECKING
+
+import grpc
+import msgspec
+
+from imageloom import __version__
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes.config import NodeConfig
+from imageloom.engines.nodes.policies import accepts
+from imageloom.engines.nodes.rpc import pack, unpack
+from imageloom.errors import ImageloomError
+from imageloom.model import Failure, Result, Task
+from imageloom.system.machine import available_cores
+from imageloom.worker.guard import Guard
+
+if TYPE_CHECKING:
+    from imageloom.engines.processes import Processes
+
+Runner = Callable[[Task], Iterator[Result]]
+"""Does a task: its items' results, in their order."""
+
+LAG = 0.1
+"""Seconds for which a result may wait for others to go with them: a message has its price."""
+WAITING_CALLS = 16
+"""Calls that a node answers beside those of the tasks that it does."""
+
+
+def supervised(engine: Processes) -> Runner:
+    """Does tasks in supervised processes: one that dies takes only its item along."""
+
+    def run(task: Task) -> Iterator[Result]:
+        arrived: SimpleQueue[tuple[int, Result] | None] = SimpleQueue()
+        future = engine.submit(task, lambda place, result: arrived.put((place, result)))
+        future.add_done_callback(lambda _: arrived.put(None))
+        early: dict[int, Result] = {}
+        try:
+            for place in range(len(task.work)):
+                while place not in early:
+                    found = arrived.get()
+                    if found is None:  # the engine was closed
+                        return
+                    early[found[0]] = found[1]
+                yield early.pop(place)
+        finally:
+            future.cancel()
+
+    return run
+
+
+class Node:
+    """What answers the calls of `ImageProcessingNode`.
+
+    Args:
+        run: does a task.
+        config: how it is set, with a limit that is not 0.
+        guard: the bounds of what it does; None for the configuration's roots and operators.
+    """
+
+    def __init__(self, run: Runner, config: NodeConfig, guard: Guard | None = None) -> None:
+        self._run = run
+        self._config = config
+        self._guard = guard or Guard(config.roots, config.operators)
+        self._random = Random(config.seed)
+        self._room = threading.Semaphore(config.limit)
+        self._in_hand = 0
+        self._lock = threading.Lock()
+        self._leaving = threading.Event()
+
+    def leave(self) -> None:
+        """Take no more tasks."""
+        self._leaving.set()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._in_hand == 0
+
+    @property
+    def load(self) -> float:
+        """From 0 to 1: the one that was set, or the machine's in the last minute."""
+        if self._config.load == "auto":
+            return min(1.0, os.getloadavg()[0] / available_cores())
+        return self._config.load
+
+    def Describe(self, request: pb.NodeQuery, context: grpc.ServicerContext) -> pb.NodeStatus:  # noqa: N802
+        return pb.NodeStatus(
+            limit=self._config.limit,
+            load=self.load,
+            in_hand=self._in_hand,
+            leaving=self._leaving.is_set(),
+            acceptance=self._config.acceptance,
+            version=__version__,
+        )
+
+    def Perform(  # noqa: N802
+        self, request: pb.TaskRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.TaskReceipt]:
+        if self._leaving.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the node is leaving")
+        task = self._task(request, context)
+        load = self.load
+        with self._lock:
+            accepted = request.must_accept or accepts(self._config.acceptance, load, self._random)
+            is_slow = self._config.load != "auto" and self._random.random() < load
+            self._in_hand += accepted
+        if not accepted:
+            yield pb.TaskReceipt(status=pb.TASK_REJECTED, message=f"its load is {load:.2f}", load=load)
+            return
+        try:
+            with self._room:
+                yield pb.TaskReceipt(load=load)
+                if is_slow:
+                    time.sleep(self._config.delay)
+                yield from self._results(task, LAG if request.together else 0.0)
+        finally:
+            with self._lock:
+                self._in_hand -= 1
+
+    def _task(self, request: pb.TaskRequest, context: grpc.ServicerContext) -> Task:
+        try:
+            return unpack(request.task, Task)
+        except msgspec.MsgspecError as error:
+            reason = f"this node (version {__version__}) cannot read the task: {error}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+
+    def _results(self, task: Task, lag: float) -> Iterator[pb.TaskReceipt]:
+        """Receipts with the items' results, `lag` seconds apart or more; the last one says how it went."""
+        status, unsaid, due = pb.TASK_SUCCESS, [], time.monotonic() + lag
+        for result in self._attempts(task):
+            if result.failure:
+                status = pb.TASK_FAILURE
+            unsaid.append(pack(result))
+            if time.monotonic() >= due:
+                yield pb.TaskReceipt(results=unsaid)
+                unsaid, due = [], time.monotonic() + lag
+        yield pb.TaskReceipt(status=status, load=self.load, results=unsaid)
+
+    def _attempts(self, task: Task) -> Iterator[Result]:
+        """The items' results; what cannot be begun here fails each item."""
+        began, done = time.time(), 0
+        try:
+            for result in self._run(self._guard.bounded(task)):
+                done += 1
+                yield result
+        except ImageloomError as error:
+            for work in task.work[done:]:
+                yield Result(work.item.key, failure=Failure.of(error), started=began)

@@ -1,0 +1,189 @@
+"""What both ends of a call agree on: limits, keep-alive, and plain data as bytes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import grpc
+import msgspec
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes import imageloom_pb2_grpc
+from imageloom.engines.nodes.config import Credentials
+from imageloom.engines.nodes.limits import MOST_SILENT, SHORT_CALLS, CallLimits
+from imageloom.engines.nodes.security import (
+    TokenCheck,
+    channel_credentials,
+    read_token,
+    server_credentials,
+)
+from imageloom.errors import StorageError
+from imageloom.model import Plain, Result, Task
+from imageloom.system.machine import open_files
+
+P = TypeVar("P", bound=Plain)
+
+MOST_BYTES = 16 << 20
+"""Of an answer."""
+MOST_ASKED = 1 << 20
+"""Bytes of a request: a task of 64 items with the longest of names is below that."""
+MOST_CONNECTIONS = 1024
+"""To one server; fewer where the process may have fewer than four times as many files open."""
+HANDSHAKE = 5.0
+"""Seconds that a new connection has until it speaks HTTP/2."""
+IDLE = 10.0
+"""Seconds without a call after which a connection is closed; clients connect again by themselves."""
+KEEP_ALIVE = 10.0
+"""Seconds without a word after which the other side is asked whether it is still there."""
+KEEP_ALIVE_ANSWER = 5.0
+"""Seconds that it has for the answer."""
+
+SERVER = pb.DESCRIPTOR.services_by_name["ImageProcessingServer"].full_name
+NODE = pb.DESCRIPTOR.services_by_name["ImageProcessingNode"].full_name
+
+stubs: Any = imageloom_pb2_grpc
+
+_OPTIONS = (
+    ("grpc.max_send_message_length", MOST_BYTES),
+    ("grpc.keepalive_time_ms", int(1000 * KEEP_ALIVE)),
+    ("grpc.keepalive_timeout_ms", int(1000 * KEEP_ALIVE_ANSWER)),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+_CHANNEL_OPTIONS = (
+    *_OPTIONS,
+    ("grpc.max_receive_message_length", MOST_BYTES),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.use_local_subchannel_pool", 1),  # a channel's connection ends with it
+    ("grpc.enable_http_proxy", 0),
+)
+_SERVER_OPTIONS = (
+    *_OPTIONS,
+    ("grpc.max_receive_message_length", MOST_ASKED),
+    ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE)),
+    ("grpc.max_connection_idle_ms", int(1000 * IDLE)),
+    ("grpc.http2.min_ping_interval_without_data_ms", int(500 * KEEP_ALIVE)),
+    ("grpc.so_reuseport", 0),  # a port that another server has is an error
+)
+
+
+def open_channel(address: str, own: Credentials) -> grpc.Channel:
+    """A channel to an address; nothing is sent yet."""
+    credentials = channel_credentials(address, own)
+    if credentials:
+        return grpc.secure_channel(address, credentials, _CHANNEL_OPTIONS)
+    return grpc.insecure_channel(address, _CHANNEL_OPTIONS)
+
+
+class Service:
+    """A gRPC server with health service and reflection, listening.
+
+    Args:
+        servicer: what answers.
+        name: the full name of its service.
+        calls: of each method, how many it answers at the same time; one client has half of them.
+
+    Raises:
+        UsageError: others could reach the address, and it is not secured.
+        StorageError: the address cannot be listened on.
+    """
+
+    def __init__(self, servicer: object, name: str, address: str, own: Credentials, calls: int) -> None:
+        token = read_token(own.token)
+        credentials = server_credentials(address, own)
+        methods = len(pb.DESCRIPTOR.services_by_name[name.rpartition(".")[2]].methods)
+        self._pool = ThreadPoolExecutor(MOST_SILENT + (methods + 2) * max(calls, SHORT_CALLS), "call")
+        self._limits = CallLimits(calls)
+        self._server = grpc.server(
+            self._pool,
+            interceptors=[*([TokenCheck(token)] if token else []), self._limits],
+            options=(
+                *_SERVER_OPTIONS,
+                ("grpc.max_concurrent_streams", calls // 2),
+                ("grpc.max_allowed_incoming_connections", min(MOST_CONNECTIONS, open_files() // 4)),
+            ),
+        )
+        self._name = name
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        getattr(stubs, f"add_{name.rpartition('.')[2]}Servicer_to_server")(servicer, self._server)
+        services = (name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(services, self._server)
+        try:
+            if credentials:
+                self.port = self._server.add_secure_port(address, credentials)
+            else:
+                self.port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            self._limits.close()
+            self._pool.shutdown()
+            raise StorageError(f"cannot listen on {address}: it is taken, or not this machine's") from None
+        host = address.rpartition(":")[0]
+        self.address = address if address.startswith("unix:") else f"{host}:{self.port}"
+        self._server.start()
+        self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def _tell_health(self, status: Any) -> None:
+        for name in ("", self._name):
+            self._health.set(name, status)
+
+    def leave(self) -> None:
+        """Say that no new calls are wanted."""
+        self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    def close(self, grace: float | None) -> None:
+        """Take no more calls, and end those that are under way after `grace` seconds."""
+        self.leave()
+        self._server.stop(grace).wait()
+        self._limits.close()
+        self._pool.shutdown()
+
+
+def pack(data: Plain) -> bytes:
+    """Plain data as MessagePack without what has its default value.
+
+    So an older peer reads all that does not use what it does not know, and refuses the rest by name: it must not
+    do something else than it was asked for.
+    """
+    return msgspec.msgpack.encode(_lean(data))
+
+
+_READY = msgspec.msgpack.Decoder(tuple[Task, Result])
+"""Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
+
+
+def unpack(data: bytes, kind: type[P]) -> P:
+    """The plain data in a message.
+
+    Raises:
+        msgspec.ValidationError: it is something else, or knows more than we do.
+    """
+    return msgspec.msgpack.decode(data, type=kind)
+
+
+def _lean(value: Any) -> Any:
+    if isinstance(value, Plain):
+        defaults = _defaults(type(value))
+        return {
+            name: _lean(item)
+            for name in value.__struct_fields__
+            if (item := getattr(value, name)) != defaults.get(name, msgspec.NODEFAULT)
+        }
+    return [_lean(one) for one in value] if isinstance(value, tuple) else value
+
+
+_known: dict[type[Plain], dict[str, Any]] = {}
+
+
+def _defaults(kind: type[Plain]) -> dict[str, Any]:
+    if kind not in _known:
+        fields = msgspec.structs.fields(kind)
+        _known[kind] = {
+            field.name: field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+            for field in fields
+            if not field.required
+        }
+    return _known[kind]

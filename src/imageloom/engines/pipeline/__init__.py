@@ -1,0 +1,1 @@
+"""Three supervised stage processes with rings of pixels in shared memory between them."""

@@ -1,0 +1,160 @@
+"""A stage process of the engine `pipeline`: chunks come in through one ring and leave through the next one.
+
+A pool of threads that sizes itself takes them. What ends here, as a result or a failure, goes to the
+supervisor through a pipe, before the chunk's slot is free: a chunk is always in a ring or in a pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from time import time
+
+import msgspec
+from msgspec.structs import replace
+
+from imageloom.engines.pipeline.ring import Ring, Taken, arrays_of
+from imageloom.model import NO_METADATA, Failure, Frame, Header, Metadata, Plain, Result, Task, Times, Work
+from imageloom.scheduling.board import Message
+from imageloom.worker import work
+from imageloom.worker.controller import Controller
+from imageloom.worker.pool import SizedPool
+from imageloom.worker.process import become_worker
+from imageloom.worker.work import Chunk, Lap, Stopwatch
+
+Stage = Callable[[Task, Chunk | None, Lap], Chunk | Result]
+"""What a stage does of a task of one item: the first one gets no chunk, the last one makes the result."""
+
+
+class Slip(Plain, frozen=True):
+    """What a ring's chunk is, beside its pixels."""
+
+    task: bytes
+    """The task without its items."""
+    work: Work
+    header: Header | None = None
+    metadata: Metadata = NO_METADATA
+    measure: bytes = b""
+    frames: tuple[Frame, ...] = ()
+    times: Times = Times()
+    started: float = 0.0
+
+
+encode = msgspec.msgpack.Encoder().encode
+_slip = msgspec.msgpack.Decoder(Slip).decode
+_task = lru_cache(maxsize=64)(msgspec.msgpack.Decoder(Task).decode)
+
+
+def load(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
+    """The first stage."""
+    data = work.fetch(task, task.work[0], work.source_of(task), lap)
+    return work.load(task, task.work[0], data, lap)
+
+
+def run_filters(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
+    """The second stage."""
+    assert chunk is not None
+    return work.run_filters(task, chunk, lap)
+
+
+def finish(task: Task, chunk: Chunk | None, lap: Lap) -> Result:
+    """The third stage."""
+    assert chunk is not None
+    sink = work.sink_of(task)
+    made = work.finish(task, task.work[0], chunk, sink, lap)
+    work.commit(task, task.work[0], made, sink, lap)
+    return made
+
+
+def serve(
+    pipe: Connection,
+    stage: str,
+    source: Ring,
+    target: Ring | None,
+    threads: tuple[int, int, int],
+    memory: int,
+) -> None:
+    """Be a stage until the pipe's other end is closed.
+
+    Args:
+        stage: the name of the `Stage`, as `module:function`.
+        threads: the least, the most, and those at the start.
+        memory: bytes that this process may take for data beyond what it has; 0 for no bound.
+    """
+    become_worker(memory)
+    module, _, name = stage.partition(":")
+    member = _Member(pipe, getattr(importlib.import_module(module), name), source, target)
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send_bytes(encode(Message()))
+        member.begin(Controller(*threads))
+        pipe.recv_bytes()
+
+
+class _Member:
+    """What the threads of a stage share."""
+
+    def __init__(self, pipe: Connection, function: Stage, source: Ring, target: Ring | None) -> None:
+        self._pipe, self._function, self._source, self._target = pipe, function, source, target
+        self._sending = threading.Lock()
+
+    def begin(self, controller: Controller) -> None:
+        self._controller = controller
+        self._source.readers = controller.size
+        SizedPool(self._turn, controller, "thread")
+
+    def _turn(self) -> None:
+        """Take a chunk, and pass on what becomes of it."""
+        taken = self._source.take(self._controller.idle)
+        try:
+            self._pass_on(taken)
+        except Exception:  # the chunk is none: its stage ends, and another one takes its place
+            logging.getLogger(__name__).exception("a chunk could not be read")
+            os._exit(70)  # EX_SOFTWARE
+
+    def _pass_on(self, taken: Taken) -> None:
+        if self._source.readers != self._controller.size:
+            self._source.readers = self._controller.size
+        slip = _slip(taken.about)
+        started, watch = slip.started or time(), Stopwatch(slip.times)
+        try:
+            result = self._do(taken, slip, started, watch)
+        except BaseException as error:  # a thread that ends would be missed
+            result = Result(slip.work.item.key, (), Failure.of(error), watch.times(), started)
+        if result is not None:
+            message = encode(Message(taken.number, 0, work.worker_name(), result))
+            with self._sending, contextlib.suppress(OSError):  # the engine has let go: this process ends too
+                self._pipe.send_bytes(message)
+        self._source.release(taken.slot)
+
+    def _do(self, taken: Taken, slip: Slip, started: float, watch: Stopwatch) -> Result | None:
+        """Run the stage; None where its chunk has gone into the next ring."""
+        task = replace(_task(slip.task), work=(slip.work,))
+        work.settle(task)
+        chunk = None
+        if slip.header is not None:
+            pixels = arrays_of(taken.pixels, slip.frames)
+            chunk = Chunk(pixels, slip.header, slip.metadata, slip.measure)
+        made = self._function(task, chunk, watch.lap)
+        if isinstance(made, Result):
+            return replace(made, times=watch.times(), started=started)
+        self._source.stand(taken.slot)  # to wait for the next ring is no hang
+        assert self._target is not None, "the last stage makes results"
+        frames = tuple(map(Frame.of, made.pixels))
+        passed = Slip(
+            slip.task,
+            slip.work,
+            made.header,
+            made.metadata,
+            made.measure,
+            frames,
+            watch.times(),
+            started,
+        )
+        self._target.put(taken.number, encode(passed), made.pixels)
+        return None

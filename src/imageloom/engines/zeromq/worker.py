@@ -1,0 +1,241 @@
+"""A worker of the engine zeromq: the main thread speaks with the server, other threads do the tasks.
+
+So the heart beats however long an item takes. A worker that hears nothing for too long, or that the server does
+not know any more, lets go of all that it was given and begins anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import socket
+import threading
+import time
+from queue import Empty, SimpleQueue
+
+import msgspec
+import zmq
+
+from imageloom.engines import WorkerSettings
+from imageloom.engines.zeromq.wire import (
+    HEADER,
+    MOST_ASKED,
+    PROTOCOL,
+    VERSION,
+    Beat,
+    ClientKeys,
+    Delivery,
+    Hello,
+    Welcome,
+    body_of,
+    check_secured,
+    log,
+    options,
+    read_keys,
+    secure_client,
+    split,
+)
+from imageloom.errors import UsageError
+from imageloom.model import Task
+from imageloom.scheduling.board import Message
+from imageloom.worker.process import guarded
+from imageloom.worker.work import worker_name
+
+PAUSE = 0.5
+"""Seconds between one connection and the next."""
+FIRST_SILENCE = 10.0
+"""Seconds without an answer to a hello, before another one is said."""
+LINGER = 2000
+"""Milliseconds that the last words may take on their way."""
+
+
+def work_for(
+    settings: WorkerSettings, leaving: threading.Event, keys: ClientKeys | None = None, local: bytes = b""
+) -> None:
+    """Work for one server after the other at an address, until asked to leave.
+
+    Args:
+        keys: those of `settings.keys`, where they are not in a file.
+        local: what tells the server that it has started this worker itself.
+
+    Raises:
+        UsageError: the server speaks another version, or the address needs keys.
+    """
+    if keys is None and settings.keys:
+        keys = read_keys(settings.keys, ClientKeys)
+    check_secured(settings.connect, keys, "client")
+    assert keys is not None, "it has been checked"
+    worker = _Worker(settings, leaving, keys, local)
+    try:
+        while worker.serve():
+            leaving.wait(PAUSE)
+    finally:
+        worker.close()
+
+
+class _Worker:
+    def __init__(
+        self, settings: WorkerSettings, leaving: threading.Event, keys: ClientKeys, local: bytes
+    ) -> None:
+        self._settings, self._leaving, self._keys, self._local = settings, leaving, keys, local
+        self._host = socket.gethostname()
+        self._context = zmq.Context()
+        self._routing_id = b""
+        self._round = 0
+        """Of connections: what was begun in an earlier one is nobody's concern."""
+        self._holding: set[int] = set()
+        self._dropped: set[int] = set()
+        self._tasks: SimpleQueue[tuple[int, Task]] = SimpleQueue()
+        self._said: SimpleQueue[tuple[int, Message | int]] = SimpleQueue()
+        """By the threads: a result, or the number of a delivery that is over."""
+        self._bell, self._button = os.pipe()
+        os.set_blocking(self._button, False)
+        signal.set_wakeup_fd(self._button, warn_on_full_buffer=False)
+        for number in range(settings.threads):
+            threading.Thread(target=self._compute, name=f"thread_{number}", daemon=True).start()
+
+    # The threads that do the tasks
+
+    def _compute(self) -> None:
+        name = worker_name() if self._settings.once else f"{self._host}:{worker_name()}"
+        while True:
+            began, task = self._tasks.get()
+            if self._wants(began, task.id):
+                for place, result in enumerate(guarded(task, self._settings.guard)):
+                    self._say(began, Message(task.id, place, name, result))
+                    if not self._wants(began, task.id):
+                        break
+            self._say(began, task.id)
+
+    def _wants(self, began: int, delivery: int) -> bool:
+        return began == self._round and delivery not in self._dropped and not self._leaving.is_set()
+
+    def _say(self, began: int, what: Message | int) -> None:
+        self._said.put((began, what))
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
+            os.write(self._button, b".")
+
+    # The main thread
+
+    def serve(self) -> bool:
+        """Be one server's worker, from hello to the end; whether to look for the next."""
+        self._round += 1
+        self._holding.clear()
+        self._dropped.clear()
+        self._goes_on: bool | None = None
+        """Known when the connection is to end: whether there is to be another one."""
+        self._draining = False
+        self._welcome: Welcome | None = None
+        self._heard = self._beaten = time.monotonic()
+        self._dealer, self._control = self._context.socket(zmq.DEALER), self._context.socket(zmq.SUB)
+        try:
+            self._greet()
+            self._poller = zmq.Poller()
+            for source in (self._bell, self._dealer, self._control):
+                self._poller.register(source, zmq.POLLIN)
+            while self._goes_on is None:
+                self._turn()
+            return self._goes_on and not self._leaving.is_set()
+        finally:
+            self._dealer.close()
+            self._control.close()
+
+    def close(self) -> None:
+        """Wait for the last words to be on their way."""
+        self._context.term()
+
+    def _greet(self) -> None:
+        for channel in (self._dealer, self._control):
+            options(channel, self._settings.connect, MOST_ASKED)
+            secure_client(channel, self._keys)
+        previous, self._routing_id = self._routing_id, b"w" + os.urandom(15)
+        self._dealer.routing_id = self._routing_id
+        self._control.subscribe(b"")
+        self._dealer.connect(self._settings.connect)
+        hello = Hello(self._host, os.getpid(), self._settings.threads, previous, self._local)
+        self._send(b"hello", msgspec.msgpack.encode(hello))
+
+    def _turn(self) -> None:
+        """Hear, say, and beat."""
+        heartbeat = self._welcome.heartbeat if self._welcome else FIRST_SILENCE
+        silence = self._welcome.silence if self._welcome else FIRST_SILENCE
+        patience = min(self._beaten + heartbeat, self._heard + silence) - time.monotonic()
+        ready = dict(self._poller.poll(max(0, math.ceil(patience * 1000))))
+        if self._bell in ready:
+            os.read(self._bell, 4096)
+        for channel in (self._dealer, self._control):
+            while channel in ready and self._goes_on is None:
+                try:
+                    self._hear(channel.recv_multipart(zmq.NOBLOCK))
+                except zmq.Again:
+                    break
+        self._pass_on()
+        now = time.monotonic()
+        if self._welcome and now >= self._beaten + heartbeat:
+            self._send(b"beat", msgspec.msgpack.encode(Beat(tuple(self._holding))))
+            self._beaten = now
+        if now >= self._heard + silence:
+            what = "no word" if self._welcome else "no answer (is it there, are the keys right?)"
+            log.warning("%s from %s for %g s", what, self._settings.connect, silence)
+            self._goes_on = True
+        if (self._leaving.is_set() or self._draining) and not self._holding:
+            if self._welcome:
+                self._dealer.linger = LINGER
+                self._send(b"leave")
+            self._goes_on = not self._settings.once
+
+    def _hear(self, frames: list[bytes]) -> None:
+        header, kind, body = (*frames, b"", b"", b"")[:3]
+        if header != HEADER:
+            if header.startswith(PROTOCOL):
+                theirs = header.removeprefix(PROTOCOL).decode(errors="replace")
+                raise UsageError(
+                    f"the server at {self._settings.connect} speaks version {theirs} of the protocol, this "
+                    f"worker {VERSION}: install the same imageloom on both sides"
+                )
+            log.warning("ignored what is no message: %.40r", header)
+            return
+        self._heard = time.monotonic()
+        if kind == b"task":
+            if task := body_of(Task, body):
+                self._holding.add(task.id)
+                self._tasks.put((self._round, task))
+        elif kind == b"welcome":
+            self._welcome = body_of(Welcome, body)
+            if self._welcome:
+                host, _ = split(self._settings.connect)
+                self._control.connect(f"tcp://{host}:{self._welcome.control}")
+        elif kind == b"drop":
+            if delivery := body_of(Delivery, body):
+                self._dropped.add(delivery.number)
+        elif kind == b"drain":
+            self._draining = True
+        elif kind == b"stop":
+            self._goes_on = not self._settings.once
+        elif kind == b"unknown":
+            self._goes_on = True
+        elif kind == b"die":
+            log.error("imageloom worker %d: ended, for an item took too long (--timeout)", os.getpid())
+            os._exit(1)
+
+    def _pass_on(self) -> None:
+        """Send what the threads have said."""
+        while self._goes_on is None:
+            try:
+                began, what = self._said.get_nowait()
+            except Empty:
+                return
+            if began != self._round:
+                continue
+            if isinstance(what, Message):
+                self._send(b"result", msgspec.msgpack.encode(what))
+            else:
+                self._holding.discard(what)
+                self._dropped.discard(what)
+                self._send(b"over", msgspec.msgpack.encode(Delivery(what)))
+
+    def _send(self, kind: bytes, body: bytes = b"") -> None:
+        with contextlib.suppress(zmq.Again):  # thousands of messages wait for a server that is not there
+            self._dealer.send_multipart([HEADER, kind, body], zmq.NOBLOCK)

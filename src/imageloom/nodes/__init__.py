@@ -1,1 +1,0 @@
-"""The gRPC service: a client hands jobs to a server, which divides them among nodes by a policy."""

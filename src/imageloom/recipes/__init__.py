@@ -1,0 +1,1 @@
+"""From text or YAML to a plan: pipelines, recipes, exact rewrites, and the plan for each item."""

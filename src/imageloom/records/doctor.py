@@ -1,0 +1,183 @@
+"""What a power cut or a kill -9 leaves behind, and how it is removed.
+
+Most of it needs no doctor: pixels between processes are in memory without a name, locks go with their
+processes, and the next run into a sink sweeps away what was staged there. What stays where there is no next run
+is found here. Nothing is touched that a living process may use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from imageloom.errors import StorageError
+from imageloom.model import Plain
+from imageloom.records import timeline
+from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.stores.names import STAGING
+from imageloom.stores.staging import StagingFolder, abandoned, remove_abandoned
+
+SHARED = Path("/dev/shm")
+SEGMENTS = "mpich_shm_*"
+"""What the ranks of engine mpi share: MPICH removes it at the end, which a kill -9 prevents."""
+SETTLED = 60.0
+"""Seconds after which a segment that no process has mapped is not on its way to one."""
+
+
+class Leftover(Plain, frozen=True):
+    """Something that nobody uses any more."""
+
+    kind: str
+    """staging, scratch, segment or job."""
+    name: str
+    """Its path; a job's number."""
+    what: str
+    """In words."""
+    size: int = 0
+    """Bytes on disk or in memory."""
+
+
+def find(ledger: Ledger, folders: Iterable[str] = ()) -> Iterator[Leftover]:
+    """All leftovers: of the ledger's jobs, in their sinks and scratch folders and in others, in the system's
+    temporary folder, and in shared memory."""
+    known = [job.sink for job in ledger.jobs()]
+    given = [os.path.abspath(folder) for folder in folders]
+    for job in ledger.unfinished():
+        if not is_running(job):
+            yield Leftover("job", str(job.id), f"job {job.id} ran when its process {job.pid} ended")
+    for sink in dict.fromkeys([*given, *known]):
+        yield from _staging(sink)
+    for parent in dict.fromkeys([*given, *timeline.scratch_folders(ledger.path), tempfile.gettempdir()]):
+        for path in abandoned(parent):
+            yield Leftover("scratch", path, "scratch of a run that is over", _size(path))
+    yield from _segments()
+
+
+def remove(leftover: Leftover, ledger: Ledger) -> bool:
+    """Remove a leftover; False where it cannot be done, or somebody uses it now."""
+    if leftover.kind == "job":
+        ledger.mark_killed([int(leftover.name)])
+        return True
+    if leftover.kind == "scratch":
+        return remove_abandoned(leftover.name)
+    if leftover.kind == "staging":
+        with suppress(StorageError), _locked(os.path.dirname(leftover.name)) as staging:
+            if staging:
+                staging.remove()
+        return not os.path.lexists(leftover.name)
+    try:
+        os.unlink(leftover.name)
+    except OSError:
+        return False
+    return True
+
+
+def is_running(job: JobRecord) -> bool:
+    """Whether a job's process is alive, and no other one that has its number now."""
+    try:
+        os.kill(job.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    began = _began(job.pid)
+    return began is None or began <= job.started + 1
+
+
+def _began(pid: int) -> float | None:
+    """When a process began, in seconds since the epoch; None where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = next(
+            int(line.split()[1])
+            for line in Path("/proc/stat").read_text().splitlines()
+            if line.startswith("btime ")
+        )
+    except (OSError, StopIteration):
+        return None
+    return boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _staging(sink: str) -> Iterator[Leftover]:
+    path = os.path.join(sink, STAGING)
+    if not os.path.lexists(path):
+        return
+    try:
+        with _locked(sink) as staging:
+            if staging is None:
+                return
+            tokens, others, size = staging.tokens(), staging.others(), staging.size()
+    except StorageError as error:
+        yield Leftover("staging", path, str(error))
+        return
+    what = f"{len(tokens)} staged files and scratch of a run that is over"
+    if others:
+        what += f"; {len(others)} files that imageloom has not made, as {min(others)!r}, stay"
+    yield Leftover("staging", path, what, size)
+
+
+@contextmanager
+def _locked(sink: str) -> Iterator[StagingFolder | None]:
+    """The staging folder of a sink, locked as a run locks it; None where one has it.
+
+    Raises:
+        StorageError: see `StagingFolder`.
+    """
+    try:
+        folder = os.open(sink, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield None
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(folder)
+        yield None
+        return
+    try:
+        with closing(StagingFolder(folder, sink, make=False)) as staging:
+            yield staging
+    finally:
+        os.close(folder)
+
+
+def _size(folder: str) -> int:
+    """Bytes on disk of the files in a folder."""
+    size = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            size += entry.stat(follow_symlinks=False).st_blocks * 512
+    return size
+
+
+def _segments() -> Iterator[Leftover]:
+    """Segments of ours that no process has mapped."""
+    found = []
+    for path in SHARED.glob(SEGMENTS):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if status.st_uid == os.getuid() and time.time() - status.st_mtime > SETTLED:
+            found.append((str(path), status.st_blocks * 512))
+    mapped = _mapped() if found else set()
+    for name, size in sorted(found):
+        if name not in mapped:
+            yield Leftover("segment", name, "shared memory that no process has mapped", size)
+
+
+def _mapped() -> set[str]:
+    """The files in shared memory that some process of ours has mapped."""
+    found = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            lines = maps.read_text().splitlines()
+        except OSError:
+            continue  # it has ended, or is another user's, who cannot map what is ours alone
+        found |= {line.split(maxsplit=5)[5] for line in lines if f" {SHARED}/" in line}
+    return found

@@ -1,0 +1,440 @@
+"""The ledger: the durable record of what was asked, is claimed, done and failed.
+
+SQLite in WAL mode on a local disk. Two kinds of record: `outputs` says what every sink holds and from which
+input and recipe it came; `items` is the history, a row for every item of every job. Rows are gathered and
+written in short transactions, so that several runs share one ledger. What a kill can lose is the last rows: a
+claim is always written before its output is published, so an output of ours is never taken for a stranger's.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from imageloom.errors import StorageError
+from imageloom.model import Failure, Item, Plain, Result, Times
+from imageloom.system.private import private_database
+
+VERSION = 1
+MOST_NOTED = 500
+"""Items that wait for a flush at the most."""
+
+_SCHEMA = """
+-- addresses and meanings of recipes, each one once
+CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL, sink TEXT NOT NULL,   -- addresses
+    recipe TEXT NOT NULL,                       -- as people read it
+    engine TEXT NOT NULL, workers INTEGER NOT NULL,
+    pid INTEGER NOT NULL, state TEXT NOT NULL,
+    started REAL NOT NULL, finished REAL,       -- seconds since the epoch
+    done INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE outputs (
+    sink INTEGER NOT NULL, name TEXT NOT NULL,  -- sink, source and recipe are texts
+    source INTEGER NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    recipe INTEGER NOT NULL,                    -- what it means
+    job INTEGER NOT NULL,                       -- that claimed the name first; 0 when it was filled before
+    size INTEGER,                               -- bytes; NULL while it is only claimed
+    PRIMARY KEY (sink, name)
+) WITHOUT ROWID;
+CREATE INDEX outputs_by_item ON outputs (sink, source, key);
+CREATE TABLE items (
+    job INTEGER NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
+    kind TEXT, message TEXT,                    -- of the failure
+    worker TEXT NOT NULL, started REAL NOT NULL, pixels INTEGER NOT NULL,
+    read REAL NOT NULL, decode REAL NOT NULL, filter REAL NOT NULL, encode REAL NOT NULL, write REAL NOT NULL,
+    PRIMARY KEY (job, key)
+) WITHOUT ROWID;
+"""
+
+JobState = Literal["running", "done", "failed", "interrupted", "killed"]
+
+
+class JobRecord(Plain, frozen=True):
+    """A job as the ledger has it."""
+
+    id: int
+    source: str
+    sink: str
+    recipe: str
+    engine: str
+    workers: int
+    pid: int
+    state: JobState
+    started: float
+    """Seconds since the epoch."""
+    finished: float | None
+    done: int
+    failed: int
+    skipped: int
+
+
+class ItemRecord(Plain, frozen=True):
+    """An item of a job as the ledger has it."""
+
+    key: str
+    state: Literal["done", "failed"]
+    attempts: int
+    failure: Failure | None
+    worker: str
+    started: float
+    pixels: int
+    times: Times
+
+
+class Claim(Plain, frozen=True):
+    """Which item an output name of a sink belongs to."""
+
+    source: str
+    key: str
+    job: int
+    is_filled: bool
+    """Its output was published."""
+
+
+def default_path() -> Path:
+    """Where the ledger lies: in the user's state directory (XDG_STATE_HOME)."""
+    import platformdirs
+
+    return platformdirs.user_state_path("imageloom") / "ledger.db"
+
+
+class Ledger:
+    """An open ledger; the folder and the file are made where there are none.
+
+    Args:
+        path: the file; None for the one in the user's state directory.
+        scratch: work on a copy in memory: nothing that is noted outlives it.
+
+    Raises:
+        StorageError: the file cannot be opened, is no ledger, or is of a later version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, scratch: bool = False) -> None:
+        self.path = Path(path) if path is not None else default_path()
+        self._texts: dict[str, int] = {}
+        self._claims: dict[tuple[int, str], tuple[int, str, int, str, str, int, int, int | None]] = {}
+        self._done: dict[tuple[int, str], int] = {}
+        self._released: dict[tuple[int, str], int] = {}
+        self._items: list[tuple[object, ...]] = []
+        self._progress: tuple[int, int, int, int] | None = None
+        try:
+            self._db = self._copy() if scratch else self._open(path is None)
+            self._create()
+            self._db.execute("PRAGMA journal_mode=WAL")
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
+
+    def _open(self, is_usual: bool) -> sqlite3.Connection:
+        private_database(self.path, is_usual)
+        db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        db.execute("PRAGMA synchronous=NORMAL")
+        return db
+
+    def _copy(self) -> sqlite3.Connection:
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        if self.path.exists():
+            with closing(sqlite3.connect(self.path, timeout=30)) as db:
+                db.backup(copy)
+        return copy
+
+    def _create(self) -> None:
+        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            self._db.execute("BEGIN IMMEDIATE")
+            if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                if self._select("SELECT 1 FROM sqlite_master").fetchone():
+                    raise StorageError("it is another program's database")
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={VERSION}")
+            self._db.execute("COMMIT")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            raise StorageError(f"it is of version {version}, this program reads version {VERSION}")
+
+    def survive_power_cuts(self) -> None:
+        """Have each flush on the disk before it returns, from now on."""
+        self._db.execute("PRAGMA synchronous=FULL")
+
+    def close(self) -> None:
+        with closing(self._db):
+            self.flush()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Jobs
+
+    def begin(self, source: str, sink: str, recipe: str, engine: str, workers: int) -> int:
+        """Record a new job, and that earlier ones into the same sink run no more; its number."""
+        with self._transaction():
+            self._db.execute("UPDATE jobs SET state = 'killed' WHERE sink = ? AND state = 'running'", (sink,))
+            cursor = self._db.execute(
+                "INSERT INTO jobs (source, sink, recipe, engine, workers, pid, state, started) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'running', ?)",
+                (source, sink, recipe, engine, workers, os.getpid(), time.time()),
+            )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def finish(self, job: int, state: JobState, done: int, failed: int, skipped: int) -> None:
+        self.flush()
+        with self._transaction():
+            self._db.execute(
+                "UPDATE jobs SET state = ?, finished = ?, done = ?, failed = ?, skipped = ? WHERE id = ?",
+                (state, time.time(), done, failed, skipped, job),
+            )
+
+    def note_progress(self, job: int, done: int, failed: int, skipped: int) -> None:
+        """Write down how far a job is that goes on, and all that was noted; nothing where that is known."""
+        if (job, done, failed, skipped) == self._progress:
+            return
+        self.flush()
+        with self._transaction():
+            self._db.execute(
+                "UPDATE jobs SET done = ?, failed = ?, skipped = ? WHERE id = ?", (done, failed, skipped, job)
+            )
+        self._progress = (job, done, failed, skipped)
+
+    def forget_items(self, job: int, before: float) -> None:
+        """Drop the history of items that were begun before a time, of a job and of the others from its source into
+        its sink; what the sink holds stays known.
+
+        Args:
+            before: seconds since the epoch.
+        """
+        self.flush()
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM items WHERE started < ? AND job IN (SELECT jobs.id FROM jobs JOIN jobs AS this "
+                "ON this.id = ? AND jobs.source = this.source AND jobs.sink = this.sink)",
+                (before, job),
+            )
+
+    def mark_killed(self, jobs: Iterable[int]) -> None:
+        """Record that jobs run no more: their processes are gone."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE jobs SET state = 'killed' WHERE id = ? AND state = 'running'",
+                [(job,) for job in jobs],
+            )
+
+    def unfinished(self) -> list[JobRecord]:
+        """The jobs that are recorded as running, whether or not their processes are alive."""
+        query = (
+            f"SELECT {', '.join(JobRecord.__struct_fields__)} FROM jobs WHERE state = 'running' ORDER BY id"
+        )
+        return [JobRecord(*row) for row in self._select(query)]
+
+    def jobs(self) -> Iterator[JobRecord]:
+        """All jobs, the latest first."""
+        for row in self._select(
+            f"SELECT {', '.join(JobRecord.__struct_fields__)} FROM jobs ORDER BY id DESC"
+        ):
+            record = JobRecord(*row)
+            if record.state == "running" and not _is_alive(record.pid):
+                record = msgspec.structs.replace(record, state="killed")
+            yield record
+
+    def items(self, job: int, state: str | None = None) -> Iterator[ItemRecord]:
+        """The items of a job, all or those in one state, by key."""
+        self.flush()
+        for key, state_, attempts, kind, message, worker, started, pixels, *times in self._select(
+            "SELECT key, state, attempts, kind, message, worker, started, pixels, "
+            "read, decode, filter, encode, write FROM items "
+            "WHERE job = ? AND (? IS NULL OR state = ?) ORDER BY key",
+            (job, state, state),
+        ):
+            failure = Failure(kind, message) if kind else None
+            yield ItemRecord(key, state_, attempts, failure, worker, started, pixels, Times(*times))
+
+    def failed_before(self, source: str, sink: str) -> set[str]:
+        """The keys of the items that failed when they were last tried from that source into that sink."""
+        rows = self._select(
+            "SELECT key, items.state, MAX(job) FROM items JOIN jobs ON jobs.id = items.job "
+            "WHERE jobs.source = ? AND jobs.sink = ? GROUP BY key",
+            (source, sink),
+        )
+        return {key for key, state, _ in rows if state == "failed"}
+
+    # Outputs
+
+    def knows(self, sink: str) -> bool:
+        """Whether anything was ever written into a sink."""
+        query = "SELECT 1 FROM outputs JOIN texts ON texts.id = outputs.sink WHERE texts.text = ? LIMIT 1"
+        return self._select(query, (sink,)).fetchone() is not None
+
+    def done(self, source: str, sink: str, item: Item, recipe: str) -> list[tuple[str, int]]:
+        """Names and sizes of the outputs that this recipe has made of the item as it is now."""
+        return self._select(
+            "SELECT name, size FROM outputs INDEXED BY outputs_by_item "  # SQLite would read the whole sink
+            "WHERE sink = ? AND source = ? AND key = ? AND fingerprint = ? AND recipe = ? AND size IS NOT NULL",
+            (self._number(sink), self._number(source), item.key, item.fingerprint, self._number(recipe)),
+        ).fetchall()
+
+    def claim_of(self, sink: str, name: str) -> Claim | None:
+        """Which item has claimed an output name."""
+        row = (
+            self._claims.get((self._number(sink), name))
+            or self._select(
+                "SELECT sink, name, source, key, fingerprint, recipe, job, size FROM outputs "
+                "WHERE sink = ? AND name = ?",
+                (self._number(sink), name),
+            ).fetchone()
+        )
+        if row is None:
+            return None
+        source = self._select("SELECT text FROM texts WHERE id = ?", (row[2],)).fetchone()[0]
+        return Claim(source, row[3], row[6], row[7] is not None)
+
+    def claim(
+        self,
+        job: int,
+        source: str,
+        sink: str,
+        item: Item,
+        recipe: str,
+        name: str,
+        size: int | None = None,
+    ) -> None:
+        """Note that an output name is this item's from now on, and its size where that is known already.
+
+        In force after the next `flush`.
+        """
+        place = self._number(sink)
+        if (place, name) in self._done or (place, name) in self._released:
+            self.flush()  # what is noted of the name is about the item as it was before
+        origin, meaning = self._number(source), self._number(recipe)
+        self._claims[place, name] = (place, name, origin, item.key, item.fingerprint, meaning, job, size)
+
+    def record_done(self, job: int, sink: str, result: Result, attempts: int, worker: str) -> None:
+        """Note an item whose outputs are published."""
+        place = self._number(sink)
+        self._done.update({(place, w.name): w.size for w in result.written})
+        self._add(_item_row(job, "done", result, attempts, worker))
+
+    def record_failed(
+        self, job: int, sink: str, result: Result, attempts: int, worker: str, names: tuple[str, ...] = ()
+    ) -> None:
+        """Note an item that is given up on; names that this job has claimed and not filled are free again."""
+        self.release(job, sink, names)
+        self._add(_item_row(job, "failed", result, attempts, worker))
+
+    def release(self, job: int, sink: str, names: tuple[str, ...]) -> None:
+        """Note that nothing comes of names that were claimed: those that this job was the first to claim, and has
+        never filled, are free again."""
+        place = self._number(sink)
+        self._released.update({(place, name): job for name in names})
+
+    def _add(self, row: tuple[object, ...]) -> None:
+        self._items.append(row)
+        if len(self._items) >= MOST_NOTED:
+            self.flush()
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether claims wait for a `flush`."""
+        return bool(self._claims)
+
+    def flush(self) -> None:
+        """Write down all that was noted, in one transaction."""
+        if not (self._claims or self._done or self._released or self._items):
+            return
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job, size) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET "
+                "job = CASE WHEN size IS NULL THEN job ELSE 0 END, "  # filled once, nobody may free it
+                "size = excluded.size, source = excluded.source, key = excluded.key, "
+                "fingerprint = excluded.fingerprint, recipe = excluded.recipe",
+                self._claims.values(),
+            )
+            self._db.executemany(
+                "UPDATE outputs SET size = ? WHERE sink = ? AND name = ?",
+                [(size, *name) for name, size in self._done.items()],
+            )
+            self._db.executemany(
+                "DELETE FROM outputs WHERE sink = ? AND name = ? AND job = ? AND size IS NULL",
+                [(*name, job) for name, job in self._released.items()],
+            )
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO items VALUES ({', '.join('?' * 14)})",
+                self._items,
+            )
+        self._claims.clear()
+        self._done.clear()
+        self._released.clear()
+        self._items.clear()
+
+    def _select(self, query: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot read the ledger {self.path}: {error}") from None
+
+    def _number(self, text: str) -> int:
+        """The number that stands for an address or a meaning."""
+        if text not in self._texts:
+            with self._transaction():
+                self._db.execute("INSERT OR IGNORE INTO texts (text) VALUES (?)", (text,))
+            row = self._select("SELECT id FROM texts WHERE text = ?", (text,)).fetchone()
+            self._texts[text] = row[0]
+        return self._texts[text]
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE to COMMIT; a full disk or a locked file is a StorageError."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot write to the ledger: {error}") from None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None:
+            try:
+                self._db.execute("COMMIT")
+                return
+            except sqlite3.Error as failed:
+                error = failed
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(f"cannot write to the ledger: {error}") from None
+
+
+def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:
+    reason: tuple[str, str] | tuple[None, None] = (None, None)
+    if failure := result.failure:  # its text may hold what is no UTF-8, of a name or a library
+        reason = failure.kind, failure.message.encode("utf-8", "backslashreplace").decode()
+    times = msgspec.structs.astuple(result.times)
+    return job, result.key, state, attempts, *reason, worker, result.started, result.pixels, *times
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,162 @@
+"""Before and after: a contact sheet of a few samples, as one PNG or one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from itertools import islice
+
+import cv2
+import msgspec
+import numpy as np
+
+from imageloom import codecs, operators
+from imageloom.driver.source import Source
+from imageloom.errors import ItemError
+from imageloom.model import Item, Limits, Pixels, Recipe
+from imageloom.recipes.pipeline import to_text
+from imageloom.recipes.plan import UPRIGHT, check_limits, make_plan
+from imageloom.records.faults import blamed_on
+from imageloom.report.drawing import escape
+from imageloom.stores import Store
+
+SIDE = 320
+"""Pixels of a sample's longer side."""
+_MARGIN, _CAPTION = 12, 22
+_PAPER, _INK = 250, 60
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
+h1 {{ font-size: 1.1rem; overflow-wrap: anywhere }}
+section {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0 }}
+figure {{ margin: 0 }}
+img {{ max-width: 100%; display: block;
+  background: repeating-conic-gradient(#8883 0 25%, #0000 0 50%) 0/16px 16px }}
+figcaption {{ opacity: .75; font-size: .85rem; overflow-wrap: anywhere; max-width: 20rem }}
+</style>
+<h1>{title}</h1>
+{rows}
+</html>
+"""
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One image before and after; gray, gray+alpha, RGB or RGBA pixels of 8 bits."""
+
+    key: str
+    before: Pixels
+    after: tuple[tuple[str, Pixels], ...]
+    """The name of each output, and its pixels."""
+
+
+def samples(source: Source, recipe: Recipe, count: int) -> list[Sample]:
+    """The first images of a source that can be done, before and after a recipe.
+
+    Raises:
+        ItemError: of the first image, where not one can be done.
+    """
+    found: list[Sample] = []
+    failure: ItemError | None = None
+    for item in islice((entry for entry in source if isinstance(entry, Item)), 4 * count):
+        try:
+            with blamed_on(item.key):
+                found.append(_sample(source.store, item, recipe))
+        except ItemError as error:
+            failure = failure or error
+        if len(found) == count:
+            break
+    if not found and failure:
+        raise failure
+    return found
+
+
+def _sample(store: Store, item: Item, recipe: Recipe) -> Sample:
+    data = store.read(item.key, Limits().max_file_size, item)
+    header = codecs.header_of(data)
+    check_limits(header, Limits(), len(data))
+    before = codecs.decode(data, header, luma=False, scale=1)
+    for step in UPRIGHT[header.orientation]:
+        before = operators.apply(step, before)
+    plan = make_plan(header, recipe)
+    decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale)
+    after = []
+    for asked, output in zip(recipe.outputs, plan.outputs, strict=True):
+        pixels = decoded
+        for step in output.steps:
+            pixels = operators.apply(step, pixels)
+        after.append((asked.folder or to_text(asked.steps), thumbnail(pixels)))
+    return Sample(item.key, thumbnail(before), tuple(after))
+
+
+def thumbnail(image: Pixels, side: int = SIDE) -> Pixels:
+    """An image in 8 bits, its longer side at most so many pixels."""
+    if image.dtype == np.uint16:
+        image = (image // 257).astype(np.uint8)
+    elif image.dtype == np.float32:
+        image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    height, width = image.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+
+
+def to_html(title: str, found: Sequence[Sample]) -> str:
+    """A page with the images inside it; names are escaped."""
+    rows = []
+    for sample in found:
+        figures = [(sample.key, sample.before), *sample.after]
+        shown = (
+            f'<figure><img alt="{escape(name)}" src="{_data(pixels)}">'
+            f"<figcaption>{escape(name)}</figcaption></figure>"
+            for name, pixels in figures
+        )
+        rows.append(f"<section>{''.join(shown)}</section>")
+    return _PAGE.format(title=escape(title), rows="\n".join(rows))
+
+
+def _data(pixels: Pixels) -> str:
+    return "data:image/png;base64," + base64.b64encode(codecs.get("png").encode(pixels, 0)).decode()
+
+
+def to_png(found: Sequence[Sample]) -> bytes:
+    """One picture: a row for each image, before on the left; alpha is shown on paper."""
+    rows = [_row(sample) for sample in found]
+    width = max(row.shape[1] for row in rows)
+    padded = [
+        cv2.copyMakeBorder(r, 0, 0, 0, width - r.shape[1], cv2.BORDER_CONSTANT, value=(_PAPER,) * 3)
+        for r in rows
+    ]
+    sheet = cv2.copyMakeBorder(np.vstack(padded), _MARGIN, 0, 0, 0, cv2.BORDER_CONSTANT, value=(_PAPER,) * 3)
+    return codecs.get("png").encode(sheet, 0)
+
+
+def _row(sample: Sample) -> Pixels:
+    figures = [(sample.key, sample.before), *sample.after]
+    height = max(pixels.shape[0] for _, pixels in figures)
+    row = np.full(
+        (height + _CAPTION + _MARGIN, _MARGIN + len(figures) * (SIDE + _MARGIN), 3), _PAPER, np.uint8
+    )
+    for number, (name, pixels) in enumerate(figures):
+        left = _MARGIN + number * (SIDE + _MARGIN)
+        row[: pixels.shape[0], left : left + pixels.shape[1]] = on_paper(pixels)
+        text = name if len(name) <= 44 else f"{name[:20]}...{name[-20:]}"
+        plain = text.encode("ascii", "replace").decode()  # OpenCV's letters are ASCII only
+        origin = (left, height + _CAPTION - 8)
+        cv2.putText(row, plain, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (_INK,) * 3, 1, cv2.LINE_AA)
+    return row
+
+
+def on_paper(pixels: Pixels) -> Pixels:
+    """An 8-bit image as RGB; where it is transparent one sees paper."""
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if pixels.shape[2] == 3:
+        return pixels
+    share = pixels[:, :, -1:].astype(np.float32) / 255
+    rgb = pixels[:, :, :3] if pixels.shape[2] == 4 else pixels[:, :, :1].repeat(3, axis=2)
+    shown: Pixels = np.rint(rgb * share + _PAPER * (1 - share)).astype(np.uint8)
+    return shown

@@ -1,0 +1,1 @@
+"""Which worker gets which task, what was lost, and what runs again."""

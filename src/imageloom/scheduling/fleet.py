@@ -1,0 +1,154 @@
+"""A fleet: worker processes of this machine that are kept at their number.
+
+It is what an engine with a broker between it and its workers starts them by, and `imageloom worker` too. What
+they work on is not its concern: it starts them, says which one has died and of what, and starts another.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
+from imageloom.scheduling.inbox import start_thread
+from imageloom.worker.fork_server import warm_up
+from imageloom.worker.process import start
+
+Died = Callable[[int, str], None]
+"""Told a dead worker's process id and the cause in words, from the fleet's thread."""
+
+FINAL = (0, 2, 4)
+"""Exit codes of a worker that left on its own: it was let go, or cannot be of use (as of errors.py)."""
+
+
+class Fleet:
+    """Processes that run one function, each for as long as it does not return.
+
+    Args:
+        target: a function of a module: it is found by its name in a new interpreter.
+        args: plain data for it.
+        count: how many processes.
+        died: called for each one that ends before `close`.
+        left: called with the exit code of one that leaves on its own (`FINAL`), which is then not replaced;
+            without it such a one has died.
+        preload: modules that the workers need, loaded once for all of them.
+        failed: called with the reason where workers cannot be replaced any more, from the fleet's thread.
+    """
+
+    def __init__(
+        self,
+        target: Callable[..., None],
+        args: tuple[Any, ...],
+        count: int,
+        died: Died,
+        left: Callable[[int], None] | None = None,
+        preload: Iterable[str] = (),
+        failed: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._target, self._args, self._count = target, args, count
+        self._died, self._left = died, left
+        self._context = warm_up(target.__module__, *preload)
+        self._processes: dict[int, ForkServerProcess] = {}
+        self._well: set[int] = set()
+        self.deaths = 0
+        self._stillborn = 0
+        """Workers in a row that died before they were well."""
+        self._next_start = 0.0
+        self._closing = self._closed = False
+        self._bell, self._button = os.pipe()
+        for _ in range(count):
+            self._start()
+        self._thread = start_thread("fleet", self._watch, failed)
+
+    @property
+    def pids(self) -> list[int]:
+        return list(self._processes)
+
+    @property
+    def is_whole(self) -> bool:
+        """All workers are there, and none was asked to leave."""
+        return not self._closing and len(self._processes) >= self._count
+
+    def is_well(self, pid: int) -> None:
+        """A worker has begun to work: if it dies, its successor need not wait."""
+        self._well.add(pid)
+        self._stillborn = 0
+
+    def kill(self, pid: int) -> None:
+        """End a worker at once; nothing happens where it is not of the fleet."""
+        if process := self._processes.get(pid):
+            process.kill()
+
+    def close(self, grace: float = GRACE) -> None:
+        """Wait for the workers, who were told to leave; after `grace` seconds end them."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_watching()
+        until = time.monotonic() + grace
+        for process in self._processes.values():
+            process.join(max(0.0, until - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+        self._processes.clear()
+        os.close(self._bell)
+        os.close(self._button)
+
+    def drain(self, patience: float | None = None) -> None:
+        """Ask the workers by SIGTERM to finish what they have in hand, and wait until they have left.
+
+        Args:
+            patience: seconds to wait at the most.
+        """
+        self._stop_watching()
+        for process in self._processes.values():
+            process.terminate()
+        until = None if patience is None else time.monotonic() + patience
+        for process in self._processes.values():
+            process.join(None if until is None else max(0.0, until - time.monotonic()))
+
+    def _stop_watching(self) -> None:
+        if not self._closing:
+            self._closing = True
+            os.write(self._button, b".")
+            self._thread.join()
+
+    def _start(self) -> None:
+        process = start(self._context, self._target, *self._args)
+        assert process.pid is not None, "it has been started"
+        self._processes[process.pid] = process
+
+    def _watch(self) -> None:
+        while not self._closing:
+            while len(self._processes) < self._count and time.monotonic() >= self._next_start:
+                self._start()
+            missing = len(self._processes) < self._count
+            patience = max(0.0, self._next_start - time.monotonic()) if missing else None
+            sentinels = {process.sentinel: pid for pid, process in self._processes.items()}
+            for ready in wait([self._bell, *sentinels], patience):
+                if ready in sentinels and not self._closing:
+                    self._bury(sentinels[ready])
+
+    def _bury(self, pid: int) -> None:
+        process = self._processes.pop(pid)
+        process.join()
+        exitcode = process.exitcode
+        process.close()
+        if self._left and exitcode in FINAL:
+            self._count -= 1
+            self._left(exitcode)
+            return
+        self.deaths += 1
+        if pid in self._well:
+            self._well.discard(pid)
+        else:
+            self._stillborn += 1
+            pause = FIRST_BACKOFF * 2 ** (self._stillborn - 1)
+            self._next_start = time.monotonic() + min(pause, LONGEST_BACKOFF)
+        self._died(pid, cause_of(exitcode))

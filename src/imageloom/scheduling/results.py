@@ -1,0 +1,127 @@
+"""Results as they come in: a worker may run anywhere, so nothing that it says is believed unchecked.
+
+A result is of the item that was asked for, says the names that were asked for, and names bytes that were staged
+for this very attempt. One that says anything else is refused: it counts as a failed attempt, and no file that it
+names is touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+
+from msgspec.structs import astuple, replace
+
+from imageloom.errors import InvalidResult
+from imageloom.model import Failure, Outcome, Result, Task, Work
+
+MOST_BYTES = 1 << 40
+"""Of one output."""
+MOST_SECONDS = 1e8
+"""Of an attempt: three years."""
+LATEST = 1e11
+"""Seconds since the epoch."""
+MOST_TEXT = 2000
+"""Characters of a failure's message; the rest is cut off."""
+MOST_NAME = 200
+"""Characters of a worker's name and of a failure's kind."""
+
+_TOKEN = re.compile(r"(.+)-[0-9a-f]{12}-([0-9]+(?:-[0-9]+)*)", re.ASCII).fullmatch
+"""What an attempt stages its bytes under: see `work.finish`."""
+_KIND = re.compile(rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MOST_NAME - 1}}}").fullmatch
+_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+log = logging.getLogger(__name__)
+
+
+def checked(task: Task, work: Work, result: Result, worker: str) -> Result:
+    """A result that can be believed: the one that came in, or a failure in its place.
+
+    Args:
+        work: the item that the result should be of.
+        worker: who has sent it, where the result does not say so itself.
+    """
+    if result.worker and not (result.worker.isprintable() and len(result.worker) <= MOST_NAME):
+        result = replace(result, worker=shown(result.worker))
+    if wrong := _wrong(task, work, result):
+        return refused(work.item.key, result.worker or worker, f"its {wrong}")
+    failure = result.failure
+    if failure is not None and not (failure.message.isprintable() and len(failure.message) <= MOST_TEXT):
+        return replace(result, failure=replace(failure, message=shown(failure.message, MOST_TEXT)))
+    return result
+
+
+def all_of(task: Task, outcome: Outcome) -> tuple[Result, ...]:
+    """An outcome's results, one for each item of the task; where they are another task's, none is believed."""
+    if outcome.task == task.id and len(outcome.results) == len(task.work):
+        return outcome.results
+    wrong = f"its outcome is another task's, with {len(outcome.results)} results"
+    return all_refused(task, shown(outcome.worker), wrong).results
+
+
+def all_refused(task: Task, worker: str, reason: str) -> Outcome:
+    """The outcome of a task whose worker sent nothing that can be believed."""
+    return Outcome(task.id, worker, tuple(refused(work.item.key, worker, reason) for work in task.work))
+
+
+def refused(key: str, worker: str, reason: str) -> Result:
+    """The result of an attempt whose worker sent what cannot be; the log says so too."""
+    log.warning("refused the result of worker %s for %s: %s", worker or "?", shown(key) or "an item", reason)
+    error = InvalidResult(f"worker {worker or '?'} sent a result that was refused: {reason}")
+    return Result(key, failure=Failure.of(error), worker=worker)
+
+
+def shown(text: str, most: int = MOST_NAME) -> str:
+    """A text from elsewhere as it can be shown and written down."""
+    if len(text) > most:
+        text = text[: most - 3] + "..."
+    if text.isprintable():
+        return text
+    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _wrong(task: Task, work: Work, result: Result) -> str | None:
+    """The field of a result that is wrong, in words; None for none."""
+    if result.key != work.item.key:
+        return "key is another item's"
+    failure, spent = result.failure, astuple(result.times)
+    if not (0.0 <= sum(spent) <= MOST_SECONDS and min(spent) >= 0.0):
+        return "times are no durations"
+    if not (0.0 <= result.started <= LATEST and 0.0 <= result.lost <= MOST_SECONDS):
+        return "moment is none"
+    if failure is not None:
+        if not _KIND(failure.kind):
+            return "kind of failure is none"
+        return "failure has outputs" if result.written or result.pieces or result.measure else None
+    if task.part is not None:
+        from imageloom.worker import parts  # no small image waits for it
+
+        return parts.wrong(task, task.part, result)
+    if not 0 <= result.pixels <= task.limits.max_pixels:
+        return "number of pixels is beyond the limit"
+    if result.pieces or result.measure:
+        return "pieces are of a part, which it is none of"
+    return wrong_outputs(task, work, result, work.names)
+
+
+def wrong_outputs(task: Task, work: Work, result: Result, names: Sequence[str], part: str = "") -> str | None:
+    """What is wrong with the staged outputs, in words; None for nothing.
+
+    Args:
+        names: that they should have, in this order.
+        part: what the token of a part's output ends in; else it is the output's place.
+    """
+    written = result.written
+    if len(written) != len(names):
+        return f"outputs are {len(written)} and not {len(names)}"
+    attempt = f"{task.job}-{work.number}-{work.attempt}"
+    for place, one in enumerate(written):
+        if one.name != names[place]:
+            return "output's name is another one"
+        if not 0 < one.size <= MOST_BYTES:
+            return "output's size is none"
+        token = _TOKEN(one.staged)
+        if token is None or token[1] != attempt or token[2] != (part or str(place)):
+            return "staged output is none of this attempt's"
+    return None

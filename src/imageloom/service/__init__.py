@@ -1,0 +1,1 @@
+"""Jobs for clients over gRPC, and health over HTTP."""

@@ -1,0 +1,151 @@
+"""The client: hands a job to a server and follows it, also when the server is away for a while."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import grpc
+
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes import rpc
+from imageloom.engines.nodes.config import Credentials, check_address
+from imageloom.engines.nodes.security import read_token, token_metadata
+from imageloom.errors import StorageError, UsageError
+from imageloom.model import Job
+from imageloom.records.events import Began, Listener
+from imageloom.service.messages import to_event, to_request
+
+ANSWER = 10.0
+"""Seconds for a call that is answered at once."""
+PAUSE = 0.5
+"""Seconds between two attempts to reach a server that is away, or full."""
+FULL = "Socket closed"
+"""What gRPC says where a server has as many connections as it takes."""
+FIRST_PATIENCE = 10.0
+"""Seconds that a server may have no room for a new connection."""
+
+
+class Client:
+    """A connection to a server.
+
+    Args:
+        address: HOST:PORT.
+        patience: seconds that a server may be away amid a job.
+
+    Raises:
+        UsageError: the address is none, or needs TLS.
+    """
+
+    def __init__(self, address: str, credentials: Credentials, patience: float = 60.0) -> None:
+        check_address(address)
+        self._address, self._patience = address, patience
+        self._metadata = token_metadata(read_token(credentials.token))
+        self._channel = rpc.open_channel(address, credentials)
+        self._stub = rpc.stubs.ImageProcessingServerStub(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def submit(
+        self,
+        job: Job,
+        listeners: Iterable[Listener] = (),
+        detached: bool = False,
+        id: str = "",
+        accepted: Callable[[str], None] = lambda id: None,
+    ) -> pb.JobReceipt:
+        """Hand a job over and follow it to its end, or, detached, until it is accepted.
+
+        Args:
+            id: of the job; the same id is the same job, however often it is sent. Empty for a new one.
+            accepted: called with the id as soon as the server has the job.
+
+        Raises:
+            UsageError: the job makes no sense, says the server.
+            StorageError: the server cannot be reached, or cannot do the job.
+        """
+        request = to_request(job, id or secrets.token_hex(8), detached)
+
+        def begin() -> Any:
+            return self._stub.Submit(request, metadata=self._metadata)
+
+        return self._follow(begin, listeners, detached, accepted)
+
+    def follow(self, id: str, listeners: Iterable[Listener] = ()) -> pb.JobReceipt:
+        """Follow a job to its end.
+
+        Raises:
+            UsageError: the server knows no such job.
+            StorageError: the server cannot be reached.
+        """
+        query = pb.JobQuery(id=id)
+        return self._follow(lambda: self._stub.Follow(query, metadata=self._metadata), listeners)
+
+    def cancel(self, id: str) -> pb.JobReceipt:
+        """Have a job finish what is in hand, and no more.
+
+        Raises:
+            UsageError: the server knows no such job.
+            StorageError: the server cannot be reached.
+        """
+        try:
+            receipt: pb.JobReceipt = self._stub.Cancel(
+                pb.JobQuery(id=id), timeout=ANSWER, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            self._refuse(error)
+        return receipt
+
+    def _follow(
+        self,
+        begin: Callable[[], Any],
+        listeners: Iterable[Listener],
+        detached: bool = False,
+        accepted: Callable[[str], None] = lambda id: None,
+    ) -> pb.JobReceipt:
+        heard, began = 0.0, time.monotonic()
+        told = has_begun = False
+        while True:
+            try:
+                for receipt in begin():
+                    heard = time.monotonic()
+                    if not told:
+                        told = True
+                        accepted(receipt.id)
+                    if receipt.job and not has_begun:  # it may have waited for others
+                        has_begun = True
+                        for listener in listeners:
+                            listener(Began(receipt.job))
+                    for item in receipt.items:
+                        event = to_event(item)
+                        for listener in listeners:
+                            listener(event)
+                    if detached or receipt.status != pb.JOB_RUNNING:
+                        return self._last(receipt)
+            except grpc.RpcError as error:
+                is_full = FULL in str(error.details()) and time.monotonic() - began < FIRST_PATIENCE
+                is_away = error.code() in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                )
+                if not is_full and not (is_away and heard and time.monotonic() - heard < self._patience):
+                    self._refuse(error)
+            time.sleep(PAUSE)
+
+    def _last(self, receipt: pb.JobReceipt) -> pb.JobReceipt:
+        """The last receipt, unless it says that the job could not be done at all."""
+        if receipt.status == pb.JOB_FAILURE and receipt.exit_code != 1:
+            raise (UsageError if receipt.exit_code == 2 else StorageError)(receipt.message)
+        return receipt
+
+    def _refuse(self, error: Any) -> NoReturn:
+        """What a status means to who asked."""
+        code, details = error.code(), " ".join(str(error.details()).split())
+        if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED):
+            raise UsageError(details) from None
+        if code == grpc.StatusCode.UNAVAILABLE:
+            raise StorageError(f"cannot reach the server {self._address}: {details}") from None
+        raise StorageError(f"the server {self._address} says {code.name}: {details}") from None

@@ -1,0 +1,163 @@
+"""What a long-running role says of itself over HTTP: /health, /ready, and /metrics as Prometheus reads them.
+
+It is for probes and scrapers: nothing can be changed through it, and it names no file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
+from typing import Literal, NamedTuple
+
+from imageloom.engines import Engine
+from imageloom.errors import StorageError, UsageError
+from imageloom.records.events import Began, Collected, Done, Event, Failed, Retried, Skipped, Started
+from imageloom.scheduling.fleet import Fleet
+from imageloom.service.probes import MOST_CONNECTIONS, ProbeServer
+
+
+class Metric(NamedTuple):
+    """A number that is measured, or several of them, told apart by a label."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    what: str
+    values: dict[str, float]
+    """By label, as `outcome="done"`; the label is empty where there is but one."""
+
+
+class Tally:
+    """Counts what happens: a listener of a run's events, and of what worker processes report."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+        self._items = {"done": 0, "failed": 0, "skipped": 0}
+        self._retried = self._in_flight = self._bytes = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Began():
+                self.has_begun = True
+            case Started():
+                self._in_flight += 1
+            case Collected():
+                self._in_flight -= event.is_last
+            case Done(result):
+                self.count("done", sum(written.size for written in result.written))
+            case Failed():
+                self.count("failed")
+            case Skipped():
+                self.count("skipped")
+            case Retried():
+                self._retried += 1
+
+    def count(self, outcome: str, size: int = 0) -> None:
+        self._items[outcome] += 1
+        self._bytes += size
+
+    def hear(self, line: Connection) -> None:
+        """Count what workers report on a line, until its end."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                outcome, _, size = line.recv_bytes().decode().partition(" ")
+                self.count(outcome, int(size))
+
+    def of_run(self, engine: Engine) -> Iterator[Metric]:
+        """What there is to say of a run."""
+        yield self._outcomes("Items of the run, by what came of them.")
+        yield Metric("imageloom_retries_total", "counter", "Attempts that failed and were followed by another.",
+                     {"": self._retried})  # fmt: skip
+        yield self._written()
+        yield Metric(
+            "imageloom_tasks_in_flight", "gauge", "Tasks that the engine has.", {"": self._in_flight}
+        )
+        yield _workers(engine.capacity)
+        if lag := getattr(engine, "lag", None):
+            by_stream = {f'stream="{stream}"': float(count) for stream, count in lag().items()}
+            yield Metric(
+                "imageloom_stream_lag", "gauge", "Tasks in a stream that no worker has taken.", by_stream
+            )
+
+    def of_workers(self, fleet: Fleet) -> Iterator[Metric]:
+        """What there is to say of worker processes: each attempt is an item here."""
+        yield self._outcomes("Attempts of these workers, by what came of them.")
+        yield self._written()
+        yield Metric(
+            "imageloom_worker_deaths_total", "counter", "Worker processes that died.", {"": fleet.deaths}
+        )
+        yield _workers(len(fleet.pids))
+
+    def _outcomes(self, what: str) -> Metric:
+        by_outcome = {f'outcome="{outcome}"': float(count) for outcome, count in self._items.items()}
+        return Metric("imageloom_items_total", "counter", what, by_outcome)
+
+    def _written(self) -> Metric:
+        return Metric("imageloom_output_bytes_total", "counter", "Bytes of outputs.", {"": self._bytes})
+
+
+def _workers(count: int) -> Metric:
+    return Metric("imageloom_workers", "gauge", "Workers that are there.", {"": count})
+
+
+class Health:
+    """A server of these answers, in a thread of its own, for the time of a block.
+
+    Args:
+        address: a port, which only this machine reaches, or HOST:PORT; port 0 is any free one.
+        is_ready: whether the role does its work; it may be alive without, as while it drains.
+        measure: called for each scrape.
+
+    Raises:
+        UsageError: it is no address.
+        StorageError: the address cannot be had.
+    """
+
+    def __init__(
+        self, address: str, is_ready: Callable[[], bool], measure: Callable[[], Iterable[Metric]]
+    ) -> None:
+        self.is_ready, self.measure = is_ready, measure
+        host, port = _split(address)
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            listener = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
+        except OSError as error:
+            raise StorageError(f"cannot listen at {host}:{port} (--health): {error.strerror}") from None
+        self.address = f"{host}:{listener.getsockname()[1]}"
+        self._server = ProbeServer(listener, self.answer, slow=("/metrics",))  # an engine may ask its broker
+
+    def __enter__(self) -> Health:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+
+    def answer(self, path: str) -> tuple[int, str]:
+        """The status and the text for a path."""
+        if path == "/health":
+            return 200, "ok\n"
+        if path == "/ready":
+            return (200, "ready\n") if self.is_ready() else (503, "not ready\n")
+        if path == "/metrics":
+            return 200, to_text(self.measure())
+        return 404, "there are /health, /ready and /metrics\n"
+
+
+def to_text(metrics: Iterable[Metric]) -> str:
+    """Metrics as Prometheus' text."""
+    lines = []
+    for name, kind, what, values in metrics:
+        lines += [f"# HELP {name} {what}", f"# TYPE {name} {kind}"]
+        lines += [f"{name}{{{label}}} {value:.15g}" if label else f"{name} {value:.15g}"
+                  for label, value in values.items()]  # fmt: skip
+    return "\n".join([*lines, ""])
+
+
+def _split(address: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(?:(.+):)?(\d{1,5})", address)
+    if found is None or int(found[2]) > 65535:
+        raise UsageError(f"--health {address}: a port, or HOST:PORT")
+    return found[1] or "127.0.0.1", int(found[2])

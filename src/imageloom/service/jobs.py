@@ -1,0 +1,313 @@
+"""The jobs of a server: each is written down before it is accepted, and run by a driver of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from imageloom.driver.run import Driver
+from imageloom.driver.source import Source
+from imageloom.engines import Engine
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.errors import ImageloomError, StorageError, UsageError
+from imageloom.model import Job
+from imageloom.records.events import Began, Done, Event, Failed, Skipped
+from imageloom.records.ledger import Ledger
+from imageloom.records.summary import Summary
+from imageloom.service.messages import to_item_receipt, to_job
+from imageloom.system.private import private_folder
+
+MOST_UNSENT = 10_000
+"""Receipts of items that wait for a client that is slow to take them; older ones it never sees."""
+MOST_KEPT = 1_000
+"""Jobs that are over and can still be asked for."""
+
+log = logging.getLogger(__name__)
+
+
+def check_id(id: str) -> None:
+    """Refuse an id that would not do as the name of a file.
+
+    Raises:
+        UsageError: says what an id is.
+    """
+    if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", id):
+        raise UsageError("the id of a job is 1 to 64 letters, digits and hyphens")
+
+
+class JobFiles:
+    """What survives the server: a file for each job, with its request, then with its last receipt.
+
+    An id is checked wherever it comes in.
+
+    Raises:
+        StorageError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._keeping = threading.Lock()
+        try:
+            private_folder(folder)
+        except OSError as error:
+            raise StorageError(
+                f"cannot use the folder {folder} (--state): {error.strerror or error}"
+            ) from None
+
+    def unfinished(self) -> list[pb.JobRequest]:
+        """The jobs that are to be gone on with, the oldest first."""
+        found = []
+        for path in sorted(self._folder.glob("*.request"), key=lambda path: path.stat().st_mtime):
+            try:
+                request = json_format.Parse(path.read_text(), pb.JobRequest(), True)
+                check_id(request.id)
+            except (json_format.ParseError, ValueError, OSError) as error:
+                log.error("%s is no request of a job, and is passed over: %s", path, error)
+                continue
+            found.append(request)
+        return found
+
+    def receipt(self, id: str) -> pb.JobReceipt | None:
+        """What came of a job that is over.
+
+        Raises:
+            UsageError: it is no id.
+        """
+        check_id(id)
+        try:
+            text = (self._folder / f"{id}.receipt").read_text()
+        except FileNotFoundError:
+            return None
+        return json_format.Parse(text, pb.JobReceipt(), True)
+
+    def accept(self, request: pb.JobRequest) -> None:
+        """Write a request down; it is on the disk when this returns."""
+        self._write(f"{request.id}.request", json_format.MessageToJson(request))
+
+    def finish(self, receipt: pb.JobReceipt) -> None:
+        self._write(f"{receipt.id}.receipt", json_format.MessageToJson(receipt))
+        self.forget(receipt.id)
+        with self._keeping:
+            kept = sorted(self._folder.glob("*.receipt"), key=lambda path: path.stat().st_mtime)
+            for path in kept[:-MOST_KEPT]:
+                path.unlink(missing_ok=True)
+
+    def forget(self, id: str) -> None:
+        (self._folder / f"{id}.request").unlink(missing_ok=True)
+
+    def _write(self, name: str, text: str) -> None:
+        path, beside = self._folder / name, self._folder / f"{name}.part"
+        try:
+            with open(beside, "w", encoding="utf-8", opener=_for_this_user) as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise StorageError(f"cannot write {path} (--state): {error.strerror}") from None
+
+
+def _for_this_user(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+class Follower:
+    """What a client that follows a job has not been told yet."""
+
+    def __init__(self) -> None:
+        self.unsent: deque[pb.ItemReceipt] = deque(maxlen=MOST_UNSENT)
+
+
+class RunningJob:
+    """A job with its driver's thread.
+
+    Args:
+        request: as it was written down.
+        job: what it means.
+        client: the host that it comes from; empty for a job of a server before this one.
+    """
+
+    def __init__(self, request: pb.JobRequest, job: Job, client: str = "") -> None:
+        self.id, self.detached, self.client = request.id, request.detached, client
+        self.job = job
+        self.change = threading.Condition()
+        self.followers: set[Follower] = set()
+        self.left_at = time.monotonic()
+        """When the last follower went, by the monotonic clock."""
+        self.error: ImageloomError | None = None
+        self.waits = False
+        """For other jobs, before it is begun."""
+        self.has_begun = self.is_over = self.is_paused = False
+        self._cancelled = ""
+        self._driver: Driver | None = None
+        self._began = time.monotonic()
+        self._receipt = pb.JobReceipt(id=request.id)
+
+    def start(
+        self,
+        engine: Engine,
+        ledger: Path | None,
+        files: JobFiles,
+        ended: Callable[[RunningJob], None],
+        roots: tuple[str, ...] = (),
+    ) -> None:
+        """Run it in a thread of its own, which calls `ended` at its end.
+
+        Args:
+            roots: folders beneath which its source lies; none for no bounds.
+        """
+
+        def run() -> None:
+            self._run(engine, ledger, files, roots)
+            ended(self)
+
+        threading.Thread(target=run, name=f"job-{self.id}").start()
+
+    def cancel(self, why: str) -> None:
+        """Finish what is in hand and begin nothing more."""
+        with self.change:
+            self._cancelled = self._cancelled or why
+        self._stop()
+
+    def pause(self) -> None:
+        """As `cancel`, but the job goes on when the server is there again."""
+        self.is_paused = True
+        self._stop()
+
+    def drop(self, why: str, files: JobFiles) -> None:
+        """As `cancel`, of a job that has not been started."""
+        with self.change:
+            self._receipt.status, self._receipt.message = pb.JOB_CANCELLED, why
+            self._receipt.exit_code = 130
+        self._close(files)
+
+    def put_off(self) -> None:
+        """As `pause`, of a job that has not been started."""
+        self.is_paused = True
+        self._close()
+
+    def _stop(self) -> None:
+        if self._driver:
+            self._driver.stop()
+
+    def receipt(self, items: list[pb.ItemReceipt] | None = None) -> pb.JobReceipt:
+        """How the job is now, with what has happened to those items."""
+        with self.change:
+            receipt = pb.JobReceipt()
+            receipt.CopyFrom(self._receipt)
+        if not self.is_over:
+            receipt.seconds = time.monotonic() - self._began
+        receipt.items.extend(items or ())
+        return receipt
+
+    def follow(self) -> Follower:
+        follower = Follower()
+        with self.change:
+            self.followers.add(follower)
+        return follower
+
+    def leave(self, follower: Follower) -> None:
+        with self.change:
+            self.followers.discard(follower)
+            self.left_at = time.monotonic()
+
+    # The driver's thread
+
+    def _run(self, engine: Engine, ledger: Path | None, files: JobFiles, roots: tuple[str, ...]) -> None:
+        job = self.job
+        try:
+            with Ledger(ledger) as book:
+                source = Source(job.source, job.include, job.exclude, job.links, roots)
+                self._driver = Driver(job, engine, book, "nodes", [self._hear], source)
+                if self._cancelled or self.is_paused:
+                    self._driver.stop()
+                self._end(self._driver.run(), files)
+        except ImageloomError as error:
+            self._fail(error, files)
+        except Exception as error:
+            log.exception("job %s", self.id)
+            self._fail(ImageloomError(f"the server failed: {type(error).__name__}: {error}"), files)
+
+    def _hear(self, event: Event) -> None:
+        receipt = to_item_receipt(event)
+        with self.change:
+            match event:
+                case Began(number):
+                    self._receipt.job, self.has_begun = number, True
+                case Done():
+                    self._receipt.done += 1
+                case Failed():
+                    self._receipt.failed += 1
+                case Skipped():
+                    self._receipt.skipped += 1
+            if receipt:
+                for follower in self.followers:
+                    follower.unsent.append(receipt)
+            self.change.notify_all()
+
+    def _end(self, summary: Summary, files: JobFiles) -> None:
+        status, message = pb.JOB_SUCCESS, ""
+        if summary.interrupted and self.is_paused and not self._cancelled:
+            self._close()
+            return
+        if summary.interrupted:
+            status, message = pb.JOB_CANCELLED, self._cancelled
+        elif summary.failed:
+            status, message = pb.JOB_FAILURE, f"{summary.failed} items failed"
+        elif not summary.total:
+            message = "no image matched in the source"
+        with self.change:
+            self._receipt.MergeFrom(
+                pb.JobReceipt(
+                    status=status,
+                    message=message,
+                    exit_code=summary.exit_code,
+                    seconds=time.monotonic() - self._began,
+                )
+            )
+        self._close(files)
+
+    def _fail(self, error: ImageloomError, files: JobFiles) -> None:
+        with self.change:
+            self.error = error
+            self._receipt.status, self._receipt.message = pb.JOB_FAILURE, str(error)
+            self._receipt.exit_code = error.exit_code
+            self._receipt.seconds = time.monotonic() - self._began
+        self._close(files)
+
+    def _close(self, files: JobFiles | None = None) -> None:
+        if files:
+            with contextlib.suppress(StorageError):  # it is done again after a restart: nothing is lost
+                files.finish(self._receipt)
+        with self.change:
+            self.is_over = True
+            self.change.notify_all()
+
+
+def resumed(files: JobFiles) -> list[RunningJob]:
+    """The jobs that a server before this one had accepted and not finished."""
+    found = []
+    for request in files.unfinished():
+        try:
+            found.append(RunningJob(request, to_job(request)))
+        except ImageloomError as error:  # its pipeline is of a file of operators that is not loaded any more
+            files.finish(
+                pb.JobReceipt(
+                    id=request.id, status=pb.JOB_FAILURE, message=str(error), exit_code=error.exit_code
+                )
+            )
+    return found

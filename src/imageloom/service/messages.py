@@ -1,0 +1,179 @@
+"""Jobs and events as messages and back. Pipelines travel as text: every version reads it, or names what is new.
+
+A recipe's text is the language that people write too, so it is what changes least; a field that a peer does not
+know is left out by an older one and ignored by a newer one (see `imageloom.proto`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.errors import PipelineError, UsageError
+from imageloom.model import Failure, Item, Job, Limits, Output, Plain, Recipe, Result, Times, Written
+from imageloom.recipes.pipeline import Pipeline, to_text
+from imageloom.recipes.recipe import parse_format
+from imageloom.records.events import Done, Event, Failed, Retried, Skipped
+from imageloom.records.summary import Summary
+
+P = TypeVar("P", bound=Plain)
+
+KNOWN_NEEDS: frozenset[str] = frozenset()
+"""Names of what a client may ask for that not every server knows."""
+
+
+def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
+    """A job as a client asks for it."""
+    recipe, limits = job.recipe, job.limits
+    return pb.JobRequest(
+        id=id,
+        source=job.source,
+        sink=job.sink,
+        outputs=[
+            pb.Output(
+                pipeline=to_text(output.steps),
+                folder=output.folder,
+                format=output.format or "",
+                quality=output.quality,
+            )
+            for output in recipe.outputs
+        ],
+        decode=recipe.decode,
+        metadata=recipe.metadata,
+        operators=recipe.operators,
+        include=job.include,
+        exclude=job.exclude,
+        if_exists=job.if_exists,
+        retry_failed=job.retry_failed,
+        name=job.name,
+        in_place=job.in_place,
+        tile=job.tile,
+        max_pixels=limits.max_pixels,
+        max_file_size=limits.max_file_size,
+        max_expansion=limits.max_expansion,
+        attempts=job.attempts,
+        links="" if job.links == "follow" else job.links,  # a server follows no links out of a source
+        detached=detached,
+    )
+
+
+def to_job(request: pb.JobRequest) -> Job:
+    """The job that a client asks for. The files of operators must be loaded before.
+
+    Raises:
+        UsageError: it cannot be meant, with the reason.
+    """
+    if unknown := set(request.needs) - KNOWN_NEEDS:
+        raise UsageError(
+            f"this server does not know {', '.join(sorted(unknown))}: it is older than the client"
+        )
+    if not request.source or not request.outputs or not (request.sink or request.in_place):
+        raise UsageError("a job has a source, a sink and at least one output")
+    given: dict[str, Any] = {
+        "source": request.source,
+        "sink": request.source if request.in_place else request.sink,
+        "recipe": _recipe(request),
+        "limits": Limits(**_given(request, Limits)),
+        "include": tuple(request.include),
+        "exclude": tuple(request.exclude),
+        "retry_failed": request.retry_failed,
+        "in_place": request.in_place,
+        "links": request.links or "inside",
+    }
+    for name in ("if_exists", "name", "tile"):
+        if value := getattr(request, name):
+            given[name] = value
+    return _checked(Job(**given, **_given(request, Job, ("attempts",))), Job)
+
+
+def _recipe(request: pb.JobRequest) -> Recipe:
+    outputs = tuple(
+        Output(
+            Pipeline.parse(output.pipeline).steps if output.pipeline else (),
+            folder=_folder(output.folder),
+            format=parse_format(output.format) if output.format else None,
+            **_given(output, Output, ("quality",)),
+        )
+        for output in request.outputs
+    )
+    chosen = {name: value for name in ("decode", "metadata") if (value := getattr(request, name))}
+    return _checked(Recipe(outputs, operators=tuple(request.operators), **chosen), Recipe)
+
+
+def _folder(name: str) -> str:
+    if name.startswith("/") or ".." in name.split("/"):
+        raise PipelineError(f"an output's folder lies below the sink, not at {name!r}")
+    return name
+
+
+def _given(message: Any, kind: type[Any], names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The optional fields that the message has."""
+    wanted = names or kind.__struct_fields__
+    return {name: getattr(message, name) for name in wanted if message.HasField(name)}
+
+
+def _checked(data: P, kind: type[P]) -> P:
+    """Plain data whose words are among those that there are."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(data), kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the request makes no sense: {error}") from None
+
+
+def to_item_receipt(event: Event) -> pb.ItemReceipt | None:
+    """An event of a run as a client is told of it; None for those that it is not told of."""
+    match event:
+        case Done(result, attempt, worker):
+            return _receipt(pb.ITEM_DONE, result, attempt, worker)
+        case Failed(result, attempt, worker):
+            return _receipt(pb.ITEM_FAILED, result, attempt, worker)
+        case Retried(result, attempt, worker, pause):
+            return _receipt(pb.ITEM_RETRIED, result, attempt, worker, pause)
+        case Skipped(item, reason):
+            return pb.ItemReceipt(status=pb.ITEM_SKIPPED, key=item.key, reason=reason)
+    return None
+
+
+def _receipt(
+    status: pb.ItemStatus, result: Result, attempt: int, worker: str, pause: float = 0.0
+) -> pb.ItemReceipt:
+    failure, times = result.failure, result.times
+    return pb.ItemReceipt(
+        status=status,
+        key=result.key,
+        attempt=attempt,
+        worker=worker,
+        failure=failure.kind if failure else "",
+        message=failure.message if failure else "",
+        pause=pause,
+        written=[pb.WrittenFile(name=one.name, size=one.size) for one in result.written],
+        times=pb.Times(**msgspec.structs.asdict(times)),
+    )
+
+
+def to_event(receipt: pb.ItemReceipt) -> Event:
+    """The event that a client is told of."""
+    if receipt.status == pb.ITEM_SKIPPED:
+        return Skipped(Item(receipt.key), receipt.reason)  # type: ignore[arg-type]
+    written = tuple(Written(one.name, "", one.size) for one in receipt.written)
+    failure = Failure(receipt.failure, receipt.message) if receipt.failure else None
+    times = Times(**{name: getattr(receipt.times, name) for name in Times.__struct_fields__})
+    result = Result(receipt.key, written, failure, times)
+    if receipt.status == pb.ITEM_RETRIED:
+        return Retried(result, receipt.attempt, receipt.worker, receipt.pause)
+    kind = Failed if receipt.status == pb.ITEM_FAILED else Done
+    return kind(result, receipt.attempt, receipt.worker)
+
+
+def to_summary(receipt: pb.JobReceipt) -> Summary:
+    """What came of a job, as a client shows it."""
+    return Summary(
+        receipt.job,
+        receipt.done,
+        receipt.failed,
+        receipt.skipped,
+        receipt.seconds,
+        receipt.status == pb.JOB_CANCELLED,
+    )

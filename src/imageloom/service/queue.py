@@ -1,0 +1,100 @@
+"""Which jobs of a server run and which wait: bounded in all and for each client, one client after the other."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+
+from imageloom.errors import ServerBusy
+from imageloom.model import Plain
+from imageloom.service.jobs import RunningJob
+
+
+class Bounds(Plain, frozen=True):
+    """How much a server takes on."""
+
+    running: int = 16
+    """Jobs that run at the same time."""
+    jobs: int = 256
+    """Jobs that run or wait."""
+    client_jobs: int = 64
+    """Jobs of one client that run or wait."""
+    nodes: int = 256
+    """Nodes that have registered; one host may have half of them."""
+    calls: int = 128
+    """Calls of each method at the same time; one client may have half of them."""
+
+
+class JobQueue:
+    """Safe to use from many threads.
+
+    Args:
+        begin: starts a job; called under a lock.
+    """
+
+    def __init__(self, bounds: Bounds, begin: Callable[[RunningJob], None]) -> None:
+        self._bounds, self._begin = bounds, begin
+        self._waiting: OrderedDict[str, deque[RunningJob]] = OrderedDict()
+        """By client; the first client is the next to be served."""
+        self._running: set[RunningJob] = set()
+        self._closed = False
+        self._lock = threading.RLock()
+
+    def check(self, client: str) -> None:
+        """Refuse one more job.
+
+        Raises:
+            ServerBusy: names the bound and its flag.
+        """
+        with self._lock:
+            count = Counter(job.client for job in self._running)
+            count.update({name: len(jobs) for name, jobs in self._waiting.items()})
+        if count.total() >= self._bounds.jobs:
+            raise ServerBusy(f"the server has {self._bounds.jobs} jobs (--max-jobs): try again later")
+        if count[client] >= self._bounds.client_jobs:
+            raise ServerBusy(
+                f"the server has {self._bounds.client_jobs} jobs of {client} (--max-client-jobs): try again later"
+            )
+
+    def put(self, job: RunningJob) -> None:
+        """Begin a job as soon as there is room for it."""
+        with self._lock:
+            job.waits = True
+            self._waiting.setdefault(job.client, deque()).append(job)
+            self._fill()
+
+    def is_over(self, job: RunningJob) -> None:
+        with self._lock:
+            self._running.discard(job)
+            self._fill()
+
+    def withdraw(self, job: RunningJob) -> bool:
+        """Whether the job was waiting; it does not do so any more."""
+        with self._lock:
+            if not job.waits:
+                return False
+            self._waiting[job.client].remove(job)
+            self._drop_served(job.client)
+            job.waits = False
+            return True
+
+    def close(self) -> list[RunningJob]:
+        """Begin no more jobs; those that wait."""
+        with self._lock:
+            self._closed = True
+            return [job for jobs in self._waiting.values() for job in jobs]
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < self._bounds.running and not self._closed:
+            client, jobs = next(iter(self._waiting.items()))
+            job = jobs.popleft()
+            self._waiting.move_to_end(client)
+            self._drop_served(client)
+            job.waits = False
+            self._running.add(job)
+            self._begin(job)
+
+    def _drop_served(self, client: str) -> None:
+        if not self._waiting[client]:
+            del self._waiting[client]

@@ -1,0 +1,295 @@
+"""The server: takes jobs from clients, runs a driver for each over nodes that all share, tells how they go."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+
+from imageloom import operators
+from imageloom.engines import Settings
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes.config import NodesConfig, check_address, check_owner
+from imageloom.engines.nodes.engine import Nodes
+from imageloom.engines.nodes.limits import host_of
+from imageloom.errors import (
+    ImageloomError,
+    ServerBusy,
+    SinkBusy,
+    StorageError,
+    TaskRefused,
+    UsageError,
+)
+from imageloom.model import Limits, Recipe, Task
+from imageloom.service.jobs import Follower, JobFiles, RunningJob, check_id, resumed
+from imageloom.service.messages import to_job
+from imageloom.service.queue import Bounds, JobQueue
+from imageloom.worker.guard import Guard
+
+log = logging.getLogger(__name__)
+
+LEASE = 10.0
+"""Seconds after which a node that registered is forgotten, unless it does so again."""
+MOST_ITEMS = 500
+"""In one receipt."""
+BREATH = 0.05
+"""Seconds between two receipts of a job."""
+MOST_REQUEST = 128 << 10
+"""Bytes of a job's request."""
+MOST_OUTPUTS = 100
+"""Of a job for each input."""
+
+
+class Server:
+    """What answers the calls of `ImageProcessingServer`.
+
+    Args:
+        config: the nodes that are known from the beginning, and how nodes are chosen.
+        guard: below which folders jobs may read and write.
+        state: the folder of what survives the server.
+        ledger: the file of the ledger; None for the one in the user's state directory.
+        patience: seconds that a job goes on without its client.
+        timeout: seconds that an item may take.
+        bounds: how much it takes on.
+        hosts: whose nodes anybody may register; any other node registers itself.
+    """
+
+    def __init__(
+        self,
+        config: NodesConfig,
+        guard: Guard,
+        state: Path,
+        ledger: Path | None = None,
+        patience: float = 30.0,
+        timeout: float = 600.0,
+        bounds: Bounds = Bounds(),  # noqa: B008 frozen
+        hosts: tuple[str, ...] = (),
+    ) -> None:
+        self._guard, self._ledger, self._patience = guard, ledger, patience
+        self._bounds, self._hosts = bounds, hosts
+        operators.load_files(guard.operators)
+        self._files = JobFiles(state)
+        self._jobs: dict[str, RunningJob] = {}
+        self._leases: dict[str, tuple[float, str]] = {}
+        """When a node was heard of, and from which host, by its address."""
+        self._queue = JobQueue(bounds, self._start)
+        self._lock = threading.Lock()
+        self._leaving = threading.Event()
+        self.engine = Nodes(Settings(timeout=timeout), config, waits=True)
+        for job in resumed(self._files):
+            self._begin(job)
+        self._thread = threading.Thread(target=self._watch, name="server", daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Take no more jobs, and have those that run finish what is in hand: they go on after a restart."""
+        self._leaving.set()
+        self._thread.join()
+        for job in self._queue.close():
+            job.put_off()
+        for job in list(self._jobs.values()):
+            job.pause()
+        for job in list(self._jobs.values()):
+            with job.change:
+                job.change.wait_for(lambda job=job: job.is_over)  # type: ignore[misc]
+
+    def close(self) -> None:
+        self.engine.close()
+
+    # Calls
+
+    def Submit(  # noqa: N802
+        self, request: pb.JobRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.JobReceipt]:
+        job = self._find(request.id)
+        if job is None and request.id and (receipt := self._receipt(request.id, context)):
+            yield receipt
+            return
+        if job is None:
+            job = self._accept(request, context)
+        follower = job.follow()
+        context.add_callback(lambda: job.leave(follower))
+        with job.change:
+            job.change.wait_for(lambda: job.has_begun or job.is_over or job.waits)
+        if job.error and not job.has_begun:
+            self._forget(job)
+            _abort(context, job.error)
+        yield from self._tell(job, follower, context)
+
+    def Follow(  # noqa: N802
+        self, request: pb.JobQuery, context: grpc.ServicerContext
+    ) -> Iterator[pb.JobReceipt]:
+        job = self._find(request.id)
+        if job is None:
+            yield self._ended(request, context)
+            return
+        follower = job.follow()
+        context.add_callback(lambda: job.leave(follower))
+        yield from self._tell(job, follower, context)
+
+    def Cancel(self, request: pb.JobQuery, context: grpc.ServicerContext) -> pb.JobReceipt:  # noqa: N802
+        job = self._find(request.id)
+        if job is None:
+            return self._ended(request, context)
+        self._cancel(job, "it was cancelled")
+        return job.receipt()
+
+    def Register(  # noqa: N802
+        self, request: pb.NodeNotice, context: grpc.ServicerContext
+    ) -> pb.NodeNoticeReceipt:
+        try:
+            check_address(request.address)
+            host = host_of(context.peer())
+            if request.address.rpartition(":")[0] not in self._hosts:
+                check_owner(request.address, host)
+            if request.leaving:
+                self._leases.pop(request.address, None)
+                self.engine.leave(request.address)
+            else:
+                self._lease(request.address, host)
+                self.engine.join(request.address)
+        except ImageloomError as error:
+            _abort(context, error)
+        return pb.NodeNoticeReceipt()
+
+    def _lease(self, address: str, host: str) -> None:
+        with self._lock:
+            if address not in self._leases:
+                most = self._bounds.nodes
+                own = sum(other == host for _, other in self._leases.values())
+                if len(self._leases) >= most or own >= max(1, most // 2):
+                    raise ServerBusy(
+                        f"the server has {len(self._leases)} nodes, {own} of them of {host or 'this machine'}: "
+                        f"it takes {most}, half of them of one host (--max-nodes)"
+                    )
+            self._leases[address] = time.monotonic(), host
+
+    def _accept(self, request: pb.JobRequest, context: grpc.ServicerContext) -> RunningJob:
+        """Write a job down and begin it."""
+        if self._leaving.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the server is leaving")
+        request.id = request.id or secrets.token_hex(8)
+        client = host_of(context.peer()) or "this machine"
+        try:
+            check_id(request.id)
+            self._check(request)
+            job = RunningJob(request, to_job(request), client)
+            with self._lock:
+                if request.id in self._jobs:
+                    return self._jobs[request.id]
+                self._queue.check(client)
+                self._files.accept(request)
+                self._begin(job)
+        except ImageloomError as error:
+            _abort(context, error)
+        return job
+
+    def _check(self, request: pb.JobRequest) -> None:
+        """Refuse what lies outside of the roots or is too much; it is asked before any of it is looked at."""
+        if request.ByteSize() > MOST_REQUEST or len(request.outputs) > MOST_OUTPUTS:
+            raise UsageError(f"a job's request has at most {MOST_REQUEST} bytes and {MOST_OUTPUTS} outputs")
+        if request.links == "follow":
+            raise TaskRefused(
+                "a server follows no links that lead out of the source (--links inside or refuse)"
+            )
+        if not request.source:
+            return
+        sink = request.sink or request.source
+        recipe = Recipe((), operators=tuple(request.operators))
+        self._guard.bounded(Task(0, "-", request.source, sink, recipe, Limits(), ()))
+
+    def _begin(self, job: RunningJob) -> None:
+        self._jobs[job.id] = job
+        self._queue.put(job)
+
+    def _start(self, job: RunningJob) -> None:
+        job.start(self.engine, self._ledger, self._files, self._queue.is_over, self._guard.folders)
+
+    def _cancel(self, job: RunningJob, why: str) -> None:
+        if self._queue.withdraw(job):
+            job.drop(why, self._files)
+        else:
+            job.cancel(why)
+
+    def _find(self, id: str) -> RunningJob | None:
+        return self._jobs.get(id)
+
+    def _forget(self, job: RunningJob) -> None:
+        with self._lock:
+            self._jobs.pop(job.id, None)
+
+    def _ended(self, request: pb.JobQuery, context: grpc.ServicerContext) -> pb.JobReceipt:
+        receipt = self._receipt(request.id, context)
+        if receipt is None:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"there is no job {request.id!r} here")
+            raise AssertionError("abort raises")
+        return receipt
+
+    def _receipt(self, id: str, context: grpc.ServicerContext) -> pb.JobReceipt | None:
+        try:
+            return self._files.receipt(id)
+        except UsageError as error:
+            _abort(context, error)
+            raise
+
+    def _tell(
+        self, job: RunningJob, follower: Follower, context: grpc.ServicerContext
+    ) -> Iterator[pb.JobReceipt]:
+        """Receipts until the job is over."""
+        unsent = follower.unsent
+        yield job.receipt()
+        while context.is_active():
+            with job.change:
+                job.change.wait_for(lambda: unsent or job.is_over, 1.0)
+                items = [unsent.popleft() for _ in range(min(MOST_ITEMS, len(unsent)))]
+                is_over = job.is_over and not unsent
+            if is_over and job.is_paused and job.receipt().status == pb.JOB_RUNNING:
+                reason = "the server is leaving; the job goes on when it is there again"
+                context.abort(grpc.StatusCode.UNAVAILABLE, reason)
+            if items or is_over:
+                yield job.receipt(items)
+            if is_over:
+                return
+            time.sleep(BREATH)
+
+    def _watch(self) -> None:
+        """Cancel jobs whose clients are gone, forget jobs that are over, and nodes that are silent."""
+        while not self._leaving.wait(0.2):
+            try:
+                self._look()
+            except Exception:  # the next look may go well
+                log.exception("a look at the jobs and nodes has failed")
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for job in list(self._jobs.values()):
+            if job.is_over and not job.followers:
+                self._forget(job)
+            elif not (job.detached or job.followers) and now - job.left_at > self._patience:
+                self._cancel(job, f"its client was gone for {self._patience:g} s")
+        for address, (seen, _) in list(self._leases.items()):
+            if now - seen > LEASE:
+                self._leases.pop(address, None)
+                self.engine.leave(address)
+
+
+def _abort(context: grpc.ServicerContext, error: Exception) -> None:
+    """End the call with the status that an error means."""
+    code = grpc.StatusCode.INTERNAL
+    match error:
+        case UsageError():
+            code = grpc.StatusCode.INVALID_ARGUMENT
+        case TaskRefused():
+            code = grpc.StatusCode.PERMISSION_DENIED
+        case ServerBusy():
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        case SinkBusy():
+            code = grpc.StatusCode.ABORTED
+        case StorageError():
+            code = grpc.StatusCode.FAILED_PRECONDITION
+    context.abort(code, str(error))

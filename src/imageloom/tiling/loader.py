@@ -1,0 +1,120 @@
+"""Loading a large image whose file gives its pixels in one order only: into a raster, ahead of the tiles."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from imageloom import codecs
+from imageloom.errors import CorruptImage, ImageloomError, UnsupportedImage
+from imageloom.model import Box, Header
+from imageloom.recipes.plan import Plan
+from imageloom.tiling.raster import Raster
+from imageloom.tiling.streams import Reader, open_reader
+
+
+def open_in_pieces(path: str, header: Header) -> Reader | None:
+    """A reader of the file in pieces; None where it can only be decoded as a whole."""
+    try:
+        return open_reader(Path(path), header.format, header.frame)
+    except UnsupportedImage:
+        return None
+
+
+class Loader(threading.Thread):
+    """Decodes a file from its top into a raster, not further ahead than there is room.
+
+    Args:
+        reader: of full rows in order; None to decode the file as a whole.
+        room: rows that may be decoded before they are asked for; 0 for no bound.
+        wake: called when there are more rows, or a failure.
+    """
+
+    def __init__(
+        self,
+        reader: Reader | None,
+        path: str,
+        header: Header,
+        plan: Plan,
+        raster: Raster,
+        wake: Callable[[], None],
+        room: int,
+    ) -> None:
+        super().__init__(name="loader", daemon=True)
+        self.raster = raster
+        self.rows = 0
+        self.bounded = room > 0
+        self._reader = reader
+        self._path = path
+        self._header = header
+        self._plan = plan
+        self._wake = wake
+        self._room = room
+        self._asked = self._passed = 0
+        self._failure: ImageloomError | MemoryError | None = None
+        self._stopping = False
+        self._turn = threading.Condition()
+        self.start()
+
+    def check(self) -> None:
+        """Raise what decoding has failed with."""
+        if self._failure:
+            raise self._failure
+
+    def wanted(self, row: int) -> None:
+        """Rows up to this one are waited for."""
+        with self._turn:
+            self._asked = max(self._asked, row)
+            self._turn.notify()
+
+    def passed(self, row: int) -> None:
+        """Rows up to this one are not read any more."""
+        with self._turn:
+            self._passed = row
+            self._turn.notify()
+
+    def stop(self) -> None:
+        with self._turn:
+            self._stopping = True
+            self._turn.notify()
+        self.join()
+        if self._reader:
+            self._reader.close()
+
+    def run(self) -> None:
+        try:
+            if self._reader is None:
+                self._load_whole()
+            else:
+                self._load_strips(self._reader)
+        except (ImageloomError, MemoryError) as error:
+            self._failure = error
+        except BaseException as error:  # a thread that ends without a word would be waited for
+            self._failure = CorruptImage(f"it cannot be decoded: {error}")
+        self._wake()
+
+    def _load_whole(self) -> None:
+        with open(self._path, "rb") as file:
+            data = file.read()
+        pixels = codecs.decode(data, self._header, luma=self._plan.luma, scale=self._plan.scale)
+        self.raster.write(Box.of(self._plan.decoded), pixels)
+        self.rows = self._plan.decoded.height
+
+    def _load_strips(self, reader: Reader) -> None:
+        frame = reader.frame
+        while self.rows < frame.height and self._has_room():
+            bottom = min(frame.height, self.rows + reader.pieces.height)
+            box = Box(0, self.rows, frame.width, bottom)
+            self.raster.write(box, reader.read(box.x0, box.y0, box.x1, box.y1))
+            self.rows = bottom
+            self._wake()
+
+    def _has_room(self) -> bool:
+        with self._turn:
+            while self.bounded and not self._stopping and self._is_far_ahead():
+                self._turn.wait()
+            return not self._stopping
+
+    def _is_far_ahead(self) -> bool:
+        return self.rows >= self._asked and self.rows - self._passed > self._room

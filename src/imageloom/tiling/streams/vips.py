@@ -1,0 +1,125 @@
+"""Strips in order, decoded by libvips: for files whose pixels hang on all those before them.
+
+libvips decodes row by row where the format's library can (JPEG, PNG, stripped TIFF) and holds a few rows. Of
+a progressive or interlaced file it holds the whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.png import check_texts
+from imageloom.codecs.segments import check_scans
+from imageloom.codecs.tiff import layout_of
+from imageloom.errors import CorruptImage, MissingExtra
+from imageloom.model import Frame, Pixels
+from imageloom.tiling.streams.files import RandomFile
+from imageloom.tiling.streams.pieces import Pieces
+
+_DTYPES = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}
+_STRIP = 1 << 21
+"""Pixels of a strip, about."""
+_ROWS = 16
+"""What is fetched at once: enough for a row of MCUs, and small enough to stay in the processor's cache."""
+
+
+@lru_cache(maxsize=1)
+def _library() -> ModuleType:
+    try:
+        pyvips = importlib.import_module("pyvips")
+    except ImportError:
+        raise MissingExtra("reading large images strip by strip", "tiles") from None
+    # Nothing is opened twice here, and what the cache keeps would keep files open.
+    pyvips.cache_set_max(0)
+    return pyvips
+
+
+class Reader:
+    """Full rows from the top down, each once. One thread at a time.
+
+    Args:
+        format: of the file.
+        frame: what its header says.
+
+    Raises:
+        UnreadableItem: the file cannot be opened.
+        CorruptImage: it cannot be decoded, or to other pixels than its header says.
+        MissingExtra: pyvips is not installed.
+    """
+
+    random = False
+
+    def __init__(self, path: Path, format: str, frame: Frame) -> None:
+        self.frame = frame
+        self.pieces = Pieces(frame, frame.width, max(1, _STRIP // frame.width))
+        pyvips = _library()
+        _check(path, format, frame)
+        try:
+            # A source, not a name: libvips takes brackets at the end of a name for options.
+            source = pyvips.Source.new_from_file(str(path))
+            image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="warning")
+            self._region = pyvips.Region.new(image)
+        except pyvips.Error as error:
+            raise CorruptImage(f"cannot be decoded: {_said(error)}") from None
+        dtype = _DTYPES.get(image.format)
+        if (image.width, image.height, image.bands, dtype) != (
+            frame.width,
+            frame.height,
+            frame.channels,
+            frame.dtype,
+        ):
+            found = f"{image.width}x{image.height} of {image.bands} channels {dtype or image.format}"
+            raise CorruptImage(f"decodes to {found}, not {frame} as its header says")
+
+    def read(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+        """The next rows.
+
+        Raises:
+            CorruptImage: they are damaged.
+        """
+        frame = self.frame
+        shape = (y1 - y0, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
+        rows: Pixels = np.empty(shape, frame.dtype)
+        flat = rows.reshape(-1).view(np.uint8)
+        row = frame.bytes // frame.height
+        try:
+            for y in range(y0, y1, _ROWS):
+                bottom = min(y + _ROWS, y1)
+                fetched = self._region.fetch(0, y, frame.width, bottom - y)
+                flat[(y - y0) * row : (bottom - y0) * row] = np.frombuffer(fetched, np.uint8)
+        except _library().Error as error:
+            raise CorruptImage(f"rows {y} to {bottom - 1} cannot be decoded: {_said(error)}") from None
+        return rows
+
+    def close(self) -> None:
+        self._region = None
+
+
+def _check(path: Path, format: str, frame: Frame) -> None:
+    """Refuse what libvips would take too much time or memory for."""
+    file = RandomFile(path)
+    try:
+        if format == "jpeg":
+            file.check_size(frame)
+            with file.mapped() as data:
+                check_scans(data)
+        elif format == "png":
+            check_texts(file.view())
+        elif format == "tiff":
+            view = file.view()
+            layout_of(view).parts(view)
+    except MoreNeeded:
+        raise CorruptImage("the file is cut off within its header") from None
+    finally:
+        file.close()
+
+
+def _said(error: Exception) -> str:
+    """What libvips said, on one line."""
+    return "; ".join(dict.fromkeys(str(error).strip().splitlines()))

@@ -1,0 +1,156 @@
+"""What a worker that others send tasks to takes on: nothing outside of the roots that it was started with."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+
+from msgspec.structs import replace
+
+from imageloom import codecs
+from imageloom.errors import InvalidName, TaskRefused
+from imageloom.model import Job, Links, Plain, Task
+from imageloom.stores import is_remote, local_path
+from imageloom.stores.names import check_output_name
+from imageloom.stores.remote import unsafe
+from imageloom.stores.staging import SCRATCH
+
+MOST_NUMBER = 1 << 53
+_JOB = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_NO_RELATIVE = re.compile(r"\A(?:/|\Z)|(?:\A|/)\.{1,2}(?:/|\Z)|\x00")
+"""No path below a folder: it is empty, absolute, leads up, or has a NUL."""
+_ENCODED = re.compile(r"%(?:2e|2f|5c|00)", re.IGNORECASE)
+"""A dot, a slash, a backslash or a NUL, as some store's library might read it."""
+
+
+class Guard(Plain, frozen=True):
+    """The bounds of a worker. Without roots there are none: a worker whose tasks the driver alone can send."""
+
+    roots: tuple[str, ...] = ()
+    """Paths of folders, or addresses of stores, below which it reads and writes."""
+    operators: tuple[str, ...] = ()
+    """Paths of the files of operators that it runs: they are code."""
+    links: Links | None = None
+    """Which links in its source it follows, where it works for one job; None for what a task says, as far as they
+    lead to a place below the roots."""
+    scratch: str = ""
+    """Path of the folder in which runs make scratch folders of their own; empty where the roots hold them."""
+
+    @classmethod
+    def of(cls, job: Job) -> Guard:
+        """For workers of one job: where it reads and writes, and its own operators."""
+        source, sink = (_canonical(address) for address in (job.source, job.sink))
+        folder, _, name = source.rpartition("/")
+        if codecs.format_of(name) if is_remote(source) else os.path.isfile(source):  # its folder is read
+            source = folder or "/"
+        scratch = ""
+        if job.scratch or is_remote(sink):
+            scratch = os.path.abspath(job.scratch or tempfile.gettempdir())
+        return cls(tuple(dict.fromkeys((source, sink))), job.recipe.operators, job.links, scratch)
+
+    def bounded(self, task: Task) -> Task:
+        """A task that keeps to the bounds, as it is to be done: whatever its files are changed to meanwhile, none
+        is opened outside of the roots, but by a link of the source where the job follows all of them.
+
+        Raises:
+            TaskRefused: the task leaves the bounds, or makes no sense; names the address and the flag.
+        """
+        _check_names(task)
+        if not self.roots:
+            return task
+        for address in (task.source, task.sink, *_paths(task)):
+            self._check_address(address)
+        operators = set(map(os.path.realpath, self.operators))
+        for path in task.recipe.operators:
+            if "\0" in path or os.path.realpath(path) not in operators:
+                raise TaskRefused(f"{path} is no file of operators of this worker (--operators)")
+        folders = self.folders
+        return replace(
+            task,
+            links=self.links or task.links,
+            roots=folders,
+            source_roots=() if self.links == "follow" else folders,
+        )
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The roots that are local, as absolute paths; never none where there are any roots."""
+        local = [local_path(root) for root in (*self.roots, self.scratch) if root and not is_remote(root)]
+        return tuple(map(os.path.abspath, local or (self.roots and (os.devnull,))))
+
+    def permits(self, task: Task) -> bool:
+        """Whether a task keeps to the bounds."""
+        try:
+            self.bounded(task)
+        except TaskRefused:
+            return False
+        return True
+
+    def _check_address(self, address: str) -> None:
+        if reason := _misleading(address):
+            raise TaskRefused(f"{address!r} is no address for a worker: {reason} (--root)")
+        if not any(_is_below(address, root) for root in self.roots) and not self._is_scratch(address):
+            raise TaskRefused(f"{address} is not below a root of this worker (--root)")
+
+    def _is_scratch(self, address: str) -> bool:
+        """Whether a path lies in a run's scratch folder."""
+        if not self.scratch or is_remote(address):
+            return False
+        scratch, real = os.path.realpath(self.scratch).rstrip("/"), os.path.realpath(local_path(address))
+        return real.startswith(f"{scratch}/{SCRATCH}")
+
+
+def _check_names(task: Task) -> None:
+    """Refuse a task whose words cannot be parts of paths."""
+    if not _JOB.fullmatch(task.job):
+        raise TaskRefused(f"{task.job!r:.80} is no id of a job: 1 to 64 letters, digits, '-' and '_'")
+    for work in task.work:
+        if not (0 <= work.number < MOST_NUMBER and 0 <= work.attempt < MOST_NUMBER):
+            raise TaskRefused(f"an item's number {work.number} or attempt {work.attempt} is out of range")
+        if _NO_RELATIVE.search(work.item.key):
+            raise TaskRefused(f"{work.item.key!r} is no path below a folder (--root)")
+        for name in work.names:
+            try:
+                check_output_name(name)
+            except InvalidName as error:
+                raise TaskRefused(str(error)) from None
+    for output in task.recipe.outputs:
+        if output.folder and _NO_RELATIVE.search(output.folder):
+            raise TaskRefused(f"an output's folder {output.folder!r} is no path below the sink")
+
+
+def _paths(task: Task) -> list[str]:
+    """Those of a part; its item's own file is opened as an item is."""
+    if task.part is None:
+        return []
+    part, own = task.part, [f"{local_path(task.source)}/{work.item.key}" for work in task.work]
+    paths = [part.reads, part.writes, part.staging, part.folder]
+    return [path for path in (*paths, part.file if part.file not in own else "") if path]
+
+
+def _canonical(address: str) -> str:
+    """An address as the driver has it in tasks."""
+    return address.rstrip("/") if is_remote(address) else os.path.abspath(local_path(address))
+
+
+def _misleading(address: str) -> str | None:
+    """Why an address may be read in more than one way; None where it may not."""
+    if not is_remote(address):
+        path = local_path(address)
+        if not os.path.isabs(path):
+            return "it is not absolute"
+        return "it has '.', '..' or NUL in it" if _NO_RELATIVE.search(path.strip("/") or "-") else None
+    _, _, rest = address.partition("://")
+    if "::" in address or "://" in rest:
+        return "it names another one"
+    if _ENCODED.search(rest):
+        return "it has an encoded '.', '/', backslash or NUL"
+    return unsafe(rest.strip("/") or "-")
+
+
+def _is_below(address: str, root: str) -> bool:
+    if is_remote(address) or is_remote(root):
+        return f"{address.rstrip('/')}/".startswith(f"{root.rstrip('/')}/")
+    real, bound = os.path.realpath(local_path(address)), os.path.realpath(local_path(root))
+    return real == bound or real.startswith(f"{bound.rstrip('/')}/")

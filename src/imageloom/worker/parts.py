@@ -1,0 +1,243 @@
+"""What a worker does of a large image: one tile of a phase, or the encoding of the whole.
+
+The plan, the phases and the encoder follow from the file's header and the recipe, so that a part only names
+itself. Its pixels come from the file or a raster and go into a raster, or as compressed pieces into the sink.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from imageloom import codecs
+from imageloom.codecs.metadata import for_output
+from imageloom.errors import UnreadableItem
+from imageloom.model import (
+    NO_METADATA,
+    Box,
+    Frame,
+    Header,
+    Item,
+    Links,
+    Part,
+    Piece,
+    Pixels,
+    Result,
+    Task,
+    Written,
+)
+from imageloom.recipes.plan import OutputPlan, make_plan
+from imageloom.scheduling import results
+from imageloom.stores import Store, open_bounded, stage
+from imageloom.stores.files import check_planned, write_file
+from imageloom.stores.local import LocalStore
+from imageloom.system.beneath import READ, open_beneath, path_of
+from imageloom.tiling import tiles
+from imageloom.tiling.raster import open_raster
+from imageloom.tiling.streams import Reader, open_reader
+from imageloom.worker.work import Chunk, Lap
+
+
+def is_encoding(task: Task) -> bool:
+    """Whether a task is the encoding of a whole large output."""
+    part, header = task.part, task.work[0].header
+    if part is None or part.writes or header is None:
+        return False
+    plan = make_plan(header, task.recipe)
+    return part.phase == len(tiles.phases(plan.outputs[part.output].steps, plan.decoded))
+
+
+def load(task: Task, part: Part, lap: Lap) -> Chunk:
+    """The pixels that a part reads, from the file or a raster."""
+    header, phase = _phase(task, part)
+    if phase is None:
+        frame = make_plan(header, task.recipe).outputs[part.output].frame
+        with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
+            pixels = raster.read(Box.of(frame))
+        metadata = NO_METADATA
+        if task.recipe.metadata == "keep":
+            with _File.of(task, part).opened() as file:
+                metadata = codecs.metadata_of(file, header.format)
+        lap("read")
+        return Chunk((pixels,), header, metadata)
+    tile = tiles.tile(phase, part.write)
+    with _reading(task, part, header, phase.frames[0]) as read:
+        pixels = read(tile.read)
+    lap("decode" if not part.reads else "read")
+    return Chunk((pixels,), header)
+
+
+def run_filters(task: Task, part: Part, chunk: Chunk, lap: Lap) -> Chunk:
+    """What a part's phase makes of its pixels, and measures of that."""
+    _, phase = _phase(task, part)
+    if phase is None:
+        return chunk
+    tile = tiles.tile(phase, part.write)
+    pixels = tiles.run_tile(phase, chunk.pixels[0], tile)
+    measure = tiles.pack(phase, tiles.measure_tile(phase, pixels, tile)) if phase.measured else b""
+    lap("filter")
+    return chunk._replace(pixels=(pixels,), measure=measure)
+
+
+def finish(task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: Lap) -> Result:
+    """Put a part's pixels into its raster, or stage them compressed; its result, without times.
+
+    Args:
+        token: what the part stages its bytes under.
+    """
+    header, phase = _phase(task, part)
+    output = make_plan(header, task.recipe).outputs[part.output]
+    token = f"{token}-{part.output}-{part.phase}-{part.number}"
+    (pixels,) = chunk.pixels
+    if phase is None:
+        return _encode(task, part, chunk, sink, token, lap, output)
+    if part.writes:
+        with contextlib.closing(open_raster(part.writes, phase.frame, task.roots)) as raster:
+            raster.write(part.write, pixels)
+        lap("write")
+        return Result(
+            task.work[0].item.key, pixels=part.write.width * part.write.height, measure=chunk.measure
+        )
+    return _compress(task, part, token, lap, output, pixels)
+
+
+def wrong(task: Task, part: Part, result: Result) -> str | None:
+    """The field of a part's result that is wrong, in words; None for none."""
+    header, phase = _phase(task, part)
+    output = make_plan(header, task.recipe).outputs[part.output]
+    indices: list[int] = []
+    if phase is not None and not part.writes:
+        encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+        assert encoder is not None, "only large outputs have pieces"
+        box = part.write
+        indices = list(encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1))
+    if [piece.index for piece in result.pieces] != indices or any(p.size < 1 for p in result.pieces):
+        return "pieces are none of this part's"
+    if result.pixels != (output.frame.pixels if phase is None else part.write.width * part.write.height):
+        return "number of pixels is not the part's"
+    if phase is not None and phase.measured and part.writes:
+        if not tiles.is_measure(phase, result.measure, part.write):
+            return "measure is none"
+    elif result.measure:
+        return "measure was not asked for"
+    work = task.work[0]
+    names = [] if part.writes or part.folder else [work.names[part.output]]
+    end = f"{part.output}-{part.phase}-{part.number}"
+    if found := results.wrong_outputs(task, work, result, names, end):
+        return found
+    if indices and names and result.written[0].size != sum(piece.size for piece in result.pieces):
+        return "output's size is not that of its pieces"
+    return None
+
+
+def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
+    """The image's header, and the part's phase with its first step settled; None for the encoding."""
+    header = task.work[0].header
+    assert header is not None, "a part is of an image that was planned"
+    plan = make_plan(header, task.recipe)
+    phases = tiles.phases(plan.outputs[part.output].steps, plan.decoded)
+    if part.phase == len(phases):
+        return header, None
+    phase = phases[part.phase]
+    return header, replace(phase, steps=(part.first, *phase.steps[1:])) if part.first else phase
+
+
+@contextlib.contextmanager
+def _reading(task: Task, part: Part, header: Header, frame: Frame) -> Iterator[Callable[[Box], Pixels]]:
+    """What reads a box of the part's input."""
+    if part.reads:
+        with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
+            yield raster.read
+        return
+    file = _File.of(task, part)
+    with file.opened():  # it is still the one that was planned
+        reader = _reader(file, header)
+    yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1)
+
+
+@lru_cache(maxsize=2)
+def _reader(file: _File, header: Header) -> Reader:
+    """An open reader, kept for the file's other tiles."""
+    with file.opened() as path:
+        return open_reader(Path(path), header.format, header.frame)
+
+
+class _File(NamedTuple):
+    """The file that a part is made of, and the bounds within which it is opened."""
+
+    source: str
+    links: Links
+    source_roots: tuple[str, ...]
+    roots: tuple[str, ...]
+    path: str
+    planned: Item
+
+    @classmethod
+    def of(cls, task: Task, part: Part) -> _File:
+        planned = replace(task.work[0].item, mtime_ns=part.mtime_ns)
+        return cls(task.source, task.links, task.source_roots, task.roots, part.file, planned)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[str]:
+        """A path that leads to the open file.
+
+        Raises:
+            UnreadableItem: it cannot be opened, or is another one than was planned.
+        """
+        source = open_bounded(self.source, self.links, self.source_roots)
+        try:
+            if isinstance(source, LocalStore) and source.path(self.planned.key) == self.path:
+                file = source.open(self.planned.key)
+            else:
+                file = open_beneath(self.path, READ, self.roots)  # a copy in the scratch
+        except OSError as error:
+            raise UnreadableItem(f"cannot read it: {error.strerror}") from None
+        try:
+            check_planned(file, self.planned)
+            yield path_of(file)
+        finally:
+            os.close(file)
+
+
+def _compress(task: Task, part: Part, token: str, lap: Lap, output: OutputPlan, pixels: Pixels) -> Result:
+    """Stage the pieces that the part's rows make."""
+    encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+    assert encoder is not None, "only large outputs have pieces"
+    box = part.write
+    made, data = [], []
+    for index in encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1):
+        x0, y0, x1, y1 = encoder.pieces.box(index)
+        packed = encoder.compress(pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0])
+        made.append(Piece(index, len(packed)))
+        if part.folder:
+            encoder.write(Path(part.folder), index, packed, task.roots)
+        else:
+            data.append(packed)
+    lap("encode")
+    if part.folder:
+        return Result(task.work[0].item.key, pixels=box.width * box.height, pieces=tuple(made))
+    joined = b"".join(data)
+    write_file(os.path.join(part.staging, token), joined, task.roots)
+    lap("write")
+    written = Written(task.work[0].names[part.output], token, len(joined))
+    return Result(task.work[0].item.key, (written,), pixels=box.width * box.height, pieces=tuple(made))
+
+
+def _encode(
+    task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: Lap, output: OutputPlan
+) -> Result:
+    """Encode a whole output that is too small to be written in pieces."""
+    name = task.work[0].names[part.output]
+    carried = for_output(chunk.metadata, output.frame)
+    encoded = codecs.encode(output.format, chunk.pixels[0], output.quality, carried)
+    lap("encode")
+    size = stage(sink, token, encoded)
+    lap("write")
+    written = Written(name, token, size)
+    return Result(task.work[0].item.key, (written,), pixels=output.frame.pixels)
