@@ -13,8 +13,8 @@ from queue import Queue
 import psutil
 import pytest
 
-from imageloom.engines.processes import FIRST_BACKOFF
 from imageloom.scheduling.fleet import Fleet
+from imageloom.scheduling.scheduler import FIRST_BACKOFF
 from program import wait_until
 
 

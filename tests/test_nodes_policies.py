@@ -10,9 +10,9 @@ import pytest
 
 from imageloom.engines.nodes import dispatch
 from imageloom.engines.nodes.dispatch import Delivery, Dispatcher, NodeRecord
-from imageloom.engines.nodes.policies import accepts, open_choice
 from imageloom.errors import UsageError
 from imageloom.model import Failure, Item, Limits, Recipe, Result, Task, Work
+from imageloom.scheduling.policies import accepts, open_choice
 
 
 def task(number: int, items: int = 1, job: str = "1") -> Task:

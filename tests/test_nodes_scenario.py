@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imageloom.bench.scenario import Costs, Scenario, simulate
-from imageloom.engines.nodes.policies import CHOICES
+from imageloom.scheduling.policies import CHOICES
 
 
 @pytest.mark.parametrize("choice", CHOICES)

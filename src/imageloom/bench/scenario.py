@@ -24,10 +24,10 @@ from imageloom.engines import Settings
 from imageloom.engines.nodes.config import MOST_REJECTIONS, NodesConfig
 from imageloom.engines.nodes.dispatch import is_brief
 from imageloom.engines.nodes.engine import Nodes
-from imageloom.engines.nodes.policies import Acceptance, accepts, open_choice
 from imageloom.errors import MissingExtra, StorageError
 from imageloom.model import Item, Limits, Output, Plain, Recipe, Task, Work
 from imageloom.recipes.pipeline import Pipeline
+from imageloom.scheduling.policies import Acceptance, accepts, open_choice
 from imageloom.stores.local import LocalStore
 
 STARTING = 30.0

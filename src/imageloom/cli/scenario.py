@@ -54,7 +54,7 @@ def command(
     service.nodes_extra()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the nodes end with it
     from imageloom.bench.scenario import SIMULATED, Costs, Scenario, guess, simulate, times_of, yardstick
-    from imageloom.engines.nodes.policies import CHOICES, open_choice
+    from imageloom.scheduling.policies import CHOICES, open_choice
     from imageloom.system.machine import available_cores
 
     for choice in choices:

@@ -7,14 +7,17 @@ they work on is not its concern: it starts them, says which one has died and of 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
+from imageloom.scheduling.backoff import Backoff
+from imageloom.scheduling.engine import GRACE
 from imageloom.scheduling.inbox import start_thread
+from imageloom.scheduling.scheduler import FIRST_BACKOFF, LONGEST_BACKOFF
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
 
@@ -55,9 +58,8 @@ class Fleet:
         self._processes: dict[int, ForkServerProcess] = {}
         self._well: set[int] = set()
         self.deaths = 0
-        self._stillborn = 0
-        """Workers in a row that died before they were well."""
-        self._next_start = 0.0
+        self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
+        """Of workers in a row that died before they were well."""
         self._closing = self._closed = False
         self._bell, self._button = os.pipe()
         for _ in range(count):
@@ -76,7 +78,7 @@ class Fleet:
     def is_well(self, pid: int) -> None:
         """A worker has begun to work: if it dies, its successor need not wait."""
         self._well.add(pid)
-        self._stillborn = 0
+        self._backoff.succeed()
 
     def kill(self, pid: int) -> None:
         """End a worker at once; nothing happens where it is not of the fleet."""
@@ -126,10 +128,10 @@ class Fleet:
 
     def _watch(self) -> None:
         while not self._closing:
-            while len(self._processes) < self._count and time.monotonic() >= self._next_start:
+            while len(self._processes) < self._count and time.monotonic() >= self._backoff.until:
                 self._start()
             missing = len(self._processes) < self._count
-            patience = max(0.0, self._next_start - time.monotonic()) if missing else None
+            patience = max(0.0, self._backoff.until - time.monotonic()) if missing else None
             sentinels = {process.sentinel: pid for pid, process in self._processes.items()}
             for ready in wait([self._bell, *sentinels], patience):
                 if ready in sentinels and not self._closing:
@@ -148,7 +150,12 @@ class Fleet:
         if pid in self._well:
             self._well.discard(pid)
         else:
-            self._stillborn += 1
-            pause = FIRST_BACKOFF * 2 ** (self._stillborn - 1)
-            self._next_start = time.monotonic() + min(pause, LONGEST_BACKOFF)
+            self._backoff.fail(time.monotonic())
         self._died(pid, cause_of(exitcode))
+
+
+def cause_of(exitcode: int | None) -> str:
+    """What ended a process, in words."""
+    if exitcode is not None and exitcode < 0:
+        return f"killed by {signal.Signals(-exitcode).name}"
+    return f"it left with exit code {exitcode}"

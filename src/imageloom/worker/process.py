@@ -11,10 +11,12 @@ import logging
 import multiprocessing
 import os
 import resource
+import select
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
@@ -32,7 +34,7 @@ from imageloom.worker.guard import Guard
 from imageloom.worker.work import NO_BOUND, Turn, results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_TASKS = msgspec.msgpack.Decoder(Task)
+_MESSAGES: msgspec.msgpack.Decoder[Task | int] = msgspec.msgpack.Decoder(Task | int)
 """Made once, in the fork server: a worker that takes a dead one's place is at work at once."""
 
 _starting = threading.Lock()
@@ -65,6 +67,8 @@ def _run(environment: dict[str, str], run: Callable[..., None], *args: object) -
 def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     """Run tasks until the pipe's other end is closed.
 
+    A number that comes in place of a task is that of a delivery of which the rest is not wanted any more.
+
     Args:
         threads: how many tasks work on pixels at the same time.
         memory: bytes that this process may take for data beyond what it has; 0 for no bound.
@@ -74,10 +78,26 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     sending = threading.Lock()
     computing: Turn = threading.BoundedSemaphore(threads) if in_flight > threads else NO_BOUND
 
+    waiting: deque[Task] = deque()
+    dropped: set[int] = set()
+    poller = select.poll()
+    poller.register(pipe.fileno(), select.POLLIN)
+
+    def hear() -> None:
+        message = _MESSAGES.decode(pipe.recv_bytes())
+        if isinstance(message, int):
+            dropped.add(message)
+        else:
+            waiting.append(message)
+
     def run(task: Task) -> None:
         for place, result in enumerate(results(task, computing)):
             with sending:
                 pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
+            while in_flight == 1 and place + 1 < len(task.work) and poller.poll(0):
+                hear()
+            if task.id in dropped:
+                break
 
     # The end of the pipe, in either direction, says that the engine has let go of this worker.
     with (
@@ -86,11 +106,12 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     ):
         pipe.send_bytes(msgspec.msgpack.encode(Message()))
         while True:
-            task = _TASKS.decode(pipe.recv_bytes())
+            while not waiting:
+                hear()
             if in_flight == 1:
-                run(task)
+                run(waiting.popleft())
             else:
-                pool.submit(run, task)
+                pool.submit(run, waiting.popleft())
 
 
 def work(engine: str, settings: WorkerSettings, *more: object) -> None:

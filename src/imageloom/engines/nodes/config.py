@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import yaml
 
-from imageloom.engines.nodes.policies import Acceptance, open_choice
 from imageloom.errors import UsageError
 from imageloom.model import Plain
+from imageloom.scheduling.policies import Acceptance, open_choice
 from imageloom.system.machine import is_loopback
 
 C = TypeVar("C", bound=Plain)

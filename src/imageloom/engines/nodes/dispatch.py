@@ -16,10 +16,10 @@ from random import Random
 
 from msgspec.structs import replace
 
-from imageloom.engines.nodes.policies import Choice
 from imageloom.errors import EngineFailed, InvalidResult
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.scheduling.inbox import fail
+from imageloom.scheduling.policies import Choice
 
 MOST_AT_ONCE = 256
 """Tasks that one node does at once, at the most, whatever it says."""

@@ -16,10 +16,10 @@ import msgspec
 from imageloom import __version__
 from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.engines.nodes.config import NodeConfig
-from imageloom.engines.nodes.policies import accepts
 from imageloom.engines.nodes.rpc import pack, unpack
 from imageloom.errors import ImageloomError
 from imageloom.model import Failure, Result, Task
+from imageloom.scheduling.policies import accepts
 from imageloom.system.machine import available_cores
 from imageloom.worker.guard import Guard
 

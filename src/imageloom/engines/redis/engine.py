@@ -21,8 +21,6 @@ from typing import Any
 import msgspec
 
 from imageloom.engines import Settings, Told, WorkerSettings
-from imageloom.engines.processes import GRACE
-from imageloom.engines.processes import PATIENCE as SLOW
 from imageloom.engines.redis import group
 from imageloom.engines.redis import letters as redis_letters
 from imageloom.engines.redis import wire as redis_wire
@@ -47,8 +45,10 @@ from imageloom.errors import InvalidResult, StorageError
 from imageloom.model import Failure, Outcome, Task
 from imageloom.records.events import Event, Failed
 from imageloom.scheduling.board import Board, message_of
+from imageloom.scheduling.engine import GRACE
 from imageloom.scheduling.fleet import Fleet
 from imageloom.scheduling.inbox import start_thread
+from imageloom.scheduling.scheduler import PATIENCE as SLOW
 from imageloom.worker import parts
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import work

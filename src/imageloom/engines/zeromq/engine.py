@@ -20,7 +20,6 @@ import msgspec
 import zmq
 
 from imageloom.engines import Settings, Told, WorkerSettings
-from imageloom.engines.processes import LEAST_PATIENCE, PATIENCE
 from imageloom.engines.zeromq.doors import Door
 from imageloom.engines.zeromq.wire import (
     HEADER,
@@ -47,6 +46,7 @@ from imageloom.errors import InvalidResult, StorageError, UsageError
 from imageloom.model import Failure, Outcome, Plain, Task
 from imageloom.scheduling.board import Board, message_of
 from imageloom.scheduling.fleet import Fleet
+from imageloom.scheduling.scheduler import LEAST_PATIENCE, PATIENCE
 from imageloom.worker.process import work
 
 HEARTBEAT = 1.0

@@ -1,0 +1,221 @@
+"""What goes into the scheduler and what comes out of it: events of workers, and commands to them.
+
+Plain data without behaviour. A worker is whatever a transport calls one, by a name of its choice: a process, a
+node, a rank, a place in a stream. A delivery is one hand-over of a task to one worker; its number is the `id` of
+the task that is sent, and no two deliveries have the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from imageloom.model import Failure, Outcome, Result, Task
+
+# Events: what a transport reports.
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A worker exists, or its size has changed. It may be given tasks."""
+
+    worker: str
+    slots: int = 1
+    """Deliveries that it works on at the same time."""
+    ahead: int = 0
+    """Deliveries that it may hold beyond these, so that it need not wait for the next one."""
+    load: float = 0.0
+    """0 to 1, as the worker says; for placement only."""
+    is_ready: bool = True
+    """False for a process that is still starting: if it dies now, no item is to blame."""
+    reports_begin: bool = False
+    """The transport sends `Begun`. Otherwise what was sent first counts as begun, one delivery for each slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A worker has begun a delivery."""
+
+    worker: str
+    delivery: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The result of one item."""
+
+    worker: str
+    delivery: int
+    place: int
+    """Of the item in what was delivered, from 0."""
+    result: Result
+    name: str = ""
+    """Who made it, in words: a process and a thread, say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A worker has nothing more to say of a delivery. Items without a result are queued again."""
+
+    worker: str
+    delivery: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A worker did not begin a delivery and will not: it is busy, is leaving, does not see the storage.
+
+    This costs the items no attempt.
+    """
+
+    worker: str
+    delivery: int
+    reason: str
+    is_final: bool = False
+    """No other worker could do it either: the items fail."""
+    counts: bool = True
+    """It counts towards the number of refusals after which a task must be accepted, or fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a worker had of a delivery is lost without anybody's fault: a connection broke."""
+
+    worker: str
+    delivery: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A worker has gone without anybody's fault. What it had is queued again and costs no attempt."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A delivery has failed on a worker that goes on: its item in progress is charged."""
+
+    worker: str
+    delivery: int
+    failure: Failure
+    done: int = 0
+    """Items of the delivery that are known to be complete although their results never arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A worker is dead, silent for too long, or ended for what it sent: the items in progress are charged."""
+
+    worker: str
+    failure: Failure
+
+
+Event = Joined | Begun | Received | Finished | Refused | Returned | Left | Broken | Died
+
+# Commands: what a transport is asked for.
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Give a task to a worker."""
+
+    worker: str
+    task: Task
+    """Its `id` is the delivery's number; its items are those of this delivery."""
+    must_accept: bool = False
+    """The worker may not refuse it for its load."""
+    ahead: int = 0
+    """Items that the worker has to do before these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Nobody waits for what a worker has not begun of a delivery: others do it, or have done it."""
+
+    worker: str
+    delivery: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """End what works on a delivery, at once and by force.
+
+    The scheduler has forgotten the worker, or the delivery alone where `Rules.ends` says so.
+    """
+
+    worker: str
+    delivery: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start one more worker; the transport reports it by `Joined`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """For the driver: the result of one item of a task that is not complete yet."""
+
+    ticket: Ticket
+    place: int
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """For the driver: a task has a result for each of its items."""
+
+    ticket: Ticket
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """For the driver: a task was cancelled before any worker had it."""
+
+    ticket: Ticket
+
+
+Command = Send | Drop | End | Start | Progress | Completed | Cancelled
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """A submitted task until each of its items has a result."""
+
+    task: Task
+    begin: Callable[[], bool] = _always
+    """Asked once, before the first delivery: False where the task was cancelled meanwhile."""
+    results: dict[int, Result] = field(default_factory=dict)
+    """By the item's place in the task."""
+    reports: bool = False
+    """Each result is a `Progress` as soon as it is there."""
+    has_begun: bool = False
+    is_suspect: bool = False
+    """An attempt at one of its items has failed before."""
+    returns: int = 0
+    """Deliveries without a result and without a fault, since the last result."""
+    refusals: int = 0
+    refused_by: set[str] = field(default_factory=set)
+    must_accept: bool = False
+    deliveries: int = 0
+    """How many are under way."""
+    was_lost: bool = False
+    """A worker has died with it."""
+    is_over: bool = False
+    """It was reported as complete."""
+
+    def __post_init__(self) -> None:
+        self.is_suspect = any(work.attempt > 1 for work in self.task.work)
+
+    @property
+    def missing(self) -> list[int]:
+        """Places of the items without a result."""
+        return [place for place in range(len(self.task.work)) if place not in self.results]
