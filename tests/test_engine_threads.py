@@ -20,7 +20,7 @@ from imageloom.testing.engines import recipe_of
 from program import Run, contents, draw
 
 STEPS = {
-    "processes": (Processes, "_assign"),
+    "processes": (Processes, "_step"),
     "pipeline": (Pipeline, "_feed"),
     "zeromq": (Zeromq, "_assign"),
     "redis": (RedisStreams, "_inspect"),

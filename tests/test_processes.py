@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import cv2
@@ -25,7 +24,6 @@ from imageloom.recipes.recipe import with_operators
 from imageloom.records.events import Done, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
-from imageloom.system.machine import is_at_work, process_usage
 from imageloom.testing.engines import EngineTests, recipe_of
 from program import imageloom, wait_until
 
@@ -163,52 +161,41 @@ def test_an_operator_of_the_main_program_is_for_threads(tmp_path: Path) -> None:
     assert ran.stdout.splitlines() == ["3", "3", said], ran.stderr
 
 
-def test_who_is_at_work_and_who_sleeps() -> None:
-    """What tells a hung worker from one that is kept from a core."""
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        try:
-            until = time.monotonic() + 20
-            while not is_at_work(busy.pid):
-                assert time.monotonic() < until
-            used = process_usage(busy.pid)[0]
-            while process_usage(busy.pid)[0] < used + 0.05:
-                assert time.monotonic() < until
-            os.kill(busy.pid, signal.SIGSTOP)
-            while is_at_work(busy.pid):
-                assert time.monotonic() < until
-        finally:
-            busy.kill()
-    assert not is_at_work(busy.pid)
-
-
-@pytest.mark.parametrize(("harm", "batch"), [("hang_on_red", 1), ("spin_on_red", 1), ("hang_on_red", 50)])
-def test_others_take_the_place_of_a_worker_that_hangs_or_spins(
-    harm: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With one worker: long before the time is over, those that are in its task too."""
-    monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", batch)
-    monkeypatch.setattr("imageloom.engines.processes.PATIENCE", 0.5)
-    red = np.zeros((40, 60, 3), np.uint8)
-    red[:, :, 2] = 255
-    for timeout in (1.5, 20.0):  # the others need longer on a busy machine
-        photos = tmp_path / f"{timeout}" / "photos"
-        draw_photos(photos, 40)
-        assert cv2.imwrite(str(photos / "photo-0070-red.png"), red)
-        events: list[Event] = []
-        summary = run(photos, f"{harm} | resize 32x32", events, jobs=1, timeout=timeout)
-        assert (summary.done, summary.failed) == (40, 1)
-        told = [event.result.key for event in events if isinstance(event, Done | Failed | Retried)]
-        if told.index("photo-0070-red.png") == 40:
-            break
-    assert told.index("photo-0070-red.png") == 40
-
-
 def children() -> list[psutil.Process]:
     """Workers of this process: what multiprocessing's fork server has begun."""
     found = []
     for child in psutil.Process().children():
         found += child.children()
     return found
+
+
+@pytest.mark.parametrize(("harm", "batch"), [("hang_on_red", 1), ("spin_on_red", 1), ("hang_on_red", 50)])
+def test_the_other_worker_does_all_else_while_one_item_hangs(
+    harm: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits behind that item in its task too; and there are never more workers than were asked for."""
+    monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", batch)
+    monkeypatch.setattr("imageloom.scheduling.scheduler.PATIENCE", 0.5)
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[:, :, 2] = 255
+    for timeout in (1.5, 20.0):  # the others need longer on a busy machine
+        photos = tmp_path / f"{timeout}" / "photos"
+        draw_photos(photos, 16)
+        assert cv2.imwrite(str(photos / "photo-0000-red.png"), red)
+        events: list[Event] = []
+        workers: set[int] = set()
+
+        def note(event: Event, events: list[Event] = events, workers: set[int] = workers) -> None:
+            events.append(event)
+            workers.add(len(children()))
+
+        summary = run(photos, f"{harm} | resize 32x32", events, timeout=timeout, listeners=[note])
+        assert (summary.done, summary.failed) == (16, 1)
+        assert max(workers) <= 2
+        told = [event.result.key for event in events if isinstance(event, Done | Failed | Retried)]
+        if told.index("photo-0000-red.png") == 16:
+            break
+    assert told.index("photo-0000-red.png") == 16
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -36,7 +37,7 @@ class Transport(Protocol):
         """
 
     def wake(self) -> None:
-        """Have `events` return soon. From any thread, and from signal handlers."""
+        """Have `events` return soon. From any thread; it does nothing after `close`."""
 
     def close(self, patience: float) -> None:
         """Let the workers leave; after so many seconds end them. Leave nothing behind."""
@@ -49,10 +50,13 @@ class Waker:
         self.file, self._end = os.pipe()
         os.set_blocking(self.file, False)
         os.set_blocking(self._end, False)
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
-            os.write(self._end, b".")
+        with self._lock, contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
+            if not self._is_closed:  # else its number may be another file's by now
+                os.write(self._end, b".")
 
     def clear(self) -> None:
         """Forget all calls of `wake` so far."""
@@ -61,5 +65,7 @@ class Waker:
                 pass
 
     def close(self) -> None:
-        os.close(self.file)
-        os.close(self._end)
+        with self._lock:
+            self._is_closed = True
+            os.close(self.file)
+            os.close(self._end)

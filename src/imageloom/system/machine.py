@@ -103,15 +103,6 @@ def process_cpu(process: int) -> float:
     return sum(int(field) for field in _stat(process)[11:13]) / os.sysconf("SC_CLK_TCK")
 
 
-def is_at_work(process: int) -> bool:
-    """Whether one of a process's threads runs, or waits for a core or a disk; False where nobody knows."""
-    with suppress(OSError):
-        for thread in os.listdir(f"/proc/{process}/task"):
-            if _stat(f"{process}/task/{thread}")[:1] in ([b"R"], [b"D"]):
-                return True
-    return False
-
-
 def proportional_memory(process: int) -> int:
     """Bytes of a process in memory, where what it shares with others counts in part (PSS)."""
     for line in _proc(f"{process}/smaps_rollup").splitlines():
