@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -90,6 +90,9 @@ class ProcessTransport:
     @property
     def _slots(self) -> int:
         return -(-self._controller.size // self._settings.jobs)
+
+    def open(self, failed: Callable[[str], None]) -> None:
+        """The scheduler asks for each worker."""
 
     def start(self) -> None:
         ours, theirs = self._context.Pipe()

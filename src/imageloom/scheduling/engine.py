@@ -85,6 +85,7 @@ class TransportEngine:
 
     def _run(self) -> None:
         try:
+            self._transport.open(self._fail)
             while self._step():
                 pass
         finally:
