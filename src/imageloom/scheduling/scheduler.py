@@ -316,6 +316,7 @@ class Scheduler:
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.name, None)
+        worker.limit = 0  # it begins nothing more
         for run in reversed(worker.reserved):
             self._queue.put(run, first=True)
         worker.reserved.clear()
