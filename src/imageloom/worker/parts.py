@@ -40,7 +40,7 @@ from imageloom.stores.local import LocalStore
 from imageloom.system.beneath import READ, open_beneath, path_of
 from imageloom.tiling import tiles
 from imageloom.tiling.raster import open_raster
-from imageloom.tiling.streams import Reader, open_reader
+from imageloom.tiling.readers import Reader, open_reader
 from imageloom.worker.work import Chunk, Lap
 
 
