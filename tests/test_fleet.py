@@ -13,8 +13,7 @@ from queue import Queue
 import psutil
 import pytest
 
-from imageloom.engines.processes import FIRST_BACKOFF
-from imageloom.scheduling.fleet import Fleet
+from imageloom.scheduling.fleet import FIRST_BACKOFF, Fleet
 from program import wait_until
 
 

@@ -102,7 +102,7 @@ def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> 
     ("layer", "forbidden"),
     [
         ("imageloom.recipes.plan", ["run", "ledger", "cli", "engines", "sink", "stores", "work"]),
-        ("imageloom.worker.work", ["run", "ledger", "cli", "engines", "sink"]),
+        ("imageloom.worker.perform", ["run", "ledger", "cli", "engines", "sink"]),
         ("imageloom.engines", ["run", "ledger", "cli", "sink", "api"]),
         ("imageloom.driver.run", ["cli", "api"]),
         ("imageloom.driver.watch", ["run", "ledger", "cli", "engines", "sink", "api", "work"]),

@@ -5,7 +5,8 @@ Sizes are in pixels, times in seconds, byte counts in bytes, unless a field says
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
@@ -173,10 +174,11 @@ class Step(Plain, frozen=True):
     name: str
     params: dict[str, Value] = {}
 
-    def __or__(self, other: object) -> Any:
-        from imageloom.recipes.pipeline import Pipeline
+    join: ClassVar[Callable[[Step, object], Any] | None] = None
+    """What `step | other` gives: `recipes.pipeline` sets it, because pipelines need the operators."""
 
-        return Pipeline([self]) | other
+    def __or__(self, other: object) -> Any:
+        return self.join(other) if self.join is not None else NotImplemented
 
 
 class Output(Plain, frozen=True):

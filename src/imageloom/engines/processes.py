@@ -12,7 +12,6 @@ import contextlib
 import math
 import os
 import selectors
-import signal
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -21,14 +20,17 @@ from multiprocessing.context import ForkServerProcess
 
 import msgspec
 
-from imageloom.engines import Settings, Told
+from imageloom.engines import Settings
 from imageloom.errors import InvalidResult
 from imageloom.model import Failure, Outcome, Task
-from imageloom.scheduling.board import Board, Message, message_of
-from imageloom.scheduling.inbox import Inbox, log, start_thread
+from imageloom.scheduling.board import Board
+from imageloom.scheduling.fleet import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
+from imageloom.scheduling.inbox import Inbox, log, message_of, start_thread
+from imageloom.scheduling.results import Told
 from imageloom.system.machine import is_at_work, process_usage
 from imageloom.worker.controller import fixed, for_requests
 from imageloom.worker.fork_server import warm_up
+from imageloom.worker.message import Message
 from imageloom.worker.process import serve, start
 
 PATIENCE = 8.0
@@ -37,11 +39,6 @@ LEAST_PATIENCE = 0.03
 """Seconds, at the least."""
 MOST_SPARES = 32
 """Workers that take the place of those that seem to hang, at the most."""
-FIRST_BACKOFF = 0.05
-"""Seconds before a worker that died at its start is replaced; twice as long for each further one in a row."""
-LONGEST_BACKOFF = 5.0
-GRACE = 5.0
-"""Seconds that workers have to leave when the engine is closed."""
 
 
 @dataclass(eq=False)
@@ -285,10 +282,3 @@ def _hangs(worker: _Worker, patience: float) -> bool:
     if worker.late[0] != worker.begun:
         worker.late = (worker.begun, used)
     return used - worker.late[1] >= patience
-
-
-def cause_of(exitcode: int | None) -> str:
-    """What ended a process, in words."""
-    if exitcode is not None and exitcode < 0:
-        return f"killed by {signal.Signals(-exitcode).name}"
-    return f"it left with exit code {exitcode}"

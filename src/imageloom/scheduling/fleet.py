@@ -7,13 +7,13 @@ they work on is not its concern: it starts them, says which one has died and of 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.scheduling.inbox import start_thread
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
@@ -21,6 +21,11 @@ from imageloom.worker.process import start
 Died = Callable[[int, str], None]
 """Told a dead worker's process id and the cause in words, from the fleet's thread."""
 
+FIRST_BACKOFF = 0.05
+"""Seconds before a worker that died at its start is replaced; twice as long for each further one in a row."""
+LONGEST_BACKOFF = 5.0
+GRACE = 5.0
+"""Seconds that workers have to leave when the engine is closed."""
 FINAL = (0, 2, 4)
 """Exit codes of a worker that left on its own: it was let go, or cannot be of use (as of errors.py)."""
 
@@ -152,3 +157,10 @@ class Fleet:
             pause = FIRST_BACKOFF * 2 ** (self._stillborn - 1)
             self._next_start = time.monotonic() + min(pause, LONGEST_BACKOFF)
         self._died(pid, cause_of(exitcode))
+
+
+def cause_of(exitcode: int | None) -> str:
+    """What ended a process, in words."""
+    if exitcode is not None and exitcode < 0:
+        return f"killed by {signal.Signals(-exitcode).name}"
+    return f"it left with exit code {exitcode}"

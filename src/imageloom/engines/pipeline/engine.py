@@ -29,12 +29,11 @@ from msgspec.structs import replace
 from imageloom.engines import Settings
 from imageloom.engines.pipeline.ring import READING, WRITING, Ring
 from imageloom.engines.pipeline.stage import Slip, encode, serve
-from imageloom.engines.processes import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
 from imageloom.errors import EngineFailed, InvalidResult, UsageError
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.scheduling.backlog import LONGEST_WAIT
-from imageloom.scheduling.board import message_of
-from imageloom.scheduling.inbox import Inbox, fail, log, start_thread
+from imageloom.scheduling.fleet import FIRST_BACKOFF, GRACE, LONGEST_BACKOFF, cause_of
+from imageloom.scheduling.inbox import Inbox, fail, log, message_of, start_thread
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
 

@@ -20,8 +20,7 @@ from typing import Any
 
 import msgspec
 
-from imageloom.engines import Settings, Told, WorkerSettings
-from imageloom.engines.processes import GRACE
+from imageloom.engines import Settings
 from imageloom.engines.processes import PATIENCE as SLOW
 from imageloom.engines.redis import group
 from imageloom.engines.redis import letters as redis_letters
@@ -43,15 +42,17 @@ from imageloom.engines.redis.wire import (
     results_key,
     run_key,
 )
+from imageloom.engines.workers import work
 from imageloom.errors import InvalidResult, StorageError
 from imageloom.model import Failure, Outcome, Task
 from imageloom.records.events import Event, Failed
-from imageloom.scheduling.board import Board, message_of
-from imageloom.scheduling.fleet import Fleet
-from imageloom.scheduling.inbox import start_thread
+from imageloom.scheduling.board import Board
+from imageloom.scheduling.fleet import GRACE, Fleet
+from imageloom.scheduling.inbox import message_of, start_thread
+from imageloom.scheduling.results import Told
 from imageloom.worker import parts
 from imageloom.worker.fork_server import warm_up
-from imageloom.worker.process import work
+from imageloom.worker.settings import WorkerSettings
 
 WINDOW = 4
 """Deliveries in the streams for each worker."""

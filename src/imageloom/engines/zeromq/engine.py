@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from imageloom.engines import Settings, Told, WorkerSettings
+from imageloom.engines import Settings
 from imageloom.engines.processes import LEAST_PATIENCE, PATIENCE
+from imageloom.engines.workers import work
 from imageloom.engines.zeromq.doors import Door
 from imageloom.engines.zeromq.wire import (
     HEADER,
@@ -45,9 +46,11 @@ from imageloom.engines.zeromq.wire import (
 )
 from imageloom.errors import InvalidResult, StorageError, UsageError
 from imageloom.model import Failure, Outcome, Plain, Task
-from imageloom.scheduling.board import Board, message_of
+from imageloom.scheduling.board import Board
 from imageloom.scheduling.fleet import Fleet
-from imageloom.worker.process import work
+from imageloom.scheduling.inbox import message_of
+from imageloom.scheduling.results import Told
+from imageloom.worker.settings import WorkerSettings
 
 HEARTBEAT = 1.0
 """Seconds from one to the next."""

@@ -1,4 +1,4 @@
-"""TIFF and BigTIFF: tiles and strips read anywhere. `codecs.tiffparts` finds and unpacks them, as for whole files."""
+"""TIFF and BigTIFF: tiles and strips read anywhere, found and unpacked by `codecs.tiffparts`, like whole files."""
 
 from __future__ import annotations
 
