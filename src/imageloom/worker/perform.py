@@ -1,7 +1,7 @@
 """What every worker on every engine runs: a task in, an outcome out.
 
-A task is of items or of a part of one: `items` and `parts` have the stages of each. A failure of an operator or of a
-file is data in the outcome; nothing of it is raised.
+A task is of items or of a part of one: `items` and `parts` have the stages of each. A failure of an operator or of
+a file is data in the outcome; nothing of it is raised.
 """
 
 from __future__ import annotations

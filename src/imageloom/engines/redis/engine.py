@@ -1,9 +1,8 @@
 """Redis Streams: the driver puts deliveries into streams, workers of a consumer group take them.
 
-The server delivers at least once; the driver counts. Its board numbers each delivery, takes results of those that
-are out and of no others, and says which items a lost one has failed. A delivery is lost with its worker: at once
-where that is a process of ours, else when its lease is over. What the server forgets, the board still knows:
-deliveries that are neither waiting nor taken are put in again. The streams hold a window of the job alone.
+The server delivers at least once. The board numbers each delivery, takes results of those that are out and of no
+others, and fails the items of a lost one. A delivery is lost with its worker: at once where that is a process of
+ours, else when its lease is over. Deliveries that the server forgot are put in again.
 """
 
 from __future__ import annotations
@@ -60,9 +59,7 @@ MOST_READ = 1000
 """Results that are read at once."""
 GATHER = 0.02
 """Seconds, at the most, for which results may gather before they are read: as long as eight items take."""
-
-_PRELOAD = ("imageloom.engines.redis.worker", "redis")
-"""What the fork server loads for the workers."""
+_PRELOAD = ("imageloom.engines.redis.worker", "redis")  # by the fork server
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""TIFF and BigTIFF: tiles and strips read anywhere, found and unpacked by `codecs.tiffparts`, like whole files."""
+"""TIFF and BigTIFF: tiles and strips read anywhere, found and unpacked by `tiffparts` as those of whole files."""
 
 from __future__ import annotations
 
