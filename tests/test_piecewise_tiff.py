@@ -21,6 +21,7 @@ from drawings import drawn
 from imageloom.codecs.piecewise import tiff
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
+from imageloom.tiling import readers
 from imageloom.tiling.readers import open_reader
 from imageloom.tiling.readers.tiff import Reader
 
@@ -139,7 +140,7 @@ def test_regions_of_files_of_libvips(compression: str, tile: bool, path: Path) -
 def test_pieces_too_large_are_read_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = drawn(301, 203)
     tifffile.imwrite(path, image, photometric="rgb", rowsperstrip=203, compression="zlib", metadata=None)
-    monkeypatch.setattr(tiff, "_LARGEST_PIECE", 100_000)
+    monkeypatch.setattr(readers.tiff, "_LARGEST_PIECE", 100_000)
     reader = open_reader(path, "tiff", Frame.of(image))
     assert not reader.random
     assert np.array_equal(np.concatenate((reader.read(0, 0, 301, 90), reader.read(0, 90, 301, 203))), image)
