@@ -18,7 +18,7 @@ from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, Unsup
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 if TYPE_CHECKING:
-    from imageloom.tiling.streams.ordered import Encoder
+    from imageloom.codecs.piecewise.ordered import Encoder
 
 HEAD = 16 << 10
 """How many bytes of a file are read at first; most headers end within them."""

@@ -32,7 +32,7 @@ _QUIET = {
 _PRELOAD = """
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
-import imageloom.worker.work
+import imageloom.worker.perform
 """
 
 

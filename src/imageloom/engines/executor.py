@@ -16,9 +16,9 @@ import msgspec
 from imageloom.errors import WorkerLost
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.backlog import Backlog, Entry
-from imageloom.scheduling.board import UNREADABLE
+from imageloom.scheduling.inbox import UNREADABLE
 from imageloom.scheduling.results import all_refused, shown
-from imageloom.worker.work import perform
+from imageloom.worker.perform import perform
 
 _TASKS, _OUTCOMES = msgspec.msgpack.Decoder(list[Task]), msgspec.msgpack.Decoder(Outcome)
 """Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""

@@ -19,10 +19,9 @@ import msgspec
 from imageloom.engines import Settings
 from imageloom.errors import InvalidResult
 from imageloom.model import Failure
-from imageloom.scheduling.board import message_of
 from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.fleet import cause_of
-from imageloom.scheduling.inbox import Inbox, log
+from imageloom.scheduling.inbox import Inbox, log, message_of
 from imageloom.scheduling.protocol import Died, Drop, End, Event, Joined, Received, Send
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.transport import Waker

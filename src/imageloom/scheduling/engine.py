@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from random import Random
 
 from imageloom.errors import EngineFailed
-from imageloom.model import Failure, Outcome, Result, Task
+from imageloom.model import Failure, Outcome, Task
 from imageloom.scheduling.inbox import fail, start_thread
 from imageloom.scheduling.policies import Choice
 from imageloom.scheduling.protocol import (
@@ -25,15 +25,13 @@ from imageloom.scheduling.protocol import (
     Start,
     Ticket,
 )
+from imageloom.scheduling.results import Told
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.scheduler import Scheduler
 from imageloom.scheduling.transport import Transport
 
 GRACE = 5.0
 """Seconds that workers have to leave when the engine is closed."""
-
-Told = Callable[[int, Result], None]
-"""Called with an item's place in its task and its result, as soon as it is there."""
 
 
 class TransportEngine:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import astuple, replace
 
@@ -28,11 +28,14 @@ MOST_NAME = 200
 """Characters of a worker's name and of a failure's kind."""
 
 _TOKEN = re.compile(r"(.+)-[0-9a-f]{12}-([0-9]+(?:-[0-9]+)*)", re.ASCII).fullmatch
-"""What an attempt stages its bytes under: see `work.finish`."""
+"""What an attempt stages its bytes under: see `items.finish`."""
 _KIND = re.compile(rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MOST_NAME - 1}}}").fullmatch
 _UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 log = logging.getLogger(__name__)
+
+Told = Callable[[int, Result], None]
+"""Called with an item's place in its task and its result, as soon as it is there."""
 
 
 def checked(task: Task, work: Work, result: Result, worker: str) -> Result:
@@ -97,15 +100,18 @@ def _wrong(task: Task, work: Work, result: Result) -> str | None:
     if task.part is not None:
         from imageloom.worker import parts  # no small image waits for it
 
-        return parts.wrong(task, task.part, result)
+        names, token_end = parts.outputs_of(task, task.part)
+        return _wrong_outputs(task, work, result, names, token_end) or parts.wrong(task, task.part, result)
     if not 0 <= result.pixels <= task.limits.max_pixels:
         return "number of pixels is beyond the limit"
     if result.pieces or result.measure:
         return "pieces are of a part, which it is none of"
-    return wrong_outputs(task, work, result, work.names)
+    return _wrong_outputs(task, work, result, work.names)
 
 
-def wrong_outputs(task: Task, work: Work, result: Result, names: Sequence[str], part: str = "") -> str | None:
+def _wrong_outputs(
+    task: Task, work: Work, result: Result, names: Sequence[str], part: str = ""
+) -> str | None:
     """What is wrong with the staged outputs, in words; None for nothing.
 
     Args:

@@ -328,7 +328,7 @@ class Scheduler:
         if not worker.is_ready:
             self._backoff.fail(now)
             self._give_back_all(worker, now)
-        for delivery in list(worker.deliveries.values()):
+        for delivery in reversed(list(worker.deliveries.values())):
             if delivery.has_begun:
                 self._break(worker, delivery, event.failure, now)
             else:
@@ -363,7 +363,7 @@ class Scheduler:
         self._break(worker, delivery, failure, now)
         if self.rules.ends == "worker":
             self._forget(worker)
-            for other in list(worker.deliveries.values()):
+            for other in reversed(list(worker.deliveries.values())):
                 self._requeue(worker, other, now)
 
     def _cut(self, worker: Worker, delivery: Delivery, now: float) -> None:
@@ -462,7 +462,7 @@ class Scheduler:
             self._requeue(worker, delivery, now)
 
     def _give_back_all(self, worker: Worker, now: float) -> None:
-        for delivery in list(worker.deliveries.values()):
+        for delivery in reversed(list(worker.deliveries.values())):
             self._give_back(worker, delivery, now)
 
     def _break(self, worker: Worker, delivery: Delivery, failure: Failure, now: float, done: int = 0) -> None:

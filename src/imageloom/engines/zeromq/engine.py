@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from imageloom.engines import Settings, WorkerSettings
+from imageloom.engines import Settings
+from imageloom.engines.workers import work
 from imageloom.engines.zeromq.doors import Door
 from imageloom.engines.zeromq.wire import (
     HEADER,
@@ -44,9 +45,9 @@ from imageloom.engines.zeromq.wire import (
 )
 from imageloom.errors import InvalidResult, StorageError, UsageError
 from imageloom.model import Failure, Plain
-from imageloom.scheduling.board import message_of
 from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.fleet import Fleet
+from imageloom.scheduling.inbox import message_of
 from imageloom.scheduling.protocol import (
     Died,
     Drop,
@@ -61,7 +62,7 @@ from imageloom.scheduling.protocol import (
 )
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.transport import Waker
-from imageloom.worker.process import work
+from imageloom.worker.settings import WorkerSettings
 
 HEARTBEAT = 1.0
 """Seconds from one to the next."""
