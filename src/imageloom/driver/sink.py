@@ -33,7 +33,6 @@ from imageloom.system.private import private_folder
 FIELDS = ("dir", "stem", "ext")
 MOST_TEMPLATE = 1000
 """Characters of a template of names."""
-_SLASHES = re.compile("/{2,}")
 
 
 def check_template(template: str) -> None:
@@ -99,7 +98,7 @@ def output_name(key: str, header_format: Format, output: Output, template: str =
 def _filled(template: str, folder: str, stem: str, ext: str) -> str:
     """The name that a checked template means; where there is no folder no slash stands for one."""
     made = template.format(dir=folder, stem=stem, ext=ext).lstrip("/")
-    return _SLASHES.sub("/", made) if "//" in made else made
+    return re.sub("/{2,}", "/", made) if "//" in made else made
 
 
 class Sink:

@@ -16,12 +16,12 @@ from imageloom.stores.staging import ScratchFolder
 if TYPE_CHECKING:
     from imageloom.stores import Feed
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = r"[\x00-\x1f\x7f]"
 
 
 def unsafe(key: str) -> str | None:
     """Why a key cannot be a relative path below a folder, in words; None where it can."""
-    if _CONTROL.search(key):
+    if re.search(_CONTROL, key):
         return "its name has control characters"
     return why_no_path(key)
 
