@@ -262,9 +262,10 @@ class Sink:
             raise OutputExists(f"its output {name} is the file that it is read from")
 
     def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
-        if self.store.is_local and self._real(name) != f"{self._real('')}{name}":
+        real = self._real(name)
+        if self.store.is_local and real != f"{self._real('')}{name}":
             raise OutputExists(
-                f"its output {name} would lie at {self._real(name)}: a folder of the sink is a link, and outputs "
+                f"its output {name} would lie at {real}: a folder of the sink is a link, and outputs "
                 "are not written through links"
             )
         if claim is not None and claim.source == self._source:
@@ -272,7 +273,7 @@ class Sink:
                 return True
             if self._origin.exists(claim.key):
                 raise DuplicateOutput(f"its output {name} is that of {claim.key} already")
-        if self._is_protected(self._real(name)):
+        if self._is_protected(real):
             raise OutputExists(f"its output {name} lies in the source, which is never written to")
         if not (self.store.exists(name) if taken is None else name in taken):
             return True

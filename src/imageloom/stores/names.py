@@ -19,12 +19,13 @@ MOST_PART_BYTES = 255
 """Of one part of a path: what file systems hold."""
 MOST_BYTES = 4096
 
+_CONTROL = r"[\x00-\x1f\x7f]"
 _NO_PARTS = ("//", "/./", "/../")
 _TOKEN = r"[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{12}(?:-[0-9]+){0,3}(?:-file|-input)?(?:\.old)?"
-_RANDOM = 6
-"""Bytes of a token that nobody can guess."""
+_RANDOM = 12
+"""Hexadecimal digits of a token that nobody can guess."""
 _unused: list[str] = []
-"""Such bytes in hexadecimal, for the next tokens of this process: many cost one call of the system."""
+"""Such digits for the next tokens of this process: the system is asked for many at once."""
 os.register_at_fork(after_in_child=_unused.clear)
 
 
@@ -43,10 +44,10 @@ def _random() -> str:
     try:
         return _unused.pop()
     except IndexError:
-        digits = os.urandom(_RANDOM * 128).hex()
-        parts = [digits[at : at + 2 * _RANDOM] for at in range(0, len(digits), 2 * _RANDOM)]
-        _unused.extend(parts[1:])
-        return parts[0]
+        digits = os.urandom(64 * _RANDOM).hex()
+        first, *others = (digits[at : at + _RANDOM] for at in range(0, len(digits), _RANDOM))
+        _unused.extend(others)
+        return first
 
 
 def is_token(name: str) -> bool:
@@ -60,6 +61,13 @@ def why_no_path(key: str) -> str | None:
     if any(part in framed for part in _NO_PARTS):
         return "its name has an empty part, '.' or '..', which no folder can hold"
     return None
+
+
+def unsafe(key: str) -> str | None:
+    """Why a key of a remote store cannot be a relative path below a folder, in words; None where it can."""
+    if re.search(_CONTROL, key):
+        return "its name has control characters"
+    return why_no_path(key)
 
 
 def check_output_name(name: str) -> str:

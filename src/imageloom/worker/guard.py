@@ -11,8 +11,7 @@ from imageloom import codecs
 from imageloom.errors import InvalidName, TaskRefused
 from imageloom.model import Job, Links, Plain, Task
 from imageloom.stores import is_remote, local_path
-from imageloom.stores.names import check_output_name
-from imageloom.stores.remote import unsafe
+from imageloom.stores.names import check_output_name, unsafe
 from imageloom.stores.staging import SCRATCH
 
 MOST_NUMBER = 1 << 53
