@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Settings
 from imageloom.engines.executor import ExecutorEngine
 from imageloom.errors import MissingExtra, UsageError, WorkerLost
 
@@ -38,6 +38,8 @@ import imageloom.worker.work
 
 class Dask(ExecutorEngine):
     """Workers that die are replaced by the cluster; here one death is enough for a task to be lost."""
+
+    capabilities = Capabilities(ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)

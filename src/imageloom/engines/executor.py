@@ -13,6 +13,7 @@ from functools import partial
 
 import msgspec
 
+from imageloom.engines import Engine
 from imageloom.errors import WorkerLost
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.backlog import Backlog, Entry
@@ -53,7 +54,7 @@ def outcome_of(packed: bytes | msgspec.Raw, task: Task) -> Outcome:
         return all_refused(task, "", shown(str(error)))
 
 
-class ExecutorEngine:
+class ExecutorEngine(Engine):
     """Runs tasks by calls of an executor.
 
     Args:

@@ -21,7 +21,7 @@ from multiprocessing.context import ForkServerProcess
 
 import msgspec
 
-from imageloom.engines import Settings, Told
+from imageloom.engines import Capabilities, Engine, Settings, Told
 from imageloom.errors import InvalidResult
 from imageloom.model import Failure, Outcome, Task
 from imageloom.scheduling.board import Board, Message, message_of
@@ -66,9 +66,8 @@ class _Worker:
         return self.slow == self.begun
 
 
-class Processes:
-    shares_memory = False
-    tells = True
+class Processes(Engine):
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -11,7 +11,7 @@ from concurrent import futures
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Settings
 from imageloom.engines.executor import ExecutorEngine, perform_packed
 from imageloom.errors import MissingExtra, UsageError
 
@@ -58,6 +58,8 @@ class _Calls(Executor):
 
 
 class Ray(ExecutorEngine):
+    capabilities = Capabilities(ends_items=True, survives_death=True)
+
     def __init__(self, settings: Settings) -> None:
         self._known, self._asked = settings.jobs * settings.threads, float("inf")
         short = None if len(tempfile.gettempdir()) <= LONGEST else "/tmp"

@@ -14,18 +14,15 @@ from contextlib import contextmanager
 from functools import partial
 
 from imageloom import stores
-from imageloom.engines import Settings, Told
+from imageloom.engines import Capabilities, Engine, Settings, Told
 from imageloom.model import Outcome, Task
 from imageloom.worker.controller import fixed, for_requests
 from imageloom.worker.pool import Bunches, SizedExecutor
 from imageloom.worker.work import Attempt, perform, settle, worker_name
 
 
-class Threads:
-    shares_memory = True
-    tells = True
-    overlaps = True
-    """The uploads of a task's items do not wait for each other."""
+class Threads(Engine):
+    capabilities = Capabilities(shares_memory=True, overlaps=True, tells=True)
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

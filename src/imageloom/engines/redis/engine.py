@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from imageloom.engines import Settings, Told, WorkerSettings
+from imageloom.engines import Capabilities, Engine, Settings, Told, WorkerSettings
 from imageloom.engines.processes import GRACE
 from imageloom.engines.processes import PATIENCE as SLOW
 from imageloom.engines.redis import group
@@ -81,8 +81,8 @@ class _Out:
     """What waits behind its current item was given to others."""
 
 
-class RedisStreams:
-    tells = True
+class RedisStreams(Engine):
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from imageloom.engines import Settings, Told, WorkerSettings
+from imageloom.engines import Capabilities, Engine, Settings, Told, WorkerSettings
 from imageloom.engines.processes import LEAST_PATIENCE, PATIENCE
 from imageloom.engines.zeromq.doors import Door
 from imageloom.engines.zeromq.wire import (
@@ -79,8 +79,8 @@ class _Peer:
         return f"{self.hello.pid}" if self.is_local else f"{self.hello.host}:{self.hello.pid}"
 
 
-class Zeromq:
-    tells = True
+class Zeromq(Engine):
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
