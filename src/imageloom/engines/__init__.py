@@ -96,6 +96,8 @@ class Capabilities(Plain, frozen=True):
     """It ends an item that takes longer than `Settings.timeout`."""
     survives_death: bool = False
     """The death of one of its workers ends neither the engine nor the driver."""
+    refuses: bool = False
+    """A worker may refuse a task, which costs nothing: it goes to another one."""
 
 
 class Engine(Protocol):

@@ -101,7 +101,7 @@ class Nodes(Engine):
         StorageError: no node answers.
     """
 
-    capabilities = Capabilities(ends_items=True, survives_death=True)
+    capabilities = Capabilities(ends_items=True, survives_death=True, refuses=True)
 
     def __init__(self, settings: Settings, config: NodesConfig | None = None, waits: bool = False) -> None:
         self._settings = settings
