@@ -45,7 +45,7 @@ LONGEST = 5.0
 """Seconds after its begin by which an item that hangs must have been ended."""
 NOISE = 1.5
 """Seconds that a busy machine may add to that."""
-PATIENCE = 12.0
+PATIENCE = 15.0
 """Seconds after which an item that hangs is let go, so that a test of an engine that does not end it fails."""
 MARKED_OPERATORS = str(Path(__file__).with_name("marked.py"))
 Refusal = Literal["busy", "elsewhere"]
@@ -267,7 +267,7 @@ class EngineFaults(EngineBase):
             if place == 0:
                 stage.release()
 
-        with stage.released_in_the_end(PATIENCE / 2) as timer:
+        with stage.released_in_the_end(10) as timer:
             outcome = submit(opened, task, take).result(60)
         assert [result.key for result in outcome.results] == keys
         assert not any(result.failure for result in outcome.results)
