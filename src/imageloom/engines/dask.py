@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Settings
 from imageloom.engines.executor import ExecutorEngine, ExecutorTransport, report_all
 from imageloom.errors import MissingExtra, UsageError, WorkerLost
 from imageloom.model import Task
@@ -50,7 +50,7 @@ import imageloom.worker.perform
 class Dask(ExecutorEngine):
     """Workers that die are replaced by the cluster; here one death is enough for a task to be lost."""
 
-    tells = True
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(DaskTransport(settings), settings.timeout)

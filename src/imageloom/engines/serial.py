@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
 from imageloom.worker.perform import perform
 
 
-class Serial:
+class Serial(Engine):
     capacity = 1
-    shares_memory = True
+    capabilities = Capabilities(shares_memory=True)
 
     def __init__(self, settings: Settings) -> None:
         """Nothing of it is used here: there is one worker, the caller."""

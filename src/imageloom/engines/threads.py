@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from imageloom import stores
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.results import Told
 from imageloom.worker.controller import fixed, for_requests
@@ -22,11 +22,8 @@ from imageloom.worker.perform import Attempt, perform, settle, worker_name
 from imageloom.worker.pool import Bunches, SizedExecutor
 
 
-class Threads:
-    shares_memory = True
-    tells = True
-    overlaps = True
-    """The uploads of a task's items do not wait for each other."""
+class Threads(Engine):
+    capabilities = Capabilities(shares_memory=True, overlaps=True, tells=True)
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
