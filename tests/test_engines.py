@@ -34,8 +34,6 @@ class Fault(NamedTuple):
 
 AT_THE_END = Fault("it knows the results of a task's items at the task's end")
 KNOWN_FAULTS = {
-    "serial": {TOLD: AT_THE_END},
-    "threads": {TOLD: Fault("a result is told where a later one of its task is there as well")},
     "pipeline": {
         HUNG: Fault("the items beside a hung one in its stage are charged too", always=False),
         TOLD: AT_THE_END,
