@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
+from multiprocessing import util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,9 +27,43 @@ settings.load_profile("default")
 STARTERS = {
     *("subprocess", "multiprocessing", "signal", "psutil", "pexpect"),
     *("imageloom", "start", "open_engine", "EngineTests", "StoreTests"),
-    *("GivenServer", "Workers", "Swift", "Watching", "site"),
+    *("GivenServer", "Workers", "Swift", "Watching", "site", "Case", "Server", "recipe_of", "browser"),
 }
 """Names of which a module has at least one where its tests start processes or servers or send signals."""
+
+
+SHARED_MEMORY = {
+    *("test_engines", "test_mpi", "test_liars", "test_lies", "test_operator_files"),
+    *("test_bench_page", "test_report_page"),
+}
+"""Modules whose tests compare what lies in /dev/shm before and after, or start MPI or a browser, which put files
+there: none of them runs beside another one."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n 2`: a module goes to one worker as a whole, so that what its tests share is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = share_of
+    return scheduler
+
+
+def share_of(nodeid: str) -> str:
+    """The name of what goes to one worker together with a test."""
+    module = Path(nodeid.partition("::")[0]).stem
+    return "shared memory" if module in SHARED_MEMORY else module
+
+
+def pytest_configure() -> None:
+    """A worker beside others has a folder of its own for temporary files: programs look at what is left there."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix="tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    # After multiprocessing has removed its own folder from there, with -100.
+    util.Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-200)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
