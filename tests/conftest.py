@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from multiprocessing import util
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,30 +29,6 @@ STARTERS = {
     *("GivenServer", "Workers", "Swift", "Watching", "site", "Case", "Server", "recipe_of", "browser"),
 }
 """Names of which a module has at least one where its tests start processes or servers or send signals."""
-
-
-SHARED_MEMORY = {
-    *("test_engines", "test_mpi", "test_liars", "test_lies", "test_operator_files"),
-    *("test_bench_page", "test_report_page"),
-}
-"""Modules whose tests compare what lies in /dev/shm before and after, or start MPI or a browser, which put files
-there: none of them runs beside another one."""
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n 2`: a module goes to one worker as a whole, so that what its tests share is made once."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = share_of
-    return scheduler
-
-
-def share_of(nodeid: str) -> str:
-    """The name of what goes to one worker together with a test."""
-    module = Path(nodeid.partition("::")[0]).stem
-    return "shared memory" if module in SHARED_MEMORY else module
 
 
 def pytest_configure() -> None:

@@ -24,7 +24,7 @@ from imageloom.engines.mpi import engine as mpi
 from imageloom.errors import MissingExtra, WorkerLost
 from imageloom.records.events import Done, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
-from imageloom.testing.engines import recipe_of
+from imageloom.testing.engines import recipe_of, shared_memory
 from program import COMMAND, contents, imageloom, names, start, wait_for_outputs, wait_until
 
 SLOW = "resize 400x400 | median_blur 31"
@@ -42,17 +42,13 @@ def ranks(of: int | None = None) -> list[psutil.Process]:
     return [child for number, child in sorted(found, key=lambda pair: pair[0]) if number >= 0]
 
 
-def shared_memory() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith("mpich")}
-
-
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     before = shared_memory()
     yield
     assert not ranks()
     left = shared_memory() - before
-    wait_until(lambda: not left & shared_memory())  # that of others comes and goes
+    wait_until(lambda: not left & shared_memory())  # what others have not in hand yet, or had
 
 
 @pytest.fixture

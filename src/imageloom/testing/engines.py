@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -243,7 +244,7 @@ class EngineCore:
         assert {one for one in threads if not one.name.startswith(self.stray_threads)} <= before[0]
         assert children <= before[1]
         left = shared - before[2]
-        most, until = before[3] + self.stray_files, time.monotonic() + 10
+        most, until = before[3] + self.stray_files, time.monotonic() + 30
         while (left or files > most) and time.monotonic() < until:
             time.sleep(0.05)
             _, _, shared, files = traces()
@@ -389,10 +390,28 @@ class EngineTests(EngineCore):
 def traces() -> Traces:
     """What an engine could leave behind: threads, child processes, shared memory, open files and sockets."""
     process = psutil.Process()
-    shared = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     return (
         set(threading.enumerate()),
         {child.pid for child in process.children(recursive=True)},
-        shared,
+        shared_memory(),
         process.num_fds(),
     )
+
+
+def shared_memory() -> set[str]:
+    """What lies in /dev/shm, but for what other programs have in hand; orphans of a test are none of these."""
+    process = psutil.Process()
+    ours = {process.pid, *(child.pid for child in process.children(recursive=True))}
+    mapped: set[str] = set()
+    for one in psutil.process_iter(["ppid", "environ"]):
+        if one.pid in ours or (
+            one.info["ppid"] == 1 and "PYTEST_CURRENT_TEST" in (one.info["environ"] or ())
+        ):
+            continue
+        with suppress(OSError):  # it has ended, or is another user's
+            lines = Path(f"/proc/{one.pid}/maps").read_text().splitlines()
+            mapped |= {line.split()[4] for line in lines if "/dev/shm/" in line}
+    found = set()
+    with suppress(OSError):
+        found = {place.name for place in os.scandir("/dev/shm") if str(place.inode()) not in mapped}
+    return found
