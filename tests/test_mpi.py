@@ -24,7 +24,8 @@ from imageloom.engines.mpi import engine as mpi
 from imageloom.errors import MissingExtra, WorkerLost
 from imageloom.records.events import Done, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
-from imageloom.testing.engines import recipe_of, shared_memory
+from imageloom.testing.engines import recipe_of
+from imageloom.testing.memory import shared_memory
 from program import COMMAND, contents, imageloom, names, start, wait_for_outputs, wait_until
 
 SLOW = "resize 400x400 | median_blur 31"

@@ -8,12 +8,10 @@ It drives whole jobs through the one driver, and checks them against direct call
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,6 +34,7 @@ from imageloom.records.events import Done, Event, Failed, Planned, Retried, Star
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
 from imageloom.stores.names import STAGING
+from imageloom.testing.memory import shared_memory
 from imageloom.testing.scripted import ScriptedEngine
 
 COUNT = 12
@@ -390,28 +389,10 @@ class EngineTests(EngineCore):
 def traces() -> Traces:
     """What an engine could leave behind: threads, child processes, shared memory, open files and sockets."""
     process = psutil.Process()
+    shared = shared_memory()
     return (
         set(threading.enumerate()),
         {child.pid for child in process.children(recursive=True)},
-        shared_memory(),
+        shared,
         process.num_fds(),
     )
-
-
-def shared_memory() -> set[str]:
-    """What lies in /dev/shm, but for what other programs have in hand; orphans of a test are none of these."""
-    process = psutil.Process()
-    ours = {process.pid, *(child.pid for child in process.children(recursive=True))}
-    mapped: set[str] = set()
-    for one in psutil.process_iter(["ppid", "environ"]):
-        if one.pid in ours or (
-            one.info["ppid"] == 1 and "PYTEST_CURRENT_TEST" in (one.info["environ"] or ())
-        ):
-            continue
-        with suppress(OSError):  # it has ended, or is another user's
-            lines = Path(f"/proc/{one.pid}/maps").read_text().splitlines()
-            mapped |= {line.split()[4] for line in lines if "/dev/shm/" in line}
-    found = set()
-    with suppress(OSError):
-        found = {place.name for place in os.scandir("/dev/shm") if str(place.inode()) not in mapped}
-    return found
