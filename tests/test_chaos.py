@@ -64,6 +64,7 @@ def survive(
     return report
 
 
+@pytest.mark.timeout(300)  # on a machine where it takes more than one try
 @pytest.mark.parametrize(
     ("engine", "rates"),
     [
