@@ -190,7 +190,7 @@ def test_others_take_the_place_of_a_worker_that_hangs_or_spins(
     monkeypatch.setattr("imageloom.engines.processes.PATIENCE", 0.5)
     red = np.zeros((40, 60, 3), np.uint8)
     red[:, :, 2] = 255
-    for timeout in (1.5, 5.0, 20.0):  # the others need longer on a busy machine
+    for timeout in (1.5, 20.0):  # the others need longer on a busy machine
         photos = tmp_path / f"{timeout}" / "photos"
         draw_photos(photos, 40)
         assert cv2.imwrite(str(photos / "photo-0070-red.png"), red)
