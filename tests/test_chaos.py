@@ -231,7 +231,7 @@ def test_a_process_and_memory_that_are_left_are_seen(
 def test_a_job_that_fails_by_itself_is_no_ground_to_build_on(tmp_path: Path) -> None:
     draw(tmp_path / "photos" / "1.jpg")
     (tmp_path / "photos" / "2.jpg").write_bytes(b"\xff\xd8")
-    with pytest.raises(StorageError, match=r"fails without any fault.*1 failed"):
+    with pytest.raises(StorageError, match=r"fails even without faults.*1 failed"):
         run_chaos(Chaos("invert", str(tmp_path / "photos"), "threads", {"kill-coordinator": 1.0}))
 
 
@@ -243,15 +243,21 @@ def test_a_job_that_fails_by_itself_is_no_ground_to_build_on(tmp_path: Path) -> 
     [
         (["--engine", "serial", "--kill-workers", "1/s"], "the engine serial has no worker processes"),
         (["--engine", "threads", "--stop-workers", "1/s"], "the engine threads has no worker processes"),
-        (["--engine", "zeromq", "--kill-server", "1/s"], "the engine zeromq has no server; redis has"),
+        (
+            ["--engine", "zeromq", "--kill-server", "1/s"],
+            "the engine zeromq has no server; only redis has one",
+        ),
         (
             ["--engine", "processes", "--cut", "1/s"],
-            "no connections of its own to cut; there are: redis, zeromq",
+            "no connections that can be cut; engines with such connections: redis, zeromq",
         ),
-        (["--engine", "processes"], "no fault is asked for: --kill-workers, --stop-workers"),
+        (
+            ["--engine", "processes"],
+            "give at least one fault with a rate such as 2/s: --kill-workers, --stop-workers",
+        ),
         (["--engine", "auto", "--cut", "1/s"], "there is no engine 'auto'; there are: serial"),
-        (["--engine", "redis", "--cut", "often"], "'often' is no rate such as 2/s"),
-        (["--engine", "redis", "--cut", "0/s"], "'0/s' is no rate"),
+        (["--engine", "redis", "--cut", "often"], "'often' is not a rate, such as 2/s"),
+        (["--engine", "redis", "--cut", "0/s"], "'0/s' is not a rate"),
     ],
 )
 def test_what_makes_no_sense_is_refused(flags: list[str], reason: str, few: Path) -> None:
@@ -265,7 +271,7 @@ def test_the_command_says_what_it_did(few: Path) -> None:
     done = imageloom("chaos", "invert", few, *flags)
     assert done.returncode == 0, done.stderr
     assert "jobs of 3 outputs" in done.stdout
-    assert "nothing is wrong: all outputs are there" in done.stdout
+    assert "all checks passed: all outputs exist" in done.stdout
     done = imageloom("chaos", "invert", few, "--json", *flags)
     said = msgspec.json.decode(done.stdout)
     assert (said["engine"], said["outputs"], said["problems"]) == ("processes", 3, [])

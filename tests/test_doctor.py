@@ -112,4 +112,4 @@ def test_it_describes_the_machine(tmp_path: Path) -> None:
     ran = imageloom("doctor", "--ledger", tmp_path / "ledger.db")
     for word in ("imageloom ", "OpenCV ", "cores ", "memory ", "ledger "):
         assert word in ran.stdout
-    assert ran.returncode == 0 or "left over" in ran.stdout
+    assert ran.returncode == 0 or "leftovers" in ran.stdout

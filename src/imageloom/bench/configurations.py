@@ -33,9 +33,9 @@ def configurations(names: list[str], workers: list[int]) -> list[Configuration]:
     """
     unknown = [name for name in names if name not in WAYS]
     if unknown:
-        raise UsageError(f"there is no {unknown[0]!r} to bench; there are: {', '.join(WAYS)}")
+        raise UsageError(f"--engines: there is no {unknown[0]!r}; there are: {', '.join(WAYS)}")
     if not workers or min(workers) < 1:
-        raise UsageError("the numbers of workers begin at 1")
+        raise UsageError("--workers: the numbers of workers must be at least 1")
     found = [Configuration("serial", "serial", 1)]
     for name in dict.fromkeys(names):
         if name != "serial":

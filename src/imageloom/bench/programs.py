@@ -68,5 +68,5 @@ def take(
         process.wait(30)
         raise
     if process.returncode:
-        raise ImageloomError(f"what measures {command[0]} has failed: {errors.decode(errors='replace')}")
+        raise ImageloomError(f"the measurement of {command[0]} failed: {errors.decode(errors='replace')}")
     return msgspec.json.decode(answer, type=Taken)

@@ -103,7 +103,9 @@ class Rounds:
 
     def _refuse_serial(self, configuration: Configuration, reason: str) -> None:
         if configuration.name == "serial":
-            raise ImageloomError(f"the serial engine, which the others are held against: {reason}")
+            raise ImageloomError(
+                f"the run of the engine serial, the reference for all others, failed: {reason}"
+            )
 
     def _time(self, configuration: Configuration) -> None:
         start = self._take(configuration, self.work.one)

@@ -124,7 +124,7 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
         until = time.monotonic() + STARTING
         while engine.capacity < len(addresses) * scenario.limit:
             if time.monotonic() > until:
-                raise StorageError(f"a node does not answer: {', '.join(addresses)}")
+                raise StorageError(f"a node did not answer: {', '.join(addresses)}")
             time.sleep(0.01)
         began = time.perf_counter()
         for future in [engine.submit(task) for task in tasks]:

@@ -80,7 +80,9 @@ class Sweeper:
         self._expected = self._expected or found
         if taken.code or (other := difference(self._expected, found)):
             reason = taken.errors or other
-            raise ImageloomError(f"tiles of {pixels} pixels, {configuration.label}: {reason}")
+            raise ImageloomError(
+                f"the run with tiles of {pixels} pixels ({configuration.label}) failed: {reason}"
+            )
         return taken.seconds
 
     def _parts(self) -> int:

@@ -104,7 +104,7 @@ class _Experiment:
         site = Site(os.path.join(self._folder, "serial"), self._environment())
         command = self._command(site, "out", ["--engine", "serial"])
         if site.start(*command).wait() != 0:
-            raise StorageError(f"the job fails without any fault: {_last_words(site)}")
+            raise StorageError(f"the job fails even without faults: {_last_words(site)}")
         out = Path(site.view, "out")
         sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
         return out, len(sizes), sum(sizes)
@@ -115,7 +115,7 @@ class _Experiment:
         code = site.start(*self._command(site, "undisturbed")).wait()
         seconds = time.monotonic() - began
         if code != 0:
-            raise StorageError(f"the job fails without any fault: {_last_words(site)}")
+            raise StorageError(f"the job fails even without faults: {_last_words(site)}")
         self._judge(site, "undisturbed", serial)
         return seconds
 

@@ -35,7 +35,7 @@ class Herd:
 
     def __init__(self, mark: str, folder: str) -> None:
         if not Path("/proc/self/environ").exists():
-            raise UsageError("chaos finds processes by /proc, which this system does not have")
+            raise UsageError("imageloom chaos needs /proc, which this system does not have")
         self._needle = f"{MARK}={mark}".encode()
         self._folder = os.path.realpath(folder)
         self.shared: set[str] = set()

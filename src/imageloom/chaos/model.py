@@ -61,16 +61,16 @@ class Chaos(Plain, frozen=True):
         """
         engine = self.engine
         if not self.rates:
-            raise UsageError(f"no fault is asked for: --{', --'.join(FAULTS)}, each with a rate as 2/s")
+            raise UsageError(f"give at least one fault with a rate such as 2/s: --{', --'.join(FAULTS)}")
         for fault in self.rates:
             if fault in ("kill-workers", "stop-workers") and engine not in WORKERS:
                 raise UsageError(f"--{fault}: the engine {engine} has no worker processes")
             if fault == "kill-server" and engine != "redis":
-                raise UsageError(f"--{fault}: the engine {engine} has no server; redis has")
+                raise UsageError(f"--{fault}: the engine {engine} has no server; only redis has one")
             if fault == "cut" and engine not in CONNECTED:
                 raise UsageError(
-                    f"--{fault}: the engine {engine} has no connections of its own to cut; "
-                    f"there are: {', '.join(CONNECTED)}"
+                    f"--{fault}: the engine {engine} has no connections that can be cut; "
+                    f"engines with such connections: {', '.join(CONNECTED)}"
                 )
 
 

@@ -132,7 +132,7 @@ class Site:
         until = time.monotonic() + START
         while not _listens(port):
             if time.monotonic() > until:
-                raise StorageError("the node does not start")
+                raise StorageError("the node did not start")
             time.sleep(0.02)
 
     def _proxy(self, address: str | tuple[str, int], behind: str | tuple[str, int]) -> str | tuple[str, int]:
@@ -165,14 +165,14 @@ class Site:
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment
             )
         except FileNotFoundError:
-            raise UsageError("--fill-disk needs `unshare`, for a small disk of its own") from None
+            raise UsageError("--fill-disk needs the program `unshare`, to mount a small disk") from None
         self._closing.callback(holder.wait)
         self._closing.callback(holder.kill)
         assert holder.stdout is not None
         with holder.stdout as said:
             if said.readline() != b"there\n":
                 self.close()
-                raise UsageError("--fill-disk: a user may not mount a small disk of his own on this system")
+                raise UsageError("--fill-disk: this system does not allow users to mount a small disk")
         self._prefix = [
             *("nsenter", "--user", "--mount", "--preserve-credentials"),
             "--target",
@@ -202,4 +202,4 @@ def _free_ports(count: int) -> int:
                     probe.bind((host, port + offset if port else 0))
                     port = port or probe.getsockname()[1]
             return port
-    raise StorageError("no ports are free on the loopback")
+    raise StorageError("no free ports on the loopback interface")

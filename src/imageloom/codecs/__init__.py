@@ -137,7 +137,7 @@ def read_header(
     data = head(HEAD)
     format = next((format for format, magic in _MAGIC.items() if magic.match(data)), None)
     if format is None:
-        raise UnsupportedImage(f"its bytes are no image that imageloom knows ({', '.join(_MAGIC)})")
+        raise UnsupportedImage(f"the file is not an image of a supported format ({', '.join(_MAGIC)})")
     codec = get(format)
     try:
         try:
@@ -179,7 +179,7 @@ def decode(data: bytes, header: Header, *, luma: bool = False, scale: int = 1) -
         or pixels.dtype != frame.dtype
     ):
         found = f"{pixels.shape[1]}x{pixels.shape[0]} {pixels.dtype}"
-        raise CorruptImage(f"it decodes to {found}, where its header says {frame}")
+        raise CorruptImage(f"it decodes to {found}, but its header says {frame}")
     return pixels
 
 
@@ -193,7 +193,7 @@ def read_metadata(data: bytes, format: Format) -> Metadata:
     try:
         return get(format).metadata(data)
     except Exception as error:
-        raise by_name(error, f"the {format} file's metadata are damaged") from None
+        raise by_name(error, f"the metadata of the {format} file are damaged") from None
 
 
 def by_name(error: Exception, what: str) -> Exception:

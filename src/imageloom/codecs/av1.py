@@ -27,9 +27,9 @@ def frame_size(data: bytes) -> tuple[int, int]:
             sizes.add(_size(_Bits(body)))
         frames += kind in (_FRAME_HEADER, _FRAME)
     if len(sizes) != 1:
-        raise CorruptImage(f"the AVIF has a picture of {len(sizes)} sizes")
+        raise CorruptImage(f"the AVIF has one image with {len(sizes)} different sizes")
     if frames > _MOST_FRAMES:
-        raise UnsupportedImage(f"AVIF of a picture of {frames:,} frames is not supported")
+        raise UnsupportedImage(f"AVIF with {frames:,} frames in one image is not supported")
     return sizes.pop()
 
 
@@ -53,7 +53,7 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
                     break
         yield head >> 3 & 15, data[at : at + min(length, 256)]
         at += length
-    raise UnsupportedImage(f"AVIF of more than {_MOST_UNITS:,} units is not supported")
+    raise UnsupportedImage(f"AVIF with more than {_MOST_UNITS:,} units (OBUs) is not supported")
 
 
 class _Bits:
@@ -86,7 +86,7 @@ def _size(bits: _Bits) -> tuple[int, int]:
     wide, high = bits.take(4) + 1, bits.take(4) + 1
     width, height = bits.take(wide) + 1, bits.take(high) + 1
     if not reduced and 1 << wide + high > 4 * width * height + (1 << 22):  # a frame may say its own size
-        raise UnsupportedImage(f"AVIF of frames of up to {1 << wide}x{1 << high} pixels is not supported")
+        raise UnsupportedImage(f"AVIF with frames of up to {1 << wide}x{1 << high} pixels is not supported")
     return width, height
 
 

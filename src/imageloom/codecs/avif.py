@@ -43,7 +43,7 @@ class Avif:
         properties, associated = _properties(boxes)
         for name, body in properties:
             if name == b"av1C" and number(body, 2, 1) & 0x40:
-                raise UnsupportedImage("AVIF of more than 8 bits is not supported")
+                raise UnsupportedImage("AVIF with more than 8 bits is not supported")
         own = associated.get(_primary(boxes))
         if own is None:
             raise CorruptImage("the AVIF has no primary item")
@@ -116,7 +116,7 @@ def _meta(head: Data) -> bytes:
                 raise MoreNeeded
             return head[start : at + length]
         at += length
-    raise UnsupportedImage(f"AVIF of more than {_MOST_BOXES:,} boxes is not supported")
+    raise UnsupportedImage(f"AVIF with more than {_MOST_BOXES:,} boxes is not supported")
 
 
 def _boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, bytes]]:
@@ -125,7 +125,7 @@ def _boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[b
     while at + 8 <= end:
         length = int.from_bytes(data[at : at + 4])
         if length < 8 or at + length > end:
-            raise CorruptImage("the AVIF's boxes do not fit into each other")
+            raise CorruptImage("the AVIF's boxes are not nested correctly")
         yield data[at + 4 : at + 8], data[at + 8 : at + length]
         at += length
 
@@ -156,13 +156,13 @@ def _properties(boxes: dict[bytes, bytes]) -> tuple[list[tuple[bytes, bytes]], d
 
 def _few(count: int) -> int:
     if count > _MOST_ITEMS:
-        raise UnsupportedImage(f"AVIF of more than {_MOST_ITEMS:,} items is not supported")
+        raise UnsupportedImage(f"AVIF with more than {_MOST_ITEMS:,} items is not supported")
     return count
 
 
 def _size(own: dict[bytes, bytes]) -> tuple[int, int]:
     if b"ispe" not in own:
-        raise CorruptImage("the AVIF does not say how large it is")
+        raise CorruptImage("the AVIF has no image size")
     return number(own[b"ispe"], 4, 4), number(own[b"ispe"], 8, 4)
 
 
@@ -182,11 +182,11 @@ def _check_pictures(data: bytes, frame: Frame) -> None:
         size, said = av1.frame_size(picture), _size(associated.get(item, {}))
         if size != said:
             raise CorruptImage(
-                f"the AVIF has a picture of {size[0]}x{size[1]}, where it says {said[0]}x{said[1]}"
+                f"the AVIF's image is {size[0]}x{size[1]}, but its header says {said[0]}x{said[1]}"
             )
         total += size[0] * size[1]
     if total > 4 * frame.pixels + (1 << 22):
-        raise CorruptImage(f"the AVIF has {total:,} pixels for {frame.width}x{frame.height}")
+        raise CorruptImage(f"the AVIF has {total:,} pixels for a size of {frame.width}x{frame.height}")
 
 
 def _coded(iinf: bytes) -> set[int]:
@@ -227,7 +227,7 @@ def _located(data: bytes, boxes: dict[bytes, bytes]) -> Iterator[tuple[int, byte
             part = source[offset : offset + length]
             left -= len(part)
             if left < 0:
-                raise CorruptImage("the AVIF's items lie on each other")
+                raise CorruptImage("the AVIF's items overlap")
             parts.append(part)
         at += 2
         yield item, b"".join(parts)

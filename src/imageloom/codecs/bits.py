@@ -61,7 +61,7 @@ class View:
                 f"a part of its header takes {stop - start:,} bytes, over the limit of {MOST_AT_ONCE:,}"
             )
         if self._total > MOST_READ:
-            raise LimitExceeded(f"its header takes more bytes than the limit of {MOST_READ:,}")
+            raise LimitExceeded(f"its header takes more than {MOST_READ:,} bytes, which is the limit")
         self._piece, self._at = self._read(start, length), start
         if len(self._piece) < stop - start:
             raise MoreNeeded

@@ -37,9 +37,9 @@ class Bmp:
         else:
             raise CorruptImage(f"the BMP has a header of {length} bytes")
         if packing not in (_PLAIN, _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS):
-            raise UnsupportedImage(f"BMP of compression {packing} is not supported")
+            raise UnsupportedImage(f"BMP with compression {packing} is not supported")
         if bits not in (1, 4, 8, 16, 24, 32):
-            raise UnsupportedImage(f"BMP of {bits} bits a pixel is not supported")
+            raise UnsupportedImage(f"BMP with {bits} bits per pixel is not supported")
         if bits <= 8:
             channels = 1 if _is_gray(head, length, bits) else 3
         else:

@@ -29,7 +29,7 @@ class Gif:
         return Header("gif", Frame(width, height, 3 if whole and not picture.is_clear else 4))
 
     def cannot_hold(self, frame: Frame) -> str | None:
-        return "GIF is read, not written: choose --format png"
+        return "GIF can be read but not written: choose another --format, such as png"
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
         """RGB; with alpha where a colour is transparent or the picture does not fill the screen."""
@@ -47,7 +47,7 @@ class Gif:
         return NO_METADATA
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        raise UnsupportedImage("GIF is read, not written: choose --format png")
+        raise UnsupportedImage("GIF can be read but not written: choose another --format, such as png")
 
 
 class _Picture(NamedTuple):
@@ -91,9 +91,9 @@ def _picture(data: Data) -> _Picture:
         else:
             raise CorruptImage(f"the GIF is damaged at byte {at}")
     if box is None:
-        raise CorruptImage("the GIF has no picture")
+        raise CorruptImage("the GIF has no image")
     if box[2] > number(data, 6, 2, "little") or box[3] > number(data, 8, 2, "little"):
-        raise CorruptImage("the GIF's picture lies outside of its screen")
+        raise CorruptImage("the GIF's image extends beyond its canvas")
     return _Picture(box, clear, (screen, control, picture))
 
 
@@ -112,7 +112,7 @@ def _behind(data: Data, at: int, steps: int) -> tuple[int, int]:
             steps -= 1
         at += here
         if steps < 0:
-            raise UnsupportedImage(f"GIF of more than {_MOST_BLOCKS:,} blocks is not supported")
+            raise UnsupportedImage(f"GIF with more than {_MOST_BLOCKS:,} blocks is not supported")
         if not length:
             return at, steps
     raise MoreNeeded

@@ -82,7 +82,7 @@ class Jpeg:
         try:
             size = _library().decode_jpeg_header(data)[:2]
             if size != (header.frame.height, header.frame.width):
-                raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, not what its header says")
+                raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, but its header says otherwise")
             image: Pixels = _library().decode_jpeg(
                 data,
                 colorspace="GRAY" if gray else "RGB",
@@ -127,7 +127,7 @@ def _frame(head: Data, at: int, adobe: bool) -> Frame:
         number(head, at + 5, 1),
     )
     if bits != 8:
-        raise UnsupportedImage(f"JPEG of {bits} bits is not supported")
+        raise UnsupportedImage(f"JPEG with {bits} bits is not supported")
     if components not in (1, 3):
         kind = "CMYK" if components == 4 or adobe else f"{components}-component"
         raise UnsupportedImage(f"{kind} JPEG is not supported")

@@ -109,5 +109,7 @@ def inflate(data: bytes, what: str) -> bytes:
     except zlib.error:
         return b""
     if stream.unconsumed_tail:
-        raise LimitExceeded(f"its {what} unfolds to more than {MOST_INFLATED:,} bytes, the most that is read")
+        raise LimitExceeded(
+            f"its {what} decompresses to more than {MOST_INFLATED:,} bytes, which is the limit"
+        )
     return plain if stream.eof else b""

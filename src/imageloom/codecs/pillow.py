@@ -42,13 +42,13 @@ def decoded(image: Image, frame: Frame) -> Pixels:
         CorruptImage: it is cut off, damaged, or not of the size that its header says.
     """
     if image.size != (frame.width, frame.height):
-        raise CorruptImage("its library finds another size than its header says")
+        raise CorruptImage("its size differs from the size in its header")
     try:
         pixels: Pixels = np.asarray(image.convert(_MODES[frame.channels]))
     except _ERRORS as error:
         raise _corrupt(image.format or "", error) from None
     if pixels.shape[:2] != (frame.height, frame.width):
-        raise CorruptImage("it decodes to another size than its header says")
+        raise CorruptImage("its decoded size differs from the size in its header")
     return pixels
 
 

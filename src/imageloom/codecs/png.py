@@ -141,7 +141,7 @@ def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
         if name == b"IEND":
             return
         at = end + 4
-    raise UnsupportedImage(f"PNG of more than {_MOST_CHUNKS:,} chunks is not supported")
+    raise UnsupportedImage(f"PNG with more than {_MOST_CHUNKS:,} chunks is not supported")
 
 
 def check_texts(data: Data) -> None:
@@ -186,7 +186,7 @@ def _pixels_alone(data: bytes) -> tuple[bytes, bytes]:
     key, kind, drawn = b"", data[25], False
     for name, start, end in _whole(data):
         if name == b"eXIf" and drawn and orientation(data[start:end]) != 1:
-            raise UnsupportedImage("PNG with its orientation behind the pixels is not supported")
+            raise UnsupportedImage("PNG with the EXIF orientation stored after the pixels is not supported")
         if name == b"tRNS" and not drawn and kind in (_GRAY, _RGB):
             key = _scaled(data[start:end], kind, data[24])
         elif name in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"):
@@ -213,7 +213,7 @@ def _as_declared(image: Pixels, frame: Frame, key: bytes) -> Pixels:
     """OpenCV's channels as the frame has them: RGB for BGR, gray and alpha for a gray RGBA."""
     have = 1 if image.ndim == 2 else image.shape[2]
     if image.shape[:2] != (frame.height, frame.width) or image.dtype != frame.dtype:
-        raise CorruptImage("the PNG decodes to another size or depth than its header says")
+        raise CorruptImage("the PNG's decoded size or depth differs from its header")
     if key and frame.channels == have + 1:
         colours = image if have == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return np.dstack((colours, _alpha(colours, key)))
@@ -225,7 +225,7 @@ def _as_declared(image: Pixels, frame: Frame, key: bytes) -> Pixels:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if frame.channels == 4 and have == 4:
         return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
-    raise CorruptImage(f"the PNG decodes to {have} channels where its header says {frame.channels}")
+    raise CorruptImage(f"the PNG decodes to {have} channels, but its header says {frame.channels}")
 
 
 def _alpha(colours: Pixels, key: bytes) -> Pixels:

@@ -48,7 +48,7 @@ class Pnm:
         )
         samples = _plain(data[at:], kind, frame) if kind in b"123" else _raw(data, at, kind, frame, top)
         if samples.size and int(samples.max()) > top:
-            raise CorruptImage(f"the PNM has samples over the largest that it declares, {top}")
+            raise CorruptImage(f"the PNM has samples above its declared maximum of {top}")
         full = 255 if frame.dtype == "uint8" else 65_535
         if top != full:
             samples = (samples.astype(np.uint32) * full + top // 2) // top
@@ -78,7 +78,7 @@ def _numbers(data: bytes) -> tuple[int, int, int, int]:
         at = number.end()
     width, height, top = (*found, 1)[:3]
     if not 0 < top < 65_536:
-        raise CorruptImage(f"the PNM's largest sample is {top}")
+        raise CorruptImage(f"the PNM's maximum sample value is {top}; it must be 1 to 65535")
     return width, height, top, at + 1
 
 
@@ -103,7 +103,7 @@ def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
         else:
             samples = np.concatenate([np.zeros(0, np.uint32), *_decimals(text, count)])
     except (ValueError, OverflowError):
-        raise CorruptImage("the PNM has samples that are no numbers") from None
+        raise CorruptImage("the PNM has samples that are not numbers") from None
     if samples.size < count:
         raise CorruptImage("the PNM is cut off")
     return samples[:count]

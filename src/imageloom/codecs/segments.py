@@ -107,7 +107,7 @@ def walk(data: Data) -> Iterator[tuple[int, int, int]]:
         if marker == SOS:
             return
         at += 2 + length
-    raise UnsupportedImage(f"JPEG of more than {MOST_SEGMENTS:,} segments is not supported")
+    raise UnsupportedImage(f"JPEG with more than {MOST_SEGMENTS:,} segments is not supported")
 
 
 def _behind_filling(data: Data, at: int) -> int:
@@ -142,9 +142,9 @@ def check_scans(data: bytes | mmap) -> None:
         if mark[0][1] == SOS:
             found += 1
             if found > MOST_SCANS:
-                raise UnsupportedImage(f"JPEG of more than {MOST_SCANS} scans is not supported")
+                raise UnsupportedImage(f"JPEG with more than {MOST_SCANS} scans is not supported")
         at += max(2, int.from_bytes(data[at : at + 2]))
-    raise UnsupportedImage(f"JPEG of more than {MOST_SEGMENTS:,} segments is not supported")
+    raise UnsupportedImage(f"JPEG with more than {MOST_SEGMENTS:,} segments is not supported")
 
 
 def _extension(xmp: bytes, more: dict[bytes, dict[int, bytes]]) -> bytes:

@@ -85,7 +85,7 @@ def integers(
     if entry.length > _MOST_VALUES:
         raise CorruptImage(f"the TIFF has {entry.length:,} values in its tag {tag}")
     if entry.kind not in _INTEGERS:
-        raise CorruptImage(f"the TIFF's tag {tag} has type {entry.kind}, which is no whole number")
+        raise CorruptImage(f"the TIFF's tag {tag} has type {entry.kind}, which is not a whole number")
     return numbers(data, entry, order)
 
 
@@ -143,7 +143,7 @@ class Parts:
             raise CorruptImage(f"the TIFF has parts of {self.width}x{self.height} pixels")
         if self.width * self.height > width * height + _OVERHANG:
             raise UnsupportedImage(
-                f"TIFF of {width}x{height} in parts of {self.width}x{self.height} pixels is not supported"
+                f"TIFF of {width}x{height} pixels with parts of {self.width}x{self.height} pixels is not supported"
             )
         self.columns = -(-width // self.width)
         self._in_plane = self.columns * -(-height // self.height)
@@ -153,10 +153,10 @@ class Parts:
         places, sizes = (TILES, TILE_BYTES) if self.is_tiled else (STRIPS, STRIP_BYTES)
         said = min(entries[tag].length if tag in entries else 0 for tag in (places, sizes))
         if said < self.count:
-            raise CorruptImage(f"the TIFF has {said} of its {self.count} pieces")
+            raise CorruptImage(f"the TIFF has {said} of its {self.count} strips or tiles")
         if self.count > most:
             raise UnsupportedImage(
-                f"TIFF of {self.count:,} strips or tiles, more than {most:,}, is not supported"
+                f"TIFF with {self.count:,} strips or tiles is not supported; at most {most:,} are"
             )
         self._offsets, self._sizes = (
             _array(data, entries[tag], order, self.count) for tag in (places, sizes)
@@ -216,7 +216,7 @@ class Parts:
             if wrong.any():
                 raise CorruptImage(f"{self.name(int(wrong.argmax()))} {what}")
         if int(sizes.sum()) > max(_SHARED, 8 * size):
-            raise CorruptImage("the TIFF's strips or tiles lie on each other")
+            raise CorruptImage("the TIFF's strips or tiles overlap")
 
     def _check_jpeg(self, data: bytes) -> None:
         """Refuse a part whose frame header says other pixels than its place: the decoder would believe it."""
@@ -228,7 +228,7 @@ class Parts:
                 )
                 fits = 0 < down <= self.height and 0 < across <= self.width
                 if marker > 0xC2 or bits != 8 or channels != self._channels or not fits:
-                    raise CorruptImage("it has other pixels than its place")
+                    raise CorruptImage("its size differs from its place in the image")
         if not fits:
             raise CorruptImage("it has no frame header")
         segments.check_scans(data)
@@ -237,7 +237,7 @@ class Parts:
 def _array(data: Data, entry: Entry, order: Order, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """The first `count` values of a tag that has one for each part."""
     if entry.kind not in _INTEGERS or entry.at + entry.size > len(data):
-        raise CorruptImage("the TIFF does not say where its pixels are")
+        raise CorruptImage("the TIFF has no offsets of its pixels")
     size = SIZES[entry.kind]
     values = data[entry.at : entry.at + size * count]
     return np.frombuffer(values, f"{'<' if order == 'little' else '>'}u{size}").astype(np.uint64)
@@ -251,7 +251,7 @@ def _tables(data: Data, entries: dict[int, Entry]) -> bytes | None:
     tables = bytes(data[entry.at : entry.at + min(entry.size, _COMMON)])
     try:
         if any(marker not in _IN_TABLES for marker, _, _ in segments.walk(tables)):
-            raise CorruptImage("the TIFF's JPEG tables have pixels of their own")
+            raise CorruptImage("the TIFF's JPEG tables contain pixels")
     except MoreNeeded:
         raise CorruptImage("the TIFF's JPEG tables are cut off") from None
     return tables

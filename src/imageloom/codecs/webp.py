@@ -41,7 +41,7 @@ class WebP:
                 found, clear = _lossy(head, body) if name == b"VP8 " else _lossless(head, body)
                 if size != (0, 0) and size != found:
                     raise CorruptImage(
-                        f"its pixels are {found[0]}x{found[1]}, its header says {size[0]}x{size[1]}"
+                        f"its pixels are {found[0]}x{found[1]}, but its header says {size[0]}x{size[1]}"
                     )
                 size, alpha = found, alpha or clear
                 if not flags & _EXIF:
@@ -108,7 +108,7 @@ def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
         length = number(data, at + 4, 4, "little")
         yield data[at : at + 4], at + 8, at + 8 + length
         at += 8 + length + length % 2
-    raise UnsupportedImage(f"WebP of more than {_MOST_CHUNKS:,} chunks is not supported")
+    raise UnsupportedImage(f"WebP with more than {_MOST_CHUNKS:,} chunks is not supported")
 
 
 def _lossy(head: Data, at: int) -> tuple[tuple[int, int], bool]:

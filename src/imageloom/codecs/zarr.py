@@ -31,19 +31,19 @@ class Zarr:
             raise MissingExtra("Zarr", "zarr")
 
     def header(self, head: Data) -> Header:
-        raise UnsupportedImage("Zarr is written only")
+        raise UnsupportedImage("Zarr can be written but not read")
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        raise UnsupportedImage("Zarr is written only")
+        raise UnsupportedImage("Zarr can be written but not read")
 
     def metadata(self, data: bytes) -> Metadata:
         return NO_METADATA
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        raise UnsupportedImage("a Zarr array is a folder, not a file")
+        raise UnsupportedImage("a Zarr array is a folder, and cannot be encoded as one file")
 
     def files(self, image: Pixels) -> dict[str, bytes]:
         """The files of the folder by their paths within it, of an image of any size."""

@@ -69,7 +69,7 @@ class Accounts:
                 raise
             except OSError as error:  # its reader is gone, or the disk is full: the work goes on
                 self._listeners = tuple(other for other in self._listeners if other is not listener)
-                log.warning("a log or report cannot be written any more: %s", error)
+                log.warning("a log or report is no longer written: %s", error)
 
     def accept(self, work: Work, result: Result, worker: str, needs: int) -> None:
         """Publish a result, have the item tried again, or give it up.

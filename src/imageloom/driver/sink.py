@@ -50,15 +50,15 @@ def check_template(template: str) -> None:
         raise UsageError(f"--name {template!r}: {error}") from None
     fields = [field for field, _, _ in parsed]
     if unknown := [field for field in fields if field not in FIELDS]:
-        wrong = f"there is no {{{unknown[0]}}}"
+        wrong = f"unknown field {{{unknown[0]}}}"
     elif "stem" not in fields:
-        wrong = "it needs {stem}, or all names are equal"
+        wrong = "{stem} is missing, so all names would be equal"
     elif any(spec or conversion for _, spec, conversion in parsed):
-        wrong = "a field has neither ':' nor '!' in it"
+        wrong = "a field must not contain ':' or '!'"
     else:
         check_below(_filled(template, "dir", "stem", "ext"), f"--name {template!r}")
         return
-    raise UsageError(f"--name {template!r}: {wrong}; there are: {{dir}}, {{stem}}, {{ext}}")
+    raise UsageError(f"--name {template!r}: {wrong}; the fields are: {{dir}}, {{stem}}, {{ext}}")
 
 
 def check_below(name: str, given: str) -> None:
@@ -136,7 +136,7 @@ class Sink:
     def _check(self) -> None:
         if self._is_protected(self.store.place("")):
             raise UsageError(
-                f"the sink {self.address} lies in the source: imageloom never writes into its input"
+                f"the sink {self.address} lies in the source, where imageloom never writes: give another sink"
             )
 
     def check_formats(self, recipe: Recipe) -> None:
@@ -153,7 +153,7 @@ class Sink:
                 check_below(output.folder, f"the folder {output.folder!r} of an output")
         if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
             raise UsageError(
-                f"--format zarr makes folders, which {self.address} has none of: give a local sink"
+                f"--format zarr needs a local sink: an output is a folder, and {self.address} has no folders"
             )
 
     def open(self) -> None:
@@ -169,7 +169,9 @@ class Sink:
                 (j for j in self._ledger.jobs() if j.sink == self.address and j.state == "running"), None
             )
             who = f"job {holder.id} (process {holder.pid})" if holder else "another run"
-            raise SinkBusy(f"{who} is writing into {self.address}: one run at a time") from None
+            raise SinkBusy(
+                f"{who} is writing into {self.address}: wait until it ends, a sink takes one run at a time"
+            ) from None
         except StorageError:
             self._release()
             raise
@@ -260,26 +262,26 @@ class Sink:
         """Refuse an output that would take the place of the file that the item is a link to."""
         target = self._origin.link(item.key)
         if target is not None and target == self._real(name):
-            raise OutputExists(f"its output {name} is the file that it is read from")
+            raise OutputExists(f"its output {name} would replace the file that it is read from")
 
     def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
         if self.store.is_local and self._real(name) != f"{self._real('')}{name}":
             raise OutputExists(
-                f"its output {name} would lie at {self._real(name)}: a folder of the sink is a link, and outputs "
-                "are not written through links"
+                f"its output {name} would be written to {self._real(name)}, because a folder of the sink is a "
+                "symbolic link: outputs are not written through links"
             )
         if claim is not None and claim.source == self._source:
             if claim.key == item.key:
                 return True
             if self._origin.exists(claim.key):
-                raise DuplicateOutput(f"its output {name} is that of {claim.key} already")
+                raise DuplicateOutput(f"its output {name} is already the output of {claim.key} (see --name)")
         if self._is_protected(self._real(name)):
-            raise OutputExists(f"its output {name} lies in the source, which is never written to")
+            raise OutputExists(f"its output {name} lies in the source, where imageloom never writes")
         if not (self.store.exists(name) if taken is None else name in taken):
             return True
         if self._if_exists == "error":
             whose = f"was made from {claim.source}/{claim.key}" if claim else "was not made by imageloom"
-            raise OutputExists(f"{name} is there and {whose} (--if-exists skip or overwrite)")
+            raise OutputExists(f"its output {name} exists and {whose} (--if-exists skip or overwrite)")
         return self._if_exists == "overwrite"
 
     def _is_protected(self, real: str) -> bool:
@@ -324,12 +326,12 @@ class InPlace(Sink):
     def _check(self) -> None:
         """The input is what is written to."""
         if not isinstance(self.store, LocalStore):
-            raise UsageError("--in-place is for local folders: give a sink")
+            raise UsageError(f"--in-place needs a local folder, not {self.address}: give a sink instead")
         self._folder = self.store
 
     def _spare_input(self, name: str, item: Item) -> None:
         if name != item.key:
-            raise OutputExists(f"in place its output must keep its name, not be {name} (--in-place)")
+            raise OutputExists(f"--in-place: its output must keep the input's name, not be named {name}")
         self._folder.check_alone(name)
 
     def taken(self, names: tuple[str, ...]) -> frozenset[str]:
@@ -343,7 +345,7 @@ class InPlace(Sink):
         self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
     ) -> bool | None:
         if len(names) > 1:
-            raise OutputExists("in place there is one output for each item (--in-place)")
+            raise OutputExists("--in-place allows only one output per item")
         self._spare_input(names[0], item)
         return True
 

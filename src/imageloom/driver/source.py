@@ -83,7 +83,7 @@ class Source:
             except ItemError as error:
                 yield Unlisted(self._only, Failure.of(error))
                 return
-            yield found or Unlisted(self._only, Failure.of(UnreadableItem("it is gone")))
+            yield found or Unlisted(self._only, Failure.of(UnreadableItem("the file no longer exists")))
             return
         for entry in self.store.items():
             if self._is_wanted(entry):

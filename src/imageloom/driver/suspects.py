@@ -51,7 +51,9 @@ class Suspects:
         runs = self._notes.runs(item)
         if runs >= MOST_RUNS and not self._job.retry_failed:
             self._notes.keep(item)
-            raise Quarantined(f"{runs} runs have ended with it in hand (--retry-failed tries it again)")
+            raise Quarantined(
+                f"{runs} runs ended abnormally while processing it; --retry-failed tries it again"
+            )
         return runs > 0 and self._known_elsewhere
 
     def apart(self, batch: list[Ready]) -> list[list[Ready]]:

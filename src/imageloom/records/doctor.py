@@ -49,12 +49,14 @@ def find(ledger: Ledger, folders: Iterable[str] = ()) -> Iterator[Leftover]:
     given = [os.path.abspath(folder) for folder in folders]
     for job in ledger.unfinished():
         if not is_running(job):
-            yield Leftover("job", str(job.id), f"job {job.id} ran when its process {job.pid} ended")
+            yield Leftover(
+                "job", str(job.id), f"job {job.id} is listed as running, but its process {job.pid} has ended"
+            )
     for sink in dict.fromkeys([*given, *known]):
         yield from _staging(sink)
     for parent in dict.fromkeys([*given, *timeline.scratch_folders(ledger.path), tempfile.gettempdir()]):
         for path in abandoned(parent):
-            yield Leftover("scratch", path, "scratch of a run that is over", _size(path))
+            yield Leftover("scratch", path, "scratch folder of a run that has ended", _size(path))
     yield from _segments()
 
 

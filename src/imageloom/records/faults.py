@@ -55,6 +55,6 @@ def failure_of(key: str, error: BaseException) -> Failure:
             _logged.add(place)
             lines = "".join(traceback.format_exception(error)).splitlines()
             log.error(
-                "unexpected error, by which %s fails:\n%s", printable(key), "\n".join(map(printable, lines))
+                "unexpected error while processing %s:\n%s", printable(key), "\n".join(map(printable, lines))
             )
     return Failure.of(error)

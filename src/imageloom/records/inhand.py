@@ -66,8 +66,8 @@ class InHand:
             self._suspects = _read(self._path.read_bytes())
         if self._suspects:
             log.warning(
-                "an earlier run ended with %d items in hand, by a crash, a kill or a lack of memory: "
-                "each is done alone now",
+                "an earlier run ended abnormally (crash, kill or out of memory) while processing %d items: "
+                "each of them is processed alone now",
                 len(self._suspects),
             )
         try:
@@ -75,7 +75,7 @@ class InHand:
         except StorageError:
             raise
         except OSError as error:  # the disk is full: the run goes on without notes
-            log.warning("what is in hand is not noted: %s: %s", self._path, error.strerror)
+            log.warning("items in progress are not recorded: %s: %s", self._path, error.strerror)
         noted[self._sink] = self
 
     def _write(self) -> None:

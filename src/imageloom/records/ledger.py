@@ -159,7 +159,7 @@ class Ledger:
             self._db.execute("COMMIT")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version != VERSION:
-            raise StorageError(f"it is of version {version}, this program reads version {VERSION}")
+            raise StorageError(f"it has version {version}, this program needs version {VERSION}")
 
     def survive_power_cuts(self) -> None:
         """Have each flush on the disk before it returns, from now on."""

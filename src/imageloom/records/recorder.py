@@ -225,7 +225,9 @@ class Recorder:
                 self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        logging.getLogger(__name__).warning("the timeline is not recorded: %s", error.strerror or error)
+        logging.getLogger(__name__).warning(
+            "the timeline for `imageloom report` is not recorded: %s", error.strerror or error
+        )
         self._close_file()
 
     def _close_file(self) -> None:

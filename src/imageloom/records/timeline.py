@@ -182,7 +182,7 @@ def read(path: Path) -> Timeline:
     except msgspec.MsgspecError as error:
         raise StorageError(f"the timeline {path} is damaged: {error}") from None
     if timeline is None or timeline.opening.version != VERSION:
-        raise StorageError(f"{path} is no timeline that this program reads")
+        raise StorageError(f"{path} is not a timeline, or has another version")
     return timeline
 
 

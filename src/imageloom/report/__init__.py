@@ -33,8 +33,8 @@ def recorded(ledger: Ledger, job: int | None) -> tuple[JobRecord, Timeline]:
     timeline = read(path) if path.exists() else None
     if timeline is None or abs(timeline.opening.began - found.started) > BELONGS:
         raise StorageError(
-            f"there is no timeline of job {found.id} in {path.parent}: it was run with --no-timeline, or is "
-            "one of the oldest"
+            f"there is no timeline of job {found.id} in {path.parent}: the job ran with --no-timeline, or its "
+            "timeline was deleted because of its age"
         )
     return found, timeline
 

@@ -53,7 +53,7 @@ def picture(root: str, key: str, side: int) -> bytes:
         longer = max(header.frame.width, header.frame.height)
         scale = max(s for s in (1, 2, 4, 8) if s == 1 or longer / s >= 2 * side)
     if header.frame.pixels // scale**2 > MOST_PIXELS:
-        raise LimitExceeded(f"{header.frame.pixels:,} pixels are too many for a picture")
+        raise LimitExceeded(f"{header.frame.pixels:,} pixels are too many for a preview")
     pixels = codecs.decode(data, header, luma=False, scale=scale)
     small = on_paper(thumbnail(pixels, side))
     for step in UPRIGHT[header.orientation]:

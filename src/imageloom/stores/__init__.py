@@ -200,10 +200,11 @@ def check_address(address: str) -> None:
     scheme, _, rest = address.partition("://")
     if re.match(r"[^/]*:(?!\d*(/|$)).*@", rest):  # a password may have a slash, a port is digits
         raise UsageError(
-            f"an address holds no password: give {scheme}:// its credentials by the environment or its own files"
+            f"an address must not contain a password: give the credentials of {scheme}:// in environment "
+            "variables or in its configuration files"
         )
     if "?" in rest or "#" in rest:
-        raise UsageError(f"an address has no query and no fragment: {scheme}://.../ with a plain path")
+        raise UsageError(f"an address must not contain '?' or '#': give {scheme}:// with a plain path")
 
 
 def drop_kept(address: str) -> None:

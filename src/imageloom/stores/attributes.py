@@ -36,11 +36,11 @@ def take_over(new: str, there: int, old: str, at: int, fingerprint: str) -> os.s
         found = os.fstat(source)
         check_alone(found)
         if fingerprint != f"{found.st_size}-{found.st_mtime_ns}":
-            raise UnreadableItem("it was written to after it was read")
+            raise UnreadableItem("the file was changed after it was read")
         target = os.open(new, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=there)
         try:
             if not stat.S_ISREG(os.fstat(target).st_mode):
-                raise UnwritableOutput("what was staged for it is no file")
+                raise UnwritableOutput("the staged output is not a regular file")
             _copy(source, found, target)
             os.fsync(target)
             return os.fstat(target)
@@ -53,13 +53,12 @@ def take_over(new: str, there: int, old: str, at: int, fingerprint: str) -> os.s
 def check_alone(found: os.stat_result) -> None:
     """Raise OutputExists for what is no file with one name."""
     if stat.S_ISLNK(found.st_mode):
-        raise OutputExists("it is a link: in place it would cease to be one (--in-place)")
+        raise OutputExists("it is a symbolic link, which --in-place would replace by a file")
     if not stat.S_ISREG(found.st_mode):
-        raise OutputExists("it is no regular file (--in-place)")
+        raise OutputExists("it is not a regular file (--in-place)")
     if found.st_nlink > 1:
         raise OutputExists(
-            f"it has {found.st_nlink} names (hard links): in place the others would keep the old content "
-            "(--in-place)"
+            f"it has {found.st_nlink} hard links, and --in-place would change only one of them"
         )
 
 

@@ -106,15 +106,15 @@ def google() -> tuple[str, Any]:
         raise MissingExtra("gdrive://", "gdrive") from None
     if origin := os.environ.get(GOOGLE_FROM):
         if not _is_loopback(origin):
-            raise UsageError(f"{GOOGLE_FROM} is for a server of this machine, as http://127.0.0.1:8080")
+            raise UsageError(f"{GOOGLE_FROM} must be a server on this machine, such as http://127.0.0.1:8080")
         anonymous = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
         return origin.rstrip("/"), anonymous
     try:
         return GOOGLE, google.auth.default(scopes=[_SCOPE])[0]
     except google.auth.exceptions.GoogleAuthError:
         raise StorageError(
-            "there are no credentials for gdrive://: set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
-            "account that the folder is shared with, or use gcloud auth application-default login "
+            "there are no credentials for gdrive://: set GOOGLE_APPLICATION_CREDENTIALS to the key file of a "
+            "service account that can access the folder, or run gcloud auth application-default login "
             f"--scopes={_SCOPE},https://www.googleapis.com/auth/cloud-platform"
         ) from None
 

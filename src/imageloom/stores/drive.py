@@ -57,7 +57,7 @@ class DriveStore(RemoteStore):
         self._top, _, self._path = address.partition("://")[2].strip("/").partition("/")
         if not re.fullmatch(r"[\w-]+", self._top, re.ASCII):
             raise UsageError(
-                "gdrive:// names no folder: gdrive://root/Photos, or a folder's id in place of root"
+                "gdrive:// needs a folder: gdrive://root/Photos, or a folder's ID instead of root"
             )
         try:
             checked(self._path or "-")
@@ -142,7 +142,7 @@ class DriveStore(RemoteStore):
         try:
             file = self._file(checked(key))
         except Refusal as refusal:
-            raise StorageError(f"cannot look at {self.address}/{key}: {refusal}") from None
+            raise StorageError(f"cannot read the metadata of {self.address}/{key}: {refusal}") from None
         if file is None:
             return None
         self._remember(key, file)
@@ -210,13 +210,13 @@ class DriveStore(RemoteStore):
                         raise
             file = self._file(key)
             if file is None:
-                raise UnreadableItem("cannot read it: it is gone")
+                raise UnreadableItem("cannot read it: the file no longer exists")
             self._remember(key, file)
             if planned:
                 planned.check(_item(key, file))
             return read(file)
         except _Changed:
-            raise UnreadableItem("it has changed while it was read") from None
+            raise UnreadableItem("the file was changed while it was read") from None
         except Refusal as refusal:
             raise UnreadableItem(f"cannot read it: {refusal}") from None
 
@@ -297,7 +297,7 @@ class DriveStore(RemoteStore):
         except Refusal as refusal:
             raise StorageError(f"cannot write to {self.address}: {refusal}") from None
         if not may_add:
-            raise StorageError(f"cannot write to {self.address}: this account may only read there")
+            raise StorageError(f"cannot write to {self.address}: this account has only read access")
         self._staging.prepare(scratch)
 
     def tidy(self) -> None:
@@ -331,7 +331,9 @@ class DriveStore(RemoteStore):
                 content.seek(0)
                 if there.md5_checksum == hashlib.file_digest(content, "md5").hexdigest():
                     return
-                raise OutputExists(f"{key} is there and was not made from this item (--if-exists overwrite)")
+                raise OutputExists(
+                    f"its output {key} exists and was not made from this item (--if-exists overwrite)"
+                )
             self._drive.replace(there, content, size, {MARK: mark})
         except ItemError:
             raise

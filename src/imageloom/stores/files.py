@@ -21,7 +21,7 @@ def check_regular(file: int) -> os.stat_result:
     """
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):
-        raise UnreadableItem("it is no regular file")
+        raise UnreadableItem("it is not a regular file")
     return found
 
 
@@ -43,11 +43,11 @@ def check_link(path: str, root: str, links: Links) -> None:
         UnreadableItem: says why.
     """
     if links == "refuse":
-        raise UnreadableItem("it is a link, which is not followed (--links refuse)")
+        raise UnreadableItem("it is a symbolic link, which is not followed (--links refuse)")
     if links == "inside":
         bound = os.path.realpath(root).rstrip("/")
         if not os.path.realpath(path).startswith(f"{bound}/"):
-            raise UnreadableItem(f"it is a link that leads out of {root} (--links inside)")
+            raise UnreadableItem(f"it is a symbolic link that leads out of {root} (--links inside)")
 
 
 def read_all(file: int, size: int) -> bytes:
@@ -57,7 +57,7 @@ def read_all(file: int, size: int) -> bytes:
         parts.append(part)
         left -= len(part)
     if not left:
-        raise UnreadableItem("it was written to while it was read")
+        raise UnreadableItem("the file was changed while it was read")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

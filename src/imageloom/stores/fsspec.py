@@ -126,14 +126,16 @@ class FsspecStore(RemoteStore):
         except FileNotFoundError:
             return None
         except Exception as error:
-            raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
+            raise StorageError(
+                f"cannot read the metadata of {self.address}/{key}: {explain(error)}"
+            ) from None
 
     def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         with self._reading() as fs:
             size = self._size(fs, key, limit, planned)
             data = bytes(fs.cat_file(self._path(key)))
             if size is not None and len(data) != size:
-                raise UnreadableItem(f"it came short: {len(data):,} of {size:,} bytes")
+                raise UnreadableItem(f"the download was incomplete: {len(data):,} of {size:,} bytes")
             return data
 
     def head(self, key: str, length: int, start: int = 0) -> bytes:
@@ -155,7 +157,7 @@ class FsspecStore(RemoteStore):
                 while chunk := source.read(PART):
                     file.write(chunk)
             if size is not None and file.tell() != size:
-                raise UnreadableItem(f"it came short: {file.tell():,} of {size:,} bytes")
+                raise UnreadableItem(f"the download was incomplete: {file.tell():,} of {size:,} bytes")
 
     # Writing
 
@@ -167,14 +169,16 @@ class FsspecStore(RemoteStore):
         try:
             with self._connection() as fs:
                 if _is_link(fs, hidden):
-                    raise StorageError(f"{STAGING} is a link, which imageloom does not follow: remove it")
+                    raise StorageError(
+                        f"{STAGING} is a symbolic link, which imageloom does not follow: remove it"
+                    )
                 fs.makedirs(hidden, exist_ok=True)
                 probe = f"{hidden}/{PROBE}"
                 fs.pipe_file(probe, b"")
                 is_ours = fs.info(probe).get("uid") == fs.info(hidden).get("uid")
                 fs.rm_file(probe)
                 if not is_ours:
-                    raise StorageError(f"{STAGING} is of another owner: remove it")
+                    raise StorageError(f"{STAGING} belongs to another user: remove it")
                 for path in _tokens(fs, hidden):
                     fs.rm_file(path)
         except Exception as error:
@@ -189,7 +193,12 @@ class FsspecStore(RemoteStore):
                 for path in _tokens(fs, hidden):
                     fs.rm_file(path)
                 if others := fs.ls(hidden, detail=False):
-                    log.warning("%s/%s stays: it holds %d other files", self.address, STAGING, len(others))
+                    log.warning(
+                        "%s/%s is not removed: it contains %d files that imageloom did not make",
+                        self.address,
+                        STAGING,
+                        len(others),
+                    )
                 else:
                     fs.rmdir(hidden)
 
@@ -223,13 +232,15 @@ class FsspecStore(RemoteStore):
     def _rename(self, fs: AbstractFileSystem, hidden: str, key: str, size: int) -> None:
         """Give an upload its name, if it is there as a whole."""
         if fs.info(hidden)["size"] != size:
-            raise UnwritableOutput(f"cannot put {key}: it arrived short")
+            raise UnwritableOutput(f"cannot put {key}: the upload was incomplete")
         folder = key.rpartition("/")[0]
         if folder and folder not in self._folders:
             parts = folder.split("/")
             for count in range(1, len(parts) + 1):
                 if _is_link(fs, self._path("/".join(parts[:count]))):
-                    raise OutputExists(f"{folder} is, or lies in, a link: outputs are not written there")
+                    raise OutputExists(
+                        f"{folder} is, or lies behind, a symbolic link: outputs are not written through links"
+                    )
             try:
                 fs.makedirs(self._path(folder), exist_ok=True)
             except OSError:
@@ -237,7 +248,7 @@ class FsspecStore(RemoteStore):
                     raise
             self._folders.add(folder)
         if fs.isdir(self._path(key)):
-            raise OutputExists(f"{key} is there and is a folder")
+            raise OutputExists(f"its output {key} exists and is a folder")
         fs.mv(hidden, self._path(key))
 
     def _path(self, key: str) -> str:
@@ -292,7 +303,8 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
         raise MissingExtra(f"{scheme}://", EXTRAS.get(scheme, "fsspec")) from None
     if scheme not in fsspec.available_protocols():
         raise UsageError(
-            f"nobody knows {scheme}://; there are: file, s3, gs, az, gdrive, sftp, zip, tar and all of fsspec's"
+            f"there is no scheme {scheme}://; there are: file, s3, gs, az, gdrive, sftp, zip, tar and those of "
+            "fsspec"
         )
     try:
         if scheme in ARCHIVES:
@@ -308,7 +320,7 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
     except ImportError:
         if scheme in EXTRAS:
             raise MissingExtra(f"{scheme}://", EXTRAS[scheme]) from None
-        raise StorageError(f"{scheme}:// needs a package of fsspec's that is not installed") from None
+        raise StorageError(f"{scheme}:// needs a package for fsspec that is not installed") from None
     except ImageloomError:
         raise
     except Exception as error:

@@ -179,7 +179,7 @@ class LocalStore:
         except OSError as error:
             if error.errno == errno.ENOTDIR:
                 return None
-            raise UnwritableOutput(f"cannot look at {key}: {error.strerror}") from None
+            raise UnwritableOutput(f"cannot read the metadata of {key}: {error.strerror}") from None
 
     def feed(self) -> None:
         """The system tells of its changes: see `watch.changes`."""
@@ -312,7 +312,9 @@ class LocalStore:
             self._latest_folder = folders.open_below(self.root(), folder, make=True)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise UnwritableOutput(f"cannot publish into {folder}: it is a link, or no folder") from None
+                raise UnwritableOutput(
+                    f"cannot publish into {folder}: it is a symbolic link, or not a folder"
+                ) from None
             raise
         self._latest, self._latest_until = folder, now + KEPT_OPEN
         return self._latest_folder
@@ -329,7 +331,7 @@ class LocalStore:
         elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
             os.rename(token, name, src_dir_fd=staging, dst_dir_fd=at)
         else:
-            raise UnwritableOutput(f"what was staged for {name} is no file")
+            raise UnwritableOutput(f"the staged output of {name} is not a regular file")
 
     def _put_in_place_of(self, token: str, staging: int, name: str, at: int) -> None:
         """Publish a folder under a name that is taken: a rename alone does not take the place of a folder."""
@@ -393,7 +395,7 @@ class LocalStore:
 def _single(token: str) -> str:
     """The token, which names what lies in one folder."""
     if "/" in token or token in ("", ".", ".."):
-        raise UnwritableOutput(f"{token[:100]!r} is no name of what is staged")
+        raise UnwritableOutput(f"{token[:100]!r} is not the name of a staged file")
     return token
 
 

@@ -31,7 +31,7 @@ def new_token(job: str, item: int, attempt: int) -> str:
         TaskRefused: the job is no number, so that it could lead elsewhere.
     """
     if not (job.isascii() and job.isdecimal()):
-        raise TaskRefused(f"{job[:40]!r} is no number of a job")
+        raise TaskRefused(f"{job[:40]!r} is not a job's number")
     return f"{job}-{item}-{attempt}-{os.urandom(6).hex()}"
 
 
@@ -43,7 +43,7 @@ def is_token(name: str) -> bool:
 def why_no_path(key: str) -> str | None:
     """Why a key cannot be a relative path below a folder, in words; None where it can."""
     if _NO_PATH.search(key):
-        return "its name has an empty part, '.' or '..', which no folder can hold"
+        return "its name has an empty part, '.' or '..', which is not a valid path"
     return None
 
 
@@ -64,18 +64,18 @@ def _why_no_output(name: str) -> str | None:
     if "\0" in name:
         return "has a NUL character"
     if why_no_path(name):
-        return "has an empty part, '.' or '..': outputs lie below the sink"
+        return "has an empty part, '.' or '..': outputs must be inside the sink"
     parts = name.split("/")
     if any(part.lower() == STAGING for part in parts):
-        return f"lies in {STAGING}, where outputs are staged"
+        return f"lies in {STAGING}, which imageloom uses itself"
     try:
         sizes = [len(part.encode()) for part in parts]
     except UnicodeEncodeError:
         return "is not UTF-8"
     if max(sizes) > MOST_PART_BYTES:
-        return f"has a part of {max(sizes):,} bytes, over the {MOST_PART_BYTES} that a folder can hold"
+        return f"has a part of {max(sizes):,} bytes, over the limit of {MOST_PART_BYTES}"
     if sum(sizes) + len(sizes) - 1 > MOST_BYTES:
-        return f"has more than {MOST_BYTES:,} bytes"
+        return f"has more bytes than the limit of {MOST_BYTES:,}"
     return None
 
 

@@ -73,7 +73,7 @@ class ObjectStore(RemoteStore):
         bucket, _, prefix = rest.partition("/")
         prefix = prefix.strip("/")
         if not bucket:
-            raise UsageError(f"{address} names no bucket: {scheme}://bucket/folder")
+            raise UsageError(f"{address} has no bucket: give {scheme}://bucket/folder")
         try:
             checked(prefix or "-")
         except InvalidName as error:
@@ -111,7 +111,9 @@ class ObjectStore(RemoteStore):
             except InvalidPathError as error:
                 wrong = _offending(error)
                 if wrong is None or not unsafe(wrong) or (offset is not None and _behind(wrong) <= offset):
-                    raise StorageError(f"cannot list {self.address}: a key in it is no path") from None
+                    raise StorageError(
+                        f"cannot list {self.address}: one of its keys is not a valid path"
+                    ) from None
                 yield invalid(
                     wrong.removeprefix(self._prefix),
                     f"{unsafe(wrong)}; up to a thousand keys before it are not seen, as its library lists none",
@@ -140,7 +142,9 @@ class ObjectStore(RemoteStore):
         except FileNotFoundError:
             return None
         except _errors() as error:
-            raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
+            raise StorageError(
+                f"cannot read the metadata of {self.address}/{key}: {explain(error)}"
+            ) from None
 
     def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         import obstore
@@ -151,7 +155,9 @@ class ObjectStore(RemoteStore):
             _check_size(found.meta["size"], limit)
             data = found.bytes().to_bytes()
             if len(data) != found.meta["size"]:
-                raise UnreadableItem(f"it came short: {len(data):,} of {found.meta['size']:,} bytes")
+                raise UnreadableItem(
+                    f"the download was incomplete: {len(data):,} of {found.meta['size']:,} bytes"
+                )
             return data
 
     def head(self, key: str, length: int, start: int = 0) -> bytes:
@@ -170,7 +176,9 @@ class ObjectStore(RemoteStore):
             for chunk in found.stream(min_chunk_size=PART):
                 file.write(chunk)
             if file.tell() != found.meta["size"]:
-                raise UnreadableItem(f"it came short: {file.tell():,} of {found.meta['size']:,} bytes")
+                raise UnreadableItem(
+                    f"the download was incomplete: {file.tell():,} of {found.meta['size']:,} bytes"
+                )
 
     # Writing
 
@@ -238,7 +246,9 @@ class ObjectStore(RemoteStore):
 
         found = obstore.get(self._client, self._key(key), options={"head": True})
         if found.attributes.get(MARK) != mark:
-            raise OutputExists(f"{key} is there and was not made from this item (--if-exists overwrite)")
+            raise OutputExists(
+                f"its output {key} exists and was not made from this item (--if-exists overwrite)"
+            )
 
     def _key(self, key: str) -> str:
         return self._prefix + checked(key)
@@ -250,7 +260,7 @@ class ObjectStore(RemoteStore):
         except ItemError:
             raise
         except FileNotFoundError:
-            raise UnreadableItem("cannot read it: it is gone") from None
+            raise UnreadableItem("cannot read it: the file no longer exists") from None
         except _errors() as error:
             raise UnreadableItem(f"cannot read it: {explain(error)}") from None
 

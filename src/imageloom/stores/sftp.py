@@ -54,8 +54,8 @@ class _Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # likewise
             _remember(hostname, key)
             return
         raise StorageError(
-            f"the host key of {hostname} is not known: {_shown(key)}. Compare it with the server's and put it "
-            f"into {_own()} (ssh-keyscan prints such lines), or accept it at this first visit (--accept-host-keys)"
+            f"the host key of {hostname} is not known: {_shown(key)}. Compare it with the server's key and add it "
+            f"to {_own()} (ssh-keyscan prints such lines), or accept it now with --accept-host-keys"
         )
 
 

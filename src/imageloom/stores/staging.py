@@ -52,7 +52,7 @@ class StagingFolder:
         if not _is_ours(self.folder):
             self.close()
             raise StorageError(
-                f"cannot write to {self.path}: it is of another owner: remove it, or run as that user"
+                f"cannot write to {self.path}: it belongs to another user: remove it, or run as that user"
             )
 
     def tokens(self) -> list[str]:
@@ -83,7 +83,7 @@ class StagingFolder:
                     return
             if others := self.others():
                 log.warning(
-                    "%s stays: it holds %d files that imageloom has not made, as %r",
+                    "%s is not removed: it contains %d files that imageloom did not make, such as %r",
                     self.path,
                     len(others),
                     min(others),

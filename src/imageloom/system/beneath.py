@@ -61,7 +61,7 @@ def open_beneath(
             if error.errno not in _LINK:
                 raise
             if not follow and error.errno == errno.ELOOP:
-                raise OSError(error.errno, "it is a link, which is not followed (--links)") from None
+                raise OSError(error.errno, "it is a symbolic link, which is not followed (--links)") from None
             if not follow:
                 raise
         break

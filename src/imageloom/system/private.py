@@ -46,7 +46,9 @@ def private_database(path: Path, has_own_folder: bool) -> None:
 def _close_to_others(path: Path) -> None:
     found = path.stat()
     if found.st_uid not in (0, os.geteuid()):
-        raise StorageError(f"{path} belongs to another user ({found.st_uid}), who could change what is in it")
+        raise StorageError(
+            f"{path} belongs to another user (UID {found.st_uid}), who could change it: choose another path"
+        )
     if found.st_mode & 0o077:
         with suppress(OSError):  # root's, or of a file system without modes
             path.chmod(found.st_mode & 0o700)

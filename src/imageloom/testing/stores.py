@@ -181,7 +181,7 @@ class StoreTests:
         if not sink.creates:
             pytest.skip("declared: it is looked whether a name is free before the work")
         place.put("foreign.jpg", b"foreign")
-        with pytest.raises(OutputExists, match=r"foreign.jpg is there .*--if-exists"):
+        with pytest.raises(OutputExists, match=r"foreign.jpg exists .*--if-exists"):
             self.write(sink, "foreign.jpg", b"mine")
         self.write(sink, "foreign.jpg", b"foreign")
         self.write(sink, "mine.jpg", b"first recipe")

@@ -98,7 +98,9 @@ class Watched(Source):
         super().__init__(address, include, exclude, links)
         self._links = links
         if self.is_file:
-            raise UsageError(f"{address} is a file: watch its folder, with --include for its name")
+            raise UsageError(
+                f"{address} is a file: watch its folder instead, with --include and the file's name"
+            )
         self._folder = self.store if isinstance(self.store, LocalStore) else None
         self._real = os.path.realpath(self.root) if self._folder else ""
         shared = bool(self._folder) and is_shared(self._real)

@@ -88,7 +88,9 @@ class Changes:
                 self._note([path for _, path in changes])
         except Exception as error:  # a limit of the system's, or the folder has gone
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            logging.getLogger(__name__).warning("%s is listed only now and then: %s", self._root, reason)
+            logging.getLogger(__name__).warning(
+                "change notifications for %s do not work, it is listed periodically: %s", self._root, reason
+            )
         finally:
             self._is_watching.set()
 
