@@ -1,7 +1,7 @@
-"""The sink: how outputs are named, who may write them, and how they are published.
+"""The sink: the names of outputs, the claims on names, and publication.
 
-A name belongs to the item that claims it first. A file that imageloom did not make is not touched unless it
-was said so. One run at a time writes into a sink.
+A name belongs to the item that claims it first. A file that imageloom did not make is never changed, except with
+--if-exists overwrite. Only one run at a time writes into a sink.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from imageloom.system.private import private_folder
 
 FIELDS = ("dir", "stem", "ext")
 MOST_TEMPLATE = 1000
-"""Characters of a template of names."""
+"""Maximum length of --name, in characters."""
 _SLASHES = re.compile("/{2,}")
 
 
 def check_template(template: str) -> None:
-    """Refuse a template of output names that makes no sense.
+    """Check a template of output names.
 
     Raises:
-        UsageError: names what is wrong and what there is.
+        UsageError: the template is invalid; the message names the valid fields.
     """
     if len(template) > MOST_TEMPLATE:
         raise UsageError(f"--name has {len(template):,} characters, over the limit of {MOST_TEMPLATE:,}")
@@ -62,10 +62,10 @@ def check_template(template: str) -> None:
 
 
 def check_below(name: str, given: str) -> None:
-    """Refuse what no output below a sink can be named.
+    """Check that a name is valid for an output.
 
     Args:
-        given: what it comes from, for the message.
+        given: the argument that the name comes from, for the message.
 
     Raises:
         UsageError: see `names.check_output_name`.
@@ -77,11 +77,12 @@ def check_below(name: str, given: str) -> None:
 
 
 def output_name(key: str, header_format: Format, output: Output, template: str = "{dir}/{stem}.{ext}") -> str:
-    """The name of an output below the sink.
+    """The name of an output relative to the sink.
 
     Args:
-        template: with {dir}, the item's folder; {stem}, its name without suffix; {ext}, the suffix: the item's
-            own where it is one of the format that is written, else that format's usual one.
+        key: the item's key.
+        template: may contain {dir}: the item's folder; {stem}: its name without suffix; {ext}: the suffix. The
+            suffix is the item's own if it fits the output's format, otherwise the default suffix of that format.
 
     Raises:
         InvalidName: see `names.check_output_name`.
@@ -97,23 +98,23 @@ def output_name(key: str, header_format: Format, output: Output, template: str =
 
 
 def _filled(template: str, folder: str, stem: str, ext: str) -> str:
-    """The name that a checked template means; where there is no folder no slash stands for one."""
+    """Fill in a valid template. Without a folder, its slash is omitted."""
     made = template.format(dir=folder, stem=stem, ext=ext).lstrip("/")
     return _SLASHES.sub("/", made) if "//" in made else made
 
 
 class Sink:
-    """A folder that a run writes into, while it is open.
+    """The folder that a run writes into.
 
     Args:
-        address: of the folder; made where there is none.
-        source: what items are read from, and is not written to.
-        scratch: path of a folder for what is too large for memory; empty for the store's choice.
+        address: address of the folder; it is created if it does not exist.
+        source: the source of the items; nothing is written into it.
+        scratch: path of a folder for temporary pixel files; empty: the store chooses one.
 
     Raises:
-        UsageError: the sink is the source, or lies in it.
-        SinkBusy: another run writes into it.
-        StorageError: it cannot be made or written to.
+        UsageError: the sink is the source, or lies inside it.
+        SinkBusy: another run writes into the sink.
+        StorageError: the sink cannot be created or written to.
     """
 
     def __init__(
@@ -140,10 +141,10 @@ class Sink:
             )
 
     def check_formats(self, recipe: Recipe) -> None:
-        """Refuse outputs that nothing can be made of, before the work starts.
+        """Check the outputs of a recipe before the run starts.
 
         Raises:
-            UsageError: an output is a folder of files, and the sink is not local; or its folder leads out.
+            UsageError: an output is a folder and the sink is not local, or an output's folder is outside the sink.
             MissingExtra: the library of an output's format is not installed.
         """
         for output in recipe.outputs:
@@ -181,13 +182,13 @@ class Sink:
 
     @property
     def scratch(self) -> str:
-        """The path of the folder for the pixels of large images: no other run uses it. Only while it is open."""
+        """Path of this run's folder for temporary pixel files. Valid only while the sink is open."""
         return self._scratch_folder.path if self._scratch_folder else self.store.staging("")
 
     def _open_lock(self) -> int:
-        """What is locked: the folder itself, or a file beside the ledger that stands for the address.
+        """Open the file to lock: the folder itself, or for a remote sink a file beside the ledger.
 
-        No object is a lock: nothing would take it away from a run that was killed.
+        Remote objects are not used as locks: they would remain after a kill.
         """
         if isinstance(self.store, LocalStore):
             return os.dup(self.store.root())
@@ -214,20 +215,19 @@ class Sink:
         self._lock = -1
 
     def made_of(self, item: Item, recipe: str, outputs: int) -> list[tuple[str, int]]:
-        """Names and sizes of the outputs that this recipe has made of the item as it is now; none where one
-        is missing."""
+        """Names and sizes of the outputs that this recipe made of this version of the item; empty if one is
+        missing in the ledger."""
         if self._is_new:
             return []
         found = self._ledger.done(self._source, self.address, item, recipe)
         return found if len(found) == outputs else []
 
     def holds(self, made: list[tuple[str, int]]) -> bool:
-        """Whether outputs that were made are there, in their sizes. May be called from any thread."""
+        """Whether all these outputs exist with these sizes. Thread-safe."""
         return bool(made) and all(self.store.size(name) == size for name, size in made)
 
     def taken(self, names: tuple[str, ...]) -> frozenset[str]:
-        """Those of the names that something has, as far as that must be known before the work. May be called
-        from any thread."""
+        """Those of the names that exist in the sink, if that must be known before the processing. Thread-safe."""
         if self.store.creates and self._if_exists == "error":
             return frozenset()
         return frozenset(name for name in names if self.store.exists(name))
@@ -235,17 +235,18 @@ class Sink:
     def claim(
         self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
     ) -> bool | None:
-        """Make the names the item's; None where a file is there already and is to be left alone.
+        """Claim the names of outputs for an item.
 
         Args:
-            taken: what `taken` has said of the names; None to look now.
+            taken: result of `taken` for the names; None to look now.
 
         Returns:
-            Whether outputs may take the place of what has their names: it was made from this very item.
+            Whether outputs may replace existing files, because these were made from the same item. None if the
+            item is skipped, because a file exists (--if-exists skip).
 
         Raises:
-            DuplicateOutput: another item of the source has a name.
-            OutputExists: a file has a name that imageloom did not make, or it is the input itself.
+            DuplicateOutput: another item of the source has claimed a name.
+            OutputExists: imageloom did not make the file with one of the names, or the file is the input.
         """
         claims = [self._ledger.claim_of(self.address, name) for name in names]
         for name, claim in zip(names, claims, strict=True):
@@ -255,11 +256,11 @@ class Sink:
         for name in names:
             self._ledger.claim(job, self._source, self.address, item, recipe, name)
         if self.store.is_local or self._if_exists == "overwrite":
-            return True  # a local name has been looked at just now
+            return True  # a local name has just been checked
         return all(c and c.is_filled and (c.source, c.key) == (self._source, item.key) for c in claims)
 
     def _spare_input(self, name: str, item: Item) -> None:
-        """Refuse an output that would take the place of the file that the item is a link to."""
+        """Refuse an output that would replace the file that the item links to."""
         target = self._origin.link(item.key)
         if target is not None and target == self._real(name):
             raise OutputExists(f"its output {name} would replace the file that it is read from")
@@ -288,22 +289,22 @@ class Sink:
         return real == self._protected or real.startswith(self._protected.rstrip("/") + "/")
 
     def _real(self, key: str) -> str:
-        """Where a name really is; a link at the name itself would be replaced."""
+        """The real path of a name, with links in its folder resolved, but not a link at the name itself."""
         folder, _, name = key.rpartition("/")
         if folder not in self._real_folders:
             self._real_folders[folder] = self.store.place(folder)
         return f"{self._real_folders[folder].rstrip('/')}/{name}"
 
     def begin(self) -> None:
-        """Write down the claims before a worker can give an output its name."""
+        """Write the claims into the ledger before a worker can publish an output."""
         if not self.store.is_local and self._ledger.has_claims:
             self._ledger.flush()
 
     def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
-        """Give all staged outputs of an item their names.
+        """Publish all staged outputs of an item under their names.
 
         Raises:
-            UnwritableOutput: one of them could not be published; none is counted as done then.
+            UnwritableOutput: an output could not be published; the item is then not done.
         """
         if self._ledger.has_claims:
             self._ledger.flush()
@@ -317,14 +318,14 @@ class Sink:
 
 
 class InPlace(Sink):
-    """A sink that is its own source: each output takes the place of its input.
+    """The sink of a run with --in-place: each output replaces its input.
 
-    What is written down, before the rename, is the fingerprint of the output: an item that has it is done, and
-    is not done twice, whenever the program is killed.
+    The fingerprint of the output is recorded before the rename. A file with this fingerprint is done and never
+    processed twice, even if the program is killed at any moment.
     """
 
     def _check(self) -> None:
-        """The input is what is written to."""
+        """Check that the sink is a local folder. It may be the source."""
         if not isinstance(self.store, LocalStore):
             raise UsageError(f"--in-place needs a local folder, not {self.address}: give a sink instead")
         self._folder = self.store
@@ -350,7 +351,7 @@ class InPlace(Sink):
         return True
 
     def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
-        """Replace the item's only copy: the new one, and what the ledger says of it, are on the disk before."""
+        """Replace the input. Before, the output and its ledger entry are flushed to the disk."""
         (written,) = result.written
         made = self._folder.take_over(written.staged, work.item)
         self._ledger.claim(job, self._source, self.address, made, recipe, work.item.key, made.size)
