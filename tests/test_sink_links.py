@@ -56,7 +56,7 @@ def test_a_link_in_the_place_of_the_staging_folder_is_refused(
     before, mine = contents(victim), contents(photos)
     ran = imageloom(*COMMANDS[command](photos, out))
     assert ran.returncode == 4, ran.stderr
-    assert f"{out / STAGING}: it is a link" in ran.stderr
+    assert f"{out / STAGING}: it is a symbolic link" in ran.stderr
     assert contents(victim) == before
     assert contents(photos) == mine
     assert not (victim.parent / "nowhere").exists()
@@ -69,7 +69,7 @@ def test_doctor_follows_no_link(arguments: list[str], out: Path, victim: Path) -
     before = contents(victim)
     ran = imageloom("doctor", out, *arguments)
     assert ran.returncode == 1
-    assert "it is a link" in ran.stdout
+    assert "it is a symbolic link" in ran.stdout
     assert contents(victim) == before
     assert (out / STAGING).is_symlink()
 
@@ -155,7 +155,7 @@ def test_outputs_are_not_written_through_a_link(
     before = contents(target)
     ran = Run("grayscale", photos, out, if_exists=if_exists)
     assert ran.failed == {"a/1.jpg": "OutputExists", "a/2.jpg": "OutputExists"}
-    assert "a folder of the sink is a link" in ran.reason("a/1.jpg")
+    assert "a folder of the sink is a symbolic link" in ran.reason("a/1.jpg")
     assert len(ran.done) == 4
     assert contents(target) == before
 
@@ -169,7 +169,7 @@ def test_a_folder_that_becomes_a_link_before_the_publication(out: Path, victim: 
         if not (out / "a" / "b").is_symlink():
             (out / "a" / "b").symlink_to(victim)
         before = contents(victim)
-        with pytest.raises(UnwritableOutput, match="a/b: it is a link"):
+        with pytest.raises(UnwritableOutput, match="a/b: it is a symbolic link"):
             store.publish(token, key)
         assert contents(victim) == before
     store.tidy()
@@ -208,7 +208,7 @@ def test_a_link_on_an_sftp_server_is_refused(photos: Path, sftp: tuple[str, Path
     there = victim.rename(out.parent / "victim")
     (out / STAGING).symlink_to("../victim")
     before = contents(there)
-    with pytest.raises(StorageError, match="is a link"):
+    with pytest.raises(StorageError, match="is a symbolic link"):
         process("grayscale", photos, address)
     assert contents(there) == before
     (out / STAGING).unlink()

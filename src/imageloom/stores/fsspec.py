@@ -1,7 +1,7 @@
-"""Everything else that has an address: what fsspec knows, as SFTP, and zip and tar files to read from.
+"""All other schemes, through fsspec: for example SFTP, and zip and tar files (read only).
 
-An output is uploaded under a hidden name and renamed, so that it is never seen half. Few connections are
-shared by all threads, each used by one at a time: most of fsspec's file systems are not made for more.
+An output is uploaded under a hidden name and then renamed, so that incomplete files are never visible. All threads
+share a few connections, and each connection is used by one thread at a time: most fsspec file systems require it.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ READ_ONLY = {
 }
 EXTRAS = {"sftp": "sftp", "ssh": "sftp"}
 CONNECTIONS = 8
-"""To one store from one process: servers refuse more at once."""
+"""Maximum number of connections per process to one store: servers refuse more."""
 PART = 8 << 20
 _TIMES = ("mtime", "modified", "LastModified", "last_modified", "created")
 _VERSIONS = ("ETag", "etag", "md5Checksum", "CRC")
 
 
 class FsspecStore(RemoteStore):
-    """A folder of a file system of fsspec's; its settings and credentials come from fsspec's own configuration
-    (`~/.config/fsspec`, `FSSPEC_SFTP_PASSWORD`) and the protocol's.
+    """A folder in an fsspec file system. Settings and credentials come from fsspec's configuration
+    (`~/.config/fsspec`, `FSSPEC_SFTP_PASSWORD`) and from that of the protocol.
 
     Raises:
         UsageError: the scheme is unknown.
-        MissingExtra: fsspec, or what it needs for the scheme, is not installed.
-        StorageError: it cannot be connected to.
+        MissingExtra: fsspec, or its package for the scheme, is not installed.
+        StorageError: the connection failed.
     """
 
     creates = False
@@ -87,7 +87,7 @@ class FsspecStore(RemoteStore):
     # Reading
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """All files, folder by folder; hidden ones are left out.
+        """Yield all files, folder by folder, without hidden files.
 
         Raises:
             StorageError: a folder cannot be listed.
@@ -144,7 +144,7 @@ class FsspecStore(RemoteStore):
             return bytes(file.read(length))
 
     def _size(self, fs: AbstractFileSystem, key: str, limit: int, planned: Item | None) -> int | None:
-        """The size of the file that was planned, where the store knows it."""
+        """The size of a file, after checking that it is the planned version; None if unknown."""
         info = fs.info(self._path(key))
         if planned:
             planned.check(_item(key, info))
@@ -162,7 +162,7 @@ class FsspecStore(RemoteStore):
     # Writing
 
     def prepare(self, scratch: str = "") -> None:
-        """Try whether it can be written to, and sweep away what a killed run has left."""
+        """Check that the folder can be written to, and remove staged files of killed runs."""
         if self._scheme in READ_ONLY:
             raise UsageError(f"{self.address}: {READ_ONLY[self._scheme]}: write into a folder or a bucket")
         hidden = self._path(STAGING)
@@ -203,12 +203,12 @@ class FsspecStore(RemoteStore):
                     fs.rmdir(hidden)
 
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
-        """Whether the name was free was looked at when it was claimed."""
+        """Upload and rename. The name was checked when it was claimed."""
         data = self._staging.take(token)
         self._put(token, key, len(data), lambda fs, hidden: fs.pipe_file(hidden, data))
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
-        """Upload what was made as a file; the rest is there already."""
+        """Upload an output that was made as a file; others were uploaded by `commit`."""
         path = self._staging.file(token)
         if path is None:
             return
@@ -230,7 +230,7 @@ class FsspecStore(RemoteStore):
                 raise
 
     def _rename(self, fs: AbstractFileSystem, hidden: str, key: str, size: int) -> None:
-        """Give an upload its name, if it is there as a whole."""
+        """Rename a complete upload to its final name."""
         if fs.info(hidden)["size"] != size:
             raise UnwritableOutput(f"cannot put {key}: the upload was incomplete")
         folder = key.rpartition("/")[0]
@@ -244,7 +244,7 @@ class FsspecStore(RemoteStore):
             try:
                 fs.makedirs(self._path(folder), exist_ok=True)
             except OSError:
-                if not fs.isdir(self._path(folder)):  # another connection has made it at the same time
+                if not fs.isdir(self._path(folder)):  # another connection has created it at the same time
                     raise
             self._folders.add(folder)
         if fs.isdir(self._path(key)):
@@ -276,9 +276,9 @@ class FsspecStore(RemoteStore):
 
 
 def _is_link(fs: AbstractFileSystem, path: str) -> bool:
-    """Whether a path is a link, as far as the file system tells links from what they lead to."""
+    """Whether a path is a link, if the file system can tell."""
     try:
-        if lstat := getattr(getattr(fs, "ftp", None), "lstat", None):  # of SFTP: fsspec follows links
+        if lstat := getattr(getattr(fs, "ftp", None), "lstat", None):  # SFTP: fsspec itself follows links
             return stat.S_ISLNK(lstat(path).st_mode)
         found = fs.info(path)
         return bool(found.get("islink")) or found["type"] == "link"
@@ -287,7 +287,7 @@ def _is_link(fs: AbstractFileSystem, path: str) -> bool:
 
 
 def _tokens(fs: AbstractFileSystem, folder: str) -> list[str]:
-    """Paths of the files in a folder that were staged there."""
+    """Paths of the staged files in a folder."""
     found = fs.ls(folder, detail=True)
     return [
         one["name"] for one in found if one["type"] == "file" and is_token(one["name"].rpartition("/")[2])
@@ -295,7 +295,7 @@ def _tokens(fs: AbstractFileSystem, folder: str) -> list[str]:
 
 
 def _connect(address: str) -> tuple[AbstractFileSystem, str]:
-    """A new connection, and the path of the address in it."""
+    """Open a connection; returns it with the path of the address."""
     scheme, _, rest = address.partition("://")
     try:
         import fsspec
@@ -328,7 +328,7 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
 
 
 def _split(rest: str) -> tuple[str, str]:
-    """The path of an archive and that of a folder in it: `photos.zip/2026`."""
+    """Split the path of an archive from the path of a folder inside it: `photos.zip/2026`."""
     parts = rest.split("/")
     for count in range(1, len(parts) + 1):
         path = "/".join(parts[:count])
@@ -353,7 +353,7 @@ def _check_size(size: int | None, limit: int) -> int | None:
 
 
 def explain(error: Exception) -> str:
-    """An error in words; the text of one that is not the operating system's may hold anything."""
+    """An error as text. The message of an error that is not an OSError may contain secrets and is not used."""
     if isinstance(error, ImageloomError):
         return str(error)
     if isinstance(error, FileNotFoundError):

@@ -1,7 +1,7 @@
-"""Names that this program makes: of outputs below a sink, and of what is staged for them.
+"""Names that imageloom makes: of outputs in a sink, and of staged files.
 
-What is staged has a token for a name: `{job}-{item}-{attempt}-{12 hex digits}`, and a suffix that says which
-output, piece or scratch file of the attempt it is. Nothing else is ever removed from a staging folder.
+The name of a staged file is a token: `{job}-{item}-{attempt}-{12 hex digits}`, and a suffix for the output, the
+piece or the scratch file. Only files with such names are ever removed from a staging folder.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import re
 from imageloom.errors import InvalidName, TaskRefused
 
 STAGING = ".imageloom"
-"""The hidden folder of a sink that staged outputs lie in."""
+"""The hidden folder of a sink for staged outputs."""
 PROBE = "0-0-0-000000000000"
-"""The token of a file that is written to find out whether a store can be written to."""
+"""The token of a file that is written to check whether a store can be written to."""
 MOST_PART_BYTES = 255
-"""Of one part of a path: what file systems hold."""
+"""Maximum length of one part of a path in bytes, the limit of common file systems."""
 MOST_BYTES = 4096
 
 _NO_PATH = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)")
@@ -25,10 +25,10 @@ _TOKEN = re.compile(r"[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{12}(?:-[0-9]+){0,3}(?:-file|
 
 
 def new_token(job: str, item: int, attempt: int) -> str:
-    """A token of an attempt's own.
+    """A unique token for an attempt.
 
     Raises:
-        TaskRefused: the job is no number, so that it could lead elsewhere.
+        TaskRefused: the job is not a number, so that the token might be a path.
     """
     if not (job.isascii() and job.isdecimal()):
         raise TaskRefused(f"{job[:40]!r} is not a job's number")
@@ -36,23 +36,22 @@ def new_token(job: str, item: int, attempt: int) -> str:
 
 
 def is_token(name: str) -> bool:
-    """Whether a name is one that this program has given to what it staged."""
+    """Whether a name is that of a file staged by imageloom."""
     return _TOKEN.fullmatch(name) is not None
 
 
 def why_no_path(key: str) -> str | None:
-    """Why a key cannot be a relative path below a folder, in words; None where it can."""
+    """Why a key is not a valid relative path; None if it is valid."""
     if _NO_PATH.search(key):
         return "its name has an empty part, '.' or '..', which is not a valid path"
     return None
 
 
 def check_output_name(name: str) -> str:
-    """The name of an output, as it is: a relative path that stays below the sink.
+    """Check the name of an output: a relative path inside the sink. Returns the name.
 
     Raises:
-        InvalidName: it has an empty part, '.' or '..', lies in the staging folder, is too long, or no file
-            system could hold it.
+        InvalidName: it has an empty part, '.' or '..', is in the staging folder, is too long, or is not valid.
     """
     is_plain = name.isascii() and len(name) <= MOST_PART_BYTES and not _OUTSIDE.search(name)
     if not is_plain and (reason := _why_no_output(name)):

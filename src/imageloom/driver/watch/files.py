@@ -37,11 +37,15 @@ def look(root: str, key: str, links: Links = "inside") -> tuple[Item | Unlisted,
     except UnreadableItem as error:
         return Unlisted(key, Failure.of(error)), 0.0
     except (FileNotFoundError, NotADirectoryError):
-        return (_refused(key, "it is a broken link"), 0.0) if os.path.islink(path) else None
+        return (_refused(key, "it is a broken symbolic link"), 0.0) if os.path.islink(path) else None
     except OSError as error:
         return _refused(key, f"cannot read it: {error.strerror}"), 0.0
     if stat.S_ISDIR(found.st_mode):
-        return (_refused(key, "it is a link to a folder, which is not followed"), 0.0) if is_link else None
+        return (
+            (_refused(key, "it is a symbolic link to a folder, which is not followed"), 0.0)
+            if is_link
+            else None
+        )
     if not stat.S_ISREG(found.st_mode):
         return _refused(key, "it is no regular file"), 0.0
     return Item(key, found.st_size, found.st_mtime_ns), max(found.st_mtime, found.st_ctime)
