@@ -137,8 +137,8 @@ def add(sink: Path) -> None:
     ("spoil", "problem"),
     [
         (remove, "missing: 1.jpg"),
-        (tamper, "not equal to serial's: 1.jpg"),
-        (add, "there and should not be: 1.jpg.tmp"),
+        (tamper, "different from serial: 1.jpg"),
+        (add, "unexpected: 1.jpg.tmp"),
     ],
 )
 def test_what_is_spoilt_is_seen(spoil: Callable[[Path], None], problem: str, few: Path) -> None:
@@ -172,8 +172,8 @@ def test_many_names_are_counted(tmp_path: Path) -> None:
     os.truncate(tmp_path / "b" / "1.png", 100)
     (tmp_path / "b" / ".imageloom").mkdir()
     assert list(compare(tmp_path / "b", tmp_path / "a")) == [
-        "not equal to serial's: 1.png",
-        "there and should not be: .imageloom/",
+        "different from serial: 1.png",
+        "unexpected: .imageloom/",
     ]
 
 

@@ -1,6 +1,7 @@
-"""Fault injection: whole runs while things go wrong, and proof from the outside that nothing is lost.
+"""Fault injection: whole runs under faults, and checks from the outside that nothing is lost.
 
-The runs are processes of the program, as people start them. What is to come out the engine serial has made before.
+The runs are started as separate processes, with the command line. The expected outputs are made by the engine
+serial.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ from imageloom.chaos.verdict import compare, left_in_memory
 from imageloom.errors import StorageError
 
 MOST_FAILURES = 10
-"""Ends of a run in a row that nobody has caused, after which it is not started again."""
+"""A run is not restarted after this number of consecutive ends without an injected fault."""
 TICK = 0.01
-"""Seconds between two looks at the clock."""
+"""Seconds between two checks of the run and the faults."""
 PERIOD = 0.5
-"""Seconds between two looks at the processes' memory."""
+"""Seconds between two checks of the processes' shared memory."""
 SETTLING = 10.0
-"""Seconds that what a run has started may take to be gone."""
+"""Seconds within which all processes of a run must end after it."""
 SMALLEST_DISK = 32_000_000
 
 Look = Callable[[Path], None]
 
 
 def run_chaos(chaos: Chaos, look: Look = lambda sink: None) -> Report:
-    """Run jobs under faults, one after the other, and say what came of it.
+    """Run jobs under faults, one after the other, and report the results.
 
     Args:
-        look: called with each sink before it is judged.
+        look: called with each sink before it is checked.
 
     Raises:
-        UsageError: a fault that this engine, or this system, cannot have.
-        StorageError: the job fails without any fault already.
+        UsageError: a fault is impossible on this engine or this system.
+        StorageError: the job fails even without faults.
     """
     chaos.check()
     with tempfile.TemporaryDirectory(prefix="imageloom-chaos-") as folder:
@@ -93,14 +94,14 @@ class _Experiment:
         )
 
     def _has_time(self) -> bool:
-        """Another job is to be begun: the first one in any case."""
+        """Whether another job must be started. The first job always is."""
         runs = self._chaos.runs or self._jobs + 1
         return self._jobs < runs and (not self._jobs or time.monotonic() < self._until)
 
-    # The runs that nothing happens to
+    # Runs without faults
 
     def _make_reference(self) -> tuple[Path, int, int]:
-        """Serial's outputs, their number and their bytes."""
+        """The folder, the number and the total bytes of the outputs of the engine serial."""
         site = Site(os.path.join(self._folder, "serial"), self._environment())
         command = self._command(site, "out", ["--engine", "serial"])
         if site.start(*command).wait() != 0:
@@ -110,7 +111,7 @@ class _Experiment:
         return out, len(sizes), sum(sizes)
 
     def _undisturbed(self, site: Site, serial: Path) -> float:
-        """Seconds of a job on the engine without faults."""
+        """Duration of a job on the engine without faults, in seconds."""
         began = time.monotonic()
         code = site.start(*self._command(site, "undisturbed")).wait()
         seconds = time.monotonic() - began
@@ -119,10 +120,10 @@ class _Experiment:
         self._judge(site, "undisturbed", serial)
         return seconds
 
-    # One that things happen to
+    # Runs under faults
 
     def _one_job(self, site: Site, injector: Injector, serial: Path) -> float:
-        """Seconds of a job under faults, from its start to its good end."""
+        """Duration of a job under faults, from its start to its successful end, in seconds."""
         name = f"job{self._jobs + 1}"
         command = self._command(site, name)
         began = time.monotonic()
@@ -134,7 +135,7 @@ class _Experiment:
         return time.monotonic() - began
 
     def _run_to_its_end(self, site: Site, injector: Injector, command: list[str]) -> bool:
-        """Start a run, and start it again whenever it has ended before its work was done."""
+        """Start a run, and restart it each time it ends before its job is done."""
         failures, looked = 0, 0.0
         injector.begin()
         self._start(site, command)
@@ -161,7 +162,7 @@ class _Experiment:
                 failures = 0 if self._was_killed else failures + (now > self._until)
                 if failures > MOST_FAILURES:
                     self._problems.append(
-                        f"a job ends with exit code {code} again and again: {_last_words(site)}"
+                        f"a job ended with exit code {code} on every restart: {_last_words(site)}"
                     )
                     return False
                 self._start(site, command)
@@ -179,10 +180,10 @@ class _Experiment:
         self._was_killed = True
         return True
 
-    # What came of it
+    # Checks
 
     def _judge(self, site: Site, name: str, serial: Path, command: list[str] | None = None) -> None:
-        """Compare a sink with serial's, and see that the run has nothing more to do."""
+        """Compare a sink with that of serial, and check that one more run has nothing to do."""
         sink = Path(site.view, name)
         self._look(sink)
         self._problems += [f"{name}: {problem}" for problem in compare(sink, serial)]
@@ -190,11 +191,11 @@ class _Experiment:
             before = {path: path.stat().st_mtime_ns for path in sink.rglob("*")}
             code = site.start(*command).wait()
             if code != 0 or {path: path.stat().st_mtime_ns for path in sink.rglob("*")} != before:
-                self._problems.append(f"{name}: a further run finds something to do: {_last_words(site)}")
+                self._problems.append(f"{name}: one more run was not a no-op: {_last_words(site)}")
         shutil.rmtree(sink)
 
     def _left_over(self) -> Iterator[str]:
-        """What is there after all is over, and should not be. Processes are ended."""
+        """Processes and shared memory that remain after the end. The processes are killed."""
         until = time.monotonic() + SETTLING
         while (left := self._herd.members()) and time.monotonic() < until:
             time.sleep(TICK)
@@ -213,7 +214,7 @@ class _Experiment:
         return site
 
     def _command(self, site: Site, name: str, engine: list[str] | None = None) -> list[str]:
-        """A run into the sink of that name."""
+        """The command line of a run into the sink with this name."""
         if engine is None:
             engine = ["--engine", self._chaos.engine, *(site.flags or ["--jobs", str(self._chaos.jobs)])]
         places = [self._chaos.source, os.path.join(site.sinks, name)]
@@ -228,6 +229,6 @@ class _Experiment:
 
 
 def _last_words(site: Site) -> str:
-    """The end of what the site's programs have said."""
+    """The last lines of the output of the site's programs."""
     said = Path(site.folder, "log").read_text(errors="replace").strip().splitlines()
-    return " / ".join(said[-3:]) or "it says nothing"
+    return " / ".join(said[-3:]) or "it printed nothing"

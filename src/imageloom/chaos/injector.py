@@ -1,4 +1,4 @@
-"""Fires faults, each one by a random process of its own that a seed decides."""
+"""Injects faults. Each kind of fault is a random process, determined by a seed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from imageloom.chaos.model import WORKERS, Chaos
 from imageloom.chaos.site import Site
 
 DOWN = 0.3
-"""Seconds until a killed server of the site's is started again."""
+"""Seconds after which a killed server of the site is restarted."""
 
 
 class Injector:
-    """The faults of one chaos, on the clock.
+    """Injects the faults of one chaos test when they are due.
 
     Args:
-        kill_coordinator: kills the run; False where there is none just now.
+        kill_coordinator: kills the run; returns False if no run is active.
     """
 
     def __init__(self, chaos: Chaos, herd: Herd, site: Site, kill_coordinator: Callable[[], bool]) -> None:
@@ -43,12 +43,12 @@ class Injector:
         self._turn = itertools.count()
 
     def begin(self) -> None:
-        """From now on faults fire."""
+        """Start injecting faults."""
         now = time.monotonic()
         self._next = {name: now + self._wait(name) for name in self._next}
 
     def work(self) -> None:
-        """Fire what is due, and undo what has lasted long enough."""
+        """Inject the faults that are due, and undo those that have lasted long enough."""
         now = time.monotonic()
         while self._undo and self._undo[0][0] <= now:
             heapq.heappop(self._undo)[2]()
@@ -58,7 +58,7 @@ class Injector:
                 self._next[name] = now + self._wait(name)
 
     def calm(self) -> None:
-        """Undo all, and fire nothing more until `begin`."""
+        """Undo all faults, and inject none until `begin`."""
         self._next = dict.fromkeys(self._next, float("inf"))
         while self._undo:
             heapq.heappop(self._undo)[2]()

@@ -1,4 +1,4 @@
-"""AVIF of one picture and 8 bits, through Pillow. It holds colour: gray becomes RGB of equal channels."""
+"""AVIF with one image of 8 bits, through Pillow. It is always written in colour: gray becomes RGB."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _TURNS = {
     (2, None): 3, (2, 0): 2, (2, 1): 4,
     (3, None): 6, (3, 0): 7, (3, 1): 5,
 }  # fmt: skip
-"""EXIF's Orientation for quarter turns against the clock (irot) and a mirror after them (imir: 0 top to
-bottom, 1 left to right), by ISO/IEC 23008-12, 6.5.10 and 6.5.12. AVIF's own EXIF has no say."""
+"""The EXIF orientation for a number of counter-clockwise quarter turns (irot) followed by a mirror (imir: 0 top to
+bottom, 1 left to right), see ISO/IEC 23008-12, 6.5.10 and 6.5.12. The orientation in the EXIF block is ignored."""
 
 
 _MOST_META = 1 << 20
-"""Bytes of the box that describes a file's items."""
+"""Maximum size of the box that describes a file's items, in bytes."""
 _MOST_BOXES = 4096
 _MOST_ITEMS = 4096
 
@@ -73,7 +73,7 @@ class Avif:
         return Metadata(exif.removeprefix(b"Exif\0\0"), xmp, b"", icc)
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        """libaom at speed 6 with 4:2:0, in the calling thread alone."""
+        """Encode with libaom at speed 6, with 4:2:0 subsampling, in the calling thread only."""
         picture = importlib.import_module("PIL.Image").fromarray(image)
         gray = picture.mode in ("L", "LA")
         file = io.BytesIO()
@@ -92,7 +92,7 @@ class Avif:
 
 
 def _brands(head: Data) -> set[bytes]:
-    """The brands of the file, without the version that stands behind the first."""
+    """The brands of the file, without the version after the first brand."""
     end = min(int.from_bytes(head[:4]), len(head), 1024)
     return {head[i : i + 4] for i in (8, *range(16, end, 4))}
 
@@ -120,7 +120,7 @@ def _meta(head: Data) -> bytes:
 
 
 def _boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of the boxes side by side in a body that is there whole."""
+    """Name and body of each box in a complete body."""
     end = len(data) if end is None else end
     while at + 8 <= end:
         length = int.from_bytes(data[at : at + 4])
@@ -167,10 +167,10 @@ def _size(own: dict[bytes, bytes]) -> tuple[int, int]:
 
 
 def _check_pictures(data: bytes, frame: Frame) -> None:
-    """Refuse a file whose pictures have other pixels than it says: their decoder goes by what is in them.
+    """Check that the coded images have the size in the file's header, because the decoder uses their own size.
 
     Raises:
-        CorruptImage: they are of another size, or more than the cells of one image and of its alpha can be.
+        CorruptImage: they have another size, or more pixels than the tiles of the image and of its alpha need.
     """
     meta = _meta(data)
     boxes = dict(_boxes(meta, 4, len(meta)))
@@ -190,7 +190,7 @@ def _check_pictures(data: bytes, frame: Frame) -> None:
 
 
 def _coded(iinf: bytes) -> set[int]:
-    """The numbers of the items that are AV1 pictures."""
+    """The numbers of the items that are AV1 images."""
     found = set()
     for name, body in _boxes(iinf, 8 if number(iinf, 0, 1) else 6):
         if name == b"infe" and number(body, 0, 1) >= 2:

@@ -1,4 +1,4 @@
-"""GIF of one picture, read by Pillow. GIF is not written: outputs are PNG where no format is asked for."""
+"""GIF with one image, read with Pillow. GIF is not written: outputs are PNG by default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 _MOST_BLOCKS = 1 << 21
-"""Sub-blocks of a file; most have 255 bytes."""
+"""Maximum number of sub-blocks in a file; most have 255 bytes."""
 _PIECE = 64 << 10
 
 
@@ -22,7 +22,7 @@ class Gif:
     carries: tuple[str, ...] = ()
 
     def header(self, head: Data) -> Header:
-        """All blocks (GIF89a, 17 to 27): a second picture makes it an animation."""
+        """Parse all blocks (GIF89a, 17 to 27): a second image means an animation."""
         picture = _picture(head)
         width, height = number(head, 6, 2, "little"), number(head, 8, 2, "little")
         whole = picture.box == (0, 0, width, height)
@@ -32,7 +32,7 @@ class Gif:
         return "GIF can be read but not written: choose another --format, such as png"
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        """RGB; with alpha where a colour is transparent or the picture does not fill the screen."""
+        """Decode to RGB, with alpha if a colour is transparent or the image does not fill the canvas."""
         picture = _picture(data)
         plain = b"".join(data[block] for block in picture.blocks) + b"\x3b"
         pixels = pillow.decoded(pillow.opened(plain, "Gif"), header.frame)
@@ -51,21 +51,21 @@ class Gif:
 
 
 class _Picture(NamedTuple):
-    """The only picture of a file."""
+    """The only image of a file."""
 
     box: tuple[int, int, int, int]
     is_clear: bool
-    """One of its colours is transparent."""
+    """Whether one of its colours is transparent."""
     blocks: tuple[slice, ...]
-    """All that makes its pixels: the screen with its colours, the picture with what controls it."""
+    """The blocks that determine its pixels: canvas and colour table, control block and image."""
 
 
 def _picture(data: Data) -> _Picture:
-    """The picture of a file.
+    """The image of a file.
 
     Raises:
-        UnsupportedImage: there are more pictures, or its blocks are too many.
-        CorruptImage: there is none, or it lies outside of the screen.
+        UnsupportedImage: there are several images, or too many blocks.
+        CorruptImage: there is no image, or it extends beyond the canvas.
     """
     at = 13 + _table(number(data, 10, 1))
     screen, control, picture = slice(0, at), slice(0), slice(0)
@@ -98,12 +98,12 @@ def _picture(data: Data) -> _Picture:
 
 
 def _table(flags: int) -> int:
-    """Bytes of the colour table that the flags announce."""
+    """The size of the colour table in bytes, from the flags."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _behind(data: Data, at: int, steps: int) -> tuple[int, int]:
-    """Where a chain of sub-blocks ends, and how many of the steps are left."""
+    """The end of a chain of sub-blocks, and the remaining number of steps."""
     while piece := data[at : at + _PIECE]:
         here, length = 0, 1
         while here < len(piece) and length:

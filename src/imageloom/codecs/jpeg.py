@@ -1,4 +1,4 @@
-"""JPEG by libjpeg-turbo, through simplejpeg: it is strict about damage and decodes at a part of the size."""
+"""JPEG with libjpeg-turbo, through simplejpeg. It reports damaged files, and can decode at a smaller size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Jpeg:
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def header(self, head: Data) -> Header:
-        """The segments up to the first scan, which says whether others follow."""
+        """Parse the segments up to the first scan, which says whether more scans follow."""
         turned, adobe, frame, progressive = 1, False, None, False
         for marker, start, end in segments.walk(head):
             if marker in _FRAMES:
@@ -59,7 +59,7 @@ class Jpeg:
             elif marker == 0xEE and head[start : start + 5] == b"Adobe":
                 adobe = True
             elif marker == segments.SOS and frame is not None:
-                # Coefficients of the whole image are held until the last scan.
+                # The coefficients of the whole image are kept until the last scan.
                 several = progressive or number(head, start, 1) < frame.channels
                 held = 2 * frame.bytes if several else 0
                 return Header("jpeg", frame, orientation=turned, scalable=True, buffered=held)
@@ -112,14 +112,14 @@ class Jpeg:
         return segments.insert(data, metadata)
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
-        """What encodes a large image strip by strip, to the same bytes as `encode`."""
-        from imageloom.tiling.streams import jpeg  # no small image waits for it
+        """An encoder that encodes a large image strip by strip, to the same bytes as `encode`."""
+        from imageloom.tiling.streams import jpeg  # small images must not wait for the import
 
         return jpeg.Encoder(frame, quality, b"".join(segments.written(metadata)))
 
 
 def _frame(head: Data, at: int, adobe: bool) -> Frame:
-    """What a frame header says (ITU-T T.81, B.2.2)."""
+    """Parse a frame header (ITU-T T.81, B.2.2)."""
     bits, height, width, components = (
         number(head, at, 1),
         number(head, at + 1, 2),

@@ -16,7 +16,7 @@ _NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=[\s#])")
 _SPACE = re.compile(rb"\s")
 _PIECE = 1 << 20
 _MOST_HEAD = 64 << 10
-"""Bytes that a header may take, its comments included."""
+"""Maximum size of a header with its comments, in bytes."""
 
 
 class Pnm:
@@ -39,7 +39,7 @@ class Pnm:
         return f"PNM holds 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        """Samples are scaled to the whole range of their type."""
+        """Decode, and scale the samples to the full range of the dtype."""
         _, _, top, at = _numbers(data)
         frame = header.frame
         kind, shape = (
@@ -66,7 +66,7 @@ class Pnm:
 
 
 def _numbers(data: bytes) -> tuple[int, int, int, int]:
-    """Width, height, the largest sample, and where the samples begin."""
+    """Width, height, the maximum sample value, and the position of the first sample."""
     found, at = [], 2
     for _ in range(2 if data[1:2] in b"14" else 3):
         number = _NUMBER.match(data, at, _MOST_HEAD)
@@ -83,7 +83,7 @@ def _numbers(data: bytes) -> tuple[int, int, int, int]:
 
 
 def _raw(data: bytes, at: int, kind: bytes, frame: Frame, top: int) -> Pixels:
-    """The samples of a raw file; those of a bitmap are padded to bytes, row by row."""
+    """The samples of a raw file. Rows of a bitmap are padded to whole bytes."""
     per_row = -(-frame.width // 8) if kind == b"4" else frame.width * frame.channels * (2 if top > 255 else 1)
     if len(data) - at < per_row * frame.height:
         raise CorruptImage("the PNM is cut off")
@@ -95,7 +95,7 @@ def _raw(data: bytes, at: int, kind: bytes, frame: Frame, top: int) -> Pixels:
 
 
 def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
-    """The samples of a plain file: decimal numbers, or digits of a bitmap that need no space between."""
+    """The samples of a plain file: decimal numbers. The digits of a bitmap need no spaces between them."""
     count = frame.pixels * frame.channels
     try:
         if kind == b"1":
@@ -110,7 +110,7 @@ def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
 
 
 def _decimals(text: bytes, count: int) -> Iterator[Pixels]:
-    """The first numbers of a text, piece by piece: as objects all at once they would take ten times the file."""
+    """The first `count` numbers of a text, in pieces: as Python objects they would need ten times the memory."""
     at = 0
     while at < len(text) and count > 0:
         space = _SPACE.search(text, at + _PIECE)
