@@ -1,4 +1,4 @@
-"""Thumbnails of inputs and outputs for a report. Inputs that crashed a worker are decoded in a separate process."""
+"""Thumbnails of inputs and outputs for a report. A separate process decodes inputs that crashed a worker."""
 
 from __future__ import annotations
 
