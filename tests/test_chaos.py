@@ -19,8 +19,8 @@ import pytest
 from imageloom import chaos
 from imageloom.bench.samples import draw_photos
 from imageloom.chaos import run_chaos
-from imageloom.chaos.herd import MARK, Herd
 from imageloom.chaos.model import CONNECTED, WORKERS, Chaos, Report
+from imageloom.chaos.processes import MARK, MarkedProcesses
 from imageloom.chaos.proxy import Proxy
 from imageloom.chaos.verdict import compare, left_in_memory
 from imageloom.errors import StorageError
@@ -200,7 +200,7 @@ def leave_behind(image: Pixels) -> Pixels:
 def test_a_process_and_memory_that_are_left_are_seen(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chaos, "SETTLING", 0.2)
+    monkeypatch.setattr(chaos, "END_TIMEOUT", 0.2)
     monkeypatch.setattr(chaos, "PERIOD", 0.05)
     name = f"imageloom-test-{os.getpid()}"
     (tmp_path / "leaves.py").write_text(f"NAME = {name!r}\n{LEAVES}")
@@ -324,17 +324,17 @@ def echo(behind: socket.socket) -> None:
 
 def test_orphans_are_of_the_herd(tmp_path: Path) -> None:
     """A grandchild whose parent is gone is found by its mark, or by where it is, and nobody else is."""
-    herd = Herd("a mark", str(tmp_path))
-    assert herd.members() == {}
+    processes = MarkedProcesses("a mark", str(tmp_path))
+    assert processes.members() == {}
     code = "import subprocess; subprocess.Popen(['sleep', '60'])"
     marked = {**os.environ, MARK: "a mark"}
     for place, environment in ((None, marked), (str(tmp_path), None)):
         subprocess.run([sys.executable, "-c", code], check=True, cwd=place, env=environment, timeout=60)
-    found = herd.members()
+    found = processes.members()
     assert [one.words.strip() for one in found.values()] == ["sleep 60", "sleep 60"]
     assert os.getpid() not in found
-    herd.kill_all()
-    wait_until(lambda: not herd.members())
+    processes.kill_all()
+    wait_until(lambda: not processes.members())
 
 
 def test_faults_are_the_seeds(few: Path) -> None:
@@ -347,7 +347,7 @@ def test_faults_are_the_seeds(few: Path) -> None:
     def times(seed: int) -> list[float]:
         asked = Chaos("invert", str(few), "processes", {"kill-workers": 2.0}, seed=seed)
         injector = Injector(
-            asked, Herd("x", str(few)), Site(str(few.parent / f"site{seed}{len(seen)}"), {}), bool
+            asked, MarkedProcesses("x", str(few)), Site(str(few.parent / f"site{seed}{len(seen)}"), {}), bool
         )
         seen.append(seed)
         return [injector._wait("kill-workers") for _ in range(1000)]

@@ -93,7 +93,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_segments_are_leftovers_when_nobody_has_them_mapped(shared: Path) -> None:
-    old = time.time() - 2 * doctor.SETTLED
+    old = time.time() - 2 * doctor.LEFTOVER_AGE
     for name in ("mpich_shm_1", "mpich_shm_used", "mpich_shm_new", "another_program"):
         (shared / name).write_bytes(b"x" * 4096)
         if name != "mpich_shm_new":

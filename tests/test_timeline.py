@@ -177,13 +177,13 @@ def test_the_machine_is_looked_at(tmp_path: Path) -> None:
         sum(range(1000))
     recorder.close()
     timeline = read(path_of(tmp_path / "ledger.db", 1))
-    assert 1 <= len(timeline.looks) <= (time.monotonic() - began) / PERIOD
-    last = timeline.looks[-1]
+    assert 1 <= len(timeline.measurements) <= (time.monotonic() - began) / PERIOD
+    last = timeline.measurements[-1]
     assert len(last.cores) == psutil.cpu_count()
     assert all(0 <= percent <= 100 for percent in last.cores)
     own = psutil.Process().cpu_times()
     assert 0 < last.cpu <= own.user + own.system - before + 0.1
-    assert any(look.proportional for look in timeline.looks)
+    assert any(look.proportional for look in timeline.measurements)
 
 
 def test_memory_and_processes_are_what_psutil_says() -> None:

@@ -136,7 +136,7 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
 
 
 @contextmanager
-def yardstick(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Costs]]:
+def cost_meter(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Costs]]:
     """Yield a function that measures the current costs, on four idle nodes and four that reject all tasks."""
     few = max(1, tasks // 20)
     idle = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks)
@@ -288,7 +288,7 @@ def simulate(
     return _Simulation(scenario, costs, seed, rejections, luck).run()
 
 
-def guess(scenario: Scenario, costs: Costs, runs: int) -> float:
+def simulated_mean(scenario: Scenario, costs: Costs, runs: int) -> float:
     """The mean duration of many simulated runs in seconds, with the seeds of `runs` real runs."""
     lucks = range(-(-SIMULATED // runs))
     return statistics.mean(

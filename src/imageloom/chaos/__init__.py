@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from imageloom.chaos.herd import MARK, Herd
 from imageloom.chaos.injector import Injector
 from imageloom.chaos.model import Chaos, Report
+from imageloom.chaos.processes import MARK, MarkedProcesses
 from imageloom.chaos.site import Site
 from imageloom.chaos.verdict import compare, left_in_memory
 from imageloom.errors import StorageError
@@ -27,18 +27,18 @@ TICK = 0.01
 """Seconds between two checks of the run and the faults."""
 PERIOD = 0.5
 """Seconds between two checks of the processes' shared memory."""
-SETTLING = 10.0
+END_TIMEOUT = 10.0
 """Seconds within which all processes of a run must end after it."""
 SMALLEST_DISK = 32_000_000
 
-Look = Callable[[Path], None]
+Inspect = Callable[[Path], None]
 
 
-def run_chaos(chaos: Chaos, look: Look = lambda sink: None) -> Report:
+def run_chaos(chaos: Chaos, inspect: Inspect = lambda sink: None) -> Report:
     """Run jobs under faults, one after the other, and report the results.
 
     Args:
-        look: called with each sink before it is checked.
+        inspect: called with each sink before it is checked.
 
     Raises:
         UsageError: a fault is impossible on this engine or this system.
@@ -46,14 +46,14 @@ def run_chaos(chaos: Chaos, look: Look = lambda sink: None) -> Report:
     """
     chaos.check()
     with tempfile.TemporaryDirectory(prefix="imageloom-chaos-") as folder:
-        return _Experiment(chaos, os.path.realpath(folder), look).run()
+        return _Experiment(chaos, os.path.realpath(folder), inspect).run()
 
 
 class _Experiment:
-    def __init__(self, chaos: Chaos, folder: str, look: Look) -> None:
-        self._chaos, self._folder, self._look = chaos, folder, look
+    def __init__(self, chaos: Chaos, folder: str, inspect: Inspect) -> None:
+        self._chaos, self._folder, self._inspect = chaos, folder, inspect
         self._mark = os.urandom(8).hex()
-        self._herd = Herd(self._mark, folder)
+        self._processes = MarkedProcesses(self._mark, folder)
         self._coordinator: subprocess.Popen[bytes] | None = None
         self._was_killed = False
         self._starts = self._jobs = 0
@@ -63,12 +63,12 @@ class _Experiment:
         try:
             return self._run()
         finally:
-            self._herd.kill_all()
+            self._processes.kill_all()
 
     def _run(self) -> Report:
         serial, outputs, size = self._make_reference()
         site = self._open_site(2 * size + SMALLEST_DISK if "fill-disk" in self._chaos.rates else 0)
-        injector = Injector(self._chaos, self._herd, site, self._kill_coordinator)
+        injector = Injector(self._chaos, self._processes, site, self._kill_coordinator)
         try:
             undisturbed = self._undisturbed(site, serial)
             began = time.monotonic()
@@ -77,7 +77,7 @@ class _Experiment:
             while not self._problems and self._has_time():
                 disturbed += self._one_job(site, injector, serial)
         finally:
-            injector.calm()
+            injector.undo_all()
             self._kill_coordinator()
             site.close()
         self._problems += self._left_over()
@@ -117,7 +117,7 @@ class _Experiment:
         seconds = time.monotonic() - began
         if code != 0:
             raise StorageError(f"the job fails even without faults: {_last_words(site)}")
-        self._judge(site, "undisturbed", serial)
+        self._check_sink(site, "undisturbed", serial)
         return seconds
 
     # Runs under faults
@@ -130,7 +130,7 @@ class _Experiment:
         if self._run_to_its_end(site, injector, command):
             self._jobs += 1
             seconds = time.monotonic() - began
-            self._judge(site, name, serial, command)
+            self._check_sink(site, name, serial, command)
             return seconds
         return time.monotonic() - began
 
@@ -145,13 +145,13 @@ class _Experiment:
             if now < self._until:
                 injector.work()
             else:
-                injector.calm()
+                injector.undo_all()
             if now > looked + PERIOD:
                 looked = now
-                self._herd.look_at_memory()
+                self._processes.record_shared_memory()
             code = self._coordinator.poll()
             if code == 0:
-                injector.calm()
+                injector.undo_all()
                 return True
             if now > self._until + self._chaos.patience:
                 self._problems.append(
@@ -182,10 +182,10 @@ class _Experiment:
 
     # Checks
 
-    def _judge(self, site: Site, name: str, serial: Path, command: list[str] | None = None) -> None:
+    def _check_sink(self, site: Site, name: str, serial: Path, command: list[str] | None = None) -> None:
         """Compare a sink with that of serial, and check that one more run has nothing to do."""
         sink = Path(site.view, name)
-        self._look(sink)
+        self._inspect(sink)
         self._problems += [f"{name}: {problem}" for problem in compare(sink, serial)]
         if command and not self._problems:
             before = {path: path.stat().st_mtime_ns for path in sink.rglob("*")}
@@ -196,18 +196,18 @@ class _Experiment:
 
     def _left_over(self) -> Iterator[str]:
         """Processes and shared memory that remain after the end. The processes are killed."""
-        until = time.monotonic() + SETTLING
-        while (left := self._herd.members()) and time.monotonic() < until:
+        until = time.monotonic() + END_TIMEOUT
+        while (left := self._processes.members()) and time.monotonic() < until:
             time.sleep(TICK)
         for process in left.values():
             yield f"a process is left: {process.pid} {process.words[:200]}"
-        yield from left_in_memory(self._herd.shared)
+        yield from left_in_memory(self._processes.shared)
 
     def _open_site(self, disk: int) -> Site:
         site = Site(os.path.join(self._folder, "site"), self._environment(), disk)
         if "cut" in self._chaos.rates:
             try:
-                site.lead_through_proxies(self._chaos.engine, self._chaos.jobs, self._chaos.source)
+                site.start_behind_proxies(self._chaos.engine, self._chaos.jobs, self._chaos.source)
             except BaseException:
                 site.close()
                 raise

@@ -64,7 +64,7 @@ class Site:
                 process_group=0,  # Ctrl-C must reach only `imageloom chaos`
             )
 
-    def lead_through_proxies(self, engine: str, jobs: int, source: str) -> None:
+    def start_behind_proxies(self, engine: str, jobs: int, source: str) -> None:
         """Start a server or external workers behind proxies, so that their connections to a run can be cut."""
         if engine == "redis":
             self._lead_redis(jobs)
@@ -73,7 +73,7 @@ class Site:
         else:
             self._lead_nodes(jobs, source)
 
-    def revive_server(self) -> None:
+    def restart_server(self) -> None:
         """Restart the site's server, if it has one."""
         from imageloom.engines.redis.server import Server
 

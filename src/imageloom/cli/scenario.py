@@ -79,7 +79,15 @@ def command(
     """
     service.nodes_extra()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exit ends the nodes too
-    from imageloom.bench.scenario import SIMULATED, Costs, Scenario, guess, simulate, times_of, yardstick
+    from imageloom.bench.scenario import (
+        SIMULATED,
+        Costs,
+        Scenario,
+        cost_meter,
+        simulate,
+        simulated_mean,
+        times_of,
+    )
     from imageloom.engines.nodes.policies import CHOICES, open_choice
     from imageloom.system.machine import available_cores
 
@@ -95,14 +103,14 @@ def command(
     say("| loaded of 4 | choice | acceptance | real, s | simulated, s | ratio |", "|---|---|---|---|---|---|")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imageloom-")))
-        measure = None if no_real else stack.enter_context(yardstick(folder, tasks, cores))
+        measure = None if no_real else stack.enter_context(cost_meter(folder, tasks, cores))
         for loaded in range(5):
             loads = (load,) * loaded + (0.0,) * (4 - loaded)
             for acceptance, choice in pairs:
                 scenario = Scenario(acceptance, choice, loads, tasks=tasks, delay=delay)  # type: ignore[arg-type]
                 times, costs = times_of(scenario, folder, measure, runs) if measure else ([], usual)
                 real = statistics.mean(times) if times else 0.0
-                simulated = guess(scenario, costs, len(times) or SIMULATED)
+                simulated = simulated_mean(scenario, costs, len(times) or SIMULATED)
                 shown = (f"{real:.2f}", f"{simulated / real:.2f}") if real else ("-", "-")
                 say(f"| {loaded} | {choice} | {acceptance} | {shown[0]} | {simulated:.2f} | {shown[1]} |")
                 bars.append((f"{loaded} loaded, {choice}, {acceptance}", real or simulated))

@@ -53,14 +53,14 @@ def for_output(metadata: Metadata, frame: Frame) -> Metadata:
     fits = metadata.icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
     return replace(
         metadata,
-        exif=_settled(metadata.exif, frame),
+        exif=_adapted(metadata.exif, frame),
         xmp=_XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp),
         extended_xmp=_XMP_ORIENTATION.sub(rb"\g<1>1", metadata.extended_xmp),
         icc=metadata.icc if fits else b"",
     )
 
 
-def _settled(exif: bytes, frame: Frame) -> bytes:
+def _adapted(exif: bytes, frame: Frame) -> bytes:
     """The adapted EXIF block. It is changed in place, so that offsets in maker notes remain valid."""
     settled, order = bytearray(exif), order_of(exif)
     try:

@@ -57,11 +57,11 @@ class Accounts:
         return self._done, self._failed, self._skipped
 
     @property
-    def are_told(self) -> bool:
+    def has_listeners(self) -> bool:
         """Whether there are listeners."""
         return bool(self._listeners)
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         for listener in self._listeners:
             try:
                 listener(event)
@@ -86,14 +86,14 @@ class Accounts:
         failure = result.failure
         if failure is None:
             self._done += 1
-            self._suspects.settle(work.item, None)
+            self._suspects.record_outcome(work.item, None)
             self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
             if self._listeners:
-                self.tell(Done(result, work.attempt, worker, self._source.waited(result.key)))
+                self.emit(Done(result, work.attempt, worker, self._source.waited(result.key)))
         elif self.may_retry(work, result):
-            self.tell(Retried(result, work.attempt, worker, self.again.add(work, needs)))
+            self.emit(Retried(result, work.attempt, worker, self.again.add(work, needs)))
         else:
-            self._suspects.settle(work.item, failure)
+            self._suspects.record_outcome(work.item, failure)
             self.fail(result, work.attempt, worker, work.names)
 
     def _publish(self, work: Work, result: Result) -> Result:
@@ -126,7 +126,7 @@ class Accounts:
         """
         self._failed += 1
         self._ledger.record_failed(self.job, self._sink.address, result, attempt, worker, names)
-        self.tell(Failed(result, attempt, worker))
+        self.emit(Failed(result, attempt, worker))
 
     def is_outdated(self, item: Item, failed: bool) -> bool:
         """Whether the item's file was changed or deleted since, so that its result is ignored."""
@@ -139,4 +139,4 @@ class Accounts:
         """Record an item as skipped."""
         self._skipped += 1
         if self._listeners:
-            self.tell(Skipped(item, reason))
+            self.emit(Skipped(item, reason))

@@ -30,7 +30,7 @@ WHOLE = 16 << 20
 """Files of at most this number of bytes are read ahead as a whole."""
 
 
-class Look(NamedTuple):
+class Answers(NamedTuple):
     """The answers of the stores about an item that is to be processed."""
 
     header: Header
@@ -39,7 +39,7 @@ class Look(NamedTuple):
     """The output names that already exist in the sink; None if they are looked up later (local sinks)."""
 
 
-class Questions:
+class Lookahead:
     """The lookahead of one run.
 
     Args:
@@ -59,7 +59,7 @@ class Questions:
         self.take_long = not (source.store.is_local and sink.store.is_local)
         """Whether each question is a round trip to a remote store."""
 
-    def entries(self, wake: Callable[[], None]) -> Iterator[tuple[Entry, Callable[[], Look | None]]]:
+    def entries(self, wake: Callable[[], None]) -> Iterator[tuple[Entry, Callable[[], Answers | None]]]:
         """The source's entries in order, each with a function that returns the answers.
 
         Args:
@@ -70,13 +70,13 @@ class Questions:
             return entries
         return look_ahead(entries, for_requests(self._job.in_flight), self._memory // 8)
 
-    def _question(self, entry: Entry) -> Callable[[], Look | None]:
+    def _question(self, entry: Entry) -> Callable[[], Answers | None]:
         if not isinstance(entry, Item):
             return lambda: None
         made = self._sink.made_of(entry, self._meaning, len(self._job.recipe.outputs))
-        return lambda: self._look(entry, made)
+        return lambda: self._ask(entry, made)
 
-    def _look(self, item: Item, made: list[tuple[str, int]]) -> Look | None:
+    def _ask(self, item: Item, made: list[tuple[str, int]]) -> Answers | None:
         """Ask the stores what is needed to plan an item; None if its outputs exist already."""
         if self._sink.holds(made):
             return None
@@ -90,7 +90,7 @@ class Questions:
             output_name(item.key, header.format, output, self._job.name)
             for output in self._job.recipe.outputs
         )
-        return Look(header, names, None if self._sink.store.is_local else self._sink.taken(names))
+        return Answers(header, names, None if self._sink.store.is_local else self._sink.taken(names))
 
     def _header(self, item: Item) -> Header:
         store = self._source.store

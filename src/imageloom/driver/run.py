@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
-from imageloom.driver.lookahead import Look, Questions, with_next
+from imageloom.driver.lookahead import Answers, Lookahead, with_next
 from imageloom.driver.sink import InPlace, Sink, check_template
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
@@ -81,11 +81,11 @@ class Driver:
         self._recipe = plan.meaning(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
         self._memory = job.memory or half_of_memory()
-        self._questions = Questions(job, self._source, self._sink, self._recipe, engine, self._memory)
+        self._lookahead = Lookahead(job, self._source, self._sink, self._recipe, engine, self._memory)
         self._stopping = False
         self._id = 0
         self._tasks = 0
-        self._overlaps = self._questions.take_long and getattr(engine, "overlaps", False)
+        self._overlaps = self._lookahead.take_long and getattr(engine, "overlaps", False)
         self._in_flight = Window(self._memory, self._overlaps, self._wake)
         self._is_last = False
         """No other item is waiting behind the item that is being planned."""
@@ -124,14 +124,14 @@ class Driver:
             )
             self._accounts.job = self._id
             try:
-                self._accounts.tell(Began(self._id))
+                self._accounts.emit(Began(self._id))
                 self._flow()
                 state = "interrupted" if self._stopping else "done"
             except KeyboardInterrupt:
                 state = "killed" if self._in_flight else "interrupted"
                 raise
             finally:
-                self._questions.close()
+                self._lookahead.close()
                 if self._large:
                     self._large.close()
                 self._suspects.close()
@@ -184,7 +184,7 @@ class Driver:
             if self._job.retry_failed
             else None
         )
-        for (entry, look), is_last in with_next(self._questions.entries(self._wake)):
+        for (entry, answers), is_last in with_next(self._lookahead.entries(self._wake)):
             self._is_last = is_last
             if self._stopping:
                 return
@@ -201,7 +201,7 @@ class Driver:
                 )
                 continue
             try:
-                ready = self._plan(entry, look())
+                ready = self._plan(entry, answers())
             except StorageError:
                 raise
             except BaseException as error:  # an error of one item must not affect the others
@@ -211,15 +211,15 @@ class Driver:
             if ready is not None:
                 yield ready
             if ready is None or ready.plan:
-                self._questions.drop(entry)
+                self._lookahead.drop(entry)
 
-    def _plan(self, item: Item, look: Look | None) -> Ready | None:
-        if look is None:
-            self._suspects.settle(item, None)
+    def _plan(self, item: Item, answers: Answers | None) -> Ready | None:
+        if answers is None:
+            self._suspects.record_outcome(item, None)
             self._accounts.skip(item, "done before")
             return None
         limits, recipe = self._job.limits, self._job.recipe
-        header, names, taken = look
+        header, names, taken = answers
         plan.check_limits(header, limits, item.size)
         planned = plan.make_plan(header, recipe)
         needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
@@ -239,8 +239,8 @@ class Driver:
         if may_replace is None:
             self._accounts.skip(item, "output exists")
             return None
-        if self._accounts.are_told:
-            self._accounts.tell(Planned(item, names))
+        if self._accounts.has_listeners:
+            self._accounts.emit(Planned(item, names))
         work = Work(item, names, next(self._item_numbers), 1, header, may_replace)
         return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
@@ -253,7 +253,7 @@ class Driver:
         """Maximum number of items in the next task: one, if an item would wait for the others' requests."""
         if self._job.items_at_once == 1:
             return 1
-        if self._questions.take_long:
+        if self._lookahead.take_long:
             return UPLOADED if self._overlaps and self._in_flight.is_busy(self._engine.capacity) else 1
         return plan.BATCH_ITEMS
 
@@ -299,7 +299,7 @@ class Driver:
     def _submit(self, batch: list[Ready]) -> None:
         """Submit a batch to the engine as soon as the window and the memory allow it."""
         needs = max(ready.bytes for ready in batch)
-        if self._questions.take_long:  # data that was read ahead for other items stays in memory
+        if self._lookahead.take_long:  # data that was read ahead for other items stays in memory
             needs += sum(ready.work.item.size for ready in batch[1:])
         while self._in_flight.is_full(self._engine.capacity, needs):
             self._collect()
@@ -318,8 +318,8 @@ class Driver:
             self._job.links,
             digests=self._digests,
         )
-        if self._accounts.are_told:
-            self._accounts.tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
+        if self._accounts.has_listeners:
+            self._accounts.emit(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
         self._sink.begin()
         flight = self._in_flight.add(task, needs)
         try:
@@ -395,15 +395,15 @@ class Driver:
         """Process results: publish, retry or fail their items."""
         task, needs = flight.task, flight.bytes
         found = [(work, results.checked(task, work, result, worker)) for work, result in found]
-        if self._accounts.are_told:
+        if self._accounts.has_listeners:
             outcome = Outcome(task.id, worker, tuple(result for _, result in found))
-            self._accounts.tell(Collected(task, outcome, is_last))
+            self._accounts.emit(Collected(task, outcome, is_last))
         for work, result in found:
             name = result.worker or worker
             if task.part is None or self._large is None:
                 self._accounts.accept(work, result, name, needs)
             elif self._large.has(work) and self._accounts.may_retry(work, result):
-                self._accounts.tell(
+                self._accounts.emit(
                     Retried(result, work.attempt, name, self._again.add(work, needs, task.part))
                 )
             elif ended := self._large.accept(task, result):

@@ -79,7 +79,7 @@ class Suspects:
             self._alone = open_engine("processes", settings)
         return self._alone
 
-    def settle(self, item: Item, failure: Failure | None) -> None:
+    def record_outcome(self, item: Item, failure: Failure | None) -> None:
         """Record the final outcome of an item: whether it remains a suspect."""
         if not self._notes.has_suspects:
             return

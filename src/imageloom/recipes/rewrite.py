@@ -31,7 +31,7 @@ def rewrite(steps: Sequence[Step], frame: Frame) -> Steps:
             return fold_tables(now, frame)
 
 
-def settle_sizes(steps: Steps, frame: Frame) -> Steps:
+def resolve_sizes(steps: Steps, frame: Frame) -> Steps:
     """Replace a proportional resize by a resize to a size in pixels, or remove it; replace fit=cover by a crop."""
     settled: list[Step] = []
     for step, before in zip(steps, operators.frames(steps, frame), strict=False):
@@ -168,7 +168,7 @@ def _as_table(run: list[Step]) -> list[Step]:
 
 
 RULES: tuple[Callable[[Steps, Frame], Steps], ...] = (
-    settle_sizes,
+    resolve_sizes,
     drop_identities,
     merge_turns,
     grayscale_first,

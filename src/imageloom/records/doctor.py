@@ -25,7 +25,7 @@ from imageloom.stores.staging import StagingFolder, abandoned, remove_abandoned
 SHARED = Path("/dev/shm")
 SEGMENTS = "mpich_shm_*"
 """Shared memory of the ranks of the engine mpi. MPICH removes it at the end, but not after kill -9."""
-SETTLED = 60.0
+LEFTOVER_AGE = 60.0
 """Age in seconds after which a segment that no process has mapped is a leftover."""
 
 
@@ -165,7 +165,7 @@ def _segments() -> Iterator[Leftover]:
             status = path.stat()
         except OSError:
             continue
-        if status.st_uid == os.getuid() and time.time() - status.st_mtime > SETTLED:
+        if status.st_uid == os.getuid() and time.time() - status.st_mtime > LEFTOVER_AGE:
             found.append((str(path), status.st_blocks * 512))
     mapped = _mapped() if found else set()
     for name, size in sorted(found):

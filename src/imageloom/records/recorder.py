@@ -27,7 +27,7 @@ from imageloom.records.timeline import (
     WHOLE,
     Attempt,
     Closing,
-    Look,
+    Measurement,
     Opening,
     Record,
     Worker,
@@ -266,7 +266,7 @@ class Recorder:
             turn += 1
             used = [machine.process_usage(process) for process in processes]
             self._records.append(
-                Look(
+                Measurement(
                     self._now(),
                     _percent(before, now),
                     max(0.0, sum(seconds for seconds, _ in used) - spent_before),

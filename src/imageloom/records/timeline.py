@@ -88,7 +88,7 @@ class Attempt(Plain, frozen=True, array_like=True, tag=2):
         return self.read + self.decode + self.filter + self.encode + self.write + self.lost
 
 
-class Look(Plain, frozen=True, array_like=True, tag=3):
+class Measurement(Plain, frozen=True, array_like=True, tag=3):
     """A measurement of the machine."""
 
     at: int
@@ -109,7 +109,7 @@ class Closing(Plain, frozen=True, array_like=True, tag=4):
     versions: dict[str, str]
 
 
-Record = Opening | Worker | Attempt | Look | Closing
+Record = Opening | Worker | Attempt | Measurement | Closing
 
 
 class Timeline(msgspec.Struct):
@@ -118,7 +118,7 @@ class Timeline(msgspec.Struct):
     opening: Opening
     workers: list[str] = []
     attempts: list[Attempt] = []
-    looks: list[Look] = []
+    measurements: list[Measurement] = []
     closing: Closing | None = None
 
 
@@ -175,8 +175,8 @@ def read(path: Path) -> Timeline:
                 timeline.attempts.append(record)
             elif isinstance(record, Worker):
                 timeline.workers.append(record.name)
-            elif isinstance(record, Look):
-                timeline.looks.append(record)
+            elif isinstance(record, Measurement):
+                timeline.measurements.append(record)
             else:
                 timeline.closing = record
     except msgspec.MsgspecError as error:

@@ -171,7 +171,7 @@ def duration(job: JobRecord, timeline: Timeline) -> float:
         return timeline.closing.at / 1e6
     if job.finished is not None:
         return max(0.0, job.finished - timeline.opening.began)
-    ends = [_end(a) for a in timeline.attempts[-1:]] + [look.at for look in timeline.looks[-1:]]
+    ends = [_end(a) for a in timeline.attempts[-1:]] + [sample.at for sample in timeline.measurements[-1:]]
     return max(ends, default=0) / 1e6
 
 
@@ -256,18 +256,18 @@ def bin_width(seconds: float, wanted: int) -> float:
 
 
 def _machine(timeline: Timeline) -> MachineFigures:
-    looks = timeline.looks
+    measurements = timeline.measurements
     own, before, spent = [], 0.0, 0.0
-    for look in looks:
-        at = look.at / 1e6
-        own.append(max(0.0, look.cpu - spent) / max(1e-6, at - before))
-        before, spent = at, look.cpu
+    for sample in measurements:
+        at = sample.at / 1e6
+        own.append(max(0.0, sample.cpu - spent) / max(1e-6, at - before))
+        before, spent = at, sample.cpu
     return MachineFigures(
-        [look.at / 1e6 for look in looks],
-        [list(look.cores) for look in looks],
+        [sample.at / 1e6 for sample in measurements],
+        [list(sample.cores) for sample in measurements],
         own,
-        [look.resident for look in looks],
-        [look.proportional or None for look in looks],
+        [sample.resident for sample in measurements],
+        [sample.proportional or None for sample in measurements],
     )
 
 

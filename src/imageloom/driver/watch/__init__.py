@@ -45,9 +45,9 @@ LONGEST_PAUSE = 1.0
 """Maximum seconds of one wait of the driver: a signal just before the wait would not interrupt it."""
 CHUNK = 500
 """Number of entries of a listing after which the driver gets control."""
-AGAIN = 60.0
-"""Back-off in seconds after a file could not be read or written. It doubles each time, up to MOST_AGAIN."""
-MOST_AGAIN = 3600.0
+BACKOFF = 60.0
+"""Back-off in seconds after a file could not be read or written. It doubles each time, up to MOST_BACKOFF."""
+MOST_BACKOFF = 3600.0
 REMEMBERED = 10_000
 """Number of recent latencies that are kept for the percentiles."""
 _STORES_FAULT = ("UnreadableItem", "UnwritableOutput")
@@ -63,7 +63,7 @@ class _Waiting(NamedTuple):
     """Whether the file was open for writing."""
 
 
-class _Out(NamedTuple):
+class _InProgress(NamedTuple):
     """An item that is in progress in the driver."""
 
     version: str
@@ -106,8 +106,8 @@ class Watched(Source):
         self._real = os.path.realpath(self.root) if self._folder else ""
         shared = bool(self._folder) and is_shared(self._real)
         self._is_sure = bool(self._folder) and not shared
-        self._is_told = self._is_sure and not poll
-        self._period = poll or (RESCAN if self._is_told else POLL)
+        self._has_notifications = self._is_sure and not poll
+        self._period = poll or (RESCAN if self._has_notifications else POLL)
         self._until_idle = until_idle
         self._wake: Callable[[], None] = lambda: None
         self._changes: Changes | None = None
@@ -123,7 +123,7 @@ class Watched(Source):
         self._waiting: dict[str, _Waiting] = {}
         self._due: list[tuple[float, str]] = []
         self._due_at: dict[str, float] = {}
-        self._out: dict[str, _Out] = {}
+        self._out: dict[str, _InProgress] = {}
         self._changed: set[str] = set()
         self._tries: dict[str, int] = {}
         self._idle_since = time.monotonic()
@@ -202,7 +202,7 @@ class Watched(Source):
                 is_theirs = result.failure is not None and result.failure.kind in _STORES_FAULT
                 if is_theirs and result.key in self._out:
                     tries = self._tries[result.key] = self._tries.get(result.key, 0) + 1
-                    self._look_after(result.key, min(MOST_AGAIN, AGAIN * 2.0 ** (tries - 1)))
+                    self._schedule_check(result.key, min(MOST_BACKOFF, BACKOFF * 2.0 ** (tries - 1)))
                 self._settle_up(result.key, is_known=True)
             case Skipped(item, reason):
                 self._settle_up(item.key, is_known=reason not in ("gone", "changed meanwhile"))
@@ -216,14 +216,14 @@ class Watched(Source):
             self._learn(key, out.version)
         if key in self._changed or not is_known:
             self._changed.discard(key)
-            self._look_after(key, 0.0)
+            self._schedule_check(key, 0.0)
 
     def _learn(self, key: str, version: str) -> None:
         self._known[key] = version
         if self._listing:
             self._listed.add(hash(key))  # the listing may have missed it
 
-    def _look_after(self, key: str, seconds: float) -> None:
+    def _schedule_check(self, key: str, seconds: float) -> None:
         """Schedule a check of a file, or of a folder (a key that ends with a slash), in `seconds` or earlier."""
         at = time.monotonic() + seconds
         if at < self._due_at.get(key, float("inf")):
@@ -254,7 +254,7 @@ class Watched(Source):
             if key == "." or key.startswith("../") or is_hidden(key):
                 continue
             if os.path.isdir(path) and not os.path.islink(path):
-                self._look_after(f"{key}/", 1.0)  # the folder is watched by then
+                self._schedule_check(f"{key}/", 1.0)  # the folder is watched by then
                 yield from self._list_folder(f"{key}/")
             elif self.matches(key):
                 yield from self._consider(key)
@@ -316,7 +316,7 @@ class Watched(Source):
             self._close_listing()
 
     def _begin_listing(self) -> Iterator[Item | Unlisted]:
-        if self._is_told and (self._changes is None or self._changes.are_over):
+        if self._has_notifications and (self._changes is None or self._changes.have_ended):
             if self._changes:
                 self._changes.close()
             self._changes = Changes(self._real, self._wake)
@@ -369,7 +369,7 @@ class Watched(Source):
             found = found or self._find(key)
         except StorageError as error:
             logging.getLogger(__name__).warning("%s", error)
-            self._look_after(key, self._period)
+            self._schedule_check(key, self._period)
             return
         if found is None:
             self._waiting.pop(key, None)
@@ -394,7 +394,7 @@ class Watched(Source):
         elif self._has_settled(key, entry, version):
             was_busy = self._waiting.pop(key).was_busy if key in self._waiting else False
             came = time.time() if was_busy else max(self._began, moment + (QUIET if self._folder else 0.0))
-            self._out[key] = _Out(version, came)
+            self._out[key] = _InProgress(version, came)
             yield entry
 
     def _has_settled(self, key: str, item: Item, version: str) -> bool:
@@ -415,7 +415,7 @@ class Watched(Source):
         if quiet == QUIET_UNSURE and (unchanged >= quiet or age >= TRUSTED_AGE):
             return True
         self._waiting[key] = before
-        self._look_after(key, min(LONGEST, max(quiet - unchanged, QUIET / 2)))
+        self._schedule_check(key, min(LONGEST, max(quiet - unchanged, QUIET / 2)))
         return False
 
 

@@ -47,7 +47,7 @@ class Changes:
         self._is_watching.wait(PATIENCE)
 
     @property
-    def are_over(self) -> bool:
+    def have_ended(self) -> bool:
         """Whether there will be no more notifications for the folder that now has this path."""
         return not self._thread.is_alive() or _identity(self._root) != self.identity
 

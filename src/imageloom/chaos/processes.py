@@ -25,7 +25,7 @@ class Process(NamedTuple):
     """Its command line."""
 
 
-class Herd:
+class MarkedProcesses:
     """All processes with a mark, and those below them.
 
     Args:
@@ -70,7 +70,7 @@ class Herd:
     def servers(self) -> list[int]:
         return sorted(one.pid for one in self.members().values() if "valkey-server" in one.words)
 
-    def look_at_memory(self) -> None:
+    def record_shared_memory(self) -> None:
         """Take note of the shared memory that they have."""
         for pid in self.members():
             with contextlib.suppress(OSError):
