@@ -28,7 +28,7 @@ from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.recipes import plan
 from imageloom.recipes.pipeline import to_text
 from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
-from imageloom.records.inhand import InHand
+from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import JobState, Ledger
 from imageloom.records.summary import Summary
 from imageloom.scheduling import results
@@ -92,8 +92,8 @@ class Driver:
         self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
-        self._in_hand = InHand(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
-        self._suspects = Suspects(job, engine, self._in_hand)
+        self._in_progress = InProgress(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
+        self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (
             *listeners,
             *getattr(engine, "listeners", ()),
@@ -117,7 +117,7 @@ class Driver:
         state: JobState = "failed"
         self._sink.open()
         try:
-            self._in_hand.open()
+            self._in_progress.open()
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
             self._id = self._ledger.begin(
                 self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
@@ -137,7 +137,7 @@ class Driver:
                 self._suspects.close()
                 self._ledger.finish(self._id, state, *self._accounts.numbers)
         finally:
-            self._in_hand.close(state == "done" and not self._job.retry_failed)
+            self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
         seconds = time.perf_counter() - began
         return Summary(self._id, *self._accounts.numbers, seconds, self._stopping)
@@ -224,7 +224,7 @@ class Driver:
         planned = plan.make_plan(header, recipe)
         needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
         tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
-        if self._in_hand.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
+        if self._in_progress.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
             tiled = None
         if tiled:
             from imageloom.tiling.large import needs_of  # small images must not wait for it
@@ -273,7 +273,7 @@ class Driver:
                 str(self._id),
                 held,
                 self._wake,
-                self._in_hand,
+                self._in_progress,
             )
         while self._large.is_full and not self._stopping:
             self._advance()

@@ -16,7 +16,7 @@ from imageloom.driver.batches import Ready
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.errors import Quarantined
 from imageloom.model import Failure, Item, Job, Task
-from imageloom.records.inhand import MOST_RUNS, InHand
+from imageloom.records.inprogress import MOST_RUNS, InProgress
 
 CRASHES = ("WorkerLost", "ItemTimeout", "MemoryError")
 """Kinds of failures that end a process."""
@@ -29,7 +29,7 @@ class Suspects:
         engine: the engine of the run; its `settings`, if any, are used for the separate processes too.
     """
 
-    def __init__(self, job: Job, engine: Engine, notes: InHand) -> None:
+    def __init__(self, job: Job, engine: Engine, notes: InProgress) -> None:
         self._job = job
         self._engine = engine
         self._notes = notes

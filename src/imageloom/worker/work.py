@@ -34,7 +34,7 @@ from imageloom.model import (
     Written,
 )
 from imageloom.recipes.plan import check_limits, make_plan
-from imageloom.records.inhand import noted
+from imageloom.records.inprogress import open_records
 from imageloom.stores import Store, open_bounded, stage
 from imageloom.stores.names import new_token
 
@@ -124,7 +124,7 @@ class Attempt:
 
     def compute(self) -> None:
         """From the bytes to outputs that are staged."""
-        notes = noted.get(self._task.sink)
+        notes = open_records.get(self._task.sink)
         if notes is None:
             self._do(self._compute)
             return

@@ -30,7 +30,7 @@ MOST_RUNS = 3
 _HEAD = struct.Struct("<BH")
 log = logging.getLogger(__name__)
 
-noted: dict[str, InHand] = {}
+open_records: dict[str, InProgress] = {}
 """The open records of this process's runs, by the addresses of their sinks."""
 
 
@@ -39,7 +39,7 @@ def _name(item: Item) -> bytes:
     return f"{item.key}\0{item.fingerprint}".encode(errors="surrogateescape")[_HEAD.size - SLOT :]
 
 
-class InHand:
+class InProgress:
     """The record of the items in progress of one run. If its file cannot be created, nothing is recorded.
 
     Args:
@@ -76,7 +76,7 @@ class InHand:
             raise
         except OSError as error:  # the disk is full: the run continues without a record
             log.warning("items in progress are not recorded: %s: %s", self._path, error.strerror)
-        noted[self._sink] = self
+        open_records[self._sink] = self
 
     def _write(self) -> None:
         """Write the suspects into a new file and map it."""
@@ -132,7 +132,7 @@ class InHand:
         Args:
             all_seen: the run has seen all items, so a suspect that was not kept has changed or was deleted.
         """
-        if noted.pop(self._sink, None) is None:
+        if open_records.pop(self._sink, None) is None:
             return
         if all_seen:
             self._suspects = {name: runs for name, runs in self._suspects.items() if name in self._kept}
