@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def command(
     source: str, pipeline: str, to: Path, count: int, operators: tuple[str, ...], links: Links
 ) -> int:
-    """Write one picture that shows the first images of SOURCE (a folder or a file) before and after PIPELINE.
+    """Show the first images of SOURCE (a folder or a file) before and after PIPELINE, in one PNG or HTML file.
 
     \b
     imageloom look photos/ 'gaussian_blur 2 | canny 60 150'

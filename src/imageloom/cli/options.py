@@ -116,13 +116,14 @@ def limit_options(command: C) -> C:
 def links_option(default: str, *others: str) -> Callable[[C], C]:
     """Add --links: which symbolic links in a local source are followed."""
     choices = click.Choice([default, *others])
+    can_follow = "follow" in choices.choices
     return click.option(
         "--links",
         type=choices,
         default=default,
         show_default=True,
-        help="Which symbolic links in SOURCE to read: all (follow), only those that point inside SOURCE "
-        "(inside), or none (refuse). Any other link is a failed item.",
+        help=f"Which symbolic links in SOURCE to read: {'all (follow), ' if can_follow else ''}only those that "
+        "point inside SOURCE (inside), or none (refuse). Any other link is a failed item.",
     )
 
 

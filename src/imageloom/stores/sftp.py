@@ -107,7 +107,8 @@ def _read(path: str, load: Callable[[str], None]) -> None:
 def _changed(hostname: str, key: paramiko.PKey, known: list[paramiko.PKey]) -> StorageError:
     return StorageError(
         f"the host key of {hostname} has changed: {_shown(key)}, known is {', '.join(map(_shown, known))}. "
-        f"Somebody may be between; where the change is right, remove the old key (ssh-keygen -R '{hostname}')"
+        f"The connection may be intercepted. If the server's key was really changed, remove the old key: "
+        f"ssh-keygen -R '{hostname}'"
     )
 
 

@@ -44,7 +44,7 @@ def available_cores() -> int:
 
 
 def open_files() -> int:
-    """Raise the soft limit of open files to the hard limit, and return it."""
+    """Raise the soft limit of open files to the hard limit, but at most to MOST_FILES. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft == resource.RLIM_INFINITY or soft >= most:
