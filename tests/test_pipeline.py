@@ -139,7 +139,7 @@ def test_a_pipeline_is_immutable() -> None:
         ("gaussian_blur 100.1", "gaussian_blur: sigma = 100.1"),
         ("threshold 256", "threshold: value = 256"),
         ("threshold otsi", "threshold: value = 'otsi'"),
-        ("crop 0x10", "holds no pixel"),
+        ("crop 0x10", "contains no pixel"),
         ("crop 10x10+1", "crop: area = '10x10\\+1'"),
         ("flip 'horizontal", "cannot read .*quotation"),
     ],

@@ -104,7 +104,7 @@ def test_a_zip_is_a_source(tmp_path: Path) -> None:
 def test_an_archive_is_no_sink(scheme: str, tmp_path: Path) -> None:
     path = tmp_path / f"photos.{scheme}"
     (zipfile.ZipFile if scheme == "zip" else tarfile.open)(path, "w").close()
-    with pytest.raises(UsageError, match="read only here"):
+    with pytest.raises(UsageError, match="can only be read"):
         open_store(f"{scheme}://{path}").prepare("")
 
 

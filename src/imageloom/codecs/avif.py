@@ -59,7 +59,7 @@ class Avif:
         if frame.dtype != "uint8":
             return f"AVIF is written with 8 bits, not {frame.dtype}: choose --format png"
         if max(frame.width, frame.height) > 16_384:
-            return f"AVIF is written with at most 16384 pixels a side, not {frame.width}x{frame.height}"
+            return f"AVIF is written with at most 16384 pixels per side, not {frame.width}x{frame.height}"
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:

@@ -49,8 +49,8 @@ class Bmp:
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
-            return f"BMP holds 8 bits, not {frame.dtype}: choose --format png"
-        return "BMP holds no gray with alpha: choose --format png" if frame.channels == 2 else None
+            return f"BMP supports 8 bits, not {frame.dtype}: choose --format png"
+        return "BMP does not support gray with alpha: choose --format png" if frame.channels == 2 else None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
         return pillow.decoded(pillow.opened(data, "Bmp"), header.frame)

@@ -67,11 +67,11 @@ class Jpeg:
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
-            return f"JPEG holds 8 bits, not {frame.dtype}: choose --format png"
+            return f"JPEG supports 8 bits, not {frame.dtype}: choose --format png"
         if frame.channels in (2, 4):
-            return "JPEG holds no alpha: choose --format png"
+            return "JPEG does not support alpha: choose --format png"
         if max(frame.width, frame.height) > 65_500:
-            return f"JPEG holds at most 65500 pixels a side, not {frame.width}x{frame.height}"
+            return f"JPEG supports at most 65500 pixels per side, not {frame.width}x{frame.height}"
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:

@@ -75,7 +75,7 @@ class Png:
         return Header("png", Frame(width, height, channels, dtype), orientation=turned)
 
     def cannot_hold(self, frame: Frame) -> str | None:
-        return f"PNG holds 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
+        return f"PNG supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
         plain, key = _pixels_alone(data)

@@ -35,8 +35,8 @@ class Pnm:
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.channels in (2, 4):
-            return "PNM holds no alpha: choose --format png"
-        return f"PNM holds 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
+            return "PNM does not support alpha: choose --format png"
+        return f"PNM supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
         """Decode, and scale the samples to the full range of the dtype."""

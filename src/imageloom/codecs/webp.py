@@ -56,9 +56,9 @@ class WebP:
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
-            return f"WebP holds 8 bits, not {frame.dtype}: choose --format png"
+            return f"WebP supports 8 bits, not {frame.dtype}: choose --format png"
         if max(frame.width, frame.height) > 16_383:
-            return f"WebP holds at most 16383 pixels a side, not {frame.width}x{frame.height}"
+            return f"WebP supports at most 16383 pixels per side, not {frame.width}x{frame.height}"
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:

@@ -45,7 +45,7 @@ def _outside(frame: Frame, area: str) -> str | None:
 
 def _empty(area: str) -> str | None:
     x0, y0, x1, y1 = crop_box(0, 0, area)
-    return f"{area} holds no pixel" if x1 == x0 or y1 == y0 else None
+    return f"{area} contains no pixel" if x1 == x0 or y1 == y0 else None
 
 
 def _uncropped(box: Box, frame: Frame, area: str) -> Box:
@@ -137,7 +137,7 @@ def _padded(frame: Frame, area: int | str, **_: object) -> Frame:
 def _too_small(frame: Frame, area: int | str, **_: object) -> str | None:
     x0, y0, x1, y1 = pad_box(frame.width, frame.height, area)
     if x0 > 0 or y0 > 0 or x1 < frame.width or y1 < frame.height:
-        return f"{area} does not hold the image of {frame.width}x{frame.height}"
+        return f"{area} does not contain the image of {frame.width}x{frame.height}"
     return None
 
 

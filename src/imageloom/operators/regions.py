@@ -36,9 +36,9 @@ def in_regions(frame: Frame, clip: float, tiles: int) -> tuple[Step, ...]:
 
 def why_whole(frame: Frame, **_: object) -> str | None:
     if frame.dtype != "uint8":
-        return "has tables of 65,536 levels for each region of 16-bit images, too many to send along"
+        return "has tables of 65,536 levels per region for 16-bit images, too large to send to workers"
     if not _AS_WRITTEN:
-        return "is rounded on this processor in a way that tiles cannot follow"
+        return "is rounded on this processor in a way that tiles cannot reproduce"
     return None
 
 

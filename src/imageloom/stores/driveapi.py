@@ -111,7 +111,7 @@ class Refusal(Exception):
         if self.status == 404:
             return f"there is no such file or folder, or it is not shared with this account ({answer})"
         if self.status == 429 or self.reason in _THROTTLED:
-            return f"Drive asks for fewer requests ({answer})"
+            return f"there were too many requests to Drive ({answer})"
         if self.status in (401, 403):
             return f"access is denied: check the credentials and their rights ({answer})"
         return f"Drive answered {answer}"

@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 ARCHIVES = ("zip", "tar")
 READ_ONLY = {
-    "zip": "a zip file is read only here",
-    "tar": "a tar file is read only here",
-    "http": "a web server is read only",
-    "https": "a web server is read only",
+    "zip": "zip files can only be read",
+    "tar": "tar files can only be read",
+    "http": "web servers can only be read",
+    "https": "web servers can only be read",
 }
 EXTRAS = {"sftp": "sftp", "ssh": "sftp"}
 CONNECTIONS = 8

@@ -235,5 +235,5 @@ def _why(error: OSError, path: str) -> str:
         if stat.S_ISLNK(mode):
             return "it is a symbolic link, which imageloom does not follow: remove it"
         if not stat.S_ISDIR(mode):
-            return "it is no folder: remove it"
+            return "it is not a folder: remove it"
     return error.strerror or str(error)
