@@ -155,7 +155,7 @@ def test_secrets_in_an_address_are_refused_and_not_repeated(address: str) -> Non
 
 
 def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"nobody knows wrong://.*s3, gs, az"):
+    with pytest.raises(UsageError, match=r"there is no scheme wrong://.*s3, gs, az"):
         open_store("wrong://place")
 
 

@@ -117,9 +117,9 @@ def _staging(sink: str) -> Iterator[Leftover]:
     except StorageError as error:
         yield Leftover("staging", path, str(error))
         return
-    what = f"{len(tokens)} staged files and scratch of a run that is over"
+    what = f"{len(tokens)} staged and scratch files of a run that has ended"
     if others:
-        what += f"; {len(others)} files that imageloom has not made, as {min(others)!r}, stay"
+        what += f"; {len(others)} files that imageloom did not make are kept, such as {min(others)!r}"
     yield Leftover("staging", path, what, size)
 
 
