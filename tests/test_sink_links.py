@@ -180,7 +180,7 @@ def test_what_was_staged_must_be_a_file(out: Path, victim: Path) -> None:
     store = LocalStore(str(out))
     store.prepare()
     (out / STAGING / TOKEN).symlink_to(victim / "letter.txt")
-    with pytest.raises(UnwritableOutput, match="no file"):
+    with pytest.raises(UnwritableOutput, match="not a regular file"):
         store.publish(TOKEN, "1.jpg")
     for token in ("../1.jpg", "..", "a/b", ""):
         with pytest.raises(UnwritableOutput):
