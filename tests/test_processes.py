@@ -153,7 +153,7 @@ def test_an_operator_of_the_main_program_is_for_threads(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(OWN_OPERATOR)
     command = [sys.executable, str(tmp_path / "script.py")]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
-    said = "the operator 'mine' is of the main program, which workers of processes do not load"
+    said = "the operator 'mine' is defined in the main program, which workers of the engine processes do not load"
     assert ran.stdout.splitlines() == ["3", "3", said], ran.stderr
 
 

@@ -219,7 +219,9 @@ def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: 
     assert "red.png  WorkerLost: its worker died: killed by SIGSEGV (attempt 3)" in listed.stdout
     assert str(out) in listed.stdout
     assert len(listed.stdout.splitlines()) == 1
-    assert "no dead letter of blue.png" in imageloom("dead", "drop", *server.place, "blue.png").stderr
+    assert (
+        "no dead letter for the item blue.png" in imageloom("dead", "drop", *server.place, "blue.png").stderr
+    )
     retried = imageloom("dead", "retry", *server.place, "red.png")
     assert f"{photos} {out} --retry-failed" in retried.stdout
     assert server.client.keys() == []

@@ -20,7 +20,7 @@ from msgspec.structs import asdict, replace
 
 from imageloom import operators
 from imageloom.model import Failure, Outcome, Result, Task, Times, Work
-from imageloom.records.inhand import noted
+from imageloom.records.inprogress import open_records
 from imageloom.stores import Store, open_bounded
 from imageloom.worker import items
 from imageloom.worker.items import Chunk, Lap
@@ -125,7 +125,7 @@ class Attempt:
 
     def compute(self) -> None:
         """From the bytes to outputs that are staged."""
-        notes = noted.get(self._task.sink)
+        notes = open_records.get(self._task.sink)
         if notes is None:
             self._do(self._compute)
             return
