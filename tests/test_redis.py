@@ -107,8 +107,8 @@ def test_killed_workers_lose_one_item_each(many: Path, tmp_path: Path, undisturb
     killed: list[int] = []
 
     def kill(count: int, engine: RedisStreams) -> None:
-        if count in (10, 25) and engine._fleet:
-            killed.append(next(pid for pid in engine._fleet.pids if pid not in killed))
+        if count in (10, 25) and engine.transport.fleet:
+            killed.append(next(pid for pid in engine.transport.fleet.pids if pid not in killed))
             os.kill(killed[-1], signal.SIGKILL)
 
     summary, events = drive(many, tmp_path / "out", kill)
@@ -126,9 +126,11 @@ def test_the_embedded_server_is_killed_and_comes_back(
 
     def kill(count: int, engine: RedisStreams) -> None:
         due = count >= (8, 25, 1 << 30)[len(killed)]
-        if due and engine._server and engine._server.pid not in killed:  # the second one is there
-            killed.append(engine._server.pid)
-            os.kill(engine._server.pid, signal.SIGKILL)
+        if (
+            due and engine.transport.server and engine.transport.server.pid not in killed
+        ):  # the second one is there
+            killed.append(engine.transport.server.pid)
+            os.kill(engine.transport.server.pid, signal.SIGKILL)
 
     summary, events = drive(many, tmp_path / "out", kill)
     check(summary, events, tmp_path / "out", undisturbed)
@@ -348,7 +350,7 @@ def test_junk_is_dropped(
 
     def feed(count: int, engine: RedisStreams) -> None:
         if count % 10 == 0:
-            for key in (*STREAMS.values(), redis_wire.results_key(engine._run)):
+            for key in (*STREAMS.values(), redis_wire.results_key(engine.transport.run)):
                 for junk in (pickle.dumps(Canary()), os.urandom(300), b"", b"\xc1", b"\x80"):
                     server.client.xadd(key, {"data": junk})
                 server.client.xadd(key, {b"\xff": b"\xff"})

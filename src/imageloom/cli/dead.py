@@ -16,7 +16,7 @@ from imageloom.cli.text import say, say_json
 if TYPE_CHECKING:
     from redis import Redis
 
-    from imageloom.engines.redis.wire import Letter
+    from imageloom.engines.redis.wire import DeadLetter
 
 connect_option = options.connect_options("Of the Redis server.", is_needed=True)
 keys_argument = click.argument("keys", nargs=-1, metavar="[KEY]...")
@@ -42,10 +42,10 @@ def command() -> None:
 @click.option("--json", "json_", is_flag=True, help="One JSON object for each letter.")
 def list_(connect: str, json_: bool) -> None:
     """Show each item with its reason and its attempts, the oldest first."""
-    from imageloom.engines.redis import letters as redis_letters
+    from imageloom.engines.redis import dead_letters
 
     with _server(connect) as client:
-        for _, letter in redis_letters.read(client):
+        for _, letter in dead_letters.read(client):
             if json_:
                 say_json(letter)
                 continue
@@ -76,23 +76,23 @@ def drop(connect: str, keys: tuple[str, ...], all_: bool) -> None:
     say(f"{len(_take_out(connect, keys, all_))} dropped")
 
 
-def _take_out(connect: str, keys: tuple[str, ...], all_: bool) -> list[Letter]:
+def _take_out(connect: str, keys: tuple[str, ...], all_: bool) -> list[DeadLetter]:
     """Remove letters; those that were there.
 
     Raises:
         UsageError: there is none of that key.
     """
-    from imageloom.engines.redis import letters as redis_letters
+    from imageloom.engines.redis import dead_letters
     from imageloom.errors import UsageError
 
     if bool(keys) == all_:
         raise click.UsageError("give keys, or --all")
     with _server(connect) as client:
-        found = [one for one in redis_letters.read(client) if all_ or one[1].key in keys]
+        found = [one for one in dead_letters.read(client) if all_ or one[1].key in keys]
         missing = set(keys) - {letter.key for _, letter in found}
         if missing:
             raise UsageError(f"there is no dead letter of {', '.join(sorted(missing))}")
-        redis_letters.remove(client, [entry for entry, _ in found])
+        dead_letters.remove(client, [entry for entry, _ in found])
     return [letter for _, letter in found]
 
 

@@ -1,4 +1,4 @@
-"""Dead letters: the items that were given up, in a stream that outlives the runs."""
+"""Dead letters: the items that failed for good, in a stream that outlives the runs."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from imageloom.engines.redis.wire import DEAD, FIELD, Letter
+from imageloom.engines.redis.wire import DEAD, FIELD, DeadLetter
 from imageloom.scheduling.inbox import UNREADABLE
 
 if TYPE_CHECKING:
     from redis import Redis
 
 MOST = 10_000
-"""Letters that are kept, about; the oldest go first."""
+"""Dead letters that are kept, approximately; the oldest are deleted first."""
 _AT_ONCE = 500
 
 
-def write(client: Redis, letter: Letter) -> None:
+def write(client: Redis, letter: DeadLetter) -> None:
     client.xadd(DEAD, {FIELD: msgspec.msgpack.encode(letter)}, maxlen=MOST, approximate=True)
 
 
-def read(client: Redis) -> Iterator[tuple[bytes, Letter]]:
-    """All letters with their entries' ids, the oldest first; what is no letter is passed over."""
+def read(client: Redis) -> Iterator[tuple[bytes, DeadLetter]]:
+    """All dead letters with the ids of their entries, the oldest first. Other entries are skipped."""
     after = "-"
     while found := _entries(client, after):
         for entry, fields in found:
             try:
-                yield entry, msgspec.msgpack.decode(fields.get(FIELD.encode(), b""), type=Letter)
+                yield entry, msgspec.msgpack.decode(fields.get(FIELD.encode(), b""), type=DeadLetter)
             except UNREADABLE:
                 continue
         after = f"({found[-1][0].decode()}"
