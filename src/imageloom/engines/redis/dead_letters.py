@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from imageloom.engines.redis.wire import DEAD, FIELD, DeadLetter
+from imageloom.model import Task
+from imageloom.records.events import Event, Failed
 from imageloom.scheduling.inbox import UNREADABLE
 
 if TYPE_CHECKING:
@@ -18,8 +22,32 @@ MOST = 10_000
 _AT_ONCE = 500
 
 
-def write(client: Redis, letter: DeadLetter) -> None:
-    client.xadd(DEAD, {FIELD: msgspec.msgpack.encode(letter)}, maxlen=MOST, approximate=True)
+class DeadLetters:
+    """The dead letters of one run."""
+
+    def __init__(self) -> None:
+        self._unwritten: deque[DeadLetter] = deque()
+
+    def add(self, event: Event, task: Task | None) -> None:
+        """Take note of an item that failed for good. One that the driver has refused was never in a stream.
+
+        Args:
+            task: any of the item's run.
+        """
+        if task and isinstance(event, Failed) and event.worker != "driver" and event.result.failure:
+            key, failure = event.result.key, event.result.failure
+            self._unwritten.append(
+                DeadLetter(
+                    key, task.source, task.sink, failure.kind, failure.message, event.attempt, time.time()
+                )
+            )
+
+    def write(self, client: Redis) -> None:
+        """Write those that are not written yet."""
+        while self._unwritten:
+            data = msgspec.msgpack.encode(self._unwritten[0])
+            client.xadd(DEAD, {FIELD: data}, maxlen=MOST, approximate=True)
+            self._unwritten.popleft()
 
 
 def read(client: Redis) -> Iterator[tuple[bytes, DeadLetter]]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imageloom.engines.redis.wire import GROUP, STREAMS, Role
+from imageloom.engines.redis.wire import (
+    GROUP,
+    RUN_EXPIRY,
+    STREAM_EXPIRY,
+    STREAMS,
+    Role,
+    results_key,
+    run_key,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,13 +41,16 @@ class Snapshot:
         return (self.pending or {}).get(entry)
 
 
+Snapshots = dict[Role, Snapshot]
+
+
 def order(entry: bytes) -> tuple[int, int]:
     """An entry's id in a form that can be compared."""
     milliseconds, _, number = entry.partition(b"-")
     return int(milliseconds), int(number)
 
 
-def snapshots(client: Redis) -> dict[Role, Snapshot]:
+def snapshots(client: Redis) -> Snapshots:
     return {role: _snapshot(client, stream) for role, stream in STREAMS.items()}
 
 
@@ -102,6 +114,18 @@ def remove_consumers(client: Redis, prefixes: Iterable[str]) -> None:
     for stream, name, _ in consumers(client) if beginnings else ():
         if name.startswith(beginnings):
             client.xgroup_delconsumer(stream, GROUP, name)
+
+
+def renew_keys(client: Redis, run: str, lease: float) -> None:
+    """Tell the workers that a run is alive, and keep its streams."""
+    alive = round(1000 * max(RUN_EXPIRY, 4 * lease))
+    make_groups(client, tuple(STREAMS))
+    with client.pipeline(transaction=False) as pipe:
+        pipe.set(run_key(run), os.getpid(), px=alive)
+        pipe.pexpire(results_key(run), alive)
+        for stream in STREAMS.values():
+            pipe.pexpire(stream, round(1000 * STREAM_EXPIRY))
+        pipe.execute()
 
 
 def make_groups(client: Redis, roles: tuple[Role, ...]) -> None:

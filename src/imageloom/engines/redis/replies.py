@@ -69,7 +69,7 @@ class BoundedParser(BaseParser):
             return rest
         if kind != b"-":
             raise InvalidResponse(f"the server's reply begins with {line[:40]!r}")
-        error = self.parse_error(rest.decode(errors="replace"))
+        error = self.parse_error(rest.decode(errors="replace"))  # type: ignore[no-untyped-call]
         if isinstance(error, ConnectionError):
             raise error
         return error

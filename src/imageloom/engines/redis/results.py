@@ -132,6 +132,6 @@ class ResultsReader:
 
 
 def _connection(client: Redis) -> Any:
-    connection = client.connection_pool.make_connection()
+    connection: Any = client.connection_pool.make_connection()
     connection.set_parser(ResultsParser)
     return connection

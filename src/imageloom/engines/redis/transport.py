@@ -13,14 +13,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import msgspec
 from redis.exceptions import RedisError
 
 from imageloom.engines import Settings
-from imageloom.engines.redis import dead_letters, group
+from imageloom.engines.redis import group
 from imageloom.engines.redis import wire as redis_wire
+from imageloom.engines.redis.dead_letters import DeadLetters
+from imageloom.engines.redis.deliveries import Deliveries, Lost
 from imageloom.engines.redis.results import Fields, ResultsReader
 from imageloom.engines.redis.server import Server
 from imageloom.engines.redis.wire import (
@@ -29,13 +29,6 @@ from imageloom.engines.redis.wire import (
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
     PATIENCE,
-    RUN_EXPIRY,
-    STREAM_EXPIRY,
-    STREAMS,
-    VERSION,
-    DeadLetter,
-    Delivery,
-    Role,
     log,
     results_key,
     run_key,
@@ -44,7 +37,6 @@ from imageloom.engines.workers import work
 from imageloom.errors import InvalidResult, StorageError
 from imageloom.model import Failure, Task
 from imageloom.records.events import Event as RunEvent
-from imageloom.records.events import Failed
 from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.engine import GRACE
 from imageloom.scheduling.fleet import Fleet
@@ -64,7 +56,6 @@ from imageloom.scheduling.protocol import (
 )
 from imageloom.scheduling.results import shown
 from imageloom.scheduling.transport import Waker
-from imageloom.worker import parts
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.message import Message
 from imageloom.worker.settings import WorkerSettings
@@ -76,24 +67,6 @@ WINDOW = 4
 MOST_CAPACITY = 4096
 """Consumers that count, whoever else calls itself one."""
 _PRELOAD = ("imageloom.engines.redis.worker", "redis")  # by the fork server
-
-
-@dataclass(eq=False)
-class _Sent:
-    """A delivery that is in a stream, or waits for the server to be put there."""
-
-    task: Task
-    role: Role
-    entry: bytes = b""
-    """Its id in the stream; empty before it is there."""
-    consumer: str = ""
-    """The one that has begun it."""
-    done: int = 0
-    """Results that have come."""
-    is_overdue: bool = False
-    """Its lease was over at the last inspection."""
-    is_dropped: bool = False
-    """Others do what its consumer has not begun."""
 
 
 class RedisTransport:
@@ -117,24 +90,19 @@ class RedisTransport:
         """Seconds for which results may gather before they are read."""
         self._host = f"{socket.gethostname()}/"
         self._consumers = 0
-        self._sent: dict[int, _Sent] = {}
-        self._waiting: deque[int] = deque()
-        """Deliveries that are to be put into a stream."""
-        self._removed: list[group.EntryId] = []
-        """Entries that are to be removed from their streams."""
         self._events: list[Event] = []
         self._deaths: deque[tuple[int, str]] = deque()
         self._ended: set[int] = set()
         """Processes that were ended because of one item: their other items are not charged."""
-        self._letters: deque[DeadLetter] = deque()
-        self._job = ("", "")
-        """Source and sink of the latest task."""
+        self._letters = DeadLetters()
+        self._latest: Task | None = None
         self._next_read = self._next_inspection = 0.0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
         self._stops_at: float | None = None
         """When it is too late to wait for a server that does not answer; None before `stop`."""
         self._is_taken_back = self._has_left = False
         self._client = redis_wire.connect(self._url)
+        self._deliveries = Deliveries(self._client, self.run, self._lease, settings.timeout)
         self._reader = ResultsReader(self._client, results_key(self.run))
         try:
             self._log_in()
@@ -173,17 +141,9 @@ class RedisTransport:
         return group.lags(self._client)
 
     def note_failed(self, event: RunEvent) -> None:
-        """Write a dead letter for an item that failed for good, unless it was refused before any attempt."""
-        if not isinstance(event, Failed) or event.worker == "driver":
-            return
-        failure, (source, sink) = event.result.failure, self._job
-        if failure and source:
-            self._letters.append(
-                DeadLetter(
-                    event.result.key, source, sink, failure.kind, failure.message, event.attempt, time.time()
-                )
-            )
-            self.wake()
+        """Have a dead letter written for an item that failed for good. From any thread."""
+        self._letters.add(event, self._latest)
+        self.wake()
 
     def stop(self) -> None:
         """Begin to close: what no worker has begun is taken back. From any thread."""
@@ -220,33 +180,22 @@ class RedisTransport:
         raise NotImplementedError("the fleet starts workers")
 
     def send(self, command: Send) -> None:
-        task = command.task
-        self._job = task.source, task.sink
+        self._latest = command.task
         if self._stops_at is None:
-            self._sent[task.id] = _Sent(task, "assembler" if parts.is_encoding(task) else "worker")
-            self._waiting.append(task.id)
+            self._deliveries.add(command.task)
 
     def drop(self, command: Drop) -> None:
-        if sent := self._sent.get(command.delivery):
+        if sent := self._deliveries.get(command.delivery):
             sent.is_dropped = True
 
     def end(self, command: End) -> None:
-        """A worker elsewhere ends itself; its entry is removed here."""
-        if sent := self._remove(command.delivery):
+        """End a local worker. One elsewhere ends itself, or finds out that its entry is removed."""
+        if sent := self._deliveries.remove(command.delivery):
             log.debug("worker %s is ended: %s", shown(sent.consumer), command.failure.message)
-            self._end_process(sent.consumer)
-
-    def _end_process(self, consumer: str) -> None:
-        if self.fleet and (pid := group.pid_of(consumer, self._host)) in self.fleet.pids:
-            self._ended.add(pid)
-            self.fleet.kill(pid)
-
-    def _remove(self, delivery: int) -> _Sent | None:
-        """Forget a delivery, and have its entry removed with the next request."""
-        sent = self._sent.pop(delivery, None)
-        if sent and sent.entry:
-            self._removed.append((sent.role, sent.entry))
-        return sent
+            pid = group.pid_of(sent.consumer, self._host)
+            if self.fleet and pid in self.fleet.pids:
+                self._ended.add(pid)
+                self.fleet.kill(pid)
 
     # Events
 
@@ -266,7 +215,7 @@ class RedisTransport:
 
     def _exchange(self, patience: float) -> None:
         """Put deliveries in, read what workers have said, look after leases."""
-        self._put()
+        self._deliveries.flush()
         now = time.monotonic()
         is_reading = now >= self._next_read
         if is_reading:
@@ -282,7 +231,7 @@ class RedisTransport:
             self._inspect()
         if self._stops_at is not None:
             self._take_back()
-        self._write_letters()
+        self._letters.write(self._client)
 
     def _wait(self, seconds: float, is_reading: bool) -> bool:
         """Wait for results or `wake`; whether there are results."""
@@ -297,30 +246,6 @@ class RedisTransport:
             self._waker.clear()
             ready.remove(self._waker.file)
         return bool(ready)
-
-    def _put(self) -> None:
-        """Put deliveries into the streams, and remove those that are over."""
-        waiting = [number for number in self._waiting if number in self._sent]
-        if not waiting and not self._removed:
-            return
-        group.remove(self._client, self._removed)
-        self._removed.clear()
-        with self._client.pipeline(transaction=False) as pipe:
-            for number in waiting:
-                sent = self._sent[number]
-                delivery = Delivery(VERSION, self.run, self._lease, self._settings.timeout, sent.task)
-                pipe.xadd(STREAMS[sent.role], {FIELD: msgspec.msgpack.encode(delivery)})
-            replies = pipe.execute(raise_on_error=False)
-        self._waiting.clear()
-        errors = []
-        for number, reply in zip(waiting, replies, strict=True):
-            if isinstance(reply, Exception):
-                errors.append(reply)
-                self._waiting.append(number)
-            else:
-                self._sent[number].entry = reply
-        if errors:
-            raise errors[0]
 
     def _recover(self, error: RedisError) -> None:
         """After an error: start our own server again, or wait for the given one."""
@@ -353,107 +278,68 @@ class RedisTransport:
                         self._inspect_soon()
 
     def _note_begun(self, message: Message) -> None:
-        if sent := self._sent.get(message.delivery):
+        if sent := self._deliveries.get(message.delivery):
             sent.consumer = message.worker
             self._events.append(Begun(WORKER, message.delivery))
         if self.fleet and (pid := group.pid_of(message.worker, self._host)) in self.fleet.pids:
             self.fleet.is_well(pid)
 
     def _receive(self, message: Message) -> None:
-        number, sent = message.delivery, self._sent.get(message.delivery)
+        number, sent = message.delivery, self._deliveries.get(message.delivery)
         if sent is None or (message.result is not None and message.place != sent.done):
             self._inspect_soon()
         elif message.result is None:
-            del self._sent[number]
+            self._deliveries.finish(number)
             self._events.append(Finished(WORKER, number, message.worker))
         else:
             self._events.append(Received(WORKER, number, message.place, message.result, message.worker))
             sent.done += 1
             if sent.done == len(sent.task.work):
-                del self._sent[number]
+                self._deliveries.finish(number)
             elif sent.is_dropped:
-                self._remove(number)
+                self._deliveries.remove(number)
 
     def _inspect_soon(self) -> None:
         self._next_inspection = min(self._next_inspection, time.monotonic() + PATIENCE / 5)
 
-    def _write_letters(self) -> None:
-        while self._letters:
-            dead_letters.write(self._client, self._letters[0])
-            self._letters.popleft()
-
     # Leases
 
     def _inspect(self) -> None:
-        """Find out who has which delivery and what is lost, and renew the keys of this run."""
+        """Find out which deliveries are lost, and renew the keys of this run."""
         self._next_inspection = time.monotonic() + self._lease / 2
         self._renew()
         dead = list(self._deaths)
         deaths = {f"{self._host}{pid}/": cause for pid, cause in dead}
-        known = [(number, sent) for number, sent in self._sent.items() if sent.entry]
+        known = self._deliveries.known()
         found = group.snapshots(self._client)
         self._take_in(self._reader.take_all())  # what was acknowledged before has its results there
-        for number, sent in known:
-            if number in self._sent:
-                self._judge(number, sent, found[sent.role], deaths)
-        self._remove_abandoned(found, {(sent.role, sent.entry) for _, sent in known})
+        for lost in self._deliveries.lost(known, found, deaths):
+            self._report(lost)
+        self._deliveries.remove_abandoned(found)
         group.remove_consumers(self._client, deaths)
         for pid, _ in dead:
             self._deaths.popleft()
             self._ended.discard(pid)
 
-    def _judge(self, number: int, sent: _Sent, found: group.Snapshot, deaths: dict[str, str]) -> None:
-        """Report a delivery as lost with its consumer, or as lost by the server."""
-        holder = found.holder(sent.entry)
-        if holder is None:
-            was_given = group.order(sent.entry) <= found.last
-            if was_given or not group.exists(self._client, (sent.role, sent.entry)):
-                self._remove(number)
-                self._events.append(Returned(WORKER, number))
-            return
-        consumer, idle = holder
-        was_overdue, sent.is_overdue = sent.is_overdue, idle > self._lease
-        cause = group.cause(consumer, deaths)
-        if cause is None and not (was_overdue and sent.is_overdue):
-            return
-        self._remove(number)
-        if sent.consumer != consumer or group.pid_of(consumer, self._host) in self._ended:
-            self._events.append(Returned(WORKER, number))
+    def _report(self, lost: Lost) -> None:
+        """Charge the item in progress of a delivery that is lost with its consumer; give back any other."""
+        pid = group.pid_of(lost.consumer, self._host)
+        if not lost.has_begun or pid in self._ended:
+            self._events.append(Returned(WORKER, lost.number))
         else:
-            reason = (
-                f"its worker died: {cause}"
-                if cause
-                else f"its worker {shown(consumer)} did not renew its lease of {self._lease:g} s"
-            )
-            self._events.append(Broken(WORKER, number, Failure("WorkerLost", reason, True)))
-        if cause is None and self.fleet:
-            self.fleet.kill(group.pid_of(consumer, self._host))
+            reason = f"its worker {shown(lost.consumer)} did not renew its lease of {self._lease:g} s"
+            if lost.cause:
+                reason = f"its worker died: {lost.cause}"
+            self._events.append(Broken(WORKER, lost.number, Failure("WorkerLost", reason, True)))
+        if lost.consumer and not lost.cause and self.fleet:
+            self.fleet.kill(pid)
 
     def _renew(self) -> None:
-        """Tell the workers that this run is alive, and count them."""
-        alive = round(1000 * max(RUN_EXPIRY, 4 * self._lease))
-        group.make_groups(self._client, tuple(STREAMS))
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.set(run_key(self.run), os.getpid(), px=alive)
-            pipe.pexpire(results_key(self.run), alive)
-            for stream in STREAMS.values():
-                pipe.pexpire(stream, round(1000 * STREAM_EXPIRY))
-            pipe.execute()
-        recent = max(2 * self._lease, 5 * PATIENCE)
-        before = self.capacity
+        group.renew_keys(self._client, self.run, self._lease)
+        recent, before = max(2 * self._lease, 5 * PATIENCE), self.capacity
         self._consumers = len({name for _, name, idle in group.consumers(self._client) if idle < recent})
         if self.capacity != before:
             self._join()
-
-    def _remove_abandoned(self, found: dict[Role, group.Snapshot], ours: set[group.EntryId]) -> None:
-        """Remove entries that dead workers of dead drivers had: a living driver has removed its own before."""
-        limit = max(RUN_EXPIRY, 4 * self._lease)
-        self._removed += [
-            (role, entry)
-            for role, snapshot in found.items()
-            for entry, (_, idle) in (snapshot.pending or {}).items()
-            if idle > limit and (role, entry) not in ours
-        ]
 
     # The end
 
@@ -461,17 +347,13 @@ class RedisTransport:
         """Remove what no worker has, once; leave as soon as the workers have finished the rest."""
         if not self._is_taken_back:
             self._is_taken_back = True
-            found = group.snapshots(self._client)
-            self._take_in(self._reader.take_all())
-            for number, sent in list(self._sent.items()):
-                if found[sent.role].holder(sent.entry) is None:
-                    self._remove(number)
-        if not self._sent:
+            for number in self._deliveries.not_taken(group.snapshots(self._client)):
+                self._deliveries.remove(number)
+        if not self._deliveries:
             self._leave()
 
     def _leave(self) -> None:
-        for number in list(self._sent):
-            self._remove(number)
+        self._deliveries.remove_all()
         if not self._has_left:
             self._has_left = True
             self._events.append(Left(WORKER))
@@ -484,9 +366,9 @@ class RedisTransport:
             self.fleet.drain(patience)
             self.fleet.close(0.0)
         try:
-            self._write_letters()
+            self._letters.write(self._client)
             if not self.server:
-                self._put()
+                self._deliveries.flush()
                 self._client.delete(run_key(self.run), results_key(self.run))
                 group.remove_idle_streams(self._client)
         except RedisError as error:
