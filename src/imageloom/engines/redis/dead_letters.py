@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MOST = 10_000
 """Dead letters that are kept, approximately; the oldest are deleted first."""
-_AT_ONCE = 500
+_AT_ONCE = 200
 
 
 class DeadLetters:
@@ -57,14 +57,14 @@ def read(client: Redis) -> Iterator[tuple[bytes, DeadLetter]]:
         for entry, fields in found:
             try:
                 yield entry, msgspec.msgpack.decode(fields.get(FIELD.encode(), b""), type=DeadLetter)
-            except UNREADABLE:
+            except (TypeError, *UNREADABLE):  # TypeError: it was too large, and was skipped
                 continue
         after = f"({found[-1][0].decode()}"
 
 
 def _entries(client: Redis, after: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
     found: Any = client.xrange(DEAD, after, "+", count=_AT_ONCE)
-    return list(found)
+    return [(entry, fields or {}) for entry, fields in found if isinstance(entry, bytes)]
 
 
 def remove(client: Redis, entries: Iterable[bytes]) -> None:

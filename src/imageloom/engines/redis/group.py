@@ -22,7 +22,7 @@ from imageloom.engines.redis.wire import (
 if TYPE_CHECKING:
     from redis import Redis
 
-MOST_PENDING = 100_000
+MOST_PENDING = 20_000
 """Entries that consumers have, of all runs."""
 
 EntryId = tuple[Role, bytes]
@@ -65,7 +65,11 @@ def _snapshot(client: Redis, stream: str) -> Snapshot:
             if str(reply).startswith(("NOPERM", "NOAUTH", "LOADING")):
                 raise reply
             return Snapshot()
-    held = {p["message_id"]: (_name(p["consumer"]), p["time_since_delivered"] / 1000) for p in pending}
+    held = {
+        one["message_id"]: (_name(one["consumer"]), one["time_since_delivered"] / 1000)
+        for one in pending
+        if isinstance(one["consumer"], bytes)  # else it was too large, and was skipped
+    }
     last = next(g["last-delivered-id"] for g in groups if g["name"] == GROUP.encode())
     return Snapshot(order(last), held)
 
@@ -105,6 +109,7 @@ def consumers(client: Redis) -> list[tuple[str, str, float]]:
         (stream, _name(one["name"]), one["idle"] / 1000)
         for stream in STREAMS.values()
         for one in client.xinfo_consumers(stream, GROUP)
+        if isinstance(one.get("name"), bytes)
     ]
 
 

@@ -20,14 +20,17 @@ _OVERHEAD = 64
 
 
 class BoundedParser(BaseParser):
-    """A parser for protocol 2 of Redis. A reply beyond its bounds breaks the connection."""
+    """A parser for protocol 2 of Redis. It skips values beyond its bounds.
 
-    most_string = 16 << 20
+    `OVERSIZED` stands for a value that is too large by itself, None for one that the reply has no room for.
+    """
+
+    most_string = 1 << 20
     """Bytes of one string."""
     most_elements = 200_000
     """Elements of one array."""
-    most_reply = 64 << 20
-    """Bytes of one reply in this process's memory."""
+    most_reply = 8 << 20
+    """Bytes of one reply, with what its elements take in memory."""
 
     def __init__(self, socket_read_size: int) -> None:
         self._socket: Any = None
@@ -88,17 +91,25 @@ class BoundedParser(BaseParser):
         return self._data[start : start + size]
 
     def _skip_string(self, size: int, instead: object) -> object:
-        raise ConnectionError(f"a reply of more than {self.most_reply:,} bytes")
+        left = size + 2
+        while left:
+            if self._at == len(self._data):
+                self._receive()
+            step = min(left, len(self._data) - self._at)
+            self._at += step
+            left -= step
+        return instead
 
     def _array(self, count: int) -> Any:
         if count < 0:
             return None
-        if count > self.most_elements:
-            return self._skip_array(count)
-        return [self._parse() for _ in range(count)]
-
-    def _skip_array(self, count: int) -> object:
-        raise ConnectionError(f"a reply of {count:,} elements")
+        if count <= self.most_elements:
+            return [self._parse() for _ in range(count)]
+        room, self._room = self._room, 0
+        for _ in range(count):
+            self._parse()
+        self._room = room
+        return OVERSIZED
 
     def _line(self) -> bytes:
         end = self._data.find(b"\r\n", self._at)
@@ -125,27 +136,16 @@ class BoundedParser(BaseParser):
         self._at = 0
 
 
-class SkippingParser(BoundedParser):
-    """Skips values beyond the bounds.
+class TaskParser(BoundedParser):
+    """For workers, which read one task at a time."""
 
-    `OVERSIZED` stands for a value that is too large by itself, None for one that the whole reply has no room for.
-    """
+    most_string = 16 << 20
+    most_elements = 1000
+    most_reply = 64 << 20
+
+
+class ResultsParser(BoundedParser):
+    """For the driver, which reads many results at a time."""
 
     most_elements = 1000
-
-    def _skip_string(self, size: int, instead: object) -> object:
-        left = size + 2
-        while left:
-            if self._at == len(self._data):
-                self._receive()
-            step = min(left, len(self._data) - self._at)
-            self._at += step
-            left -= step
-        return instead
-
-    def _skip_array(self, count: int) -> object:
-        room, self._room = self._room, 0
-        for _ in range(count):
-            self._parse()
-        self._room = room
-        return OVERSIZED
+    most_reply = 4 << 20

@@ -7,22 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import TimeoutError
 
-from imageloom.engines.redis.replies import OVERSIZED, SkippingParser
-from imageloom.engines.redis.wire import MOST_RESULT, MOST_RESULTS, PATIENCE, SILENCE, log
+from imageloom.engines.redis.replies import OVERSIZED, ResultsParser
+from imageloom.engines.redis.wire import PATIENCE, SILENCE, log
 
 if TYPE_CHECKING:
     from redis import Redis
 
-MOST_READ = 1000
+MOST_READ = ResultsParser.most_elements
 """Entries that are read at once."""
 
 Fields = dict[bytes, bytes]
-
-
-class ResultsParser(SkippingParser):
-    most_string = MOST_RESULT
-    most_reply = MOST_RESULTS
-    most_elements = MOST_READ
 
 
 class ResultsReader:
@@ -125,7 +119,9 @@ class ResultsReader:
                 is_oversized = True
             self._read.append(entry)
             if is_oversized:
-                log.warning("deleted an entry of the results: it has more than %d bytes", MOST_RESULT)
+                log.warning(
+                    "deleted an entry of the results: it has more than %d bytes", ResultsParser.most_string
+                )
             taken.append(None if is_oversized else dict(zip(fields[::2], fields[1::2], strict=False)))
         self._count = max(1, len(taken)) if len(taken) < len(entries) else min(2 * self._count, MOST_READ)
         return taken

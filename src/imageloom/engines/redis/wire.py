@@ -47,10 +47,6 @@ LONGEST_BACKOFF = 2.0
 OLDEST_SERVER = 7
 VERSION = 2
 """Of the entries of the streams."""
-MOST_RESULT = 1 << 20
-"""Bytes of one string in an entry of a run's results; an entry with a larger one is deleted."""
-MOST_RESULTS = 4 << 20
-"""Bytes of entries of a run's results that the driver reads at once."""
 
 
 class Delivery(Plain, frozen=True):
@@ -100,11 +96,11 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
-def connect(url: str, skips: bool = False) -> Redis:
-    """A client of a server; it does not connect yet. It reads no reply beyond the bounds of `replies`.
+def connect(url: str, reads_tasks: bool = False) -> Redis:
+    """A client of a server; it does not connect yet. What is beyond the bounds of `replies` is skipped.
 
     Args:
-        skips: what is too large is skipped; else it breaks the connection.
+        reads_tasks: it reads tasks, which may be larger than anything else.
 
     Raises:
         MissingExtra: the client library is not installed.
@@ -115,7 +111,7 @@ def connect(url: str, skips: bool = False) -> Redis:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        from imageloom.engines.redis.replies import BoundedParser, SkippingParser
+        from imageloom.engines.redis.replies import BoundedParser, TaskParser
     except ImportError:
         raise MissingExtra("the engine redis", "redis") from None
     if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
@@ -126,7 +122,7 @@ def connect(url: str, skips: bool = False) -> Redis:
         return Redis.from_url(
             url,
             protocol=2,
-            parser_class=SkippingParser if skips else BoundedParser,
+            parser_class=TaskParser if reads_tasks else BoundedParser,
             socket_connect_timeout=5.0,
             socket_timeout=SILENCE,
             retry=Retry(NoBackoff(), 0),  # the callers repeat commands

@@ -201,7 +201,7 @@ class _Consumer:
         self.client_id: int | None = None
         self.fatal: RedisError | None = None
         self._worker = worker
-        self._client = connect(worker.settings.connect, skips=True)
+        self._client = connect(worker.settings.connect, reads_tasks=True)
         self._connection = PipelinedConnection(self._client)
         self._is_registered = False
         self._failures = 0
