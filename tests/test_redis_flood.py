@@ -21,7 +21,7 @@ from imageloom.engines.redis.results import MOST_READ, ResultsReader
 from imageloom.engines.redis.server import Server
 from imageloom.engines.redis.wire import GROUP, STREAMS, connect
 from imageloom.testing.engines import HARMFUL
-from program import contents, start
+from program import contents, start, wait_until
 from redis_servers import GivenServer
 
 KEY = "imageloom:results:1"
@@ -70,6 +70,16 @@ def test_entries_that_are_large_together_are_read_one_after_the_other(
     while new := numbers(reader):
         found += new
     assert found == [b"%d" % number for number in range(20)]
+
+
+def test_an_entry_is_taken_once_though_two_answers_have_it(client: Redis, reader: ResultsReader) -> None:
+    reader.ask()
+    client.xadd(KEY, {"number": 0})
+    wait_until(lambda: reader.has_answer)
+    assert numbers(reader) == [b"0"]
+    client.xadd(KEY, {"number": 1})
+    assert reader.take() == []
+    assert numbers(reader) == [b"1"]
 
 
 def test_an_entry_of_many_fields_that_is_too_large_is_deleted(client: Redis, reader: ResultsReader) -> None:

@@ -34,6 +34,8 @@ class ResultsReader:
         self._waiting, self._immediate = (_connection(client) for _ in range(2))
         self._read: list[bytes] = []
         """Ids of entries that were read and are still in the stream."""
+        self._early: set[bytes] = set()
+        """Ids of entries that were read while the server's answer to an earlier request may have them too."""
         self._count = MOST_READ
         """Entries that are asked for: fewer while they are large."""
         self.is_asked = False
@@ -69,10 +71,12 @@ class ResultsReader:
             RedisError: the connection is lost.
         """
         self.is_asked = False
-        return self._answer(self._waiting)
+        taken = self._answer(self._waiting)
+        self._early.clear()
+        return taken
 
     def take_all(self) -> list[Fields | None]:
-        """The entries that are there now; those that a pending request is answered with come again later.
+        """The entries that are there now.
 
         Raises:
             RedisError: the server cannot be reached.
@@ -81,8 +85,10 @@ class ResultsReader:
         for _ in range(10):
             self._request(self._immediate)
             new = self._answer(self._immediate)
+            if self.is_asked:
+                self._early.update(self._read)
             entries += new
-            if len(new) < self._count:
+            if not new:
                 break
         return entries
 
@@ -109,21 +115,25 @@ class ResultsReader:
         found = connection.read_response()
         entries = found[0][1] if found else []
         taken: list[Fields | None] = []
+        before = len(self._read)
         for entry, fields in entries:
             if entry is None:  # the bound of the whole answer was reached before
                 break
             is_oversized = fields is OVERSIZED or OVERSIZED in fields
             if not is_oversized and None in fields:
-                if taken:  # it is read next time, as the first one
+                if len(self._read) > before:  # it is read next time, as the first one
                     break
                 is_oversized = True
             self._read.append(entry)
+            if entry in self._early:
+                continue
             if is_oversized:
                 log.warning(
                     "deleted an entry of the results: it has more than %d bytes", ResultsParser.most_string
                 )
             taken.append(None if is_oversized else dict(zip(fields[::2], fields[1::2], strict=False)))
-        self._count = max(1, len(taken)) if len(taken) < len(entries) else min(2 * self._count, MOST_READ)
+        count = len(self._read) - before
+        self._count = max(1, count) if count < len(entries) else min(2 * self._count, MOST_READ)
         return taken
 
 

@@ -347,7 +347,9 @@ class RedisTransport:
         """Remove what no worker has, once; leave as soon as the workers have finished the rest."""
         if not self._is_taken_back:
             self._is_taken_back = True
-            for number in self._deliveries.not_taken(group.snapshots(self._client)):
+            found = group.snapshots(self._client)
+            self._take_in(self._reader.take_all())
+            for number in self._deliveries.not_taken(found):
                 self._deliveries.remove(number)
         if not self._deliveries:
             self._leave()
