@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from imageloom.engines import Settings
 from imageloom.engines.redis.transport import RedisTransport
 from imageloom.scheduling.engine import TransportEngine
-from imageloom.scheduling.protocol import Event
 from imageloom.scheduling.rules import Rules
-
-MOST_GATHER = 0.02
-"""Seconds for which results may gather before they are read, at most; else as long as eight items take."""
 
 
 class RedisStreams(TransportEngine):
@@ -46,7 +40,3 @@ class RedisStreams(TransportEngine):
     def close(self) -> None:
         self.transport.stop()
         super().close()
-
-    def _events(self, patience: float | None) -> Iterable[Event]:
-        self.transport.gather = min(MOST_GATHER, 8 * self.scheduler.costs.mean)
-        return super()._events(patience)

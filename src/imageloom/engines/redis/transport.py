@@ -64,6 +64,8 @@ WORKER = "redis"
 """The scheduler's name of all consumers together."""
 WINDOW = 4
 """Deliveries in the streams for each consumer."""
+MOST_GATHER, GATHERED = 0.02, 8
+"""Before results are read they may gather for so many seconds, at most, or while so many items are done."""
 MOST_CAPACITY = 4096
 """Consumers that count, whoever else calls itself one."""
 _PRELOAD = ("imageloom.engines.redis.worker", "redis")  # by the fork server
@@ -86,8 +88,8 @@ class RedisTransport:
         self._url = settings.connect or (self.server.url if self.server else "")
         self.run = os.urandom(8).hex()
         self.fleet: Fleet | None = None
-        self.gather = 0.0
-        """Seconds for which results may gather before they are read."""
+        self._item_seconds = 0.0
+        """Mean of an item."""
         self._host = f"{socket.gethostname()}/"
         self._consumers = 0
         self._events: list[Event] = []
@@ -226,7 +228,7 @@ class RedisTransport:
             entries = self._reader.take()
             self._take_in(entries)
             if entries:
-                self._next_read = time.monotonic() + self.gather
+                self._next_read = time.monotonic() + min(MOST_GATHER, GATHERED * self._item_seconds)
         if self._deaths or time.monotonic() >= self._next_inspection:
             self._inspect()
         if self._stops_at is not None:
@@ -293,6 +295,8 @@ class RedisTransport:
             self._events.append(Finished(WORKER, number, message.worker))
         else:
             self._events.append(Received(WORKER, number, message.place, message.result, message.worker))
+            seconds = min(1.0, max(0.0, message.result.times.total))
+            self._item_seconds += 0.1 * (seconds - self._item_seconds)
             sent.done += 1
             if sent.done == len(sent.task.work):
                 self._deliveries.finish(number)
