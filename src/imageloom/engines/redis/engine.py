@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.redis.transport import RedisTransport
 from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.rules import Rules
 
 
-class RedisStreams(TransportEngine):
+class RedisStreams(TransportEngine, Engine):
     """The engine.
 
     Raises:
@@ -16,7 +16,7 @@ class RedisStreams(TransportEngine):
         StorageError: the server cannot be reached, refuses the user, or is too old.
     """
 
-    tells = True
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self.transport = RedisTransport(settings)
