@@ -23,7 +23,7 @@ STEPS = {
     "processes": (Processes, "_step"),
     "pipeline": (Pipeline, "_feed"),
     "zeromq": (Zeromq, "_step"),
-    "redis": (RedisStreams, "_inspect"),
+    "redis": (RedisStreams, "_step"),
     "mpi": (Supervised, "_hand_over"),
     "nodes": (Nodes, "_end_overdue"),
 }

@@ -16,7 +16,7 @@ from imageloom.cli.text import say, say_json
 if TYPE_CHECKING:
     from redis import Redis
 
-    from imageloom.engines.redis.wire import Letter
+    from imageloom.engines.redis.wire import DeadLetter
 
 connect_option = options.connect_options("Address of the Redis server.", is_needed=True)
 keys_argument = click.argument("keys", nargs=-1, metavar="[KEY]...")
@@ -42,10 +42,10 @@ def command() -> None:
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per dead letter to stdout.")
 def list_(connect: str, json_: bool) -> None:
     """List each item with the reason of its failure and its number of attempts, the oldest first."""
-    from imageloom.engines.redis import letters as redis_letters
+    from imageloom.engines.redis import dead_letters
 
     with _server(connect) as client:
-        for _, letter in redis_letters.read(client):
+        for _, letter in dead_letters.read(client):
             if json_:
                 say_json(letter)
                 continue
@@ -76,23 +76,23 @@ def drop(connect: str, keys: tuple[str, ...], all_: bool) -> None:
     say(f"{len(_take_out(connect, keys, all_))} dropped")
 
 
-def _take_out(connect: str, keys: tuple[str, ...], all_: bool) -> list[Letter]:
+def _take_out(connect: str, keys: tuple[str, ...], all_: bool) -> list[DeadLetter]:
     """Remove dead letters and return them.
 
     Raises:
         UsageError: there is no dead letter with one of the keys.
     """
-    from imageloom.engines.redis import letters as redis_letters
+    from imageloom.engines.redis import dead_letters
     from imageloom.errors import UsageError
 
     if bool(keys) == all_:
         raise click.UsageError("give the keys of items, or --all")
     with _server(connect) as client:
-        found = [one for one in redis_letters.read(client) if all_ or one[1].key in keys]
+        found = [one for one in dead_letters.read(client) if all_ or one[1].key in keys]
         missing = set(keys) - {letter.key for _, letter in found}
         if missing:
             raise UsageError(f"there is no dead letter for the item {', '.join(sorted(missing))}")
-        redis_letters.remove(client, [entry for entry, _ in found])
+        dead_letters.remove(client, [entry for entry, _ in found])
     return [letter for _, letter in found]
 
 
