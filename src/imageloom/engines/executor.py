@@ -39,6 +39,8 @@ from imageloom.scheduling.rules import Rules
 from imageloom.worker.message import Message
 from imageloom.worker.perform import perform, results, worker_name
 
+MOST_RETURNS = 100
+"""Times that a task may come back: what waits in a worker's own queue is returned whenever that worker dies."""
 WORKER = "executor"
 """The executor chooses a worker by itself: to the scheduler it is one with many slots."""
 
@@ -86,7 +88,14 @@ class ExecutorEngine(TransportEngine, Engine):
 
     def __init__(self, transport: ExecutorTransport, timeout: float = 0.0) -> None:
         self._executor = transport
-        rules = Rules(timeout=timeout, ends="delivery", isolation="engine", cuts=False, ends_liars=False)
+        rules = Rules(
+            timeout=timeout,
+            ends="delivery",
+            isolation="engine",
+            cuts=False,
+            ends_liars=False,
+            returns=MOST_RETURNS,
+        )
         super().__init__("executor", transport, rules)
 
     @property
