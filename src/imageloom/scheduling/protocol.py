@@ -17,11 +17,12 @@ from imageloom.model import Failure, Outcome, Result, Task
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A worker exists, or its size has changed. It may be given tasks."""
+    """A worker exists, or its size has changed."""
 
     worker: str
     slots: int = 1
-    """Deliveries that it works on at the same time."""
+    """Deliveries that it works on at the same time; 0 where it may not be given any: it is starting, or leaves and
+    finishes what it has."""
     ahead: int = 0
     """Deliveries that it may hold beyond these, so that it need not wait for the next one."""
     load: float = 0.0
@@ -101,7 +102,8 @@ class Broken:
     delivery: int
     failure: Failure
     done: int = 0
-    """Items of the delivery that are known to be complete although their results never arrived."""
+    """Items of the delivery that are known to be complete although their results never arrived: where these are
+    all, none was in progress."""
 
 
 @dataclass(frozen=True, slots=True)
