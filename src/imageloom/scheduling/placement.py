@@ -47,6 +47,8 @@ class Placement:
     def note_complete(self, worker: Worker, seconds: float) -> None:
         """Take note of how long a worker took for a delivery."""
         worker.seconds += (seconds - worker.seconds) * (0.2 if worker.seconds else 1.0)
+        if self._rules.brief:
+            worker.ahead = int(worker.seconds < self._rules.brief)
         self._mean += (seconds - self._mean) * (0.1 if self._mean else 1.0)
 
     def next(self, now: float) -> tuple[Worker, Run] | None:
@@ -86,7 +88,7 @@ class Placement:
 
     def _chosen(self, choice: Choice) -> tuple[Worker, Run] | None:
         """Choose workers for what waits, as long as one has room; the first that can have what it is to have."""
-        workers = list(self._workers.values())
+        workers = [worker for worker in self._workers.values() if worker.limit]
         most = 2 * sum(worker.limit for worker in workers)
         dealt = sum(worker.in_hand for worker in workers)
         while (
@@ -117,6 +119,7 @@ class Placement:
                 for delivery in other.in_progress()
                 if delivery.since < limit
                 and delivery.ticket.deliveries == 1
+                and not delivery.ticket.is_over
                 and not delivery.ticket.was_lost
                 and not delivery.ticket.is_suspect
                 and worker.name not in delivery.ticket.refused_by

@@ -69,7 +69,7 @@ class Tickets:
         if event.is_final:
             return Failure("TaskRefused", f"{event.worker}: {event.reason}")
         ticket.refused_by.add(event.worker)
-        if ticket.refused_by >= self._workers.keys():
+        if ticket.refused_by >= {worker.name for worker in self._workers.values() if worker.limit}:
             ticket.refused_by.clear()
         if not event.counts:
             return None
