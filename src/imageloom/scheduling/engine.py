@@ -72,7 +72,7 @@ class TransportEngine:
         return future
 
     def abandon(self, future: Future[Outcome]) -> None:
-        """End what is in progress of a task that nobody waits for any more: what works on it is free for others."""
+        """End what is in progress of a task that nobody waits for any more, so that others have its workers."""
         if not (future.cancel() or future.done()):
             self._abandoned.put(future)
             self._transport.wake()

@@ -55,6 +55,8 @@ class Placement:
         """The next worker and what it is to have; None where nothing waits or nobody has room."""
         if self._choice is not None and (found := self._chosen(self._choice)):
             return found
+        if self._choice is not None and self._queue.has_fresh and not self._queue.has_suspects:
+            return None
         if len(self._queue):
             worker = self._idlest()
             run = self._for_idlest(worker, now) if worker else None
@@ -88,22 +90,25 @@ class Placement:
 
     def _chosen(self, choice: Choice) -> tuple[Worker, Run] | None:
         """Choose workers for what waits, as long as one has room; the first that can have what it is to have."""
-        workers = [worker for worker in self._workers.values() if worker.limit]
-        most = 2 * sum(worker.limit for worker in workers)
-        dealt = sum(worker.in_hand for worker in workers)
-        while (
-            self._queue.has_fresh
-            and dealt < most
-            and any(worker.in_hand < worker.limit + worker.ahead for worker in workers)
-            and not (self._rules.isolation == "engine" and self.suspects)
-        ):
-            run = self._queue.pop_fresh()
-            chosen = choice.choose(workers, run.ticket.refused_by, self._random)
-            self._workers[chosen.name].reserved.append(run)
-            dealt += 1
+        workers = list(self._workers.values())
         for worker in workers:
             if worker.reserved and self._has_room(worker):
                 return worker, worker.reserved.popleft()
+        if not self._queue.has_fresh or (self._rules.isolation == "engine" and self.suspects):
+            return None
+        workers = [worker for worker in workers if worker.limit]
+        room = 2 * sum([worker.limit for worker in workers]) - sum([worker.in_hand for worker in workers])
+        while (
+            self._queue.has_fresh
+            and room > 0
+            and any(worker.in_hand < worker.limit + worker.ahead for worker in workers)
+        ):
+            run = self._queue.pop_fresh()
+            chosen = self._workers[choice.choose(workers, run.ticket.refused_by, self._random).name]
+            if not chosen.reserved and self._has_room(chosen):
+                return chosen, run
+            chosen.reserved.append(run)
+            room -= 1
         return None
 
     def _copy(self, now: float) -> tuple[Worker, Run] | None:

@@ -26,7 +26,9 @@ from imageloom.worker.guard import Guard
 if TYPE_CHECKING:
     from imageloom.engines.processes import Processes
 
-Runner = Callable[[Task], Iterator[Result]]
+Ended = Callable[[Callable[[], None]], bool]
+"""Has a function called when the call of a task has ended; False where it has."""
+Runner = Callable[[Task, Ended], Iterator[Result]]
 """Does a task: its items' results, in their order."""
 
 LAG = 0.1
@@ -36,23 +38,25 @@ WAITING_CALLS = 16
 
 
 def supervised(engine: Processes) -> Runner:
-    """Does tasks in supervised processes: one that dies takes only its item along."""
+    """Does tasks in supervised processes: one that dies takes only its item along.
 
-    def run(task: Task) -> Iterator[Result]:
+    A task whose call ends before it does is abandoned: who called has ended an item that hangs, or is gone.
+    """
+
+    def run(task: Task, ended: Ended) -> Iterator[Result]:
         arrived: SimpleQueue[tuple[int, Result] | None] = SimpleQueue()
         future = engine.submit(task, lambda place, result: arrived.put((place, result)))
         future.add_done_callback(lambda _: arrived.put(None))
+        if not ended(lambda: engine.abandon(future)):
+            engine.abandon(future)
         early: dict[int, Result] = {}
-        try:
-            for place in range(len(task.work)):
-                while place not in early:
-                    found = arrived.get()
-                    if found is None:  # the engine was closed
-                        return
-                    early[found[0]] = found[1]
-                yield early.pop(place)
-        finally:
-            future.cancel()
+        for place in range(len(task.work)):
+            while place not in early:
+                found = arrived.get()
+                if found is None:  # the engine was closed
+                    return
+                early[found[0]] = found[1]
+            yield early.pop(place)
 
     return run
 
@@ -120,7 +124,7 @@ class Node:
                 yield pb.TaskReceipt(load=load)
                 if is_slow:
                     time.sleep(self._config.delay)
-                yield from self._results(task, LAG if request.together else 0.0)
+                yield from self._results(task, context.add_callback, LAG if request.together else 0.0)
         finally:
             with self._lock:
                 self._in_hand -= 1
@@ -132,10 +136,10 @@ class Node:
             reason = f"this node (version {__version__}) cannot read the task: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
 
-    def _results(self, task: Task, lag: float) -> Iterator[pb.TaskReceipt]:
+    def _results(self, task: Task, ended: Ended, lag: float) -> Iterator[pb.TaskReceipt]:
         """Receipts with the items' results, `lag` seconds apart or more; the last one says how it went."""
         status, unsaid, due = pb.TASK_SUCCESS, [], time.monotonic() + lag
-        for result in self._attempts(task):
+        for result in self._attempts(task, ended):
             if result.failure:
                 status = pb.TASK_FAILURE
             unsaid.append(pack(result))
@@ -144,11 +148,11 @@ class Node:
                 unsaid, due = [], time.monotonic() + lag
         yield pb.TaskReceipt(status=status, load=self.load, results=unsaid)
 
-    def _attempts(self, task: Task) -> Iterator[Result]:
+    def _attempts(self, task: Task, ended: Ended) -> Iterator[Result]:
         """The items' results; what cannot be begun here fails each item."""
         began, done = time.time(), 0
         try:
-            for result in self._run(self._guard.bounded(task)):
+            for result in self._run(self._guard.bounded(task), ended):
                 done += 1
                 yield result
         except ImageloomError as error:
