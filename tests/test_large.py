@@ -123,7 +123,7 @@ def test_several_outputs(photos: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "always") == contents(tmp_path / "never")
 
 
-class Lossy:
+class Lossy(Engine):
     """A serial engine that drops, doubles, reorders and damages what comes back."""
 
     capacity = 3
@@ -335,7 +335,7 @@ def test_an_engine_is_opened_for_tiles_of_one_file(photos: Path, tmp_path: Path)
     engine = open_engine("threads", Settings(jobs=2))
     largest = 0
 
-    class Counting:
+    class Counting(Engine):
         capacity = 2
 
         def submit(self, task: Task) -> Future[Outcome]:

@@ -1,4 +1,4 @@
-"""Engine processes: the conformance suite, and workers that crash, hang and eat memory."""
+"""Engine processes: workers that crash, hang and eat memory."""
 
 from __future__ import annotations
 
@@ -24,12 +24,8 @@ from imageloom.recipes.recipe import with_operators
 from imageloom.records.events import Done, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
-from imageloom.testing.engines import EngineTests, recipe_of
+from imageloom.testing.engines import recipe_of
 from program import imageloom, wait_until
-
-
-class TestProcesses(EngineTests):
-    engine = "processes"
 
 
 @pytest.fixture

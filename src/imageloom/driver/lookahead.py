@@ -55,7 +55,7 @@ class Questions:
         self._sink = sink
         self._meaning = meaning
         self._memory = memory
-        self._keeps = not source.store.is_local and getattr(engine, "shares_memory", False)
+        self._keeps = not source.store.is_local and engine.capabilities.shares_memory
         self.take_long = not (source.store.is_local and sink.store.is_local)
         """Each is a round trip."""
 

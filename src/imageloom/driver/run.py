@@ -86,7 +86,7 @@ class Driver:
         self._stopping = False
         self._id = 0
         self._tasks = 0
-        self._overlaps = self._questions.take_long and getattr(engine, "overlaps", False)
+        self._overlaps = self._questions.take_long and engine.capabilities.overlaps
         self._in_flight = Window(self._memory, self._overlaps, self._wake)
         self._is_last = False
         """Nothing waits behind the item that is planned."""
@@ -95,7 +95,7 @@ class Driver:
         self._large: LargeImages | None = None
         self._in_hand = InHand(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_hand)
-        listeners = (*listeners, *getattr(engine, "listeners", ()))  # an engine's broker may take notes
+        listeners = (*listeners, *engine.listeners)  # an engine's broker may take notes
         self._accounts = Accounts(
             job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners
         )
@@ -262,7 +262,7 @@ class Driver:
         from imageloom.tiling.large import LargeImages  # no small image waits for it
 
         if self._large is None:
-            held = self._memory // 4 if getattr(self._engine, "shares_memory", False) else 0
+            held = self._memory // 4 if self._engine.capabilities.shares_memory else 0
             self._large = LargeImages(
                 self._job,
                 self._source.store,
@@ -367,7 +367,7 @@ class Driver:
         try:
             arrived = self._finished.get(timeout=SILENCE if patience is None else patience)
         except Empty:
-            if is_told and (missing := getattr(self._engine, "missing", "")):
+            if is_told and (missing := self._engine.missing):
                 log.warning("nothing is done: %s", missing)
             self._collect_late()
             return

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from imageloom import operators
 from imageloom.driver.batches import Ready
-from imageloom.engines import Engine, Settings, open_engine
+from imageloom.engines import Engine, open_engine
 from imageloom.errors import Quarantined
 from imageloom.model import Failure, Item, Job, Task
 from imageloom.records.inhand import MOST_RUNS, InHand
@@ -26,7 +26,7 @@ class Suspects:
     """What becomes of the suspects of one run.
 
     Args:
-        engine: of the run; its `settings`, if it has some, are those of the processes too.
+        engine: of the run; its settings are those of the processes too.
     """
 
     def __init__(self, job: Job, engine: Engine, notes: InHand) -> None:
@@ -34,7 +34,7 @@ class Suspects:
         self._engine = engine
         self._notes = notes
         self._alone: Engine | None = None
-        self._crash_here = getattr(engine, "shares_memory", False)
+        self._crash_here = engine.capabilities.shares_memory
 
     @cached_property
     def _known_elsewhere(self) -> bool:
@@ -72,8 +72,7 @@ class Suspects:
         ):
             return self._engine
         if self._alone is None:
-            settings = getattr(self._engine, "settings", Settings())
-            settings = replace(settings, jobs=1, threads=1, waits=False, in_flight=0)
+            settings = replace(self._engine.settings, jobs=1, threads=1, waits=False, in_flight=0)
             self._alone = open_engine("processes", settings)
         return self._alone
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Settings
 from imageloom.engines.executor import ExecutorEngine, ExecutorTransport, report_all
 from imageloom.errors import MissingExtra, UsageError, WorkerLost
 from imageloom.model import Task
@@ -49,7 +50,7 @@ import imageloom.worker.perform
 class Dask(ExecutorEngine):
     """Workers that die are replaced by the cluster; here one death is enough for a task to be lost."""
 
-    tells = True
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(DaskTransport(settings), settings.timeout)
@@ -95,7 +96,16 @@ class DaskTransport(ExecutorTransport):
         if address is None:
             return
         self._not_to_blame.update(number for number, other in self._begun.items() if other == address)
-        threading.Thread(target=self._restart, args=(address,), name="restart", daemon=True).start()
+        own = (
+            [nanny for nanny in self._own.workers.values() if nanny.worker_address == address]
+            if self._own
+            else []
+        )
+        for nanny in own:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)  # the nanny starts another one
+        if not own:
+            threading.Thread(target=self._restart, args=(address,), name="restart", daemon=True).start()
 
     def _restart(self, address: str) -> None:
         try:

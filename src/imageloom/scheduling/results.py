@@ -27,10 +27,11 @@ MOST_TEXT = 2000
 MOST_NAME = 200
 """Characters of a worker's name and of a failure's kind."""
 
-_TOKEN = re.compile(r"(.+)-[0-9a-f]{12}-([0-9]+(?:-[0-9]+)*)", re.ASCII).fullmatch
-"""What an attempt stages its bytes under: see `items.finish`."""
-_KIND = re.compile(rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MOST_NAME - 1}}}").fullmatch
-_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_RANDOM = 12
+"""Hexadecimal digits in a token: see `names.new_token`."""
+_HEXADECIMAL = frozenset("0123456789abcdef")
+_KIND = rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MOST_NAME - 1}}}"
+_UNSHOWN = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def shown(text: str, most: int = MOST_NAME) -> str:
         text = text[: most - 3] + "..."
     if text.isprintable():
         return text
-    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return re.sub(_UNSHOWN, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _wrong(task: Task, work: Work, result: Result) -> str | None:
@@ -94,7 +95,7 @@ def _wrong(task: Task, work: Work, result: Result) -> str | None:
     if not (0.0 <= result.started <= LATEST and 0.0 <= result.lost <= MOST_SECONDS):
         return "moment is none"
     if failure is not None:
-        if not _KIND(failure.kind):
+        if not re.fullmatch(_KIND, failure.kind):
             return "kind of failure is none"
         return "failure has outputs" if result.written or result.pieces or result.measure else None
     if task.part is not None:
@@ -121,13 +122,18 @@ def _wrong_outputs(
     written = result.written
     if len(written) != len(names):
         return f"outputs are {len(written)} and not {len(names)}"
-    attempt = f"{task.job}-{work.number}-{work.attempt}"
+    before = f"{task.job}-{work.number}-{work.attempt}-"
     for place, one in enumerate(written):
         if one.name != names[place]:
             return "output's name is another one"
         if not 0 < one.size <= MOST_BYTES:
             return "output's size is none"
-        token = _TOKEN(one.staged)
-        if token is None or token[1] != attempt or token[2] != (part or str(place)):
+        behind = f"-{part or place}"
+        random = one.staged[len(before) : -len(behind)]
+        if (
+            one.staged != f"{before}{random}{behind}"
+            or len(random) != _RANDOM
+            or not _HEXADECIMAL.issuperset(random)
+        ):
             return "staged output is none of this attempt's"
     return None

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,7 +25,7 @@ from msgspec.structs import replace
 from imageloom.bench.samples import draw_photo
 from imageloom.driver import window
 from imageloom.driver.run import Driver
-from imageloom.engines import Engine, Settings, open_engine
+from imageloom.engines import Engine, Settings
 from imageloom.engines.serial import Serial
 from imageloom.model import Format, Item, Job, Limits, Output, Recipe, Result, Task, Work
 from imageloom.recipes.pipeline import Pipeline
@@ -35,6 +34,8 @@ from imageloom.records.events import Done, Event, Failed, Planned, Retried, Star
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
 from imageloom.stores.names import STAGING
+from imageloom.testing.engine_base import EngineBase
+from imageloom.testing.engine_faults import EngineFaults
 from imageloom.testing.scripted import ScriptedEngine
 
 COUNT = 12
@@ -76,25 +77,13 @@ def written(result: Result) -> list[tuple[str, int]]:
     return [(w.name, w.size) for w in result.written]
 
 
-class EngineCore:
+class EngineCore(EngineBase):
     """The core of the suite, for an engine that takes seconds to open; the whole is for its long run then."""
 
-    engine: ClassVar[str]
-    """The registered name."""
-    workers: ClassVar[int] = 2
     stray_files: ClassVar[int] = 0
     """Files that the engine's library may leave open for the process's life, as logs."""
     stray_threads: ClassVar[str] = "-"
     """What the names of threads begin with that the library keeps for the process's life."""
-
-    def open_engine(self) -> Engine:
-        return open_engine(self.engine, Settings(self.workers))
-
-    @pytest.fixture
-    def opened(self) -> Iterator[Engine]:
-        engine = self.open_engine()
-        yield engine
-        engine.close()
 
     @pytest.fixture
     def photos(self, tmp_path: Path) -> Path:
@@ -109,25 +98,6 @@ class EngineCore:
             else:
                 path.write_bytes(simplejpeg.encode_jpeg(photo))
         return folder
-
-    @pytest.fixture
-    def sink(self, tmp_path: Path) -> Path:
-        return tmp_path / "out"
-
-    @pytest.fixture
-    def ledger(self, tmp_path: Path) -> Iterator[Ledger]:
-        with Ledger(tmp_path / "ledger.db") as ledger:
-            yield ledger
-
-    @pytest.fixture(autouse=True)
-    def _small_batches_and_short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Two items in a task, so that a dozen of them makes a crowd."""
-        monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 2)
-        monkeypatch.setattr(window, "FIRST_PAUSE", 0.01)
-
-    @pytest.fixture
-    def events(self) -> list[Event]:
-        return []
 
     def drive(
         self,
@@ -196,8 +166,15 @@ class EngineCore:
         assert (recorded.key, recorded.attempts) == ("dark.png", 3)
 
     def test_a_lost_worker_costs_another_attempt_of_its_items_only(
-        self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
+        self,
+        opened: Engine,
+        photos: Path,
+        sink: Path,
+        ledger: Ledger,
+        events: list[Event],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(window, "FIRST_PAUSE", 1.0)  # all first attempts are submitted before
         scripted = ScriptedEngine(opened, lost={2, 4})
         summary = self.drive(scripted, photos, sink, ledger, events)
         assert (summary.done, summary.failed) == (COUNT, 0)
@@ -249,8 +226,8 @@ class EngineCore:
         assert files <= most
 
 
-class EngineTests(EngineCore):
-    """The suite. Override what differs: `open_engine`, and the class attributes."""
+class EngineTests(EngineCore, EngineFaults):
+    """The suite. Override what differs: the class attributes, and `one_that_refuses`."""
 
     # What it makes
 

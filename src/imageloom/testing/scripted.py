@@ -14,7 +14,7 @@ PATIENCE = 0.2
 """Seconds without a new task after which those that are held go on all the same."""
 
 
-class ScriptedEngine:
+class ScriptedEngine(Engine):
     """Hands tasks to another engine, but for what the script says, and keeps records.
 
     Who has opened the other engine closes it.
@@ -29,7 +29,6 @@ class ScriptedEngine:
     def __init__(
         self, engine: Engine, *, lost: Container[int] = (), twice: Container[int] = (), hold: int = 0
     ) -> None:
-        self.capacity = engine.capacity
         self.submitted: list[Task] = []
         """All tasks, in the order in which they came."""
         self.most_in_flight = 0
@@ -43,6 +42,10 @@ class ScriptedEngine:
         self._thread = threading.Thread(target=self._release) if hold else None
         if self._thread:
             self._thread.start()
+
+    @property
+    def capacity(self) -> int:
+        return self._engine.capacity
 
     def submit(self, task: Task) -> Future[Outcome]:
         answer: Future[Outcome] = Future()

@@ -29,24 +29,19 @@ Turn = contextlib.AbstractContextManager[object]
 
 
 NO_BOUND = contextlib.nullcontext()
-LONG = 0.25
-"""Seconds of a task after which its results are told one by one."""
 
 
 def perform(task: Task, told: Callable[[int, Result], None] | None = None) -> Outcome:
     """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
 
     Args:
-        told: called with an item's place and its result before the task's end, where that takes long.
+        told: called with an item's place and its result, as soon as it is there.
     """
     made: list[Result] = []
-    began, known = time.monotonic(), 0
-    for result in results(task):
+    for place, result in enumerate(results(task)):
         made.append(result)
-        if told is not None and time.monotonic() - began > LONG:
-            for place in range(known, len(made)):
-                told(place, made[place])
-            known = len(made)
+        if told is not None:
+            told(place, result)
     return Outcome(task.id, worker_name(), tuple(made))
 
 

@@ -12,7 +12,7 @@ from random import Random
 
 from msgspec.structs import replace
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.nodes.config import NodesConfig, read_config
 from imageloom.errors import MissingExtra, StorageError
 from imageloom.model import Failure
@@ -41,7 +41,7 @@ MOST_RETURNS = 300
 """Times that nodes may send one task back without a result: each takes some tenths of a second."""
 
 
-class Nodes(TransportEngine):
+class Nodes(TransportEngine, Engine):
     """The engine.
 
     Args:
@@ -55,7 +55,7 @@ class Nodes(TransportEngine):
         StorageError: no node answers.
     """
 
-    tells = True
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True, refuses=True)
 
     def __init__(self, settings: Settings, config: NodesConfig | None = None, waits: bool = False) -> None:
         config = config or (read_config(settings.nodes, NodesConfig) if settings.nodes else NodesConfig())
