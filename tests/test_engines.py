@@ -42,7 +42,6 @@ KNOWN_FAULTS = {
         THREE: Fault("a result that its worker had sent may be lost with the worker", always=False),
     },
     "nodes": {
-        TOLD: AT_THE_END,
         f"{REFUSED}[elsewhere]": Fault("a node that does not see the storage fails the items"),
     },
     "mpi": {
@@ -154,7 +153,7 @@ class TestNodes(EngineTests):
         with ExitStack() as stack:
             addresses = []
             for config in (refusing[why], NodeConfig(limit=1)):
-                node = Node(results, config)
+                node = Node(lambda task, _: results(task), config)
                 service = Service(node, NODE, "127.0.0.1:0", Credentials(), WAITING_CALLS)
                 stack.callback(service.close, None)
                 addresses.append(f"127.0.0.1:{service.port}")

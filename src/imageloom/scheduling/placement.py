@@ -51,6 +51,18 @@ class Placement:
             worker.ahead = int(worker.seconds < self._rules.brief)
         self._mean += (seconds - self._mean) * (0.1 if self._mean else 1.0)
 
+    def unreserve(self, worker: Worker) -> None:
+        """Queue again what a worker was to have."""
+        for run in reversed(worker.reserved):
+            self._queue.put(run, first=True)
+        worker.reserved.clear()
+
+    def take_waiting(self) -> list[Run]:
+        """Remove and return what no worker has."""
+        for worker in self._workers.values():
+            self.unreserve(worker)
+        return self._queue.clear()
+
     def next(self, now: float) -> tuple[Worker, Run] | None:
         """The next worker and what it is to have; None where nothing waits or nobody has room."""
         if self._choice is not None and (found := self._chosen(self._choice)):

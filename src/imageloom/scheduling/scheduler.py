@@ -212,7 +212,7 @@ class Scheduler:
     def close(self) -> None:
         """Begin no further task. What has begun is finished."""
         self.is_closing = True
-        for run in self._take_waiting():
+        for run in self._placement.take_waiting():
             if run.ticket.has_begun:
                 self._queue.put(run)
             else:
@@ -220,7 +220,7 @@ class Scheduler:
 
     def give_up(self, failure: Failure, now: float) -> None:
         """Fail all that no worker has: there is no worker, and there will be none."""
-        for run in self._take_waiting():
+        for run in self._placement.take_waiting():
             if self._may_begin(run.ticket):
                 self._tickets.fail(run.ticket, run.places, failure, now)
 
@@ -246,19 +246,14 @@ class Scheduler:
         if not self.rules.brief:
             worker.ahead = event.ahead
         if not worker.limit:
-            self._unreserve(worker)
+            self._placement.unreserve(worker)
         worker.mark_begun(now)
         self._assign(now)
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.name, None)
         worker.limit = 0  # it begins nothing more
-        self._unreserve(worker)
-
-    def _unreserve(self, worker: Worker) -> None:
-        for run in reversed(worker.reserved):
-            self._queue.put(run, first=True)
-        worker.reserved.clear()
+        self._placement.unreserve(worker)
 
     def _die(self, worker: Worker | None, event: Died, now: float) -> bool:
         if worker is None:
@@ -419,12 +414,6 @@ class Scheduler:
             if not ticket.has_begun:
                 self._commands.append(Cancelled(ticket))
         return ticket.has_begun
-
-    def _take_waiting(self) -> list[Run]:
-        runs = [run for worker in self._workers.values() for run in worker.reserved]
-        for worker in self._workers.values():
-            worker.reserved.clear()
-        return [*runs, *self._queue.clear()]
 
     def _assign(self, now: float) -> None:
         """Give the workers what they have room for."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from imageloom.worker.process import bound_memory, die_with_parent, die_with_starter
@@ -17,7 +20,7 @@ from imageloom.worker.process import bound_memory, die_with_parent, die_with_sta
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from imageloom.engines.nodes.node import Ended
+    from imageloom.engines.nodes.node import Arrived, Ended
     from imageloom.model import Result, Task
     from imageloom.worker.guard import Guard
 
@@ -38,14 +41,33 @@ class Marks:
     def __init__(self, folder: str) -> None:
         self._file = os.open(_marks_of(folder, os.getpid()), os.O_WRONLY | os.O_CREAT, 0o600)
         os.pwrite(self._file, _MARK.pack(-1, 0), 0)
+        self._thread = ThreadPoolExecutor(1, "thread")
 
-    def run(self, task: Task, ended: Ended) -> Iterator[Result]:
+    def run(self, task: Task, ended: Ended) -> Iterator[Result | None]:
+        """Do a task in a thread of its own: its results do not wait for an item that takes long."""
+        from imageloom.engines.nodes.node import in_order
+
+        arrived: Arrived = SimpleQueue()
+        wanted = threading.Event()
+        wanted.set()
+        self._thread.submit(self._perform, task, arrived, wanted)
+        try:
+            yield from in_order(arrived, len(task.work))
+        finally:
+            wanted.clear()
+
+    def _perform(self, task: Task, arrived: Arrived, wanted: threading.Event) -> None:
         from imageloom.worker.perform import results
 
-        os.pwrite(self._file, _MARK.pack(task.id, 0), 0)
-        for done, result in enumerate(results(task), 1):
-            os.pwrite(self._file, _MARK.pack(task.id, done), 0)
-            yield result
+        try:
+            os.pwrite(self._file, _MARK.pack(task.id, 0), 0)
+            for place, result in enumerate(results(task)):
+                os.pwrite(self._file, _MARK.pack(task.id, place + 1), 0)
+                arrived.put((place, result))
+                if not wanted.is_set():
+                    return
+        finally:
+            arrived.put(None)
 
 
 def done_by(folder: str, pid: int, task: int) -> int | None:
@@ -78,9 +100,11 @@ def serve(folder: str, pipe: Connection, memory: int, guard: Guard) -> None:
     from imageloom.engines.nodes.config import Credentials, NodeConfig
     from imageloom.engines.nodes.node import WAITING_CALLS, Node
     from imageloom.engines.nodes.rpc import NODE, Service
+    from imageloom.worker.perform import settle_process
 
     if memory:
         bound_memory(memory)
+    settle_process()
     node = Node(Marks(folder).run, NodeConfig(limit=1), guard)
     service = Service(node, NODE, address_in(folder, os.getpid()), Credentials(), WAITING_CALLS)
     pipe.send_bytes(b"ready")

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 Ended = Callable[[Callable[[], None]], bool]
 """Has a function called when the call of a task has ended; False where it has."""
-Runner = Callable[[Task, Ended], Iterator[Result]]
-"""Does a task: its items' results, in their order."""
+Runner = Callable[[Task, Ended], Iterator[Result | None]]
+"""Does a task: its items' results, in their order; None where there is none for `LAG` seconds."""
+Arrived = SimpleQueue[tuple[int, Result] | None]
+"""Places of items and their results; None at the end."""
 
 LAG = 0.1
 """Seconds for which a result may wait for others to go with them: a message has its price."""
@@ -43,22 +45,31 @@ def supervised(engine: Processes) -> Runner:
     A task whose call ends before it does is abandoned: who called has ended an item that hangs, or is gone.
     """
 
-    def run(task: Task, ended: Ended) -> Iterator[Result]:
-        arrived: SimpleQueue[tuple[int, Result] | None] = SimpleQueue()
+    def run(task: Task, ended: Ended) -> Iterator[Result | None]:
+        arrived: Arrived = SimpleQueue()
         future = engine.submit(task, lambda place, result: arrived.put((place, result)))
         future.add_done_callback(lambda _: arrived.put(None))
         if not ended(lambda: engine.abandon(future)):
             engine.abandon(future)
-        early: dict[int, Result] = {}
-        for place in range(len(task.work)):
-            while place not in early:
-                found = arrived.get()
-                if found is None:  # the engine was closed
-                    return
-                early[found[0]] = found[1]
-            yield early.pop(place)
+        yield from in_order(arrived, len(task.work))
 
     return run
+
+
+def in_order(arrived: Arrived, items: int) -> Iterator[Result | None]:
+    """The results of so many items, as of a `Runner`."""
+    early: dict[int, Result] = {}
+    for place in range(items):
+        while place not in early:
+            try:
+                found = arrived.get(timeout=LAG)
+            except Empty:
+                yield None
+                continue
+            if found is None:
+                return
+            early[found[0]] = found[1]
+        yield early.pop(place)
 
 
 class Node:
@@ -140,20 +151,21 @@ class Node:
         """Receipts with the items' results, `lag` seconds apart or more; the last one says how it went."""
         status, unsaid, due = pb.TASK_SUCCESS, [], time.monotonic() + lag
         for result in self._attempts(task, ended):
-            if result.failure:
-                status = pb.TASK_FAILURE
-            unsaid.append(pack(result))
-            if time.monotonic() >= due:
+            if result is not None:
+                unsaid.append(pack(result))
+                if result.failure:
+                    status = pb.TASK_FAILURE
+            if unsaid and time.monotonic() >= due:
                 yield pb.TaskReceipt(results=unsaid)
                 unsaid, due = [], time.monotonic() + lag
         yield pb.TaskReceipt(status=status, load=self.load, results=unsaid)
 
-    def _attempts(self, task: Task, ended: Ended) -> Iterator[Result]:
+    def _attempts(self, task: Task, ended: Ended) -> Iterator[Result | None]:
         """The items' results; what cannot be begun here fails each item."""
         began, done = time.time(), 0
         try:
             for result in self._run(self._guard.bounded(task), ended):
-                done += 1
+                done += result is not None
                 yield result
         except ImageloomError as error:
             for work in task.work[done:]:
