@@ -293,3 +293,32 @@ def test_what_a_worker_says_of_its_load_counts_at_once() -> None:
     world.join("b", load=0.5)
     world.submit(task(1, "x"))
     assert [send.worker for send in world.sent()] == ["a"]
+
+
+@pytest.mark.parametrize("choice", ["", "random", "least-loaded"])
+def test_what_one_worker_will_never_do_another_one_does(choice: str) -> None:
+    world = world_of(choice)
+    world.join("busy", "a")
+    world.submit(*(task(number, "x") for number in range(3)))
+    for _ in range(9):
+        for send in world.sent():
+            if not world.scheduler.has(send.worker, send.task.id):
+                continue
+            if send.worker == "a":
+                world.handle(Refused("a", send.task.id, "it does not see the storage", is_final=True))
+            else:
+                world.finish(send)
+    assert [world.failures(number) for number in range(3)] == [[""]] * 3
+    assert len(world.sent("a")) <= 3, "it is not asked for the same again"
+
+
+@pytest.mark.parametrize("choice", ["", "random", "least-loaded"])
+def test_what_no_worker_will_ever_do_fails_by_name(choice: str) -> None:
+    world = world_of(choice)
+    world.join("a", "b")
+    world.submit(task(1, "x", "y"))
+    for _ in range(2):
+        send = world.sent()[-1]
+        world.handle(Refused(send.worker, send.task.id, "it does not see the storage", is_final=True))
+    assert world.failures(1) == ["TaskRefused"] * 2
+    assert len({send.worker for send in world.sent()}) == 2

@@ -80,7 +80,10 @@ class Placement:
         return worker.room > 0 and not is_alone
 
     def _idlest(self) -> Worker | None:
-        with_room = [worker for worker in self._workers.values() if self._has_room(worker)]
+        workers = list(self._workers.values())
+        if unwilling := self._queue.first.ticket.unwilling:
+            workers = [w for w in workers if w.limit and w.name not in unwilling] or workers
+        with_room = [worker for worker in workers if self._has_room(worker)]
         return min(with_room, key=lambda worker: worker.in_hand / worker.limit, default=None)
 
     def _for_idlest(self, worker: Worker, now: float) -> Run | None:
@@ -116,7 +119,13 @@ class Placement:
             and any(worker.in_hand < worker.limit + worker.ahead for worker in workers)
         ):
             run = self._queue.pop_fresh()
-            chosen = self._workers[choice.choose(workers, run.ticket.refused_by, self._random).name]
+            ticket = run.ticket
+            able = (
+                [worker for worker in workers if worker.name not in ticket.barred]
+                if ticket.barred
+                else workers
+            )
+            chosen = self._workers[choice.choose(able or workers, ticket.refused_by, self._random).name]
             if not chosen.reserved and self._has_room(chosen):
                 return chosen, run
             chosen.reserved.append(run)
@@ -139,7 +148,7 @@ class Placement:
                 and not delivery.ticket.is_over
                 and not delivery.ticket.was_lost
                 and not delivery.ticket.is_suspect
-                and worker.name not in delivery.ticket.refused_by
+                and worker.name not in delivery.ticket.unwilling
             ]
             if slow:
                 ticket = min(slow, key=lambda found: found[:2])[2]

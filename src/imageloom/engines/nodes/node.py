@@ -17,7 +17,7 @@ from imageloom import __version__
 from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.engines.nodes.config import NodeConfig
 from imageloom.engines.nodes.rpc import pack, unpack
-from imageloom.errors import ImageloomError
+from imageloom.errors import ImageloomError, TaskRefused
 from imageloom.model import Failure, Result, Task
 from imageloom.scheduling.policies import accepts
 from imageloom.system.machine import available_cores
@@ -142,7 +142,9 @@ class Node:
 
     def _task(self, request: pb.TaskRequest, context: grpc.ServicerContext) -> Task:
         try:
-            return unpack(request.task, Task)
+            return self._guard.bounded(unpack(request.task, Task))
+        except TaskRefused as error:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except msgspec.MsgspecError as error:
             reason = f"this node (version {__version__}) cannot read the task: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
@@ -164,7 +166,7 @@ class Node:
         """The items' results; what cannot be begun here fails each item."""
         began, done = time.time(), 0
         try:
-            for result in self._run(self._guard.bounded(task), ended):
+            for result in self._run(task, ended):
                 done += result is not None
                 yield result
         except ImageloomError as error:

@@ -51,7 +51,7 @@ UNBEGUN = (
 )
 """What a node says, or is said in its place, that could not begin a task and that others may do."""
 REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
-"""What a node says that cannot do a task, as no other one could."""
+"""What a node says that will never do a task."""
 
 log = logging.getLogger(__name__)
 
