@@ -118,8 +118,10 @@ def test_a_sink_that_another_process_writes_into_is_4(crowd: Path, out: Path) ->
     arguments = ["run", "median_blur 31", crowd, out, "-j", "1"]
     running = start(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for_outputs(out, running)
+    running.send_signal(signal.SIGSTOP)  # it is still there when the other one has started
     refused = imageloom(*arguments)
     running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGCONT)
     assert running.communicate(timeout=60)[1].startswith("stopping: ")
     assert running.returncode == 130
     assert refused.returncode == 4
