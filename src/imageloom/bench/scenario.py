@@ -215,10 +215,11 @@ class _Simulation:
 
     def run(self) -> float:
         """The seconds that all tasks take."""
-        for task in _tasks("/in", "/out", "a.jpg", self._scenario.tasks):
-            self._scheduler.submit(Ticket(task), self._now)
         for name, node in self._nodes.items():
             self._tell(Joined(name, self._scenario.limit, load=node.load, reports_begin=True))
+        for task in _tasks("/in", "/out", "a.jpg", self._scenario.tasks):
+            self._scheduler.submit(Ticket(task), self._now)
+        self._carry_out()
         while self._agenda:
             self._now, _, then = heapq.heappop(self._agenda)
             then()
@@ -226,6 +227,9 @@ class _Simulation:
 
     def _tell(self, event: Event) -> None:
         self._scheduler.handle(event, self._now)
+        self._carry_out()
+
+    def _carry_out(self) -> None:
         for command in self._scheduler.take_commands():
             if isinstance(command, Send):
                 self._offer(self._nodes[command.worker], command)
