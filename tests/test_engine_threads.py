@@ -25,7 +25,7 @@ STEPS = {
     "zeromq": (Zeromq, "_step"),
     "redis": (RedisStreams, "_step"),
     "mpi": (Supervised, "_hand_over"),
-    "nodes": (Nodes, "_end_overdue"),
+    "nodes": (Nodes, "_step"),
 }
 """What each engine's thread does again and again."""
 

@@ -7,6 +7,7 @@ policies.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import statistics
 import subprocess
@@ -15,20 +16,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from imageloom.bench.samples import draw_photos
 from imageloom.engines import Settings
 from imageloom.engines.nodes.config import MOST_REJECTIONS, NodesConfig
-from imageloom.engines.nodes.dispatch import is_brief
-from imageloom.engines.nodes.engine import Nodes
-from imageloom.errors import MissingExtra, StorageError
-from imageloom.model import Item, Limits, Output, Plain, Recipe, Task, Work
+from imageloom.engines.nodes.engine import Nodes, rules_of
+from imageloom.errors import StorageError
+from imageloom.model import Item, Limits, Output, Plain, Recipe, Result, Task, Work
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.scheduling.policies import Acceptance, accepts, open_choice
+from imageloom.scheduling.protocol import Begun, Event, Joined, Received, Refused, Send, Ticket
+from imageloom.scheduling.scheduler import Scheduler
 from imageloom.stores.local import LocalStore
 
 STARTING = 30.0
@@ -114,12 +114,7 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
         draw_photos(source, 1)
     (key,) = (path.name for path in source.iterdir())
     LocalStore(str(sink)).prepare()
-    recipe = Recipe((Output(Pipeline("resize 16x16").steps),), "fast")
-    works = [Work(Item(key), (key,), number) for number in range(scenario.tasks)]
-    tasks = [
-        Task(number, "1", str(source), str(sink), recipe, Limits(), (work,))
-        for number, work in enumerate(works)
-    ]
+    tasks = list(_tasks(str(source), str(sink), key, scenario.tasks))
     config = NodesConfig(tuple(addresses), scenario.choice, fallback="mandatory", stragglers=False, seed=seed)
     with closing(Nodes(Settings(), config)) as engine:
         until = time.monotonic() + STARTING
@@ -174,106 +169,109 @@ def times_of(
     return times, Costs(task, rejection, costs[0].cores)
 
 
-@dataclass(eq=False)
+class _Places:
+    """A number of places; whoever finds none waits for its turn."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def enter(self, then: Callable[[], None]) -> None:
+        if self._free:
+            self._free -= 1
+            then()
+        else:
+            self._waiting.append(then)
+
+    def leave(self) -> None:
+        if self._waiting:
+            self._waiting.popleft()()
+        else:
+            self._free += 1
+
+
 class _Node:
-    """A simulated node, with the interface that policies use."""
+    """A simulated node."""
 
-    name: str
-    limit: int
-    load: float
-    random: Random
-    slots: Any
-    """A resource with one place per task at the same time."""
-    seconds: float = 0.0
-    queue: deque[_Task] = field(default_factory=deque)
-    running: int = 0
-
-    @property
-    def in_hand(self) -> int:
-        return len(self.queue) + self.running
-
-    @property
-    def room(self) -> int:
-        return self.limit + is_brief(self.seconds)
-
-
-@dataclass(eq=False)
-class _Task:
-    tried: set[str] = field(default_factory=set)
-    rejections: int = 0
+    def __init__(self, load: float, limit: int, random: Random) -> None:
+        self.load, self.random, self.slots = load, random, _Places(limit)
 
 
 class _Simulation:
-    """A simulation of `dispatch.Dispatcher` and `node.Node` with a simulated clock and the real policies."""
+    """The scheduler itself on a simulated clock, with simulated nodes that share some cores."""
 
     def __init__(self, scenario: Scenario, costs: Costs, seed: int, rejections: int, luck: int) -> None:
-        try:
-            import simpy
-        except ImportError:
-            raise MissingExtra("the simulation", "scenario") from None
-        self._scenario, self._costs, self._rejections = scenario, costs, rejections
-        self._world: Any = simpy.Environment()
-        self._cores: Any = simpy.Resource(self._world, costs.cores)
-        self._choice, self._random = open_choice(scenario.choice), Random(seed)
-        self._waiting = deque(_Task() for _ in range(scenario.tasks))
-        self._dealt = 0
-        self._nodes: list[_Node] = []
-        for number, load in enumerate(scenario.loads):
-            slots = simpy.Resource(self._world, scenario.limit)
-            draws = Random(f"{seed} {luck} {number}")
-            self._nodes.append(_Node(str(number), scenario.limit, load, draws, slots))
-        self._with_room = set(self._nodes)
+        self._scenario, self._costs = scenario, costs
+        config = NodesConfig((), scenario.choice, rejections, "mandatory", stragglers=False)
+        rules = rules_of(config, Settings(timeout=0.0))
+        self._scheduler = Scheduler(rules, open_choice(scenario.choice), Random(seed))
+        self._cores = _Places(costs.cores)
+        self._now = 0.0
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._nodes = {
+            str(number): _Node(load, scenario.limit, Random(f"{seed} {luck} {number}"))
+            for number, load in enumerate(scenario.loads)
+        }
 
     def run(self) -> float:
-        self._deal()
-        self._world.run()
-        return float(self._world.now)
+        """The seconds that all tasks take."""
+        for name, node in self._nodes.items():
+            self._tell(Joined(name, self._scenario.limit, load=node.load, reports_begin=True))
+        for task in _tasks("/in", "/out", "a.jpg", self._scenario.tasks):
+            self._scheduler.submit(Ticket(task), self._now)
+        self._carry_out()
+        while self._agenda:
+            self._now, _, then = heapq.heappop(self._agenda)
+            then()
+        return self._now
 
-    def _deal(self) -> None:
-        """Choose nodes for the waiting tasks, while a node has room."""
-        while self._waiting and self._with_room and self._dealt < 2 * self._scenario.limit * len(self._nodes):
-            task = self._waiting.popleft()
-            node: Any = self._choice.choose(self._nodes, task.tried, self._random)
-            node.queue.append(task)
-            self._dealt += 1
-            self._offer(node)
+    def _tell(self, event: Event) -> None:
+        self._scheduler.handle(event, self._now)
+        self._carry_out()
 
-    def _offer(self, node: _Node) -> None:
-        """Send the tasks that are chosen for a node, while it has room."""
-        while node.queue and node.running < node.room:
-            node.running += 1
-            self._world.process(self._perform(node, node.queue.popleft()))
-        (self._with_room.add if node.in_hand < node.room else self._with_room.discard)(node)
+    def _carry_out(self) -> None:
+        for command in self._scheduler.take_commands():
+            if isinstance(command, Send):
+                self._offer(self._nodes[command.worker], command)
 
-    def _perform(self, node: _Node, task: _Task) -> Iterator[Any]:
-        """Process a task on a node: reject, delay and run it."""
-        must = task.rejections >= self._rejections
-        is_accepted = must or accepts(self._scenario.acceptance, node.load, node.random)
-        is_slow = node.random.random() < node.load
-        if is_accepted:
-            with node.slots.request() as slot:
-                yield slot
-                began = self._world.now
-                yield self._world.timeout(self._scenario.delay if is_slow else 0.0)
-                yield from self._compute(self._costs.task)
-            spent = self._world.now - began
-            node.seconds += (spent - node.seconds) * (0.2 if node.seconds else 1.0)
+    def _offer(self, node: _Node, send: Send) -> None:
+        """A node accepts a task, or rejects it."""
+        accepted = send.must_accept or accepts(self._scenario.acceptance, node.load, node.random)
+        delay = self._scenario.delay if node.random.random() < node.load else 0.0
+        if accepted:
+            node.slots.enter(lambda: self._begin(node, send, delay))
         else:
-            yield from self._compute(self._costs.rejection)
-            task.rejections += 1
-            task.tried.add(node.name)
-            if len(task.tried) == len(self._nodes):
-                task.tried.clear()
-            self._waiting.appendleft(task)
-        node.running -= 1
-        self._dealt -= 1
-        self._offer(node)
-        self._deal()
+            self._compute(
+                self._costs.rejection, lambda: self._tell(Refused(send.worker, send.task.id, "it is loaded"))
+            )
 
-    def _compute(self, seconds: float) -> Iterator[Any]:
-        with self._cores.request() as core:
-            yield core
-            yield self._world.timeout(seconds)
+    def _begin(self, node: _Node, send: Send, delay: float) -> None:
+        self._tell(Begun(send.worker, send.task.id))
+        self._after(delay, lambda: self._compute(self._costs.task, lambda: self._finish(node, send)))
+
+    def _finish(self, node: _Node, send: Send) -> None:
+        node.slots.leave()
+        self._tell(Received(send.worker, send.task.id, 0, Result(send.task.work[0].item.key)))
+
+    def _compute(self, seconds: float, then: Callable[[], None]) -> None:
+        """Use a core for so many seconds."""
+
+        def leave() -> None:
+            self._cores.leave()
+            then()
+
+        self._cores.enter(lambda: self._after(seconds, leave))
+
+    def _after(self, seconds: float, then: Callable[[], None]) -> None:
+        heapq.heappush(self._agenda, (self._now + seconds, next(self._order), then))
+
+
+def _tasks(source: str, sink: str, key: str, count: int) -> Iterator[Task]:
+    """Tasks of one image each, always the same."""
+    recipe = Recipe((Output(Pipeline("resize 16x16").steps),), "fast")
+    for number in range(count):
+        yield Task(number, "1", source, sink, recipe, Limits(), (Work(Item(key), (key,), number),))
 
 
 def simulate(

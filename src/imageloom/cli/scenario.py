@@ -16,6 +16,8 @@ from imageloom.cli.text import say
 
 MANY = (10, 100, 1000)
 """Numbers of nodes in the large simulations."""
+MOST_TASKS = 20_000
+"""Maximum number of tasks in one simulation."""
 
 
 @click.command("scenario", short_help="Compare the policies that choose nodes, measured and simulated.")
@@ -69,8 +71,8 @@ def command(
     """Compare the policies on 4 nodes on this machine, of which 0 to 4 are loaded. Print a table of the times.
 
     Every policy (--choice) runs with both kinds of acceptance. Each scenario is measured and simulated. Then 10,
-    100 and 1,000 nodes are simulated, with more tasks and cores in proportion, and a quarter of the nodes
-    loaded. The simulation uses the duration of a task without delay and of a rejection, measured before each
+    100 and 1,000 nodes are simulated, with more tasks (up to 20,000) and cores in proportion, and a quarter of
+    the nodes loaded. The simulation uses the duration of a task without delay and of a rejection, measured before each
     run. The whole command takes about 20 minutes, and with one --choice about 5 minutes.
 
     \b
@@ -128,7 +130,7 @@ def command(
     for count in MANY:
         for acceptance, choice in pairs:
             loads = (load,) * (count // 4) + (0.0,) * (count - count // 4)
-            many = tasks * count // 4
+            many = min(MOST_TASKS, tasks * count // 4)
             scenario = Scenario(acceptance, choice, loads, tasks=many, delay=delay)  # type: ignore[arg-type]
             seconds = simulate(scenario, Costs(task, rejection, max(1, cores * count // 4)), 0)
             say(f"| {count} | {choice} | {acceptance} | {seconds:.2f} |")

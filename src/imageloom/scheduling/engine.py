@@ -52,6 +52,7 @@ class TransportEngine:
         self.scheduler = Scheduler(rules, choice, random, epoch=time.time() - time.monotonic())
         self._transport = transport
         self._submitted: SimpleQueue[tuple[Ticket, Future[Outcome], Told | None]] = SimpleQueue()
+        self._abandoned: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self._waiting: dict[Ticket, tuple[Future[Outcome], Told | None]] = {}
         self._lock = threading.Lock()
         self._closing = False
@@ -69,6 +70,12 @@ class TransportEngine:
         if self._broken:  # meanwhile
             self._fail(self._broken)
         return future
+
+    def abandon(self, future: Future[Outcome]) -> None:
+        """End what is in progress of a task that nobody waits for any more, so that others have its workers."""
+        if not (future.cancel() or future.done()):
+            self._abandoned.put(future)
+            self._transport.wake()
 
     def close(self) -> None:
         """Cancel what no worker has begun, wait for the rest, and let the workers go."""
@@ -93,6 +100,7 @@ class TransportEngine:
         """Handle what has come; False when the engine is closed and nothing is in progress."""
         scheduler = self.scheduler
         self._take_submitted()
+        self._take_abandoned()
         if self._closing and not scheduler.is_closing:
             scheduler.close()
         scheduler.tick(time.monotonic())
@@ -120,6 +128,12 @@ class TransportEngine:
                 continue
             self._waiting[ticket] = future, told
             self.scheduler.submit(ticket, time.monotonic())
+
+    def _take_abandoned(self) -> None:
+        while not self._abandoned.empty():
+            future = self._abandoned.get()
+            for ticket in [ticket for ticket, (known, _) in self._waiting.items() if known is future]:
+                self.scheduler.abandon(ticket, time.monotonic())
 
     def _perform(self) -> None:
         """Carry out the scheduler's commands."""

@@ -17,11 +17,12 @@ from imageloom.model import Failure, Outcome, Result, Task
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A worker exists, or its size has changed. It may be given tasks."""
+    """A worker exists, or its size has changed."""
 
     worker: str
     slots: int = 1
-    """Deliveries that it works on at the same time."""
+    """Deliveries that it works on at the same time; 0 where it may not be given any: it is starting, or leaves and
+    finishes what it has."""
     ahead: int = 0
     """Deliveries that it may hold beyond these, so that it need not wait for the next one."""
     load: float = 0.0
@@ -73,7 +74,7 @@ class Refused:
     delivery: int
     reason: str
     is_final: bool = False
-    """No other worker could do it either: the items fail."""
+    """It will never do it, whatever its load: where each worker has said so, the items fail."""
     counts: bool = True
     """It counts towards the number of refusals after which a task must be accepted, or fails."""
 
@@ -101,7 +102,8 @@ class Broken:
     delivery: int
     failure: Failure
     done: int = 0
-    """Items of the delivery that are known to be complete although their results never arrived."""
+    """Items of the delivery that are known to be complete although their results never arrived: where these are
+    all, none was in progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,8 @@ class Ticket:
     """Deliveries without a result and without a fault, since the last result."""
     refusals: int = 0
     refused_by: set[str] = field(default_factory=set)
+    barred: set[str] = field(default_factory=set)
+    """Workers that will never do it."""
     must_accept: bool = False
     deliveries: int = 0
     """How many are under way."""
@@ -214,6 +218,11 @@ class Ticket:
 
     def __post_init__(self) -> None:
         self.is_suspect = any(work.attempt > 1 for work in self.task.work)
+
+    @property
+    def unwilling(self) -> set[str]:
+        """Workers that are not to be asked for it now."""
+        return self.refused_by | self.barred if self.barred else self.refused_by
 
     @property
     def missing(self) -> list[int]:

@@ -44,6 +44,11 @@ class Queue:
     def has_suspects(self) -> bool:
         return bool(self._suspects)
 
+    @property
+    def first(self) -> Run:
+        """What is served next; suspects come last."""
+        return next(iter(self))
+
     def suspect_waits_since(self) -> float:
         """When the first suspect came here; infinity where there is none."""
         return self._suspects[0].since if self._suspects else float("inf")

@@ -31,3 +31,6 @@ class Rules(Plain, frozen=True):
     """Then it must be accepted."""
     copies: bool = False
     """What a slow worker does is given to an idle one too, when nothing else waits. The first result counts."""
+    brief: float = 0.0
+    """Seconds; a worker whose deliveries take less, on average, may hold one more than it works on: the way there
+    would be felt. 0 for none."""

@@ -94,7 +94,7 @@ class Scheduler:
     @property
     def capacity(self) -> int:
         """Deliveries that the workers work on at the same time."""
-        return sum(worker.limit for worker in self._workers.values())
+        return sum(worker.limit for worker in self.workers)
 
     @property
     def waiting(self) -> int:
@@ -176,13 +176,13 @@ class Scheduler:
         if delivery is None:
             return False
         if isinstance(event, Begun):
-            delivery.since = now
+            delivery.begin(now)
             return True
         if isinstance(event, Refused):
             self._refuse(worker, delivery, event, now)
-        elif isinstance(event, Broken):
+        elif isinstance(event, Broken) and event.done < len(delivery.places):
             self._break(worker, delivery, event.failure, now, event.done)
-        else:  # it was returned, or has finished
+        else:  # nothing of it is in progress
             self._give_back(worker, delivery, now)
         self._assign(now)
         return True
@@ -199,10 +199,20 @@ class Scheduler:
                 self._commands.append(Start())
         self._assign(now)
 
+    def abandon(self, ticket: Ticket, now: float) -> None:
+        """End what is in progress of a task that nobody waits for any more; its items fail."""
+        failure = Failure("WorkerLost", "nobody waits for it any more", True)
+        self._tickets.fail(ticket, ticket.missing, failure, now)
+        for worker in self.workers:
+            for delivery in list(worker.in_progress()):
+                if delivery.ticket is ticket and delivery.number in worker.deliveries:
+                    self._end(worker, delivery, failure, now)
+        self._assign(now)
+
     def close(self) -> None:
         """Begin no further task. What has begun is finished."""
         self.is_closing = True
-        for run in self._take_waiting():
+        for run in self._placement.take_waiting():
             if run.ticket.has_begun:
                 self._queue.put(run)
             else:
@@ -210,7 +220,7 @@ class Scheduler:
 
     def give_up(self, failure: Failure, now: float) -> None:
         """Fail all that no worker has: there is no worker, and there will be none."""
-        for run in self._take_waiting():
+        for run in self._placement.take_waiting():
             if self._may_begin(run.ticket):
                 self._tickets.fail(run.ticket, run.places, failure, now)
 
@@ -228,20 +238,22 @@ class Scheduler:
         elif event.is_ready and not worker.is_ready:
             worker.is_ready = True
             for delivery in worker.in_progress():
-                delivery.since = now
+                delivery.began = delivery.since = now
         if event.is_ready:
             self._backoff.succeed()
-        worker.limit, worker.ahead, worker.load = max(1, event.slots), event.ahead, event.load
+        worker.limit, worker.load = max(0, event.slots), event.load
         worker.reports_begin = event.reports_begin
+        if not self.rules.brief:
+            worker.ahead = event.ahead
+        if not worker.limit:
+            self._placement.unreserve(worker)
         worker.mark_begun(now)
         self._assign(now)
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.name, None)
         worker.limit = 0  # it begins nothing more
-        for run in reversed(worker.reserved):
-            self._queue.put(run, first=True)
-        worker.reserved.clear()
+        self._placement.unreserve(worker)
 
     def _die(self, worker: Worker | None, event: Died, now: float) -> bool:
         if worker is None:
@@ -280,7 +292,10 @@ class Scheduler:
 
     def _end_item(self, worker: Worker, delivery: Delivery, now: float) -> None:
         reason = f"it took more than {self.rules.timeout:g} s (--timeout)"
-        failure = Failure("ItemTimeout", reason, True)
+        self._end(worker, delivery, Failure("ItemTimeout", reason, True), now)
+
+    def _end(self, worker: Worker, delivery: Delivery, failure: Failure, now: float) -> None:
+        """End what works on a delivery; its item in progress is charged."""
         self._commands.append(End(worker.name, delivery.number, failure))
         self._break(worker, delivery, failure, now)
         if self.rules.ends == "worker":
@@ -316,13 +331,14 @@ class Scheduler:
             result = replace(result, key=work.item.key)
         if not worker.is_ready:
             worker.is_ready = True
+        delivery.begin(now)
         delivery.done += 1
         delivery.since = now
         ticket.returns = 0
         name = event.name or worker.name
         self._tickets.settle(ticket, place, result if result.worker == name else replace(result, worker=name))
         if delivery.done == len(delivery.places):
-            self._placement.note_complete(worker, now - delivery.sent)
+            self._placement.note_complete(worker, now - delivery.began)
             self._remove(worker, delivery, now)
             self._tickets.complete(ticket, name)
             self._assign(now)
@@ -399,12 +415,6 @@ class Scheduler:
                 self._commands.append(Cancelled(ticket))
         return ticket.has_begun
 
-    def _take_waiting(self) -> list[Run]:
-        runs = [run for worker in self._workers.values() for run in worker.reserved]
-        for worker in self._workers.values():
-            worker.reserved.clear()
-        return [*runs, *self._queue.clear()]
-
     def _assign(self, now: float) -> None:
         """Give the workers what they have room for."""
         while found := self._placement.next(now):
@@ -419,7 +429,7 @@ class Scheduler:
             self._next_look = now + TICK
         self._number += 1
         ahead = sum(len(other.places) - other.done for other in worker.deliveries.values())
-        delivery = worker.deliveries[self._number] = Delivery(self._number, ticket, places, now)
+        delivery = worker.deliveries[self._number] = Delivery(self._number, ticket, places)
         worker.mark_begun(now)
         self._placement.note_sent(delivery)
         ticket.deliveries += 1

@@ -66,10 +66,13 @@ class Tickets:
 
     def refuse(self, ticket: Ticket, event: Refused, rules: Rules) -> Failure | None:
         """Count a refusal; the failure of the task's items where it was one too many."""
+        up = {worker.name for worker in self._workers.values() if worker.limit}
         if event.is_final:
-            return Failure("TaskRefused", f"{event.worker}: {event.reason}")
+            ticket.barred.add(event.worker)
+            is_over = ticket.barred >= up
+            return Failure("TaskRefused", f"{event.worker}: {event.reason}") if is_over else None
         ticket.refused_by.add(event.worker)
-        if ticket.refused_by >= self._workers.keys():
+        if ticket.refused_by >= up:
             ticket.refused_by.clear()
         if not event.counts:
             return None

@@ -19,9 +19,10 @@ class Delivery:
     number: int
     ticket: Ticket
     places: list[int]
-    sent: float
     done: int = 0
     """How many of the places have their results: the next one is in progress."""
+    began: float = NEVER
+    """When the first item was begun."""
     since: float = NEVER
     """When the item in progress was begun; infinity before the first."""
     is_cut: bool = False
@@ -30,6 +31,10 @@ class Delivery:
     @property
     def has_begun(self) -> bool:
         return self.since < NEVER
+
+    def begin(self, now: float) -> None:
+        if not self.has_begun:
+            self.began = self.since = now
 
 
 @dataclass(eq=False, slots=True)
@@ -58,7 +63,7 @@ class Worker:
     @property
     def room(self) -> int:
         """Deliveries that it may still be given."""
-        return self.limit + self.ahead - len(self.deliveries)
+        return self.limit + self.ahead - len(self.deliveries) if self.limit else 0
 
     @property
     def has_suspect(self) -> bool:
@@ -71,5 +76,4 @@ class Worker:
         """Where it does not report what it begins: it begins what was sent first."""
         if not self.reports_begin:
             for delivery, _ in zip(self.deliveries.values(), range(self.limit), strict=False):
-                if not delivery.has_begun:
-                    delivery.since = now
+                delivery.begin(now)

@@ -67,7 +67,7 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
 
 def settle(task: Task) -> None:
     """Make this process a good worker, and the task's operators known to it."""
-    _settle_process()
+    settle_process()
     operators.load_files(task.recipe.operators, task.digests)
 
 
@@ -204,7 +204,7 @@ class Stopwatch:
 
 
 @lru_cache(maxsize=1)
-def _settle_process() -> None:
+def settle_process() -> None:
     """Make this process a good worker: once, before its first item."""
     import cv2
 
