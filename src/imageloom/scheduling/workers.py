@@ -26,6 +26,8 @@ class Delivery:
     """When the item in progress was begun; infinity before the first."""
     is_cut: bool = False
     """Items behind the one in progress were taken from the worker, which may not know it yet."""
+    is_suspect: bool = False
+    """It runs alone."""
 
     @property
     def has_begun(self) -> bool:
@@ -62,7 +64,7 @@ class Worker:
 
     @property
     def has_suspect(self) -> bool:
-        return any(delivery.ticket.is_suspect for delivery in self.deliveries.values())
+        return any(delivery.is_suspect for delivery in self.deliveries.values())
 
     def in_progress(self) -> Iterator[Delivery]:
         return (delivery for delivery in self.deliveries.values() if delivery.has_begun)
