@@ -24,7 +24,7 @@ STEPS = {
     "pipeline": (Pipeline, "_feed"),
     "zeromq": (Zeromq, "_step"),
     "redis": (RedisStreams, "_inspect"),
-    "mpi": (Supervised, "_hand_over"),
+    "mpi": (Supervised, "_step"),
     "nodes": (Nodes, "_end_overdue"),
 }
 """What each engine's thread does again and again."""
