@@ -87,7 +87,7 @@ _FIRST_RANK = """
 import os, socket, sys
 from multiprocessing.connection import Connection
 import msgspec
-from imageloom.engines.mpi.wire import Kind, Ready, pack, unpack
+from imageloom.engines.mpi.wire import Kind, Peer, Ready, pack, unpack
 from imageloom.testing.lies import lies_about
 from imageloom.worker.message import Message
 
@@ -100,10 +100,10 @@ line = socket.socket(socket.AF_UNIX)
 line.connect(sys.argv[-2])
 pipe = Connection(line.detach())
 shared = ({canary!r}, "/dev/shm/../" + {canary!r}, "/dev/shm/mpich/../.." + {canary!r})
-pipe.send_bytes(pack(0, Kind.READY, msgspec.msgpack.encode(Ready(1, shared))))
+pipe.send_bytes(pack(0, Kind.READY, msgspec.msgpack.encode(Ready((Peer("x", 1), Peer("x", 2)), shared))))
 task = msgspec.msgpack.decode(unpack(pipe.recv_bytes())[2])
 said = [pack(1, Kind.RESULT, body) for _, body in lies_about(Message(task["id"]))]
-none = (b"", pack(7, Kind.RESULT), pack(2**31, Kind.DEAD), pack(1, Kind.LEFT))
+none = (b"", pack(7, Kind.RESULT), pack(2**31, Kind.RESTART), pack(1, Kind.LEFT))
 pipe.send_bytes(none[turn // 2] if turn % 2 else said[17 * turn % len(said)])
 pipe.recv_bytes()
 while True:

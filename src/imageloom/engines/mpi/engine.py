@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 
 import msgspec
 
@@ -22,13 +23,17 @@ from imageloom.errors import EngineFailed, InvalidResult, MissingExtra
 from imageloom.model import Failure
 from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.inbox import UNREADABLE, log, message_of
-from imageloom.scheduling.protocol import Died, Drop, End, Event, Joined, Received, Send
+from imageloom.scheduling.protocol import Died, Drop, End, Event, Joined, Left, Received, Send
 from imageloom.scheduling.results import shown
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.transport import Waker
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 """What MPICH, Slurm and Open MPI tell a rank its number by."""
+RELAY_PATIENCE = 0.05
+"""Seconds in which the first rank passes on what it has, after another one has died."""
+DEATH_PATIENCE = 1.0
+"""Seconds in which a process ends that has closed its socket."""
 MOST_FAILED_STARTS = 4
 """Jobs in a row that end before their ranks are ready, after which no other one is started."""
 
@@ -124,15 +129,16 @@ class JobTransport:
             patience = 0.0
         elif self._ending or (job and not job.is_ready):  # their ends wake nobody
             patience = TICK if patience is None else min(patience, TICK)
-        for ready in wait([self._waker.file, *([job.pipe or job.listener] if job else [])], patience):
+        files = [self._waker.file, *(job.files if job else ())]
+        for ready in wait(files, patience):
             if ready == self._waker.file:
                 self._waker.clear()
-            elif isinstance(ready, Connection) and job:
+            elif job and ready is job.pipe:
                 self._events += self._receive(job)
-            elif job:
+            elif job and ready is job.listener:
                 job.accept()
-        if self._job and self._job.is_over and not self._job.pipe:
-            self._events.append(self._lose(self._job, "", _death()))
+        if job and job is self._job and job.has_died:
+            self._events += self._drain(job)
         events, self._events = self._events, []
         return events
 
@@ -149,15 +155,12 @@ class JobTransport:
                     if message.result is None:
                         raise InvalidResult("a message without a result")
                     yield Received(name, message.delivery, message.place, message.result, message.worker)
-                elif kind is Kind.DEAD and name:
-                    yield self._lose(job, name, _death())
-                    return
                 elif kind is Kind.READY and not job.is_ready:
                     yield from self._make_ready(job, body)
                 else:
                     raise InvalidResult(f"a message that was not due: {kind.name} of rank {number}")
         except (EOFError, OSError):
-            yield self._lose(job, "", _death())
+            yield self._lose_to_death(job)
         except InvalidResult as error:
             log.warning(
                 "refused a message of %s, whose MPI job is ended: %s", name or "the first rank", error
@@ -169,13 +172,28 @@ class JobTransport:
             ready = msgspec.msgpack.decode(body, type=Ready)
         except UNREADABLE as error:
             raise InvalidResult(f"a message that cannot be read: {shown(str(error))}") from None
-        if ready.ranks != self._settings.jobs:
-            raise InvalidResult(f"that it has {ready.ranks} ranks")
-        job.is_ready = True
-        job.shared = ready.shared
+        if len(ready.peers) != self._settings.jobs + 1:
+            raise InvalidResult(f"that it has {len(ready.peers)} ranks")
+        job.make_ready(ready)
         self._failed_starts = 0
         for name in job.ranks:
             yield self._joined(job, name)
+
+    def _drain(self, job: MpiJob) -> Iterator[Event]:
+        """Take in what the first rank still relays after a death: what was done is not charged."""
+        until = time.monotonic() + RELAY_PATIENCE
+        while job is self._job and job.pipe and job.pipe.poll(max(0.0, until - time.monotonic())):
+            yield from self._receive(job)
+        if job is self._job:
+            yield self._lose_to_death(job)
+
+    def _lose_to_death(self, job: MpiJob) -> Event:
+        """A job has ended because one of its ranks has died."""
+        first = job.deaths.first(DEATH_PATIENCE) if job.deaths else None
+        if first == 0:  # it does no tasks
+            died = self._lose(job, "", _DEATH)
+            return Left(died.others[0], died.others[1:])
+        return self._lose(job, job.ranks[first - 1] if first else "", _DEATH)
 
     def _lose(self, job: MpiJob, guilty: str, failure: Failure) -> Died:
         """A job has ended, or is ended.
@@ -206,5 +224,4 @@ class JobTransport:
         self._waker.close()
 
 
-def _death() -> Failure:
-    return Failure("WorkerLost", "its MPI rank died, and the job with it", True)
+_DEATH = Failure("WorkerLost", "its MPI rank died, and the job with it", True)

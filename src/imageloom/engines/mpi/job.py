@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,10 @@ import time
 from collections import deque
 from multiprocessing.connection import Connection
 from pathlib import Path
-from socket import AF_UNIX, socket
+from socket import AF_UNIX, gethostname, socket
 
 from imageloom.engines import Settings
-from imageloom.engines.mpi.wire import Kind, pack
+from imageloom.engines.mpi.wire import Kind, Peer, Ready, pack
 from imageloom.errors import MissingExtra
 from imageloom.scheduling.inbox import Inbox
 
@@ -34,6 +35,43 @@ def find_mpiexec() -> str:
     if found is None:
         raise MissingExtra("the engine mpi", "mpi")
     return found
+
+
+class Deaths:
+    """Which process of a job has ended first, where that can be known: all of them run on this machine.
+
+    The kernel reports the ends of processes through an epoll object in their order, however late it is asked.
+    """
+
+    def __init__(self, peers: tuple[Peer, ...]) -> None:
+        self._poll = select.epoll()
+        self._files: dict[int, int] = {}
+        self._first: int | None = None
+        if all(peer.host == gethostname() for peer in peers):
+            for rank, peer in enumerate(peers):
+                with contextlib.suppress(ProcessLookupError):
+                    file = os.pidfd_open(peer.pid)
+                    self._files[file] = rank
+                    self._poll.register(file, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """A file that can be read once a process has ended."""
+        return self._poll.fileno()
+
+    def first(self, patience: float = 0.0) -> int | None:
+        """The rank of the first process that has ended; None where none has, or that is not known.
+
+        Args:
+            patience: seconds to wait for it.
+        """
+        if self._first is None and (found := self._poll.poll(patience, 1)):
+            self._first = self._files[found[0][0]]
+        return self._first
+
+    def close(self) -> None:
+        self._poll.close()
+        for file in self._files:
+            os.close(file)
 
 
 class MpiJob:
@@ -55,6 +93,7 @@ class MpiJob:
         """What is sent as soon as the first rank has connected."""
         self.shared: tuple[str, ...] = ()
         """Paths of the files that it would leave behind if it were killed, as its first rank says."""
+        self.deaths: Deaths | None = None
         self.last_line = "it wrote nothing"
         """Of its standard error, once it is over."""
         self._folder = tempfile.mkdtemp(prefix="imageloom-mpi-")
@@ -83,6 +122,20 @@ class MpiJob:
         """The number of the rank with that name; 0 where it is not of this job."""
         return self.ranks.index(name) + 1 if name in self.ranks else 0
 
+    @property
+    def files(self) -> list[Connection | socket | Deaths]:
+        """What can be read when something has happened."""
+        if self.pipe is None:
+            return [self.listener]
+        return [self.pipe, self.deaths] if self.deaths else [self.pipe]
+
+    @property
+    def has_died(self) -> bool:
+        """A rank has ended, or all have before the first one has connected."""
+        if self.deaths:
+            return self.deaths.first() is not None
+        return self.is_over and self.pipe is None
+
     def accept(self) -> None:
         """The first rank connects."""
         self.pipe = Connection(self.listener.accept()[0].detach())
@@ -106,8 +159,16 @@ class MpiJob:
         with contextlib.suppress(OSError):  # the job is dead: the end of its pipe says so
             self.pipe.send_bytes(data)
 
+    def make_ready(self, ready: Ready) -> None:
+        """All ranks are there."""
+        self.is_ready, self.shared = True, ready.shared
+        if hasattr(os, "pidfd_open"):
+            self.deaths = Deaths(ready.peers)
+
     def end(self, by_force: bool) -> None:
         """Have all ranks leave; to be followed by `look` until it is over, or by `wait`."""
+        if self.deaths:
+            self.deaths.close()
         if self.pipe:
             self.pipe.close()
         self.listener.close()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -17,7 +15,7 @@ import msgspec
 from mpi4py import MPI
 
 from imageloom.engines.mpi.hub import receive
-from imageloom.engines.mpi.wire import Kind, Peer
+from imageloom.engines.mpi.wire import Kind, this_process
 from imageloom.model import Task
 from imageloom.worker.message import Message
 from imageloom.worker.perform import results, worker_name
@@ -54,7 +52,7 @@ def serve(threads: int) -> NoReturn:
         with sending:
             return receive()
 
-    ready = msgspec.msgpack.encode(Peer(socket.gethostname(), os.getpid()))
+    ready = msgspec.msgpack.encode(this_process())
     work, pause = WorkThreads(threads, send), SHORTEST_PAUSE
     send(Kind.READY, ready)
     while True:

@@ -1,4 +1,4 @@
-"""The first rank of a supervised MPI job: it relays messages, and tells which rank was the first one to die."""
+"""The first rank of a supervised MPI job, which relays messages; and the program of all its ranks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mpi4py import MPI
 
 from imageloom.engines.mpi.hub import Hub
 from imageloom.engines.mpi.rank import serve
-from imageloom.engines.mpi.wire import Kind, Peer, Ready, pack, unpack
+from imageloom.engines.mpi.wire import Kind, Peer, Ready, pack, this_process, unpack
 from imageloom.scheduling.inbox import Inbox
 from imageloom.worker.process import die_with_parent
 
@@ -68,11 +68,9 @@ class Relay:
 
     def __init__(self, hub: Hub, link: Link) -> None:
         self._hub, self._link = hub, link
-        self._processes: dict[int, int] = {}
-        """Ranks, by a file descriptor of their process, which can be read once it has ended."""
-        self._starting = set(hub.ranks)
+        self._peers = {0: this_process()}
         self._poll = select.poll()
-        self._poll.register(link.file, select.POLLIN)
+        self._poll.register(link.file)
 
     def run(self) -> None:
         pause = 0
@@ -88,33 +86,15 @@ class Relay:
                 writes = select.POLLOUT if self._link.has_outgoing else 0
                 self._poll.modify(self._link.file, select.POLLIN | writes)
                 pause = 0 if found else min(pause + 1, LONGEST_PAUSE)
-                self._look([file for file, event in self._poll.poll(pause) if event != select.POLLOUT])
+                if any(event != select.POLLOUT for _, event in self._poll.poll(pause)):
+                    for rank, kind, body in self._link.hear():
+                        self._hub.send(rank, kind, body)
 
     def _note_ready(self, rank: int, body: bytes) -> None:
-        peer = msgspec.msgpack.decode(body, type=Peer)
-        if peer.host == socket.gethostname() and hasattr(os, "pidfd_open"):
-            with contextlib.suppress(ProcessLookupError):
-                file = os.pidfd_open(peer.pid)
-                self._processes[file] = rank
-                self._poll.register(file, select.POLLIN)
-        self._starting.discard(rank)
-        if not self._starting:
-            self._link.say(
-                0, Kind.READY, msgspec.msgpack.encode(Ready(len(self._hub.ranks), _shared_memory()))
-            )
-
-    def _look(self, readable: list[int]) -> None:
-        dead = [self._processes[file] for file in readable if file in self._processes]
-        if len(dead) == 1:  # of several it is not known which one was the first
-            self._link.say(dead[0], Kind.DEAD)
-            self._link.flush()
-        for file in readable:
-            if self._processes.pop(file, None):
-                self._poll.unregister(file)
-                os.close(file)
-        if self._link.file in readable:
-            for rank, kind, body in self._link.hear():
-                self._hub.send(rank, kind, body)
+        self._peers[rank] = msgspec.msgpack.decode(body, type=Peer)
+        if len(self._peers) > len(self._hub.ranks):
+            ready = Ready(tuple(peer for _, peer in sorted(self._peers.items())), _shared_memory())
+            self._link.say(0, Kind.READY, msgspec.msgpack.encode(ready))
 
 
 def _shared_memory() -> tuple[str, ...]:

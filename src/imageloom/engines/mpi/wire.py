@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
+from socket import gethostname
 from struct import Struct
 
 from imageloom.errors import InvalidResult
@@ -24,11 +26,9 @@ class Kind(IntEnum):
     """To a rank: give up everything, and say READY again."""
     RESULT = 5
     """From a rank: `worker.message.Message`."""
-    DEAD = 6
-    """From the first rank to the supervisor: that rank was the first one to end."""
-    LEAVE = 7
+    LEAVE = 6
     """To a rank: end."""
-    LEFT = 8
+    LEFT = 7
     """From a rank: it ends."""
 
 
@@ -39,11 +39,15 @@ class Peer(Plain, frozen=True):
     pid: int
 
 
+def this_process() -> Peer:
+    return Peer(gethostname(), os.getpid())
+
+
 class Ready(Plain, frozen=True):
     """A job can take tasks."""
 
-    ranks: int
-    """Those that work."""
+    peers: tuple[Peer, ...]
+    """All ranks, by their number; the first one does no tasks."""
     shared: tuple[str, ...] = ()
     """Paths of the files of shared memory that the job would leave behind if it were killed."""
 
