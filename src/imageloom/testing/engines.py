@@ -8,6 +8,7 @@ It drives whole jobs through the one driver, and checks them against direct call
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -241,11 +242,11 @@ class EngineCore:
         threads, children, shared, files = traces()
         assert {one for one in threads if not one.name.startswith(self.stray_threads)} <= before[0]
         assert children <= before[1]
-        assert shared <= before[2]
         most, until = before[3] + self.stray_files, time.monotonic() + 5
-        while files > most and time.monotonic() < until:
+        while (files > most or shared - before[2]) and time.monotonic() < until:
             time.sleep(0.05)
-            files = traces()[3]
+            shared, files = traces()[2:]
+        assert shared <= before[2]
         assert files <= most
 
 
@@ -386,10 +387,18 @@ class EngineTests(EngineCore):
 def traces() -> Traces:
     """What an engine could leave behind: threads, child processes, shared memory, open files and sockets."""
     process = psutil.Process()
+    children = {child.pid for child in process.children(recursive=True)}
     shared = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-    return (
-        set(threading.enumerate()),
-        {child.pid for child in process.children(recursive=True)},
-        shared,
-        process.num_fds(),
-    )
+    ours = {process.pid, *children}
+    others = [pid for pid in psutil.pids() if pid not in ours] if shared else []
+    return set(threading.enumerate()), children, shared - _shared_memory(others), process.num_fds()
+
+
+def _shared_memory(pids: list[int]) -> set[str]:
+    """Names of the shared memory that some processes have mapped."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+            found |= {line.rpartition("/dev/shm/")[2] for line in maps if "/dev/shm/" in line}
+    return found

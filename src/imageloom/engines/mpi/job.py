@@ -90,7 +90,7 @@ class MpiJob:
         self.pipe: Connection | None = None
         self.inbox: Inbox | None = None
         self._waiting: list[bytes] = []
-        """What is sent as soon as the first rank has connected."""
+        """What is sent as soon as all ranks are there."""
         self.shared: tuple[str, ...] = ()
         """Paths of the files that it would leave behind if it were killed, as its first rank says."""
         self.deaths: Deaths | None = None
@@ -141,15 +141,12 @@ class MpiJob:
         self.pipe = Connection(self.listener.accept()[0].detach())
         self.inbox = Inbox(self.pipe)
         shutil.rmtree(self._folder, ignore_errors=True)  # at once: nothing is left if this process is killed
-        waiting, self._waiting = self._waiting, []
-        for data in waiting:
-            self._write(data)
 
     def send(self, name: str, kind: Kind, body: bytes) -> None:
         """Send a message to a rank, if it is of this job."""
         if rank := self.rank(name):
             data = pack(rank, kind, body)
-            if self.pipe:
+            if self.is_ready:
                 self._write(data)
             else:
                 self._waiting.append(data)
@@ -164,6 +161,9 @@ class MpiJob:
         self.is_ready, self.shared = True, ready.shared
         if hasattr(os, "pidfd_open"):
             self.deaths = Deaths(ready.peers)
+        waiting, self._waiting = self._waiting, []
+        for data in waiting:
+            self._write(data)
 
     def end(self, by_force: bool) -> None:
         """Have all ranks leave; to be followed by `look` until it is over, or by `wait`."""
