@@ -21,7 +21,7 @@ from program import Run, contents, draw
 
 STEPS = {
     "processes": (Processes, "_step"),
-    "pipeline": (Pipeline, "_feed"),
+    "pipeline": (Pipeline, "_step"),
     "zeromq": (Zeromq, "_step"),
     "redis": (RedisStreams, "_inspect"),
     "mpi": (Supervised, "_step"),
