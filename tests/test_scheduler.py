@@ -256,10 +256,15 @@ def test_each_item_may_be_a_delivery() -> None:
     world.join("a", slots=3)
     (ticket,) = world.submit(task(1, "x", "y", "z"))
     assert world.keys("a") == [["x"], ["y"], ["z"]]
-    for send in reversed(world.sent()):
-        assert not world.outcomes
-        world.finish(send)
+    first, second, third = world.sent()
+    world.finish(third)
+    world.handle(Returned("a", second.task.id))
+    assert world.keys("a")[3:] == [["y"]], "it is sent again although others of its task are under way"
+    world.handle(Broken("a", first.task.id, LOST))
+    assert not world.outcomes
+    world.finish(world.sent()[-1])
     assert [result.key for result in world.outcomes[1].results] == ["x", "y", "z"]
+    assert world.failures(1) == ["WorkerLost", "", ""]
     assert ticket.is_over
 
 

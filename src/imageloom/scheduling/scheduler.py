@@ -40,7 +40,7 @@ from imageloom.scheduling.protocol import (
 from imageloom.scheduling.queue import Queue, Run
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.tickets import Tickets
-from imageloom.scheduling.workers import NEVER, Delivery, Worker
+from imageloom.scheduling.workers import NEVER, Delivery, Worker, places_under_way
 
 PATIENCE = 8.0
 """An item is slow after so many times the seconds that it should cost."""
@@ -173,7 +173,8 @@ class Scheduler:
         if delivery is None:
             return False
         if isinstance(event, Begun):
-            delivery.since = now - event.ago
+            if not delivery.has_begun:  # who says it again has no more time for it
+                delivery.since = now - event.ago
             return True
         if isinstance(event, Paused):
             delivery.since = NEVER
@@ -372,20 +373,23 @@ class Scheduler:
         left = delivery.places[delivery.done :]
         self._remove(worker, delivery, now)
         ticket.was_lost = True
-        if ticket.deliveries:  # a copy is under way
-            return
-        at = min(max(0, done - delivery.done), len(left) - 1)
-        spent = now - delivery.since if delivery.has_begun else 0.0
-        self._tickets.fail(ticket, [left[at]], failure, now, worker.name, spent)
-        rest = [place for place in left if place not in ticket.results]
-        if rest:
-            self._queue.put(Run(ticket, rest, now), first=True)
+        at = left[min(max(0, done - delivery.done), len(left) - 1)]
+        if at not in places_under_way(self._workers.values(), ticket):
+            spent = now - delivery.since if delivery.has_begun else 0.0
+            self._tickets.fail(ticket, [at], failure, now, worker.name, spent)
+        self._put_back(ticket, left, now)
 
     def _requeue(self, worker: Worker, delivery: Delivery, now: float, is_suspect: bool = False) -> None:
         self._remove(worker, delivery, now)
-        left = [place for place in delivery.places[delivery.done :] if place not in delivery.ticket.results]
-        if left and not delivery.ticket.deliveries:
-            self._queue.put(Run(delivery.ticket, left, now, is_suspect or delivery.is_suspect), first=True)
+        left = delivery.places[delivery.done :]
+        self._put_back(delivery.ticket, left, now, is_suspect or delivery.is_suspect)
+
+    def _put_back(self, ticket: Ticket, places: list[int], now: float, is_suspect: bool = False) -> None:
+        """Queue items again, unless they have their results or another worker has them."""
+        elsewhere = places_under_way(self._workers.values(), ticket)
+        left = [place for place in places if place not in ticket.results and place not in elsewhere]
+        if left:
+            self._queue.put(Run(ticket, left, now, is_suspect), first=True)
 
     def _remove(self, worker: Worker, delivery: Delivery, now: float) -> None:
         del worker.deliveries[delivery.number]

@@ -258,11 +258,17 @@ class RingTransport:
             for number, since in stage.source.held().items():
                 if since < float("inf") and number in self._sent:
                     held[number] = stage.source
-                    if self._begun.get(number) is not stage.source:
-                        self._events.append(Begun(WORKER, number, now - since))
+                    self._report_begun(number, stage.source, now - since)
         self._events += [Paused(WORKER, number) for number in self._begun.keys() - held.keys()]
         self._begun = held
         self._fail_missing()
+
+    def _report_begun(self, number: int, ring: Ring, ago: float) -> None:
+        """Have an item's time run anew where it was taken from another ring than before."""
+        before = self._begun.get(number)
+        if before is not ring:
+            self._events += [Paused(WORKER, number)] if before else []
+            self._events.append(Begun(WORKER, number, ago))
 
     def _fail_missing(self) -> None:
         """Fail the items that are in no ring at two looks, and have no result."""
@@ -320,7 +326,8 @@ class RingTransport:
             if is_ended or since == float("inf"):  # it is done but for its way into the next ring
                 self._events.append(Returned(WORKER, number))
             else:
-                self._events += [Begun(WORKER, number, now - since), Broken(WORKER, number, failure)]
+                self._report_begun(number, stage.source, now - since)
+                self._events.append(Broken(WORKER, number, failure))
             self._forget(number)
         if not stage.is_ready:
             stage.backoff.fail(now)
