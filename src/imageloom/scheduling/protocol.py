@@ -152,6 +152,8 @@ class Drop:
 
     worker: str
     delivery: int
+    keep: int = 0
+    """So many of its first items are still to be done: the worker may be just before the last one of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,7 @@ class Scheduler:
         behind = delivery.places[delivery.done + 1 :]
         del delivery.places[delivery.done + 1 :]
         delivery.is_cut = True
-        self._commands.append(Drop(worker.name, delivery.number))
+        self._commands.append(Drop(worker.name, delivery.number, delivery.done + 1))
         self._queue.put(Run(delivery.ticket, behind, now), first=True)
 
     # Deliveries

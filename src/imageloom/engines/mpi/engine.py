@@ -112,7 +112,9 @@ class JobTransport:
 
     def drop(self, command: Drop) -> None:
         if self._job:
-            self._job.send(command.worker, Kind.DROP, msgspec.msgpack.encode(command.delivery))
+            self._job.send(
+                command.worker, Kind.DROP, msgspec.msgpack.encode((command.delivery, command.keep))
+            )
 
     def end(self, command: End) -> None:
         """End the job: one rank alone cannot be ended."""

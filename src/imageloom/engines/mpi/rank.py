@@ -66,7 +66,7 @@ def serve(threads: int) -> NoReturn:
         if kind is Kind.TASK:
             work.add(_TASK.decode(body))
         elif kind is Kind.DROP:
-            work.drop(msgspec.msgpack.decode(body, type=int))
+            work.drop(*msgspec.msgpack.decode(body, type=tuple[int, int]))
         elif kind is Kind.RESTART:
             work.abandon()
             work = WorkThreads(threads, send)
@@ -88,7 +88,7 @@ class WorkThreads:
     def __init__(self, count: int, send: Callable[[Kind, bytes], None]) -> None:
         self._send = send
         self._waiting: SimpleQueue[Task | None] = SimpleQueue()
-        self._dropped: set[int] = set()
+        self._kept: dict[int, int] = {}
         self._is_abandoned = False
         self._count = count
         for number in range(1, count + 1):
@@ -101,9 +101,9 @@ class WorkThreads:
     def add(self, task: Task) -> None:
         self._waiting.put(task)
 
-    def drop(self, number: int) -> None:
-        """Do no further item of a task."""
-        self._dropped.add(number)
+    def drop(self, number: int, keep: int) -> None:
+        """Do only so many of a task's items."""
+        self._kept[number] = keep
 
     def abandon(self) -> None:
         """Send no further result. A thread that hangs is left to itself: it ends with the process."""
@@ -113,9 +113,9 @@ class WorkThreads:
 
     def _run(self) -> None:
         while (task := self._waiting.get()) is not None:
-            if task.id not in self._dropped:
+            if self._kept.get(task.id, 1):
                 self._do(task)
-            self._dropped.discard(task.id)
+            self._kept.pop(task.id, None)
             if self._is_abandoned:
                 return
 
@@ -125,5 +125,5 @@ class WorkThreads:
                 return
             message = Message(task.id, place, worker_name(), result)
             self._send(Kind.RESULT, msgspec.msgpack.encode(message))
-            if task.id in self._dropped:
+            if place + 1 >= self._kept.get(task.id, len(task.work)):
                 return

@@ -75,7 +75,9 @@ class RanksTransport:
         self._hub.send(_rank(command.worker), Kind.TASK, msgspec.msgpack.encode(command.task))
 
     def drop(self, command: Drop) -> None:
-        self._hub.send(_rank(command.worker), Kind.DROP, msgspec.msgpack.encode(command.delivery))
+        self._hub.send(
+            _rank(command.worker), Kind.DROP, msgspec.msgpack.encode((command.delivery, command.keep))
+        )
 
     def end(self, command: End) -> None:
         """Have a rank give up all that it has; it can be used again as soon as it says so."""

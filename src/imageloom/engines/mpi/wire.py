@@ -21,7 +21,7 @@ class Kind(IntEnum):
     TASK = 2
     """To a rank: `model.Task`, whose id is the delivery's number."""
     DROP = 3
-    """To a rank: the number of a delivery of which nothing more is wanted."""
+    """To a rank: the number of a delivery, and how many of its first items are still wanted."""
     RESTART = 4
     """To a rank: give up everything, and say READY again."""
     RESULT = 5
