@@ -23,7 +23,7 @@ from imageloom.worker.process import die_with_parent
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0001, 0.002
 """Seconds between two looks for messages, while there is no task that waits here; longer and longer."""
-BUSY_PAUSE = 0.005
+BUSY_PAUSE = 0.02
 """Seconds between two looks while there is one."""
 
 _TASK = msgspec.msgpack.Decoder(Task)

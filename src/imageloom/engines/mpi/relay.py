@@ -20,7 +20,7 @@ from imageloom.engines.mpi.wire import Kind, Peer, Ready, pack, this_process, un
 from imageloom.scheduling.inbox import Inbox
 from imageloom.worker.process import die_with_parent
 
-LONGEST_PAUSE = 2
+LONGEST_PAUSE = 4
 """Milliseconds between two looks for messages of ranks."""
 
 
