@@ -21,10 +21,10 @@ from program import Run, contents, draw
 
 STEPS = {
     "processes": (Processes, "_step"),
-    "pipeline": (Pipeline, "_feed"),
+    "pipeline": (Pipeline, "_step"),
     "zeromq": (Zeromq, "_step"),
     "redis": (RedisStreams, "_step"),
-    "mpi": (Supervised, "_hand_over"),
+    "mpi": (Supervised, "_step"),
     "nodes": (Nodes, "_step"),
 }
 """What each engine's thread does again and again."""

@@ -31,20 +31,9 @@ class Fault(NamedTuple):
     """It fails each time: whoever mends it must remove its line. Else it fails by chance."""
 
 
-AT_THE_END = Fault("it knows the results of a task's items at the task's end")
-KNOWN_FAULTS = {
-    "pipeline": {
-        HUNG: Fault("the items beside a hung one in its stage are charged too", always=False),
-        TOLD: AT_THE_END,
-    },
+KNOWN_FAULTS: dict[str, dict[str, Fault]] = {
     "zeromq": {
         THREE: Fault("a result that its worker had sent may be lost with the worker", always=False),
-    },
-    "mpi": {
-        HUNG: Fault("the items of all ranks are charged"),
-        KILLED: Fault("the items of all ranks are charged"),
-        THREE: Fault("the items of all ranks are charged"),
-        TOLD: AT_THE_END,
     },
 }
 """By engine: the tests that it fails, by name with or without the parameters."""

@@ -21,7 +21,7 @@ WORKERS = {
     "zeromq": "multiprocessing.forkserver",
     "redis": "multiprocessing.forkserver",
     "nodes": "multiprocessing.forkserver",
-    "mpi": "imageloom.engines.mpi.ranks",
+    "mpi": "imageloom.engines.mpi.relay",
     "dask": "multiprocessing.spawn",
     "ray": "ray::",
 }

@@ -72,8 +72,8 @@ def command(
 
     Every policy (--choice) runs with both kinds of acceptance. Each scenario is measured and simulated. Then 10,
     100 and 1,000 nodes are simulated, with more tasks (up to 20,000) and cores in proportion, and a quarter of
-    the nodes loaded. The simulation uses the duration of a task without delay and of a rejection, measured before each
-    run. The whole command takes about 20 minutes, and with one --choice about 5 minutes.
+    the nodes loaded. The simulation uses the duration of a task without delay and of a rejection, measured
+    before each run. The whole command takes about 20 minutes, and with one --choice about 5 minutes.
 
     \b
     imageloom scenario --plot scenario.svg

@@ -107,7 +107,7 @@ class ProcessTransport:
         self._say(command.worker, msgspec.msgpack.encode(command.task))
 
     def drop(self, command: Drop) -> None:
-        self._say(command.worker, msgspec.msgpack.encode(command.delivery))
+        self._say(command.worker, msgspec.msgpack.encode((command.delivery, command.keep)))
 
     def end(self, command: End) -> None:
         if worker := self._workers.get(command.worker):

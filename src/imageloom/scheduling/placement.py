@@ -38,11 +38,11 @@ class Placement:
 
     def note_sent(self, delivery: Delivery) -> None:
         self.held += 1
-        self.suspects += delivery.ticket.is_suspect
+        self.suspects += delivery.is_suspect
 
     def note_removed(self, delivery: Delivery) -> None:
         self.held -= 1
-        self.suspects -= delivery.ticket.is_suspect
+        self.suspects -= delivery.is_suspect
 
     def note_complete(self, worker: Worker, seconds: float) -> None:
         """Take note of how long a worker took for a delivery."""
@@ -147,7 +147,7 @@ class Placement:
                 and delivery.ticket.deliveries == 1
                 and not delivery.ticket.is_over
                 and not delivery.ticket.was_lost
-                and not delivery.ticket.is_suspect
+                and not delivery.is_suspect
                 and worker.name not in delivery.ticket.unwilling
             ]
             if slow:

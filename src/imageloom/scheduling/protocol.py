@@ -35,7 +35,17 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A worker has begun a delivery."""
+    """A worker has begun a delivery, or goes on with one that it had put aside: its time runs from now on."""
+
+    worker: str
+    delivery: int
+    ago: float = 0.0
+    """Seconds since it was so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A worker has put a delivery aside until it begins it again: no time runs, and no death is its fault."""
 
     worker: str
     delivery: int
@@ -92,6 +102,8 @@ class Left:
     """A worker has gone without anybody's fault. What it had is queued again and costs no attempt."""
 
     worker: str
+    others: tuple[str, ...] = ()
+    """Workers that have gone with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +123,14 @@ class Died:
     """A worker is dead, silent for too long, or ended for what it sent: the items in progress are charged."""
 
     worker: str
+    """Empty where it is not known which one of `others` has died: what they had in progress is not charged, but
+    runs alone from now on; if that happens to an item that runs alone, it is charged."""
     failure: Failure
+    others: tuple[str, ...] = ()
+    """Workers that ended with it: what they had is queued again and costs no attempt."""
 
 
-Event = Joined | Begun | Received | Finished | Refused | Returned | Left | Broken | Died
+Event = Joined | Begun | Paused | Received | Finished | Refused | Returned | Left | Broken | Died
 
 # Commands: what a transport is asked for.
 
@@ -138,6 +154,8 @@ class Drop:
 
     worker: str
     delivery: int
+    keep: int = 0
+    """So many of its first items are still to be done: the worker may be just before the last one of them."""
 
 
 @dataclass(frozen=True, slots=True)

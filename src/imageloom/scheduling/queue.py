@@ -17,6 +17,11 @@ class Run:
     places: list[int]
     since: float
     """When they came here."""
+    is_suspect: bool = False
+    """They run alone: an attempt at one of them has failed before, or may have ended a worker."""
+
+    def __post_init__(self) -> None:
+        self.is_suspect |= self.ticket.is_suspect
 
 
 class Queue:
@@ -55,7 +60,7 @@ class Queue:
 
     def put(self, run: Run, first: bool = False) -> None:
         """Add items; before all others of their kind where `first`."""
-        if run.ticket.is_suspect:
+        if run.is_suspect:
             queue = self._suspects
         else:
             queue = self._jobs.setdefault(run.ticket.task.job, deque())

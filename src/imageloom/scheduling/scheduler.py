@@ -30,6 +30,7 @@ from imageloom.scheduling.protocol import (
     Event,
     Joined,
     Left,
+    Paused,
     Received,
     Refused,
     Send,
@@ -39,7 +40,7 @@ from imageloom.scheduling.protocol import (
 from imageloom.scheduling.queue import Queue, Run
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.tickets import Tickets
-from imageloom.scheduling.workers import Delivery, Worker
+from imageloom.scheduling.workers import NEVER, Delivery, Worker, places_under_way
 
 PATIENCE = 8.0
 """An item is slow after so many times the seconds that it should cost."""
@@ -150,7 +151,8 @@ class Scheduler:
         """Take on a task."""
         places = list(range(len(ticket.task.work)))
         if places:
-            self._queue.put(Run(ticket, places, now))
+            for run in [[place] for place in places] if self.rules.splits else [places]:
+                self._queue.put(Run(ticket, run, now))
         elif ticket.begin():
             self._commands.append(Completed(ticket, Outcome(ticket.task.id, "", ())))
         self._assign(now)
@@ -160,23 +162,21 @@ class Scheduler:
         if isinstance(event, Joined):
             self._join(event, now)
             return True
+        if isinstance(event, (Left, Died)):
+            return self._lose(event, now)
         worker = self._workers.get(event.worker)
-        if isinstance(event, Died):
-            return self._die(worker, event, now)
         if worker is None:
             return False
-        if isinstance(event, Left):
-            self._forget(worker)
-            self._give_back_all(worker, now)
-            self._assign(now)
-            return True
         delivery = worker.deliveries.get(event.delivery)
         if isinstance(event, Received):
             return self._receive(worker, delivery, event, now)
         if delivery is None:
             return False
         if isinstance(event, Begun):
-            delivery.begin(now)
+            delivery.begin(now - event.ago)
+            return True
+        if isinstance(event, Paused):
+            delivery.since = NEVER
             return True
         if isinstance(event, Refused):
             self._refuse(worker, delivery, event, now)
@@ -255,20 +255,27 @@ class Scheduler:
         worker.limit = 0  # it begins nothing more
         self._placement.unreserve(worker)
 
-    def _die(self, worker: Worker | None, event: Died, now: float) -> bool:
-        if worker is None:
-            return False
-        self._forget(worker)
-        if not worker.is_ready:
-            self._backoff.fail(now)
-            self._give_back_all(worker, now)
-        for delivery in reversed(list(worker.deliveries.values())):
-            if delivery.has_begun:
-                self._break(worker, delivery, event.failure, now)
-            else:
-                self._requeue(worker, delivery, now)
+    def _lose(self, event: Left | Died, now: float) -> bool:
+        """Forget the workers that are gone, charge what is to be charged, and queue the rest again."""
+        gone = [self._workers[name] for name in (event.worker, *event.others) if name in self._workers]
+        for worker in gone:
+            self._forget(worker)
+            if isinstance(event, Died) and worker.name == event.worker and not worker.is_ready:
+                self._backoff.fail(now)
+        held = [(delivery, worker) for worker in gone for delivery in worker.deliveries.values()]
+        for delivery, worker in sorted(held, key=lambda pair: -pair[0].number):
+            self._take_back(worker, delivery, event, now)
         self._assign(now)
-        return True
+        return bool(gone)
+
+    def _take_back(self, worker: Worker, delivery: Delivery, event: Left | Died, now: float) -> None:
+        is_named, in_doubt = worker.name == event.worker, not event.worker and delivery.has_begun
+        if isinstance(event, Left) or (is_named and not worker.is_ready):
+            self._give_back(worker, delivery, now)
+        elif (is_named and delivery.has_begun) or (in_doubt and delivery.is_suspect):
+            self._break(worker, delivery, event.failure, now)
+        else:
+            self._requeue(worker, delivery, now, is_suspect=in_doubt)
 
     def _look(self, worker: Worker, now: float) -> None:
         """End a worker's item that takes too long; let others do what waits behind a slow one."""
@@ -278,7 +285,7 @@ class Scheduler:
                 if self.rules.jobs and spent > START_PATIENCE:
                     failure = Failure("WorkerLost", f"it did not start in {START_PATIENCE:g} s", True)
                     self._commands.append(End(worker.name, delivery.number, failure))
-                    self._die(worker, Died(worker.name, failure), now)
+                    self._lose(Died(worker.name, failure), now)
                     return
             elif self.rules.timeout and spent > self.rules.timeout:
                 self._end_item(worker, delivery, now)
@@ -308,7 +315,7 @@ class Scheduler:
         behind = delivery.places[delivery.done + 1 :]
         del delivery.places[delivery.done + 1 :]
         delivery.is_cut = True
-        self._commands.append(Drop(worker.name, delivery.number))
+        self._commands.append(Drop(worker.name, delivery.number, delivery.done + 1))
         self._queue.put(Run(delivery.ticket, behind, now), first=True)
 
     # Deliveries
@@ -352,7 +359,7 @@ class Scheduler:
         )
         failure = Failure("InvalidResult", reason, True)
         self._commands.append(End(worker.name, event.delivery, failure))
-        self._die(worker, Died(worker.name, failure), now)
+        self._lose(Died(worker.name, failure), now)
 
     def _refuse(self, worker: Worker, delivery: Delivery, event: Refused, now: float) -> None:
         ticket = delivery.ticket
@@ -375,30 +382,29 @@ class Scheduler:
         else:
             self._requeue(worker, delivery, now)
 
-    def _give_back_all(self, worker: Worker, now: float) -> None:
-        for delivery in reversed(list(worker.deliveries.values())):
-            self._give_back(worker, delivery, now)
-
     def _break(self, worker: Worker, delivery: Delivery, failure: Failure, now: float, done: int = 0) -> None:
         """Charge the item in progress, and queue again what else is left of a delivery."""
         ticket = delivery.ticket
         left = delivery.places[delivery.done :]
         self._remove(worker, delivery, now)
         ticket.was_lost = True
-        if ticket.deliveries:  # a copy is under way
-            return
-        at = min(max(0, done - delivery.done), len(left) - 1)
-        spent = now - delivery.since if delivery.has_begun else 0.0
-        self._tickets.fail(ticket, [left[at]], failure, now, worker.name, spent)
-        rest = [place for place in left if place not in ticket.results]
-        if rest:
-            self._queue.put(Run(ticket, rest, now), first=True)
+        at = left[min(max(0, done - delivery.done), len(left) - 1)]
+        if at not in places_under_way(self._workers.values(), ticket):
+            spent = now - delivery.since if delivery.has_begun else 0.0
+            self._tickets.fail(ticket, [at], failure, now, worker.name, spent)
+        self._put_back(ticket, left, now)
 
-    def _requeue(self, worker: Worker, delivery: Delivery, now: float) -> None:
+    def _requeue(self, worker: Worker, delivery: Delivery, now: float, is_suspect: bool = False) -> None:
         self._remove(worker, delivery, now)
-        left = [place for place in delivery.places[delivery.done :] if place not in delivery.ticket.results]
-        if left and not delivery.ticket.deliveries:
-            self._queue.put(Run(delivery.ticket, left, now), first=True)
+        left = delivery.places[delivery.done :]
+        self._put_back(delivery.ticket, left, now, is_suspect or delivery.is_suspect)
+
+    def _put_back(self, ticket: Ticket, places: list[int], now: float, is_suspect: bool = False) -> None:
+        """Queue items again, unless they have their results or another worker has them."""
+        elsewhere = places_under_way(self._workers.values(), ticket)
+        left = [place for place in places if place not in ticket.results and place not in elsewhere]
+        if left:
+            self._queue.put(Run(ticket, left, now, is_suspect), first=True)
 
     def _remove(self, worker: Worker, delivery: Delivery, now: float) -> None:
         del worker.deliveries[delivery.number]
@@ -429,7 +435,9 @@ class Scheduler:
             self._next_look = now + TICK
         self._number += 1
         ahead = sum(len(other.places) - other.done for other in worker.deliveries.values())
-        delivery = worker.deliveries[self._number] = Delivery(self._number, ticket, places)
+        delivery = worker.deliveries[self._number] = Delivery(
+            self._number, ticket, places, is_suspect=run.is_suspect
+        )
         worker.mark_begun(now)
         self._placement.note_sent(delivery)
         ticket.deliveries += 1

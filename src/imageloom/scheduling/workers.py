@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from imageloom.scheduling.protocol import Ticket
@@ -27,14 +27,18 @@ class Delivery:
     """When the item in progress was begun; infinity before the first."""
     is_cut: bool = False
     """Items behind the one in progress were taken from the worker, which may not know it yet."""
+    is_suspect: bool = False
+    """It runs alone."""
 
     @property
     def has_begun(self) -> bool:
         return self.since < NEVER
 
     def begin(self, now: float) -> None:
+        """Note the begin; a second one does not restart the time."""
         if not self.has_begun:
-            self.began = self.since = now
+            self.since = now
+            self.began = min(self.began, now)
 
 
 @dataclass(eq=False, slots=True)
@@ -67,7 +71,7 @@ class Worker:
 
     @property
     def has_suspect(self) -> bool:
-        return any(delivery.ticket.is_suspect for delivery in self.deliveries.values())
+        return any(delivery.is_suspect for delivery in self.deliveries.values())
 
     def in_progress(self) -> Iterator[Delivery]:
         return (delivery for delivery in self.deliveries.values() if delivery.has_begun)
@@ -77,3 +81,16 @@ class Worker:
         if not self.reports_begin:
             for delivery, _ in zip(self.deliveries.values(), range(self.limit), strict=False):
                 delivery.begin(now)
+
+
+def places_under_way(workers: Iterable[Worker], ticket: Ticket) -> set[int]:
+    """Places of a task that deliveries bring: of a copy, or of what was taken from a slow worker."""
+    if not ticket.deliveries:
+        return set()
+    return {
+        place
+        for worker in workers
+        for delivery in worker.deliveries.values()
+        if delivery.ticket is ticket
+        for place in delivery.places[delivery.done :]
+    }
