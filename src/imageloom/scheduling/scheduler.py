@@ -470,20 +470,34 @@ class Scheduler:
         left = delivery.places[delivery.done :]
         self._remove(worker, delivery, now)
         ticket.was_lost = True
-        if ticket.deliveries:  # a copy is under way
-            return
-        at = min(max(0, done - delivery.done), len(left) - 1)
-        spent = now - delivery.since if delivery.has_begun else 0.0
-        self._fail(ticket, [left[at]], failure, now, worker.name, spent)
-        rest = [place for place in left if place not in ticket.results]
-        if rest:
-            self._queue.put(Run(ticket, rest, now), first=True)
+        at = left[min(max(0, done - delivery.done), len(left) - 1)]
+        if at not in self._places_elsewhere(ticket):
+            spent = now - delivery.since if delivery.has_begun else 0.0
+            self._fail(ticket, [at], failure, now, worker.name, spent)
+        self._put_back(ticket, left, now)
 
     def _requeue(self, worker: Worker, delivery: Delivery, now: float) -> None:
         self._remove(worker, delivery, now)
-        left = [place for place in delivery.places[delivery.done :] if place not in delivery.ticket.results]
-        if left and not delivery.ticket.deliveries:
-            self._queue.put(Run(delivery.ticket, left, now), first=True)
+        self._put_back(delivery.ticket, delivery.places[delivery.done :], now)
+
+    def _put_back(self, ticket: Ticket, places: list[int], now: float) -> None:
+        """Queue items again, unless they have their results or another worker has them."""
+        elsewhere = self._places_elsewhere(ticket)
+        left = [place for place in places if place not in ticket.results and place not in elsewhere]
+        if left:
+            self._queue.put(Run(ticket, left, now), first=True)
+
+    def _places_elsewhere(self, ticket: Ticket) -> set[int]:
+        """Places of a task that deliveries bring: of a copy, or of what was taken from a slow worker."""
+        if not ticket.deliveries:
+            return set()
+        return {
+            place
+            for worker in self._workers.values()
+            for delivery in worker.deliveries.values()
+            if delivery.ticket is ticket
+            for place in delivery.places[delivery.done :]
+        }
 
     def _remove(self, worker: Worker, delivery: Delivery, now: float) -> None:
         del worker.deliveries[delivery.number]
