@@ -327,8 +327,9 @@ class Scheduler:
         if not worker.is_ready:
             self._backoff.fail(now)
             self._give_back_all(worker, now)
+        in_progress = list(worker.in_progress())  # each removal marks the next one as begun
         for delivery in list(worker.deliveries.values()):
-            if delivery.has_begun:
+            if delivery in in_progress:
                 self._break(worker, delivery, event.failure, now)
             else:
                 self._requeue(worker, delivery, now)
