@@ -1,0 +1,130 @@
+"""Simulated time: what is due happens when somebody waits. And a program's life, which may end at any step."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from queue import Empty
+from random import Random
+
+from imageloom.driver.clock import Clock, Finished
+
+MOST_ACTIONS = 100_000
+"""Actions of one history: one that has more does not end."""
+LEAPS = 0.05
+"""Probability that time passes at a step of the driver."""
+
+
+class NeverEnds(BaseException):
+    """A history has had too many actions."""
+
+
+class Killed(BaseException):
+    """The driver's process has ended: nothing that it still does has any effect."""
+
+
+class SimulatedTime:
+    """What is to happen, by the moment at which it is due."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.actions = 0
+        """How many have happened."""
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._count = 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def after(self, seconds: float, action: Callable[[], object]) -> None:
+        """Have something happen after so many seconds."""
+        self._count += 1
+        heapq.heappush(self._due, (self.now + seconds, self._count, action))
+
+    def advance(self, until: float) -> bool:
+        """Let the next thing happen; False where there is none until then, and it is that moment now."""
+        self.actions += 1
+        if self.actions > MOST_ACTIONS:
+            raise NeverEnds
+        if not self._due or self._due[0][0] > until:
+            self.now = max(self.now, until)
+            return False
+        when, _, action = heapq.heappop(self._due)
+        self.now = max(self.now, when)
+        action()
+        return True
+
+    def pass_by(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        until = self.now + seconds
+        while self.advance(until):
+            pass
+
+
+class Life:
+    """The life of a driver's process, as a number of steps. Time may pass at each of them.
+
+    Args:
+        steps: after so many the process is killed; 0 for never.
+    """
+
+    def __init__(self, time: SimulatedTime, random: Random, steps: int) -> None:
+        self.is_over = False
+        self.steps = 0
+        self._time, self._random, self._last = time, random, steps
+        self._is_passing = False
+
+    def step(self) -> None:
+        """The driver is about to do something.
+
+        Raises:
+            Killed: it does not do it any more.
+        """
+        self.check()
+        self.steps += 1
+        if self.steps == self._last:
+            self.is_over = True
+            raise Killed
+        if not self._is_passing and self._random.random() < LEAPS:
+            self._is_passing = True
+            self._time.pass_by(self._random.expovariate(100.0))
+            self._is_passing = False
+
+    def check(self) -> None:
+        if self.is_over:
+            raise Killed
+
+
+class SimulatedClock(Clock):
+    """The driver's clock: whoever waits in a queue of it makes time pass."""
+
+    def __init__(self, time: SimulatedTime, random: Random, life: Life) -> None:
+        self._time, self._random, self._life = time, random, life
+        self.monotonic = time.monotonic
+
+    def random(self) -> float:
+        return self._random.random()
+
+    def queue(self) -> SimulatedQueue:
+        return SimulatedQueue(self._time, self._life)
+
+
+class SimulatedQueue:
+    def __init__(self, time: SimulatedTime, life: Life) -> None:
+        self._time, self._life = time, life
+        self._items: deque[Finished] = deque()
+
+    def put(self, item: Finished) -> None:
+        self._items.append(item)
+
+    def get(self, *, timeout: float) -> Finished:
+        self._life.step()
+        until = self._time.now + timeout
+        while not self._items:
+            if not self._time.advance(until):
+                raise Empty
+        return self._items.popleft()
+
+    def empty(self) -> bool:
+        return not self._items

@@ -1,0 +1,140 @@
+"""What goes wrong in one history, and the rules under which it runs: all drawn from its seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+from imageloom.scheduling.policies import CHOICES
+from imageloom.scheduling.rules import Rules
+
+ITEMS = (50, 60)
+"""The fewest and the most items of a history."""
+WORKERS = (3, 5)
+BAD_ITEMS = (2, 7)
+MISHAPS = (4, 14)
+"""The fewest and the most things that happen to workers in a history."""
+ALWAYS = 99
+SILENCE = 1.5
+"""Seconds after which a worker is lost of which nothing is heard, where that is how a death is noticed."""
+
+What = Literal["fails", "is bad", "kills", "hangs", "crawls"]
+Mishap = Literal[
+    "dies",
+    "hangs",
+    "leaves",
+    "slows down",
+    "is cut off",
+    "is disconnected",
+    "lies",
+    "repeats",
+    "resizes",
+    "refuses",
+    "stop",
+]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What an item does to who works on it."""
+
+    what: What
+    attempts: int
+    """In how many of its attempts."""
+
+
+@dataclass
+class Plan:
+    """One history before it has happened."""
+
+    seed: int
+    items: int
+    workers: int
+    rules: Rules
+    choice: str
+    """Name of the policy; empty for none."""
+    slots: int
+    ahead: int
+    reports_begin: bool
+    says_finished: bool
+    """Workers say that a delivery is over, after its results."""
+    loses: float
+    """Probability that a message is lost."""
+    beats: bool
+    """Workers are heard every second, and say what they hold."""
+    latency: float
+    """Mean seconds of a message on its way."""
+    late: float
+    """Probability that one takes a hundred times as long."""
+    refuses: float
+    """Probability that a task is refused."""
+    dies_starting: float
+    memory: int
+    """Bytes that tasks in flight may need together."""
+    deaths_of_driver: list[int]
+    """Steps after which each run is killed; 0 for one that is not."""
+    fates: dict[int, Fate] = field(default_factory=dict)
+    """Of items, by their number."""
+    mishaps: list[tuple[float, Mishap]] = field(default_factory=list)
+    """What happens to some worker, and after how many seconds of the first run."""
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed."""
+    random = Random(seed)
+
+    def maybe(probability: float) -> bool:
+        return random.random() < probability
+
+    by_delivery = maybe(0.25)
+    loses = random.choice((0.02, 0.1)) if maybe(0.4) else 0.0
+    workers = random.randint(*WORKERS)
+    ends_liars = not loses and maybe(0.8)
+    beats = bool(loses) or (not ends_liars and maybe(0.5))
+    rules = Rules(
+        timeout=random.choice((0.8, 1.5, 3.0)),
+        jobs=workers if not by_delivery and maybe(0.5) else 0,
+        ends="delivery" if by_delivery else "worker",
+        isolation=random.choice(("none", "worker", "worker", "engine")),
+        cuts=maybe(0.8),
+        ends_liars=ends_liars,
+        returns=random.choice((2, 6)),
+        refusals=random.choice((0, 3)),
+        falls_back=maybe(0.7),
+        copies=maybe(0.4),
+    )
+    plan = Plan(
+        seed,
+        items=random.randint(*ITEMS),
+        workers=workers,
+        rules=rules,
+        choice=random.choice(sorted(CHOICES)) if maybe(0.4) else "",
+        slots=random.choice((1, 1, 1, 2, 3)),
+        ahead=random.choice((0, 1, 1, 2)),
+        reports_begin=maybe(0.5),
+        says_finished=maybe(0.5) or rules.copies or not (ends_liars or beats),
+        loses=loses,
+        beats=beats,
+        latency=random.choice((0.0005, 0.005, 0.05)),
+        late=random.choice((0.0, 0.0, 0.01)),
+        refuses=random.choice((0.05, 0.3)) if maybe(0.3) else 0.0,
+        dies_starting=random.choice((0.0, 0.2)),
+        memory=random.choice((60_000_000, 150_000_000, 1 << 40)),
+        deaths_of_driver=[random.randint(1, 320) if maybe(0.6) else 0 for _ in range(random.randint(0, 3))],
+    )
+    for item in random.sample(range(plan.items), random.randint(*BAD_ITEMS)):
+        what: What = random.choice(("fails", "fails", "is bad", "kills", "kills", "hangs", "crawls"))
+        plan.fates[item] = Fate(what, random.choice((1, 1, 2, ALWAYS)))
+    names: list[Mishap] = ["dies", "dies", "dies", "leaves", "slows down", "repeats", "resizes", "hangs"]
+    names += ["is disconnected", "lies", "lies"]
+    if plan.beats:
+        names.append("is cut off")
+    if plan.refuses:
+        names.append("refuses")
+    for _ in range(random.randint(*MISHAPS)):
+        plan.mishaps.append((random.expovariate(1.0), random.choice(names)))
+    if maybe(0.15):
+        plan.mishaps.append((random.expovariate(1.0), "stop"))
+    plan.mishaps.sort()
+    return plan
