@@ -33,8 +33,12 @@ from imageloom.scheduling.protocol import (
 from imageloom.scheduling.rules import Rules
 
 MOST_ATTEMPTS = 3
+FIRST_BACKOFF = 0.05
+"""Seconds before the first replacement of a worker that could not start; each further one takes twice as long."""
 Attempt = tuple[int, int]
 """An item's number in its run, and the number of the attempt."""
+DEATHS = ("died", "ended", "broken", "took too long")
+"""Why an item may be charged that was in progress."""
 OURS = ("WorkerLost", "ItemTimeout", "InvalidResult", "TaskRefused", "TaskRejected")
 
 
@@ -92,18 +96,22 @@ class SchedulerLaws:
     """The laws of one engine.
 
     Args:
+        reports_begin: workers say what they begin.
         broken: told of what is broken.
     """
 
-    def __init__(self, rules: Rules, broken: Callable[[str], None]) -> None:
-        self._rules = rules
+    def __init__(self, rules: Rules, reports_begin: bool, broken: Callable[[str], None]) -> None:
+        self._rules, self._reports_begin = rules, reports_begin
         self._broken = broken
         self.workers: dict[str, KnownWorker] = {}
         self.accepted: dict[Attempt, Result] = {}
         """The results that count, of items that workers have said."""
-        self.begun: set[tuple[int, int]] = set()
-        """Deliveries and places that some worker has really begun."""
+        self.begun: set[Attempt] = set()
+        """What some worker has really begun, whether or not anybody knows."""
+        self.cancelled: set[Attempt] = set()
+        """Of tasks that the driver has cancelled before they were begun."""
         self._starting = 0
+        self._failed_starts, self._start_after = 0, 0.0
         self._may_charge: dict[Attempt, str] = {}
         """Items that may be charged for what has happened just now."""
         self._task_of: dict[Attempt, int] = {}
@@ -151,6 +159,8 @@ class SchedulerLaws:
         elif event.is_ready and not worker.is_ready:
             for delivery in worker.deliveries.values():
                 delivery.since = self._now
+        if event.is_ready:
+            self._failed_starts, self._start_after = 0, 0.0
         worker.slots, worker.ahead = event.slots, event.ahead
         worker.is_ready, worker.reports_begin = event.is_ready or worker.is_ready, event.reports_begin
         worker.mark(self._now)
@@ -199,6 +209,9 @@ class SchedulerLaws:
 
     def _lose(self, name: str, why: str) -> None:
         worker = self.workers.pop(name)
+        if not worker.is_ready:
+            self._start_after = self._now + FIRST_BACKOFF * 2 ** min(self._failed_starts, 4)
+            self._failed_starts += 1
         for delivery in worker.deliveries.values():
             if delivery.has_begun and worker.is_ready:
                 self._allow(delivery.current, why)
@@ -231,6 +244,8 @@ class SchedulerLaws:
             self._starting += 1
             if len(self.workers) + self._starting > self._rules.jobs:
                 self._broken(f"more than {self._rules.jobs} workers")
+            if self._now < self._start_after:
+                self._broken("a worker that could not start is replaced without a pause")
         elif isinstance(command, Cancelled):
             if self._tickets.pop(id(command.ticket), None) is None:
                 self._broken("a task was cancelled that is over")
@@ -250,6 +265,8 @@ class SchedulerLaws:
             attempt = attempt_of(work)
             if attempt in self._ended or attempt in self.accepted:
                 self._broken(f"attempt {attempt} was sent, which has its result")
+            if attempt in self.cancelled:
+                self._broken(f"attempt {attempt} was sent, which was cancelled")
             if attempt in elsewhere and (not self._rules.copies or delivery.is_suspect):
                 self._broken(f"attempt {attempt} was sent to two workers")
         worker.deliveries[task.id] = delivery
@@ -281,6 +298,8 @@ class SchedulerLaws:
             self._broken(f"attempt {attempt} has a result that no worker sent")
         elif attempt not in self._may_charge:
             self._broken(f"attempt {attempt} is charged by {failure.kind} and was not in progress")
+        elif self._reports_begin and self._may_charge[attempt] in DEATHS and attempt not in self.begun:
+            self._broken(f"attempt {attempt} is charged by {failure.kind}, and no worker has begun it")
 
     def _end(self, command: End) -> None:
         worker = self.workers.get(command.worker)

@@ -10,8 +10,9 @@ from random import Random
 
 from imageloom.driver.clock import Clock, Finished
 
-MOST_ACTIONS = 100_000
-"""Actions of one history: one that has more does not end."""
+MOST_ACTIONS = 50_000
+MOST_SECONDS = 1000.0
+"""Actions and simulated seconds of one history: one that has more does not end."""
 LEAPS = 0.05
 """Probability that time passes at a step of the driver."""
 
@@ -45,7 +46,7 @@ class SimulatedTime:
     def advance(self, until: float) -> bool:
         """Let the next thing happen; False where there is none until then, and it is that moment now."""
         self.actions += 1
-        if self.actions > MOST_ACTIONS:
+        if self.actions > MOST_ACTIONS or self.now > MOST_SECONDS:
             raise NeverEnds
         if not self._due or self._due[0][0] > until:
             self.now = max(self.now, until)

@@ -14,7 +14,7 @@ from imageloom.scheduling.policies import open_choice
 from imageloom.scheduling.protocol import Cancelled, Command, Completed, Event, Progress, Send, Ticket
 from imageloom.scheduling.scheduler import Scheduler
 from imageloom.testing.simulation import coverage
-from imageloom.testing.simulation.checks import DriverLaws, SchedulerLaws
+from imageloom.testing.simulation.checks import DriverLaws, SchedulerLaws, attempt_of
 from imageloom.testing.simulation.clock import Life, SimulatedTime
 from imageloom.testing.simulation.faults import Plan
 from imageloom.testing.simulation.transport import Log, SimulatedTransport
@@ -72,7 +72,7 @@ class SimulatedEngine(EngineCore):
         scheduler = WatchedScheduler(plan.rules, choice, Random(plan.seed))
         scheduler.laws, scheduler.seen, scheduler.log = laws, seen, log
         self.transport = SimulatedTransport(
-            plan, time, random, self._wake, scheduler.deliveries, self._has_begun, names, log
+            plan, time, random, self._wake, scheduler.deliveries, laws.begun.add, names, log
         )
         self._plan, self._time, self._life = plan, time, life
         self._laws, self._driver_laws = laws, driver_laws
@@ -95,8 +95,13 @@ class SimulatedEngine(EngineCore):
             needs = max(needs, make_plan(work.header, task.recipe).bytes + work.item.size)
         self._driver_laws.submit(task, needs, DEPTH * self._capacity, self._time.now)
         future = super().submit(task, told)
-        future.add_done_callback(lambda done: self._driver_laws.in_flight.pop(task.id))
+        future.add_done_callback(lambda done: self._is_over_with(task, done))
         return future
+
+    def _is_over_with(self, task: Task, future: Future[Outcome]) -> None:
+        del self._driver_laws.in_flight[task.id]
+        if future.cancelled():
+            self._laws.cancelled.update(map(attempt_of, task.work))
 
     def close(self) -> None:
         self._closing = True
@@ -134,9 +139,6 @@ class SimulatedEngine(EngineCore):
         elif patience is not None:
             self._wake_after(patience)
         return events
-
-    def _has_begun(self, worker: str, delivery: int, place: int) -> None:
-        self._laws.begun.add((delivery, place))
 
 
 def shown(command: Command) -> str:

@@ -12,7 +12,7 @@ from imageloom.scheduling.rules import Rules
 ITEMS = (50, 60)
 """The fewest and the most items of a history."""
 WORKERS = (3, 5)
-BAD_ITEMS = (2, 7)
+BAD_ITEMS = (3, 7)
 MISHAPS = (4, 14)
 """The fewest and the most things that happen to workers in a history."""
 ALWAYS = 99
@@ -70,6 +70,8 @@ class Plan:
     refuses: float
     """Probability that a task is refused."""
     dies_starting: float
+    unwritable: float
+    """Probability that an output cannot be published."""
     memory: int
     """Bytes that tasks in flight may need together."""
     deaths_of_driver: list[int]
@@ -120,8 +122,9 @@ def draw(seed: int) -> Plan:
         late=random.choice((0.0, 0.0, 0.01)),
         refuses=random.choice((0.05, 0.3)) if maybe(0.3) else 0.0,
         dies_starting=random.choice((0.0, 0.2)),
+        unwritable=0.03 if maybe(0.3) else 0.0,
         memory=random.choice((60_000_000, 150_000_000, 1 << 40)),
-        deaths_of_driver=[random.randint(1, 320) if maybe(0.6) else 0 for _ in range(random.randint(0, 3))],
+        deaths_of_driver=[random.randint(1, 500) if maybe(0.6) else 0 for _ in range(random.randint(0, 3))],
     )
     for item in random.sample(range(plan.items), random.randint(*BAD_ITEMS)):
         what: What = random.choice(("fails", "fails", "is bad", "kills", "kills", "hangs", "crawls"))

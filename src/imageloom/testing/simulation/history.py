@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from random import Random
 
 from imageloom.driver.run import Driver
 from imageloom.driver.source import Source
+from imageloom.errors import UnwritableOutput
 from imageloom.model import Item, Job, Output, Recipe, Step, Unlisted
 from imageloom.records.events import Done, Event, Failed, Retried, Skipped
 from imageloom.records.ledger import Ledger
@@ -27,6 +29,8 @@ from imageloom.testing.simulation.mortal import MortalLedger, MortalStore, make_
 SIZES = ((1, 1), (40, 30), (400, 300), (1600, 1200), (3000, 2000), (4500, 3000))
 """Width and height of the images, in turns."""
 MOST_RUNS = 12
+FIRST_PAUSE = 0.1
+"""Seconds before a second attempt, at the least; before the third twice as many."""
 RECIPE = Recipe((Output((Step("invert"),)),))
 
 
@@ -59,7 +63,7 @@ class History:
     broken: list[str] = field(default_factory=list)
     """The laws that were broken, in words; the first one ends the history."""
     faults: int = 0
-    """How many things went wrong, as was planned."""
+    """How many things went wrong: bad items, mishaps of workers, kills of the driver."""
     runs: int = 0
     actions: int = 0
     seconds: float = 0.0
@@ -80,6 +84,7 @@ class Simulation:
     def __init__(self, seed: int, source: Path, folder: Path, keeps_log: bool = False) -> None:
         self.history = History(seed)
         self._plan = draw(seed)
+        self.history.faults = len(self._plan.fates)
         self._random = Random(seed)
         self._time = SimulatedTime()
         self._source, self._folder = source, folder
@@ -89,7 +94,7 @@ class Simulation:
         self._engine: SimulatedEngine | None = None
         self._driver: Driver | None = None
         self._life = Life(self._time, self._random, 0)
-        self._laws = SchedulerLaws(self._plan.rules, self._break)
+        self._laws = SchedulerLaws(self._plan.rules, self._plan.reports_begin, self._break)
         self._run_laws = DriverLaws(self._plan.memory, self._break)
         self._job = Job(str(source), str(folder / "sink"), RECIPE, tile="never", memory=self._plan.memory)
 
@@ -152,6 +157,7 @@ class Simulation:
         ledger: MortalLedger | None = None
         try:
             ledger = MortalLedger(self._folder / "ledger.db", life)
+            self._check_claims(ledger)
             summary_is_done = self._drive(ledger, life)
             ledger.close()
             return summary_is_done
@@ -172,7 +178,7 @@ class Simulation:
 
     def _drive(self, ledger: MortalLedger, life: Life) -> bool:
         plan, time, random = self._plan, self._time, self._random
-        self._laws = SchedulerLaws(plan.rules, self._break)
+        self._laws = SchedulerLaws(plan.rules, plan.reports_begin, self._break)
         self._run_laws = laws = DriverLaws(plan.memory, self._break)
         seen, name = self.history.seen, lambda: next(self._names)
         self._engine = engine = SimulatedEngine(
@@ -213,6 +219,8 @@ class Simulation:
         elif isinstance(event, Retried):
             self._log(f"  driver: {event.result.key} waits {event.pause:.3f} s: {event.result.failure}")
             laws.due[event.result.key] = now + event.pause
+            if event.pause < FIRST_PAUSE * 2 ** (event.attempt - 1):
+                self._break(f"{event.result.key} is tried again after {event.pause:g} s")
             if event.attempt >= MOST_ATTEMPTS:
                 self._break(f"{event.result.key} is tried after {event.attempt} attempts")
         elif isinstance(event, Skipped):
@@ -232,6 +240,15 @@ class Simulation:
         result = self._laws.accepted.get((number, int(attempt)))
         if result is None or not result.written or result.written[0].staged != token:
             self._break(f"{name} is published from an attempt that was given up")
+        if self._random.random() < self._plan.unwritable:
+            self.history.faults += 1
+            raise UnwritableOutput("the disk is full")
+
+    def _check_claims(self, ledger: MortalLedger) -> None:
+        """Nothing is in the sink that the ledger does not know, whenever the driver was killed."""
+        with suppress(FileNotFoundError):
+            if unknown := set(os.listdir(self._folder / "sink")) - {STAGING} - ledger.claimed():
+                self._break(f"the ledger does not know {sorted(unknown)}")
 
     def _check_end(self) -> None:
         """The sink and the ledger agree with what was told, and a further run has nothing to do."""

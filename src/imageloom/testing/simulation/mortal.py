@@ -27,6 +27,10 @@ class MortalLedger(Ledger):
     def _open(self, is_usual: bool) -> sqlite3.Connection:
         return _Connection(super()._open(is_usual), self._life)  # type: ignore[return-value]
 
+    def claimed(self) -> set[str]:
+        """All names that are claimed."""
+        return {name for (name,) in self._select("SELECT name FROM outputs")}
+
     def claim_on_disk(self, sink: str, name: str) -> str:
         """The key of the item that has the claim on a name, as another process would see it; empty for none."""
         if self._db.in_transaction:
@@ -70,7 +74,8 @@ class MortalStore(LocalStore):
     """The sink's folder.
 
     Args:
-        published: called with a token and a name before the one is given the other.
+        published: called with a token and a name before the one is given the other; it may raise what a full disk
+            would.
     """
 
     def __init__(self, address: str, life: Life, published: Callable[[str, str], None]) -> None:

@@ -20,6 +20,7 @@ from imageloom.scheduling.protocol import (
     Returned,
     Send,
 )
+from imageloom.testing.simulation.checks import Attempt
 from imageloom.testing.simulation.clock import SimulatedTime
 from imageloom.testing.simulation.faults import SILENCE, Mishap, Plan
 from imageloom.testing.simulation.workers import SimulatedWorker
@@ -35,7 +36,7 @@ class SimulatedTransport:
     Args:
         wake: has the engine look for events.
         holds: the deliveries that a worker should have, by its name.
-        began: called with each item that a worker begins.
+        began: called with each attempt that a worker begins.
         names: gives each worker its number.
     """
 
@@ -46,7 +47,7 @@ class SimulatedTransport:
         random: Random,
         wake: Callable[[], None],
         holds: Callable[[str], set[int]],
-        began: Callable[[str, int, int], None],
+        began: Callable[[Attempt], None],
         names: Callable[[], int],
         log: Log | None,
     ) -> None:
@@ -69,7 +70,7 @@ class SimulatedTransport:
     # What the engine asks for
 
     def start(self) -> None:
-        self._join()
+        self._time.after(self._random.expovariate(1.0 / self._plan.latency), self._join)
 
     def send(self, command: Send) -> None:
         if worker := self.workers.get(command.worker):

@@ -14,6 +14,7 @@ from imageloom.errors import ItemError
 from imageloom.model import Failure, Result, Task, Times, Work, Written
 from imageloom.scheduling.protocol import Begun, Event, Finished, Received, Refused, Send
 from imageloom.stores import open_store, stage
+from imageloom.testing.simulation.checks import Attempt, attempt_of
 from imageloom.testing.simulation.clock import SimulatedTime
 from imageloom.testing.simulation.faults import Fate, Plan
 
@@ -59,8 +60,8 @@ class SimulatedWorker:
     time: SimulatedTime
     random: Random
     network: Network
-    began: Callable[[str, int, int], None]
-    """Called with the worker's name, the delivery and the place of each item that it begins."""
+    began: Callable[[Attempt], None]
+    """Called with each attempt that it begins."""
     slots: int = 1
     is_ready: bool = False
     is_alive: bool = True
@@ -141,7 +142,7 @@ class SimulatedWorker:
             self.go_on()
             return
         work = task.work[doing.place]
-        self.began(self.name, task.id, doing.place)
+        self.began(attempt_of(work))
         fate = self._fate(work)
         pixels = work.header.frame.pixels if work.header else 0
         seconds = (SECONDS + FOR_PIXELS * pixels) * self.random.uniform(0.5, 1.5) * self.slowness
