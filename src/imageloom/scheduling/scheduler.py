@@ -252,7 +252,8 @@ class Scheduler:
         if delivery is None:
             return False
         if isinstance(event, Begun):
-            delivery.since = now
+            if not delivery.has_begun:  # who says it again has no more time for it
+                delivery.since = now
             return True
         if isinstance(event, Refused):
             self._refuse(worker, delivery, event, now)
