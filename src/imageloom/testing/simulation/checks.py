@@ -178,7 +178,8 @@ class SchedulerLaws:
             if delivery.done == len(delivery.work):
                 del worker.deliveries[delivery.number]
         elif isinstance(event, Begun):
-            delivery.has_begun, delivery.since = True, self._now
+            if not delivery.has_begun:
+                delivery.has_begun, delivery.since = True, self._now
         else:
             del worker.deliveries[delivery.number]
             if isinstance(event, Broken):

@@ -69,7 +69,11 @@ def _of_ticket(delivery: Delivery) -> Iterable[str]:
         yield "fresh"
 
 
-IMPOSSIBLE: set[tuple[str, str, str]] = set()
+IMPOSSIBLE = {
+    ("Returned", "delivery", "none"),  # the transport asks the scheduler what there is
+    ("Left", "delivery", "over"),  # they are not about one delivery
+    ("Died", "delivery", "over"),
+}
 """What no transport can bring about."""
 
 

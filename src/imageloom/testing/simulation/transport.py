@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from imageloom.model import Failure
@@ -23,7 +24,7 @@ from imageloom.scheduling.protocol import (
 from imageloom.testing.simulation.checks import Attempt
 from imageloom.testing.simulation.clock import SimulatedTime
 from imageloom.testing.simulation.faults import SILENCE, Mishap, Plan
-from imageloom.testing.simulation.workers import SimulatedWorker
+from imageloom.testing.simulation.workers import Said, SimulatedWorker
 
 BEAT = 0.5
 """Seconds between two heartbeats."""
@@ -158,12 +159,12 @@ class SimulatedTransport:
         if self._log:
             self._log(f"{worker.name} dies: {why}")
         worker.is_alive = False
-        if not self._plan.loses:  # else its silence tells
+        if not self._plan.loses or self._random.random() < 0.1:  # else its silence tells
             self._report_death(worker, why)
 
     def _report_death(self, worker: SimulatedWorker, why: str) -> None:
         def report() -> None:
-            if worker.name in self.workers:
+            if worker.name in self.workers or self._plan.beats:
                 self._let_go(worker)
                 self._tell(Died(worker.name, Failure("WorkerLost", f"its worker died: {why}", True)))
 
@@ -202,9 +203,17 @@ class SimulatedTransport:
 
     # Messages
 
-    def say(self, worker: SimulatedWorker, event: Event) -> None:
+    def say(self, worker: SimulatedWorker, event: Said) -> None:
         """A worker says something."""
+        if worker.lies > 0 and not isinstance(event, Received):
+            worker.lies -= 1
+            self._say_once(worker, replace(event, delivery=event.delivery + 1_000_000))
+        self._say_once(worker, event)
+        if worker.repeats > 0:
+            worker.repeats -= 1
+            self._say_once(worker, event)
 
+    def _say_once(self, worker: SimulatedWorker, event: Said) -> None:
         def arrive() -> None:
             known = worker.name in self.workers
             if known:
@@ -280,7 +289,7 @@ class SimulatedTransport:
             self._time.after(1.0, lambda: setattr(worker, "refuses", False))
 
     def _leave(self, worker: SimulatedWorker) -> None:
-        if worker.name in self.workers:
+        if worker.name in self.workers or self._plan.beats:
             self._let_go(worker)
             self._tell(Left(worker.name))
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from imageloom.errors import ItemError
 from imageloom.model import Failure, Result, Task, Times, Work, Written
-from imageloom.scheduling.protocol import Begun, Event, Finished, Received, Refused, Send
+from imageloom.scheduling.protocol import Begun, Broken, Finished, Received, Refused, Send
 from imageloom.stores import open_store, stage
 from imageloom.testing.simulation.checks import Attempt, attempt_of
 from imageloom.testing.simulation.clock import SimulatedTime
@@ -24,6 +24,8 @@ FOR_PIXELS = 3e-8
 """Seconds of each pixel."""
 CRAWL = 25.0
 """So many times as long does a slow item take."""
+Said = Begun | Received | Finished | Refused | Broken
+"""What a worker says."""
 
 
 class Network(Protocol):
@@ -32,7 +34,7 @@ class Network(Protocol):
     is_open: bool
     """The other end lives."""
 
-    def say(self, worker: SimulatedWorker, event: Event) -> None: ...
+    def say(self, worker: SimulatedWorker, event: Said) -> None: ...
 
     def has_died(self, worker: SimulatedWorker, delivery: int, done: int) -> None:
         """A worker has died while it worked on an item.
@@ -176,10 +178,8 @@ class SimulatedWorker:
         event = Received(self.name, task.id, doing.place, result)
         if self.lies > 0:
             self.lies -= 1
-            event = self._lie(event)
-        self.network.say(self, event)
-        if self.repeats > 0:
-            self.repeats -= 1
+            self.network.say(self, self._lie(event))
+        else:
             self.network.say(self, event)
         doing.place += 1
         self._begin_item(doing)
@@ -199,8 +199,10 @@ class SimulatedWorker:
             return Result(key, failure=Failure.of(error), times=times)
         return Result(key, (Written(work.names[0], token, len(data)),), times=times)
 
-    def _lie(self, event: Received) -> Received:
-        kind = self.random.randrange(4)
+    def _lie(self, event: Received) -> Said:
+        kind = self.random.randrange(5)
+        if kind == 4:
+            return Refused(event.worker, event.delivery, "it does not want to go on")
         if kind == 0:
             return Received(event.worker, event.delivery, event.place + 1, event.result)
         if kind == 1:
