@@ -31,8 +31,8 @@ from benchmarks.harness import (
     run_command,
     workplace,
 )
+from imageloom.codecs.piecewise import tiff
 from imageloom.model import Frame, Pixels
-from imageloom.tiling.streams import tiff
 
 AS_WIDE, NARROW = "0.0111", "0.2"
 """Where libvips cuts its kernel off: at 3 sigma as ours, 13 pixels for sigma 2, or by its default, 7 pixels."""

@@ -23,7 +23,7 @@ from imageloom.engines.pipeline.stage import load
 from imageloom.model import Job, Output, Recipe, Task
 from imageloom.recipes.pipeline import Pipeline as Steps
 from imageloom.records.ledger import Ledger
-from imageloom.worker.work import Chunk, Lap
+from imageloom.worker.items import Chunk, Lap
 
 DELAY = 0.02
 """Seconds that are added to each read."""

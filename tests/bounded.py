@@ -30,7 +30,7 @@ from imageloom.recipes.plan import check_limits, make_plan
 from imageloom.stores.local import LocalStore
 from imageloom.tiling.large import needs_of
 from imageloom.tiling.loader import open_in_pieces
-from imageloom.worker.work import perform
+from imageloom.worker.perform import perform
 
 MEMORY = 200_000_000
 """As of --memory: what an image may need, by its header."""

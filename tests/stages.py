@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imageloom.engines.pipeline.ring import Ring
 from imageloom.model import Task
-from imageloom.worker.work import Chunk, Lap
+from imageloom.worker.items import Chunk, Lap
 
 
 def negative(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:

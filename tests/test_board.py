@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from imageloom.errors import WorkerLost
 from imageloom.model import Failure, Item, Limits, Output, Recipe, Result, Task, Times, Work
-from imageloom.scheduling.board import MOST_SUSPECTS, Board, Message
+from imageloom.scheduling.board import MOST_SUSPECTS, Board
+from imageloom.worker.message import Message
 
 LOST = Failure("WorkerLost", "its worker died", transient=True)
 

@@ -23,13 +23,13 @@ from guests import keys
 from imageloom.api import process
 from imageloom.bench.samples import draw_photo
 from imageloom.engines import Settings, open_engine
+from imageloom.engines.workers import guarded
 from imageloom.errors import TaskRefused, UnreadableItem
 from imageloom.model import Box, Item, Job, Limits, Output, Part, Recipe, Task, Work
 from imageloom.records.events import Event, Failed, Planned
 from imageloom.stores.local import LocalStore
 from imageloom.system import beneath
 from imageloom.worker.guard import Guard
-from imageloom.worker.process import guarded
 from program import COMMAND, contents, draw, free_port, imageloom
 
 REFUSED = "TaskRefused"

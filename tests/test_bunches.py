@@ -24,8 +24,8 @@ from imageloom.records.events import Event, Started
 from imageloom.stores import open_store
 from imageloom.worker import pool
 from imageloom.worker.controller import fixed
+from imageloom.worker.perform import Attempt
 from imageloom.worker.pool import Bunches, SizedExecutor
-from imageloom.worker.work import Attempt
 
 FOREVER = 600.0
 SOURCE, SINK = "memory://bunches/a", "memory://bunches/b"

@@ -22,7 +22,7 @@ from program import Run, contents, draw
 STEPS = {
     "processes": (Processes, "_step"),
     "pipeline": (Pipeline, "_feed"),
-    "zeromq": (Zeromq, "_assign"),
+    "zeromq": (Zeromq, "_step"),
     "redis": (RedisStreams, "_inspect"),
     "mpi": (Supervised, "_hand_over"),
     "nodes": (Nodes, "_end_overdue"),

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
-from imageloom.engines.executor import ExecutorEngine, perform_packed
-from imageloom.errors import WorkerLost
-from imageloom.model import Item, Limits, Task, Work
-from imageloom.scheduling import backlog
-from imageloom.scheduling.backlog import Backlog, Entry
+from imageloom.engines.executor import ExecutorEngine, ExecutorTransport, perform_packed
+from imageloom.model import Failure, Item, Limits, Outcome, Task, Work
 from imageloom.stores.names import STAGING
 from imageloom.testing.engines import recipe_of
+from program import wait_until
 
 
 @pytest.fixture
@@ -61,7 +59,7 @@ class Recording(ThreadPoolExecutor):
 def test_a_function_of_ours_and_bytes_cross_and_nothing_else(red: Path) -> None:
     executor = Recording(1)
     executor.gate.set()
-    engine = ExecutorEngine(executor, lambda: 1)
+    engine = ExecutorEngine(ExecutorTransport(executor, lambda: 1))
     outcome = engine.submit(task_of(red, "blue.png")).result(30)
     engine.close()
     assert outcome.results[0].failure is None
@@ -72,16 +70,23 @@ def test_a_function_of_ours_and_bytes_cross_and_nothing_else(red: Path) -> None:
 
 
 def test_bytes_that_are_no_tasks_are_refused() -> None:
-    with pytest.raises(Exception, match="Expected `array`"):
+    with pytest.raises(Exception, match="Expected `object`"):
         perform_packed(b"\x01")
 
 
+def failure_of(engine: ExecutorEngine, task: Task) -> Failure:
+    (result,) = engine.submit(task).result(60).results
+    assert result.failure is not None
+    return result.failure
+
+
 def test_a_broken_executor_is_a_lost_worker(red: Path) -> None:
-    engine = ExecutorEngine(ProcessPoolExecutor(1, get_context("spawn")), lambda: 1)
-    with pytest.raises(WorkerLost, match="BrokenProcessPool"):
-        engine.submit(task_of(red, "red.png", "crash_on_red")).result(60)
-    with pytest.raises(WorkerLost, match="BrokenProcessPool"):  # that cannot even be handed over
-        engine.submit(task_of(red, "blue.png", "crash_on_red")).result(60)
+    executor = ProcessPoolExecutor(1, get_context("spawn"))
+    engine = ExecutorEngine(ExecutorTransport(executor, lambda: 1))
+    for name in ("red.png", "blue.png"):  # the second one cannot even be handed over
+        failure = failure_of(engine, task_of(red, name, "crash_on_red"))
+        assert (failure.kind, failure.transient) == ("WorkerLost", True)
+        assert "BrokenProcessPool" in failure.message
     engine.close()
 
 
@@ -102,25 +107,23 @@ class Failing(ThreadPoolExecutor):
 @pytest.mark.parametrize(
     ("error", "seen"),
     [
-        (KeyError("its own"), WorkerLost),
-        (CancelledError(), CancelledError),
-        (ZeroDivisionError("a bug"), ZeroDivisionError),
+        (KeyError("its own"), "WorkerLost"),
+        (CancelledError(), "WorkerLost"),
+        (ZeroDivisionError("a bug"), "ZeroDivisionError"),
     ],
 )
-def test_a_librarys_errors_are_translated(error: Exception, seen: type[Exception], red: Path) -> None:
-    engine = ExecutorEngine(Failing(error), lambda: 1, lost=(KeyError,))
-    future = engine.submit(task_of(red, "blue.png"))
-    with pytest.raises(seen) as found:
-        future.result(30)
+def test_a_librarys_errors_are_translated(error: Exception, seen: str, red: Path) -> None:
+    engine = ExecutorEngine(ExecutorTransport(Failing(error), lambda: 1, lost=(KeyError,)))
+    assert failure_of(engine, task_of(red, "blue.png")).kind == seen
     engine.close()
-    assert found.type is seen
 
 
 def test_what_no_worker_has_begun_can_be_taken_back(red: Path) -> None:
     executor = Recording(1)
-    engine = ExecutorEngine(executor, lambda: 1)
+    engine = ExecutorEngine(ExecutorTransport(executor, lambda: 1))
     begun = engine.submit(task_of(red, "blue.png"))
     waiting = engine.submit(task_of(red, "red.png"))
+    wait_until(begun.running)
     assert not begun.cancel()
     assert waiting.cancel()
     executor.gate.set()
@@ -131,73 +134,37 @@ def test_what_no_worker_has_begun_can_be_taken_back(red: Path) -> None:
     assert len(executor.calls) == 1
 
 
-def test_threads_are_filled_from_what_waits(red: Path) -> None:
-    """A worker that takes one call at a time gets as many tasks in it as it has threads."""
-    executor = Recording(2)
-    engine = ExecutorEngine(executor, lambda: 6, threads=3)
-    futures = [engine.submit(task_of(red, "blue.png", "toil 0.5", number=number)) for number in range(1, 9)]
-    assert len(executor.calls) == 2, "each of the two workers has a call"
-    executor.gate.set()
-    outcomes = [future.result(30) for future in futures]
+def test_results_of_another_task_are_refused(red: Path) -> None:
+    """Whatever an executor's worker answers: nothing of it is believed unchecked."""
+
+    class Lying(ThreadPoolExecutor):
+        answer = b""
+
+        def submit(self, function: Callable[..., Any], /, *values: Any, **named: Any) -> Future[Any]:
+            return super().submit(lambda: self.answer)
+
+    executor = Lying(1)
+    engine = ExecutorEngine(ExecutorTransport(executor, lambda: 1))
+    task = task_of(red, "blue.png")
+    for answer in (b"\xc1", msgspec.msgpack.encode(Outcome(99, "w", ())), msgspec.msgpack.encode([1, 2])):
+        executor.answer = answer
+        (result,) = engine.submit(task).result(30).results
+        assert result.failure is not None
+        assert result.failure.kind == "InvalidResult"
     engine.close()
-    assert [outcome.task for outcome in outcomes] == list(range(1, 9))
-    assert len(executor.calls) == 4, "one task, one task, and six in two calls"
-    assert len({outcome.worker for outcome in outcomes[2:5]}) == 3
-
-
-# Who waits
-
-
-def entries(red: Path, *attempts: int) -> list[Entry]:
-    return [Entry(task_of(red, "blue.png", attempt=attempt)) for attempt in attempts]
 
 
 def test_what_failed_before_comes_last_and_alone(red: Path) -> None:
-    log = Backlog()
-    first, second, suspect, other = found = entries(red, 1, 1, 2, 3)
-    for entry in (suspect, other, first, second):
-        log.add(entry)
-    assert log.take(9) == [first, second]
-    assert log.take(9) == [], "others are there still"
-    log.answered([first, second])
-    assert log.take(9) == [suspect]
-    assert log.take(9) == [], "it is alone"
-    log.answered([suspect])
-    assert log.take(9) == [other]
-    assert all(entry.future.running() for entry in found)
-
-
-def test_what_failed_before_does_not_wait_for_ever(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Backlog()
-    suspect, first, second = entries(red, 2, 1, 1)
-    log.add(first)
-    assert log.take(9) == [first]
-    log.add(suspect)
-    log.add(second)
-    monkeypatch.setattr(backlog, "LONGEST_WAIT", -1.0)  # it has waited longer
-    assert log.take(9) == [], "those that are taken end first"
-    log.answered([first])
-    assert log.take(9) == [suspect]
-
-
-def test_what_is_put_back_is_next_and_in_its_order(red: Path) -> None:
-    log = Backlog()
-    first, second, third = found = entries(red, 1, 1, 1)
-    for entry in found:
-        log.add(entry)
-    assert log.take(2) == [first, second]
-    log.put_back([first, second])
-    assert log.take(9) == [first, second, third]
-
-
-def test_what_is_cancelled_is_passed_over(red: Path) -> None:
-    log = Backlog()
-    first, second = entries(red, 1, 1)
-    log.add(first)
-    log.add(second)
-    assert first.future.cancel()
-    assert log.take(1) == [second]
-    assert log.clear() == []
-    log.add(Entry(replace(second.task, id=2)))
-    assert [entry.task.id for entry in log.clear()] == [2]
-    assert log.take(1) == []
+    executor = Recording(4)
+    engine = ExecutorEngine(ExecutorTransport(executor, lambda: 4))
+    attempts = {1: 1, 2: 2, 3: 1, 4: 3, 5: 1}
+    futures = [
+        engine.submit(task_of(red, "blue.png", attempt=attempt, number=number))
+        for number, attempt in attempts.items()
+    ]
+    wait_until(lambda: len(executor.calls) == 3)
+    executor.gate.set()
+    assert [future.result(30).task for future in futures] == [1, 2, 3, 4, 5]
+    engine.close()
+    given = [msgspec.msgpack.decode(call[1], type=Task).work[0].attempt for call in executor.calls]  # type: ignore[arg-type]
+    assert given == [1, 1, 1, 2, 3]

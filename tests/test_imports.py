@@ -1,11 +1,14 @@
-"""The layers: data flows one way, and nothing is loaded before it is needed."""
+"""The layers: imports go downwards, and nothing is loaded before it is needed."""
 
 from __future__ import annotations
 
 import ast
+import re
+import shutil
 import subprocess
 import sys
-from graphlib import TopologicalSorter
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,37 +17,119 @@ import imageloom
 from program import COMMAND
 
 ROOT = Path(imageloom.__file__).parent
-MODULES = {
-    ".".join(["imageloom", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
-    for path in ROOT.rglob("*.py")
-}
+LAYERS = (
+    ("errors",),
+    ("system",),
+    ("model",),
+    ("operators", "codecs", "stores"),
+    ("recipes",),
+    ("records",),
+    ("tiling",),
+    ("worker",),
+    ("scheduling",),
+    ("engines",),
+    ("driver",),
+    ("report",),
+    ("service",),
+    ("bench",),
+    ("chaos",),
+    ("api",),
+    ("testing",),
+    ("cli",),
+    ("",),
+)
+"""The modules and folders of the package's root, from the bottom. The package's own file is above all. Those of
+one row do not import each other."""
+HEIGHTS = {name: height for height, row in enumerate(LAYERS) for name in row}
+NAMED = re.compile(r"imageloom\.[a-z_.0-9]+(:\w+)?")
 
 
-def imports_of(path: Path) -> set[str]:
-    """Our modules that a file imports when it is loaded: not inside functions, not for types alone."""
-    found: set[str] = set()
+def modules_of(root: Path) -> dict[str, Path]:
+    """The files of all modules, by their names."""
+    found = {}
+    for path in root.rglob("*.py"):
+        parts = ["imageloom", *path.relative_to(root).with_suffix("").parts]
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def nodes_of(path: Path, *, deferred: bool, types: bool) -> Iterator[ast.AST]:
+    """The nodes of a file.
+
+    Args:
+        deferred: with those in functions, which run after the file is loaded.
+        types: with those that only a type checker reads.
+    """
     waiting: list[ast.AST] = [ast.parse(path.read_text())]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        yield node
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not deferred:
             continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and not types:
             waiting += node.orelse
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in MODULES else str(node.module) for name in names}
-        waiting += ast.iter_child_nodes(node)
-    return found & MODULES.keys()
+        else:
+            waiting += ast.iter_child_nodes(node)
 
 
-IMPORTS = {name: imports_of(path) - {name} for name, path in MODULES.items()}
+def imports_of(
+    root: Path, *, deferred: bool, types: bool = False, names: bool = False
+) -> dict[str, set[str]]:
+    """The modules of ours that each module imports.
+
+    Args:
+        root: the folder of the package.
+        deferred, types: as of `nodes_of`.
+        names: with the modules whose names stand in texts, as in `import_module("imageloom.codecs.jpeg")`.
+    """
+    modules = modules_of(root)
+    graph = {}
+    for module, path in modules.items():
+        found: set[str] = set()
+        for node in nodes_of(path, deferred=deferred, types=types):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                named = {f"{node.module}.{alias.name}" for alias in node.names} - {"imageloom.__version__"}
+                found |= {name if name in modules else str(node.module) for name in named}
+            elif names and isinstance(node, ast.Constant) and NAMED.fullmatch(str(node.value)):
+                found.add(str(node.value).partition(":")[0])
+        graph[module] = (found & modules.keys()) - {module}
+    return graph
+
+
+def layer_of(module: str) -> str:
+    return module.removeprefix("imageloom").removeprefix(".").partition(".")[0]
+
+
+def upward_imports(root: Path) -> list[str]:
+    """Imports of what is not below: in functions, for types and by names in texts too."""
+    graph = imports_of(root, deferred=True, types=True, names=True)
+    return [
+        f"{module} -> {imported}"
+        for module, found in sorted(graph.items())
+        for imported in sorted(found)
+        if layer_of(module) != layer_of(imported)
+        and layer_of(module) != "__main__"
+        and HEIGHTS[layer_of(imported)] >= HEIGHTS[layer_of(module)]
+    ]
+
+
+def check_no_cycles(root: Path) -> None:
+    """A package's own file may gather its modules, which name it only as the parent that they are in.
+
+    Raises:
+        CycleError: modules import each other, whether in functions or when they are loaded.
+    """
+    list(TopologicalSorter(imports_of(root, deferred=True)).static_order())
+
+
+MODULES = modules_of(ROOT)
+IMPORTS = imports_of(ROOT, deferred=False)
 
 
 def all_imports_of(name: str) -> set[str]:
-    """Directly and by way of others."""
+    """Directly and by way of others, when the module is loaded."""
     found: set[str] = set()
     waiting = [name]
     while waiting:
@@ -58,69 +143,78 @@ def below(layer: str) -> list[str]:
     return [name for name in MODULES if name == layer or name.startswith(f"{layer}.")]
 
 
+def test_every_module_has_a_layer() -> None:
+    assert {layer_of(name) for name in MODULES} - {"__main__"} == HEIGHTS.keys()
+
+
+def test_imports_go_downwards() -> None:
+    assert not upward_imports(ROOT)
+
+
 def test_modules_have_no_cycles() -> None:
-    """A package's own file may gather its modules, which name it only as the parent that they are in."""
-    list(TopologicalSorter(IMPORTS).static_order())
+    check_no_cycles(ROOT)
+
+
+def test_few_modules_are_in_no_folder() -> None:
+    assert len(list(ROOT.glob("*.py"))) <= 8
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package."""
+    return shutil.copytree(ROOT, tmp_path / "imageloom", ignore=shutil.ignore_patterns("__pycache__"))
 
 
 @pytest.mark.parametrize(
-    ("layer", "allowed"),
+    "planted",
     [
-        ("imageloom.errors", []),
-        ("imageloom.model", ["imageloom.errors"]),
-        ("imageloom.records.events", ["imageloom.model", "imageloom.errors"]),
-        ("imageloom.operators", ["imageloom.model", "imageloom.errors"]),
-        ("imageloom.codecs", ["imageloom.model", "imageloom.errors"]),
-        ("imageloom.stores.names", ["imageloom.errors"]),
-        ("imageloom.system.beneath", []),
-        ("imageloom.system.folders", ["imageloom.system.beneath"]),
-        (
-            "imageloom.stores",
-            [
-                "imageloom.model",
-                "imageloom.stores.names",
-                "imageloom.system.beneath",
-                "imageloom.system.folders",
-                "imageloom.errors",
-                "imageloom.system.machine",
-            ],
-        ),
-        ("imageloom.recipes.pipeline", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
-        ("imageloom.recipes.rewrite", ["imageloom.operators", "imageloom.model", "imageloom.errors"]),
-        ("imageloom.records.ledger", ["imageloom.model", "imageloom.errors", "imageloom.system.private"]),
-        ("imageloom.records.timeline", ["imageloom.model", "imageloom.errors"]),
+        "def late():\n    from imageloom.recipes import pipeline",
+        "def late():\n    from imageloom import Pipeline",
+        "def late():\n    import imageloom.cli.text",
+        "if TYPE_CHECKING:\n    from imageloom.driver.run import Run",
+        "def late():\n    importlib.import_module('imageloom.engines.serial')",
     ],
 )
-def test_each_layer_stands_on_those_below_it(layer: str, allowed: list[str]) -> None:
-    ground = {name for each in (layer, *allowed) for name in below(each)}
+def test_an_import_upwards_is_found(planted: str, copy: Path) -> None:
+    with (copy / "model.py").open("a") as file:
+        file.write(f"\n{planted}\n")
+    (found,) = upward_imports(copy)
+    assert found.startswith("imageloom.model -> imageloom")
+
+
+def test_an_import_within_a_row_is_found(copy: Path) -> None:
+    with (copy / "codecs" / "png.py").open("a") as file:
+        file.write("\ndef late():\n    from imageloom import operators\n")
+    assert upward_imports(copy) == ["imageloom.codecs.png -> imageloom.operators"]
+
+
+def test_a_deferred_cycle_is_found(copy: Path) -> None:
+    with (copy / "worker" / "items.py").open("a") as file:
+        file.write("\ndef late():\n    from imageloom.worker import parts\n")
+    with pytest.raises(CycleError, match=r"imageloom\.worker\.parts"):
+        check_no_cycles(copy)
+
+
+@pytest.mark.parametrize(
+    ("layer", "others"),
+    [
+        ("imageloom.recipes.plan", ["stores"]),
+        ("imageloom.worker", ["records.ledger"]),
+        ("imageloom.driver.watch", ["driver.run", "records.ledger", "engines", "driver.sink", "worker"]),
+        ("imageloom.service.client", ["driver", "records.ledger"]),
+        ("imageloom.service.health", ["driver.run", "records.ledger", "report"]),
+        ("imageloom.chaos", ["driver.run", "records.ledger", "report"]),
+        ("imageloom.records.recorder", ["records.ledger"]),
+        ("imageloom.report", ["driver.run", "engines", "worker"]),
+        ("imageloom.bench", ["driver.run"]),
+    ],
+)
+def test_what_is_below_is_not_all_needed(layer: str, others: list[str]) -> None:
     assert below(layer)
+    assert all(below(f"imageloom.{other}") for other in others)
+    unneeded = {name for other in others for name in below(f"imageloom.{other}")}
     for name in below(layer):
-        assert all_imports_of(name) <= ground, name
-
-
-@pytest.mark.parametrize(
-    ("layer", "forbidden"),
-    [
-        ("imageloom.recipes.plan", ["run", "ledger", "cli", "engines", "sink", "stores", "work"]),
-        ("imageloom.worker.work", ["run", "ledger", "cli", "engines", "sink"]),
-        ("imageloom.engines", ["run", "ledger", "cli", "sink", "api"]),
-        ("imageloom.driver.run", ["cli", "api"]),
-        ("imageloom.driver.watch", ["run", "ledger", "cli", "engines", "sink", "api", "work"]),
-        ("imageloom.engines.nodes.node", ["run", "ledger", "cli", "sink", "api"]),
-        ("imageloom.service.server", ["cli", "api"]),
-        ("imageloom.service.client", ["run", "ledger", "cli", "engines", "sink", "api"]),
-        ("imageloom.api", ["cli", "report"]),
-        ("imageloom.service.health", ["run", "ledger", "cli", "api", "report"]),
-        ("imageloom.chaos", ["run", "ledger", "cli", "api", "report"]),
-        ("imageloom.records.recorder", ["run", "ledger", "cli", "api", "engines", "sink", "work", "report"]),
-        ("imageloom.report", ["cli", "api", "run", "engines", "work", "bench"]),
-        ("imageloom.bench", ["cli", "api", "run", "engines"]),
-    ],
-)
-def test_no_layer_reaches_upwards(layer: str, forbidden: list[str]) -> None:
-    above = {name for each in forbidden for name in below(f"imageloom.{each}")}
-    for name in below(layer):
-        assert not all_imports_of(name) & above, name
+        assert not all_imports_of(name) & unneeded, name
 
 
 def test_nothing_but_tests_needs_the_shipped_tests() -> None:

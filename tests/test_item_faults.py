@@ -14,9 +14,10 @@ import pytest
 
 from imageloom import codecs
 from imageloom.bench.samples import draw_photo
+from imageloom.codecs.piecewise import tiff
 from imageloom.codecs.tiff import Tiff
 from imageloom.stores.local import LocalStore
-from imageloom.tiling.streams import tiff
+from imageloom.tiling.readers.tiff import Reader
 from program import Run, draw, imageloom, names
 
 
@@ -57,8 +58,8 @@ HOOKS = {
     "encode": (Tiff, "encode", "never"),
     "header, in tiles": (Tiff, "header", "always"),
     "metadata, in tiles": (Tiff, "metadata", "always"),
-    "opening in tiles": (tiff.Reader, "__init__", "always"),
-    "reading in tiles": (tiff.Reader, "read", "always"),
+    "opening in tiles": (Reader, "__init__", "always"),
+    "reading in tiles": (Reader, "read", "always"),
     "the cut into pieces": (Tiff, "in_pieces", "always"),
     "creating": (tiff.Encoder, "create", "always"),
     "compressing": (tiff.Encoder, "compress", "always"),

@@ -14,6 +14,7 @@ import pytest
 from imageloom.api import process
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
+from imageloom.codecs.piecewise import tiff
 from imageloom.driver import window
 from imageloom.driver.run import Driver
 from imageloom.engines import Engine, Settings, open_engine
@@ -25,7 +26,6 @@ from imageloom.records.events import Collected, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
 from imageloom.tiling.raster import FileRaster, HeldRaster, open_raster
-from imageloom.tiling.streams import tiff
 
 PIPELINES = (
     "gaussian_blur 2",
@@ -100,8 +100,8 @@ def test_large_outputs_are_written_in_pieces(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imageloom.model.LARGE", 100_000)
-    monkeypatch.setattr("imageloom.tiling.streams.jpeg._STRIP", 700 * 128)
-    monkeypatch.setattr("imageloom.tiling.streams.png._STRIP", 700 * 50)
+    monkeypatch.setattr("imageloom.tiling.readers.jpeg._STRIP", 700 * 128)
+    monkeypatch.setattr("imageloom.codecs.piecewise.png._STRIP", 700 * 50)
     run(photos, tmp_path / "whole", "gaussian_blur 2", "never")
     run(photos, tmp_path / "tiled", "gaussian_blur 2", "always")
     assert contents(tmp_path / "tiled") == contents(tmp_path / "whole")
@@ -323,7 +323,7 @@ def test_decoded_rows_wait_in_memory_where_workers_share_it(
     monkeypatch.setattr("imageloom.tiling.assemble.FileRaster", Noted)
     if engine == "threads":  # the output is written in pieces, not by way of a raster
         monkeypatch.setattr("imageloom.model.LARGE", 100_000)
-        monkeypatch.setattr("imageloom.tiling.streams.jpeg._PIECE", 700 * 128)
+        monkeypatch.setattr("imageloom.codecs.piecewise.jpeg._PIECE", 700 * 128)
     run(photos, tmp_path / "whole", text, "never", include=["jpeg.jpeg"])
     run(photos, tmp_path / "tiled", text, "always", engine, include=["jpeg.jpeg"], memory=memory)
     assert contents(tmp_path / "tiled") == contents(tmp_path / "whole")

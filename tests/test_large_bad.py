@@ -13,9 +13,9 @@ import pytest
 
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
+from imageloom.codecs.piecewise import tiff
 from imageloom.errors import StorageError
 from imageloom.model import Frame
-from imageloom.tiling.streams import tiff
 from program import Run, imageloom, names
 
 BLUR = "gaussian_blur 2"

@@ -87,7 +87,7 @@ _FIRST_RANK = """
 import os, socket, sys
 from multiprocessing.connection import Connection
 import msgspec
-from imageloom.engines.mpi.engine import Message
+from imageloom.engines.mpi.message import Message
 from imageloom.testing.lies import lies_about
 
 tried = {folder!r} + "/tried"

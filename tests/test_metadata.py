@@ -220,7 +220,7 @@ def test_a_tiff_in_pieces_takes_everything_along(
 ) -> None:
     monkeypatch.setattr("imageloom.model.LARGE", 100)
     if big:
-        monkeypatch.setattr("imageloom.tiling.streams.tiff._CLASSIC_END", 100)
+        monkeypatch.setattr("imageloom.codecs.piecewise.tiff._CLASSIC_END", 100)
     block = exif(orientation=6)
     block.endian = endian
     block[282] = 72.5

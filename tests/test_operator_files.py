@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from imageloom import operators
 from imageloom.model import Item, Limits, Output, Recipe, Step, Task, Work
-from imageloom.worker.work import perform
+from imageloom.worker.perform import perform
 from program import contents, draw, imageloom
 
 PAINT = """

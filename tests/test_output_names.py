@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from imageloom.errors import InvalidName, UsageError
 from imageloom.model import Output, Recipe
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.stores.local import LocalStore
-from imageloom.stores.names import check_output_name
+from imageloom.stores.names import check_output_name, is_token, new_token
 from program import Run, contents, draw, imageloom, names
 from service import site
 
@@ -163,3 +164,13 @@ def test_a_wrong_name_is_refused_wherever_it_is_used(name: str, out: Path) -> No
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_name_is_left_as_it_is(name: str) -> None:
     assert check_output_name(name) == name
+
+
+def test_tokens_of_an_attempt_differ_also_behind_a_fork() -> None:
+    asked = [("1", 1, 1)] * 20
+    here = [new_token(*one) for one in asked]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        there = pool.starmap(new_token, asked)
+    here += [new_token(*one) for one in asked]
+    assert len({*here, *there}) == 60
+    assert all(map(is_token, {*here, *there}))

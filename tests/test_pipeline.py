@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -168,6 +170,20 @@ def test_errors_name_what_is_wrong(text: str, message: str) -> None:
 def test_errors_in_yaml_name_what_is_wrong(text: str | bytes, message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         Pipeline.from_yaml(text)
+
+
+def test_steps_are_joined_to_a_pipeline() -> None:
+    expected = Pipeline("flip | invert")
+    assert Step("flip") | Step("invert") == expected
+    assert Step("flip") | "invert" == expected
+
+
+def test_nothing_is_to_be_imported_for_joining_steps() -> None:
+    code = "from imageloom import Step; print(Step('flip') | Step('invert'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "flip | invert\n"
 
 
 def test_what_cannot_be_joined_is_a_type_error() -> None:

@@ -201,7 +201,7 @@ def test_an_image_over_the_memory_is_refused_with_the_number(tmp_path: Path) -> 
 PEAK = """
 import sys
 from imageloom import codecs
-from imageloom.worker import work
+from imageloom.worker import perform as worker
 from imageloom.model import Item, Limits, Output, Recipe, Task, Work
 from imageloom.recipes.pipeline import Pipeline
 source, sink, small, big, *texts = sys.argv[1:]
@@ -209,7 +209,7 @@ recipe = Recipe(tuple(Output(Pipeline(text).steps, str(n)) for n, text in enumer
 def perform(key):
     names = tuple(f"{n}/{key}" for n in range(len(texts)))
     task = Task(1, "1", source, sink, recipe, Limits(), (Work(Item(key), names, 1),))
-    (result,) = work.perform(task).results
+    (result,) = worker.perform(task).results
     assert result.failure is None, result.failure
     (line,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024

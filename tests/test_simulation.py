@@ -10,8 +10,10 @@ import pytest
 from imageloom.driver.window import Retries, Window
 from imageloom.model import Failure, Work
 from imageloom.records.ledger import Ledger
-from imageloom.scheduling.protocol import Completed, Received, Ticket
-from imageloom.scheduling.scheduler import Delivery, Scheduler, Worker
+from imageloom.scheduling.protocol import Received, Ticket
+from imageloom.scheduling.scheduler import Scheduler
+from imageloom.scheduling.tickets import Tickets
+from imageloom.scheduling.workers import Delivery, Worker
 from imageloom.testing.simulation.coverage import missing, table
 from imageloom.testing.simulation.many import one, run_all, run_some
 
@@ -51,12 +53,12 @@ def test_a_seed_has_one_history() -> None:
 
 
 def charge_the_next_item(patch: Patch) -> None:
-    def fail(self: Scheduler, ticket: Ticket, places: list[int], *more: Any, **named: Any) -> None:
+    def fail(self: Tickets, ticket: Ticket, places: list[int], *more: Any, **named: Any) -> None:
         others = [place for place in ticket.missing if place not in places]
         original(self, ticket, others[:1] or places, *more, **named)
 
-    original = Scheduler._fail
-    patch.setattr(Scheduler, "_fail", fail)
+    original = Tickets.fail
+    patch.setattr(Tickets, "fail", fail)
 
 
 def charge_all_of_a_dead_worker(patch: Patch) -> None:
@@ -82,8 +84,8 @@ def accept_late_results(patch: Patch) -> None:
         if delivery is None and (ticket := tickets.get(event.delivery)):
             place = next((p for p, w in enumerate(ticket.task.work) if w.item.key == event.result.key), None)
             if place is not None:
-                self._settle(ticket, place, event.result)
-                self._complete(ticket, worker.name)
+                self._tickets.settle(ticket, place, event.result)
+                self._tickets.complete(ticket, worker.name)
         elif delivery is not None:
             tickets[delivery.number] = delivery.ticket
         return original(self, worker, delivery, event, now)
@@ -94,12 +96,13 @@ def accept_late_results(patch: Patch) -> None:
 
 
 def complete_twice(patch: Patch) -> None:
-    def complete(self: Scheduler, ticket: Ticket, worker: str) -> None:
+    def complete(self: Tickets, ticket: Ticket, worker: str) -> None:
+        if ticket.is_over:
+            ticket.is_over = False
         original(self, ticket, worker)
-        self._commands += [c for c in self._commands[-1:] if isinstance(c, Completed)]
 
-    original = Scheduler._complete
-    patch.setattr(Scheduler, "_complete", complete)
+    original = Tickets.complete
+    patch.setattr(Tickets, "complete", complete)
 
 
 def ignore_time_outs(patch: Patch) -> None:

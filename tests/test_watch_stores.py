@@ -24,7 +24,7 @@ from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
 from imageloom.stores import open_store
-from imageloom.worker.work import perform
+from imageloom.worker.perform import perform
 from places import Bucket, Memory, sftp_server
 from program import contents, draw, imageloom, wait_until
 from watching import PIPELINE, THREE, Watching, made_of, made_of_one, slow_operator

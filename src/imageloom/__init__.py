@@ -34,7 +34,7 @@ _WHERE = {
     "Output": "model",
     "Pixels": "model",
     "Recipe": "model",
-    "Step": "model",
+    "Step": "recipes.pipeline",  # steps are joined to pipelines: `a | b`
     "operator": "operators",
     "Pipeline": "recipes.pipeline",
     "Summary": "records.summary",

@@ -5,7 +5,8 @@ Sizes are in pixels, times in seconds, byte counts in bytes, unless a field says
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
@@ -68,9 +69,8 @@ class Frame(Plain, frozen=True):
         return cls(image.shape[1], image.shape[0], channels, image.dtype.name)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        kind = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}.get(
-            self.channels, f"{self.channels} channels"
-        )
+        kinds = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
+        kind = kinds.get(self.channels, f"{self.channels} channels")
         return f"{self.width}x{self.height} {kind} {self.dtype}"
 
 
@@ -111,9 +111,8 @@ class Box(Plain, frozen=True):
 
     def within(self, other: Box) -> Box:
         """What of it lies in the other box."""
-        return Box(
-            max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)
-        )
+        start = max(self.x0, other.x0), max(self.y0, other.y0)
+        return Box(*start, min(self.x1, other.x1), min(self.y1, other.y1))
 
     def slices(self, outer: Box) -> tuple[slice, slice]:
         """The rows and columns that it has in an array of the pixels of `outer`."""
@@ -173,10 +172,11 @@ class Step(Plain, frozen=True):
     name: str
     params: dict[str, Value] = {}
 
-    def __or__(self, other: object) -> Any:
-        from imageloom.recipes.pipeline import Pipeline
+    join: ClassVar[Callable[[Step, object], Any] | None] = None
+    """What `step | other` gives: `recipes.pipeline` sets it, because pipelines need the operators."""
 
-        return Pipeline([self]) | other
+    def __or__(self, other: object) -> Any:
+        return self.join(other) if self.join is not None else NotImplemented
 
 
 class Output(Plain, frozen=True):

@@ -134,7 +134,7 @@ health_option = click.option(
 
 
 _CONNECT = "imageloom.connect"
-_SECRET = re.compile(r"//[^/?#]*:[^@]*@|[?&]\w*(password|token|secret)=", re.IGNORECASE)
+_SECRET = r"(?i)//[^/?#]*:[^@]*@|[?&]\w*(password|token|secret)="
 
 
 def connect_options(text: str, is_needed: bool = False) -> Callable[[C], C]:
@@ -160,7 +160,7 @@ def connect_options(text: str, is_needed: bool = False) -> Callable[[C], C]:
         if context.get_parameter_source("connect") is ParameterSource.COMMANDLINE:
             if _CONNECT in context.meta:
                 raise click.UsageError("give --connect or --connect-file, not both")
-            if _SECRET.search(address or ""):
+            if re.search(_SECRET, address or ""):
                 raise UsageError(
                     "--connect: all users of this machine see the password of an address on a command line: give "
                     "the address in the variable IMAGELOOM_CONNECT, or in a file: --connect-file FILE"

@@ -73,12 +73,13 @@ def command(
     Exit codes: 0 left as it was asked to, or let go; 2 usage, or the driver speaks another version; 4 access; 130
     ended at once.
     """
-    from imageloom.engines import WORKERS, WorkerSettings
+    from imageloom.engines import WORKERS
+    from imageloom.engines.workers import work, work_and_report
     from imageloom.errors import UsageError
     from imageloom.scheduling.fleet import Fleet
     from imageloom.system.machine import available_cores
     from imageloom.worker.guard import Guard
-    from imageloom.worker.process import work, work_and_report
+    from imageloom.worker.settings import WorkerSettings
 
     if engine not in WORKERS:
         raise UsageError(f"no workers connect to an engine {engine!r}; there are: {', '.join(WORKERS)}")

@@ -18,7 +18,7 @@ from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, Unsup
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 if TYPE_CHECKING:
-    from imageloom.tiling.streams.ordered import Encoder
+    from imageloom.codecs.piecewise.ordered import Encoder
 
 HEAD = 16 << 10
 """How many bytes of a file are read at first; most headers end within them."""
@@ -73,6 +73,7 @@ class _Known(NamedTuple):
     """Of file names, the usual one first."""
 
 
+_NOTHING = rb"(?!)"
 _KNOWN: dict[Format, _Known] = {
     "jpeg": _Known("jpeg.Jpeg", rb"\xff\xd8\xff", ("jpg", "jpeg", "jpe", "jfif")),
     "png": _Known("png.Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
@@ -86,7 +87,10 @@ _KNOWN: dict[Format, _Known] = {
 }
 
 
-_MAGIC = {format: re.compile(known.magic) for format, known in _KNOWN.items() if known.magic}
+@cache
+def _magic(format: Format) -> re.Pattern[bytes]:
+    """What the first bytes of its files match; nothing where they are not read."""
+    return re.compile(_KNOWN[format].magic or _NOTHING)
 
 
 @cache
@@ -135,9 +139,10 @@ def read_header(
     if size == 0:
         raise CorruptImage("the file is empty")
     data = head(HEAD)
-    format = next((format for format, magic in _MAGIC.items() if magic.match(data)), None)
+    format = next((format for format in _KNOWN if _magic(format).match(data)), None)
     if format is None:
-        raise UnsupportedImage(f"its bytes are no image that imageloom knows ({', '.join(_MAGIC)})")
+        known = ", ".join(format for format, known in _KNOWN.items() if known.magic)
+        raise UnsupportedImage(f"its bytes are no image that imageloom knows ({known})")
     codec = get(format)
     try:
         try:

@@ -16,7 +16,7 @@ from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels, is_large
 
 if TYPE_CHECKING:
-    from imageloom.tiling.streams.ordered import FileEncoder
+    from imageloom.codecs.piecewise.ordered import FileEncoder
 
 _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
@@ -113,7 +113,7 @@ class Jpeg:
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """What encodes a large image strip by strip, to the same bytes as `encode`."""
-        from imageloom.tiling.streams import jpeg  # no small image waits for it
+        from imageloom.codecs.piecewise import jpeg  # no small image waits for it
 
         return jpeg.Encoder(frame, quality, b"".join(segments.written(metadata)))
 

@@ -30,7 +30,7 @@ MOST_INFLATED = 16 << 20
 """Bytes that one compressed profile or packet may unfold to."""
 
 _ORIENTATION, _THUMBNAIL, _THUMBNAIL_LENGTH, _WIDTH, _HEIGHT = 0x0112, 0x0201, 0x0202, 0xA002, 0xA003
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]")
+_XMP_ORIENTATION = rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]"
 
 
 def orientation(exif: bytes) -> int:
@@ -54,8 +54,8 @@ def for_output(metadata: Metadata, frame: Frame) -> Metadata:
     return replace(
         metadata,
         exif=_settled(metadata.exif, frame),
-        xmp=_XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp),
-        extended_xmp=_XMP_ORIENTATION.sub(rb"\g<1>1", metadata.extended_xmp),
+        xmp=re.sub(_XMP_ORIENTATION, rb"\g<1>1", metadata.xmp),
+        extended_xmp=re.sub(_XMP_ORIENTATION, rb"\g<1>1", metadata.extended_xmp),
         icc=metadata.icc if fits else b"",
     )
 

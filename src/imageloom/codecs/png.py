@@ -19,7 +19,7 @@ from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
 
 if TYPE_CHECKING:
-    from imageloom.tiling.streams.ordered import FileEncoder
+    from imageloom.codecs.piecewise.ordered import FileEncoder
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGBA = 0, 2, 3, 4, 6
@@ -117,7 +117,7 @@ class Png:
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """What encodes a large image strip by strip, to the same bytes as `encode`."""
-        from imageloom.tiling.streams import png  # no small image waits for it
+        from imageloom.codecs.piecewise import png  # no small image waits for it
 
         return png.Encoder(frame, b"".join(_written(metadata)))
 

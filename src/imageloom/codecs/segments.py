@@ -21,7 +21,7 @@ _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC = b"ICC_PROFILE\0"
 _ROOM = 65_533
 """Bytes that a segment holds behind its length."""
-_EXTENDED = re.compile(rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})")
+_EXTENDED = rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})"
 SOS = 0xDA
 _EOI = 0xD9
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -29,7 +29,7 @@ FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SCAN = bytes((0xFF, SOS))
 _BARE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a length: TEM, RST0 to RST7, SOI."""
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_MARKER = rb"\xff[^\x00\xd0-\xd7\xff]"
 """A marker that ends entropy-coded data."""
 MOST_SCANS = 100
 """A progressive file has about ten; each one costs a pass over all coefficients."""
@@ -49,8 +49,6 @@ def read(data: bytes) -> Metadata:
     parts = 0
     more: dict[bytes, dict[int, bytes]] = {}
     for marker, start, end in _whole(data):
-        if marker not in (0xE1, 0xE2):
-            continue
         body = data[start:end]
         if marker == 0xE1 and body.startswith(_EXIF):
             exif = exif or body[len(_EXIF) :]
@@ -69,10 +67,14 @@ def read(data: bytes) -> Metadata:
     return Metadata(exif, xmp, _extension(xmp, more) if more else b"", icc)
 
 
-def _whole(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """The segments as far as they are in order."""
+def _whole(data: bytes) -> list[tuple[int, int, int]]:
+    """The segments that may hold metadata, as far as all are in order."""
+    found: list[tuple[int, int, int]] = []
     with suppress(MoreNeeded, CorruptImage):
-        yield from walk(data)
+        for marker, start, end in walk(data):
+            if marker == 0xE1 or marker == 0xE2:
+                found.append((marker, start, end))
+    return found
 
 
 def walk(data: Data) -> Iterator[tuple[int, int, int]]:
@@ -130,10 +132,11 @@ def check_scans(data: bytes | mmap) -> None:
         found += 1
     if found <= MOST_SCANS:  # those in metadata, and behind the image, included
         return
+    marker = re.compile(_MARKER)
     at = 2
     found = 0
     for _ in range(MOST_SEGMENTS):
-        mark = _MARKER.search(data, at)
+        mark = marker.search(data, at)
         if mark is None or mark[0][1] == _EOI:
             return
         at = mark.end()
@@ -149,7 +152,7 @@ def check_scans(data: bytes | mmap) -> None:
 
 def _extension(xmp: bytes, more: dict[bytes, dict[int, bytes]]) -> bytes:
     """The extension that the packet names, where it is whole."""
-    named = _EXTENDED.search(xmp)
+    named = re.search(_EXTENDED, xmp)
     if named is None:
         return b""
     parts = more.get(named[1].upper(), {})
@@ -202,7 +205,7 @@ def _written_xmp(xmp: bytes, extension: bytes) -> Iterator[bytes]:
     if xmp is _STUB:
         xmp = _STUB % guid
     elif extension:
-        xmp = _EXTENDED.sub(lambda found: found[0][:-32] + guid, xmp)
+        xmp = re.sub(_EXTENDED, lambda found: found[0][:-32] + guid, xmp)
     if xmp:
         yield _segment(0xE1, _XMP, xmp)
     step = _ROOM - len(_MORE_XMP) - 40

@@ -54,7 +54,7 @@ from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
 
 if TYPE_CHECKING:
-    from imageloom.tiling.streams.ordered import FileEncoder
+    from imageloom.codecs.piecewise.ordered import FileEncoder
 
 _ORIENTATION, _PALETTE, _XMP, _ICC = 274, 320, 700, 34675
 
@@ -176,7 +176,7 @@ class Tiff:
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """What encodes a large image tile by tile, to the same bytes as `encode`."""
-        from imageloom.tiling.streams import tiff  # no small image waits for it
+        from imageloom.codecs.piecewise import tiff  # no small image waits for it
 
         def tags(branch: Tree) -> tuple[tiff.Tag, ...]:
             return tuple(

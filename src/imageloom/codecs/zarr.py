@@ -10,7 +10,7 @@ from imageloom.errors import MissingExtra, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 if TYPE_CHECKING:
-    from imageloom.tiling.streams.ordered import Encoder
+    from imageloom.codecs.piecewise.ordered import Encoder
 
 
 class Zarr:
@@ -47,12 +47,12 @@ class Zarr:
 
     def files(self, image: Pixels) -> dict[str, bytes]:
         """The files of the folder by their paths within it, of an image of any size."""
-        from imageloom.tiling.streams import zarr  # no other format waits for it
+        from imageloom.codecs.piecewise import zarr  # no other format waits for it
 
         return zarr.Encoder(Frame.of(image)).files(image)
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> Encoder:
         """What encodes an image chunk by chunk, to the same files."""
-        from imageloom.tiling.streams import zarr
+        from imageloom.codecs.piecewise import zarr
 
         return zarr.Encoder(frame)

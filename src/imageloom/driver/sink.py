@@ -33,7 +33,6 @@ from imageloom.system.private import private_folder
 FIELDS = ("dir", "stem", "ext")
 MOST_TEMPLATE = 1000
 """Characters of a template of names."""
-_SLASHES = re.compile("/{2,}")
 
 
 def check_template(template: str) -> None:
@@ -99,7 +98,7 @@ def output_name(key: str, header_format: Format, output: Output, template: str =
 def _filled(template: str, folder: str, stem: str, ext: str) -> str:
     """The name that a checked template means; where there is no folder no slash stands for one."""
     made = template.format(dir=folder, stem=stem, ext=ext).lstrip("/")
-    return _SLASHES.sub("/", made) if "//" in made else made
+    return re.sub("/{2,}", "/", made) if "//" in made else made
 
 
 class Sink:
@@ -263,9 +262,10 @@ class Sink:
             raise OutputExists(f"its output {name} is the file that it is read from")
 
     def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
-        if self.store.is_local and self._real(name) != f"{self._real('')}{name}":
+        real = self._real(name)
+        if self.store.is_local and real != f"{self._real('')}{name}":
             raise OutputExists(
-                f"its output {name} would lie at {self._real(name)}: a folder of the sink is a link, and outputs "
+                f"its output {name} would lie at {real}: a folder of the sink is a link, and outputs "
                 "are not written through links"
             )
         if claim is not None and claim.source == self._source:
@@ -273,7 +273,7 @@ class Sink:
                 return True
             if self._origin.exists(claim.key):
                 raise DuplicateOutput(f"its output {name} is that of {claim.key} already")
-        if self._is_protected(self._real(name)):
+        if self._is_protected(real):
             raise OutputExists(f"its output {name} lies in the source, which is never written to")
         if not (self.store.exists(name) if taken is None else name in taken):
             return True

@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from typing import Any, Protocol, cast
 
 from imageloom.errors import MissingExtra, UsageError
-from imageloom.model import Outcome, Plain, Result, Task
+from imageloom.model import Outcome, Plain, Task
+from imageloom.scheduling.results import Told
 from imageloom.worker.guard import Guard
 
 ENGINES: dict[str, str] = {
@@ -29,10 +30,6 @@ WORKERS: dict[str, str] = {
     "redis": "imageloom.engines.redis.worker:work_for",
 }
 """What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
-
-
-Told = Callable[[int, Result], None]
-"""Called with an item's place in its task and its result, as soon as it is there."""
 
 
 class Settings(Plain, frozen=True):
@@ -60,24 +57,6 @@ class Settings(Plain, frozen=True):
     """Tasks under way together, where they wait for stores; 0 for as many as measuring finds."""
     guard: Guard = Guard()
     """The bounds of workers that the engine itself starts, where others than the driver can send them tasks."""
-
-
-class WorkerSettings(Plain, frozen=True):
-    """How a worker process that serves an engine's driver is to run."""
-
-    connect: str
-    """Address of the server or broker that has the tasks."""
-    threads: int = 1
-    """Tasks at the same time."""
-    memory: int = 0
-    """Bytes that the process may take for data; 0 for no bound."""
-    guard: Guard = Guard()
-    keys: str = ""
-    """Path of the file of keys that this side proves itself with."""
-    once: bool = False
-    """Leave when the driver is through, instead of waiting for the next one."""
-    role: str = "all"
-    """Which kinds of task it takes, where the engine tells them apart: worker, assembler, all."""
 
 
 class Engine(Protocol):

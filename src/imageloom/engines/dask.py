@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+import msgspec
 
 from imageloom.engines import Settings
-from imageloom.engines.executor import ExecutorEngine
+from imageloom.engines.executor import ExecutorEngine, ExecutorTransport, report_all
 from imageloom.errors import MissingExtra, UsageError, WorkerLost
+from imageloom.model import Task
+from imageloom.scheduling.inbox import log
+from imageloom.scheduling.protocol import End, Event
 
 try:
     import dask.config
@@ -32,16 +43,33 @@ _QUIET = {
 _PRELOAD = """
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
-import imageloom.worker.work
+import imageloom.worker.perform
 """
 
 
 class Dask(ExecutorEngine):
     """Workers that die are replaced by the cluster; here one death is enough for a task to be lost."""
 
+    tells = True
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(DaskTransport(settings), settings.timeout)
+
+
+def perform_and_log(packed: bytes, topic: str) -> bytes:
+    """Do a task; its begin and its results are logged as events of that topic, and its outcome is returned."""
+    worker = distributed.get_worker()
+    task = msgspec.msgpack.decode(packed, type=Task)
+    return msgspec.msgpack.encode(report_all(task, worker.address, partial(worker.log_event, topic)))
+
+
+class DaskTransport(ExecutorTransport):
+    """Tasks are calls, messages are events that the cluster's scheduler passes on."""
+
     def __init__(self, settings: Settings) -> None:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._own = None if settings.connect else _local_cluster(settings)
+        self._topic = f"imageloom-{os.urandom(8).hex()}"
         try:
             self._client = distributed.Client(
                 settings.connect or self._own, timeout=PATIENCE, set_as_default=False
@@ -53,16 +81,55 @@ class Dask(ExecutorEngine):
                 raise WorkerLost(f"no Dask worker has started in {PATIENCE:g} s: {error}") from None
             raise UsageError(f"--connect {settings.connect}: no cluster answers: {error}") from None
         self._known, self._asked = settings.jobs * settings.threads, float("inf" if self._own else "-inf")
-        super().__init__(self._client.get_executor(pure=False), self._count, ahead=2, lost=LOST)
+        self._not_to_blame: set[int] = set()
+        super().__init__(
+            self._client.get_executor(pure=False), self._workers, ahead=2, lost=LOST, reports_begin=True
+        )
 
-    def close(self) -> None:
-        super().close()
+    def open(self, failed: Callable[[str], None]) -> None:
+        self._client.subscribe_topic(self._topic, lambda event: self.report(event[1]))
+
+    def end(self, command: End) -> None:
+        """Restart the worker's process; what runs beside that item in it goes to another one."""
+        address = self._begun.get(command.delivery)
+        super().end(command)
+        if address is None:
+            return
+        self._not_to_blame.update(number for number, other in self._begun.items() if other == address)
+        own = (
+            [nanny for nanny in self._own.workers.values() if nanny.worker_address == address]
+            if self._own
+            else []
+        )
+        for nanny in own:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)  # the nanny starts another one
+        if not own:
+            threading.Thread(target=self._restart, args=(address,), name="restart", daemon=True).start()
+
+    def _restart(self, address: str) -> None:
+        try:
+            self._client.restart_workers([address], timeout=PATIENCE, raise_for_error=False)
+        except Exception as error:  # a worker without a nanny, a cluster that is gone
+            log.warning("the Dask worker %s cannot be restarted: %s", address, error)
+
+    def close(self, patience: float) -> None:
+        super().close(patience)
         self._client.close()
         if self._own:
             self._own.close()
 
-    def _count(self) -> int:
-        """Threads of all workers. Dask answers this in any thread but its own."""
+    def _call(self, packed: bytes) -> Future[bytes]:
+        assert self._executor is not None
+        return self._executor.submit(perform_and_log, packed, self._topic)
+
+    def _break(self, number: int, error: BaseException, has_begun: bool) -> list[Event]:
+        is_to_blame = number not in self._not_to_blame
+        self._not_to_blame.discard(number)
+        return super()._break(number, error, has_begun and is_to_blame)
+
+    def _workers(self) -> int:
+        """Threads of all workers."""
         if time.monotonic() > self._asked + FRESH:
             with contextlib.suppress(*LOST, OSError, TimeoutError):  # its futures say that it is gone
                 self._known = max(1, sum(self._client.nthreads().values()))

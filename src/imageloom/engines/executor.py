@@ -1,154 +1,231 @@
-"""Any `concurrent.futures.Executor` as an engine.
+"""Any `concurrent.futures.Executor` as a transport.
 
-Bytes go in and bytes come out, so that a library which pickles carries a function's name and bytes, and both
-ends check what they read.
+Bytes go in and bytes come out, so that a library which pickles carries a function's name and bytes, and both ends
+check what they read. Where the library can carry messages besides, a subclass reports what is begun, and results
+item by item.
 """
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from functools import partial
+from queue import Empty, SimpleQueue
 
 import msgspec
+from msgspec.structs import replace
 
-from imageloom.errors import WorkerLost
-from imageloom.model import Outcome, Task
-from imageloom.scheduling.backlog import Backlog, Entry
-from imageloom.scheduling.board import UNREADABLE
-from imageloom.scheduling.results import all_refused, shown
-from imageloom.worker.work import perform
+from imageloom.errors import InvalidResult
+from imageloom.model import Failure, Outcome, Result, Task
+from imageloom.records.faults import failure_of
+from imageloom.scheduling.engine import TransportEngine
+from imageloom.scheduling.inbox import UNREADABLE, log, message_of
+from imageloom.scheduling.protocol import (
+    Begun,
+    Broken,
+    Drop,
+    End,
+    Event,
+    Finished,
+    Joined,
+    Received,
+    Returned,
+    Send,
+)
+from imageloom.scheduling.results import all_of, all_refused, shown
+from imageloom.scheduling.rules import Rules
+from imageloom.worker.message import Message
+from imageloom.worker.perform import perform, results, worker_name
 
-_TASKS, _OUTCOMES = msgspec.msgpack.Decoder(list[Task]), msgspec.msgpack.Decoder(Outcome)
+WORKER = "executor"
+"""The executor chooses a worker by itself: to the scheduler it is one with many slots."""
+
+_TASK, _OUTCOME = msgspec.msgpack.Decoder(Task), msgspec.msgpack.Decoder(Outcome)
 """Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
 
 
 def perform_packed(packed: bytes) -> bytes:
-    """Do a list of tasks, packed as MessagePack, at the same time; the list of their outcomes, likewise."""
-    tasks = _TASKS.decode(packed)
-    if len(tasks) == 1:
-        return msgspec.msgpack.encode([perform(tasks[0])])
-    with ThreadPoolExecutor(len(tasks), thread_name_prefix="thread") as pool:
-        return msgspec.msgpack.encode(list(pool.map(perform, tasks)))
+    """Do a task, packed as MessagePack; its outcome, likewise."""
+    return msgspec.msgpack.encode(perform(_TASK.decode(packed)))
 
 
-def outcomes_of(packed: bytes, tasks: list[Task]) -> list[Outcome]:
-    """The outcomes of tasks, packed as by `perform_packed`; refused ones where they cannot be read."""
-    reason = "it is no list of as many outcomes"
-    try:
-        found = msgspec.msgpack.decode(packed, type=list[msgspec.Raw])
-        if len(found) == len(tasks):
-            return [outcome_of(one, task) for one, task in zip(found, tasks, strict=True)]
-    except (*UNREADABLE, TypeError) as error:
-        reason = shown(str(error))
-    return [all_refused(task, "", reason) for task in tasks]
-
-
-def outcome_of(packed: bytes | msgspec.Raw, task: Task) -> Outcome:
-    """The outcome of a task; a refused one where it cannot be read."""
-    try:
-        return _OUTCOMES.decode(packed)
-    except UNREADABLE as error:
-        return all_refused(task, "", shown(str(error)))
-
-
-class ExecutorEngine:
-    """Runs tasks by calls of an executor.
+def report_all(task: Task, worker: str, say: Callable[[bytes], object]) -> Outcome:
+    """Do a task, and report its begin and each of its results.
 
     Args:
-        executor: `close` shuts it down.
-        capacity: how many tasks it runs at the same time, asked for again and again.
+        worker: what the transport can end it by.
+        say: carries a message to `ExecutorTransport.report`.
+    """
+    say(msgspec.msgpack.encode(Message(task.id, worker=worker)))
+    made: list[Result] = []
+    for place, result in enumerate(results(task)):
+        made.append(result)
+        say(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
+    return Outcome(task.id, worker_name(), tuple(made))
+
+
+def outcome_of(packed: bytes, task: Task) -> Outcome:
+    """The outcome of a task; of refused results where it cannot be read or is another task's."""
+    try:
+        outcome = _OUTCOME.decode(packed)
+    except (*UNREADABLE, TypeError) as error:
+        return all_refused(task, "", shown(str(error)))
+    return replace(outcome, results=all_of(task, outcome))
+
+
+class ExecutorEngine(TransportEngine):
+    """The engine of an executor transport.
+
+    Args:
+        timeout: seconds that an item may take; 0 where it cannot be ended.
+    """
+
+    def __init__(self, transport: ExecutorTransport, timeout: float = 0.0) -> None:
+        self._executor = transport
+        rules = Rules(timeout=timeout, ends="delivery", isolation="engine", cuts=False, ends_liars=False)
+        super().__init__("executor", transport, rules)
+
+    @property
+    def capacity(self) -> int:
+        return self._executor.capacity
+
+
+class ExecutorTransport:
+    """Carries each task by a call of an executor.
+
+    Args:
+        executor: `close` shuts it down; None where a subclass makes the calls.
+        count: tells how many calls it runs at the same time, asked for again and again.
         ahead: calls that it may hold for each that it can run; more than 1 hides the way there and back.
-        threads: tasks that go along in one call, to be done in threads by a worker that takes one call at a
-            time.
         lost: what the executor raises where a worker has died.
+        reports_begin: a subclass calls `report` with messages of what is begun and what is done.
     """
 
     def __init__(
         self,
-        executor: Executor,
-        capacity: Callable[[], int],
+        executor: Executor | None,
+        count: Callable[[], int],
         *,
         ahead: int = 1,
-        threads: int = 1,
         lost: tuple[type[BaseException], ...] = (),
+        reports_begin: bool = False,
     ) -> None:
         self._executor = executor
-        self._capacity = capacity
+        self._count = count
         self._ahead = ahead
-        self._threads = threads
         self._lost: tuple[type[BaseException], ...] = (BrokenExecutor, *lost)
-        self._backlog = Backlog()
-        self._lock = threading.Lock()
-        self._calls = 0
-        self._most = capacity()
+        self._reports_begin = reports_begin
+        self._events: SimpleQueue[Callable[[], list[Event]]] = SimpleQueue()
+        """What has come, from whatever thread; it is looked at in the engine's."""
+        self._sent: dict[int, Task] = {}
+        self._begun: dict[int, str] = {}
+        """By delivery that was begun: the worker that has it."""
+        self._slots = 0
+        self.capacity = max(1, count())
 
-    @property
-    def capacity(self) -> int:
-        """For the driver's thread alone: a library's own thread, which tells what is done, cannot ask it."""
-        self._most = self._capacity()
-        return self._most
+    def open(self, failed: Callable[[str], None]) -> None:
+        """The library starts its workers."""
 
-    def submit(self, task: Task) -> Future[Outcome]:
-        entry = Entry(task)
-        self._backlog.add(entry)
-        self._hand_over()
-        return entry.future
+    def start(self) -> None:
+        raise NotImplementedError("the library starts workers")
 
-    def close(self) -> None:
-        for entry in self._backlog.clear():
-            entry.future.cancel()
-        self._executor.shutdown()
-
-    def _hand_over(self) -> None:
-        """Call the executor while it has room and something waits."""
-        while bundle := self._next():
-            try:
-                packed = msgspec.msgpack.encode([entry.task for entry in bundle])
-                call = self._executor.submit(perform_packed, packed)
-            except Exception as error:  # it is broken, or shut down
-                self._is_back(bundle)
-                self._fail(bundle, error)
-            else:
-                call.add_done_callback(partial(self._take_in, bundle))
-
-    def _next(self) -> list[Entry]:
-        """What goes along in the next call; nothing where the executor has its fill."""
-        with self._lock:
-            has_room = self._calls * self._threads < self._ahead * self._most
-            bundle = self._backlog.take(self._threads) if has_room else []
-            self._calls += bool(bundle)
-        return bundle
-
-    def _is_back(self, bundle: list[Entry]) -> None:
-        with self._lock:
-            self._calls -= 1
-        self._backlog.answered(bundle)
-
-    def _take_in(self, bundle: list[Entry], call: Future[bytes]) -> None:
-        """In whatever thread the library tells it, which swallows what is raised here."""
-        self._is_back(bundle)
+    def send(self, command: Send) -> None:
+        task = command.task
+        self._sent[task.id] = task
         try:
-            self._hand_over()  # the worker is free: first something new for it
-        finally:
-            self._answer(bundle, call)
+            call = self._call(msgspec.msgpack.encode(task))
+        except Exception as error:  # it is broken, or shut down
+            self._put(partial(self._break, task.id, error, True))
+        else:
+            call.add_done_callback(lambda done: self._put(partial(self._take_in, task.id, done)))
 
-    def _answer(self, bundle: list[Entry], call: Future[bytes]) -> None:
+    def drop(self, command: Drop) -> None:
+        """A call that runs cannot be stopped: its results come too late."""
+
+    def end(self, command: End) -> None:
+        """Subclasses that can end a call do so, and forget it."""
+        self._forget(command.delivery)
+
+    def report(self, data: bytes) -> None:
+        """Take in a worker's message, from any thread: a result, or no result for a delivery that it begins."""
+        self._put(partial(self._read, data))
+
+    def events(self, patience: float | None) -> list[Event]:
+        events: list[Event] = []
+        self.capacity = max(1, self._count())
+        if self._slots != self.capacity:
+            self._slots = self.capacity
+            ahead = (self._ahead - 1) * self._slots
+            events.append(Joined(WORKER, self._slots, ahead, reports_begin=self._reports_begin))
+        with contextlib.suppress(Empty):
+            found = self._events.get(timeout=0.0 if events else patience)
+            while True:
+                events += found()
+                found = self._events.get_nowait()
+        return events
+
+    def wake(self) -> None:
+        self._put(list)
+
+    def close(self, patience: float) -> None:
+        if self._executor:
+            self._executor.shutdown()
+
+    def _call(self, packed: bytes) -> Future[bytes]:
+        assert self._executor is not None, "a subclass makes the calls"
+        return self._executor.submit(perform_packed, packed)
+
+    def _put(self, event: Callable[[], list[Event]]) -> None:
+        self._events.put(event)
+
+    # In the engine's thread
+
+    def _forget(self, number: int) -> None:
+        self._sent.pop(number, None)
+        self._begun.pop(number, None)
+
+    def _read(self, data: bytes) -> list[Event]:
+        try:
+            message = message_of(data)
+        except InvalidResult as error:
+            log.warning("refused a message of a worker: %s", error)
+            return []
+        number = message.delivery
+        if number not in self._sent:
+            return []
+        if message.result is None:
+            self._begun[number] = message.worker
+            return [Begun(WORKER, number)]
+        return [Received(WORKER, number, message.place, message.result, message.worker)]
+
+    def _take_in(self, number: int, call: Future[bytes]) -> list[Event]:
+        task = self._sent.get(number)
+        if task is None:
+            return []
         try:
             packed = call.result()
         except BaseException as error:
-            self._fail(bundle, error)
-            return
-        for entry, outcome in zip(bundle, outcomes_of(packed, [e.task for e in bundle]), strict=True):
-            entry.future.set_result(outcome)
+            return self._break(number, error, number in self._begun or not self._reports_begin)
+        self._forget(number)
+        if not packed:  # all was reported
+            return [Finished(WORKER, number)]
+        outcome = outcome_of(packed, task)  # what was reported before is taken once
+        events: list[Event] = [
+            Received(WORKER, number, place, result, result.worker or shown(outcome.worker))
+            for place, result in enumerate(outcome.results)
+        ]
+        return [*events, Finished(WORKER, number)]
 
-    def _fail(self, bundle: list[Entry], error: BaseException) -> None:
-        for entry in bundle:
-            entry.future.set_exception(self._translated(error))
-
-    def _translated(self, error: BaseException) -> BaseException:
-        """A lost worker in our words; what was cancelled stays so, and what is a bug as well."""
-        if isinstance(error, self._lost) and not isinstance(error, CancelledError):
-            return WorkerLost(f"its worker died: {type(error).__name__}: {error}")
-        return error
+    def _break(self, number: int, error: BaseException, has_begun: bool) -> list[Event]:
+        """A lost worker in our words; what it had not begun costs nothing, and what is a bug fails the item."""
+        task = self._sent.get(number)
+        self._forget(number)
+        if task is None:
+            return []
+        if not isinstance(error, (*self._lost, CancelledError)):
+            return [Broken(WORKER, number, failure_of(task.work[0].item.key, error))]
+        if isinstance(error, CancelledError) or not has_begun:
+            return [Returned(WORKER, number)]
+        reason = f"its worker died: {type(error).__name__}: {shown(str(error))}"
+        return [Broken(WORKER, number, Failure("WorkerLost", reason, True))]

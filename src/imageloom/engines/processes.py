@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -19,10 +19,9 @@ import msgspec
 from imageloom.engines import Settings
 from imageloom.errors import InvalidResult
 from imageloom.model import Failure
-from imageloom.scheduling.board import message_of
 from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.fleet import cause_of
-from imageloom.scheduling.inbox import Inbox, log
+from imageloom.scheduling.inbox import Inbox, log, message_of
 from imageloom.scheduling.protocol import Died, Drop, End, Event, Joined, Received, Send
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.transport import Waker
@@ -90,6 +89,9 @@ class ProcessTransport:
     @property
     def _slots(self) -> int:
         return -(-self._controller.size // self._settings.jobs)
+
+    def open(self, failed: Callable[[str], None]) -> None:
+        """The scheduler asks for each worker."""
 
     def start(self) -> None:
         ours, theirs = self._context.Pipe()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
-from concurrent import futures
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
+import msgspec
+
 from imageloom.engines import Settings
-from imageloom.engines.executor import ExecutorEngine, perform_packed
+from imageloom.engines.executor import ExecutorEngine, ExecutorTransport
 from imageloom.errors import MissingExtra, UsageError
+from imageloom.model import Task
+from imageloom.scheduling.protocol import End, Send
+from imageloom.worker.message import Message
+from imageloom.worker.perform import results, worker_name
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault(
@@ -39,25 +47,26 @@ LOST = (
 )
 
 
-class _Calls(Executor):
-    """Ray's remote calls as an executor."""
-
-    def __init__(self, threads: int) -> None:
-        self._call = ray.remote(num_cpus=threads, max_retries=0)(perform_packed)
-        self._pending: set[Future[Any]] = set()
-
-    def submit(self, function: Any, /, packed: bytes) -> Future[Any]:  # type: ignore[override]
-        future: Future[Any] = self._call.remote(packed).future()
-        self._pending.add(future)
-        future.add_done_callback(self._pending.discard)
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        futures.wait(list(self._pending))
-        ray.shutdown()
-
-
 class Ray(ExecutorEngine):
+    """Workers that die are replaced by Ray; one death is enough for a task to be lost."""
+
+    tells = True
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(RayTransport(settings), settings.timeout)
+
+
+def perform_and_yield(packed: bytes) -> Iterator[bytes]:
+    """Do a task; a message of its begin, then one of each result."""
+    task = msgspec.msgpack.decode(packed, type=Task)
+    yield msgspec.msgpack.encode(Message(task.id, worker=worker_name()))
+    for place, result in enumerate(results(task)):
+        yield msgspec.msgpack.encode(Message(task.id, place, worker_name(), result))
+
+
+class RayTransport(ExecutorTransport):
+    """Tasks are calls of a generator, messages are what it yields; an event loop waits for all of them."""
+
     def __init__(self, settings: Settings) -> None:
         self._known, self._asked = settings.jobs * settings.threads, float("inf")
         short = None if len(tempfile.gettempdir()) <= LONGEST else "/tmp"
@@ -78,14 +87,48 @@ class Ray(ExecutorEngine):
             )
         except ConnectionError as error:
             raise UsageError(f"--connect {settings.connect}: no cluster answers: {error}") from None
-        super().__init__(_Calls(settings.threads), self._count, threads=settings.threads, lost=LOST)
+        self._function = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(perform_and_yield)
+        self._calls: dict[int, Any] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ray", daemon=True)
+        super().__init__(None, self._cores, ahead=2, lost=LOST, reports_begin=True)
 
-    def close(self) -> None:
-        super().close()
+    def open(self, failed: Callable[[str], None]) -> None:
+        self._thread.start()
+
+    def send(self, command: Send) -> None:
+        self._number = command.task.id
+        super().send(command)
+
+    def end(self, command: End) -> None:
+        """End the process that does a task: it has no other one."""
+        super().end(command)
+        if call := self._calls.pop(command.delivery, None):
+            ray.cancel(call, force=True)
+
+    def close(self, patience: float) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._thread.is_alive():
+            self._thread.join()
+        self._loop.close()
+        ray.shutdown()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _count(self) -> int:
+    def _call(self, packed: bytes) -> Future[bytes]:
+        call = self._calls[self._number] = self._function.remote(packed)
+        return asyncio.run_coroutine_threadsafe(self._follow(call), self._loop)
+
+    async def _follow(self, call: Any) -> bytes:
+        async for message in call:
+            self.report(await message)
+        return b""
+
+    def _forget(self, number: int) -> None:
+        super()._forget(number)
+        self._calls.pop(number, None)
+
+    def _cores(self) -> int:
         """Cores of all nodes."""
         if time.monotonic() > self._asked + FRESH:
             self._known = max(1, int(ray.cluster_resources().get("CPU", 1)))

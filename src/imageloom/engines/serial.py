@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from imageloom.engines import Settings
 from imageloom.model import Outcome, Task
-from imageloom.worker.work import perform
+from imageloom.worker.perform import perform
 
 
 class Serial:

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from functools import partial
 
 from imageloom import stores
-from imageloom.engines import Settings, Told
+from imageloom.engines import Settings
 from imageloom.model import Outcome, Task
+from imageloom.scheduling.results import Told
 from imageloom.worker.controller import fixed, for_requests
+from imageloom.worker.perform import Attempt, perform, settle, worker_name
 from imageloom.worker.pool import Bunches, SizedExecutor
-from imageloom.worker.work import Attempt, perform, settle, worker_name
 
 
 class Threads:

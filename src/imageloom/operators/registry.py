@@ -11,7 +11,6 @@ import inspect
 import math
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
@@ -370,8 +369,12 @@ def apply(step: Step, image: Pixels) -> Pixels:
     Raises:
         OperatorFailed: the operator raised; names it.
     """
-    with _failing_by_name(step):
+    try:
         return get(step.name)(image, step)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _failed(step, error) from error
 
 
 def apply_on_part(step: Step, image: Pixels, box: Box, frame: Frame) -> Pixels:
@@ -380,19 +383,17 @@ def apply_on_part(step: Step, image: Pixels, box: Box, frame: Frame) -> Pixels:
     Raises:
         OperatorFailed: the operator raised; names it.
     """
-    with _failing_by_name(step):
-        return get(step.name).on_part(image, step, box, frame)
-
-
-@contextmanager
-def _failing_by_name(step: Step) -> Iterator[None]:
     try:
-        yield
+        return get(step.name).on_part(image, step, box, frame)
     except MemoryError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise OperatorFailed(f"{step.name} failed: {type(error).__name__}: {text}") from error
+        raise _failed(step, error) from error
+
+
+def _failed(step: Step, error: Exception) -> OperatorFailed:
+    text = " ".join(str(error).split())
+    return OperatorFailed(f"{step.name} failed: {type(error).__name__}: {text}")
 
 
 def _explain(message: str, params: dict[str, Value]) -> str:

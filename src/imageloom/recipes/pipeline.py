@@ -122,6 +122,13 @@ class Pipeline:
         return operators.frames(self.steps, frame)
 
 
+def _join(step: Step, other: object) -> Pipeline:
+    return Pipeline([step]) | other
+
+
+Step.join = _join
+
+
 def frame_of(image: Pixels) -> Frame:
     """The frame of an array of pixels.
 

@@ -16,15 +16,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
-from imageloom.engines import Told
-from imageloom.errors import EngineFailed, InvalidResult, WorkerLost
-from imageloom.model import Failure, Outcome, Plain, Result, Task
+from imageloom.errors import EngineFailed, WorkerLost
+from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.scheduling.backlog import LONGEST_WAIT
 from imageloom.scheduling.inbox import fail
-from imageloom.scheduling.results import MOST_SECONDS, refused, shown
+from imageloom.scheduling.results import MOST_SECONDS, Told
+from imageloom.worker.message import Message
 
 MOST_RETURNS = 6
 """Times that a task is handed back without a result of it, after which that is a failed attempt."""
@@ -32,48 +31,6 @@ MOST_SUSPECTS = 2
 """Items that failed before which are tried at the same time while others are to be done: they may hang again."""
 
 W = TypeVar("W", bound=Hashable)
-
-
-class Message(Plain, frozen=True):
-    """One item's result on its way from a worker; without one, the word that the worker is ready."""
-
-    delivery: int = 0
-    place: int = 0
-    """Of the item in what was delivered."""
-    worker: str = ""
-    result: Result | None = None
-
-
-class _Envelope(Plain, frozen=True):
-    """A message whose result is not read yet."""
-
-    delivery: int = 0
-    place: int = 0
-    worker: str = ""
-    result: msgspec.Raw = msgspec.Raw(b"\xc0")
-
-
-_messages, _envelopes = msgspec.msgpack.Decoder(Message), msgspec.msgpack.Decoder(_Envelope)
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are no such data."""
-
-
-def message_of(data: bytes) -> Message:
-    """A message; where its result alone cannot be read, with a failure in its place that has no key.
-
-    Raises:
-        InvalidResult: it is none.
-    """
-    try:
-        return _messages.decode(data)
-    except UNREADABLE as error:
-        wrong = error
-    try:
-        envelope = _envelopes.decode(data)
-    except UNREADABLE:
-        raise InvalidResult(f"a message that cannot be read: {shown(str(wrong))}") from None
-    worker = shown(envelope.worker)
-    return Message(envelope.delivery, envelope.place, worker, refused("", worker, shown(str(wrong))))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from random import Random
 
 from imageloom.errors import EngineFailed
-from imageloom.model import Failure, Outcome, Result, Task
+from imageloom.model import Failure, Outcome, Task
 from imageloom.scheduling.inbox import fail, start_thread
 from imageloom.scheduling.policies import Choice
 from imageloom.scheduling.protocol import (
@@ -25,15 +25,13 @@ from imageloom.scheduling.protocol import (
     Start,
     Ticket,
 )
+from imageloom.scheduling.results import Told
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.scheduler import Scheduler
 from imageloom.scheduling.transport import Transport
 
 GRACE = 5.0
 """Seconds that workers have to leave when the engine is closed."""
-
-Told = Callable[[int, Result], None]
-"""Called with an item's place in its task and its result, as soon as it is there."""
 
 
 class EngineCore:
@@ -166,6 +164,7 @@ class TransportEngine(EngineCore):
 
     def _run(self) -> None:
         try:
+            self._transport.open(self._fail)
             while self._step():
                 pass
         finally:

@@ -11,7 +11,12 @@ from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any
 
+import msgspec
+
 from imageloom.errors import InvalidResult
+from imageloom.model import Plain
+from imageloom.scheduling.results import refused, shown
+from imageloom.worker.message import Message
 
 MOST_BYTES = 64 << 20
 """Of one message."""
@@ -58,6 +63,38 @@ class Inbox:
             start = end
         del self._held[:start]
         return messages
+
+
+class _Envelope(Plain, frozen=True):
+    """A message whose result is not read yet."""
+
+    delivery: int = 0
+    place: int = 0
+    worker: str = ""
+    result: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+_messages, _envelopes = msgspec.msgpack.Decoder(Message), msgspec.msgpack.Decoder(_Envelope)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no such data."""
+
+
+def message_of(data: bytes) -> Message:
+    """A message; where its result alone cannot be read, with a failure in its place that has no key.
+
+    Raises:
+        InvalidResult: it is none.
+    """
+    try:
+        return _messages.decode(data)
+    except UNREADABLE as error:
+        wrong = error
+    try:
+        envelope = _envelopes.decode(data)
+    except UNREADABLE:
+        raise InvalidResult(f"a message that cannot be read: {shown(str(wrong))}") from None
+    worker = shown(envelope.worker)
+    return Message(envelope.delivery, envelope.place, worker, refused("", worker, shown(str(wrong))))
 
 
 def fail(future: Future[Any], error: Exception) -> None:

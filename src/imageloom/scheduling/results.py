@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import astuple, replace
 
@@ -27,12 +27,16 @@ MOST_TEXT = 2000
 MOST_NAME = 200
 """Characters of a worker's name and of a failure's kind."""
 
-_TOKEN = re.compile(r"(.+)-[0-9a-f]{12}-([0-9]+(?:-[0-9]+)*)", re.ASCII).fullmatch
-"""What an attempt stages its bytes under: see `work.finish`."""
-_KIND = re.compile(rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MOST_NAME - 1}}}").fullmatch
-_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_RANDOM = 12
+"""Hexadecimal digits in a token: see `names.new_token`."""
+_HEXADECIMAL = frozenset("0123456789abcdef")
+_KIND = rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MOST_NAME - 1}}}"
+_UNSHOWN = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 
 log = logging.getLogger(__name__)
+
+Told = Callable[[int, Result], None]
+"""Called with an item's place in its task and its result, as soon as it is there."""
 
 
 def checked(task: Task, work: Work, result: Result, worker: str) -> Result:
@@ -78,7 +82,7 @@ def shown(text: str, most: int = MOST_NAME) -> str:
         text = text[: most - 3] + "..."
     if text.isprintable():
         return text
-    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return re.sub(_UNSHOWN, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _wrong(task: Task, work: Work, result: Result) -> str | None:
@@ -91,21 +95,24 @@ def _wrong(task: Task, work: Work, result: Result) -> str | None:
     if not (0.0 <= result.started <= LATEST and 0.0 <= result.lost <= MOST_SECONDS):
         return "moment is none"
     if failure is not None:
-        if not _KIND(failure.kind):
+        if not re.fullmatch(_KIND, failure.kind):
             return "kind of failure is none"
         return "failure has outputs" if result.written or result.pieces or result.measure else None
     if task.part is not None:
         from imageloom.worker import parts  # no small image waits for it
 
-        return parts.wrong(task, task.part, result)
+        names, token_end = parts.outputs_of(task, task.part)
+        return _wrong_outputs(task, work, result, names, token_end) or parts.wrong(task, task.part, result)
     if not 0 <= result.pixels <= task.limits.max_pixels:
         return "number of pixels is beyond the limit"
     if result.pieces or result.measure:
         return "pieces are of a part, which it is none of"
-    return wrong_outputs(task, work, result, work.names)
+    return _wrong_outputs(task, work, result, work.names)
 
 
-def wrong_outputs(task: Task, work: Work, result: Result, names: Sequence[str], part: str = "") -> str | None:
+def _wrong_outputs(
+    task: Task, work: Work, result: Result, names: Sequence[str], part: str = ""
+) -> str | None:
     """What is wrong with the staged outputs, in words; None for nothing.
 
     Args:
@@ -115,13 +122,18 @@ def wrong_outputs(task: Task, work: Work, result: Result, names: Sequence[str], 
     written = result.written
     if len(written) != len(names):
         return f"outputs are {len(written)} and not {len(names)}"
-    attempt = f"{task.job}-{work.number}-{work.attempt}"
+    before = f"{task.job}-{work.number}-{work.attempt}-"
     for place, one in enumerate(written):
         if one.name != names[place]:
             return "output's name is another one"
         if not 0 < one.size <= MOST_BYTES:
             return "output's size is none"
-        token = _TOKEN(one.staged)
-        if token is None or token[1] != attempt or token[2] != (part or str(place)):
+        behind = f"-{part or place}"
+        random = one.staged[len(before) : -len(behind)]
+        if (
+            one.staged != f"{before}{random}{behind}"
+            or len(random) != _RANDOM
+            or not _HEXADECIMAL.issuperset(random)
+        ):
             return "staged output is none of this attempt's"
     return None

@@ -9,16 +9,14 @@ before waits for those that did not, and runs alone.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from random import Random
 
 from msgspec.structs import replace
 
-from imageloom.model import Failure, Outcome, Result
+from imageloom.model import Failure, Outcome
 from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.costs import Costs
+from imageloom.scheduling.placement import Placement
 from imageloom.scheduling.policies import Choice
 from imageloom.scheduling.protocol import (
     Begun,
@@ -30,19 +28,18 @@ from imageloom.scheduling.protocol import (
     Drop,
     End,
     Event,
-    Finished,
     Joined,
     Left,
-    Progress,
     Received,
     Refused,
-    Returned,
     Send,
     Start,
     Ticket,
 )
 from imageloom.scheduling.queue import Queue, Run
 from imageloom.scheduling.rules import Rules
+from imageloom.scheduling.tickets import Tickets
+from imageloom.scheduling.workers import Delivery, Worker
 
 PATIENCE = 8.0
 """An item is slow after so many times the seconds that it should cost."""
@@ -50,80 +47,10 @@ LEAST_PATIENCE = 0.1
 """Seconds, at the least."""
 START_PATIENCE = 60.0
 """Seconds that a worker may take to start."""
-LONGEST_WAIT = 30.0
-"""Seconds for which an item that failed before lets others go first."""
-MOST_SUSPECTS = 2
-"""Items that failed before which run at the same time while others wait: they may take all workers down."""
-LEAST_STRAGGLE, STRAGGLE = 0.5, 2.0
-"""A delivery is copied after so many seconds, at the least, and after so many times the mean of a delivery."""
 TICK = 0.05
 """Seconds between two looks for what takes too long, while something is in progress."""
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 5.0
 """Seconds before a worker that died at its start is replaced."""
-NEVER = float("inf")
-
-
-@dataclass(eq=False, slots=True)
-class Delivery:
-    """Items of a task that one worker was given."""
-
-    number: int
-    ticket: Ticket
-    places: list[int]
-    sent: float
-    done: int = 0
-    """How many of the places have their results: the next one is in progress."""
-    since: float = NEVER
-    """When the item in progress was begun; infinity before the first."""
-    is_cut: bool = False
-    """Items behind the one in progress were taken from the worker, which may not know it yet."""
-
-    @property
-    def has_begun(self) -> bool:
-        return self.since < NEVER
-
-
-@dataclass(eq=False, slots=True)
-class Worker:
-    """A worker, as the scheduler and the policies of placement see it."""
-
-    name: str
-    limit: int = 1
-    """Deliveries that it works on at the same time."""
-    ahead: int = 0
-    load: float = 0.0
-    seconds: float = 0.0
-    """Mean of a delivery; 0 where none is known."""
-    is_ready: bool = True
-    reports_begin: bool = False
-    deliveries: dict[int, Delivery] = field(default_factory=dict)
-    """In the order in which they were sent."""
-    reserved: deque[Run] = field(default_factory=deque)
-    """What a policy has chosen it for while it had no room."""
-
-    @property
-    def in_hand(self) -> int:
-        """Tasks that it has or is to have."""
-        return len(self.deliveries) + len(self.reserved)
-
-    @property
-    def room(self) -> int:
-        """Deliveries that it may still be given."""
-        return self.limit + self.ahead - len(self.deliveries)
-
-    @property
-    def has_suspect(self) -> bool:
-        return any(delivery.ticket.is_suspect for delivery in self.deliveries.values())
-
-    def in_progress(self) -> Iterator[Delivery]:
-        return (delivery for delivery in self.deliveries.values() if delivery.has_begun)
-
-    def mark_begun(self, now: float) -> None:
-        """Where it does not report what it begins: it begins what was sent first."""
-        if not self.reports_begin:
-            for delivery, _ in zip(self.deliveries.values(), range(self.limit), strict=False):
-                if not delivery.has_begun:
-                    delivery.since = now
 
 
 class Scheduler:
@@ -145,21 +72,17 @@ class Scheduler:
         epoch: float = 0.0,
     ) -> None:
         self.rules = rules
-        self._epoch = epoch
         self.costs = Costs()
         self.is_closing = False
-        self._choice, self._random = choice, random or Random(0)
         self._queue = Queue()
         self._workers: dict[str, Worker] = {}
+        self._placement = Placement(rules, self._queue, self._workers, choice, random or Random(0))
         self._commands: list[Command] = []
+        self._tickets = Tickets(self._workers, self._commands.append, epoch)
         self._number = 0
         """Of the latest delivery."""
-        self._held = self._held_suspects = 0
-        """Deliveries under way; how many of them failed before."""
         self._starting = 0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
-        self._mean = 0.0
-        """Seconds of a delivery."""
         self._next_look = 0.0
 
     # What the engine asks
@@ -181,12 +104,12 @@ class Scheduler:
     @property
     def held(self) -> int:
         """Deliveries that workers have."""
-        return self._held
+        return self._placement.held
 
     @property
     def is_idle(self) -> bool:
         """No worker has anything."""
-        return not self._held
+        return not self._placement.held
 
     @property
     def failed_starts(self) -> int:
@@ -209,7 +132,7 @@ class Scheduler:
 
     def next_due(self, now: float) -> float | None:
         """Seconds until `tick` has something to do; None where only an event can bring that."""
-        if self._held or (self._queue.has_suspects and self._workers):
+        if self._placement.held or (self._queue.has_suspects and self._workers):
             return max(0.0, self._next_look - now)
         if self._missing > 0 and not self.is_closing:
             return max(0.0, self._backoff.until - now)
@@ -217,7 +140,8 @@ class Scheduler:
 
     def take_commands(self) -> list[Command]:
         """What is to be done since the last call, in this order."""
-        commands, self._commands = self._commands, []
+        commands = self._commands.copy()
+        self._commands.clear()
         return commands
 
     # What happens
@@ -257,12 +181,10 @@ class Scheduler:
             return True
         if isinstance(event, Refused):
             self._refuse(worker, delivery, event, now)
-        elif isinstance(event, Returned):
-            self._give_back(worker, delivery, now)
         elif isinstance(event, Broken):
             self._break(worker, delivery, event.failure, now, event.done)
-        else:
-            self._finish(worker, delivery, event, now)
+        else:  # it was returned, or has finished
+            self._give_back(worker, delivery, now)
         self._assign(now)
         return True
 
@@ -291,7 +213,7 @@ class Scheduler:
         """Fail all that no worker has: there is no worker, and there will be none."""
         for run in self._take_waiting():
             if self._may_begin(run.ticket):
-                self._fail(run.ticket, run.places, failure, now)
+                self._tickets.fail(run.ticket, run.places, failure, now)
 
     # Workers
 
@@ -317,6 +239,7 @@ class Scheduler:
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.name, None)
+        worker.limit = 0  # it begins nothing more
         for run in reversed(worker.reserved):
             self._queue.put(run, first=True)
         worker.reserved.clear()
@@ -328,9 +251,8 @@ class Scheduler:
         if not worker.is_ready:
             self._backoff.fail(now)
             self._give_back_all(worker, now)
-        in_progress = list(worker.in_progress())  # each removal marks the next one as begun
-        for delivery in list(worker.deliveries.values()):
-            if delivery in in_progress:
+        for delivery in reversed(list(worker.deliveries.values())):
+            if delivery.has_begun:
                 self._break(worker, delivery, event.failure, now)
             else:
                 self._requeue(worker, delivery, now)
@@ -364,7 +286,7 @@ class Scheduler:
         self._break(worker, delivery, failure, now)
         if self.rules.ends == "worker":
             self._forget(worker)
-            for other in list(worker.deliveries.values()):
+            for other in reversed(list(worker.deliveries.values())):
                 self._requeue(worker, other, now)
 
     def _cut(self, worker: Worker, delivery: Delivery, now: float) -> None:
@@ -399,14 +321,14 @@ class Scheduler:
         delivery.since = now
         ticket.returns = 0
         name = event.name or worker.name
-        self._settle(ticket, place, result if result.worker == name else replace(result, worker=name))
+        self._tickets.settle(ticket, place, result if result.worker == name else replace(result, worker=name))
         if delivery.done == len(delivery.places):
-            self._measure(worker, now - delivery.sent)
+            self._placement.note_complete(worker, now - delivery.sent)
             self._remove(worker, delivery, now)
-            self._complete(ticket, name)
+            self._tickets.complete(ticket, name)
             self._assign(now)
         elif ticket.deliveries > 1:  # the last results may have come from both
-            self._complete(ticket, name)
+            self._tickets.complete(ticket, name)
         return True
 
     def _refuse_liar(self, worker: Worker, event: Received, now: float) -> None:
@@ -417,39 +339,15 @@ class Scheduler:
         self._commands.append(End(worker.name, event.delivery, failure))
         self._die(worker, Died(worker.name, failure), now)
 
-    def _finish(self, worker: Worker, delivery: Delivery, event: Finished, now: float) -> None:
-        self._give_back(worker, delivery, now)
-
     def _refuse(self, worker: Worker, delivery: Delivery, event: Refused, now: float) -> None:
-        ticket, rules = delivery.ticket, self.rules
-        if event.is_final:
-            failure = Failure("TaskRefused", f"{worker.name}: {event.reason}")
+        ticket = delivery.ticket
+        if failure := self._tickets.refuse(ticket, event, self.rules):
             self._remove(worker, delivery, now)
-            self._fail(ticket, delivery.places[delivery.done :], failure, now)
-            return
-        ticket.refused_by.add(worker.name)
-        if ticket.refused_by >= self._workers.keys():
-            ticket.refused_by.clear()
-        if not event.counts:
+            self._tickets.fail(ticket, delivery.places[delivery.done :], failure, now)
+        elif event.counts:
+            self._requeue(worker, delivery, now)
+        else:
             self._give_back(worker, delivery, now)
-            return
-        if ticket.must_accept:
-            failure = Failure("InvalidResult", f"{worker.name} refuses what it must accept", True)
-            self._remove(worker, delivery, now)
-            self._fail(ticket, delivery.places[delivery.done :], failure, now)
-            return
-        ticket.refusals += 1
-        if rules.refusals and ticket.refusals >= rules.refusals:
-            ticket.must_accept = rules.falls_back
-            if not rules.falls_back:
-                reason = (
-                    f"workers refused it {ticket.refusals} times: {event.reason} "
-                    "(in the file of nodes: rejections, fallback: mandatory)"
-                )
-                self._remove(worker, delivery, now)
-                self._fail(ticket, delivery.places[delivery.done :], Failure("TaskRejected", reason), now)
-                return
-        self._requeue(worker, delivery, now)
 
     def _give_back(self, worker: Worker, delivery: Delivery, now: float) -> None:
         """Queue again what is left of a delivery; too often without a result, and its next item is charged."""
@@ -463,7 +361,7 @@ class Scheduler:
             self._requeue(worker, delivery, now)
 
     def _give_back_all(self, worker: Worker, now: float) -> None:
-        for delivery in list(worker.deliveries.values()):
+        for delivery in reversed(list(worker.deliveries.values())):
             self._give_back(worker, delivery, now)
 
     def _break(self, worker: Worker, delivery: Delivery, failure: Failure, now: float, done: int = 0) -> None:
@@ -475,7 +373,7 @@ class Scheduler:
         at = left[min(max(0, done - delivery.done), len(left) - 1)]
         if at not in self._places_elsewhere(ticket):
             spent = now - delivery.since if delivery.has_begun else 0.0
-            self._fail(ticket, [at], failure, now, worker.name, spent)
+            self._tickets.fail(ticket, [at], failure, now, worker.name, spent)
         self._put_back(ticket, left, now)
 
     def _requeue(self, worker: Worker, delivery: Delivery, now: float) -> None:
@@ -503,53 +401,9 @@ class Scheduler:
 
     def _remove(self, worker: Worker, delivery: Delivery, now: float) -> None:
         del worker.deliveries[delivery.number]
-        self._held -= 1
-        self._held_suspects -= delivery.ticket.is_suspect
+        self._placement.note_removed(delivery)
         delivery.ticket.deliveries -= 1
         worker.mark_begun(now)
-
-    def _measure(self, worker: Worker, seconds: float) -> None:
-        worker.seconds += (seconds - worker.seconds) * (0.2 if worker.seconds else 1.0)
-        self._mean += (seconds - self._mean) * (0.1 if self._mean else 1.0)
-
-    # Results
-
-    def _settle(self, ticket: Ticket, place: int, result: Result) -> None:
-        if place not in ticket.results:  # the first one counts
-            ticket.results[place] = result
-            if ticket.reports:
-                self._commands.append(Progress(ticket, place, result))
-
-    def _fail(
-        self,
-        ticket: Ticket,
-        places: Iterable[int],
-        failure: Failure,
-        now: float,
-        worker: str = "",
-        spent: float = 0.0,
-    ) -> None:
-        for place in places:
-            key = ticket.task.work[place].item.key
-            began = self._epoch + now - spent
-            self._settle(
-                ticket, place, Result(key, failure=failure, started=began, lost=spent, worker=worker)
-            )
-        self._complete(ticket, worker)
-
-    def _complete(self, ticket: Ticket, worker: str) -> None:
-        """Report a task that has all its results; whoever still works on it need not."""
-        if ticket.is_over or len(ticket.results) < len(ticket.task.work):
-            return
-        ticket.is_over = True
-        ordered = tuple(ticket.results[place] for place in range(len(ticket.task.work)))
-        self._commands.append(Completed(ticket, Outcome(ticket.task.id, worker, ordered)))
-        if ticket.deliveries:
-            for other in self._workers.values():
-                for delivery in other.deliveries.values():
-                    if delivery.ticket is ticket:
-                        delivery.is_cut = True
-                        self._commands.append(Drop(other.name, delivery.number))
 
     # Assignment
 
@@ -568,99 +422,24 @@ class Scheduler:
 
     def _assign(self, now: float) -> None:
         """Give the workers what they have room for."""
-        if self._choice is not None:
-            self._place(self._choice, now)
-        while len(self._queue):
-            worker = self._idlest()
-            run = self._next(worker, now) if worker else None
-            if worker is None or run is None:
-                return
-            self._send(worker, run, now)
-        if self.rules.copies:
-            self._copy(now)
-
-    def _has_room(self, worker: Worker) -> bool:
-        return worker.room > 0 and not (
-            self._held_suspects and self.rules.isolation == "worker" and worker.has_suspect
-        )
-
-    def _idlest(self) -> Worker | None:
-        with_room = [worker for worker in self._workers.values() if self._has_room(worker)]
-        return min(with_room, key=lambda worker: worker.in_hand / worker.limit, default=None)
-
-    def _next(self, worker: Worker, now: float) -> Run | None:
-        """The next run for the idlest worker: suspects after all others, or a few that have waited long."""
-        queue, isolation = self._queue, self.rules.isolation
-        if isolation == "engine" and self._held_suspects:
-            return None
-        if queue.has_suspects:
-            has_waited = now - queue.suspect_waits_since() > LONGEST_WAIT
-            fresh = queue.has_fresh or any(other.reserved for other in self._workers.values())
-            if isolation == "engine":
-                if has_waited or not fresh:
-                    return None if self._held else queue.pop_suspect()
-            elif isolation == "none" or not worker.deliveries:
-                are_last = not fresh and self._held == self._held_suspects
-                if are_last or (has_waited and self._held_suspects < MOST_SUSPECTS):
-                    return queue.pop_suspect()
-        return queue.pop_fresh() if queue.has_fresh and self._choice is None else None
+        while found := self._placement.next(now):
+            self._send(*found, now)
 
     def _send(self, worker: Worker, run: Run, now: float) -> None:
         ticket = run.ticket
         places = [place for place in run.places if place not in ticket.results]
         if not places or not self._may_begin(ticket):
             return
+        if self.is_idle:
+            self._next_look = now + TICK
         self._number += 1
         ahead = sum(len(other.places) - other.done for other in worker.deliveries.values())
-        worker.deliveries[self._number] = Delivery(self._number, ticket, places, now)
+        delivery = worker.deliveries[self._number] = Delivery(self._number, ticket, places, now)
         worker.mark_begun(now)
-        self._held += 1
-        self._held_suspects += ticket.is_suspect
+        self._placement.note_sent(delivery)
         ticket.deliveries += 1
         work = ticket.task.work
         if len(places) < len(work):
             work = tuple(work[place] for place in places)
         task = replace(ticket.task, id=self._number, work=work)
         self._commands.append(Send(worker.name, task, ticket.must_accept, ahead))
-        if not self._held - 1:
-            self._next_look = now + TICK
-
-    def _place(self, choice: Choice, now: float) -> None:
-        """Choose workers for what waits, as long as one has room; then send what they have room for."""
-        workers = list(self._workers.values())
-        most = 2 * sum(worker.limit for worker in workers)
-        dealt = sum(worker.in_hand for worker in workers)
-        while (
-            self._queue.has_fresh
-            and dealt < most
-            and any(w.in_hand < w.limit + w.ahead for w in workers)
-            and not (self.rules.isolation == "engine" and self._held_suspects)
-        ):
-            run = self._queue.pop_fresh()
-            chosen = choice.choose(workers, run.ticket.refused_by, self._random)
-            self._workers[chosen.name].reserved.append(run)
-            dealt += 1
-        for worker in workers:
-            while worker.reserved and self._has_room(worker):
-                self._send(worker, worker.reserved.popleft(), now)
-
-    def _copy(self, now: float) -> None:
-        """Give an idle worker what another one is slow with."""
-        limit = now - max(LEAST_STRAGGLE, STRAGGLE * self._mean)
-        for worker in list(self._workers.values()):
-            if worker.reserved or not self._has_room(worker):
-                continue
-            slow = [
-                (delivery.since, delivery.number, delivery.ticket)
-                for other in self._workers.values()
-                if other is not worker
-                for delivery in other.in_progress()
-                if delivery.since < limit
-                and delivery.ticket.deliveries == 1
-                and not delivery.ticket.was_lost
-                and not delivery.ticket.is_suspect
-                and worker.name not in delivery.ticket.refused_by
-            ]
-            if slow:
-                ticket = min(slow, key=lambda found: found[:2])[2]
-                self._send(worker, Run(ticket, ticket.missing, now), now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from imageloom.scheduling.protocol import Drop, End, Event, Send
@@ -16,6 +16,13 @@ class Transport(Protocol):
 
     All methods but `wake` are called from one thread. None of them blocks, except for `events` and `close`.
     """
+
+    def open(self, failed: Callable[[str], None]) -> None:
+        """Begin to work.
+
+        Args:
+            failed: to be called, from any thread, with the reason why the transport cannot go on.
+        """
 
     def start(self) -> None:
         """Start one more worker and report it by `Joined`. Called only where `Rules.jobs` is given."""

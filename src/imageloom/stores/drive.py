@@ -30,7 +30,8 @@ from imageloom.errors import (
 from imageloom.model import Failure, Item, Unlisted
 from imageloom.stores.driveapi import FOLDER, NATIVE, Drive, File, Refusal
 from imageloom.stores.drivefeed import DriveFeed
-from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.stores.names import unsafe
+from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden
 from imageloom.system import folders
 
 MARK = "imageloom"

@@ -27,8 +27,8 @@ from imageloom.errors import (
     UsageError,
 )
 from imageloom.model import Item, Unlisted
-from imageloom.stores.names import PROBE, STAGING, is_token
-from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.stores.names import PROBE, STAGING, is_token, unsafe
+from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden
 from imageloom.system import folders
 
 if TYPE_CHECKING:

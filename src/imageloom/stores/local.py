@@ -22,7 +22,6 @@ from imageloom.errors import (
     UnwritableOutput,
 )
 from imageloom.model import Failure, Item, Links, Unlisted
-from imageloom.stores import attributes
 from imageloom.stores.files import (
     check_link,
     check_name,
@@ -272,12 +271,14 @@ class LocalStore:
     def _unwritable(self, error: OSError) -> UnwritableOutput:
         return UnwritableOutput(f"cannot write to {self.address}/{STAGING}: {error.strerror}")
 
-    @contextlib.contextmanager
-    def _open_staging(self) -> Iterator[int]:
+    def _open_staging(self) -> contextlib.AbstractContextManager[int]:
         """The staging folder: that which was prepared here, or as a worker finds it."""
         if self._staging:
-            yield self._staging.folder
-            return
+            return contextlib.nullcontext(self._staging.folder)
+        return self._found_staging()
+
+    @contextlib.contextmanager
+    def _found_staging(self) -> Iterator[int]:
         folder = open_staging(self.address, self._roots)
         try:
             yield folder
@@ -359,6 +360,8 @@ class LocalStore:
             OutputExists: it has other names, which would keep the old content.
             UnwritableOutput: something of the file cannot be kept.
         """
+        from imageloom.stores import attributes  # few runs work in place
+
         folder, _, name = item.key.rpartition("/")
         try:
             with self._open_staging() as staging, self._publishing:
@@ -383,6 +386,8 @@ class LocalStore:
 
     def check_alone(self, key: str) -> None:
         """Raise OutputExists where a file is a link, or has more names than this one."""
+        from imageloom.stores import attributes
+
         with contextlib.suppress(OSError):
             attributes.check_alone(os.lstat(self._path(key)))
 

@@ -19,9 +19,14 @@ MOST_PART_BYTES = 255
 """Of one part of a path: what file systems hold."""
 MOST_BYTES = 4096
 
-_NO_PATH = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)")
-_OUTSIDE = re.compile(rf"\0|(?:\A|/)(?:\.{{0,2}}|{re.escape(STAGING)})(?:/|\Z)", re.IGNORECASE)
-_TOKEN = re.compile(r"[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{12}(?:-[0-9]+){0,3}(?:-file|-input)?(?:\.old)?", re.ASCII)
+_CONTROL = r"[\x00-\x1f\x7f]"
+_NO_PARTS = ("//", "/./", "/../")
+_TOKEN = r"[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{12}(?:-[0-9]+){0,3}(?:-file|-input)?(?:\.old)?"
+_RANDOM = 12
+"""Hexadecimal digits of a token that nobody can guess."""
+_unused: list[str] = []
+"""Such digits for the next tokens of this process: the system is asked for many at once."""
+os.register_at_fork(after_in_child=_unused.clear)
 
 
 def new_token(job: str, item: int, attempt: int) -> str:
@@ -32,19 +37,37 @@ def new_token(job: str, item: int, attempt: int) -> str:
     """
     if not (job.isascii() and job.isdecimal()):
         raise TaskRefused(f"{job[:40]!r} is no number of a job")
-    return f"{job}-{item}-{attempt}-{os.urandom(6).hex()}"
+    return f"{job}-{item}-{attempt}-{_random()}"
+
+
+def _random() -> str:
+    try:
+        return _unused.pop()
+    except IndexError:
+        digits = os.urandom(64 * _RANDOM).hex()
+        first, *others = (digits[at : at + _RANDOM] for at in range(0, len(digits), _RANDOM))
+        _unused.extend(others)
+        return first
 
 
 def is_token(name: str) -> bool:
     """Whether a name is one that this program has given to what it staged."""
-    return _TOKEN.fullmatch(name) is not None
+    return re.fullmatch(_TOKEN, name) is not None
 
 
 def why_no_path(key: str) -> str | None:
     """Why a key cannot be a relative path below a folder, in words; None where it can."""
-    if _NO_PATH.search(key):
+    framed = f"/{key}/"
+    if any(part in framed for part in _NO_PARTS):
         return "its name has an empty part, '.' or '..', which no folder can hold"
     return None
+
+
+def unsafe(key: str) -> str | None:
+    """Why a key of a remote store cannot be a relative path below a folder, in words; None where it can."""
+    if re.search(_CONTROL, key):
+        return "its name has control characters"
+    return why_no_path(key)
 
 
 def check_output_name(name: str) -> str:
@@ -54,7 +77,14 @@ def check_output_name(name: str) -> str:
         InvalidName: it has an empty part, '.' or '..', lies in the staging folder, is too long, or no file
             system could hold it.
     """
-    is_plain = name.isascii() and len(name) <= MOST_PART_BYTES and not _OUTSIDE.search(name)
+    framed = f"/{name}/"
+    is_plain = (
+        name.isascii()
+        and len(name) <= MOST_PART_BYTES
+        and "/." not in framed
+        and "//" not in framed
+        and "\0" not in name
+    )
     if not is_plain and (reason := _why_no_output(name)):
         raise InvalidName(f"its output's name {_shown(name)} {reason} (--name)")
     return name

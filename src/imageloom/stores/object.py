@@ -32,8 +32,8 @@ from imageloom.errors import (
 )
 from imageloom.model import Item, Unlisted
 from imageloom.stores import credentials
-from imageloom.stores.names import PROBE, STAGING
-from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden, unsafe
+from imageloom.stores.names import PROBE, STAGING, unsafe
+from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden
 from imageloom.system import folders
 
 if TYPE_CHECKING:

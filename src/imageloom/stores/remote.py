@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from imageloom.errors import InvalidName
 from imageloom.model import Failure, Item, Unlisted
-from imageloom.stores.names import why_no_path
+from imageloom.stores.names import unsafe
 from imageloom.stores.staging import ScratchFolder
 
 if TYPE_CHECKING:
     from imageloom.stores import Feed
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-def unsafe(key: str) -> str | None:
-    """Why a key cannot be a relative path below a folder, in words; None where it can."""
-    if _CONTROL.search(key):
-        return "its name has control characters"
-    return why_no_path(key)
 
 
 def checked(key: str) -> str:

@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -117,6 +116,8 @@ class ScratchFolder:
     """
 
     def __init__(self, parent: str) -> None:
+        import tempfile  # costs milliseconds that a run without scratch need not wait for
+
         parent = os.path.abspath(parent) if parent else tempfile.gettempdir()
         for left in abandoned(parent):
             remove_abandoned(left)
@@ -131,6 +132,8 @@ class ScratchFolder:
 
 
 def _make_locked(parent: str) -> tuple[str, int]:
+    import tempfile
+
     while True:
         path = tempfile.mkdtemp(prefix=SCRATCH, dir=parent)
         folder = os.open(path, folders.FOLDER)

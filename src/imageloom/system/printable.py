@@ -6,11 +6,9 @@ like another one. Both are shown as escapes, as is what no terminal can show. JS
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import threading
-import unicodedata
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
@@ -26,7 +24,11 @@ def printable(text: str) -> str:
 
 def shows(character: str) -> bool:
     """Whether a character has a form of its own; spaces of all widths do."""
-    return character.isprintable() or unicodedata.category(character) == "Zs"
+    if character.isprintable():
+        return True
+    import unicodedata  # few texts have such a character
+
+    return unicodedata.category(character) == "Zs"
 
 
 def _escaped(character: str) -> str:
@@ -41,6 +43,8 @@ def json_line(data: object) -> str:
     try:
         text = msgspec.json.encode(data).decode()
     except UnicodeEncodeError:  # half a character, as of a name that is no UTF-8
+        import json
+
         text = json.dumps(msgspec.to_builtins(data), separators=(",", ":"))
     if text.isascii() and "\x7f" not in text:  # JSON escapes the other control characters of ASCII
         return text

@@ -107,7 +107,7 @@ class ZeromqLiar(Liar):
 
     def _results(self, task: Task) -> list[bytes]:
         """One lie about a task's first item, and what was said before once more."""
-        from imageloom.scheduling.board import Message
+        from imageloom.worker.message import Message
 
         message = Message(task.id, 0, "afar:1/thread_0", answer(task, 0))
         lies = [body for _, body in (*lies_about(message), *self._about_result(message))]
@@ -168,7 +168,7 @@ class RedisLiar(Liar):
                 client.xdel(stream, entry)
 
     def _results(self, task: Task, names: tuple[str, ...]) -> list[bytes]:
-        from imageloom.scheduling.board import Message
+        from imageloom.worker.message import Message
 
         message = Message(task.id, 0, names[self.told % len(names)], answer(task, 0))
         lies = [body for _, body in lies_about(message)]

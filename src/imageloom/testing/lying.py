@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-import imageloom.worker.work
+import imageloom.worker.perform
 from imageloom.engines.pipeline import stage
 from imageloom.model import Result
 from imageloom.testing.lies import MESSAGE, MISSING, OUTCOME, RESULT, VALUES, put, remember
@@ -134,8 +134,8 @@ def _lying_result(attempt: Any) -> Result:
         return made
 
 
-_honest_result: Any = imageloom.worker.work.Attempt.__dict__["result"].fget
+_honest_result: Any = imageloom.worker.perform.Attempt.__dict__["result"].fget
 if os.environ.get("IMAGELOOM_LIES") == "threads":
-    imageloom.worker.work.Attempt.result = property(_lying_result)  # type: ignore[assignment,method-assign]
+    imageloom.worker.perform.Attempt.result = property(_lying_result)  # type: ignore[assignment,method-assign]
 _lying_send.honest = _send  # type: ignore[attr-defined]
 Connection.send_bytes = _lying_send  # type: ignore[assignment,method-assign]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from imageloom import codecs
 from imageloom.codecs.metadata import for_output
+from imageloom.codecs.piecewise.ordered import Writer
 from imageloom.errors import CorruptImage, LimitExceeded, UnwritableOutput
 from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
 from imageloom.recipes.plan import OutputPlan, Plan
@@ -27,7 +28,6 @@ from imageloom.system import folders
 from imageloom.tiling import tiles
 from imageloom.tiling.loader import Loader, open_in_pieces
 from imageloom.tiling.raster import FileRaster, HeldRaster, Raster
-from imageloom.tiling.streams import Writer
 
 PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"
 """The variable of the environment by which `imageloom bench` tries other sizes; the result is the same."""

@@ -22,7 +22,7 @@ from imageloom.system.beneath import READ, path_of
 from imageloom.system.machine import half_of_memory
 from imageloom.tiling import assemble, tiles
 from imageloom.tiling.assemble import Assembly, Original, parts_of
-from imageloom.tiling.streams import IN_ORDER
+from imageloom.tiling.readers import IN_ORDER
 
 TOGETHER = 2
 """Large images under way at one time: one that ends and one that begins."""

@@ -11,7 +11,7 @@ from imageloom.errors import CorruptImage, ImageloomError, UnsupportedImage
 from imageloom.model import Box, Header
 from imageloom.recipes.plan import Plan
 from imageloom.tiling.raster import Raster
-from imageloom.tiling.streams import Reader, open_reader
+from imageloom.tiling.readers import Reader, open_reader
 
 
 def open_in_pieces(path: str, header: Header) -> Reader | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 
 from msgspec.structs import replace
 
@@ -12,15 +11,14 @@ from imageloom import codecs
 from imageloom.errors import InvalidName, TaskRefused
 from imageloom.model import Job, Links, Plain, Task
 from imageloom.stores import is_remote, local_path
-from imageloom.stores.names import check_output_name
-from imageloom.stores.remote import unsafe
+from imageloom.stores.names import check_output_name, unsafe
 from imageloom.stores.staging import SCRATCH
 
 MOST_NUMBER = 1 << 53
-_JOB = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_NO_RELATIVE = re.compile(r"\A(?:/|\Z)|(?:\A|/)\.{1,2}(?:/|\Z)|\x00")
+_JOB = r"[0-9A-Za-z_-]{1,64}"
+_NO_RELATIVE = r"\A(?:/|\Z)|(?:\A|/)\.{1,2}(?:/|\Z)|\x00"
 """No path below a folder: it is empty, absolute, leads up, or has a NUL."""
-_ENCODED = re.compile(r"%(?:2e|2f|5c|00)", re.IGNORECASE)
+_ENCODED = r"(?i)%(?:2e|2f|5c|00)"
 """A dot, a slash, a backslash or a NUL, as some store's library might read it."""
 
 
@@ -46,6 +44,8 @@ class Guard(Plain, frozen=True):
             source = folder or "/"
         scratch = ""
         if job.scratch or is_remote(sink):
+            import tempfile  # few jobs have scratch
+
             scratch = os.path.abspath(job.scratch or tempfile.gettempdir())
         return cls(tuple(dict.fromkeys((source, sink))), job.recipe.operators, job.links, scratch)
 
@@ -103,12 +103,12 @@ class Guard(Plain, frozen=True):
 
 def _check_names(task: Task) -> None:
     """Refuse a task whose words cannot be parts of paths."""
-    if not _JOB.fullmatch(task.job):
+    if not re.fullmatch(_JOB, task.job):
         raise TaskRefused(f"{task.job!r:.80} is no id of a job: 1 to 64 letters, digits, '-' and '_'")
     for work in task.work:
         if not (0 <= work.number < MOST_NUMBER and 0 <= work.attempt < MOST_NUMBER):
             raise TaskRefused(f"an item's number {work.number} or attempt {work.attempt} is out of range")
-        if _NO_RELATIVE.search(work.item.key):
+        if re.search(_NO_RELATIVE, work.item.key):
             raise TaskRefused(f"{work.item.key!r} is no path below a folder (--root)")
         for name in work.names:
             try:
@@ -116,7 +116,7 @@ def _check_names(task: Task) -> None:
             except InvalidName as error:
                 raise TaskRefused(str(error)) from None
     for output in task.recipe.outputs:
-        if output.folder and _NO_RELATIVE.search(output.folder):
+        if output.folder and re.search(_NO_RELATIVE, output.folder):
             raise TaskRefused(f"an output's folder {output.folder!r} is no path below the sink")
 
 
@@ -140,11 +140,11 @@ def _misleading(address: str) -> str | None:
         path = local_path(address)
         if not os.path.isabs(path):
             return "it is not absolute"
-        return "it has '.', '..' or NUL in it" if _NO_RELATIVE.search(path.strip("/") or "-") else None
+        return "it has '.', '..' or NUL in it" if re.search(_NO_RELATIVE, path.strip("/") or "-") else None
     _, _, rest = address.partition("://")
     if "::" in address or "://" in rest:
         return "it names another one"
-    if _ENCODED.search(rest):
+    if re.search(_ENCODED, rest):
         return "it has an encoded '.', '/', backslash or NUL"
     return unsafe(rest.strip("/") or "-")
 

@@ -30,18 +30,20 @@ from imageloom.model import (
     Pixels,
     Result,
     Task,
+    Work,
     Written,
 )
 from imageloom.recipes.plan import OutputPlan, make_plan
-from imageloom.scheduling import results
 from imageloom.stores import Store, open_bounded, stage
 from imageloom.stores.files import check_planned, write_file
 from imageloom.stores.local import LocalStore
+from imageloom.stores.names import new_token
 from imageloom.system.beneath import READ, open_beneath, path_of
 from imageloom.tiling import tiles
 from imageloom.tiling.raster import open_raster
-from imageloom.tiling.streams import Reader, open_reader
-from imageloom.worker.work import Chunk, Lap
+from imageloom.tiling.readers import Reader, open_reader
+from imageloom.worker import items
+from imageloom.worker.items import Chunk, Lap
 
 
 def is_encoding(task: Task) -> bool:
@@ -53,8 +55,14 @@ def is_encoding(task: Task) -> bool:
     return part.phase == len(tiles.phases(plan.outputs[part.output].steps, plan.decoded))
 
 
-def load(task: Task, part: Part, lap: Lap) -> Chunk:
+def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
+    """Nothing: a part reads what it needs by itself."""
+    return b""
+
+
+def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
     """The pixels that a part reads, from the file or a raster."""
+    part = _part(task)
     header, phase = _phase(task, part)
     if phase is None:
         frame = make_plan(header, task.recipe).outputs[part.output].frame
@@ -73,8 +81,9 @@ def load(task: Task, part: Part, lap: Lap) -> Chunk:
     return Chunk((pixels,), header)
 
 
-def run_filters(task: Task, part: Part, chunk: Chunk, lap: Lap) -> Chunk:
+def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     """What a part's phase makes of its pixels, and measures of that."""
+    part = _part(task)
     _, phase = _phase(task, part)
     if phase is None:
         return chunk
@@ -85,15 +94,12 @@ def run_filters(task: Task, part: Part, chunk: Chunk, lap: Lap) -> Chunk:
     return chunk._replace(pixels=(pixels,), measure=measure)
 
 
-def finish(task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: Lap) -> Result:
-    """Put a part's pixels into its raster, or stage them compressed; its result, without times.
-
-    Args:
-        token: what the part stages its bytes under.
-    """
+def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
+    """Put a part's pixels into its raster, or stage them compressed; its result, without times."""
+    part = _part(task)
     header, phase = _phase(task, part)
     output = make_plan(header, task.recipe).outputs[part.output]
-    token = f"{token}-{part.output}-{part.phase}-{part.number}"
+    token = f"{new_token(task.job, work.number, work.attempt)}-{_token_end(part)}"
     (pixels,) = chunk.pixels
     if phase is None:
         return _encode(task, part, chunk, sink, token, lap, output)
@@ -107,8 +113,20 @@ def finish(task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: L
     return _compress(task, part, token, lap, output, pixels)
 
 
+def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
+    """Say of an output that was encoded as a whole that it is the item's; pieces are the assembler's."""
+    if not _part(task).staging:
+        items.commit(task, work, made, sink, lap)
+
+
+def outputs_of(task: Task, part: Part) -> tuple[tuple[str, ...], str]:
+    """The names of what a part stages, and what their tokens end in."""
+    names = () if part.writes or part.folder else (task.work[0].names[part.output],)
+    return names, _token_end(part)
+
+
 def wrong(task: Task, part: Part, result: Result) -> str | None:
-    """The field of a part's result that is wrong, in words; None for none."""
+    """The field of a part's result that is wrong, its outputs apart, in words; None for none."""
     header, phase = _phase(task, part)
     output = make_plan(header, task.recipe).outputs[part.output]
     indices: list[int] = []
@@ -126,14 +144,18 @@ def wrong(task: Task, part: Part, result: Result) -> str | None:
             return "measure is none"
     elif result.measure:
         return "measure was not asked for"
-    work = task.work[0]
-    names = [] if part.writes or part.folder else [work.names[part.output]]
-    end = f"{part.output}-{part.phase}-{part.number}"
-    if found := results.wrong_outputs(task, work, result, names, end):
-        return found
-    if indices and names and result.written[0].size != sum(piece.size for piece in result.pieces):
+    if indices and result.written and result.written[0].size != sum(piece.size for piece in result.pieces):
         return "output's size is not that of its pieces"
     return None
+
+
+def _part(task: Task) -> Part:
+    assert task.part is not None, "the task is of a part"
+    return task.part
+
+
+def _token_end(part: Part) -> str:
+    return f"{part.output}-{part.phase}-{part.number}"
 
 
 def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:

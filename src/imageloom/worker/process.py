@@ -1,13 +1,9 @@
-"""A worker process: tasks come in, each item's result goes out as soon as it is there.
-
-`serve` is what the engine `processes` runs, over a pipe; `work` what an engine does whose workers connect to it.
-"""
+"""A worker process: tasks come in through a pipe, each item's result goes out as soon as it is there."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import multiprocessing
 import os
 import resource
@@ -15,9 +11,8 @@ import select
 import signal
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 from multiprocessing.connection import Connection
@@ -25,13 +20,10 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 import msgspec
 
-from imageloom.engines import WorkerSettings, worker_function
-from imageloom.errors import ImageloomError
-from imageloom.model import Failure, Result, Task
-from imageloom.scheduling.board import Message
+from imageloom.model import Task
 from imageloom.system.printable import guard_stderr
-from imageloom.worker.guard import Guard
-from imageloom.worker.work import NO_BOUND, Turn, results, worker_name
+from imageloom.worker.message import Message
+from imageloom.worker.perform import NO_BOUND, Turn, results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MESSAGES: msgspec.msgpack.Decoder[Task | int] = msgspec.msgpack.Decoder(Task | int)
@@ -112,56 +104,6 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
                 run(waiting.popleft())
             else:
                 pool.submit(run, waiting.popleft())
-
-
-def work(engine: str, settings: WorkerSettings, *more: object) -> None:
-    """Serve an engine's driver until it lets go of this worker, or SIGTERM asks it to leave.
-
-    The process is a fleet's. It leaves with an error's exit code where it can be of no use.
-
-    Args:
-        more: for the engine's function, where the engine itself starts the worker.
-    """
-    leaving = threading.Event()
-    become_worker(settings.memory)
-    signal.signal(signal.SIGTERM, lambda number, frame: leaving.set())
-    try:
-        worker_function(engine)(settings, leaving, *more)
-    except ImageloomError as error:
-        logging.getLogger(__name__).error("imageloom worker %d: %s", os.getpid(), error)
-        sys.exit(error.exit_code)
-
-
-def work_and_report(line: Connection, engine: str, settings: WorkerSettings) -> None:
-    """`work`, and say of each item on a line to the starter what came of it, and how many bytes."""
-    _lines.append(line)
-    work(engine, settings)
-
-
-_lines: list[Connection] = []
-
-
-def _report(result: Result) -> None:
-    outcome = "failed" if result.failure else "done"
-    size = sum(written.size for written in result.written)
-    for line in _lines:
-        with contextlib.suppress(OSError):  # it is full, for nobody listens: the work is what counts
-            line.send_bytes(f"{outcome} {size}".encode())
-
-
-def guarded(task: Task, guard: Guard) -> Iterator[Result]:
-    """The results of a task that came from elsewhere: what cannot be begun here is a failure of each item."""
-    done, began = 0, time.time()
-    try:
-        for result in results(guard.bounded(task)):
-            _report(result)
-            yield result
-            done += 1
-    except Exception as error:
-        for one in task.work[done:]:
-            failed = Result(one.item.key, failure=Failure.of(error), started=began)
-            _report(failed)
-            yield failed
 
 
 def become_worker(memory: int) -> None:

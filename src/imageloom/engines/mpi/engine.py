@@ -28,11 +28,11 @@ import msgspec
 
 from imageloom.engines import Engine, Settings
 from imageloom.engines.executor import outcome_of
+from imageloom.engines.mpi.message import Message
 from imageloom.errors import EngineFailed, ImageloomError, InvalidResult, MissingExtra, WorkerLost
-from imageloom.model import Failure, Outcome, Plain, Result, Task
+from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.scheduling.backlog import Backlog, Entry
-from imageloom.scheduling.board import UNREADABLE
-from imageloom.scheduling.inbox import Inbox, fail, log, start_thread
+from imageloom.scheduling.inbox import UNREADABLE, Inbox, fail, log, start_thread
 from imageloom.scheduling.results import shown
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
@@ -83,18 +83,6 @@ def find_mpiexec() -> str:
     if found is None:
         raise MissingExtra("the engine mpi", "mpi")
     return found
-
-
-class Message(Plain, frozen=True):
-    """From the first rank to the supervisor: the answer to a task; the first one says that all ranks are there."""
-
-    task: int = 0
-    outcome: msgspec.Raw = msgspec.Raw(b"\xc0")
-    """MessagePack of the `Outcome`."""
-    error: str = ""
-    """In place of an outcome."""
-    shared: tuple[str, ...] = ()
-    """Of the first message: the files of shared memory that the job would leave behind if it were killed."""
 
 
 _MESSAGES = msgspec.msgpack.Decoder(Message)

@@ -19,7 +19,7 @@ from mpi4py.futures import MPICommExecutor
 
 from imageloom.engines import Settings
 from imageloom.engines.executor import ExecutorEngine
-from imageloom.engines.mpi.engine import Message
+from imageloom.engines.mpi.message import Message
 from imageloom.errors import UsageError
 from imageloom.model import Outcome, Task
 from imageloom.worker.process import die_with_parent

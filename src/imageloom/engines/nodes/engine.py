@@ -28,9 +28,8 @@ from imageloom.engines.nodes.dispatch import Delivery, Dispatcher, NodeRecord
 from imageloom.engines.nodes.local import address_in, done_by, serve
 from imageloom.errors import InvalidResult, MissingExtra, StorageError
 from imageloom.model import Failure, Outcome, Result, Task
-from imageloom.scheduling.board import UNREADABLE
 from imageloom.scheduling.fleet import Fleet
-from imageloom.scheduling.inbox import start_thread
+from imageloom.scheduling.inbox import UNREADABLE, start_thread
 from imageloom.scheduling.policies import open_choice
 from imageloom.scheduling.results import refused, shown
 

@@ -37,7 +37,7 @@ class Marks:
         os.pwrite(self._file, _MARK.pack(-1, 0), 0)
 
     def run(self, task: Task) -> Iterator[Result]:
-        from imageloom.worker.work import results
+        from imageloom.worker.perform import results
 
         os.pwrite(self._file, _MARK.pack(task.id, 0), 0)
         for done, result in enumerate(results(task), 1):

@@ -32,10 +32,9 @@ from imageloom.engines.pipeline.stage import Slip, encode, serve
 from imageloom.errors import EngineFailed, InvalidResult, UsageError
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.scheduling.backlog import LONGEST_WAIT
-from imageloom.scheduling.board import message_of
 from imageloom.scheduling.engine import GRACE
 from imageloom.scheduling.fleet import cause_of
-from imageloom.scheduling.inbox import Inbox, fail, log, start_thread
+from imageloom.scheduling.inbox import Inbox, fail, log, message_of, start_thread
 from imageloom.scheduling.scheduler import FIRST_BACKOFF, LONGEST_BACKOFF
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start

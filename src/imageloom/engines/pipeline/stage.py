@@ -21,12 +21,13 @@ from msgspec.structs import replace
 
 from imageloom.engines.pipeline.ring import Ring, Taken, arrays_of
 from imageloom.model import NO_METADATA, Failure, Frame, Header, Metadata, Plain, Result, Task, Times, Work
-from imageloom.scheduling.board import Message
-from imageloom.worker import work
+from imageloom.worker import perform
 from imageloom.worker.controller import Controller
+from imageloom.worker.items import Chunk, Lap
+from imageloom.worker.message import Message
+from imageloom.worker.perform import Stopwatch
 from imageloom.worker.pool import SizedPool
 from imageloom.worker.process import become_worker
-from imageloom.worker.work import Chunk, Lap, Stopwatch
 
 Stage = Callable[[Task, Chunk | None, Lap], Chunk | Result]
 """What a stage does of a task of one item: the first one gets no chunk, the last one makes the result."""
@@ -53,22 +54,23 @@ _task = lru_cache(maxsize=64)(msgspec.msgpack.Decoder(Task).decode)
 
 def load(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
     """The first stage."""
-    data = work.fetch(task, task.work[0], work.source_of(task), lap)
-    return work.load(task, task.work[0], data, lap)
+    stages = perform.stages_of(task)
+    data = stages.fetch(task, task.work[0], perform.source_of(task), lap)
+    return stages.load(task, task.work[0], data, lap)
 
 
 def run_filters(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
     """The second stage."""
     assert chunk is not None
-    return work.run_filters(task, chunk, lap)
+    return perform.stages_of(task).run_filters(task, chunk, lap)
 
 
 def finish(task: Task, chunk: Chunk | None, lap: Lap) -> Result:
     """The third stage."""
     assert chunk is not None
-    sink = work.sink_of(task)
-    made = work.finish(task, task.work[0], chunk, sink, lap)
-    work.commit(task, task.work[0], made, sink, lap)
+    stages, sink = perform.stages_of(task), perform.sink_of(task)
+    made = stages.finish(task, task.work[0], chunk, sink, lap)
+    stages.commit(task, task.work[0], made, sink, lap)
     return made
 
 
@@ -127,7 +129,7 @@ class _Member:
         except BaseException as error:  # a thread that ends would be missed
             result = Result(slip.work.item.key, (), Failure.of(error), watch.times(), started)
         if result is not None:
-            message = encode(Message(taken.number, 0, work.worker_name(), result))
+            message = encode(Message(taken.number, 0, perform.worker_name(), result))
             with self._sending, contextlib.suppress(OSError):  # the engine has let go: this process ends too
                 self._pipe.send_bytes(message)
         self._source.release(taken.slot)
@@ -135,7 +137,7 @@ class _Member:
     def _do(self, taken: Taken, slip: Slip, started: float, watch: Stopwatch) -> Result | None:
         """Run the stage; None where its chunk has gone into the next ring."""
         task = replace(_task(slip.task), work=(slip.work,))
-        work.settle(task)
+        perform.settle(task)
         chunk = None
         if slip.header is not None:
             pixels = arrays_of(taken.pixels, slip.frames)

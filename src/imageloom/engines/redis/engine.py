@@ -1,9 +1,8 @@
 """Redis Streams: the driver puts deliveries into streams, workers of a consumer group take them.
 
-The server delivers at least once; the driver counts. Its board numbers each delivery, takes results of those that
-are out and of no others, and says which items a lost one has failed. A delivery is lost with its worker: at once
-where that is a process of ours, else when its lease is over. What the server forgets, the board still knows:
-deliveries that are neither waiting nor taken are put in again. The streams hold a window of the job alone.
+The server delivers at least once. The board numbers each delivery, takes results of those that are out and of no
+others, and fails the items of a lost one. A delivery is lost with its worker: at once where that is a process of
+ours, else when its lease is over. Deliveries that the server forgot are put in again.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from imageloom.engines import Settings, Told, WorkerSettings
+from imageloom.engines import Settings
 from imageloom.engines.redis import group
 from imageloom.engines.redis import letters as redis_letters
 from imageloom.engines.redis import wire as redis_wire
@@ -41,17 +40,19 @@ from imageloom.engines.redis.wire import (
     results_key,
     run_key,
 )
+from imageloom.engines.workers import work
 from imageloom.errors import InvalidResult, StorageError
 from imageloom.model import Failure, Outcome, Task
 from imageloom.records.events import Event, Failed
-from imageloom.scheduling.board import Board, message_of
+from imageloom.scheduling.board import Board
 from imageloom.scheduling.engine import GRACE
 from imageloom.scheduling.fleet import Fleet
-from imageloom.scheduling.inbox import start_thread
+from imageloom.scheduling.inbox import message_of, start_thread
+from imageloom.scheduling.results import Told
 from imageloom.scheduling.scheduler import PATIENCE as SLOW
 from imageloom.worker import parts
 from imageloom.worker.fork_server import warm_up
-from imageloom.worker.process import work
+from imageloom.worker.settings import WorkerSettings
 
 WINDOW = 4
 """Deliveries in the streams for each worker."""
@@ -59,9 +60,7 @@ MOST_READ = 1000
 """Results that are read at once."""
 GATHER = 0.02
 """Seconds, at the most, for which results may gather before they are read: as long as eight items take."""
-
-_PRELOAD = ("imageloom.engines.redis.worker", "redis")
-"""What the fork server loads for the workers."""
+_PRELOAD = ("imageloom.engines.redis.worker", "redis")  # by the fork server
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from imageloom.engines.redis.wire import DEAD, FIELD, Letter
-from imageloom.scheduling.board import UNREADABLE
+from imageloom.scheduling.inbox import UNREADABLE
 
 if TYPE_CHECKING:
     from redis import Redis

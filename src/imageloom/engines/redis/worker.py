@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from imageloom.engines import WorkerSettings
 from imageloom.engines.redis.group import make_groups, remove_idle_streams
 from imageloom.engines.redis.line import Command, Line
 from imageloom.engines.redis.wire import (
@@ -41,12 +40,14 @@ from imageloom.engines.redis.wire import (
     results_key,
     run_key,
 )
+from imageloom.engines.workers import guarded
 from imageloom.errors import UnreadableItem, UsageError
 from imageloom.model import Failure, Result, Task
-from imageloom.scheduling.board import UNREADABLE, Message
+from imageloom.scheduling.inbox import UNREADABLE
 from imageloom.stores import open_store
 from imageloom.stores.names import STAGING
-from imageloom.worker.process import guarded
+from imageloom.worker.message import Message
+from imageloom.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from redis import Redis

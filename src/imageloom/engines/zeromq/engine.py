@@ -1,25 +1,26 @@
 """Workers that connect over ZeroMQ, from this machine or others, and come and go as they like.
 
-A thread of the driver's process is the server: workers ask it for work and hold one task at a time for each of
-their threads; results come back item by item. Hearts beat both ways. A local worker's death is known at once,
-another one's when its heart has been silent for too long: what it had in hand fails and may be tried again, and
-what it says later is refused. What a worker hands back as it leaves costs no attempt.
+The engine's thread is the server: workers connect to it, hold one task at a time for each of their threads, and
+send results item by item. Both sides send heartbeats. The death of a local worker is known at once; another worker
+is lost when nothing was heard of it for too long. What a lost worker says later is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 import zmq
 
-from imageloom.engines import Settings, Told, WorkerSettings
+from imageloom.engines import Settings
+from imageloom.engines.workers import work
 from imageloom.engines.zeromq.doors import Door
 from imageloom.engines.zeromq.wire import (
     HEADER,
@@ -43,11 +44,25 @@ from imageloom.engines.zeromq.wire import (
     split,
 )
 from imageloom.errors import InvalidResult, StorageError, UsageError
-from imageloom.model import Failure, Outcome, Plain, Task
-from imageloom.scheduling.board import Board, message_of
+from imageloom.model import Failure, Plain
+from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.fleet import Fleet
-from imageloom.scheduling.scheduler import LEAST_PATIENCE, PATIENCE
-from imageloom.worker.process import work
+from imageloom.scheduling.inbox import message_of
+from imageloom.scheduling.protocol import (
+    Died,
+    Drop,
+    End,
+    Event,
+    Finished,
+    Joined,
+    Left,
+    Received,
+    Returned,
+    Send,
+)
+from imageloom.scheduling.rules import Rules
+from imageloom.scheduling.transport import Waker
+from imageloom.worker.settings import WorkerSettings
 
 HEARTBEAT = 1.0
 """Seconds from one to the next."""
@@ -60,7 +75,41 @@ MOST_CAPACITY = 4096
 TICK = 0.2
 """Seconds between one look at the clock and the next."""
 LINGER = 200
-"""Milliseconds that the last words to remote workers may take on their way."""
+"""Milliseconds that the last messages to remote workers may take on their way."""
+
+
+class Zeromq(TransportEngine):
+    """The engine.
+
+    Raises:
+        UsageError: the address needs keys, or no worker could ever connect.
+        StorageError: the ports cannot be opened.
+    """
+
+    tells = True
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._server = Server(settings)
+        super().__init__("zeromq", self._server, Rules(timeout=settings.timeout))
+
+    @property
+    def address(self) -> str:
+        return self._server.address
+
+    @property
+    def capacity(self) -> int:
+        at_least = self._settings.jobs * self._settings.threads
+        return max(1, at_least, min(self.scheduler.capacity, MOST_CAPACITY))
+
+    @property
+    def missing(self) -> str:
+        if self._server.has_peers or self._settings.jobs:
+            return ""
+        return (
+            f"no worker has connected to {self._settings.bind}: start some by "
+            "`imageloom worker --engine zeromq --connect ADDRESS --root FOLDER`"
+        )
 
 
 @dataclass(eq=False)
@@ -71,16 +120,22 @@ class _Peer:
     hello: Hello
     is_local: bool
     heard: float
+    sent: set[int] = field(default_factory=set)
+    """Deliveries that it was sent and has not reported to be over."""
     missed: set[int] = field(default_factory=set)
-    """Deliveries that it did not have in hand by its last heartbeat."""
+    """Of these, what it did not have by its last heartbeat."""
+
+    @property
+    def id(self) -> str:
+        return self.routing_id.hex()
 
     @property
     def name(self) -> str:
         return f"{self.hello.pid}" if self.is_local else f"{self.hello.host}:{self.hello.pid}"
 
 
-class Zeromq:
-    tells = True
+class Server:
+    """The transport: a ROUTER socket for tasks and results, and a PUB socket for heartbeats."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -89,35 +144,24 @@ class Zeromq:
         if not settings.jobs and not settings.bind:
             raise UsageError("no local workers, and no others can connect: give --jobs or --bind")
         self._local = os.urandom(16)
-        self._board: Board[_Peer] = Board()
         self._peers: dict[bytes, _Peer] = {}
+        self._events: list[Event] = []
         self._deaths: deque[tuple[int, str]] = deque()
-        self._closing, self._idle, self._over = False, threading.Event(), False
+        self._is_closing = False
         self._beaten = self._looked = 0.0
         self._context = zmq.Context()
         # Without `bind` nobody else is to connect: keys of this run alone.
         known = read_keys(settings.keys, ServerKeys) if settings.keys else new_server_keys()
-        self._keys, made = add_clients(known, "local")
+        self._keys, self._made = add_clients(known, "local")
+        self._fleet: Fleet | None = None
         try:
             self._open(address)
         except BaseException:
             self._context.destroy(0)
             raise
-        self._bell, self._button = os.pipe()
-        os.set_blocking(self._button, False)
-        local = WorkerSettings(
-            self._local_address, settings.threads, settings.memory, settings.guard, once=True
-        )
-        self._fleet = Fleet(
-            work,
-            ("zeromq", local, made["local"], self._local),
-            settings.jobs,
-            self._died,
-            preload=["imageloom.engines.zeromq.worker"],
-            failed=self._board.fail,
-        )
-        self._thread = threading.Thread(target=self._run, name="zeromq", daemon=True)
-        self._thread.start()
+        self._waker = Waker()
+        self._poller.register(self._waker.file, zmq.POLLIN)
+        self.wake = self._waker.wake
 
     def _open(self, address: str) -> None:
         """Make the sockets; from the thread's start on they are the thread's."""
@@ -144,88 +188,101 @@ class Zeromq:
         everywhere = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
         self._local_address = f"tcp://{everywhere.get(host, host)}:{_port(self._router)}"
         self._control_port = _port(self._control)
+        self._poller = zmq.Poller()
+        for source in (self._router, self._zap, *(door.monitor for door in self._doors)):
+            self._poller.register(source, zmq.POLLIN)
 
-    @property
-    def capacity(self) -> int:
-        present = sum(peer.hello.threads for peer in list(self._peers.values()))
-        return max(1, self._settings.jobs * self._settings.threads, min(present, MOST_CAPACITY))
-
-    @property
-    def missing(self) -> str:
-        if self._peers or self._settings.jobs:
-            return ""
-        return (
-            f"no worker has connected to {self._settings.bind}: start some by "
-            "`imageloom worker --engine zeromq --connect ADDRESS --root FOLDER`"
+    def open(self, failed: Callable[[str], None]) -> None:
+        """Start the local workers."""
+        settings = self._settings
+        local = WorkerSettings(
+            self._local_address, settings.threads, settings.memory, settings.guard, once=True
+        )
+        self._fleet = Fleet(
+            work,
+            ("zeromq", local, self._made["local"], self._local),
+            settings.jobs,
+            self._note_death,
+            preload=["imageloom.engines.zeromq.worker"],
+            failed=failed,
         )
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
-        future = self._board.submit(task, told)
-        self._ring()
-        return future
+    @property
+    def has_peers(self) -> bool:
+        return bool(self._peers)
 
-    def close(self) -> None:
-        if self._closing:
-            return
-        self._closing = True
-        self._board.cancel()
-        self._ring()
-        self._idle.wait()
-        self._fleet.close()
-        self._over = True
-        self._ring()
-        self._thread.join()
-        os.close(self._bell)
-        os.close(self._button)
-
-    def _ring(self) -> None:
-        """Wake the server."""
-        with contextlib.suppress(BlockingIOError):  # a full pipe wakes it as well
-            os.write(self._button, b".")
-
-    def _died(self, pid: int, cause: str) -> None:
-        """By the fleet's thread."""
+    def _note_death(self, pid: int, cause: str) -> None:
+        """A local worker has died: called by the fleet's thread."""
         self._deaths.append((pid, cause))
-        self._ring()
+        self.wake()
 
-    # The server's thread
+    # Commands
 
-    def _run(self) -> None:
-        try:
-            self._serve()
-        except BaseException as error:  # whoever waits for a task is to know
-            log.exception("the server has failed")
-            self._board.fail(f"its server has failed: {type(error).__name__}: {error}")
-        finally:
-            self._idle.set()
-            lingers = any(not peer.is_local for peer in self._peers.values())
-            self._context.destroy(LINGER if lingers else 0)
+    def start(self) -> None:
+        raise NotImplementedError("the fleet starts workers")
 
-    def _serve(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._bell, zmq.POLLIN)
-        poller.register(self._router, zmq.POLLIN)
-        poller.register(self._zap, zmq.POLLIN)
+    def send(self, command: Send) -> None:
+        if peer := self._peer(command.worker):
+            peer.sent.add(command.task.id)
+            self._send(peer.routing_id, b"task", command.task)
+
+    def drop(self, command: Drop) -> None:
+        if peer := self._peer(command.worker):
+            self._send(peer.routing_id, b"drop", Delivery(command.delivery))
+
+    def end(self, command: End) -> None:
+        peer = self._peer(command.worker)
+        if peer is None:
+            return
+        log.debug("worker %s is ended: %s", peer.name, command.failure.message)
+        if command.failure.kind == "InvalidResult":
+            self._send(peer.routing_id, b"unknown")
+        elif peer.is_local and self._fleet:
+            self._fleet.kill(peer.hello.pid)
+        else:
+            self._send(peer.routing_id, b"die")
+        del self._peers[peer.routing_id]
+
+    def close(self, patience: float) -> None:
+        """Tell the workers to stop; those that connect meanwhile are told too."""
+        self._is_closing = True
+        lingers = any(not peer.is_local for peer in self._peers.values())
+        for peer in self._peers.values():
+            self._send(peer.routing_id, b"stop")
+        if self._fleet:
+            here = {peer.hello.pid for peer in self._peers.values() if peer.is_local}
+            for pid in set(self._fleet.pids) - here:
+                self._fleet.kill(pid)
+            closing = threading.Thread(target=self._fleet.close, args=(patience,))
+            closing.start()
+            while closing.is_alive():
+                self.events(TICK / 4)
+            closing.join()
+        self._context.destroy(LINGER if lingers else 0)
+        self._waker.close()
+
+    def _peer(self, worker: str) -> _Peer | None:
+        return self._peers.get(bytes.fromhex(worker))
+
+    # Events
+
+    def events(self, patience: float | None) -> list[Event]:
+        poller = self._poller
+        wait = TICK if patience is None else min(patience, TICK)
+        ready = dict(poller.poll(0 if self._events else math.ceil(wait * 1000)))
+        if self._waker.file in ready:
+            self._waker.clear()
         for door in self._doors:
-            poller.register(door.monitor, zmq.POLLIN)
-        while not self._over:
-            ready = dict(poller.poll(int(TICK * 1000)))
-            if self._bell in ready:
-                os.read(self._bell, 4096)
-            for door in self._doors:
-                door.look()
-            if self._zap in ready:
-                authenticate(self._zap, self._keys)
-            if self._router in ready:
-                self._hear_all()
-            while self._deaths:
-                self._bury(*self._deaths.popleft())
-            self._look()
-            self._assign()
-            if self._closing and self._board.is_idle and not self._idle.is_set():
-                self._board.abandon("the engine was closed")
-                self._dismiss()
-                self._idle.set()
+            door.look()
+        if self._zap in ready:
+            authenticate(self._zap, self._keys)
+        if self._router in ready:
+            self._hear_all()
+        while self._deaths:
+            self._bury(*self._deaths.popleft())
+        self._look()
+        events, self._events = self._events, []
+        return events
 
     def _hear_all(self) -> None:
         """Take in what has come; after some of it others are to have their turn."""
@@ -260,7 +317,8 @@ class Zeromq:
             self._take_in(peer, body)
         elif kind == b"over":
             if delivery := body_of(Delivery, body):
-                self._board.finish(peer, delivery.number, peer.name)
+                peer.sent.discard(delivery.number)
+                self._events.append(Finished(peer.id, delivery.number, peer.name))
         elif kind == b"beat":
             if beat := body_of(Beat, body):
                 self._compare(peer, set(beat.holding))
@@ -271,18 +329,18 @@ class Zeromq:
         """Take a result in; a worker that sends what none of ours would is let go of."""
         try:
             message = message_of(body)
-            if self._board.accept(peer, message):
-                return
-            if not self._board.has_issued(message.delivery):
-                raise InvalidResult(f"a result of delivery {message.delivery}, which there is not")
-            log.info("refused a late result of worker %s", peer.name)
+            if message.result is None:
+                raise InvalidResult("no result")
         except InvalidResult as error:
             log.warning("refused a message of worker %s: %s", peer.name, error)
             self._lose(peer, Failure("InvalidResult", f"its worker {peer.name} sent {error}", True))
             self._send(peer.routing_id, b"unknown")
+        else:
+            received = Received(peer.id, message.delivery, message.place, message.result, message.worker)
+            self._events.append(received)
 
     def _welcome(self, routing_id: bytes, hello: Hello) -> None:
-        if self._idle.is_set():
+        if self._is_closing:
             self._send(routing_id, b"stop")
         elif routing_id not in self._peers:
             if before := self._peers.get(hello.previous):
@@ -292,20 +350,23 @@ class Zeromq:
                 return  # it says hello again, later
             is_local = hello.local == self._local
             self._peers[routing_id] = _Peer(routing_id, hello, is_local, time.monotonic())
-            if is_local:
+            if is_local and self._fleet:
                 self._fleet.is_well(hello.pid)
+            peer = self._peers[routing_id]
+            self._events.append(Joined(peer.id, max(1, hello.threads)))
             self._send(routing_id, b"welcome", Welcome(self._control_port, HEARTBEAT, SILENCE))
 
     def _compare(self, peer: _Peer, holding: set[int]) -> None:
-        """Queue again what a worker should have in hand and has not, twice in a row: a connection broke."""
-        missing = self._board.deliveries(peer) - holding
+        """Report what a worker should have and has not, twice in a row: a connection broke."""
+        missing = peer.sent - holding
         for number in missing & peer.missed:
-            self._board.hand_back(peer, number)
+            peer.sent.discard(number)
+            self._events.append(Returned(peer.id, number))
         peer.missed = missing
 
     def _let_go(self, peer: _Peer) -> None:
         """A worker leaves on its own."""
-        self._board.hand_back(peer)
+        self._events.append(Left(peer.id))
         del self._peers[peer.routing_id]
 
     def _bury(self, pid: int, cause: str) -> None:
@@ -314,11 +375,11 @@ class Zeromq:
             self._lose(peer, Failure("WorkerLost", f"its worker died: {cause}", True))
 
     def _lose(self, peer: _Peer, failure: Failure) -> None:
-        self._board.lose(peer, failure, peer.name)
+        self._events.append(Died(peer.id, failure))
         del self._peers[peer.routing_id]
 
     def _look(self) -> None:
-        """See who is silent, and who takes too long; beat."""
+        """See who is silent, and send heartbeats."""
         now = time.monotonic()
         if now < self._looked + TICK:
             return
@@ -327,44 +388,13 @@ class Zeromq:
         for peer in list(self._peers.values()):
             if was_away:  # this process was stopped: what came meanwhile is not read yet
                 peer.heard = now
-            began = self._board.oldest(peer)
             if peer.heard <= now - SILENCE:
                 reason = f"nothing was heard of its worker {peer.name} for {SILENCE:g} s"
                 self._lose(peer, Failure("WorkerLost", reason, True))
-            elif began <= now - self._settings.timeout:
-                self._end(peer)
-            elif began <= now - max(LEAST_PATIENCE, PATIENCE * self._board.mean):
-                for number in self._board.part(peer):
-                    self._send(peer.routing_id, b"drop", Delivery(number))
-        if now >= self._beaten + HEARTBEAT or self._closing:
+        if now >= self._beaten + HEARTBEAT:
             self._beaten = now
-            word = b"stop" if self._idle.is_set() else b"drain" if self._closing else b"beat"
+            word = b"stop" if self._is_closing else b"beat"
             self._control.send_multipart([HEADER, word, b""], zmq.NOBLOCK)
-
-    def _end(self, peer: _Peer) -> None:
-        """End a worker that is on one item for too long."""
-        if peer.is_local:
-            self._fleet.kill(peer.hello.pid)
-        else:
-            self._send(peer.routing_id, b"die")
-        reason = f"it took more than {self._settings.timeout:g} s (--timeout)"
-        self._lose(peer, Failure("ItemTimeout", reason, True))
-
-    def _dismiss(self) -> None:
-        """Have the workers leave; those that have not come yet need not."""
-        for peer in self._peers.values():
-            self._send(peer.routing_id, b"stop")
-        here = {peer.hello.pid for peer in self._peers.values() if peer.is_local}
-        for pid in set(self._fleet.pids) - here:
-            self._fleet.kill(pid)
-
-    def _assign(self) -> None:
-        """Give the workers with the least in hand what they have room for."""
-        if not self._board.waiting:
-            return
-        for peer in sorted(self._peers.values(), key=self._board.in_hand):
-            if task := self._board.take(peer, peer.hello.threads):
-                self._send(peer.routing_id, b"task", task)
 
     def _send(self, routing_id: bytes, kind: bytes, body: Plain | None = None) -> None:
         """To one worker; what cannot be delivered is dropped, and missed by the next heartbeats."""

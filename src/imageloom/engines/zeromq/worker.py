@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 import msgspec
 import zmq
 
-from imageloom.engines import WorkerSettings
+from imageloom.engines.workers import guarded
 from imageloom.engines.zeromq.wire import (
     HEADER,
     MOST_ASKED,
@@ -39,9 +39,9 @@ from imageloom.engines.zeromq.wire import (
 )
 from imageloom.errors import UsageError
 from imageloom.model import Task
-from imageloom.scheduling.board import Message
-from imageloom.worker.process import guarded
-from imageloom.worker.work import worker_name
+from imageloom.worker.message import Message
+from imageloom.worker.perform import worker_name
+from imageloom.worker.settings import WorkerSettings
 
 PAUSE = 0.5
 """Seconds between one connection and the next."""

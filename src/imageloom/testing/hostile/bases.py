@@ -14,9 +14,9 @@ from PIL import Image
 
 from imageloom import codecs
 from imageloom.bench.samples import draw_photo
+from imageloom.codecs.piecewise import jpeg, tiff
 from imageloom.model import Format, Frame, Metadata, Pixels
 from imageloom.testing.raw import bmp, gif, picture, png, scans
-from imageloom.tiling.streams import jpeg, tiff
 
 _WIDTH, _HEIGHT = 48, 32
 

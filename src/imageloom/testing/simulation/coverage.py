@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from imageloom.scheduling.protocol import Event, Joined
-from imageloom.scheduling.scheduler import Delivery, Scheduler, Worker
+from imageloom.scheduling.scheduler import Scheduler
+from imageloom.scheduling.workers import Delivery, Worker
 
 EVENTS = ("Joined", "Begun", "Received", "Finished", "Refused", "Returned", "Left", "Broken", "Died")
 WORKER = ("unknown", "starting", "idle", "busy")

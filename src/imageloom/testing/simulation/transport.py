@@ -70,6 +70,9 @@ class SimulatedTransport:
 
     # What the engine asks for
 
+    def open(self, failed: Callable[[str], None]) -> None:
+        """It is open from the beginning."""
+
     def start(self) -> None:
         self._time.after(self._random.expovariate(1.0 / self._plan.latency), self._join)
 

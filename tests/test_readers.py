@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from drawings import drawn
+from imageloom.codecs.piecewise import jpeg, tiff, zarr
 from imageloom.errors import CorruptImage, UnreadableItem, UnsupportedImage
 from imageloom.model import Frame
-from imageloom.tiling.streams import jpeg, open_reader, tiff, zarr
+from imageloom.tiling.readers import open_reader
 
 OPTIONAL = ("imagecodecs", "pyvips", "tifffile", "zarr")
 
@@ -25,7 +26,7 @@ def python(code: str, *arguments: str) -> str:
 
 
 def test_libraries_are_loaded_late() -> None:
-    code = "import sys, imageloom.tiling.streams; print(sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    code = "import sys, imageloom.tiling.readers; print(sorted(set(sys.argv[1:]) & set(sys.modules)))"
     assert python(code, *OPTIONAL, "simplejpeg") == "[]\n"
 
 
@@ -36,7 +37,7 @@ for name in sys.argv[3:]:
     sys.modules[name] = None
 from imageloom.errors import MissingExtra
 from imageloom.model import Frame
-from imageloom.tiling.streams import open_reader
+from imageloom.tiling.readers import open_reader
 try:
     open_reader(Path(sys.argv[2]), sys.argv[1], Frame(64, 48, 3))
 except MissingExtra as error:

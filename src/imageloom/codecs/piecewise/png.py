@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from imageloom.codecs.piecewise import ordered
+from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.model import Pixels
-from imageloom.tiling.streams import ordered
-from imageloom.tiling.streams.pieces import Pieces
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}

@@ -1,14 +1,8 @@
-"""TIFF and BigTIFF: tiles and strips read anywhere, tiles written.
-
-Pieces are found and unpacked as `codecs.tiffparts` does for whole files. Files are laid out here: pieces in their
-order, then the directory.
-"""
+"""TIFF and BigTIFF in tiles: the pieces in their order, then the directory."""
 
 from __future__ import annotations
 
 import importlib
-import threading
-from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -16,30 +10,23 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.piecewise import ordered
+from imageloom.codecs.piecewise.pieces import Pieces, filled
 from imageloom.codecs.tags import SIZES
-from imageloom.codecs.tiff import Layout, divided_by_alpha, layout_of
-from imageloom.codecs.tiffparts import Parts, library
-from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage
+from imageloom.errors import MissingExtra
 from imageloom.model import Pixels, Plain
-from imageloom.tiling.streams import ordered
-from imageloom.tiling.streams.files import RandomFile
-from imageloom.tiling.streams.pieces import Pieces, check_box, filled
 
 Compression = Literal["none", "deflate", "zstd", "jpeg"]
 _CODES: dict[Compression, int] = {"none": 1, "jpeg": 7, "deflate": 8, "zstd": 50000}
-_GRAY, _RGB, _YCBCR = 1, 2, 6
+GRAY, RGB, YCBCR = 1, 2, 6
 """PhotometricInterpretation."""
-_ASSOCIATED, _UNASSOCIATED = 1, 2
+ASSOCIATED, UNASSOCIATED = 1, 2
+"""ExtraSamples: an alpha that the colours are multiplied by, and one that they are not."""
 _FLOAT = 3
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 _CLASSIC_END = (1 << 32) - (1 << 16)
 """Files that go on beyond have 64-bit offsets."""
 _DHT, _SOS, _DQT, _APP0 = 0xC4, 0xDA, 0xDB, 0xE0
-_MOST_PIECES = 1 << 20
-_LARGEST_PIECE = 64 << 20
-_CACHE, _SMALL_CACHE = 64 << 20, 16 << 20
-"""Bytes of unpacked pieces that are kept; the second of them where the first would not hold two rows of pieces."""
 
 
 @lru_cache(maxsize=1)
@@ -112,7 +99,7 @@ class Encoder(ordered.FileEncoder, frozen=True):
             _tag(257, _LONG, frame.height),
             _tag(258, _SHORT, *[bits] * frame.channels),
             _tag(259, _SHORT, _CODES[self.compression]),
-            _tag(262, _SHORT, _YCBCR if ycc else _RGB if frame.channels > 2 else _GRAY),
+            _tag(262, _SHORT, YCBCR if ycc else RGB if frame.channels > 2 else GRAY),
             _tag(274, _SHORT, 1),
             _tag(277, _SHORT, frame.channels),
             _tag(284, _SHORT, 1),
@@ -126,7 +113,7 @@ class Encoder(ordered.FileEncoder, frozen=True):
         if self._differences:
             tags.append(_tag(317, _SHORT, 2))
         if frame.channels in (2, 4):
-            tags.append(_tag(338, _SHORT, _UNASSOCIATED))
+            tags.append(_tag(338, _SHORT, UNASSOCIATED))
         if self.compression == "jpeg":
             tags.append(Tag(347, 7, _tables(frame.channels, self.quality)))
         if ycc:
@@ -227,100 +214,3 @@ def _without_tables(data: bytes) -> bytes:
 def _tables(channels: int, quality: int) -> bytes:
     sample = np.zeros((16, 16, 3) if channels == 3 else (16, 16), np.uint8)
     return b"\xff\xd8" + _split(_jpeg(sample, quality))[0] + b"\xff\xd9"
-
-
-class Reader:
-    """Regions of the first directory's image, for gray and RGB with and without alpha.
-
-    Threads may read at once. The pieces last unpacked are kept, about `cache` bytes of them: neighbouring boxes
-    with halos meet in the same ones.
-
-    Args:
-        cache: by default what two rows of pieces take, which strips that follow each other meet in, or little.
-
-    Raises:
-        CorruptImage: the directory makes no sense, or pieces are missing or not all in the file.
-        UnsupportedImage: pixels of another kind, several pages, or pieces too large to be held.
-        UnreadableItem: the file cannot be read.
-        MissingExtra: tifffile or imagecodecs is not installed.
-    """
-
-    random = True
-
-    def __init__(self, path: Path, cache: int = 0) -> None:
-        library()
-        self._file = RandomFile(path)
-        try:
-            view = self._file.view()
-            layout = layout_of(view)
-            self._parts = layout.parts(view, _MOST_PIECES)
-            _check_kind(layout, self._parts)
-        except MoreNeeded:
-            self._file.close()
-            raise CorruptImage("the TIFF is cut off within its directory") from None
-        except BaseException:
-            self._file.close()
-            raise
-        self.frame = layout.frame
-        self.pieces = Pieces(self.frame, self._parts.width, self._parts.height)
-        self._is_associated = layout.extra == _ASSOCIATED and self.frame.channels in (2, 4)
-        rows = 2 * self.pieces.height * self.frame.bytes // self.frame.height
-        self._cache = cache or (_CACHE if rows <= _CACHE else _SMALL_CACHE)
-        self._held: OrderedDict[int, Pixels] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def read(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
-        """The pixels of a box.
-
-        Raises:
-            CorruptImage: a piece of it is damaged.
-        """
-        check_box(self.frame, x0, y0, x1, y1)
-        shape = (y1 - y0, x1 - x0, self.frame.channels)[: 2 if self.frame.channels == 1 else 3]
-        pixels: Pixels = np.empty(shape, self.frame.dtype)
-        for index in self.pieces.touching(x0, y0, x1, y1):
-            left, top, right, bottom = self.pieces.box(index)
-            a, b, c, d = max(left, x0), max(top, y0), min(right, x1), min(bottom, y1)
-            piece = self._piece(index)
-            pixels[b - y0 : d - y0, a - x0 : c - x0] = piece[b - top : d - top, a - left : c - left]
-        return pixels
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _piece(self, index: int) -> Pixels:
-        with self._lock:
-            if index in self._held:
-                self._held.move_to_end(index)
-                return self._held[index]
-        piece = self._decoded(index)
-        with self._lock:
-            self._held[index] = piece
-            while len(self._held) * piece.nbytes > self._cache and len(self._held) > 1:
-                self._held.popitem(last=False)
-        return piece
-
-    def _decoded(self, index: int) -> Pixels:
-        samples = self._parts.unpacked(index, self._file.read(*self._parts.place(index))).pixels
-        left, top, right, bottom = self.pieces.box(index)
-        piece = samples if self.frame.channels > 1 else samples[:, :, 0]
-        if piece.shape[0] < bottom - top or piece.shape[1] < right - left or piece.dtype != self.frame.dtype:
-            raise CorruptImage(f"{self._parts.name(index)} is damaged: it does not hold its pixels")
-        return divided_by_alpha(piece) if self._is_associated else piece
-
-
-def _check_kind(layout: Layout, parts: Parts) -> None:
-    """Refuse an image of a kind that is not read here."""
-    frame = layout.frame
-    if layout.colours not in (_GRAY, _RGB, _YCBCR):
-        raise UnsupportedImage(f"TIFF of colour kind {layout.colours} is not read in regions")
-    if layout.bits < 8:
-        raise UnsupportedImage(f"TIFF of {layout.bits} bits is not read in regions")
-    if parts.planes > 1:
-        raise UnsupportedImage("TIFF of separate planes is not read in regions")
-    if frame.channels in (2, 4) and layout.extra not in (0, _ASSOCIATED, _UNASSOCIATED):
-        raise UnsupportedImage("TIFF of further channels is not read in regions")
-    if parts.bytes > _LARGEST_PIECE:
-        raise UnsupportedImage(
-            f"TIFF of pieces of {parts.width}x{parts.height} pixels is not read in regions"
-        )

@@ -16,9 +16,11 @@ from PIL import Image
 
 from drawings import drawn
 from imageloom.codecs import get
+from imageloom.codecs.piecewise import jpeg
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
-from imageloom.tiling.streams import jpeg, open_reader
+from imageloom.tiling.readers import open_reader
+from imageloom.tiling.readers.jpeg import Reader
 
 SIZES = [(1, 1), (16, 16), (17, 33), (333, 128), (640, 257), (40, 5000)]
 
@@ -94,7 +96,7 @@ def test_regions_of_files_of_others(maker: str, channels: int, tmp_path: Path) -
     Image.fromarray(image).save(file, "jpeg", quality=92, **MAKERS[maker])
     (tmp_path / "a.jpg").write_bytes(file.getvalue())
     expected = whole(file.getvalue(), channels)
-    reader = jpeg.Reader(tmp_path / "a.jpg")
+    reader = Reader(tmp_path / "a.jpg")
     for x0, y0, x1, y1 in some_boxes(reader.frame):
         assert np.array_equal(reader.read(x0, y0, x1, y1), expected[y0:y1, x0:x1])
     reader.close()
@@ -111,7 +113,7 @@ def test_others_are_read_in_order(options: dict[str, Any], subsampling: str, tmp
     Image.fromarray(image).save(tmp_path / "a.jpg", quality=92, subsampling=subsampling, **options)
     expected = whole((tmp_path / "a.jpg").read_bytes(), 3)
     with pytest.raises(UnsupportedImage):
-        jpeg.Reader(tmp_path / "a.jpg")
+        Reader(tmp_path / "a.jpg")
     reader = open_reader(tmp_path / "a.jpg", "jpeg", Frame.of(image))
     assert not reader.random
     rows = [reader.read(0, y, 320, min(y + 50, 403)) for y in range(0, 403, 50)]
@@ -148,7 +150,7 @@ def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
     data = jpeg.Encoder(Frame.of(image)).encode(image)
     (tmp_path / "a.jpg").write_bytes(damaged(name, data))
     with pytest.raises(CorruptImage):
-        jpeg.Reader(tmp_path / "a.jpg")
+        Reader(tmp_path / "a.jpg")
 
 
 def test_damage_spoils_its_own_rows_alone(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_damage_spoils_its_own_rows_alone(tmp_path: Path) -> None:
     marker = data.index(b"\xff\xd7", data.index(b"\xff\xda"))
     data[marker + 2 : marker + 6] = b"\xff\x00\xff\x00"
     (tmp_path / "a.jpg").write_bytes(data)
-    reader = jpeg.Reader(tmp_path / "a.jpg")
+    reader = Reader(tmp_path / "a.jpg")
     with pytest.raises(CorruptImage, match="rows 112 to 159 are damaged"):
         reader.read(0, 130, 320, 140)
     assert reader.read(0, 400, 320, 1600).shape == (1200, 320, 3)
@@ -175,7 +177,7 @@ def test_any_damage_is_told(tmp_path: Path) -> None:
             broken[chance.randrange(2, chance.choice((700, len(data))))] = chance.randrange(256)
         (tmp_path / "a.jpg").write_bytes(broken)
         try:
-            reader = jpeg.Reader(tmp_path / "a.jpg")
+            reader = Reader(tmp_path / "a.jpg")
         except (CorruptImage, UnsupportedImage):
             continue
         try:

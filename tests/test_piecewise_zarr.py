@@ -9,9 +9,11 @@ import pytest
 import zarr as library
 
 from drawings import drawn
+from imageloom.codecs.piecewise import zarr
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame
-from imageloom.tiling.streams import open_reader, zarr
+from imageloom.tiling.readers import open_reader
+from imageloom.tiling.readers.zarr import Reader
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -36,18 +38,18 @@ def test_round_trip(channels: int, dtype: str, tmp_path: Path) -> None:
 def test_arrays_of_others(tmp_path: Path) -> None:
     image = drawn(70, 50, 3, "uint16")
     library.create_array(store=str(tmp_path / "a"), data=image, chunks=(20, 30, 1))
-    assert np.array_equal(zarr.Reader(tmp_path / "a").read(5, 6, 70, 50), image[6:50, 5:70])
+    assert np.array_equal(Reader(tmp_path / "a").read(5, 6, 70, 50), image[6:50, 5:70])
     library.create_array(store=str(tmp_path / "b"), data=image[:, :, :1], chunks=(20, 30, 1))
-    assert np.array_equal(zarr.Reader(tmp_path / "b").read(5, 6, 70, 50), image[6:50, 5:70, 0])
+    assert np.array_equal(Reader(tmp_path / "b").read(5, 6, 70, 50), image[6:50, 5:70, 0])
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(CorruptImage):
-        zarr.Reader(tmp_path / "nothing")
+        Reader(tmp_path / "nothing")
     for name, data in (("a", np.zeros(4, np.uint8)), ("b", np.zeros((4, 4), np.int64))):
         library.create_array(store=str(tmp_path / name), data=data)
         with pytest.raises(UnsupportedImage):
-            zarr.Reader(tmp_path / name)
+            Reader(tmp_path / name)
 
 
 def test_damaged_chunk(tmp_path: Path) -> None:
@@ -57,4 +59,4 @@ def test_damaged_chunk(tmp_path: Path) -> None:
     writer.put(0, b"\xff" * 100)
     writer.close()
     with pytest.raises(CorruptImage, match="damaged at 0,0,70,50"):
-        zarr.Reader(tmp_path / "a").read(0, 0, 70, 50)
+        Reader(tmp_path / "a").read(0, 0, 70, 50)

@@ -1,8 +1,6 @@
-"""Streams: huge images read and written piece by piece, one file for each technology.
+"""Huge images read piece by piece, one file for each technology.
 
-A reader gives any region, or strips in order where the format allows no more. An encoder cuts an image into
-pieces and compresses each alone, in whatever process; a writer joins the compressed pieces. The bytes of a
-file depend on its pixels, its size and its encoder's options, and on nothing else.
+A reader gives any region, or strips in order where the format allows no more.
 """
 
 from __future__ import annotations
@@ -12,14 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from imageloom.codecs import by_name
+from imageloom.codecs.piecewise.pieces import Pieces, check_box
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
-from imageloom.tiling.streams import jpeg, tiff, vips, zarr
-from imageloom.tiling.streams.ordered import Encoder, Writer
-from imageloom.tiling.streams.pieces import Pieces, check_box
-
-__all__ = ["Encoder", "Pieces", "Reader", "Writer", "open_reader"]
-
+from imageloom.tiling.readers import jpeg, tiff, vips, zarr
 
 IN_ORDER = ("jpeg", "png", "tiff")
 """Formats of which libvips gives strips in order, the same pixels as our codecs."""

@@ -1,6 +1,7 @@
 """What every worker on every engine runs: a task in, an outcome out.
 
-An operator's or a file's failure is data in the outcome; nothing of it is raised.
+A task is of items or of a part of one: `items` and `parts` have the stages of each. A failure of an operator or of
+a file is data in the outcome; nothing of it is raised.
 """
 
 from __future__ import annotations
@@ -13,32 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Protocol
 
 from msgspec.structs import asdict, replace
 
-from imageloom import codecs, operators, stores
-from imageloom.codecs.metadata import for_output
-from imageloom.model import (
-    NO_METADATA,
-    Failure,
-    Header,
-    Metadata,
-    Outcome,
-    Pixels,
-    Result,
-    Step,
-    Task,
-    Times,
-    Work,
-    Written,
-)
-from imageloom.recipes.plan import check_limits, make_plan
+from imageloom import operators
+from imageloom.model import Failure, Outcome, Result, Task, Times, Work
 from imageloom.records.inhand import noted
-from imageloom.stores import Store, open_bounded, stage
-from imageloom.stores.names import new_token
-
-Lap = Callable[[str], None]
+from imageloom.stores import Store, open_bounded
+from imageloom.worker import items
+from imageloom.worker.items import Chunk, Lap
 
 Turn = contextlib.AbstractContextManager[object]
 
@@ -96,15 +81,36 @@ def worker_name() -> str:
     return f"{os.getpid()}/{threading.current_thread().name}"
 
 
-class Chunk(NamedTuple):
-    """What goes from one stage to the next: pixels, and what the later stages need to know of them."""
+class Stages(Protocol):
+    """What is done of a task's item, one stage after the other.
 
-    pixels: tuple[Pixels, ...]
-    """As they were decoded; after the filters those of each output."""
-    header: Header
-    metadata: Metadata = NO_METADATA
-    measure: bytes = b""
-    """What a part has measured."""
+    Raises:
+        Exception: whatever goes wrong, in each stage; an `ItemError` where it is the item's fault.
+    """
+
+    def fetch(self, task: Task, work: Work, source: Store, lap: Lap) -> bytes:
+        """Read the bytes."""
+
+    def load(self, task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
+        """Decode them."""
+
+    def run_filters(self, task: Task, chunk: Chunk, lap: Lap) -> Chunk:
+        """From the decoded pixels to those of each output."""
+
+    def finish(self, task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
+        """Encode the outputs and stage them in the sink; the result is without times."""
+
+    def commit(self, task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
+        """Say of what is staged that it is an item's outputs, when all are there, or none."""
+
+
+def stages_of(task: Task) -> Stages:
+    """The stages of a task's kind."""
+    if task.part is None:
+        return items
+    from imageloom.worker import parts  # no small image waits for it
+
+    return parts
 
 
 class Attempt:
@@ -114,7 +120,7 @@ class Attempt:
     """
 
     def __init__(self, task: Task, work: Work) -> None:
-        self._task, self._work = task, work
+        self._task, self._work, self._stages = task, work, stages_of(task)
         self._started, self._watch = time.time(), Stopwatch()
         self._data = b""
         self._made = Result(work.item.key)
@@ -151,17 +157,17 @@ class Attempt:
 
     def _read(self) -> None:
         self._source, self._sink = source_of(self._task), sink_of(self._task)
-        self._data = fetch(self._task, self._work, self._source, self._watch.lap)
+        self._data = self._stages.fetch(self._task, self._work, self._source, self._watch.lap)
 
     def _compute(self) -> None:
         data, self._data = self._data, b""
-        chunk = load(self._task, self._work, data, self._watch.lap)
-        chunk = run_filters(self._task, chunk, self._watch.lap)
-        self._made = finish(self._task, self._work, chunk, self._sink, self._watch.lap)
+        chunk = self._stages.load(self._task, self._work, data, self._watch.lap)
+        chunk = self._stages.run_filters(self._task, chunk, self._watch.lap)
+        self._made = self._stages.finish(self._task, self._work, chunk, self._sink, self._watch.lap)
 
     def _commit(self) -> None:
         try:
-            commit(self._task, self._work, self._made, self._sink, self._watch.lap)
+            self._stages.commit(self._task, self._work, self._made, self._sink, self._watch.lap)
         except BaseException:
             for output in self._made.written:
                 self._sink.discard(output.staged)
@@ -176,95 +182,6 @@ def source_of(task: Task) -> Store:
 def sink_of(task: Task) -> Store:
     """The store that a task's outputs are staged in, within the task's bounds."""
     return open_bounded(task.sink, "follow", task.roots)
-
-
-def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
-    """Read an item's bytes; nothing for a part of one, which reads what it needs by itself.
-
-    Args:
-        lap: told the name of what has ended, for `Times`.
-
-    Raises:
-        Exception: whatever goes wrong, here as in the stages; an `ItemError` where it is the item's fault.
-    """
-    if task.part is not None:
-        return b""
-    data = stores.kept.pop((task.source, work.item.key, work.item.fingerprint), None)
-    if data is None:
-        data = source.read(work.item.key, task.limits.max_file_size, work.item)
-    lap("read")
-    return data
-
-
-def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
-    """The first stage: decode an item, or a part of it."""
-    if task.part is not None:
-        from imageloom.worker import parts  # no small image waits for it
-
-        return parts.load(task, task.part, lap)
-    header = work.header
-    if header is None:
-        header = codecs.header_of(data)
-        check_limits(header, task.limits, len(data))
-    plan = make_plan(header, task.recipe)
-    metadata = codecs.read_metadata(data, header.format) if task.recipe.metadata == "keep" else NO_METADATA
-    decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale)
-    lap("decode")
-    return Chunk((decoded,), header, metadata)
-
-
-def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
-    """The second stage: from the decoded pixels to those of each output."""
-    if task.part is not None:
-        from imageloom.worker import parts
-
-        return parts.run_filters(task, task.part, chunk, lap)
-    made: list[tuple[tuple[Step, ...], Pixels]] = [((), chunk.pixels[0])]
-    pixels = tuple(_filter(output.steps, made) for output in make_plan(chunk.header, task.recipe).outputs)
-    lap("filter")
-    return chunk._replace(pixels=pixels)
-
-
-def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
-    """The third stage: encode the outputs and stage them in the sink; the result is without times."""
-    token = new_token(task.job, work.number, work.attempt)
-    if task.part is not None:
-        from imageloom.worker import parts
-
-        return parts.finish(task, task.part, chunk, sink, token, lap)
-    plan = make_plan(chunk.header, task.recipe)
-    written: list[Written] = []
-    try:
-        for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
-            carried = for_output(chunk.metadata, output.frame)
-            encoded = codecs.encode(output.format, pixels, output.quality, carried)
-            lap("encode")
-            size = stage(sink, f"{token}-{len(written)}", encoded)
-            written.append(Written(name, f"{token}-{len(written)}", size))
-            lap("write")
-    except BaseException:
-        for output_ in written:
-            sink.discard(output_.staged)
-        raise
-    return Result(work.item.key, tuple(written), pixels=plan.decoded.pixels)
-
-
-def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
-    """Say of what is staged that it is an item's outputs, when all are there, or none."""
-    if task.part is not None and task.part.staging:
-        return  # pieces, which are the assembler's
-    for output in made.written:
-        sink.commit(output.staged, output.name, f"{task.source}/{work.item.key}", work.replace)
-    lap("write")
-
-
-def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]) -> Pixels:
-    """The pixels after the steps, from the longest beginning of them that another output has done."""
-    done, pixels = max((m for m in made if m[0] == steps[: len(m[0])]), key=lambda m: len(m[0]))
-    for step in steps[len(done) :]:
-        pixels = operators.apply(step, pixels)
-    made.append((steps, pixels))
-    return pixels
 
 
 class Stopwatch:

@@ -14,13 +14,13 @@ from types import ModuleType
 import numpy as np
 
 from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.codecs.png import check_texts
 from imageloom.codecs.segments import check_scans
 from imageloom.codecs.tiff import layout_of
 from imageloom.errors import CorruptImage, MissingExtra
 from imageloom.model import Frame, Pixels
-from imageloom.tiling.streams.files import RandomFile
-from imageloom.tiling.streams.pieces import Pieces
+from imageloom.tiling.readers.files import RandomFile
 
 _DTYPES = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}
 _STRIP = 1 << 21

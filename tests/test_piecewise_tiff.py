@@ -18,9 +18,12 @@ import tifffile
 from PIL import Image
 
 from drawings import drawn
+from imageloom.codecs.piecewise import tiff
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
-from imageloom.tiling.streams import open_reader, tiff
+from imageloom.tiling import readers
+from imageloom.tiling.readers import open_reader
+from imageloom.tiling.readers.tiff import Reader
 
 pyvips.cache_set_max(0)  # it would not see that a file of the same name is another one
 LOSSLESS: list[tiff.Compression] = ["none", "deflate", "zstd"]
@@ -32,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def check_regions(path: Path, expected: Pixels, cache: int = 32 << 20) -> None:
-    reader = tiff.Reader(path, cache)
+    reader = Reader(path, cache)
     assert reader.frame == Frame.of(expected)
     chance = random.Random(1)
     for _ in range(12):
@@ -137,7 +140,7 @@ def test_regions_of_files_of_libvips(compression: str, tile: bool, path: Path) -
 def test_pieces_too_large_are_read_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = drawn(301, 203)
     tifffile.imwrite(path, image, photometric="rgb", rowsperstrip=203, compression="zlib", metadata=None)
-    monkeypatch.setattr(tiff, "_LARGEST_PIECE", 100_000)
+    monkeypatch.setattr(readers.tiff, "_LARGEST_PIECE", 100_000)
     reader = open_reader(path, "tiff", Frame.of(image))
     assert not reader.random
     assert np.array_equal(np.concatenate((reader.read(0, 0, 301, 90), reader.read(0, 90, 301, 203))), image)
@@ -155,7 +158,7 @@ def test_kinds_of_pixels_that_are_not_read_in_regions(path: Path) -> None:
     for maker in makers:
         tifffile.imwrite(path, metadata=None, **maker)
         with pytest.raises(UnsupportedImage):
-            tiff.Reader(path)
+            Reader(path)
 
 
 def entry(data: bytes | bytearray, code: int) -> int:
@@ -220,7 +223,7 @@ def test_directories_that_lie(name: str, said: str, path: Path) -> None:
     lying(name, data)
     path.write_bytes(data)
     with pytest.raises(CorruptImage, match=said):
-        tiff.Reader(path)
+        Reader(path)
 
 
 def test_directory_that_follows_itself(path: Path) -> None:
@@ -231,7 +234,7 @@ def test_directory_that_follows_itself(path: Path) -> None:
     data[end : end + 4] = data[4:8]
     path.write_bytes(data)
     with pytest.raises(CorruptImage, match="loop"):
-        tiff.Reader(path)
+        Reader(path)
 
 
 @pytest.mark.parametrize("compression", ["deflate", "zstd", "jpeg"])
@@ -243,7 +246,7 @@ def test_damage_spoils_its_own_tile_alone(compression: tiff.Compression, path: P
     )
     data[offset : offset + size] = bytes(size)
     path.write_bytes(data)
-    reader = tiff.Reader(path)
+    reader = Reader(path)
     with pytest.raises(CorruptImage, match=r"tile 5 \(row 1, column 1\) is damaged"):
         reader.read(0, 0, 1000, 700)
     assert reader.read(0, 0, 1000, 256).shape == (256, 1000, 3)
@@ -263,7 +266,7 @@ def test_any_damage_is_told(compression: tiff.Compression, path: Path) -> None:
             broken[chance.randrange(chance.choice((4, directory)), len(data))] = chance.randrange(256)
         path.write_bytes(broken)
         try:
-            reader = tiff.Reader(path)
+            reader = Reader(path)
         except (CorruptImage, UnsupportedImage):
             continue
         try:
@@ -297,7 +300,7 @@ def test_tile_that_unpacks_to_more_than_its_pixels(compression: tiff.Compression
     with tiff.Encoder(frame, compression=compression).create(path) as writer:
         for index in range(4):
             writer.put(index, bomb)
-    reader = tiff.Reader(path)
+    reader = Reader(path)
     tracemalloc.start()
     try:
         with pytest.raises(CorruptImage, match="tile 0"):

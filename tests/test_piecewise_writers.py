@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from drawings import drawn
+from imageloom.codecs.piecewise import jpeg, png, tiff, zarr
+from imageloom.codecs.piecewise.ordered import Encoder
 from imageloom.errors import UnwritableOutput
 from imageloom.model import Frame
-from imageloom.tiling.streams import Encoder, jpeg, open_reader, png, tiff, zarr
+from imageloom.tiling.readers import open_reader
 
 FRAME = Frame(600, 3900, 3)
 ENCODERS = {
@@ -138,7 +140,8 @@ from pathlib import Path
 import numpy as np
 from drawings import drawn
 from imageloom.model import Frame
-from imageloom.tiling.streams import jpeg, open_reader, png, tiff, zarr
+from imageloom.codecs.piecewise import jpeg, png, tiff, zarr
+from imageloom.tiling.readers import open_reader
 
 name, path, width, height = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 frame = Frame(width, height, 3)

@@ -18,9 +18,10 @@ from PIL import Image
 
 from drawings import drawn
 from imageloom.codecs import get, read_header
+from imageloom.codecs.piecewise import png
 from imageloom.errors import CorruptImage
 from imageloom.model import Frame
-from imageloom.tiling.streams import open_reader, png
+from imageloom.tiling.readers import open_reader
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

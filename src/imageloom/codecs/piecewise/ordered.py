@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
+from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.errors import UnwritableOutput
 from imageloom.model import Frame, Pixels, Plain
 from imageloom.system import folders
-from imageloom.tiling.streams.pieces import Pieces
 
 
 class Writer(Protocol):

@@ -1,0 +1,128 @@
+"""Which worker gets what waits: the idlest one with room, or a policy's choice; suspects last and alone."""
+
+from __future__ import annotations
+
+from random import Random
+
+from imageloom.scheduling.policies import Choice
+from imageloom.scheduling.queue import Queue, Run
+from imageloom.scheduling.rules import Rules
+from imageloom.scheduling.workers import Delivery, Worker
+
+LONGEST_WAIT = 30.0
+"""Seconds for which an item that failed before lets others go first."""
+MOST_SUSPECTS = 2
+"""Items that failed before which run at the same time while others wait: they may take all workers down."""
+LEAST_STRAGGLE, STRAGGLE = 0.5, 2.0
+"""A delivery is copied after so many seconds, at the least, and after so many times the mean of a delivery."""
+
+
+class Placement:
+    """Pairs workers with what waits.
+
+    Args:
+        workers: by name; the scheduler adds and removes them.
+        choice: a policy that chooses a worker for each task, also one without room; None for any that has room,
+            the idlest first.
+    """
+
+    def __init__(
+        self, rules: Rules, queue: Queue, workers: dict[str, Worker], choice: Choice | None, random: Random
+    ) -> None:
+        self._rules, self._queue, self._workers = rules, queue, workers
+        self._choice, self._random = choice, random
+        self.held = self.suspects = 0
+        """Deliveries under way; how many of them failed before."""
+        self._mean = 0.0
+        """Seconds of a delivery."""
+
+    def note_sent(self, delivery: Delivery) -> None:
+        self.held += 1
+        self.suspects += delivery.ticket.is_suspect
+
+    def note_removed(self, delivery: Delivery) -> None:
+        self.held -= 1
+        self.suspects -= delivery.ticket.is_suspect
+
+    def note_complete(self, worker: Worker, seconds: float) -> None:
+        """Take note of how long a worker took for a delivery."""
+        worker.seconds += (seconds - worker.seconds) * (0.2 if worker.seconds else 1.0)
+        self._mean += (seconds - self._mean) * (0.1 if self._mean else 1.0)
+
+    def next(self, now: float) -> tuple[Worker, Run] | None:
+        """The next worker and what it is to have; None where nothing waits or nobody has room."""
+        if self._choice is not None and (found := self._chosen(self._choice)):
+            return found
+        if len(self._queue):
+            worker = self._idlest()
+            run = self._for_idlest(worker, now) if worker else None
+            return (worker, run) if worker and run else None
+        return self._copy(now) if self._rules.copies else None
+
+    def _has_room(self, worker: Worker) -> bool:
+        is_alone = self.suspects and self._rules.isolation == "worker" and worker.has_suspect
+        return worker.room > 0 and not is_alone
+
+    def _idlest(self) -> Worker | None:
+        with_room = [worker for worker in self._workers.values() if self._has_room(worker)]
+        return min(with_room, key=lambda worker: worker.in_hand / worker.limit, default=None)
+
+    def _for_idlest(self, worker: Worker, now: float) -> Run | None:
+        """Suspects after all others, or a few that have waited long."""
+        queue, isolation = self._queue, self._rules.isolation
+        if isolation == "engine" and self.suspects:
+            return None
+        if queue.has_suspects:
+            has_waited = now - queue.suspect_waits_since() > LONGEST_WAIT
+            fresh = queue.has_fresh or any(other.reserved for other in self._workers.values())
+            if isolation == "engine":
+                if has_waited or not fresh:
+                    return None if self.held else queue.pop_suspect()
+            elif isolation == "none" or not worker.deliveries:
+                are_last = not fresh and self.held == self.suspects
+                if are_last or (has_waited and self.suspects < MOST_SUSPECTS):
+                    return queue.pop_suspect()
+        return queue.pop_fresh() if queue.has_fresh and self._choice is None else None
+
+    def _chosen(self, choice: Choice) -> tuple[Worker, Run] | None:
+        """Choose workers for what waits, as long as one has room; the first that can have what it is to have."""
+        workers = list(self._workers.values())
+        most = 2 * sum(worker.limit for worker in workers)
+        dealt = sum(worker.in_hand for worker in workers)
+        while (
+            self._queue.has_fresh
+            and dealt < most
+            and any(worker.in_hand < worker.limit + worker.ahead for worker in workers)
+            and not (self._rules.isolation == "engine" and self.suspects)
+        ):
+            run = self._queue.pop_fresh()
+            chosen = choice.choose(workers, run.ticket.refused_by, self._random)
+            self._workers[chosen.name].reserved.append(run)
+            dealt += 1
+        for worker in workers:
+            if worker.reserved and self._has_room(worker):
+                return worker, worker.reserved.popleft()
+        return None
+
+    def _copy(self, now: float) -> tuple[Worker, Run] | None:
+        """What another worker is slow with, for an idle one."""
+        limit = now - max(LEAST_STRAGGLE, STRAGGLE * self._mean)
+        for worker in self._workers.values():
+            if worker.reserved or not self._has_room(worker):
+                continue
+            slow = [
+                (delivery.since, delivery.number, delivery.ticket)
+                for other in self._workers.values()
+                if other is not worker
+                for delivery in other.in_progress()
+                if delivery.since < limit
+                and delivery.ticket.deliveries == 1
+                and not delivery.ticket.is_over
+                and not delivery.ticket.was_lost
+                and not delivery.ticket.is_suspect
+                and worker.name not in delivery.ticket.refused_by
+            ]
+            if slow:
+                ticket = min(slow, key=lambda found: found[:2])[2]
+                return worker, Run(ticket, ticket.missing, now)
+        return None

@@ -1,0 +1,85 @@
+"""Results of tasks: the first one of each item counts, and a complete task is reported once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from imageloom.model import Failure, Outcome, Result
+from imageloom.scheduling.protocol import Command, Completed, Drop, Progress, Refused, Ticket
+from imageloom.scheduling.rules import Rules
+from imageloom.scheduling.workers import Worker
+
+
+class Tickets:
+    """Notes results, and reports what is complete.
+
+    Args:
+        workers: by name, to tell those that still work on what is complete.
+        emit: takes a command.
+        epoch: what a time is to be added to, to make seconds since the epoch.
+    """
+
+    def __init__(self, workers: dict[str, Worker], emit: Callable[[Command], None], epoch: float) -> None:
+        self._workers, self._emit, self._epoch = workers, emit, epoch
+
+    def settle(self, ticket: Ticket, place: int, result: Result) -> None:
+        """Note the result of one item; only the first one counts."""
+        if place not in ticket.results:
+            ticket.results[place] = result
+            if ticket.reports:
+                self._emit(Progress(ticket, place, result))
+
+    def fail(
+        self,
+        ticket: Ticket,
+        places: Iterable[int],
+        failure: Failure,
+        now: float,
+        worker: str = "",
+        spent: float = 0.0,
+    ) -> None:
+        """Charge items.
+
+        Args:
+            spent: seconds that the worker had worked on them.
+        """
+        began = self._epoch + now - spent
+        for place in places:
+            key = ticket.task.work[place].item.key
+            result = Result(key, failure=failure, started=began, lost=spent, worker=worker)
+            self.settle(ticket, place, result)
+        self.complete(ticket, worker)
+
+    def complete(self, ticket: Ticket, worker: str) -> None:
+        """Report a task that has all its results; whoever still works on it need not."""
+        if ticket.is_over or len(ticket.results) < len(ticket.task.work):
+            return
+        ticket.is_over = True
+        ordered = tuple(ticket.results[place] for place in range(len(ticket.task.work)))
+        self._emit(Completed(ticket, Outcome(ticket.task.id, worker, ordered)))
+        if ticket.deliveries:
+            for other in self._workers.values():
+                for delivery in other.deliveries.values():
+                    if delivery.ticket is ticket:
+                        delivery.is_cut = True
+                        self._emit(Drop(other.name, delivery.number))
+
+    def refuse(self, ticket: Ticket, event: Refused, rules: Rules) -> Failure | None:
+        """Count a refusal; the failure of the task's items where it was one too many."""
+        if event.is_final:
+            return Failure("TaskRefused", f"{event.worker}: {event.reason}")
+        ticket.refused_by.add(event.worker)
+        if ticket.refused_by >= self._workers.keys():
+            ticket.refused_by.clear()
+        if not event.counts:
+            return None
+        if ticket.must_accept:
+            return Failure("InvalidResult", f"{event.worker} refuses what it must accept", True)
+        ticket.refusals += 1
+        if not rules.refusals or ticket.refusals < rules.refusals:
+            return None
+        ticket.must_accept = rules.falls_back
+        if rules.falls_back:
+            return None
+        reason = f"workers refused it {ticket.refusals} times: {event.reason}"
+        return Failure("TaskRejected", f"{reason} (in the file of nodes: rejections, fallback: mandatory)")

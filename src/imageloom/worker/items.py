@@ -1,0 +1,100 @@
+"""What a worker does of an item, in stages: read, decode, filter, encode, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from imageloom import codecs, operators, stores
+from imageloom.codecs.metadata import for_output
+from imageloom.model import NO_METADATA, Header, Metadata, Pixels, Result, Step, Task, Work, Written
+from imageloom.recipes.plan import check_limits, make_plan
+from imageloom.stores import Store, stage
+from imageloom.stores.names import new_token
+
+Lap = Callable[[str], None]
+"""Told the name of the stage that has ended, for `Times`."""
+
+
+class Chunk(NamedTuple):
+    """What goes from one stage to the next: pixels, and what the later stages need to know of them."""
+
+    pixels: tuple[Pixels, ...]
+    """As they were decoded; after the filters those of each output."""
+    header: Header
+    metadata: Metadata = NO_METADATA
+    measure: bytes = b""
+    """What a part has measured."""
+
+
+def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
+    """Read an item's bytes.
+
+    Args:
+        lap: told the name of what has ended, for `Times`.
+
+    Raises:
+        Exception: whatever goes wrong, here as in the stages; an `ItemError` where it is the item's fault.
+    """
+    data = stores.kept.pop((task.source, work.item.key, work.item.fingerprint), None)
+    if data is None:
+        data = source.read(work.item.key, task.limits.max_file_size, work.item)
+    lap("read")
+    return data
+
+
+def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
+    """The first stage: decode an item."""
+    header = work.header
+    if header is None:
+        header = codecs.header_of(data)
+        check_limits(header, task.limits, len(data))
+    plan = make_plan(header, task.recipe)
+    metadata = codecs.read_metadata(data, header.format) if task.recipe.metadata == "keep" else NO_METADATA
+    decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale)
+    lap("decode")
+    return Chunk((decoded,), header, metadata)
+
+
+def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
+    """The second stage: from the decoded pixels to those of each output."""
+    made: list[tuple[tuple[Step, ...], Pixels]] = [((), chunk.pixels[0])]
+    pixels = tuple(_filter(output.steps, made) for output in make_plan(chunk.header, task.recipe).outputs)
+    lap("filter")
+    return chunk._replace(pixels=pixels)
+
+
+def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
+    """The third stage: encode the outputs and stage them in the sink; the result is without times."""
+    token = new_token(task.job, work.number, work.attempt)
+    plan = make_plan(chunk.header, task.recipe)
+    written: list[Written] = []
+    try:
+        for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
+            carried = for_output(chunk.metadata, output.frame)
+            encoded = codecs.encode(output.format, pixels, output.quality, carried)
+            lap("encode")
+            size = stage(sink, f"{token}-{len(written)}", encoded)
+            written.append(Written(name, f"{token}-{len(written)}", size))
+            lap("write")
+    except BaseException:
+        for output_ in written:
+            sink.discard(output_.staged)
+        raise
+    return Result(work.item.key, tuple(written), pixels=plan.decoded.pixels)
+
+
+def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
+    """Say of what is staged that it is an item's outputs, when all are there, or none."""
+    for output in made.written:
+        sink.commit(output.staged, output.name, f"{task.source}/{work.item.key}", work.replace)
+    lap("write")
+
+
+def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]) -> Pixels:
+    """The pixels after the steps, from the longest beginning of them that another output has done."""
+    done, pixels = max((m for m in made if m[0] == steps[: len(m[0])]), key=lambda m: len(m[0]))
+    for step in steps[len(done) :]:
+        pixels = operators.apply(step, pixels)
+    made.append((steps, pixels))
+    return pixels
