@@ -18,11 +18,13 @@ from imageloom.testing.simulation.coverage import missing, table
 from imageloom.testing.simulation.many import one, run_all, run_some
 
 SEEDS = 2000
+FIRST_SEEDS = 100
+"""Among which each planted fault is found, most of them by the first one."""
 
 Patch = pytest.MonkeyPatch
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_every_history_keeps_to_the_laws() -> None:
     found = run_all(range(SEEDS), jobs=2)
     assert not found.broken, (
@@ -199,8 +201,8 @@ PLANTED: list[Callable[[Patch], None]] = [
 ]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("plant", PLANTED)
 def test_a_planted_fault_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
     plant(monkeypatch)
-    found = run_some(range(SEEDS), most_broken=1)
-    assert found.broken
+    assert run_some(range(FIRST_SEEDS), most_broken=1).broken

@@ -1,4 +1,4 @@
-"""Simulated time: what is due happens when somebody waits. And a program's life, which may end at any step."""
+"""Simulated time, which passes when the driver waits; and the driver's process, which is killed at some step."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class NeverEnds(BaseException):
 
 
 class Killed(BaseException):
-    """The driver's process has ended: nothing that it still does has any effect."""
+    """The driver's process was killed: nothing that it still does has any effect."""
 
 
 class SimulatedTime:
-    """What is to happen, by the moment at which it is due."""
+    """A clock and the actions that are due, in the order of their moments."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -39,12 +39,12 @@ class SimulatedTime:
         return self.now
 
     def after(self, seconds: float, action: Callable[[], object]) -> None:
-        """Have something happen after so many seconds."""
+        """Call something after so many simulated seconds."""
         self._count += 1
         heapq.heappush(self._due, (self.now + seconds, self._count, action))
 
     def advance(self, until: float) -> bool:
-        """Let the next thing happen; False where there is none until then, and it is that moment now."""
+        """Go on to the next action; to the moment `until`, and False, where none is due before it."""
         self.actions += 1
         if self.actions > MOST_ACTIONS or self.now > MOST_SECONDS:
             raise NeverEnds
@@ -63,15 +63,15 @@ class SimulatedTime:
             pass
 
 
-class Life:
-    """The life of a driver's process, as a number of steps. Time may pass at each of them.
+class DriverProcess:
+    """The process that the driver runs in, as a number of steps. Time may pass at each of them.
 
     Args:
         steps: after so many the process is killed; 0 for never.
     """
 
     def __init__(self, time: SimulatedTime, random: Random, steps: int) -> None:
-        self.is_over = False
+        self.is_dead = False
         self.steps = 0
         self._time, self._random, self._last = time, random, steps
         self._is_passing = False
@@ -85,7 +85,7 @@ class Life:
         self.check()
         self.steps += 1
         if self.steps == self._last:
-            self.is_over = True
+            self.is_dead = True
             raise Killed
         if not self._is_passing and self._random.random() < LEAPS:
             self._is_passing = True
@@ -93,34 +93,34 @@ class Life:
             self._is_passing = False
 
     def check(self) -> None:
-        if self.is_over:
+        if self.is_dead:
             raise Killed
 
 
 class SimulatedClock(Clock):
-    """The driver's clock: whoever waits in a queue of it makes time pass."""
+    """The driver's clock. To wait in a queue of it makes time pass."""
 
-    def __init__(self, time: SimulatedTime, random: Random, life: Life) -> None:
-        self._time, self._random, self._life = time, random, life
+    def __init__(self, time: SimulatedTime, random: Random, process: DriverProcess) -> None:
+        self._time, self._random, self._process = time, random, process
         self.monotonic = time.monotonic
 
     def random(self) -> float:
         return self._random.random()
 
     def queue(self) -> SimulatedQueue:
-        return SimulatedQueue(self._time, self._life)
+        return SimulatedQueue(self._time, self._process)
 
 
 class SimulatedQueue:
-    def __init__(self, time: SimulatedTime, life: Life) -> None:
-        self._time, self._life = time, life
+    def __init__(self, time: SimulatedTime, process: DriverProcess) -> None:
+        self._time, self._process = time, process
         self._items: deque[Finished] = deque()
 
     def put(self, item: Finished) -> None:
         self._items.append(item)
 
     def get(self, *, timeout: float) -> Finished:
-        self._life.step()
+        self._process.step()
         until = self._time.now + timeout
         while not self._items:
             if not self._time.advance(until):

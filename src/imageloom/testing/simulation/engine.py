@@ -9,13 +9,15 @@ from random import Random
 from imageloom.driver.window import DEPTH
 from imageloom.model import Outcome, Task
 from imageloom.recipes.plan import make_plan
-from imageloom.scheduling.engine import EngineCore, Told
+from imageloom.scheduling.engine import EngineCore
 from imageloom.scheduling.policies import open_choice
 from imageloom.scheduling.protocol import Cancelled, Command, Completed, Event, Progress, Send, Ticket
+from imageloom.scheduling.results import Told
 from imageloom.scheduling.scheduler import Scheduler
 from imageloom.testing.simulation import coverage
-from imageloom.testing.simulation.checks import DriverLaws, SchedulerLaws, attempt_of
-from imageloom.testing.simulation.clock import Life, SimulatedTime
+from imageloom.testing.simulation.checks import SchedulerLaws, attempt_of
+from imageloom.testing.simulation.clock import DriverProcess, SimulatedTime
+from imageloom.testing.simulation.driver_checks import DriverLaws
 from imageloom.testing.simulation.faults import Plan
 from imageloom.testing.simulation.transport import Log, SimulatedTransport
 
@@ -61,7 +63,7 @@ class SimulatedEngine(EngineCore):
         plan: Plan,
         time: SimulatedTime,
         random: Random,
-        life: Life,
+        process: DriverProcess,
         laws: SchedulerLaws,
         driver_laws: DriverLaws,
         seen: coverage.Coverage,
@@ -74,7 +76,7 @@ class SimulatedEngine(EngineCore):
         self.transport = SimulatedTransport(
             plan, time, random, self._wake, scheduler.deliveries, laws.begun.add, names, log
         )
-        self._plan, self._time, self._life = plan, time, life
+        self._plan, self._time, self._process = plan, time, process
         self._laws, self._driver_laws = laws, driver_laws
         self._next = float("inf")
         self._is_over = False
@@ -88,7 +90,7 @@ class SimulatedEngine(EngineCore):
         return self._capacity
 
     def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
-        self._life.step()
+        self._process.step()
         needs = 0
         for work in task.work:
             assert work.header is not None
@@ -107,7 +109,7 @@ class SimulatedEngine(EngineCore):
         self._closing = True
         self._wake()
         while not self._is_over:
-            self._life.step()
+            self._process.step()
             self._time.advance(self._time.now + 1.0)
 
     def abandon(self) -> None:

@@ -12,15 +12,15 @@ from imageloom.scheduling.rules import Rules
 ITEMS = (50, 60)
 """The fewest and the most items of a history."""
 WORKERS = (3, 5)
-BAD_ITEMS = (3, 7)
-MISHAPS = (4, 14)
+ITEM_FAULTS = (3, 7)
+WORKER_FAULTS = (4, 14)
 """The fewest and the most things that happen to workers in a history."""
 ALWAYS = 99
 SILENCE = 1.5
 """Seconds after which a worker is lost of which nothing is heard, where that is how a death is noticed."""
 
-What = Literal["fails", "is bad", "kills", "hangs", "crawls"]
-Mishap = Literal[
+What = Literal["fails", "is bad", "kills", "hangs", "is slow"]
+WorkerFault = Literal[
     "dies",
     "hangs",
     "leaves",
@@ -36,12 +36,12 @@ Mishap = Literal[
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What an item does to who works on it."""
+class ItemFault:
+    """What is wrong with an item."""
 
     what: What
     attempts: int
-    """In how many of its attempts."""
+    """In how many of its attempts that shows."""
 
 
 @dataclass
@@ -72,14 +72,16 @@ class Plan:
     dies_starting: float
     unwritable: float
     """Probability that an output cannot be published."""
+    arrives: float
+    """Seconds from the arrival of one item in the source to the next; 0 where all are there."""
     memory: int
     """Bytes that tasks in flight may need together."""
-    deaths_of_driver: list[int]
+    kills_of_driver: list[int]
     """Steps after which each run is killed; 0 for one that is not."""
-    fates: dict[int, Fate] = field(default_factory=dict)
-    """Of items, by their number."""
-    mishaps: list[tuple[float, Mishap]] = field(default_factory=list)
-    """What happens to some worker, and after how many seconds of the first run."""
+    item_faults: dict[int, ItemFault] = field(default_factory=dict)
+    """By the item's number."""
+    worker_faults: list[tuple[float, WorkerFault]] = field(default_factory=list)
+    """What happens to some worker, and after how many seconds; `stop` is for the driver."""
 
 
 def draw(seed: int) -> Plan:
@@ -123,21 +125,22 @@ def draw(seed: int) -> Plan:
         refuses=random.choice((0.05, 0.3)) if maybe(0.3) else 0.0,
         dies_starting=random.choice((0.0, 0.2)),
         unwritable=0.03 if maybe(0.3) else 0.0,
+        arrives=0.05 if maybe(0.2) else 0.0,
         memory=random.choice((60_000_000, 150_000_000, 1 << 40)),
-        deaths_of_driver=[random.randint(1, 500) if maybe(0.6) else 0 for _ in range(random.randint(0, 3))],
+        kills_of_driver=[random.randint(1, 500) if maybe(0.6) else 0 for _ in range(random.randint(0, 3))],
     )
-    for item in random.sample(range(plan.items), random.randint(*BAD_ITEMS)):
-        what: What = random.choice(("fails", "fails", "is bad", "kills", "kills", "hangs", "crawls"))
-        plan.fates[item] = Fate(what, random.choice((1, 1, 2, ALWAYS)))
-    names: list[Mishap] = ["dies", "dies", "dies", "leaves", "slows down", "repeats", "resizes", "hangs"]
+    for item in random.sample(range(plan.items), random.randint(*ITEM_FAULTS)):
+        what: What = random.choice(("fails", "fails", "is bad", "kills", "kills", "hangs", "is slow"))
+        plan.item_faults[item] = ItemFault(what, random.choice((1, 1, 2, ALWAYS)))
+    names: list[WorkerFault] = ["dies", "dies", "dies", "leaves", "slows down", "repeats", "resizes", "hangs"]
     names += ["is disconnected", "lies", "lies"]
     if plan.beats:
         names.append("is cut off")
     if plan.refuses:
         names.append("refuses")
-    for _ in range(random.randint(*MISHAPS)):
-        plan.mishaps.append((random.expovariate(1.0), random.choice(names)))
+    for _ in range(random.randint(*WORKER_FAULTS)):
+        plan.worker_faults.append((random.expovariate(1.0), random.choice(names)))
     if maybe(0.15):
-        plan.mishaps.append((random.expovariate(1.0), "stop"))
-    plan.mishaps.sort()
+        plan.worker_faults.append((random.expovariate(1.0), "stop"))
+    plan.worker_faults.sort()
     return plan

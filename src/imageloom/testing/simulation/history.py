@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,12 +19,13 @@ from imageloom.model import Item, Job, Output, Recipe, Step, Unlisted
 from imageloom.records.events import Done, Event, Failed, Retried, Skipped
 from imageloom.records.ledger import Ledger
 from imageloom.stores.names import STAGING
-from imageloom.testing.simulation.checks import MOST_ATTEMPTS, DriverLaws, LawBroken, SchedulerLaws
-from imageloom.testing.simulation.clock import Killed, Life, NeverEnds, SimulatedClock, SimulatedTime
+from imageloom.testing.simulation.checks import MOST_ATTEMPTS, LawBroken, SchedulerLaws
+from imageloom.testing.simulation.clock import DriverProcess, Killed, NeverEnds, SimulatedClock, SimulatedTime
 from imageloom.testing.simulation.coverage import Coverage
+from imageloom.testing.simulation.driver_checks import DriverLaws
 from imageloom.testing.simulation.engine import SimulatedEngine
-from imageloom.testing.simulation.faults import ITEMS, Mishap, draw
-from imageloom.testing.simulation.mortal import MortalLedger, MortalStore, make_mortal
+from imageloom.testing.simulation.faults import ITEMS, Plan, WorkerFault, draw
+from imageloom.testing.simulation.killable import KillableLedger, KillableStore, make_killable
 
 SIZES = ((1, 1), (40, 30), (400, 300), (1600, 1200), (3000, 2000), (4500, 3000))
 """Width and height of the images, in turns."""
@@ -44,15 +45,23 @@ def make_source(folder: Path) -> Path:
     return folder
 
 
-class FirstItems(Source):
-    """The first items of the source, in the order of their names."""
+class SimulatedSource(Source):
+    """The first items of the source, in the order of their names; they may arrive one after the other."""
 
-    def __init__(self, address: str, most: int) -> None:
+    def __init__(self, address: str, plan: Plan, time: SimulatedTime) -> None:
         super().__init__(address)
-        self._most = most
+        self._plan, self._time = plan, time
 
-    def __iter__(self) -> Iterator[Item | Unlisted]:
-        return iter(sorted(super().__iter__(), key=lambda entry: entry.key)[: self._most])
+    def entries(self, wake: Callable[[], None]) -> Iterator[Item | Unlisted | None]:
+        found = sorted(super().entries(wake), key=lambda entry: entry.key if entry else "")
+        for number, entry in enumerate(found[: self._plan.items]):
+            while self._time.now < number * self._plan.arrives:
+                yield None
+            yield entry
+
+    @property
+    def pause(self) -> float:
+        return 0.2
 
 
 @dataclass
@@ -63,7 +72,7 @@ class History:
     broken: list[str] = field(default_factory=list)
     """The laws that were broken, in words; the first one ends the history."""
     faults: int = 0
-    """How many things went wrong: bad items, mishaps of workers, kills of the driver."""
+    """How many things went wrong: bad items, worker_faults of workers, kills of the driver."""
     runs: int = 0
     actions: int = 0
     seconds: float = 0.0
@@ -84,7 +93,7 @@ class Simulation:
     def __init__(self, seed: int, source: Path, folder: Path, keeps_log: bool = False) -> None:
         self.history = History(seed)
         self._plan = draw(seed)
-        self.history.faults = len(self._plan.fates)
+        self.history.faults = len(self._plan.item_faults)
         self._random = Random(seed)
         self._time = SimulatedTime()
         self._source, self._folder = source, folder
@@ -93,7 +102,7 @@ class Simulation:
         self._names = itertools.count(1)
         self._engine: SimulatedEngine | None = None
         self._driver: Driver | None = None
-        self._life = Life(self._time, self._random, 0)
+        self._process = DriverProcess(self._time, self._random, 0)
         self._laws = SchedulerLaws(self._plan.rules, self._plan.reports_begin, self._break)
         self._run_laws = DriverLaws(self._plan.memory, self._break)
         self._job = Job(str(source), str(folder / "sink"), RECIPE, tile="never", memory=self._plan.memory)
@@ -102,8 +111,8 @@ class Simulation:
         """Let it happen."""
         history = self.history
         self._folder.mkdir(parents=True)
-        for seconds, mishap in self._plan.mishaps:
-            self._time.after(seconds, partial(self._happen, mishap))
+        for seconds, fault in self._plan.worker_faults:
+            self._time.after(seconds, partial(self._happen, fault))
         try:
             while not self._run_once():
                 pass
@@ -129,20 +138,20 @@ class Simulation:
         """A law is broken: the history ends."""
         self._log(f"BROKEN: {law}")
         self.history.broken.append(law)
-        self._life.is_over = True
+        self._process.is_dead = True
         raise LawBroken
 
-    def _happen(self, mishap: Mishap) -> None:
-        if self._engine is None or self._life.is_over:
+    def _happen(self, fault: WorkerFault) -> None:
+        if self._engine is None or self._process.is_dead:
             return
         self.history.faults += 1
-        if mishap == "stop":
+        if fault == "stop":
             self._log("the driver is told to stop")
             assert self._driver is not None
             self._is_stopped = True
             self._driver.stop()
         else:
-            self._engine.transport.happen(mishap)
+            self._engine.transport.happen(fault)
 
     def _run_once(self) -> bool:
         """One run of the driver; whether it was the last one."""
@@ -150,15 +159,15 @@ class Simulation:
         history.runs += 1
         if history.runs > MOST_RUNS:
             self._break(f"more than {MOST_RUNS} runs")
-        steps = plan.deaths_of_driver.pop(0) if plan.deaths_of_driver else 0
-        life = self._life = Life(self._time, self._random, steps)
+        steps = plan.kills_of_driver.pop(0) if plan.kills_of_driver else 0
+        process = self._process = DriverProcess(self._time, self._random, steps)
         self._is_stopped = False
         self._log(f"run {history.runs}")
-        ledger: MortalLedger | None = None
+        ledger: KillableLedger | None = None
         try:
-            ledger = MortalLedger(self._folder / "ledger.db", life)
+            ledger = KillableLedger(self._folder / "ledger.db", process)
             self._check_claims(ledger)
-            summary_is_done = self._drive(ledger, life)
+            summary_is_done = self._drive(ledger, process)
             ledger.close()
             return summary_is_done
         except Killed:
@@ -169,27 +178,27 @@ class Simulation:
                 self._engine.abandon()
             if self._driver is not None:
                 self._driver._sink._release()
-            if ledger is not None and life.is_over:
+            if ledger is not None and process.is_dead:
                 ledger.abandon()
         if history.broken:
             raise LawBroken
         self._time.pass_by(self._random.expovariate(4.0))
         return False
 
-    def _drive(self, ledger: MortalLedger, life: Life) -> bool:
+    def _drive(self, ledger: KillableLedger, process: DriverProcess) -> bool:
         plan, time, random = self._plan, self._time, self._random
         self._laws = SchedulerLaws(plan.rules, plan.reports_begin, self._break)
         self._run_laws = laws = DriverLaws(plan.memory, self._break)
         seen, name = self.history.seen, lambda: next(self._names)
         self._engine = engine = SimulatedEngine(
-            plan, time, random, life, self._laws, laws, seen, name, self._log if self._keeps_log else None
+            plan, time, random, process, self._laws, laws, seen, name, self._log if self._keeps_log else None
         )
-        clock = SimulatedClock(time, random, life)
+        clock = SimulatedClock(time, random, process)
         self._driver = driver = self._open_driver(ledger, engine, clock)
-        driver._sink.store = MortalStore(
-            driver._sink.address, life, lambda token, key: self._check_published(ledger, token, key)
+        driver._sink.store = KillableStore(
+            driver._sink.address, process, lambda token, key: self._check_published(ledger, token, key)
         )
-        make_mortal(driver._in_hand, life)
+        make_killable(driver._in_hand, process)
         summary = driver.run()
         engine.close()
         for key in [f"{number:03}.pgm" for number in range(plan.items)]:
@@ -198,12 +207,12 @@ class Simulation:
         return not summary.interrupted
 
     def _open_driver(self, ledger: Ledger, engine: SimulatedEngine, clock: SimulatedClock) -> Driver:
-        source = FirstItems(str(self._source), self._plan.items)
+        source = SimulatedSource(str(self._source), self._plan, self._time)
         return Driver(self._job, engine, ledger, "simulated", [self._listen], source, clock)
 
     def _listen(self, event: Event) -> None:
         laws, now = self._run_laws, self._time.now
-        self._life.step()
+        self._process.step()
         if isinstance(event, Done):
             self._log(f"  driver: {event.result.key} is done at attempt {event.attempt}")
             laws.end(event.result.key, "done")
@@ -226,7 +235,7 @@ class Simulation:
         elif isinstance(event, Skipped):
             laws.end(event.item.key, "skipped")
 
-    def _check_published(self, ledger: MortalLedger, token: str, name: str) -> None:
+    def _check_published(self, ledger: KillableLedger, token: str, name: str) -> None:
         """What is about to be published is the accepted result of the item's latest attempt."""
         staged = self._folder / "sink" / STAGING / token
         key, attempt = staged.read_text().split()[:2]
@@ -244,7 +253,7 @@ class Simulation:
             self.history.faults += 1
             raise UnwritableOutput("the disk is full")
 
-    def _check_claims(self, ledger: MortalLedger) -> None:
+    def _check_claims(self, ledger: KillableLedger) -> None:
         """Nothing is in the sink that the ledger does not know, whenever the driver was killed."""
         with suppress(FileNotFoundError):
             if unknown := set(os.listdir(self._folder / "sink")) - {STAGING} - ledger.claimed():
@@ -270,8 +279,8 @@ class Simulation:
             told = {key: what for key, what in ended.items() if what != "skipped"}
             if states != told or job.state != "done":
                 self._break(f"the ledger says {job.state}, {states}, and was told {told}")
-            self._life = Life(self._time, self._random, 0)
-            clock = SimulatedClock(self._time, self._random, self._life)
+            self._process = DriverProcess(self._time, self._random, 0)
+            clock = SimulatedClock(self._time, self._random, self._process)
             assert self._engine is not None
             self._run_laws = DriverLaws(self._plan.memory, self._break)
             summary = self._open_driver(ledger, self._engine, clock).preview()

@@ -23,7 +23,7 @@ from imageloom.scheduling.protocol import (
 )
 from imageloom.testing.simulation.checks import Attempt
 from imageloom.testing.simulation.clock import SimulatedTime
-from imageloom.testing.simulation.faults import SILENCE, Mishap, Plan
+from imageloom.testing.simulation.faults import SILENCE, Plan, WorkerFault
 from imageloom.testing.simulation.workers import Said, SimulatedWorker
 
 BEAT = 0.5
@@ -255,39 +255,39 @@ class SimulatedTransport:
 
     # Mishaps
 
-    def happen(self, mishap: Mishap) -> None:
+    def happen(self, fault: WorkerFault) -> None:
         """Something happens to some worker."""
         there = [worker for worker in self.workers.values() if worker.is_alive]
         if not there or not self.is_open:
             return
         worker = self._random.choice(there)
         if self._log:
-            self._log(f"{worker.name} {mishap}")
-        if mishap == "dies":
+            self._log(f"{worker.name} {fault}")
+        if fault == "dies":
             self._die(worker, "by chance")
-        elif mishap == "hangs":
+        elif fault == "hangs":
             worker.hangs = True
             if self._plan.reports_begin and not self._plan.beats:
                 self._time.after(SILENCE, lambda: self._report_death(worker, "it hung"))
-        elif mishap == "leaves":
+        elif fault == "leaves":
             worker.is_alive = False
             self._carry(worker, False, lambda: self._leave(worker), may_lose=False)
-        elif mishap == "slows down":
+        elif fault == "slows down":
             worker.slowness = 10.0
             self._time.after(5.0, lambda: setattr(worker, "slowness", 1.0))
-        elif mishap == "is cut off":
+        elif fault == "is cut off":
             self._cut_off[worker.name] = self._time.now + self._random.uniform(0.5, 2.5) * SILENCE
-        elif mishap == "is disconnected":
+        elif fault == "is disconnected":
             self._carry(worker, False, lambda: self._disconnect(worker), may_lose=False)
-        elif mishap == "lies":
+        elif fault == "lies":
             worker.lies += 1
-        elif mishap == "repeats":
+        elif fault == "repeats":
             worker.repeats += 3
-        elif mishap == "resizes":
+        elif fault == "resizes":
             worker.slots = max(1, worker.slots + self._random.choice((-1, 1)))
             self._carry(worker, False, lambda: self._resize(worker), may_lose=False)
             worker.go_on()
-        elif mishap == "refuses":
+        elif fault == "refuses":
             worker.refuses = True
             self._time.after(1.0, lambda: setattr(worker, "refuses", False))
 

@@ -16,13 +16,13 @@ from imageloom.scheduling.protocol import Begun, Broken, Finished, Received, Ref
 from imageloom.stores import open_store, stage
 from imageloom.testing.simulation.checks import Attempt, attempt_of
 from imageloom.testing.simulation.clock import SimulatedTime
-from imageloom.testing.simulation.faults import Fate, Plan
+from imageloom.testing.simulation.faults import ItemFault, Plan
 
 SECONDS = 0.05
 """Mean of an item without pixels."""
 FOR_PIXELS = 3e-8
 """Seconds of each pixel."""
-CRAWL = 25.0
+SLOW = 25.0
 """So many times as long does a slow item take."""
 Said = Begun | Received | Finished | Refused | Broken
 """What a worker says."""
@@ -145,21 +145,21 @@ class SimulatedWorker:
             return
         work = task.work[doing.place]
         self.began(attempt_of(work))
-        fate = self._fate(work)
+        fault = self._fault_of(work)
         pixels = work.header.frame.pixels if work.header else 0
         seconds = (SECONDS + FOR_PIXELS * pixels) * self.random.uniform(0.5, 1.5) * self.slowness
-        if fate == "hangs":
+        if fault == "hangs":
             return
-        if fate == "kills":
+        if fault == "kills":
             self.time.after(seconds * self.random.random(), lambda: self._crash(doing, doing.place))
             return
-        if fate == "crawls":
-            seconds *= CRAWL
+        if fault == "is slow":
+            seconds *= SLOW
         self.time.after(seconds, lambda: self._end_item(doing, seconds))
 
-    def _fate(self, work: Work) -> str:
-        fate = self.plan.fates.get(number_of(work.item.key))
-        return fate.what if isinstance(fate, Fate) and work.attempt <= fate.attempts else ""
+    def _fault_of(self, work: Work) -> str:
+        fault = self.plan.item_faults.get(number_of(work.item.key))
+        return fault.what if isinstance(fault, ItemFault) and work.attempt <= fault.attempts else ""
 
     def _finish(self, delivery: int, is_cut: bool) -> None:
         if self.plan.says_finished or is_cut:
@@ -186,10 +186,10 @@ class SimulatedWorker:
 
     def _result(self, task: Task, work: Work, seconds: float) -> Result:
         key, times = work.item.key, Times(filter=seconds)
-        fate = self._fate(work)
-        if fate == "is bad":
+        fault = self._fault_of(work)
+        if fault == "is bad":
             return Result(key, failure=Failure("CorruptImage", "it is cut off"), times=times)
-        if fate == "fails":
+        if fault == "fails":
             return Result(key, failure=Failure("OperatorFailed", "it failed", True), times=times)
         token = f"{task.job}-{work.number}-{work.attempt}-{self.random.randrange(1 << 48):012x}-0"
         data = f"{key} {work.attempt} {task.id} {self.name}".encode()

@@ -10,14 +10,14 @@ from typing import Any
 from imageloom.records.inhand import InHand, noted
 from imageloom.records.ledger import Ledger
 from imageloom.stores.local import LocalStore
-from imageloom.testing.simulation.clock import Life
+from imageloom.testing.simulation.clock import DriverProcess
 
 
-class MortalLedger(Ledger):
+class KillableLedger(Ledger):
     """The ledger, each statement of which may be the driver's last."""
 
-    def __init__(self, path: Path, life: Life) -> None:
-        self._life = life
+    def __init__(self, path: Path, process: DriverProcess) -> None:
+        self._process = process
         try:
             super().__init__(path)
         except BaseException:
@@ -25,7 +25,7 @@ class MortalLedger(Ledger):
             raise
 
     def _open(self, is_usual: bool) -> sqlite3.Connection:
-        return _Connection(super()._open(is_usual), self._life)  # type: ignore[return-value]
+        return _Connection(super()._open(is_usual), self._process)  # type: ignore[return-value]
 
     def claimed(self) -> set[str]:
         """All names that are claimed."""
@@ -47,8 +47,8 @@ class MortalLedger(Ledger):
 
 
 class _Connection:
-    def __init__(self, db: sqlite3.Connection, life: Life) -> None:
-        self._db, self._life = db, life
+    def __init__(self, db: sqlite3.Connection, process: DriverProcess) -> None:
+        self._db, self._process = db, process
         self.close = db.close
 
     @property
@@ -57,20 +57,20 @@ class _Connection:
 
     def execute(self, query: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
         if query.startswith("SELECT"):
-            self._life.check()
+            self._process.check()
         else:
-            self._life.step()
+            self._process.step()
         found = self._db.execute(query, tuple(values))
         if query == "COMMIT":
-            self._life.step()
+            self._process.step()
         return found
 
     def executemany(self, query: str, rows: Iterable[Any]) -> sqlite3.Cursor:
-        self._life.step()
+        self._process.step()
         return self._db.executemany(query, rows)
 
 
-class MortalStore(LocalStore):
+class KillableStore(LocalStore):
     """The sink's folder.
 
     Args:
@@ -78,35 +78,35 @@ class MortalStore(LocalStore):
             would.
     """
 
-    def __init__(self, address: str, life: Life, published: Callable[[str, str], None]) -> None:
+    def __init__(self, address: str, process: DriverProcess, published: Callable[[str, str], None]) -> None:
         super().__init__(address)
-        self._life, self._published = life, published
+        self._process, self._published = process, published
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
-        self._life.step()
+        self._process.step()
         self._published(token, key)
         super().publish(token, key, maker, replace)
-        self._life.step()
+        self._process.step()
 
     def discard(self, token: str) -> None:
-        self._life.step()
+        self._process.step()
         super().discard(token)
 
     def tidy(self) -> None:
-        if self._life.is_over:
+        if self._process.is_dead:
             self.close()
         else:
             super().tidy()
 
 
-def make_mortal(notes: InHand, life: Life) -> None:
+def make_killable(notes: InHand, process: DriverProcess) -> None:
     """Have the notes of what is in hand stay as they are when the driver is killed."""
     close = notes.close
 
-    def close_alive(all_seen: bool) -> None:
-        if life.is_over:
+    def close_unless_killed(all_seen: bool) -> None:
+        if process.is_dead:
             noted.pop(notes._sink, None)
         else:
             close(all_seen)
 
-    setattr(notes, "close", close_alive)  # noqa: B010
+    setattr(notes, "close", close_unless_killed)  # noqa: B010
