@@ -283,11 +283,12 @@ class Scheduler:
         reason = f"it took more than {self.rules.timeout:g} s (--timeout)"
         failure = Failure("ItemTimeout", reason, True)
         self._commands.append(End(worker.name, delivery.number, failure))
-        self._break(worker, delivery, failure, now)
         if self.rules.ends == "worker":
             self._forget(worker)
             for other in reversed(list(worker.deliveries.values())):
-                self._requeue(worker, other, now)
+                if other is not delivery:
+                    self._requeue(worker, other, now)
+        self._break(worker, delivery, failure, now)
 
     def _cut(self, worker: Worker, delivery: Delivery, now: float) -> None:
         """Queue again what waits behind the item in progress."""
