@@ -75,7 +75,7 @@ def forget_what_is_cut_off(patch: Patch) -> None:
     """Only what is left of deliveries that are the last ones of their tasks is queued again."""
     everything = set(range(100))
     patch.setattr(
-        Scheduler, "_places_elsewhere", lambda self, ticket: everything if ticket.deliveries else set()
+        Tickets, "places_elsewhere", lambda self, ticket: everything if ticket.deliveries else set()
     )
 
 

@@ -372,7 +372,7 @@ class Scheduler:
         self._remove(worker, delivery, now)
         ticket.was_lost = True
         at = left[min(max(0, done - delivery.done), len(left) - 1)]
-        if at not in self._places_elsewhere(ticket):
+        if at not in self._tickets.places_elsewhere(ticket):
             spent = now - delivery.since if delivery.has_begun else 0.0
             self._tickets.fail(ticket, [at], failure, now, worker.name, spent)
         self._put_back(ticket, left, now)
@@ -383,22 +383,10 @@ class Scheduler:
 
     def _put_back(self, ticket: Ticket, places: list[int], now: float) -> None:
         """Queue items again, unless they have their results or another worker has them."""
-        elsewhere = self._places_elsewhere(ticket)
+        elsewhere = self._tickets.places_elsewhere(ticket)
         left = [place for place in places if place not in ticket.results and place not in elsewhere]
         if left:
             self._queue.put(Run(ticket, left, now), first=True)
-
-    def _places_elsewhere(self, ticket: Ticket) -> set[int]:
-        """Places of a task that deliveries bring: of a copy, or of what was taken from a slow worker."""
-        if not ticket.deliveries:
-            return set()
-        return {
-            place
-            for worker in self._workers.values()
-            for delivery in worker.deliveries.values()
-            if delivery.ticket is ticket
-            for place in delivery.places[delivery.done :]
-        }
 
     def _remove(self, worker: Worker, delivery: Delivery, now: float) -> None:
         del worker.deliveries[delivery.number]

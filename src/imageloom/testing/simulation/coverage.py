@@ -74,6 +74,7 @@ IMPOSSIBLE = {
     ("Returned", "delivery", "none"),  # the transport asks the scheduler what there is
     ("Left", "delivery", "over"),  # they are not about one delivery
     ("Died", "delivery", "over"),
+    ("Broken", "worker", "starting"),  # it has begun nothing
 }
 """What no transport can bring about."""
 

@@ -147,7 +147,7 @@ class SimulatedTransport:
             self._time.after(self._random.expovariate(2.0), self._join)
 
     def has_died(self, worker: SimulatedWorker, delivery: int, done: int) -> None:
-        if self._plan.rules.ends == "delivery" and worker.name in self.workers:
+        if self._plan.rules.ends == "delivery":
             if self._log:
                 self._log(f"{worker.name} breaks delivery {delivery} at {done}")
             worker.end(delivery)
@@ -178,9 +178,12 @@ class SimulatedTransport:
         if self.workers.get(name) is not worker or not self.is_open:
             return
         if self._time.now - self._heard[name] > SILENCE:
+            held = sorted(self._holds(name))
             self._let_go(worker)
             failure = Failure("WorkerLost", f"nothing was heard of its worker for {SILENCE:g} s", True)
             self._tell(Died(name, failure))
+            for delivery in held:  # its connection breaks only now
+                self._tell(Returned(name, delivery))
             if worker.is_alive and not worker.hangs:
                 self._time.after(self._random.expovariate(1.0), lambda: self._return(worker))
             return
@@ -194,6 +197,7 @@ class SimulatedTransport:
         if worker.is_alive and self.is_open:
             worker.forget_all()
             worker.is_alive = False
+            self._tell(Left(worker.name))
 
     def _compare(self, name: str, holding: set[int]) -> None:
         if name not in self.workers:

@@ -151,7 +151,8 @@ class SimulatedWorker:
         if fault == "hangs":
             return
         if fault == "kills":
-            self.time.after(seconds * self.random.random(), lambda: self._crash(doing, doing.place))
+            seconds *= self.random.choice((self.random.random(), SLOW))
+            self.time.after(seconds, lambda: self._crash(doing, doing.place))
             return
         if fault == "is slow":
             seconds *= SLOW
