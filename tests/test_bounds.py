@@ -231,7 +231,7 @@ def test_a_fifo_in_the_place_of_a_file_does_not_hang(root: Path) -> None:
     os.mkfifo(root / "in" / "a.jpg")
     (result,) = guarded(asked, Guard((str(root),)))
     assert result.failure
-    assert "no regular file" in result.failure.message
+    assert "not a regular file" in result.failure.message
 
 
 # Who may write to the broker
@@ -288,7 +288,7 @@ def test_who_may_write_to_redis_runs_nothing_of_their_own(root: Path, tmp_path: 
 # The same path, another file
 
 
-PLANNED = "it is not the file that was planned"
+PLANNED = "the file differs from the one that was planned"
 
 
 @contextlib.contextmanager

@@ -2,15 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
 import pytest
 
 from imageloom.engines import Engine, Settings, open_engine
+from imageloom.engines.nodes.config import Credentials, NodeConfig
+from imageloom.engines.nodes.node import WAITING_CALLS, Node
+from imageloom.engines.nodes.rpc import NODE, Service
+from imageloom.testing.engine_faults import EngineFaults, Refusal, Stage
 from imageloom.testing.engines import EngineCore, EngineTests
+from imageloom.worker.perform import results
+
+HUNG = "test_a_hung_item_is_ended_at_its_time_out"
+KILLED = "test_a_killed_worker_costs_only_what_it_had_in_hand"
+THREE = "test_three_kills"
+TOLD = "test_results_come_item_by_item"
+REFUSED = "test_a_refused_task_costs_nothing"
+
+
+class Fault(NamedTuple):
+    """Why an engine fails a test."""
+
+    reason: str
+    always: bool = True
+    """It fails each time: whoever mends it must remove its line. Else it fails by chance."""
+
+
+AT_THE_END = Fault("it knows the results of a task's items at the task's end")
+KNOWN_FAULTS = {
+    "pipeline": {
+        HUNG: Fault("the items beside a hung one in its stage are charged too", always=False),
+        TOLD: AT_THE_END,
+    },
+    "zeromq": {
+        THREE: Fault("a result that its worker had sent may be lost with the worker", always=False),
+    },
+    "nodes": {
+        TOLD: AT_THE_END,
+        f"{REFUSED}[elsewhere]": Fault("a node that does not see the storage fails the items"),
+    },
+    "mpi": {
+        HUNG: Fault("the items of all ranks are charged"),
+        KILLED: Fault("the items of all ranks are charged"),
+        THREE: Fault("the items of all ranks are charged"),
+        TOLD: AT_THE_END,
+    },
+}
+"""By engine: the tests that it fails, by name with or without the parameters."""
+
+
+@pytest.fixture(autouse=True)
+def _known_fault(request: pytest.FixtureRequest) -> None:
+    faults = KNOWN_FAULTS.get(request.cls.engine, {})
+    name = request.node.name
+    if fault := faults.get(name) or faults.get(name.partition("[")[0]):
+        always = fault.always and not issubclass(request.cls, TwoThreads)
+        request.applymarker(pytest.mark.xfail(strict=always, reason=fault.reason))
 
 
 class TestSerial(EngineTests):
     engine = "serial"
-    workers = 1
+    settings = Settings(jobs=1)
 
 
 class TestThreads(EngineTests):
@@ -19,18 +75,17 @@ class TestThreads(EngineTests):
 
 class TestThreadsThatWaitForStores(EngineTests):
     engine = "threads"
-
-    def open_engine(self) -> Engine:
-        return open_engine(self.engine, Settings(jobs=2, waits=True, in_flight=2))
+    settings = Settings(jobs=2, waits=True, in_flight=2)
 
 
 class TestProcesses(EngineTests):
     engine = "processes"
-    shares_operators = False
 
 
 class TestPipeline(EngineTests):
     engine = "pipeline"
+    processes = 1
+    in_hand = 2
 
 
 class TestZeromq(EngineTests):
@@ -45,7 +100,7 @@ class TestMpi(EngineTests):
     engine = "mpi"
 
 
-class TestDask(EngineCore):
+class TestDask(EngineCore, EngineFaults):
     engine = "dask"
     stray_threads = "Dask-Offload"
 
@@ -59,8 +114,8 @@ class TestDaskInFull(EngineTests):
 class TwoThreads(EngineTests):
     """Two worker processes with two threads in each."""
 
-    def open_engine(self) -> Engine:
-        return open_engine(self.engine, Settings(jobs=2, threads=2))
+    settings: ClassVar[Settings] = Settings(jobs=2, threads=2)
+    in_hand = 2
 
 
 @pytest.mark.long
@@ -88,4 +143,19 @@ class TestRay(EngineTests):
 
 class TestNodes(EngineTests):
     engine = "nodes"
-    shares_operators = False
+
+    @contextmanager
+    def one_that_refuses(self, why: Refusal, stage: Stage, folder: Path) -> Iterator[Engine]:
+        folder.mkdir()
+        refusing = {
+            "busy": NodeConfig(limit=1, acceptance="optional", load=1.0),
+            "elsewhere": NodeConfig(limit=1, roots=(str(folder),)),
+        }
+        with ExitStack() as stack:
+            addresses = []
+            for config in (refusing[why], NodeConfig(limit=1)):
+                node = Node(results, config)
+                service = Service(node, NODE, "127.0.0.1:0", Credentials(), WAITING_CALLS)
+                stack.callback(service.close, None)
+                addresses.append(f"127.0.0.1:{service.port}")
+            yield stack.enter_context(closing(open_engine("nodes", Settings(connect=",".join(addresses)))))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import msgspec
@@ -166,5 +166,6 @@ def test_what_failed_before_comes_last_and_alone(red: Path) -> None:
     executor.gate.set()
     assert [future.result(30).task for future in futures] == [1, 2, 3, 4, 5]
     engine.close()
-    given = [msgspec.msgpack.decode(call[1], type=Task).work[0].attempt for call in executor.calls]  # type: ignore[arg-type]
+    tasks = [msgspec.msgpack.decode(cast("bytes", call[1]), type=Task) for call in executor.calls]
+    given = [task.work[0].attempt for task in tasks]
     assert given == [1, 1, 1, 2, 3]

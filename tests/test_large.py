@@ -25,6 +25,7 @@ from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Collected, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
+from imageloom.scheduling.results import Told
 from imageloom.tiling.raster import FileRaster, HeldRaster, open_raster
 
 PIPELINES = (
@@ -123,7 +124,7 @@ def test_several_outputs(photos: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "always") == contents(tmp_path / "never")
 
 
-class Lossy:
+class Lossy(Engine):
     """A serial engine that drops, doubles, reorders and damages what comes back."""
 
     capacity = 3
@@ -223,13 +224,13 @@ class LossyInTime(Lossy):
 
 def test_what_fails_for_good_names_its_missing_tiles(tmp_path: Path, photos: Path) -> None:
     class Refusing(Serial):
-        def submit(self, task: Task) -> Future[Outcome]:
+        def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
             if task.part is not None and task.part.number == 3:
                 failed = Failure("OperatorFailed", "no", transient=True)
                 future: Future[Outcome] = Future()
                 future.set_result(Outcome(task.id, "x", (Result(task.work[0].item.key, failure=failed),)))
                 return future
-            return super().submit(task)
+            return super().submit(task, told)
 
     out = tmp_path / "out"
     summary = drive(photos, out, Refusing(Settings()))
@@ -335,7 +336,7 @@ def test_an_engine_is_opened_for_tiles_of_one_file(photos: Path, tmp_path: Path)
     engine = open_engine("threads", Settings(jobs=2))
     largest = 0
 
-    class Counting:
+    class Counting(Engine):
         capacity = 2
 
         def submit(self, task: Task) -> Future[Outcome]:

@@ -192,7 +192,7 @@ def test_what_is_no_ledger_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     for path, message in (
         (text, "not a database"),
         (database, "another program's database"),
-        (later, "version 99, this program reads version 1"),
+        (later, "version 99, this program needs version 1"),
         (tmp_path, "unable to open"),
         (text / "ledger.db", "Not a directory|File exists"),
         (Path("/proc/none/ledger.db"), "No such file|Permission|Operation not permitted"),

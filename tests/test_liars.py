@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,23 +12,13 @@ import pytest
 from imageloom.testing.engines import HARMFUL
 from imageloom.testing.liars import NodeLiar, RedisLiar, ZeromqLiar
 from lied import Case
-from program import Run, imageloom
+from program import Run, free_port, imageloom
 from redis_servers import GivenServer
 from service import Program
 
 HONEST = 40
 SLOW = "toil 0.1 | resize 48x"
 """Honest workers take their time, so that there is something to do for liars."""
-
-
-def two_ports() -> int:
-    """A free port whose next one is free too."""
-    while True:
-        with socket.socket() as first, socket.socket() as second, contextlib.suppress(OSError):
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            second.bind(("127.0.0.1", port + 1))
-            return port
 
 
 def checked(case: Case, told: int) -> None:
@@ -46,7 +34,7 @@ def test_a_lying_worker_beside_an_honest_one(tmp_path: Path) -> None:
     case = Case(tmp_path, HONEST, pipeline=SLOW)
     assert imageloom("keys", tmp_path / "keys", "--client", "liar").returncode == 0
     keys = read_keys(str(tmp_path / "keys" / "liar.key"), ClientKeys)
-    address = f"tcp://127.0.0.1:{two_ports()}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     with ZeromqLiar(address, lambda peer: secure_client(peer, keys)) as liar:
         flags = ("--bind", address, "--keys", tmp_path / "keys" / "server.key")
         case.run("zeromq", "out", *flags, "-j", 1, "--operators", HARMFUL)

@@ -1,4 +1,4 @@
-"""Engine processes: the conformance suite, and workers that crash, hang and eat memory."""
+"""Engine processes: workers that crash, hang and eat memory."""
 
 from __future__ import annotations
 
@@ -24,12 +24,8 @@ from imageloom.recipes.recipe import with_operators
 from imageloom.records.events import Done, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
-from imageloom.testing.engines import EngineTests, recipe_of
+from imageloom.testing.engines import recipe_of
 from program import imageloom, wait_until
-
-
-class TestProcesses(EngineTests):
-    engine = "processes"
 
 
 @pytest.fixture
@@ -157,7 +153,7 @@ def test_an_operator_of_the_main_program_is_for_threads(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(OWN_OPERATOR)
     command = [sys.executable, str(tmp_path / "script.py")]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
-    said = "the operator 'mine' is of the main program, which workers of processes do not load"
+    said = "the operator 'mine' is defined in the main program, which workers of the engine processes do not load"
     assert ran.stdout.splitlines() == ["3", "3", said], ran.stderr
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from imageloom.api import process
@@ -187,19 +188,14 @@ def test_the_driver_is_killed_and_the_next_run_goes_on(
 
 
 def test_an_embedded_server_dies_with_its_driver(many: Path, tmp_path: Path) -> None:
-    out, before = tmp_path / "out", servers()
+    out = tmp_path / "out"
     driver = start("run", SLOW, many, out, "--engine", "redis", "-j", "2", stdout=subprocess.DEVNULL)
     wait_until(lambda: any(out.glob("*.jpg")))
-    assert len(servers() - before) == 1
+    family = psutil.Process(driver.pid).children(recursive=True)
+    (server,) = [process for process in family if process.name() == "valkey-server"]
     driver.kill()
     driver.wait()
-    wait_until(lambda: servers() <= before)
-
-
-def servers() -> set[int]:
-    import psutil
-
-    return {p.pid for p in psutil.process_iter(["name"]) if p.info["name"] == "valkey-server"}
+    wait_until(lambda: not server.is_running())
 
 
 def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: GivenServer) -> None:
@@ -223,7 +219,9 @@ def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: 
     assert "red.png  WorkerLost: its worker died: killed by SIGSEGV (attempt 3)" in listed.stdout
     assert str(out) in listed.stdout
     assert len(listed.stdout.splitlines()) == 1
-    assert "no dead letter of blue.png" in imageloom("dead", "drop", *server.place, "blue.png").stderr
+    assert (
+        "no dead letter for the item blue.png" in imageloom("dead", "drop", *server.place, "blue.png").stderr
+    )
     retried = imageloom("dead", "retry", *server.place, "red.png")
     assert f"{photos} {out} --retry-failed" in retried.stdout
     assert server.client.keys() == []

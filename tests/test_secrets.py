@@ -61,7 +61,7 @@ def test_a_password_in_a_stores_address_is_refused_and_not_repeated(photos: Path
     for places in ((photos, secret), (secret, photos.parent / "out")):
         ran = imageloom("run", "grayscale", *places)
         assert ran.returncode == 2
-        assert "holds no password" in ran.stderr
+        assert "must not contain a password" in ran.stderr
         assert PASSWORD not in ran.stdout + ran.stderr
 
 

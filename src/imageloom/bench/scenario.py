@@ -1,7 +1,8 @@
-"""The experiment of acceptance and choice: nodes of which some are loaded, for real and simulated.
+"""The experiment of `imageloom scenario`: policies on nodes of which some are loaded, measured and simulated.
 
-A task is one small image. A loaded node delays a task with a probability equal to its load; one that accepts
-optionally rejects it with the same probability. So a job's time is mostly what the policies make of the delays.
+A task is one small image. A loaded node delays a task with a probability equal to its load. With optional
+acceptance, it rejects the task with the same probability. So the duration of a job depends mostly on delays and
+policies.
 """
 
 from __future__ import annotations
@@ -31,44 +32,44 @@ from imageloom.scheduling.policies import Acceptance, accepts, open_choice
 from imageloom.stores.local import LocalStore
 
 STARTING = 30.0
-"""Seconds that a node may take until it is there."""
+"""Time-out for the start of a node, in seconds."""
 ENOUGH, MOST_RUNS = 8.0, 10
 """Seconds of all real runs of a scenario, from which no more are needed; and how many there are at the most."""
 SIMULATED = 50
-"""Simulated runs of which the mean is taken, about."""
+"""Approximate number of simulated runs for a mean."""
 
 
 class Scenario(Plain, frozen=True):
-    """Nodes, and what they are given to do."""
+    """Nodes, policies and tasks of a scenario."""
 
     acceptance: Acceptance
     choice: str
     loads: tuple[float, ...]
-    """Of each node."""
+    """Load of each node, 0 to 1."""
     limit: int = 2
-    """Tasks that each node does at once."""
+    """Maximum number of tasks of each node at the same time."""
     tasks: int = 400
     delay: float = 0.3
-    """Seconds."""
+    """Delay of a task in seconds."""
 
 
 class Costs(Plain, frozen=True):
-    """What things take beside the delays."""
+    """CPU costs, apart from the delays."""
 
     task: float
-    """Seconds of a core."""
+    """CPU seconds per task."""
     rejection: float
-    """Seconds of a core, for an offer that is rejected."""
+    """CPU seconds per rejected task."""
     cores: int
-    """Of all nodes together: on one machine, they share what it has."""
+    """Number of cores of all nodes together; nodes on one machine share its cores."""
 
 
 @contextmanager
 def nodes_of(scenario: Scenario, folder: Path, seed: int) -> Iterator[list[str]]:
-    """The scenario's nodes as processes of this machine, by their addresses.
+    """Start the scenario's nodes as processes on this machine; yields their addresses.
 
     Raises:
-        StorageError: one of them did not start.
+        StorageError: a node did not start.
     """
     with ExitStack() as stack:
         started = [
@@ -107,7 +108,7 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 
 def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed: int) -> float:
-    """The seconds that the scenario's nodes take for all tasks."""
+    """Run all tasks on the scenario's nodes. Returns the duration in seconds."""
     source, sink = folder / "photos", folder / "out"
     if not source.exists():
         draw_photos(source, 1)
@@ -124,7 +125,7 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
         until = time.monotonic() + STARTING
         while engine.capacity < len(addresses) * scenario.limit:
             if time.monotonic() > until:
-                raise StorageError(f"a node does not answer: {', '.join(addresses)}")
+                raise StorageError(f"a node did not answer: {', '.join(addresses)}")
             time.sleep(0.01)
         began = time.perf_counter()
         for future in [engine.submit(task) for task in tasks]:
@@ -135,8 +136,8 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
 
 
 @contextmanager
-def yardstick(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Costs]]:
-    """What tells the costs of this moment: nodes that stay up, of which four are idle and four reject all."""
+def cost_meter(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Costs]]:
+    """Yield a function that measures the current costs, on four idle nodes and four that reject all tasks."""
     few = max(1, tasks // 20)
     idle = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks)
     rejecting = Scenario("optional", "random", (1.0,) * 4, tasks=few, delay=0.0)
@@ -155,11 +156,11 @@ def yardstick(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Cos
 def times_of(
     scenario: Scenario, folder: Path, measure: Callable[[], Costs], least: int
 ) -> tuple[list[float], Costs]:
-    """The seconds of real runs, and what things have cost beside them: a machine's speed drifts.
+    """The durations of real runs in seconds, and the costs measured with them, because a machine's speed changes.
 
     Args:
-        measure: costs of a moment, asked before each run.
-        least: runs; there are more where they are short, for then one delay more or less is much.
+        measure: measures the current costs; called before each run.
+        least: minimum number of runs. Short runs are repeated more often, because they vary more.
     """
     times: list[float] = []
     costs: list[Costs] = []
@@ -175,14 +176,14 @@ def times_of(
 
 @dataclass(eq=False)
 class _Node:
-    """A simulated node, as policies see it."""
+    """A simulated node, with the interface that policies use."""
 
     name: str
     limit: int
     load: float
     random: Random
     slots: Any
-    """A resource of as many places as it does tasks at once."""
+    """A resource with one place per task at the same time."""
     seconds: float = 0.0
     queue: deque[_Task] = field(default_factory=deque)
     running: int = 0
@@ -203,7 +204,7 @@ class _Task:
 
 
 class _Simulation:
-    """`dispatch.Dispatcher` and `node.Node` on a simulated clock, with the policies themselves."""
+    """A simulation of `dispatch.Dispatcher` and `node.Node` with a simulated clock and the real policies."""
 
     def __init__(self, scenario: Scenario, costs: Costs, seed: int, rejections: int, luck: int) -> None:
         try:
@@ -229,7 +230,7 @@ class _Simulation:
         return float(self._world.now)
 
     def _deal(self) -> None:
-        """Choose nodes for what waits, as long as one has room."""
+        """Choose nodes for the waiting tasks, while a node has room."""
         while self._waiting and self._with_room and self._dealt < 2 * self._scenario.limit * len(self._nodes):
             task = self._waiting.popleft()
             node: Any = self._choice.choose(self._nodes, task.tried, self._random)
@@ -238,14 +239,14 @@ class _Simulation:
             self._offer(node)
 
     def _offer(self, node: _Node) -> None:
-        """Let a node have what is chosen for it, as far as it has room."""
+        """Send the tasks that are chosen for a node, while it has room."""
         while node.queue and node.running < node.room:
             node.running += 1
             self._world.process(self._perform(node, node.queue.popleft()))
         (self._with_room.add if node.in_hand < node.room else self._with_room.discard)(node)
 
     def _perform(self, node: _Node, task: _Task) -> Iterator[Any]:
-        """What becomes of a task at a node."""
+        """Process a task on a node: reject, delay and run it."""
         must = task.rejections >= self._rejections
         is_accepted = must or accepts(self._scenario.acceptance, node.load, node.random)
         is_slow = node.random.random() < node.load
@@ -278,17 +279,17 @@ class _Simulation:
 def simulate(
     scenario: Scenario, costs: Costs, seed: int, rejections: int = MOST_REJECTIONS, luck: int = 0
 ) -> float:
-    """The seconds that the scenario would take.
+    """Simulate a scenario. Returns its duration in seconds.
 
     Args:
-        seed: of the choice, whose draws are the same as in a real run with that seed.
-        luck: seed of the nodes' draws, with the other one.
+        seed: seed of the policy's random numbers, the same as in a real run with this seed.
+        luck: together with `seed`, the seed of the nodes' random numbers.
     """
     return _Simulation(scenario, costs, seed, rejections, luck).run()
 
 
-def guess(scenario: Scenario, costs: Costs, runs: int) -> float:
-    """The mean seconds of many simulated runs, with the choices of so many real ones."""
+def simulated_mean(scenario: Scenario, costs: Costs, runs: int) -> float:
+    """The mean duration of many simulated runs in seconds, with the seeds of `runs` real runs."""
     lucks = range(-(-SIMULATED // runs))
     return statistics.mean(
         simulate(scenario, costs, seed, luck=luck) for seed in range(runs) for luck in lucks

@@ -11,12 +11,14 @@ from imageloom.cli import options
 from imageloom.cli.text import say, say_json
 
 
-@click.group("jobs", invoke_without_command=True, short_help="List past runs, or show one with its failures.")
+@click.group(
+    "jobs", invoke_without_command=True, short_help="List past runs, or show one run with its failures."
+)
 @options.ledger_option
-@click.option("--json", "json_", is_flag=True, help="One JSON object for each line, on stdout.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object per run to stdout.")
 @click.pass_context
 def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
-    """List the jobs that the ledger remembers, the latest first, or show one.
+    """List the jobs (runs) in the ledger, the latest first. `imageloom jobs show JOB` shows one.
 
     \b
     imageloom jobs
@@ -39,13 +41,13 @@ def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
         )
 
 
-@command.command("show")
+@command.command("show", short_help="Show one job: its items, or only its failures.")
 @click.argument("job", type=int)
-@click.option("--failed", is_flag=True, help="The failed items only.")
-@click.option("--json", "json_", is_flag=True, help="One JSON object for each item, on stdout.")
+@click.option("--failed", is_flag=True, help="Show only the failed items.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object per item to stdout.")
 @click.pass_obj
 def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
-    """Show the job with that number: each item with its times, or the reason of its failure.
+    """Show the job with the number JOB: each item with its times, or with the reason of its failure.
 
     \b
     imageloom jobs show 7
@@ -57,7 +59,10 @@ def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
     assert isinstance(ledger, Ledger)
     found = next((j for j in ledger.jobs() if j.id == job), None)
     if found is None:
-        raise click.BadParameter(f"there is no job {job} in {ledger.path}", param_hint="JOB")
+        raise click.BadParameter(
+            f"there is no job {job} in {ledger.path}; `imageloom jobs` lists them",
+            param_hint="JOB",
+        )
     as_json = json_ or json_above
     if not as_json:
         seconds = f"{found.finished - found.started:.2f} s" if found.finished else "not finished"

@@ -1,4 +1,4 @@
-"""What a run shows: progress, failures, JSON lines, logs. All listen to the driver's events."""
+"""What a run prints: progress, failures, JSON lines and logs. Each reporter listens to the driver's events."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 PERIOD = 5.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two progress lines if stderr is not a terminal."""
 MOST_FAILURES = 20
-"""Failures that are shown as they come; the ledger has the others."""
+"""Number of failures that are printed during a run; the ledger has all of them."""
 
 
 class Reporters:
-    """The listeners that the options ask for. Standard output is for results, standard error for people.
+    """The listeners that the options select. Results go to stdout, messages for people to stderr.
 
     Args:
-        is_endless: nobody knows how many items there will be; each failure is shown.
+        is_endless: the number of items is unknown; every failure is printed.
     """
 
     def __init__(
@@ -77,21 +77,25 @@ class Reporters:
             self._log = None
 
     def finish(self, summary: Summary, done: str) -> None:
-        """Show the last line."""
+        """Print the summary.
+
+        Args:
+            done: word for the finished items, such as "done".
+        """
         self._close()
         if summary.failed > self._most_failures:
             more = summary.failed - self._most_failures
-            say(f"and {more} more failed: imageloom jobs show {summary.job} --failed", err=True)
+            say(f"{more} more items failed; list all: imageloom jobs show {summary.job} --failed", err=True)
         if summary.total == 0 and not summary.interrupted:
-            say("no image matched in the source", err=True)
-        with contextlib.suppress(BrokenPipeError):  # its reader has gone
+            say("no image matched in the source (see --include and --exclude)", err=True)
+        with contextlib.suppress(BrokenPipeError):  # the reader of stdout has closed the pipe
             say(summary.text(done), err=self._json)
             if self._json:
                 say_json({"event": "summary", **msgspec.to_builtins(summary)})
 
 
 class _Progress:
-    """A bar on a terminal, with rate and time left. The names are counted beside the work."""
+    """A progress bar on a terminal, with rate and remaining time. A second thread counts the items."""
 
     def __init__(self, job: Job) -> None:
         from tqdm import tqdm
@@ -114,7 +118,7 @@ class _Progress:
 
 
 class _Lines:
-    """A line every few seconds."""
+    """A progress line every few seconds, if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._began = self._last = time.monotonic()
@@ -136,7 +140,7 @@ class _Lines:
 
 
 class _Failures:
-    """A line for each of the first failures."""
+    """One line for each of the first failures."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -153,12 +157,14 @@ def _verbose_line(event: Event) -> None:
         case Planned(item, names):
             _above_the_bar(f"planned: {item.key} -> {', '.join(names)}")
         case Done(result, waited=waited):
-            after = f", {waited:.2f} s after it came" if waited else ""
+            after = f", {waited:.2f} s after its arrival" if waited else ""
             _above_the_bar(f"done: {result.key}, {1000 * result.times.total:.1f} ms{after}")
         case Skipped(item, reason):
             _above_the_bar(f"skipped: {item.key}: {reason}")
         case Retried(result, attempt, _, pause):
-            _above_the_bar(f"again in {pause:.1f} s: {result.key}: attempt {attempt}: {_reason(event)}")
+            _above_the_bar(
+                f"retry in {pause:.1f} s: {result.key}: attempt {attempt} failed: {_reason(event)}"
+            )
 
 
 def _json_planned(event: Event) -> None:
@@ -187,7 +193,7 @@ def _json_line(event: Event) -> None:
 
 
 class _Log:
-    """A line for each event in a file, as text or as JSON objects."""
+    """Writes one line per event to a log file, as text or as JSON."""
 
     def __init__(self, path: Path, format: str) -> None:
         self._job = 0
@@ -263,7 +269,7 @@ def _reason(event: Failed | Retried) -> str:
 
 
 def _above_the_bar(text: str) -> None:
-    """A line on standard error that a progress bar does not overwrite."""
+    """Write a line to stderr without breaking the progress bar."""
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.write(printable(text), file=sys.stderr)
     else:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Task
 from imageloom.scheduling.results import Told
 from imageloom.worker.guard import Guard
+
+if TYPE_CHECKING:
+    from imageloom.records.events import Listener
 
 ENGINES: dict[str, str] = {
     "serial": "imageloom.engines.serial:Serial",
@@ -59,14 +62,44 @@ class Settings(Plain, frozen=True):
     """The bounds of workers that the engine itself starts, where others than the driver can send them tasks."""
 
 
+class Capabilities(Plain, frozen=True):
+    """What an engine is able to do. A test of an engine is skipped only where this says that it cannot."""
+
+    shares_memory: bool = False
+    """Its workers see the memory of the driver's process."""
+    overlaps: bool = False
+    """The requests of a task's items to stores do not wait for each other."""
+    tells: bool = False
+    """It tells the results of a task's items before the task's end: it is a `TellingEngine`."""
+    ends_items: bool = False
+    """It ends an item that takes longer than `Settings.timeout`."""
+    survives_death: bool = False
+    """The death of one of its workers ends neither the engine nor the driver."""
+    refuses: bool = False
+    """A worker may refuse a task, which costs nothing: it goes to another one."""
+
+
 class Engine(Protocol):
-    """Runs tasks.
+    """Runs tasks. An engine inherits from this class what it does not define itself.
 
     A failing item is data in the outcome. A future raises only `WorkerLost` (a worker died with the task) or
-    what is a bug. An engine may say of itself, by an attribute that is true: `shares_memory`, its workers see
-    this process's memory; `overlaps`, the requests of a task's items do not wait for each other. One whose workers
-    are started elsewhere may have `missing`: what to do where there are none; empty where there are some.
+    what is a bug.
     """
+
+    capabilities: Capabilities = Capabilities()
+    settings: Settings = Settings()
+    """For the worker processes that the driver opens beside an engine which shares its memory."""
+    listeners: Sequence[Listener] = ()
+    """Called with each event of the run, in the driver's thread."""
+
+    @property
+    def missing(self) -> str:
+        """What to do where there are no workers, for engines whose workers are started elsewhere; else empty."""
+        return ""
+
+    def lag(self) -> dict[str, int]:
+        """Tasks that no worker has taken, by the name of their stream, for engines with a broker; else empty."""
+        return {}
 
     @property
     def capacity(self) -> int:
@@ -82,15 +115,12 @@ class Engine(Protocol):
 class TellingEngine(Engine, Protocol):
     """One that knows the results of a task's items before the task's end."""
 
-    tells: bool
-    """True."""
-
     def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]: ...
 
 
 def submit(engine: Engine, task: Task, told: Told) -> Future[Outcome]:
     """Hand a task to an engine, which may tell some results before the task's end, from any thread."""
-    if getattr(engine, "tells", False):
+    if engine.capabilities.tells:
         return cast("TellingEngine", engine).submit(task, told)
     return engine.submit(task)
 

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 import msgspec
 from msgspec.structs import replace
 
+from imageloom.engines import Capabilities, Engine
 from imageloom.errors import InvalidResult
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.records.faults import failure_of
@@ -74,12 +75,14 @@ def outcome_of(packed: bytes, task: Task) -> Outcome:
     return replace(outcome, results=all_of(task, outcome))
 
 
-class ExecutorEngine(TransportEngine):
+class ExecutorEngine(TransportEngine, Engine):
     """The engine of an executor transport.
 
     Args:
         timeout: seconds that an item may take; 0 where it cannot be ended.
     """
+
+    capabilities = Capabilities(tells=True)
 
     def __init__(self, transport: ExecutorTransport, timeout: float = 0.0) -> None:
         self._executor = transport

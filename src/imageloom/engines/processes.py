@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerProcess
 
 import msgspec
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.errors import InvalidResult
 from imageloom.model import Failure
 from imageloom.scheduling.engine import TransportEngine
@@ -30,10 +30,10 @@ from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import serve, start
 
 
-class Processes(TransportEngine):
+class Processes(TransportEngine, Engine):
     """The engine."""
 
-    tells = True
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         most = settings.jobs * settings.threads

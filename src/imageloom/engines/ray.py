@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Settings
 from imageloom.engines.executor import ExecutorEngine, ExecutorTransport
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Task
@@ -50,7 +50,7 @@ LOST = (
 class Ray(ExecutorEngine):
     """Workers that die are replaced by Ray; one death is enough for a task to be lost."""
 
-    tells = True
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(RayTransport(settings), settings.timeout)

@@ -1,4 +1,4 @@
-"""The failure of an item by whatever it raised: an error that is none of ours is a bug, whose place is logged."""
+"""Converts exceptions to failures of items. An exception that is not an ImageloomError is a bug, and is logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imageloom.model import Failure
 from imageloom.system.printable import printable
 
 MOST_LOGGED = 100
-"""Places whose bugs are logged with a traceback."""
+"""Maximum number of code locations whose exceptions are logged with a traceback."""
 
 log = logging.getLogger(__name__)
 _logged: set[tuple[type, str, int]] = set()
@@ -20,13 +20,13 @@ _logged: set[tuple[type, str, int]] = set()
 
 @contextmanager
 def blamed_on(key: str) -> Iterator[None]:
-    """Whatever is raised within comes out as an error of ours.
+    """Convert every exception in this context to an ImageloomError.
 
     Args:
-        key: of the item that is worked on.
+        key: key of the item that is processed.
 
     Raises:
-        ItemError: something was raised that is no error of ours.
+        ItemError: an exception other than an ImageloomError was raised.
     """
     try:
         yield
@@ -37,13 +37,13 @@ def blamed_on(key: str) -> Iterator[None]:
 
 
 def failure_of(key: str, error: BaseException) -> Failure:
-    """An item's failure; the first one of each place in the code is logged with its traceback.
+    """The failure of an item from an exception. The first unexpected exception of each code location is logged.
 
     Args:
-        key: of the item.
+        key: key of the item.
 
     Raises:
-        KeyboardInterrupt: it was raised, which is no item's failure.
+        KeyboardInterrupt: `error` is a KeyboardInterrupt.
     """
     if isinstance(error, KeyboardInterrupt):
         raise error
@@ -55,6 +55,6 @@ def failure_of(key: str, error: BaseException) -> Failure:
             _logged.add(place)
             lines = "".join(traceback.format_exception(error)).splitlines()
             log.error(
-                "unexpected error, by which %s fails:\n%s", printable(key), "\n".join(map(printable, lines))
+                "unexpected error while processing %s:\n%s", printable(key), "\n".join(map(printable, lines))
             )
     return Failure.of(error)

@@ -75,8 +75,8 @@ class Tally:
             "imageloom_tasks_in_flight", "gauge", "Tasks that the engine has.", {"": self._in_flight}
         )
         yield _workers(engine.capacity)
-        if lag := getattr(engine, "lag", None):
-            by_stream = {f'stream="{stream}"': float(count) for stream, count in lag().items()}
+        if lag := engine.lag():
+            by_stream = {f'stream="{stream}"': float(count) for stream, count in lag.items()}
             yield Metric(
                 "imageloom_stream_lag", "gauge", "Tasks in a stream that no worker has taken.", by_stream
             )

@@ -20,7 +20,7 @@ from msgspec.structs import asdict, replace
 
 from imageloom import operators
 from imageloom.model import Failure, Outcome, Result, Task, Times, Work
-from imageloom.records.inhand import noted
+from imageloom.records.inprogress import open_records
 from imageloom.stores import Store, open_bounded
 from imageloom.worker import items
 from imageloom.worker.items import Chunk, Lap
@@ -29,24 +29,19 @@ Turn = contextlib.AbstractContextManager[object]
 
 
 NO_BOUND = contextlib.nullcontext()
-LONG = 0.25
-"""Seconds of a task after which its results are told one by one."""
 
 
 def perform(task: Task, told: Callable[[int, Result], None] | None = None) -> Outcome:
     """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
 
     Args:
-        told: called with an item's place and its result before the task's end, where that takes long.
+        told: called with an item's place and its result, as soon as it is there.
     """
     made: list[Result] = []
-    began, known = time.monotonic(), 0
-    for result in results(task):
+    for place, result in enumerate(results(task)):
         made.append(result)
-        if told is not None and time.monotonic() - began > LONG:
-            for place in range(known, len(made)):
-                told(place, made[place])
-            known = len(made)
+        if told is not None:
+            told(place, result)
     return Outcome(task.id, worker_name(), tuple(made))
 
 
@@ -130,7 +125,7 @@ class Attempt:
 
     def compute(self) -> None:
         """From the bytes to outputs that are staged."""
-        notes = noted.get(self._task.sink)
+        notes = open_records.get(self._task.sink)
         if notes is None:
             self._do(self._compute)
             return

@@ -26,7 +26,7 @@ from socket import AF_UNIX, socket
 
 import msgspec
 
-from imageloom.engines import Engine, Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.executor import outcome_of
 from imageloom.engines.mpi.message import Message
 from imageloom.errors import EngineFailed, ImageloomError, InvalidResult, MissingExtra, WorkerLost
@@ -159,9 +159,10 @@ class _Job:
         return next((line for line in reversed(complaints) if line.strip()), "it said nothing")
 
 
-class Supervised:
+class Supervised(Engine):
+    capabilities = Capabilities(ends_items=True, survives_death=True)
+
     def __init__(self, settings: Settings) -> None:
-        self.capacity = settings.jobs * settings.threads
         self._settings = settings
         self._mpiexec = find_mpiexec()
         self._backlog = Backlog()
@@ -172,6 +173,10 @@ class Supervised:
         self._bell, self._button = os.pipe()
         os.set_blocking(self._button, False)
         self._thread = start_thread("supervisor", self._supervise, self._fail)
+
+    @property
+    def capacity(self) -> int:
+        return self._settings.jobs * self._settings.threads
 
     def submit(self, task: Task) -> Future[Outcome]:
         entry = Entry(task)

@@ -22,7 +22,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.nodes.config import NodesConfig, read_config
 from imageloom.engines.nodes.dispatch import Delivery, Dispatcher, NodeRecord
 from imageloom.engines.nodes.local import address_in, done_by, serve
@@ -86,7 +86,7 @@ class _Node:
         self.slots = 0
 
 
-class Nodes:
+class Nodes(Engine):
     """The engine.
 
     Args:
@@ -99,6 +99,8 @@ class Nodes:
         UsageError: the file makes no sense, or an address needs TLS.
         StorageError: no node answers.
     """
+
+    capabilities = Capabilities(ends_items=True, survives_death=True, refuses=True)
 
     def __init__(self, settings: Settings, config: NodesConfig | None = None, waits: bool = False) -> None:
         self._settings = settings

@@ -26,7 +26,7 @@ from multiprocessing.context import ForkServerProcess
 
 from msgspec.structs import replace
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.pipeline.ring import READING, WRITING, Ring
 from imageloom.engines.pipeline.stage import Slip, encode, serve
 from imageloom.errors import EngineFailed, InvalidResult, UsageError
@@ -106,7 +106,7 @@ class _Stage:
     next_start: float = 0.0
 
 
-class Pipeline:
+class Pipeline(Engine):
     """The engine.
 
     Args:
@@ -117,6 +117,8 @@ class Pipeline:
         UsageError: this system has no shared memory without a name, or no semaphores: it is not Linux.
         StorageError: there is no shared memory to be had.
     """
+
+    capabilities = Capabilities(ends_items=True, survives_death=True)
 
     def __init__(
         self,

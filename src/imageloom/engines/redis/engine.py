@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.redis import group
 from imageloom.engines.redis import letters as redis_letters
 from imageloom.engines.redis import wire as redis_wire
@@ -80,8 +80,8 @@ class _Out:
     """What waits behind its current item was given to others."""
 
 
-class RedisStreams:
-    tells = True
+class RedisStreams(Engine):
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from imageloom.engines import Settings
+from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.workers import work
 from imageloom.engines.zeromq.doors import Door
 from imageloom.engines.zeromq.wire import (
@@ -78,7 +78,7 @@ LINGER = 200
 """Milliseconds that the last messages to remote workers may take on their way."""
 
 
-class Zeromq(TransportEngine):
+class Zeromq(TransportEngine, Engine):
     """The engine.
 
     Raises:
@@ -86,7 +86,7 @@ class Zeromq(TransportEngine):
         StorageError: the ports cannot be opened.
     """
 
-    tells = True
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from random import Random
 
 from imageloom.driver.window import DEPTH
+from imageloom.engines import Capabilities, TellingEngine
 from imageloom.model import Outcome, Task
 from imageloom.recipes.plan import make_plan
 from imageloom.scheduling.engine import EngineCore
@@ -53,10 +54,10 @@ class WatchedScheduler(Scheduler):
         return commands
 
 
-class SimulatedEngine(EngineCore):
+class SimulatedEngine(EngineCore, TellingEngine):
     """The engine of one run of the driver."""
 
-    tells = True
+    capabilities = Capabilities(tells=True)
 
     def __init__(
         self,

@@ -198,7 +198,7 @@ class Simulation:
         driver._sink.store = KillableStore(
             driver._sink.address, process, lambda token, key: self._check_published(ledger, token, key)
         )
-        make_killable(driver._in_hand, process)
+        make_killable(driver._in_progress, process)
         summary = driver.run()
         engine.close()
         for key in [f"{number:03}.pgm" for number in range(plan.items)]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from imageloom.records.inhand import InHand, noted
+from imageloom.records.inprogress import InProgress, open_records
 from imageloom.records.ledger import Ledger
 from imageloom.stores.local import LocalStore
 from imageloom.testing.simulation.clock import DriverProcess
@@ -99,13 +99,13 @@ class KillableStore(LocalStore):
             super().tidy()
 
 
-def make_killable(notes: InHand, process: DriverProcess) -> None:
+def make_killable(notes: InProgress, process: DriverProcess) -> None:
     """Have the notes of what is in hand stay as they are when the driver is killed."""
     close = notes.close
 
     def close_unless_killed(all_seen: bool) -> None:
         if process.is_dead:
-            noted.pop(notes._sink, None)
+            open_records.pop(notes._sink, None)
         else:
             close(all_seen)
 
