@@ -14,7 +14,7 @@ from imageloom.scheduling.protocol import Received, Ticket
 from imageloom.scheduling.scheduler import Scheduler
 from imageloom.scheduling.tickets import Tickets
 from imageloom.scheduling.workers import Delivery, Worker
-from imageloom.testing.simulation.coverage import missing, table
+from imageloom.testing.simulation.coverage import RARE, missing, table
 from imageloom.testing.simulation.many import one, run_all, run_some
 
 SEEDS = 2000
@@ -32,7 +32,7 @@ def test_every_history_keeps_to_the_laws() -> None:
     )
     assert found.histories == SEEDS
     assert found.least_faults >= 5
-    assert not missing(found.seen), table(found.seen)
+    assert set(missing(found.seen)) <= RARE, table(found.seen)
 
 
 @pytest.mark.long
