@@ -302,7 +302,7 @@ def test_what_one_worker_will_never_do_another_one_does(choice: str) -> None:
     world.submit(*(task(number, "x") for number in range(3)))
     for _ in range(9):
         for send in world.sent():
-            if not world.scheduler.has(send.worker, send.task.id):
+            if send.task.id not in world.scheduler.deliveries(send.worker):
                 continue
             if send.worker == "a":
                 world.handle(Refused("a", send.task.id, "it does not see the storage", is_final=True))

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable
 
+from imageloom.driver.clock import REAL, Clock
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
@@ -36,12 +37,13 @@ class Accounts:
         recipe: str,
         suspects: Suspects,
         listeners: Iterable[Listener],
+        clock: Clock = REAL,
     ) -> None:
         self.job = 0
         """The number of the run in the ledger."""
         self.is_ending = False
         """The run ends: no item is retried."""
-        self.again = Retries()
+        self.again = Retries(clock)
         self._attempts = job.attempts
         self._source = source
         self._sink = sink

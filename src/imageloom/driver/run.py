@@ -11,12 +11,13 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TYPE_CHECKING
 
 from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
+from imageloom.driver.clock import REAL, Clock
 from imageloom.driver.lookahead import Answers, Lookahead, with_next
 from imageloom.driver.sink import InPlace, Sink, check_template
 from imageloom.driver.source import Source
@@ -54,6 +55,7 @@ class Driver:
         engine_name: the engine's name, for the ledger.
         listeners: called with each event, in this thread.
         source: the job's source, if the caller opens it; None to open it here.
+        clock: the clock that the driver waits by.
 
     Raises:
         StorageError: the source or the sink cannot be used, or another run writes into the sink.
@@ -68,6 +70,7 @@ class Driver:
         engine_name: str = "serial",
         listeners: Iterable[Listener] = (),
         source: Source | None = None,
+        clock: Clock = REAL,
     ) -> None:
         self._job = job
         self._engine = engine
@@ -86,17 +89,17 @@ class Driver:
         self._id = 0
         self._tasks = 0
         self._overlaps = self._lookahead.take_long and engine.capabilities.overlaps
-        self._in_flight = Window(self._memory, self._overlaps, self._wake)
+        self._in_flight = Window(self._memory, self._overlaps, self._wake, clock)
         self._is_last = False
         """No other item is waiting behind the item that is being planned."""
-        self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
+        self._finished = clock.queue()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
         self._in_progress = InProgress(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
         self._accounts = Accounts(
-            job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners
+            job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners, clock
         )
         self._again = self._accounts.again
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from imageloom.driver.batches import Ready
+from imageloom.driver.clock import REAL, Clock
 from imageloom.errors import EngineFailed, WorkerLost
 from imageloom.model import Failure, Outcome, Part, Result, Task, Work
 from imageloom.records.faults import failure_of
@@ -36,9 +36,10 @@ class Flight:
     """The window's tasks of which some results have arrived before the end of the task."""
     wake: Callable[[], None]
     """Called from any thread when the first such result arrives."""
+    since: float
+    """When it was submitted."""
     future: Future[Outcome] = field(init=False)
     """Set when the engine has returned it; results may arrive earlier."""
-    since: float = field(default_factory=time.monotonic)
     arrived: dict[int, Result] = field(default_factory=dict)
     """Results that arrived before the end of the task, by the item's position. Filled by the engine's threads."""
     taken: set[int] = field(default_factory=set)
@@ -97,7 +98,8 @@ class Window:
         wake: called from any thread when results arrive before the end of their task.
     """
 
-    def __init__(self, memory: int, by_items: bool, wake: Callable[[], None]) -> None:
+    def __init__(self, memory: int, by_items: bool, wake: Callable[[], None], clock: Clock = REAL) -> None:
+        self._clock = clock
         self._memory = memory
         self._wake = wake
         self._by_items = by_items
@@ -129,7 +131,7 @@ class Window:
 
     def add(self, task: Task, needs: int) -> Flight:
         """Add a task, which needs this memory in bytes, before it is submitted."""
-        flight = Flight(task, needs, self._telling, self._wake)
+        flight = Flight(task, needs, self._telling, self._wake, self._clock.monotonic())
         self._flights[task.id] = flight
         self._bytes += needs
         self._items += len(task.work)
@@ -151,7 +153,7 @@ class Window:
 
     def late(self) -> list[Flight]:
         """The tasks that have been running for LATE seconds and of which results have arrived."""
-        limit = time.monotonic() - LATE
+        limit = self._clock.monotonic() - LATE
         told = [flight for flight in list(self._telling) if flight.since < limit]
         return [flight for flight in told if flight.task.id in self._flights]
 
@@ -168,7 +170,8 @@ def _is_suspect(task: Task) -> bool:
 class Retries:
     """Items that wait for a retry, each with the time at which the retry is due."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = REAL) -> None:
+        self._clock = clock
         self._waiting: list[tuple[float, int, Ready]] = []
         self._turn = itertools.count()
 
@@ -177,19 +180,17 @@ class Retries:
 
     def add(self, work: Work, needs: int, part: Part | None = None) -> float:
         """Schedule a retry of an item. Returns the back-off in seconds."""
-        import random  # the import takes milliseconds; runs without failures do not need it
-
-        pause = FIRST_PAUSE * 2.0 ** (work.attempt - 1) * (1 + random.random())
+        pause = FIRST_PAUSE * 2.0 ** (work.attempt - 1) * (1 + self._clock.random())
         again = Ready(replace(work, attempt=work.attempt + 1), 0, needs, part)
-        heapq.heappush(self._waiting, (time.monotonic() + pause, next(self._turn), again))
+        heapq.heappush(self._waiting, (self._clock.monotonic() + pause, next(self._turn), again))
         return pause
 
     def due(self) -> Iterator[Ready]:
         """The items whose retry is due."""
-        while self._waiting and self._waiting[0][0] <= time.monotonic():
+        while self._waiting and self._waiting[0][0] <= self._clock.monotonic():
             yield heapq.heappop(self._waiting)[2]
 
     @property
     def pause(self) -> float | None:
         """Seconds until the next retry is due; None if none is waiting."""
-        return max(0.0, self._waiting[0][0] - time.monotonic()) if self._waiting else None
+        return max(0.0, self._waiting[0][0] - self._clock.monotonic()) if self._waiting else None

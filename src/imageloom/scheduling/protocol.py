@@ -30,7 +30,8 @@ class Joined:
     is_ready: bool = True
     """False for a process that is still starting: if it dies now, no item is to blame."""
     reports_begin: bool = False
-    """The transport sends `Begun`. Otherwise what was sent first counts as begun, one delivery for each slot."""
+    """The transport sends `Begun` and loses none: what has not begun has no time-out. Otherwise what was sent
+    first counts as begun, one delivery for each slot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from imageloom.scheduling.protocol import (
 from imageloom.scheduling.queue import Queue, Run
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.tickets import Tickets
-from imageloom.scheduling.workers import NEVER, Delivery, Worker, places_under_way
+from imageloom.scheduling.workers import NEVER, Delivery, Worker
 
 PATIENCE = 8.0
 """An item is slow after so many times the seconds that it should cost."""
@@ -111,16 +111,6 @@ class Scheduler:
     def is_idle(self) -> bool:
         """No worker has anything."""
         return not self._placement.held
-
-    @property
-    def failed_starts(self) -> int:
-        """Workers in a row that died before they were ready."""
-        return self._backoff.failures
-
-    def has(self, worker: str, delivery: int) -> bool:
-        """Whether a worker has that delivery now."""
-        known = self._workers.get(worker)
-        return known is not None and delivery in known.deliveries
 
     def has_sent(self, delivery: int) -> bool:
         """Whether there ever was a delivery of that number."""
@@ -304,11 +294,12 @@ class Scheduler:
     def _end(self, worker: Worker, delivery: Delivery, failure: Failure, now: float) -> None:
         """End what works on a delivery; its item in progress is charged."""
         self._commands.append(End(worker.name, delivery.number, failure))
-        self._break(worker, delivery, failure, now)
         if self.rules.ends == "worker":
             self._forget(worker)
             for other in reversed(list(worker.deliveries.values())):
-                self._requeue(worker, other, now)
+                if other is not delivery:
+                    self._requeue(worker, other, now)
+        self._break(worker, delivery, failure, now)
 
     def _cut(self, worker: Worker, delivery: Delivery, now: float) -> None:
         """Queue again what waits behind the item in progress."""
@@ -389,7 +380,7 @@ class Scheduler:
         self._remove(worker, delivery, now)
         ticket.was_lost = True
         at = left[min(max(0, done - delivery.done), len(left) - 1)]
-        if at not in places_under_way(self._workers.values(), ticket):
+        if at not in self._tickets.places_elsewhere(ticket):
             spent = now - delivery.since if delivery.has_begun else 0.0
             self._tickets.fail(ticket, [at], failure, now, worker.name, spent)
         self._put_back(ticket, left, now)
@@ -401,7 +392,7 @@ class Scheduler:
 
     def _put_back(self, ticket: Ticket, places: list[int], now: float, is_suspect: bool = False) -> None:
         """Queue items again, unless they have their results or another worker has them."""
-        elsewhere = places_under_way(self._workers.values(), ticket)
+        elsewhere = self._tickets.places_elsewhere(ticket)
         left = [place for place in places if place not in ticket.results and place not in elsewhere]
         if left:
             self._queue.put(Run(ticket, left, now, is_suspect), first=True)

@@ -64,6 +64,18 @@ class Tickets:
                         delivery.is_cut = True
                         self._emit(Drop(other.name, delivery.number))
 
+    def places_elsewhere(self, ticket: Ticket) -> set[int]:
+        """Places of a task that deliveries bring: of a copy, or of what was taken from a slow worker."""
+        if not ticket.deliveries:
+            return set()
+        return {
+            place
+            for worker in self._workers.values()
+            for delivery in worker.deliveries.values()
+            if delivery.ticket is ticket
+            for place in delivery.places[delivery.done :]
+        }
+
     def refuse(self, ticket: Ticket, event: Refused, rules: Rules) -> Failure | None:
         """Count a refusal; the failure of the task's items where it was one too many."""
         up = {worker.name for worker in self._workers.values() if worker.limit}

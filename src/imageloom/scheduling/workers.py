@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from imageloom.scheduling.protocol import Ticket
@@ -81,16 +81,3 @@ class Worker:
         if not self.reports_begin:
             for delivery, _ in zip(self.deliveries.values(), range(self.limit), strict=False):
                 delivery.begin(now)
-
-
-def places_under_way(workers: Iterable[Worker], ticket: Ticket) -> set[int]:
-    """Places of a task that deliveries bring: of a copy, or of what was taken from a slow worker."""
-    if not ticket.deliveries:
-        return set()
-    return {
-        place
-        for worker in workers
-        for delivery in worker.deliveries.values()
-        if delivery.ticket is ticket
-        for place in delivery.places[delivery.done :]
-    }
