@@ -20,14 +20,15 @@
         ├── OutputExists              the sink has a file of that name that imageloom did not make
         ├── DuplicateOutput           another item of the job has the same output name
         ├── TaskRefused               a worker may not do it: outside of its roots
-        ├── TaskRejected              so many nodes would not take it
+        ├── TaskRejected              more workers refused it than the rules allow
+        ├── ItemTimeout               it took longer than --timeout
         ├── Quarantined               several runs have ended with it in hand
         ├── InvalidResult             a worker sent a result that cannot be: see `results`
         ├── UnreadableItem            the source's bytes cannot be read
         └── UnwritableOutput          the sink did not take the output's bytes
 
-An item's error crosses processes as a `model.Failure`: its class name, its message and whether another
-attempt could help.
+An item's error crosses processes as a `model.Failure`: its class name, its message, whether another attempt
+could help and, where it is a bug, its traceback.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class ImageloomError(Exception):
     """The base of all errors that imageloom raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+    transient: ClassVar[bool] = False
+    """Another attempt may succeed."""
 
 
 class UsageError(ImageloomError, ValueError):
@@ -82,6 +85,8 @@ class MissingExtra(ImageloomError, ImportError):
 class WorkerLost(ImageloomError):
     """A worker died. The tasks that it held are not done; the driver decides on another attempt."""
 
+    transient = True
+
 
 class EngineFailed(ImageloomError):
     """An engine cannot go on. What it had in hand is not done."""
@@ -90,9 +95,7 @@ class EngineFailed(ImageloomError):
 
 
 class ItemError(ImageloomError):
-    """One item cannot be done. `transient` says whether the same attempt may succeed later."""
-
-    transient: ClassVar[bool] = False
+    """One item cannot be done."""
 
 
 class CorruptImage(ItemError):
@@ -133,6 +136,10 @@ class TaskRefused(ItemError):
 
 class TaskRejected(ItemError):
     pass
+
+
+class ItemTimeout(ItemError):
+    transient = True
 
 
 class Quarantined(ItemError):

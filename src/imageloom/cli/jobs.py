@@ -41,37 +41,57 @@ def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
 
 @command.command("show")
 @click.argument("job", type=int)
+@options.ledger_option
 @click.option("--failed", is_flag=True, help="The failed items only.")
+@click.option("-v", "--verbose", is_flag=True, help="With the traceback of each failure that has one.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object for each item, on stdout.")
 @click.pass_obj
-def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
+@click.pass_context
+def show(
+    context: click.Context,
+    obj: tuple[object, bool],
+    ledger: Path | None,
+    job: int,
+    failed: bool,
+    verbose: bool,
+    json_: bool,
+) -> None:
     """Show the job with that number: each item with its times, or the reason of its failure.
 
     \b
     imageloom jobs show 7
+    imageloom jobs show 7 --failed -v
     imageloom jobs show 7 --failed --json
     """
     from imageloom.records.ledger import Ledger
 
-    ledger, json_above = obj
-    assert isinstance(ledger, Ledger)
-    found = next((j for j in ledger.jobs() if j.id == job), None)
+    opened, json_above = obj
+    assert isinstance(opened, Ledger)
+    if ledger is not None:
+        opened = context.with_resource(Ledger(ledger))
+    found = next((j for j in opened.jobs() if j.id == job), None)
     if found is None:
-        raise click.BadParameter(f"there is no job {job} in {ledger.path}", param_hint="JOB")
+        raise click.BadParameter(f"there is no job {job} in {opened.path} (--ledger)", param_hint="JOB")
     as_json = json_ or json_above
     if not as_json:
         seconds = f"{found.finished - found.started:.2f} s" if found.finished else "not finished"
         say(f"job {found.id}: {found.state}, {seconds}, {found.engine} with {found.workers} workers")
         say(f"  {found.recipe}", f"  {found.source} -> {found.sink}")
         say(f"  {found.done} done, {found.failed} failed, {found.skipped} skipped")
-    for item in ledger.items(job, "failed" if failed else None):
+    hidden = 0
+    for item in opened.items(job, "failed" if failed else None):
         if as_json:
             say_json(item)
         elif item.failure:
             say(f"failed  {item.key}  {item.failure.kind}: {item.failure.message} (attempt {item.attempts})")
+            trace = item.failure.trace.splitlines()
+            say(*(f"    {line}" for line in trace if verbose))
+            hidden += bool(trace) and not verbose
         else:
             t = item.times
             say(
                 f"done    {item.key}  read {1e3 * t.read:.1f}, decode {1e3 * t.decode:.1f}, "
                 f"filter {1e3 * t.filter:.1f}, encode {1e3 * t.encode:.1f}, write {1e3 * t.write:.1f} ms"
             )
+    if hidden:
+        say(f"-v shows the tracebacks of {hidden} failures", err=True)

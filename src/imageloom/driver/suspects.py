@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from imageloom import operators
 from imageloom.driver.batches import Ready
 from imageloom.engines import Engine, open_engine
-from imageloom.errors import Quarantined
+from imageloom.errors import ItemTimeout, Quarantined, WorkerLost
 from imageloom.model import Failure, Item, Job, Task
 from imageloom.records.inhand import MOST_RUNS, InHand
 
-CRASHES = ("WorkerLost", "ItemTimeout", "MemoryError")
+CRASHES = tuple(error.__name__ for error in (WorkerLost, ItemTimeout, MemoryError))
 """Kinds of failure that are the end of a process, or would have been."""
 
 

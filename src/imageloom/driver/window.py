@@ -65,8 +65,10 @@ class Flight:
             return self.future.result()
         if isinstance(error, EngineFailed):
             raise error
-        if isinstance(error, (WorkerLost, CancelledError)):
-            failure = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
+        if isinstance(error, CancelledError):
+            error = WorkerLost("the engine cancelled it")
+        if isinstance(error, WorkerLost):
+            failure = Failure.of(error if str(error) else WorkerLost("the worker died"))
         elif isinstance(error, KeyboardInterrupt):  # an operator's: Ctrl-C is not raised in a worker
             failure = Failure.of(error)
         else:

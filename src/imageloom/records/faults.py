@@ -1,4 +1,8 @@
-"""The failure of an item by whatever it raised: an error that is none of ours is a bug, whose place is logged."""
+"""The failure of an item by whatever was raised; tracebacks are logged where the error was raised.
+
+A bug of imageloom's, and an exception in an operator, are logged as errors, each place in the code once; an error
+that is the file's fault is logged for debugging.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from contextlib import contextmanager
 from imageloom.errors import ImageloomError, ItemError
 from imageloom.model import Failure
 from imageloom.system.printable import printable
+from imageloom.system.tracing import formatted, unexpected
 
 MOST_LOGGED = 100
 """Places whose bugs are logged with a traceback."""
@@ -37,7 +42,7 @@ def blamed_on(key: str) -> Iterator[None]:
 
 
 def failure_of(key: str, error: BaseException) -> Failure:
-    """An item's failure; the first one of each place in the code is logged with its traceback.
+    """An item's failure, logged with its traceback.
 
     Args:
         key: of the item.
@@ -47,14 +52,21 @@ def failure_of(key: str, error: BaseException) -> Failure:
     """
     if isinstance(error, KeyboardInterrupt):
         raise error
-    if not isinstance(error, (ImageloomError, MemoryError)):
-        frames = traceback.extract_tb(error.__traceback__)
-        last = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
-        place = (type(error), *last)
-        if place not in _logged and len(_logged) < MOST_LOGGED:
-            _logged.add(place)
-            lines = "".join(traceback.format_exception(error)).splitlines()
-            log.error(
-                "unexpected error, by which %s fails:\n%s", printable(key), "\n".join(map(printable, lines))
-            )
-    return Failure.of(error)
+    failure = Failure.of(error)
+    if found := unexpected(error):
+        if _is_new(found):
+            log.error("an unexpected error failed %s:\n%s", printable(key), failure.trace)
+    elif log.isEnabledFor(logging.DEBUG):
+        log.debug("%s failed:\n%s", printable(key), formatted(error))
+    return failure
+
+
+def _is_new(error: BaseException) -> bool:
+    """Whether it is the first error of its kind at its place in the code, and not one place too many."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
+    place = (type(error), *last)
+    if place in _logged or len(_logged) >= MOST_LOGGED:
+        return False
+    _logged.add(place)
+    return True

@@ -201,7 +201,7 @@ class Board(Generic[W]):
     def _fail_current(self, worker: W, number: int, run: _Run) -> None:
         key = run.job.task.work[run.places[run.done]].item.key
         reason = f"its workers handed it back {run.job.returns} times without a result"
-        self._settle(worker, number, run, Result(key, failure=Failure("WorkerLost", reason, True)), "")
+        self._settle(worker, number, run, Result(key, failure=Failure.of(WorkerLost(reason))), "")
 
     def deliveries(self, worker: W) -> set[int]:
         """What a worker has in hand."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from imageloom.errors import InvalidResult, TaskRefused, TaskRejected
 from imageloom.model import Failure, Outcome, Result
 from imageloom.scheduling.protocol import Command, Completed, Drop, Progress, Refused, Ticket
 from imageloom.scheduling.rules import Rules
@@ -67,14 +68,14 @@ class Tickets:
     def refuse(self, ticket: Ticket, event: Refused, rules: Rules) -> Failure | None:
         """Count a refusal; the failure of the task's items where it was one too many."""
         if event.is_final:
-            return Failure("TaskRefused", f"{event.worker}: {event.reason}")
+            return Failure.of(TaskRefused(f"{event.worker}: {event.reason}"))
         ticket.refused_by.add(event.worker)
         if ticket.refused_by >= self._workers.keys():
             ticket.refused_by.clear()
         if not event.counts:
             return None
         if ticket.must_accept:
-            return Failure("InvalidResult", f"{event.worker} refuses what it must accept", True)
+            return Failure.of(InvalidResult(f"{event.worker} refuses what it must accept"))
         ticket.refusals += 1
         if not rules.refusals or ticket.refusals < rules.refusals:
             return None
@@ -82,4 +83,4 @@ class Tickets:
         if rules.falls_back:
             return None
         reason = f"workers refused it {ticket.refusals} times: {event.reason}"
-        return Failure("TaskRejected", f"{reason} (in the file of nodes: rejections, fallback: mandatory)")
+        return Failure.of(TaskRejected(f"{reason} (in the file of nodes: rejections, fallback: mandatory)"))
