@@ -11,7 +11,7 @@ import pytest
 
 from imageloom import codecs
 from imageloom.errors import CorruptImage, OperatorFailed, StorageError, WorkerLost
-from imageloom.model import Failure, Item, Limits, Recipe, Result, Task, Work
+from imageloom.model import Failure, Frame, Header, Item, Limits, Recipe, Result, Task, Work
 from imageloom.records.faults import failure_of
 from imageloom.scheduling.results import checked
 from imageloom.system.tracing import MOST_TRACE, masked
@@ -59,6 +59,7 @@ def test_an_operators_own_line_is_shown(engine: str, source: Path, operators: Pa
     ran = imageloom("run", "fails_on_red", source, tmp_path / "out", *flags)
     assert ran.returncode == 1
     assert f'File "{operators}", line 5, in look_up' in ran.stderr
+    assert "the tracebacks of failures: imageloom jobs show 1 --failed -v" in ran.stderr
     assert ran.stderr.count("in look_up") == 1, "each place is logged once, not at each attempt"
 
     shown = imageloom("jobs", "show", 1, "-v")
@@ -122,11 +123,15 @@ def test_what_a_failure_keeps_of_an_error() -> None:
 
 def test_files_are_logged_for_debugging_and_bugs_as_errors(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "imageloom.records.faults"):
-        failure_of("a.png", CorruptImage("it is cut off"))
+        with pytest.raises(CorruptImage) as cut:
+            codecs.decode(b"no image", Header("png", Frame(1, 1, 3)))
+        failure_of("a.png", cut.value)
         for _ in range(3):
             failure_of("b.png", ValueError("a bug"))
     assert [record.levelname for record in caplog.records] == ["DEBUG", "ERROR"]
-    assert "a.png failed:\nimageloom.errors.CorruptImage: it is cut off" in caplog.records[0].getMessage()
+    said = caplog.records[0].getMessage()
+    assert said.startswith("a.png failed: CorruptImage: the png file cannot be decoded")
+    assert "codecs/png.py" in said, "where the library was called"
     assert "ValueError: a bug" in caplog.records[1].getMessage()
 
 

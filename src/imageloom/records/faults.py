@@ -57,7 +57,8 @@ def failure_of(key: str, error: BaseException) -> Failure:
         if _is_new(found):
             log.error("an unexpected error failed %s:\n%s", printable(key), failure.trace)
     elif log.isEnabledFor(logging.DEBUG):
-        log.debug("%s failed:\n%s", printable(key), formatted(error))
+        origin = formatted(error.__context__ or error)  # a library's error has ours raised in its place
+        log.debug("%s failed: %s: %s\n%s", printable(key), failure.kind, printable(failure.message), origin)
     return failure
 
 
