@@ -147,7 +147,7 @@ def test_files_are_logged_for_debugging_and_bugs_as_errors(caplog: pytest.LogCap
 )
 def test_what_a_worker_sends_only_shows(trace: str, shown: str) -> None:
     work = Work(Item("a.png"), ("a.png",), 1)
-    task = Task(1, "1", "/photos", "/out", Recipe(()), (work,), Limits())
+    task = Task(1, "1", "/photos", "/out", Recipe(()), Limits(), (work,))
     sent = Result("a.png", failure=Failure("ValueError", "no", trace=trace))
     failure = checked(task, work, sent, "worker").failure
     assert failure is not None
