@@ -78,7 +78,7 @@ def show(
         say(f"job {found.id}: {found.state}, {seconds}, {found.engine} with {found.workers} workers")
         say(f"  {found.recipe}", f"  {found.source} -> {found.sink}")
         say(f"  {found.done} done, {found.failed} failed, {found.skipped} skipped")
-    hidden = 0
+    has_hidden = False
     for item in opened.items(job, "failed" if failed else None):
         if as_json:
             say_json(item)
@@ -86,12 +86,12 @@ def show(
             say(f"failed  {item.key}  {item.failure.kind}: {item.failure.message} (attempt {item.attempts})")
             trace = item.failure.trace.splitlines()
             say(*(f"    {line}" for line in trace if verbose))
-            hidden += bool(trace) and not verbose
+            has_hidden |= bool(trace) and not verbose
         else:
             t = item.times
             say(
                 f"done    {item.key}  read {1e3 * t.read:.1f}, decode {1e3 * t.decode:.1f}, "
                 f"filter {1e3 * t.filter:.1f}, encode {1e3 * t.encode:.1f}, write {1e3 * t.write:.1f} ms"
             )
-    if hidden:
-        say(f"-v shows the tracebacks of {hidden} failures", err=True)
+    if has_hidden:
+        say("-v shows the tracebacks of failures", err=True)
