@@ -194,6 +194,12 @@ def test_no_more_failures_are_shown_than_can_be_read(tmp_path: Path) -> None:
     hint = re.search(r"10 more items failed; list all: imageloom (jobs show 1 --failed)", ran.stderr)
     assert hint
     assert imageloom(*hint[1].split()).stdout.count("CorruptImage") == 30
+    command = ("run", "grayscale", tmp_path / "photos", tmp_path / "other", "--ledger", tmp_path / "a b.db")
+    preview = imageloom(*command, "--dry-run")
+    assert re.search(r"^and 10 more failed$", preview.stderr, re.M), "there is no job to show"
+    hint = re.search(r"and 10 more failed: imageloom (.*)", imageloom(*command).stderr)
+    assert hint
+    assert imageloom(*shlex.split(hint[1])).stdout.count("CorruptImage") == 30
 
 
 def test_a_name_can_neither_drive_a_terminal_nor_break_a_line(tmp_path: Path) -> None:

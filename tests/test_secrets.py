@@ -117,8 +117,9 @@ def test_nobody_writes_a_password_down(server: GivenServer, tmp_path: Path) -> N
     assert running.returncode == 1
     assert sum(b"imageloom" in line or b"multiprocessing" in line for line in seen) >= 2, "workers were seen"
     assert not [line for line in seen if PASSWORD.encode() in line]
-    for show in (("jobs",), ("jobs", "show", "1"), ("report", "1", "--json")):
+    for show in (("jobs",), ("jobs", "show", "1"), ("jobs", "show", "1", "-v"), ("report", "1", "--json")):
         ran = imageloom(*show, "--ledger", left / "l.db")
+        assert ran.returncode == 0, ran.stderr
         (left / f"{'-'.join(show)}.txt").write_text(ran.stdout + ran.stderr)
     (left / "dead").write_text(imageloom("dead", "list", env=environment).stdout)
     assert "broken.png" in (left / "dead").read_text()

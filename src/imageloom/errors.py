@@ -20,13 +20,15 @@
         ├── OutputExists              the sink has a file of that name that imageloom did not make
         ├── DuplicateOutput           another item of the job has the same output name
         ├── TaskRefused               a worker is not allowed to do the task: a path is outside its roots
-        ├── TaskRejected              the task was rejected by nodes too often
+        ├── TaskRejected              the task was refused by workers too often
+        ├── ItemTimeout               the item took longer than --timeout
         ├── Quarantined               several runs ended abnormally while processing the item
         ├── InvalidResult             a worker sent an impossible result: see `scheduling.results`
         ├── UnreadableItem            the item's file cannot be read
         └── UnwritableOutput          the output cannot be written into the sink
 
-An item's error is sent between processes as a `model.Failure`: class name, message, and whether a retry may help.
+An item's error is sent between processes as a `model.Failure`: class name, message, whether a retry may help, and
+the traceback of a bug.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class ImageloomError(Exception):
     """The base of all errors that imageloom raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+    transient: ClassVar[bool] = False
+    """Another attempt may succeed."""
 
 
 class UsageError(ImageloomError, ValueError):
@@ -81,6 +85,8 @@ class MissingExtra(ImageloomError, ImportError):
 class WorkerLost(ImageloomError):
     """A worker died. Its tasks are not done; the driver decides whether to retry them."""
 
+    transient = True
+
 
 class EngineFailed(ImageloomError):
     """An engine cannot continue. Its tasks in flight are not done."""
@@ -89,9 +95,7 @@ class EngineFailed(ImageloomError):
 
 
 class ItemError(ImageloomError):
-    """One item failed. `transient`: the failure may not be lasting, so the item is retried."""
-
-    transient: ClassVar[bool] = False
+    """One item failed."""
 
 
 class CorruptImage(ItemError):
@@ -132,6 +136,10 @@ class TaskRefused(ItemError):
 
 class TaskRejected(ItemError):
     pass
+
+
+class ItemTimeout(ItemError):
+    transient = True
 
 
 class Quarantined(ItemError):

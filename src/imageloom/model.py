@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from imageloom.errors import ItemError, UnreadableItem, message_of
+from imageloom.errors import ImageloomError, ItemError, UnreadableItem, WorkerLost, message_of
+from imageloom.system.tracing import masked, trace_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,12 +103,8 @@ class Box(Plain, frozen=True):
 
     def aligned(self, step: int) -> Box:
         """The smallest box around this one whose edges are multiples of `step`."""
-        return Box(
-            self.x0 // step * step,
-            self.y0 // step * step,
-            -(-self.x1 // step) * step,
-            -(-self.y1 // step) * step,
-        )
+        left, top = self.x0 // step * step, self.y0 // step * step
+        return Box(left, top, -(-self.x1 // step) * step, -(-self.y1 // step) * step)
 
     def within(self, other: Box) -> Box:
         """The intersection with the other box."""
@@ -391,15 +388,18 @@ class Failure(Plain, frozen=True):
     message: str
     transient: bool = False
     """A retry may succeed."""
+    trace: str = ""
+    """The traceback of a bug, or of what an operator raised; empty for other errors."""
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """The failure that describes an exception."""
-        if isinstance(error, ItemError):
-            return cls(type(error).__name__, message_of(error), error.transient)
+        """The failure that describes an exception, without the passwords of addresses."""
         if isinstance(error, MemoryError):
             return cls("MemoryError", "the worker ran out of memory", True)
-        return cls(type(error).__name__, f"{type(error).__name__}: {message_of(error)}")
+        kind, message = type(error).__name__, masked(message_of(error))
+        if not isinstance(error, (ItemError, WorkerLost)):
+            message = f"{kind}: {message}"
+        return cls(kind, message, isinstance(error, ImageloomError) and error.transient, trace_of(error))
 
 
 class Unlisted(Plain, frozen=True):

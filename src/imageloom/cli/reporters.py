@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import sys
 import threading
 import time
@@ -56,7 +57,9 @@ class Reporters:
             self.listeners.append(_json_line)
         if self._progress:
             self.listeners.append(self._progress)
-        self.listeners.append(_Failures(self._most_failures))
+        self._quiet = quiet
+        self._failures = _Failures(self._most_failures)
+        self.listeners.append(self._failures)
         if verbose:
             self.listeners.append(_json_planned if json else _verbose_line)
         if self._log:
@@ -76,16 +79,23 @@ class Reporters:
             self._log.close()
             self._log = None
 
-    def finish(self, summary: Summary, done: str) -> None:
+    def finish(
+        self, summary: Summary, done: str, ledger: Path | None = None, is_recorded: bool = True
+    ) -> None:
         """Print the summary.
 
         Args:
-            done: word for the finished items, such as "done".
+            ledger: the ledger of the run, if it is not the default one.
+            is_recorded: whether the run is in a ledger.
         """
         self._close()
+        show = f"imageloom jobs show {summary.job} --failed"
+        where = f" --ledger {shlex.quote(str(ledger))}" if ledger else ""
         if summary.failed > self._most_failures:
             more = summary.failed - self._most_failures
-            say(f"{more} more items failed; list all: imageloom jobs show {summary.job} --failed", err=True)
+            say(f"{more} more items failed" + (f"; list all: {show}{where}" if is_recorded else ""), err=True)
+        if self._failures.have_traces and is_recorded and not self._quiet:
+            say(f"show tracebacks: {show} -v{where}", err=True)
         if summary.total == 0 and not summary.interrupted:
             say("no image matched in the source (see --include and --exclude)", err=True)
         with contextlib.suppress(BrokenPipeError):  # the reader of stdout has closed the pipe
@@ -145,9 +155,14 @@ class _Failures:
     def __init__(self, most: int) -> None:
         self._most = most
         self._shown = 0
+        self.have_traces = False
+        """A bug failed an item, or an operator raised."""
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Failed) and self._shown < self._most:
+        if not isinstance(event, Failed):
+            return
+        self.have_traces |= bool(event.result.failure and event.result.failure.trace)
+        if self._shown < self._most:
             self._shown += 1
             _above_the_bar(f"failed: {event.result.key}: {_reason(event)}")
 

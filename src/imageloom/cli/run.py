@@ -193,11 +193,11 @@ def command(
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if dry_run:
             summary = driver.preview()
-            reporters.finish(summary, "would be done")
+            reporters.finish(summary, "would be done", is_recorded=False)
             return 1 if summary.failed else 0 if summary.total else 3
         finish_on_signals(driver.stop, "stopping", "stop")
         summary = driver.run()
-        reporters.finish(summary, "done")
+        reporters.finish(summary, "done", ledger)
         recorder.close()
         if report:
             from imageloom.report import write_page

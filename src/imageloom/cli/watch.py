@@ -109,7 +109,7 @@ def command(
         finish_on_signals(source.end, "ending", "end")
         summary = driver.run()
         if summary.total:
-            reporters.finish(summary, "done")
+            reporters.finish(summary, "done", given["ledger"])
         _show_latencies(source, given["json_"])
     return 1 if summary.failed and until_idle is not None else 0
 

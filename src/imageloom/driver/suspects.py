@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from imageloom import operators
 from imageloom.driver.batches import Ready
 from imageloom.engines import Engine, open_engine
-from imageloom.errors import Quarantined
+from imageloom.errors import ItemTimeout, Quarantined, WorkerLost
 from imageloom.model import Failure, Item, Job, Task
 from imageloom.records.inprogress import MOST_RUNS, InProgress
 
-CRASHES = ("WorkerLost", "ItemTimeout", "MemoryError")
+CRASHES = tuple(error.__name__ for error in (WorkerLost, ItemTimeout, MemoryError))
 """Kinds of failures that end a process."""
 
 

@@ -66,9 +66,11 @@ class Flight:
             return self.future.result()
         if isinstance(error, EngineFailed):
             raise error
-        if isinstance(error, (WorkerLost, CancelledError)):
-            failure = Failure(type(error).__name__, str(error) or "the worker died", transient=True)
-        elif isinstance(error, KeyboardInterrupt):  # raised by an operator: Ctrl-C is not raised in workers
+        if isinstance(error, CancelledError):
+            error = WorkerLost("the engine cancelled it")
+        if isinstance(error, WorkerLost):
+            failure = Failure.of(error if str(error) else WorkerLost("the worker died"))
+        elif isinstance(error, KeyboardInterrupt):  # an operator's: Ctrl-C is not raised in a worker
             failure = Failure.of(error)
         else:
             failure = failure_of(self.task.work[0].item.key, error)

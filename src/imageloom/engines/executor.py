@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from imageloom.engines import Capabilities, Engine
-from imageloom.errors import InvalidResult
+from imageloom.errors import InvalidResult, WorkerLost
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.records.faults import failure_of
 from imageloom.scheduling.engine import TransportEngine
@@ -240,4 +240,4 @@ class ExecutorTransport:
         if isinstance(error, CancelledError) or not has_begun:
             return [Returned(WORKER, number)]
         reason = f"its worker died: {type(error).__name__}: {shown(str(error))}"
-        return [Broken(WORKER, number, Failure("WorkerLost", reason, True))]
+        return [Broken(WORKER, number, Failure.of(WorkerLost(reason)))]

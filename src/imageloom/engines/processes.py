@@ -17,7 +17,7 @@ from multiprocessing.context import ForkServerProcess
 import msgspec
 
 from imageloom.engines import Capabilities, Engine, Settings
-from imageloom.errors import InvalidResult
+from imageloom.errors import InvalidResult, WorkerLost
 from imageloom.model import Failure
 from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.fleet import cause_of
@@ -156,14 +156,14 @@ class ProcessTransport:
                 self._let_go(worker)
                 worker.process.join()
                 reason = f"its worker died: {cause_of(worker.process.exitcode)}"
-                yield Died(worker.name, Failure("WorkerLost", reason, True))
+                yield Died(worker.name, Failure.of(WorkerLost(reason)))
         except InvalidResult as error:
             log.warning("refused a message of worker %s, which is ended: %s", worker.name, error)
             worker.process.kill()
             self._let_go(worker)
             self._ended.append(worker.process)
             reason = f"its worker {worker.name} sent {error}"
-            yield Died(worker.name, Failure("InvalidResult", reason, True))
+            yield Died(worker.name, Failure.of(InvalidResult(reason)))
 
     def _let_go(self, worker: _Worker) -> None:
         del self._workers[worker.name]

@@ -1,4 +1,8 @@
-"""Converts exceptions to failures of items. An exception that is not an ImageloomError is a bug, and is logged."""
+"""Converts exceptions to failures of items, and logs their tracebacks.
+
+A bug in imageloom and an exception in an operator are logged at level error, once for each code location. An error
+of the file is logged at level debug.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from contextlib import contextmanager
 from imageloom.errors import ImageloomError, ItemError
 from imageloom.model import Failure
 from imageloom.system.printable import printable
+from imageloom.system.tracing import formatted, unexpected
 
 MOST_LOGGED = 100
 """Maximum number of code locations whose exceptions are logged with a traceback."""
@@ -37,7 +42,7 @@ def blamed_on(key: str) -> Iterator[None]:
 
 
 def failure_of(key: str, error: BaseException) -> Failure:
-    """The failure of an item from an exception. The first unexpected exception of each code location is logged.
+    """The failure of an item from an exception, which is logged with its traceback.
 
     Args:
         key: key of the item.
@@ -47,14 +52,22 @@ def failure_of(key: str, error: BaseException) -> Failure:
     """
     if isinstance(error, KeyboardInterrupt):
         raise error
-    if not isinstance(error, (ImageloomError, MemoryError)):
-        frames = traceback.extract_tb(error.__traceback__)
-        last = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
-        place = (type(error), *last)
-        if place not in _logged and len(_logged) < MOST_LOGGED:
-            _logged.add(place)
-            lines = "".join(traceback.format_exception(error)).splitlines()
-            log.error(
-                "unexpected error while processing %s:\n%s", printable(key), "\n".join(map(printable, lines))
-            )
-    return Failure.of(error)
+    failure = Failure.of(error)
+    if found := unexpected(error):
+        if _is_new(found):
+            log.error("an unexpected error failed %s:\n%s", printable(key), failure.trace)
+    elif log.isEnabledFor(logging.DEBUG):
+        origin = formatted(error.__context__ or error)  # a library's error has ours raised in its place
+        log.debug("%s failed: %s: %s\n%s", printable(key), failure.kind, printable(failure.message), origin)
+    return failure
+
+
+def _is_new(error: BaseException) -> bool:
+    """Whether it is the first error of its kind at its place in the code, and not one place too many."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
+    place = (type(error), *last)
+    if place in _logged or len(_logged) >= MOST_LOGGED:
+        return False
+    _logged.add(place)
+    return True

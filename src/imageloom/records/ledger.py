@@ -20,6 +20,7 @@ import msgspec
 
 from imageloom.errors import StorageError
 from imageloom.model import Failure, Item, Plain, Result, Times
+from imageloom.records.transaction import Transaction
 from imageloom.system.private import private_database
 
 VERSION = 1
@@ -54,6 +55,12 @@ CREATE TABLE items (
     read REAL NOT NULL, decode REAL NOT NULL, filter REAL NOT NULL, encode REAL NOT NULL, write REAL NOT NULL,
     PRIMARY KEY (job, key)
 ) WITHOUT ROWID;
+"""
+
+_TRACES = """
+CREATE TABLE IF NOT EXISTS traces (             -- tracebacks of failed items: not in ledgers of earlier programs
+    job INTEGER NOT NULL, key TEXT NOT NULL, trace TEXT NOT NULL, PRIMARY KEY (job, key)
+) WITHOUT ROWID
 """
 
 JobState = Literal["running", "done", "failed", "interrupted", "killed"]
@@ -126,6 +133,7 @@ class Ledger:
         self._done: dict[tuple[int, str], int] = {}
         self._released: dict[tuple[int, str], int] = {}
         self._items: list[tuple[object, ...]] = []
+        self._traces: dict[tuple[int, str], str] = {}
         self._progress: tuple[int, int, int, int] | None = None
         try:
             self._db = self._copy() if scratch else self._open(path is None)
@@ -160,6 +168,7 @@ class Ledger:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version != VERSION:
             raise StorageError(f"it has version {version}, this program needs version {VERSION}")
+        self._db.execute(_TRACES)
 
     def survive_power_cuts(self) -> None:
         """From now on, each flush waits until the data is on the disk."""
@@ -222,6 +231,10 @@ class Ledger:
                 "ON this.id = ? AND jobs.source = this.source AND jobs.sink = this.sink)",
                 (before, job),
             )
+            self._db.execute(
+                "DELETE FROM traces WHERE NOT EXISTS (SELECT 1 FROM items "
+                "WHERE items.job = traces.job AND items.key = traces.key AND items.kind IS NOT NULL)"
+            )
 
     def mark_killed(self, jobs: Iterable[int]) -> None:
         """Mark jobs as killed: their processes have ended."""
@@ -251,13 +264,13 @@ class Ledger:
     def items(self, job: int, state: str | None = None) -> Iterator[ItemRecord]:
         """The items of a job, all or those in one state, ordered by key."""
         self.flush()
-        for key, state_, attempts, kind, message, worker, started, pixels, *times in self._select(
-            "SELECT key, state, attempts, kind, message, worker, started, pixels, "
-            "read, decode, filter, encode, write FROM items "
+        for key, state_, attempts, kind, message, trace, worker, started, pixels, *times in self._select(
+            "SELECT key, state, attempts, kind, message, COALESCE(trace, ''), worker, started, pixels, "
+            "read, decode, filter, encode, write FROM items LEFT JOIN traces USING (job, key) "
             "WHERE job = ? AND (? IS NULL OR state = ?) ORDER BY key",
             (job, state, state),
         ):
-            failure = Failure(kind, message) if kind else None
+            failure = Failure(kind, message, trace=trace) if kind else None
             yield ItemRecord(key, state_, attempts, failure, worker, started, pixels, Times(*times))
 
     def failed_before(self, source: str, sink: str) -> set[str]:
@@ -330,6 +343,7 @@ class Ledger:
     ) -> None:
         """Record a failed item. Names that this job has claimed but not filled are released."""
         self.release(job, sink, names)
+        self._traces[job, result.key] = result.failure.trace if result.failure else ""
         self._add(_item_row(job, "failed", result, attempts, worker))
 
     def release(self, job: int, sink: str, names: tuple[str, ...]) -> None:
@@ -373,10 +387,16 @@ class Ledger:
                 f"INSERT OR REPLACE INTO items VALUES ({', '.join('?' * 14)})",
                 self._items,
             )
+            self._db.executemany("DELETE FROM traces WHERE job = ? AND key = ?", self._traces)
+            self._db.executemany(
+                "INSERT INTO traces VALUES (?, ?, ?)",
+                [(*item, trace) for item, trace in self._traces.items() if trace],
+            )
         self._claims.clear()
         self._done.clear()
         self._released.clear()
         self._items.clear()
+        self._traces.clear()
 
     def _select(self, query: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -393,33 +413,8 @@ class Ledger:
             self._texts[text] = row[0]
         return self._texts[text]
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-
-class _Transaction:
-    """A transaction. An error of SQLite, such as a full disk or a locked file, becomes a StorageError."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise StorageError(f"cannot write to the ledger: {error}") from None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if kind is None:
-            try:
-                self._db.execute("COMMIT")
-                return
-            except sqlite3.Error as failed:
-                error = failed
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error):
-            raise StorageError(f"cannot write to the ledger: {error}") from None
+    def _transaction(self) -> Transaction:
+        return Transaction(self._db)
 
 
 def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:

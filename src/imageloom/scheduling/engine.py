@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from random import Random
 
-from imageloom.errors import EngineFailed
+from imageloom.errors import EngineFailed, WorkerLost
 from imageloom.model import Failure, Outcome, Task
 from imageloom.scheduling.inbox import fail, start_thread
 from imageloom.scheduling.policies import Choice
@@ -81,7 +81,7 @@ class EngineCore:
         scheduler.tick(self._clock())
         self._perform()
         if scheduler.is_closing and scheduler.is_idle:
-            scheduler.give_up(Failure("WorkerLost", "the engine was closed", True), self._clock())
+            scheduler.give_up(Failure.of(WorkerLost("the engine was closed")), self._clock())
             self._perform()
             return False
         for event in self._events(scheduler.next_due(self._clock())):

@@ -13,6 +13,7 @@ from random import Random
 
 from msgspec.structs import replace
 
+from imageloom.errors import InvalidResult, ItemTimeout, WorkerLost
 from imageloom.model import Failure, Outcome
 from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.costs import Costs
@@ -273,7 +274,7 @@ class Scheduler:
             ticket, spent = delivery.ticket, now - delivery.since
             if not worker.is_ready:
                 if self.rules.jobs and spent > START_PATIENCE:
-                    failure = Failure("WorkerLost", f"it did not start in {START_PATIENCE:g} s", True)
+                    failure = Failure.of(WorkerLost(f"it did not start in {START_PATIENCE:g} s"))
                     self._commands.append(End(worker.name, delivery.number, failure))
                     self._lose(Died(worker.name, failure), now)
                     return
@@ -289,7 +290,7 @@ class Scheduler:
 
     def _end_item(self, worker: Worker, delivery: Delivery, now: float) -> None:
         reason = f"it took more than {self.rules.timeout:g} s (--timeout)"
-        self._end(worker, delivery, Failure("ItemTimeout", reason, True), now)
+        self._end(worker, delivery, Failure.of(ItemTimeout(reason)), now)
 
     def _end(self, worker: Worker, delivery: Delivery, failure: Failure, now: float) -> None:
         """End what works on a delivery; its item in progress is charged."""
@@ -348,7 +349,7 @@ class Scheduler:
         reason = (
             f"worker {worker.name} sent a result that was not due: {event.place} of delivery {event.delivery}"
         )
-        failure = Failure("InvalidResult", reason, True)
+        failure = Failure.of(InvalidResult(reason))
         self._commands.append(End(worker.name, event.delivery, failure))
         self._lose(Died(worker.name, failure), now)
 
@@ -369,7 +370,7 @@ class Scheduler:
         if ticket.returns > self.rules.returns:
             times, ticket.returns = ticket.returns, 0
             reason = f"workers gave it back {times} times without a result, the last one {worker.name}"
-            self._break(worker, delivery, Failure("WorkerLost", reason, True), now)
+            self._break(worker, delivery, Failure.of(WorkerLost(reason)), now)
         else:
             self._requeue(worker, delivery, now)
 

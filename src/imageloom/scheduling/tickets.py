@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from imageloom.errors import InvalidResult, TaskRefused, TaskRejected
 from imageloom.model import Failure, Outcome, Result
 from imageloom.scheduling.protocol import Command, Completed, Drop, Progress, Refused, Ticket
 from imageloom.scheduling.rules import Rules
@@ -82,14 +83,14 @@ class Tickets:
         if event.is_final:
             ticket.barred.add(event.worker)
             is_over = ticket.barred >= up
-            return Failure("TaskRefused", f"{event.worker}: {event.reason}") if is_over else None
+            return Failure.of(TaskRefused(f"{event.worker}: {event.reason}")) if is_over else None
         ticket.refused_by.add(event.worker)
         if ticket.refused_by >= up:
             ticket.refused_by.clear()
         if not event.counts:
             return None
         if ticket.must_accept:
-            return Failure("InvalidResult", f"{event.worker} refuses what it must accept", True)
+            return Failure.of(InvalidResult(f"{event.worker} refuses what it must accept"))
         ticket.refusals += 1
         if not rules.refusals or ticket.refusals < rules.refusals:
             return None
@@ -97,4 +98,4 @@ class Tickets:
         if rules.falls_back:
             return None
         reason = f"workers refused it {ticket.refusals} times: {event.reason}"
-        return Failure("TaskRejected", f"{reason} (in the file of nodes: rejections, fallback: mandatory)")
+        return Failure.of(TaskRejected(f"{reason} (in the file of nodes: rejections, fallback: mandatory)"))

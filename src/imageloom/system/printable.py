@@ -31,6 +31,15 @@ def shows(character: str) -> bool:
     return unicodedata.category(character) == "Zs"
 
 
+def printable_lines(text: str, most: int) -> str:
+    """The end of a text of several lines, each of which only shows.
+
+    Args:
+        most: characters.
+    """
+    return "\n".join(map(printable, text[-most:].split("\n")))[-most:]
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

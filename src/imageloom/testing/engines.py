@@ -164,6 +164,8 @@ class EngineCore(EngineBase):
         assert "too dark to see" in failed.result.failure.message
         (recorded,) = ledger.items(summary.job, "failed")
         assert (recorded.key, recorded.attempts) == ("dark.png", 3)
+        assert recorded.failure is not None
+        assert "in raise_on_dark" in recorded.failure.trace, "the operator's own line has come over"
 
     def test_a_lost_worker_costs_another_attempt_of_its_items_only(
         self,

@@ -33,6 +33,7 @@ RESULT = (
     "failure.kind",
     "failure.message",
     "failure.transient",
+    "failure.trace",
     "times",
     "times.read",
     "times.write",

@@ -19,7 +19,8 @@ from typing import Protocol
 from msgspec.structs import asdict, replace
 
 from imageloom import operators
-from imageloom.model import Failure, Outcome, Result, Task, Times, Work
+from imageloom.model import Outcome, Result, Task, Times, Work
+from imageloom.records.faults import failure_of
 from imageloom.records.inprogress import open_records
 from imageloom.stores import Store, open_bounded
 from imageloom.worker import items
@@ -54,7 +55,7 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
     try:
         settle(task)
     except Exception as error:  # its operators cannot be loaded here
-        yield from (Result(work.item.key, (), Failure.of(error), started=time.time()) for work in task.work)
+        yield from (_failed(work, error) for work in task.work)
         return
     for work in task.work:
         attempt = Attempt(task, work)
@@ -63,6 +64,10 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
             attempt.compute()
         attempt.commit()
         yield attempt.result
+
+
+def _failed(work: Work, error: BaseException) -> Result:
+    return Result(work.item.key, failure=failure_of(work.item.key, error), started=time.time())
 
 
 def settle(task: Task) -> None:
@@ -148,7 +153,7 @@ class Attempt:
             except KeyboardInterrupt:  # where the caller's thread is the only worker
                 raise
             except BaseException as error:  # an operator that exits, too, and a panic of a library in Rust
-                self._made = Result(self._work.item.key, (), Failure.of(error))
+                self._made = _failed(self._work, error)
 
     def _read(self) -> None:
         self._source, self._sink = source_of(self._task), sink_of(self._task)
