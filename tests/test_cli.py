@@ -196,8 +196,8 @@ def test_no_more_failures_are_shown_than_can_be_read(tmp_path: Path) -> None:
     assert imageloom(*hint[1].split()).stdout.count("CorruptImage") == 30
     command = ("run", "grayscale", tmp_path / "photos", tmp_path / "other", "--ledger", tmp_path / "a b.db")
     preview = imageloom(*command, "--dry-run")
-    assert re.search(r"^and 10 more failed$", preview.stderr, re.M), "there is no job to show"
-    hint = re.search(r"and 10 more failed: imageloom (.*)", imageloom(*command).stderr)
+    assert re.search(r"^10 more items failed$", preview.stderr, re.M), "there is no job to show"
+    hint = re.search(r"10 more items failed; list all: imageloom (.*)", imageloom(*command).stderr)
     assert hint
     assert imageloom(*shlex.split(hint[1])).stdout.count("CorruptImage") == 30
 

@@ -55,10 +55,11 @@ def failure_of(key: str, error: BaseException) -> Failure:
     failure = Failure.of(error)
     if found := unexpected(error):
         if _is_new(found):
-            log.error("an unexpected error failed %s:\n%s", printable(key), failure.trace)
+            log.error("an unexpected error failed %s:", printable(key), extra={"trace": failure.trace})
     elif log.isEnabledFor(logging.DEBUG):
         origin = formatted(error.__context__ or error)  # a library's error has ours raised in its place
-        log.debug("%s failed: %s: %s\n%s", printable(key), failure.kind, printable(failure.message), origin)
+        what = printable(key), failure.kind, printable(failure.message)
+        log.debug("%s failed: %s: %s", *what, extra={"trace": origin})
     return failure
 
 

@@ -82,7 +82,11 @@ def _cell(text: str) -> str:
 
 
 class Formatter(logging.Formatter):
-    """Formats log records as printable lines."""
+    """Formats log records as printable lines. The attribute `trace` of a record is a traceback as text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        trace = getattr(record, "trace", "")
+        return "\n".join([super().format(record), *map(printable, trace.splitlines())])
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         return printable(super().formatMessage(record))
