@@ -192,7 +192,7 @@ def test_the_other_worker_does_all_else_while_one_item_hangs(
 
         summary = run(photos, f"{harm} | resize 32x32", events, timeout=timeout, listeners=[note])
         assert (summary.done, summary.failed) == (16, 1)
-        assert max(workers) <= 2
+        assert max(workers) <= 3, "two, and one that was just ended"
         told = [event.result.key for event in events if isinstance(event, Done | Failed | Retried)]
         if told.index("photo-0000-red.png") == 16:
             break

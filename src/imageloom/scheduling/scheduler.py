@@ -67,11 +67,7 @@ class Scheduler:
     """
 
     def __init__(
-        self,
-        rules: Rules,
-        choice: Choice | None = None,
-        random: Random | None = None,
-        epoch: float = 0.0,
+        self, rules: Rules, choice: Choice | None = None, random: Random | None = None, epoch: float = 0.0
     ) -> None:
         self.rules = rules
         self.costs = Costs()
@@ -314,13 +310,7 @@ class Scheduler:
 
     def _receive(self, worker: Worker, delivery: Delivery | None, event: Received, now: float) -> bool:
         if delivery is None or event.place != delivery.done or delivery.done >= len(delivery.places):
-            is_late = (
-                self.has_sent(event.delivery)
-                if delivery is None
-                else event.place < delivery.done or delivery.is_cut
-            )
-            if not is_late and self.rules.ends_liars:
-                self._refuse_liar(worker, event, now)
+            self._refuse_result(worker, delivery, event, now)
             return False
         ticket, place = delivery.ticket, delivery.places[delivery.done]
         work, result = ticket.task.work[place], event.result
@@ -328,8 +318,7 @@ class Scheduler:
             self.costs.observe(work, ticket.task, result)
         else:  # it could not be read
             result = replace(result, key=work.item.key)
-        if not worker.is_ready:
-            worker.is_ready = True
+        worker.is_ready = True
         delivery.begin(now)
         delivery.done += 1
         delivery.since = now
@@ -345,11 +334,21 @@ class Scheduler:
             self._tickets.complete(ticket, name)
         return True
 
-    def _refuse_liar(self, worker: Worker, event: Received, now: float) -> None:
-        reason = (
-            f"worker {worker.name} sent a result that was not due: {event.place} of delivery {event.delivery}"
-        )
-        failure = Failure.of(InvalidResult(reason))
+    def _refuse_result(self, worker: Worker, delivery: Delivery | None, event: Received, now: float) -> None:
+        """What to do about a result that was not due: it may be late, or those before it were lost."""
+        if delivery is None:
+            is_late = self.has_sent(event.delivery)
+        elif delivery.done < event.place < len(delivery.places):
+            self._commands.append(Drop(worker.name, delivery.number, delivery.done))
+            self._give_back(worker, delivery, now)
+            self._assign(now)
+            return
+        else:
+            is_late = event.place < delivery.done or delivery.is_cut
+        if is_late or not self.rules.ends_liars:
+            return
+        reason = f"sent a result that was not due: {event.place} of delivery {event.delivery}"
+        failure = Failure.of(InvalidResult(f"worker {worker.name} {reason}"))
         self._commands.append(End(worker.name, event.delivery, failure))
         self._lose(Died(worker.name, failure), now)
 
