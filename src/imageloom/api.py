@@ -15,6 +15,7 @@ from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
 from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Recipe
 from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.recipe import parse_format
 from imageloom.records.events import Listener
 from imageloom.records.ledger import Ledger
 from imageloom.records.recorder import Recorder
@@ -69,7 +70,7 @@ def process(
             decode are then its own.
         source: the address of a folder or a file: a path, or `s3://bucket/folder` and the like.
         sink: the address of a folder; made where there is none.
-        engine: a name of `imageloom.engines.ENGINES`, or `auto`.
+        engine: a name of `imageloom.engines.ENGINES`, that of a plug-in, or `auto`.
         jobs: workers here; 0 for one for each core, or for none where workers elsewhere do it.
         threads: in each worker process, where the engine has such.
         timeout: seconds that an item may take, where the engine has worker processes.
@@ -105,8 +106,9 @@ def process(
     if isinstance(pipeline, str):
         pipeline = Pipeline.parse(pipeline)
     if isinstance(pipeline, Pipeline):
+        chosen = parse_format(format) if format is not None else None
         pipeline = Recipe(
-            (Output(pipeline.steps, format=format, quality=quality),), decode, metadata=metadata
+            (Output(pipeline.steps, format=chosen, quality=quality),), decode, metadata=metadata
         )
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality = {quality}: must be from 1 to 100")
@@ -129,13 +131,13 @@ def process(
         links=links,
     )
     asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)
-    chosen, settings, _ = choose_engine(engine, asked, job)
+    engine, settings, _ = choose_engine(engine, asked, job)
     with (
-        closing(open_engine(chosen, settings)) as opened,
+        closing(open_engine(engine, settings)) as opened,
         Ledger(ledger) as book,
-        Recorder(book.path, job, chosen, opened.capacity, timeline) as recorder,
+        Recorder(book.path, job, engine, opened.capacity, timeline) as recorder,
     ):
-        return Driver(job, opened, book, chosen, (*recorder.listeners, *listeners)).run()
+        return Driver(job, opened, book, engine, (*recorder.listeners, *listeners)).run()
 
 
 def _of_the_main_program(recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ Sizes are in pixels, times in seconds, byte counts in bytes, unless a field says
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -25,7 +25,7 @@ else:
 
 DType = Literal["uint8", "uint16", "float32"]
 Decode = Literal["safe", "fast", "exact"]
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "pnm", "avif", "gif", "zarr"]
+Format = Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{1,32}$")]  # a codec's name: see `codecs.get`
 Keep = Literal["keep", "strip"]
 Value = int | float | str | bool | None
 

@@ -73,16 +73,14 @@ def command(
     Exit codes: 0 left as it was asked to, or let go; 2 usage, or the driver speaks another version; 4 access; 130
     ended at once.
     """
-    from imageloom.engines import WORKERS
+    from imageloom.engines import worker_target
     from imageloom.engines.workers import work, work_and_report
-    from imageloom.errors import UsageError
     from imageloom.scheduling.fleet import Fleet
     from imageloom.system.machine import available_cores
     from imageloom.worker.guard import Guard
     from imageloom.worker.settings import WorkerSettings
 
-    if engine not in WORKERS:
-        raise UsageError(f"no workers connect to an engine {engine!r}; there are: {', '.join(WORKERS)}")
+    module = worker_target(engine).partition(":")[0]
     guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)))
     settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()
@@ -94,7 +92,7 @@ def command(
         jobs or available_cores(),
         died=lambda pid, cause: say(f"worker {pid} died: {cause}; another one is started", err=True),
         left=ended.put,
-        preload=[WORKERS[engine].partition(":")[0]],
+        preload=[module],
     )
     try:
         with _health(health, fleet, reports):

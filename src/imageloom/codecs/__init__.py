@@ -6,16 +6,18 @@ A file is what its bytes say, not its name. A header is read in a few kilobytes;
 
 from __future__ import annotations
 
-import importlib
 import mmap
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+import msgspec
 
 from imageloom.codecs.bits import Data, MoreNeeded, View
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.system.registry import Registry
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import Encoder
@@ -25,7 +27,10 @@ HEAD = 16 << 10
 
 
 class Codec(Protocol):
-    """One format. Callers go through the functions of this module, which see to errors."""
+    """One format. Callers go through the functions of this module, which see to errors.
+
+    The class of a plug-in has besides `magic` and `suffixes`, see `_Known`.
+    """
 
     format: Format
     quality: int
@@ -66,7 +71,7 @@ class _Known(NamedTuple):
     """What there is to know of a format before its codec is loaded."""
 
     codec: str
-    """Module and class."""
+    """Module and class, as "module:class"."""
     magic: bytes
     """A pattern of the first bytes of its files; empty where they are not read."""
     suffixes: tuple[str, ...]
@@ -75,39 +80,87 @@ class _Known(NamedTuple):
 
 _NOTHING = rb"(?!)"
 _KNOWN: dict[Format, _Known] = {
-    "jpeg": _Known("jpeg.Jpeg", rb"\xff\xd8\xff", ("jpg", "jpeg", "jpe", "jfif")),
-    "png": _Known("png.Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
-    "webp": _Known("webp.WebP", rb"(?s)RIFF.{4}WEBP", ("webp",)),
-    "tiff": _Known("tiff.Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff")),
-    "bmp": _Known("bmp.Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
-    "pnm": _Known("pnm.Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
-    "avif": _Known("avif.Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
-    "gif": _Known("gif.Gif", rb"GIF8[79]a", ("gif",)),
-    "zarr": _Known("zarr.Zarr", b"", ("zarr",)),
+    "jpeg": _Known("imageloom.codecs.jpeg:Jpeg", rb"\xff\xd8\xff", ("jpg", "jpeg", "jpe", "jfif")),
+    "png": _Known("imageloom.codecs.png:Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
+    "webp": _Known("imageloom.codecs.webp:WebP", rb"(?s)RIFF.{4}WEBP", ("webp",)),
+    "tiff": _Known("imageloom.codecs.tiff:Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff")),
+    "bmp": _Known("imageloom.codecs.bmp:Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
+    "pnm": _Known("imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
+    "avif": _Known("imageloom.codecs.avif:Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
+    "gif": _Known("imageloom.codecs.gif:Gif", rb"GIF8[79]a", ("gif",)),
+    "zarr": _Known("imageloom.codecs.zarr:Zarr", b"", ("zarr",)),
 }
 
 
+_NEEDED = (
+    "quality",
+    "encoder_bytes",
+    "written",
+    "carries",
+    "header",
+    "cannot_hold",
+    "decode",
+    "metadata",
+    "encode",
+)
+
+
+def _check_plugin(name: str, codec: Any) -> None:
+    """Refuse what is no codec, or claims the suffix of another one.
+
+    Raises:
+        Exception: why.
+    """
+    msgspec.convert(name, Format)
+    if lacking := [
+        attribute for attribute in ("magic", "suffixes", *_NEEDED) if not hasattr(codec, attribute)
+    ]:
+        raise TypeError(f"{codec.__qualname__} has no {', '.join(lacking)}")
+    if codec.format != name:
+        raise ValueError(f"its format is {codec.format!r}")
+    re.compile(codec.magic)
+    for suffix in codec.suffixes:
+        if owner := next((format for format, known in _KNOWN.items() if suffix in known.suffixes), None):
+            raise ValueError(f"the suffix {suffix!r} is that of {owner} ({_KNOWN[owner].codec})")
+
+
+CODECS = Registry("codec", {format: known.codec for format, known in _KNOWN.items()}, _check_plugin)
+
+
 @cache
-def _magic(format: Format) -> re.Pattern[bytes]:
+def _plugins() -> dict[Format, _Known]:
+    """The codecs of plug-ins: asked for only where a file is none of imageloom's own formats."""
+    return {
+        name: _Known(f"{codec.__module__}:{codec.__qualname__}", codec.magic, codec.suffixes)
+        for name, codec in CODECS.plugins()
+    }
+
+
+@cache
+def _magic(known: _Known) -> re.Pattern[bytes]:
     """What the first bytes of its files match; nothing where they are not read."""
-    return re.compile(_KNOWN[format].magic or _NOTHING)
+    return re.compile(known.magic or _NOTHING)
 
 
 @cache
 def get(format: Format) -> Codec:
-    """The codec of a format; it is loaded when it is asked for."""
-    module, _, name = _KNOWN[format].codec.partition(".")
-    codec: Codec = getattr(importlib.import_module(f"imageloom.codecs.{module}"), name)()
+    """The codec of a format; it is loaded when it is asked for.
+
+    Raises:
+        UsageError: there is none (the message lists the known ones), or its plug-in cannot be loaded.
+    """
+    codec: Codec = CODECS.load(format)()
     return codec
 
 
 def formats() -> tuple[Format, ...]:
+    """Those of imageloom itself."""
     return tuple(_KNOWN)
 
 
 def suffixes(format: Format) -> tuple[str, ...]:
     """Of the names of such files, the usual one first."""
-    return _KNOWN[format].suffixes
+    return (_KNOWN.get(format) or _plugins()[format]).suffixes
 
 
 def written_as(asked: Format | None, found: Format) -> Format:
@@ -118,7 +171,16 @@ def written_as(asked: Format | None, found: Format) -> Format:
 def format_of(name: str) -> Format | None:
     """The format that a file name's suffix stands for."""
     suffix = name.rpartition(".")[2].lower()
-    return next((format for format, known in _KNOWN.items() if suffix in known.suffixes), None)
+    is_suffix = "." in name.rpartition("/")[2]
+    return _first(lambda known: suffix in known.suffixes, plugins=is_suffix)
+
+
+def _first(is_it: Callable[[_Known], object], *, plugins: bool = True) -> Format | None:
+    """The first format that a condition holds for: of imageloom's own, then of plug-ins."""
+    for format, known in _KNOWN.items():
+        if is_it(known):
+            return format
+    return next((format for format, known in _plugins().items() if is_it(known)), None) if plugins else None
 
 
 def read_header(
@@ -139,9 +201,9 @@ def read_header(
     if size == 0:
         raise CorruptImage("the file is empty")
     data = head(HEAD)
-    format = next((format for format in _KNOWN if _magic(format).match(data)), None)
+    format = _first(lambda known: _magic(known).match(data))
     if format is None:
-        known = ", ".join(format for format, known in _KNOWN.items() if known.magic)
+        known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
         raise UnsupportedImage(f"its bytes are no image that imageloom knows ({known})")
     codec = get(format)
     try:

@@ -290,7 +290,10 @@ def operator(
     def register(function: F) -> F:
         name = function.__name__.rstrip("_")
         if name in _OPERATORS and _OPERATORS[name].function.__module__ != function.__module__:
-            raise PipelineError(f"there is an operator {name!r} already")
+            there = _OPERATORS[name].function.__module__
+            raise PipelineError(
+                f"the operator {name!r} is that of {there}: {function.__module__} cannot replace it"
+            )
         if (kind == "local") != (halo is not None):
             raise PipelineError(f"operator {name!r}: a local operator, and no other, declares its halo")
         _OPERATORS[name] = Operator(
