@@ -46,12 +46,43 @@ class Raw:
     def encode(self, image, quality, metadata=NO_METADATA):
         return struct.pack(">4sII", b"RAW8", *image.shape[::-1]) + image.tobytes()
 '''
-STORE = """
-from imageloom.stores.local import LocalStore
-class Shelf(LocalStore):
+STORE = '''
+import os
+from imageloom.model import Item
+from imageloom.stores.remote import RemoteStore, Staging
+
+class Shelf(RemoteStore):
+    """A flat folder, reached by whole files alone."""
+    creates = False
     def __init__(self, address):
-        super().__init__(address.removeprefix("shelf://"))
-"""
+        self.address = address
+        self._folder = address.removeprefix("shelf://")
+        self._staging = Staging()
+    def _path(self, key):
+        return os.path.join(self._folder, key)
+    def items(self):
+        return (self.find(key) for key in sorted(os.listdir(self._folder)))
+    def find(self, key):
+        path = self._path(key)
+        return Item(key, os.path.getsize(path)) if os.path.exists(path) else None
+    def read(self, key, limit, planned=None):
+        with open(self._path(key), "rb") as file:
+            return file.read()
+    def head(self, key, length, start=0):
+        return self.read(key, 0)[start:][:length]
+    def fetch(self, key, path, limit, planned=None):
+        raise AssertionError("for large images only")
+    def prepare(self, scratch):
+        os.makedirs(self._folder, exist_ok=True)
+        self._staging.prepare(scratch)
+    def tidy(self):
+        self._staging.tidy()
+    def commit(self, token, key, maker, replace):
+        with open(self._path(key), "wb") as file:
+            file.write(self._staging.take(token))
+    def publish(self, token, key, maker="", replace=True):
+        """It has its name since it was committed."""
+'''
 ENGINE = """
 from imageloom.engines.serial import Serial
 class Alone(Serial):

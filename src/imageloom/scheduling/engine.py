@@ -58,6 +58,11 @@ class TransportEngine:
         self._broken = ""
         self._thread = start_thread(name, self._run, self._fail)
 
+    @property
+    def capacity(self) -> int:
+        """How many tasks run at the same time; for workers that come by themselves a subclass says it."""
+        return max(1, self.scheduler.rules.jobs)
+
     def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         if self._broken:
