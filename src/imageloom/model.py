@@ -25,7 +25,7 @@ else:
 
 DType = Literal["uint8", "uint16", "float32"]
 Decode = Literal["safe", "fast", "exact"]
-Format = Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{1,32}$")]  # a codec's name: see `codecs.get`
+Format = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]  # a codec's name: see `codecs.get`
 Keep = Literal["keep", "strip"]
 Value = int | float | str | bool | None
 

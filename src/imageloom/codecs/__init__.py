@@ -10,7 +10,7 @@ import mmap
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -92,7 +92,8 @@ _KNOWN: dict[Format, _Known] = {
 }
 
 
-_NEEDED = (
+_SUFFIXES = {suffix: format for format, known in _KNOWN.items() for suffix in known.suffixes}
+_NEEDED = [
     "quality",
     "encoder_bytes",
     "written",
@@ -102,7 +103,10 @@ _NEEDED = (
     "decode",
     "metadata",
     "encode",
-)
+    "magic",
+    "suffixes",
+]
+"""The attributes of a plug-in's class besides `format`."""
 
 
 def _check_plugin(name: str, codec: Any) -> None:
@@ -112,15 +116,13 @@ def _check_plugin(name: str, codec: Any) -> None:
         Exception: why.
     """
     msgspec.convert(name, Format)
-    if lacking := [
-        attribute for attribute in ("magic", "suffixes", *_NEEDED) if not hasattr(codec, attribute)
-    ]:
-        raise TypeError(f"{codec.__qualname__} has no {', '.join(lacking)}")
+    if lacking := [attribute for attribute in _NEEDED if not hasattr(codec, attribute)]:
+        raise TypeError(f"it has no {', '.join(lacking)}")
     if codec.format != name:
         raise ValueError(f"its format is {codec.format!r}")
-    re.compile(codec.magic)
-    for suffix in codec.suffixes:
-        if owner := next((format for format, known in _KNOWN.items() if suffix in known.suffixes), None):
+    _pattern(codec.magic)
+    for suffix in msgspec.convert(codec.suffixes, Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]):
+        if owner := _SUFFIXES.get(suffix):
             raise ValueError(f"the suffix {suffix!r} is that of {owner} ({_KNOWN[owner].codec})")
 
 
@@ -137,9 +139,9 @@ def _plugins() -> dict[Format, _Known]:
 
 
 @cache
-def _magic(known: _Known) -> re.Pattern[bytes]:
-    """What the first bytes of its files match; nothing where they are not read."""
-    return re.compile(known.magic or _NOTHING)
+def _pattern(magic: bytes) -> re.Pattern[bytes]:
+    """What the first bytes of files match; nothing where they are not read."""
+    return re.compile(magic or _NOTHING)
 
 
 @cache
@@ -171,16 +173,14 @@ def written_as(asked: Format | None, found: Format) -> Format:
 def format_of(name: str) -> Format | None:
     """The format that a file name's suffix stands for."""
     suffix = name.rpartition(".")[2].lower()
-    is_suffix = "." in name.rpartition("/")[2]
-    return _first(lambda known: suffix in known.suffixes, plugins=is_suffix)
+    if (found := _SUFFIXES.get(suffix)) or "." not in name.rpartition("/")[2]:
+        return found
+    return next((format for format, known in _plugins().items() if suffix in known.suffixes), None)
 
 
-def _first(is_it: Callable[[_Known], object], *, plugins: bool = True) -> Format | None:
-    """The first format that a condition holds for: of imageloom's own, then of plug-ins."""
-    for format, known in _KNOWN.items():
-        if is_it(known):
-            return format
-    return next((format for format, known in _plugins().items() if is_it(known)), None) if plugins else None
+def _by_content(data: bytes, table: dict[Format, _Known]) -> Format | None:
+    """The format in a table that a file's first bytes are of."""
+    return next((format for format, known in table.items() if _pattern(known.magic).match(data)), None)
 
 
 def read_header(
@@ -201,7 +201,7 @@ def read_header(
     if size == 0:
         raise CorruptImage("the file is empty")
     data = head(HEAD)
-    format = _first(lambda known: _magic(known).match(data))
+    format = _by_content(data, _KNOWN) or _by_content(data, _plugins())
     if format is None:
         known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
         raise UnsupportedImage(f"its bytes are no image that imageloom knows ({known})")
