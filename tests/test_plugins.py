@@ -6,11 +6,15 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import imageloom as package
+from imageloom.api import process
 from imageloom.errors import UsageError
+from imageloom.model import Item, Limits, Output, Recipe, Task, Work
 from imageloom.system.registry import Registry
+from imageloom.worker.perform import perform
 from program import draw, imageloom
 from test_imports import loaded_by
 
@@ -270,3 +274,16 @@ def test_no_package_is_searched_for_names_of_imageloom(
     assert "importlib.metadata" not in modules
     if "OUT" in arguments:
         assert len(os.listdir(tmp_path / "out")) == 3
+
+
+def test_a_format_that_nobody_has_is_refused_wherever_it_comes_from(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no format 'jxl'; there are: jpeg, png"):
+        process("flip", photos, tmp_path / "out", format="jxl", ledger=tmp_path / "ledger.db")
+    recipe = Recipe((Output((), format="jxl"),))
+    with pytest.raises(UsageError, match="there is no codec 'jxl'; there are: jpeg, png"):
+        process(recipe, photos, tmp_path / "out", ledger=tmp_path / "ledger.db")
+    work = (Work(Item("0.png"), ("0.jxl",), 1),)
+    task = Task(1, "1", str(photos), str(tmp_path / "out"), recipe, Limits(), work)
+    (result,) = perform(msgspec.json.decode(msgspec.json.encode(task), type=Task)).results
+    assert result.failure is not None
+    assert "there is no codec 'jxl'" in result.failure.message
