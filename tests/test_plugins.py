@@ -242,6 +242,13 @@ def test_a_name_that_two_packages_have_is_the_first_ones(site: Site, photos: Pat
     assert "loom_b:Alone" in ran.stderr
 
 
+def test_entry_points_of_operators_may_have_equal_names(site: Site, photos: Path, tmp_path: Path) -> None:
+    site.install("loom_a", "operators", "mine = loom_a", OPERATOR)
+    site.install("loom_b", "operators", "mine = loom_b", OPERATOR.replace("darken", "dim"))
+    ran = site.imageloom("run", "darken | dim", photos, tmp_path / "out", "--engine", "serial")
+    done(ran, tmp_path / "out", "0.png", "1.png", "2.png")
+
+
 def test_what_is_added_in_a_process_replaces_nothing() -> None:
     registry = Registry("engine", {"serial": "imageloom.engines.serial:Serial"})
     registry.add("mine", "pathlib:Path")

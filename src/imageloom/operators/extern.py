@@ -24,7 +24,7 @@ from pathlib import Path
 from imageloom.errors import TaskRefused, UsageError
 from imageloom.system.registry import Registry
 
-_PACKAGES = Registry("operator", {})
+_PACKAGES = Registry("operator", {}, labels=True)
 _loaded: dict[str, str] = {}
 """The SHA-256 of each file whose operators are registered, by its path."""
 _loading = threading.RLock()

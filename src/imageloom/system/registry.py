@@ -39,6 +39,7 @@ class Registry:
         kind: in the singular; the group of the entry points is `imageloom.<kind>s`.
         built_in: what each of imageloom's own names stands for, as "module:attribute". No plug-in replaces one.
         check: called with a plug-in's name and what it has loaded; raises where that cannot be used.
+        labels: the names of entry points mean nothing: several packages may use the same one.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Registry:
         kind: str,
         built_in: Mapping[str, str],
         check: Callable[[str, Any], object] = lambda name, loaded: None,
+        labels: bool = False,
     ) -> None:
         self.kind = kind
         self.built_in = dict(built_in)
         self._check = check
+        self._labels = labels
         self._added: dict[str, str] = {}
         self._found: dict[str, EntryPoint] | None = None
         self._searching = threading.Lock()
@@ -102,7 +105,9 @@ class Registry:
             self._check(name, loaded)
         except Exception as error:
             reason = f"{type(error).__name__}: {message_of(error)}"
-            raise UsageError(f"cannot load the {self.kind} {name!r} ({_origin(point)}): {reason}") from error
+            raise UsageError(
+                f"cannot load the {self.kind} {point.name!r} ({_origin(point)}): {reason}"
+            ) from error
         return loaded
 
     def _plugins(self) -> dict[str, EntryPoint]:
@@ -117,12 +122,13 @@ class Registry:
 
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=f"imageloom.{self.kind}s"):
-            if point.name in self.built_in:
-                kept = f"imageloom's own ({self.built_in[point.name]})"
-            elif point.name in found:
-                kept = f"that of {_origin(found[point.name])}"
+            key = point.value if self._labels else point.name
+            if key in self.built_in:
+                kept = f"imageloom's own ({self.built_in[key]})"
+            elif key in found:
+                kept = f"that of {_origin(found[key])}"
             else:
-                found[point.name] = point
+                found[key] = point
                 continue
             log.warning(
                 "the %s %r of %s is ignored: %s keeps the name", self.kind, point.name, _origin(point), kept
