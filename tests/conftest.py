@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
+from multiprocessing import util
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,19 @@ settings.load_profile("default")
 STARTERS = {
     *("subprocess", "multiprocessing", "signal", "psutil", "pexpect"),
     *("imageloom", "start", "open_engine", "EngineTests", "StoreTests"),
-    *("GivenServer", "Workers", "Swift", "Watching", "site"),
+    *("GivenServer", "Workers", "Swift", "Watching", "site", "Case", "Server", "recipe_of", "browser"),
 }
 """Names of which a module has at least one where its tests start processes or servers or send signals."""
+
+
+def pytest_configure() -> None:
+    """A worker beside others has a folder of its own for temporary files: programs look at what is left there."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix="tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    # After multiprocessing has removed its own folder from there, with -100.
+    util.Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-200)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

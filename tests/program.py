@@ -79,9 +79,12 @@ def draw(path: Path, seed: int = 0, width: int = 120, height: int = 90) -> Path:
 def free_port() -> int:
     """A port of the loopback that is free together with the next one.
 
-    It is none of those that outgoing connections get: one of these may be taken before it is used.
+    It is none of those that outgoing connections get, nor of those of another worker beside this one: one of
+    these may be taken before it is used.
     """
-    for port in random.SystemRandom().sample(range(20_000, 32_000), 1000):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 6
+    first = 20_000 + 2000 * worker
+    for port in random.SystemRandom().sample(range(first, first + 1999), 1000):
         with socket.socket() as one, socket.socket() as two, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
             two.bind(("127.0.0.1", port + 1))

@@ -15,7 +15,7 @@ from imageloom.records.timeline import (
     WHOLE,
     Attempt,
     Closing,
-    Look,
+    Measurement,
     Opening,
     Timeline,
 )
@@ -47,14 +47,17 @@ def attempt(key: str, worker: int = 0, started: int = 0, outcome: int = DONE, **
 
 
 def timeline_of(
-    attempts: Sequence[Attempt], workers: Sequence[str], seconds: float, looks: Sequence[Look] = ()
+    attempts: Sequence[Attempt],
+    workers: Sequence[str],
+    seconds: float,
+    measurements: Sequence[Measurement] = (),
 ) -> Timeline:
     recipe = Recipe((Output((Step("grayscale"),)),))
     opening = Opening(
         VERSION, 1, 1, 1.8e9, "threads", len(workers), 2, "linux x86_64", Job("in", "out", recipe)
     )
     closing = Closing(round(seconds * 1e6), {"imageloom": "0.1.0", "python": "3.11.7"})
-    return Timeline(opening, list(workers), list(attempts), list(looks), closing)
+    return Timeline(opening, list(workers), list(attempts), list(measurements), closing)
 
 
 def job_of(
@@ -93,8 +96,8 @@ def crowd_of(count: int, workers: int = 4) -> Timeline:
         attempts.append(attempt(key, worker, clocks[worker], outcome, **stages))
         clocks[worker] += sum(stages.values()) + 40
     seconds = max(clocks) / 1e6 + 0.1
-    looks = [
-        Look(
+    measurements = [
+        Measurement(
             at * 500_000,
             bytes((80, 95)),
             at * 0.9,
@@ -103,4 +106,4 @@ def crowd_of(count: int, workers: int = 4) -> Timeline:
         )
         for at in range(2, int(seconds * 2))
     ]
-    return timeline_of(attempts, [f"7/thread_{n}" for n in range(workers)], seconds, looks)
+    return timeline_of(attempts, [f"7/thread_{n}" for n in range(workers)], seconds, measurements)

@@ -158,7 +158,7 @@ def test_ctrl_c_finishes_what_is_in_hand_and_a_kill_ends_the_workers(
     assert not alive
     if number == signal.SIGINT:
         assert running.returncode == 130
-        assert "stopping: finishing what is in hand" in stderr
+        assert "stopping: finishing the items in progress" in stderr
         assert not {"distributed", "Traceback"} & set(stderr.replace(".", " ").split())
         assert " 0 failed" in stdout
         assert 0 < len(contents(out)) < 240

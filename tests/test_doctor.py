@@ -93,7 +93,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_segments_are_leftovers_when_nobody_has_them_mapped(shared: Path) -> None:
-    old = time.time() - 2 * doctor.SETTLED
+    old = time.time() - 2 * doctor.LEFTOVER_AGE
     for name in ("mpich_shm_1", "mpich_shm_used", "mpich_shm_new", "another_program"):
         (shared / name).write_bytes(b"x" * 4096)
         if name != "mpich_shm_new":
@@ -112,4 +112,4 @@ def test_it_describes_the_machine(tmp_path: Path) -> None:
     ran = imageloom("doctor", "--ledger", tmp_path / "ledger.db")
     for word in ("imageloom ", "OpenCV ", "cores ", "memory ", "ledger "):
         assert word in ran.stdout
-    assert ran.returncode == 0 or "left over" in ran.stdout
+    assert ran.returncode == 0 or "leftovers" in ran.stdout

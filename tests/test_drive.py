@@ -135,7 +135,7 @@ def test_a_folder_by_its_id(server: DriveServer, place: Folder) -> None:
     place.put("a/1.jpg", b"one")
     assert keys(open_store(f"gdrive://{place.id}/a")) == ["1.jpg"]
     for address in ("gdrive://", "gdrive:// /a", "gdrive://../a"):
-        with pytest.raises(UsageError, match="names no folder"):
+        with pytest.raises(UsageError, match="needs a folder"):
             open_store(address)
     with pytest.raises(StorageError, match=r"no such file or folder.*404 notFound"):
         keys(open_store("gdrive://not-there/a"))
@@ -171,7 +171,7 @@ def test_a_folder_that_may_only_be_read_is_no_sink(
     server: DriveServer, place: Folder, store: DriveStore
 ) -> None:
     server.save({"id": place.id, "may_add": False}, None)
-    with pytest.raises(StorageError, match="may only read there"):
+    with pytest.raises(StorageError, match="has only read access"):
         store.prepare("")
 
 
@@ -291,5 +291,5 @@ def test_without_credentials_nothing_is_tried(tmp_path: Path, monkeypatch: pytes
 )
 def test_another_endpoint_is_one_of_this_machine(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reach(endpoint, monkeypatch)
-    with pytest.raises(UsageError, match="a server of this machine"):
+    with pytest.raises(UsageError, match="a server on this machine"):
         open_store("gdrive://root")

@@ -21,11 +21,11 @@ from program import Run, contents, draw
 
 STEPS = {
     "processes": (Processes, "_step"),
-    "pipeline": (Pipeline, "_feed"),
+    "pipeline": (Pipeline, "_step"),
     "zeromq": (Zeromq, "_step"),
-    "redis": (RedisStreams, "_inspect"),
-    "mpi": (Supervised, "_hand_over"),
-    "nodes": (Nodes, "_end_overdue"),
+    "redis": (RedisStreams, "_step"),
+    "mpi": (Supervised, "_step"),
+    "nodes": (Nodes, "_step"),
 }
 """What each engine's thread does again and again."""
 

@@ -21,7 +21,6 @@ HUNG = "test_a_hung_item_is_ended_at_its_time_out"
 KILLED = "test_a_killed_worker_costs_only_what_it_had_in_hand"
 THREE = "test_three_kills"
 TOLD = "test_results_come_item_by_item"
-REFUSED = "test_a_refused_task_costs_nothing"
 
 
 class Fault(NamedTuple):
@@ -32,26 +31,9 @@ class Fault(NamedTuple):
     """It fails each time: whoever mends it must remove its line. Else it fails by chance."""
 
 
-AT_THE_END = Fault("it knows the results of a task's items at the task's end")
-KNOWN_FAULTS = {
-    "serial": {TOLD: AT_THE_END},
-    "threads": {TOLD: Fault("a result is told where a later one of its task is there as well")},
-    "pipeline": {
-        HUNG: Fault("the items beside a hung one in its stage are charged too", always=False),
-        TOLD: AT_THE_END,
-    },
+KNOWN_FAULTS: dict[str, dict[str, Fault]] = {
     "zeromq": {
         THREE: Fault("a result that its worker had sent may be lost with the worker", always=False),
-    },
-    "nodes": {
-        TOLD: AT_THE_END,
-        f"{REFUSED}[elsewhere]": Fault("a node that does not see the storage fails the items"),
-    },
-    "mpi": {
-        HUNG: Fault("the items of all ranks are charged"),
-        KILLED: Fault("the items of all ranks are charged"),
-        THREE: Fault("the items of all ranks are charged"),
-        TOLD: AT_THE_END,
     },
 }
 """By engine: the tests that it fails, by name with or without the parameters."""
@@ -156,7 +138,7 @@ class TestNodes(EngineTests):
         with ExitStack() as stack:
             addresses = []
             for config in (refusing[why], NodeConfig(limit=1)):
-                node = Node(results, config)
+                node = Node(lambda task, _: results(task), config)
                 service = Service(node, NODE, "127.0.0.1:0", Credentials(), WAITING_CALLS)
                 stack.callback(service.close, None)
                 addresses.append(f"127.0.0.1:{service.port}")

@@ -308,7 +308,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "avif sequence": (lambda: animation("AVIF"), "AVIF sequences"),
     "pam": (lambda: b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nENDHDR\n\0", "PAM"),
     "pfm": (lambda: b"PF\n1 1\n-1.0\n" + bytes(12), "PFM"),
-    "text": (lambda: b"no picture at all", "no image that imageloom knows"),
+    "text": (lambda: b"no picture at all", "not an image of a supported format"),
 }
 
 

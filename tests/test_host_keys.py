@@ -15,17 +15,25 @@ PIPELINE = "resize 32x32"
 COUNT = 3
 
 
-@pytest.fixture
-def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Of a server with photos, which nobody knows yet."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
+    """The port of a server with photos, and the file that has its key."""
+    served = tmp_path_factory.mktemp("served")
     for number in range(COUNT):
-        draw(tmp_path / "served" / "in" / f"{number}.jpg", number)
+        draw(served / "in" / f"{number}.jpg", number)
+    with sftp_server(served) as port:
+        yield port, os.environ[KNOWN_HOSTS]
+
+
+@pytest.fixture
+def port(server: tuple[int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Of the server, which nobody knows yet."""
+    port, hosts = server
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FSSPEC_SFTP_PASSWORD", "secret")
-    with sftp_server(tmp_path / "served") as port:
-        monkeypatch.setenv("GIVEN_HOSTS", os.environ[KNOWN_HOSTS])
-        monkeypatch.delenv(KNOWN_HOSTS)
-        yield port
+    monkeypatch.setenv("GIVEN_HOSTS", hosts)
+    monkeypatch.delenv(KNOWN_HOSTS)
+    return port
 
 
 def run(port: int, out: Path, *flags: str) -> tuple[int, str]:

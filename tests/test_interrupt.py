@@ -34,7 +34,7 @@ def test_an_interrupted_run_finishes_what_is_in_hand_and_is_resumed(
     running.send_signal(number)
     stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert stderr.startswith("stopping: finishing what is in hand")
+    assert stderr.startswith("stopping: finishing the items in progress")
     found = re.match(r"interrupted: (\d+) of (\d+) done, 0 failed", stdout)
     assert found
     assert 0 < int(found[1]) < 240
@@ -107,7 +107,7 @@ def test_ctrl_c_on_a_terminal(crowd: Path, out: Path) -> None:
     child.expect(r"[1-9]\d*(/240)? ")
     wait_until(lambda: any(out.glob("*/*.jpg")))
     child.sendintr()
-    child.expect("stopping: finishing what is in hand")
+    child.expect("stopping: finishing the items in progress")
     child.expect(r"interrupted: \d+ of \d+ done")
     child.expect(pexpect.EOF)
     child.close()

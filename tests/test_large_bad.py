@@ -89,8 +89,8 @@ def with_a_loop(data: bytearray) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[bytearray], None], str]] = {
-    "too high": (too_high, "of its 1551 pieces"),
-    "too wide": (too_wide, "of its 1650 pieces"),
+    "too high": (too_high, "of its 1551 strips or tiles"),
+    "too wide": (too_wide, "of its 1650 strips or tiles"),
     "missing tile": (without_a_tile, "tile 5 (row 0, column 5) is missing"),
     "tile beyond": (with_a_tile_beyond, "tile 5 (row 0, column 5) lies beyond the end"),
     "damaged tile": (with_a_damaged_tile, "tile 0 (row 0, column 0) is damaged"),
@@ -233,14 +233,14 @@ def test_the_plan_names_tiles_halos_and_memory(tmp_path: Path) -> None:
     ran = imageloom("plan", "gaussian_blur 2 | canny", tmp_path / "wide.png", "--tile", "always")
     assert ran.returncode == 0, ran.stderr
     lines = [line.strip() for line in ran.stdout.splitlines()]
-    assert "phase 1   gaussian_blur 2 | edge_candidates, then a measure for hysteresis" in lines
+    assert "phase 1   gaussian_blur 2 | edge_candidates, then a measurement for hysteresis" in lines
     assert "phase 2   hysteresis" in lines
     # Strips of PNG's own height; the halos of 6 and 2 pixels, each aligned to 32.
-    (first,) = (line for line in lines if "of the pixels before" in line)
+    (first,) = (line for line in lines if "pixels of the phase's input" in line)
     write, read = re.findall(r"8000x(\d+)", first)
     assert int(read) > int(write) > 500
     assert int(read) - int(write) <= 4 * 32 + 31
-    assert "encode    png, each tile by itself, as soon as it is made" in lines
+    assert "encode    png, each tile separately, as soon as it is ready" in lines
 
 
 def test_the_plan_names_what_cannot_be_tiled_and_what_it_needs(tmp_path: Path) -> None:

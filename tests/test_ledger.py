@@ -90,6 +90,63 @@ def test_how_far_a_job_is_and_the_history_that_is_dropped(path: Path) -> None:
         assert left == {other_sink: ["old.jpg"], earlier: [], job: ["new.jpg"]}
 
 
+def traces(ledger: Ledger, job: int) -> dict[str, str]:
+    return {item.key: item.failure.trace for item in ledger.items(job) if item.failure}
+
+
+def rows(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        count: int = db.execute("SELECT COUNT(*) FROM traces").fetchone()[0]
+    return count
+
+
+def test_the_traceback_of_the_last_failure_of_an_item_is_kept(path: Path) -> None:
+    """A watch has several versions of an item in one job."""
+
+    def fail(key: str, trace: str, started: float = 99.5) -> None:
+        failed = Result(key, failure=Failure("ValueError", "no", trace=trace), started=started)
+        ledger.record_failed(job, SINK, failed, 1, "w")
+
+    with Ledger(path) as ledger:
+        job, other = begin(ledger), begin(ledger, "/elsewhere")
+        fail("a.jpg", "line 1\nline 2")
+        fail("b.jpg", "the first")
+        fail("b.jpg", "the second")
+        fail("c.jpg", "it had one")
+        assert traces(ledger, job) == {
+            "a.jpg": "line 1\nline 2",
+            "b.jpg": "the second",
+            "c.jpg": "it had one",
+        }
+        assert traces(ledger, other) == {}
+        fail("b.jpg", "the third", started=200.0)
+        fail("c.jpg", "", started=200.0)
+        assert traces(ledger, job) == {"a.jpg": "line 1\nline 2", "b.jpg": "the third", "c.jpg": ""}
+        fail("d.jpg", "it is done afterwards", started=200.0)
+        ledger.record_done(job, SINK, replace(result("d.jpg"), started=200.0), 1, "w")
+        assert "d.jpg" not in traces(ledger, job)
+        ledger.forget_items(job, 100.0)
+        assert traces(ledger, job) == {"b.jpg": "the third", "c.jpg": ""}
+        assert rows(path) == 1
+
+
+def test_a_ledger_without_tracebacks_gets_a_table_of_them(path: Path) -> None:
+    failed = Result("a.jpg", failure=Failure("ValueError", "no", trace="line 1"))
+    with Ledger(path) as ledger:
+        before = begin(ledger)
+        ledger.record_failed(before, SINK, failed, 1, "w")
+    with closing(sqlite3.connect(path)) as db:  # as an earlier program has left it
+        db.execute("DROP TABLE traces")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+    with Ledger(path) as ledger:
+        assert traces(ledger, before) == {"a.jpg": ""}
+        job = begin(ledger)
+        ledger.record_failed(job, SINK, failed, 1, "w")
+        assert traces(ledger, job) == {"a.jpg": "line 1"}
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone()[0] == version
+
+
 def test_a_claim_is_in_force_at_once_and_lasts_after_a_flush(path: Path) -> None:
     with Ledger(path) as ledger:
         job = begin(ledger)
@@ -192,7 +249,7 @@ def test_what_is_no_ledger_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     for path, message in (
         (text, "not a database"),
         (database, "another program's database"),
-        (later, "version 99, this program reads version 1"),
+        (later, "version 99, this program needs version 1"),
         (tmp_path, "unable to open"),
         (text / "ledger.db", "Not a directory|File exists"),
         (Path("/proc/none/ledger.db"), "No such file|Permission|Operation not permitted"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,23 +12,13 @@ import pytest
 from imageloom.testing.engines import HARMFUL
 from imageloom.testing.liars import NodeLiar, RedisLiar, ZeromqLiar
 from lied import Case
-from program import Run, imageloom
+from program import Run, free_port, imageloom
 from redis_servers import GivenServer
 from service import Program
 
 HONEST = 40
 SLOW = "toil 0.1 | resize 48x"
 """Honest workers take their time, so that there is something to do for liars."""
-
-
-def two_ports() -> int:
-    """A free port whose next one is free too."""
-    while True:
-        with socket.socket() as first, socket.socket() as second, contextlib.suppress(OSError):
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            second.bind(("127.0.0.1", port + 1))
-            return port
 
 
 def checked(case: Case, told: int) -> None:
@@ -46,7 +34,7 @@ def test_a_lying_worker_beside_an_honest_one(tmp_path: Path) -> None:
     case = Case(tmp_path, HONEST, pipeline=SLOW)
     assert imageloom("keys", tmp_path / "keys", "--client", "liar").returncode == 0
     keys = read_keys(str(tmp_path / "keys" / "liar.key"), ClientKeys)
-    address = f"tcp://127.0.0.1:{two_ports()}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     with ZeromqLiar(address, lambda peer: secure_client(peer, keys)) as liar:
         flags = ("--bind", address, "--keys", tmp_path / "keys" / "server.key")
         case.run("zeromq", "out", *flags, "-j", 1, "--operators", HARMFUL)
@@ -87,8 +75,9 @@ _FIRST_RANK = """
 import os, socket, sys
 from multiprocessing.connection import Connection
 import msgspec
-from imageloom.engines.mpi.message import Message
+from imageloom.engines.mpi.wire import Kind, Peer, Ready, pack, unpack
 from imageloom.testing.lies import lies_about
+from imageloom.worker.message import Message
 
 tried = {folder!r} + "/tried"
 turn = len(os.listdir(tried))
@@ -99,10 +88,11 @@ line = socket.socket(socket.AF_UNIX)
 line.connect(sys.argv[-2])
 pipe = Connection(line.detach())
 shared = ({canary!r}, "/dev/shm/../" + {canary!r}, "/dev/shm/mpich/../.." + {canary!r})
-pipe.send_bytes(msgspec.msgpack.encode(Message(shared=shared)))
-task = msgspec.msgpack.decode(pipe.recv_bytes())
-said = [body for _, body in lies_about(Message(task["id"]))]
-pipe.send_bytes(said[17 * turn % len(said)])
+pipe.send_bytes(pack(0, Kind.READY, msgspec.msgpack.encode(Ready((Peer("x", 1), Peer("x", 2)), shared))))
+task = msgspec.msgpack.decode(unpack(pipe.recv_bytes())[2])
+said = [pack(1, Kind.RESULT, body) for _, body in lies_about(Message(task["id"]))]
+none = (b"", pack(7, Kind.RESULT), pack(2**31, Kind.RESTART), pack(1, Kind.LEFT))
+pipe.send_bytes(none[turn // 2] if turn % 2 else said[17 * turn % len(said)])
 pipe.recv_bytes()
 while True:
     pipe.recv_bytes()
@@ -111,16 +101,16 @@ while True:
 
 def test_a_lying_first_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each job but the last lies once; what it names as its shared memory is left alone."""
-    from imageloom.engines.mpi import engine as mpi
+    from imageloom.engines.mpi.job import find_mpiexec
 
     case = Case(tmp_path, 8)
     canary = str(tmp_path / "canary" / "beside.jpg")
     (tmp_path / "tried").mkdir()
     program = tmp_path / "mpiexec"
-    text = _FIRST_RANK.format(folder=str(tmp_path), mpiexec=mpi.find_mpiexec(), canary=canary)
+    text = _FIRST_RANK.format(folder=str(tmp_path), mpiexec=find_mpiexec(), canary=canary)
     program.write_text(f"#!{sys.executable}\n{text}")
     program.chmod(0o755)
-    monkeypatch.setattr(mpi, "find_mpiexec", lambda: str(program))
+    monkeypatch.setattr("imageloom.engines.mpi.engine.find_mpiexec", lambda: str(program))
     options: dict[str, Any] = {"engine": "mpi", "jobs": 1, "ledger": tmp_path / "mpi.db", "timeout": 3}
     run = Run("resize 48x", case.photos, case.out, **options)
     assert run.summary.done + run.summary.failed == 8

@@ -18,7 +18,7 @@ FIELDS: dict[str, Sequence[Sequence[str]]] = {
     "zeromq": (lies.RESULT, lies.MESSAGE),
     "redis": (lies.RESULT, lies.MESSAGE),
     "nodes": (lies.RESULT,),
-    "mpi": (lies.RESULT, lies.OUTCOME),
+    "mpi": (lies.RESULT, lies.MESSAGE),
     "dask": (lies.RESULT, lies.OUTCOME),
     "ray": (lies.RESULT, lies.OUTCOME),
 }

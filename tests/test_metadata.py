@@ -122,7 +122,7 @@ def test_plan_says_what_becomes_of_the_profile() -> None:
         return next(line for line in lines if line.startswith("metadata"))
 
     assert "ICC" in told("invert")
-    assert "not the colour profile: the result is gray" in told("grayscale")
+    assert "not the colour profile, because the output is gray" in told("grayscale")
     assert "strip" in told("invert", metadata="strip")
 
 
@@ -185,7 +185,7 @@ def test_orientation_behind_the_pixels_of_a_png_is_refused(tmp_path: Path) -> No
     at = given.index(b"eXIf") - 4
     end = at + 12 + struct.unpack(">I", given[at : at + 4])[0]
     moved = given[:at] + given[end:-12] + given[at:end] + given[-12:]
-    with pytest.raises(Refused, match="orientation behind the pixels"):
+    with pytest.raises(Refused, match="orientation stored after the pixels"):
         through(tmp_path, moved)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,10 +22,13 @@ from imageloom.api import process
 from imageloom.bench.samples import draw_photos
 from imageloom.engines import Settings, open_engine
 from imageloom.engines.mpi import engine as mpi
-from imageloom.errors import MissingExtra, WorkerLost
+from imageloom.engines.mpi.job import MpiJob, find_mpiexec
+from imageloom.errors import EngineFailed, MissingExtra
+from imageloom.model import Failure
 from imageloom.records.events import Done, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
-from imageloom.testing.engines import recipe_of
+from imageloom.scheduling import scheduler
+from imageloom.testing.engines import HARMFUL, recipe_of
 from program import COMMAND, contents, imageloom, names, start, wait_for_outputs
 
 SLOW = "resize 400x400 | median_blur 31"
@@ -34,23 +39,33 @@ def ranks(of: int | None = None) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(of).children(recursive=True):
         try:
-            if "imageloom.engines.mpi.ranks" in child.cmdline() and "mpiexec" not in child.name():
+            if "imageloom.engines.mpi.relay" in child.cmdline() and "mpiexec" not in child.name():
                 found.append((int(child.environ().get("PMI_RANK", -1)), child))
         except psutil.NoSuchProcess:
             continue
     return [child for number, child in sorted(found, key=lambda pair: pair[0]) if number >= 0]
 
 
-def shared_memory() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith("mpich")}
+def shared_memory(of: psutil.Process) -> set[str]:
+    """Paths of MPICH's shared memory that a process has."""
+    maps = Path(f"/proc/{of.pid}/maps").read_text().splitlines()
+    return {line.split()[-1] for line in maps if "/dev/shm/mpich" in line}
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
-    before = shared_memory()
+def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process of a test's jobs, and none of their shared memory."""
+    jobs: list[MpiJob] = []
+    begin = MpiJob.__init__
+
+    def record(job: MpiJob, *arguments: Any) -> None:
+        begin(job, *arguments)
+        jobs.append(job)
+
+    monkeypatch.setattr(MpiJob, "__init__", record)
     yield
     assert not ranks()
-    assert shared_memory() <= before
+    assert not [path for job in jobs for path in job.shared if os.path.exists(path)]
 
 
 @pytest.fixture
@@ -63,10 +78,11 @@ def reds(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("victim", [0, 2], ids=["the first rank", "another rank"])
-def test_a_killed_rank_costs_only_what_the_ranks_had_in_hand(
-    victim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("victim", "charged"), [(0, 0), (2, 1)], ids=["the first rank", "another rank"])
+def test_a_killed_rank_costs_only_the_item_that_it_was_processing(
+    victim: int, charged: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In tasks of three; the first rank processes nothing."""
     monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 3)
     photos, out, expected = tmp_path / "photos", tmp_path / "out", tmp_path / "expected"
     draw_photos(photos, 40)
@@ -94,54 +110,70 @@ def test_a_killed_rank_costs_only_what_the_ranks_had_in_hand(
     assert contents(out) == contents(expected)
     with Ledger(tmp_path / "ledger.db") as ledger:
         attempts = Counter(item.attempts for item in ledger.items(summary.job))
-    lost = [event for event in events if isinstance(event, Retried)]
-    assert 0 < len(lost) <= 2 * 3, "two ranks had a task of three in hand each"
-    assert attempts == {1: 40 - len(lost), 2: len(lost)}, "the rest was done once"
+    assert attempts == Counter({1: 40 - charged, 2: charged}), "the rest was done once"
+    lost = [event.result.worker for event in events if isinstance(event, Retried)]
+    assert lost == [f"job-1/rank-{victim}"] * charged
 
 
-def test_items_that_crash_their_rank_are_given_up_and_no_other_is(reds: Path) -> None:
+def attempts_of(reds: Path, text: str, **options: Any) -> tuple[list[Event], dict[str, int]]:
+    """Run a pipeline that harms its rank on red photos: the events, and the attempts that each item took."""
     events: list[Event] = []
+    ledger_path = reds.parent / "ledger.db"
     summary = process(
-        recipe_of("crash_on_red | resize 32x32", "png"),
+        recipe_of(f"{text} | resize 32x32", "png"),
         reds,
         reds.parent / "out",
         engine="mpi",
         jobs=2,
-        ledger=reds.parent / "ledger.db",
+        ledger=ledger_path,
         listeners=[events.append],
+        **options,
     )
-    assert (summary.done, summary.failed) == (12, 2)
-    failed = {e.result.key: e for e in events if isinstance(e, Failed)}
-    assert set(failed) == {"red-0.png", "red-1.png"}
-    for event in failed.values():
-        assert event.attempt == 3
-        assert event.result.failure is not None
-        assert event.result.failure.kind == "WorkerLost"
-    with Ledger(reds.parent / "ledger.db") as ledger:
-        assert all(item.attempts <= 3 for item in ledger.items(summary.job, "done"))
+    with Ledger(ledger_path) as ledger:
+        return events, {item.key: item.attempts for item in ledger.items(summary.job)}
 
 
-def test_an_item_that_hangs_is_ended(reds: Path) -> None:
+def failures(events: list[Event]) -> dict[str, Failure]:
+    return {e.result.key: e.result.failure for e in events if isinstance(e, Failed) and e.result.failure}
+
+
+def test_items_that_crash_their_rank_are_given_up_and_no_other_is_charged(reds: Path) -> None:
+    events, attempts = attempts_of(reds, "crash_on_red")
+    assert {key: count for key, count in attempts.items() if count != 1} == {"red-0.png": 3, "red-1.png": 3}
+    assert len(attempts) == 14
+    assert {key: failure.kind for key, failure in failures(events).items()} == {
+        "red-0.png": "WorkerLost",
+        "red-1.png": "WorkerLost",
+    }
+
+
+def test_an_item_that_hangs_is_ended_and_no_other_is_charged(reds: Path) -> None:
     (reds / "red-1.png").unlink()
-    events: list[Event] = []
-    summary = process(
-        recipe_of("hang_on_red | resize 32x32", "png"),
-        reds,
-        reds.parent / "out",
-        engine="mpi",
-        jobs=2,
-        timeout=0.5,
-        items_at_once=1,
-        tile="never",
-        ledger=reds.parent / "ledger.db",
-        listeners=[events.append],
-    )
-    assert (summary.done, summary.failed) == (12, 1)
-    (failed,) = [e for e in events if isinstance(e, Failed)]
-    assert failed.result.failure is not None
-    assert (failed.result.key, failed.attempt) == ("red-0.png", 3)
-    assert failed.result.failure.kind == "ItemTimeout"
-    assert "--timeout" in failed.result.failure.message
+    events, attempts = attempts_of(reds, "hang_on_red", timeout=1.0, tile="never")
+    assert {key: count for key, count in attempts.items() if count != 1} == {"red-0.png": 3}
+    assert len(attempts) == 13
+    (failure,) = failures(events).values()
+    assert failure.kind == "ItemTimeout"
+    assert "--timeout" in failure.message
+
+
+def test_a_rank_of_several_threads_is_charged_for_what_they_process(reds: Path) -> None:
+    events, attempts = attempts_of(reds, "crash_on_red", threads=2)
+    assert set(failures(events)) == {"red-0.png", "red-1.png"}
+    assert attempts["red-0.png"] == attempts["red-1.png"] == 3
+    beside = [count for key, count in attempts.items() if not key.startswith("red") and count > 1]
+    assert beside in ([], [2], [2, 2]), "the other thread's item"
+
+
+def test_where_no_rank_tells_who_died_nobody_is_charged_but_what_runs_alone(
+    reds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is where ranks are on other machines: the job just ends."""
+    (reds / "red-1.png").unlink()
+    monkeypatch.setattr("imageloom.engines.mpi.job.gethostname", lambda: "another")
+    events, attempts = attempts_of(reds, "crash_on_red")
+    assert {key: count for key, count in attempts.items() if count != 1} == {"red-0.png": 3}
+    assert set(failures(events)) == {"red-0.png"}
 
 
 def test_jobs_that_do_not_start_are_not_started_for_ever(
@@ -151,20 +183,20 @@ def test_jobs_that_do_not_start_are_not_started_for_ever(
     broken.write_text("#!/bin/sh\necho start >> $0.log; echo the fabric is torn >&2; exit 7\n")
     broken.chmod(0o755)
     monkeypatch.setattr(mpi, "find_mpiexec", lambda: str(broken))
-    monkeypatch.setattr(mpi, "FIRST_BACKOFF", 0.01)
-    with pytest.raises(WorkerLost, match=r"4 MPI jobs in a row .* the fabric is torn"):
+    with pytest.raises(EngineFailed, match=r"4 MPI jobs in a row .* the fabric is torn"):
         process("invert", reds, tmp_path / "out", engine="mpi", jobs=2, ledger=tmp_path / "ledger.db")
     assert len(Path(f"{broken}.log").read_text().split()) == 4
 
 
-def test_a_job_that_never_calls_is_ended(reds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_never_connects_is_ended(
+    reds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     silent = tmp_path / "mpiexec"
     silent.write_text("#!/bin/sh\nexec sleep 60\n")
     silent.chmod(0o755)
     monkeypatch.setattr(mpi, "find_mpiexec", lambda: str(silent))
-    monkeypatch.setattr(mpi, "START_PATIENCE", 0.1)
-    monkeypatch.setattr(mpi, "FIRST_BACKOFF", 0.01)
-    with pytest.raises(WorkerLost, match="it said nothing"):
+    monkeypatch.setattr(scheduler, "START_PATIENCE", 0.1)
+    with pytest.raises(EngineFailed, match="it wrote nothing"):
         process("invert", reds, tmp_path / "out", engine="mpi", jobs=2, ledger=tmp_path / "ledger.db")
     assert not [child for child in psutil.Process().children() if child.name() == "sleep"]
 
@@ -210,7 +242,7 @@ def test_ctrl_c_finishes_what_is_in_hand(crowd: Path, out: Path) -> None:
 
 
 def mpiexec(*arguments: object, ranks: int = 3) -> list[str]:
-    return [mpi.find_mpiexec(), "-n", str(ranks), *COMMAND, *(str(a) for a in arguments)]
+    return [find_mpiexec(), "-n", str(ranks), *COMMAND, *(str(a) for a in arguments)]
 
 
 def run_ranks(*arguments: object, ranks: int = 3) -> subprocess.CompletedProcess[str]:
@@ -255,6 +287,40 @@ def test_under_mpiexec_a_failed_item_is_exit_code_1(photos: Path, out: Path) -> 
     assert (ran.returncode, ran.stderr.count("failed: empty.jpg")) == (1, 1)
 
 
+def test_under_mpiexec_an_item_that_hangs_is_ended_and_its_rank_goes_on(reds: Path, out: Path) -> None:
+    (reds / "red-1.png").unlink()
+    flags = ("--engine", "mpi", "--operators", HARMFUL, "--timeout", "1", "--tile", "never", "--json")
+    ran = run_ranks("run", "hang_on_red", reds, out, *flags)
+    assert ran.returncode == 1, ran.stderr
+    said = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [one["item"] for one in said if one["event"] == "failed"] == ["red-0.png"]
+    assert len(contents(out)) == 12
+    with Ledger() as ledger:
+        attempts = {item.key: item.attempts for item in ledger.items(next(ledger.jobs()).id)}
+    assert {key: count for key, count in attempts.items() if count != 1} == {"red-0.png": 3}
+
+
+STUCK = """
+import ctypes
+from imageloom import Pixels, operator
+
+@operator("point", examples=("hold",))
+def hold(image: Pixels) -> Pixels:
+    \"\"\"Let no other thread of the process run, for ever.\"\"\"
+    while True:
+        ctypes.PyDLL(None).sleep(60)
+"""
+
+
+@pytest.mark.long
+def test_under_mpiexec_ranks_that_are_stuck_end_the_run(reds: Path, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    flags = ("--engine", "mpi", "--operators", tmp_path / "stuck.py", "--timeout", "1")
+    ran = run_ranks("run", "hold", reds, out, *flags)
+    assert "no rank of the MPI job answers" in ran.stderr
+    assert ran.returncode
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_under_mpiexec_an_interruption_finishes_what_is_in_hand(
     number: signal.Signals, crowd: Path, out: Path
@@ -273,7 +339,6 @@ def test_under_mpiexec_an_interruption_finishes_what_is_in_hand(
 def test_under_mpiexec_a_killed_rank_ends_the_run_and_the_same_command_goes_on(
     crowd: Path, out: Path
 ) -> None:
-    before = shared_memory()
     command = mpiexec("run", "median_blur 5", crowd, out, "--engine", "mpi")
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_outputs(out, running)
@@ -282,11 +347,12 @@ def test_under_mpiexec_a_killed_rank_ends_the_run_and_the_same_command_goes_on(
         for child in psutil.Process(running.pid).children(recursive=True)
         if child.environ().get("PMI_RANK") == "2"
     ]
+    shared = shared_memory(workers[0])
     workers[0].kill()
     running.communicate(timeout=60)
     assert running.returncode == 9
-    for name in shared_memory() - before:  # of a job that is not ours to clean up
-        os.unlink(f"/dev/shm/{name}")
+    for path in shared:  # nobody is left who could do so
+        Path(path).unlink(missing_ok=True)
     assert 0 < len([name for name in contents(out) if not name.startswith(".imageloom")]) < 240
     ran = run_ranks("run", "median_blur 5", crowd, out, "--engine", "mpi")
     assert ran.returncode == 0, ran.stderr

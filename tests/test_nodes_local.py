@@ -1,7 +1,8 @@
-"""The engine's own nodes on this machine: an item that kills or hangs one costs nothing but itself."""
+"""An item that kills or hangs a node costs nothing but itself, on nodes of a run and on nodes elsewhere."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,8 @@ from imageloom.api import process
 from imageloom.bench.samples import draw_photos
 from imageloom.records.events import Event, Failed
 from imageloom.records.ledger import Ledger
-from imageloom.testing.engines import recipe_of
+from imageloom.testing.engines import HARMFUL, recipe_of
+from service import Program
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,31 @@ def test_harmful_items_fail_alone(
     with Ledger(ledger) as book:
         assert {item.attempts for item in book.items(summary.job, "done")} == {1}
     assert not list(out.glob(".imageloom*"))
+
+
+def test_an_item_that_hangs_on_a_node_elsewhere_is_ended_there(tmp_path: Path) -> None:
+    """Though the node itself would give it ten minutes: its only place is free for the others."""
+    photos, out, ledger = tmp_path / "photos", tmp_path / "out", tmp_path / "ledger.db"
+    draw_photos(photos, 6)
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[:, :, 2] = 255
+    assert cv2.imwrite(str(photos / "photo-0001b.png"), red)
+    node = Program("node", "--root", tmp_path, "--limit", 1, "--operators", HARMFUL)
+    began = time.monotonic()
+    try:
+        summary = process(
+            recipe_of("hang_on_red | resize 32x32", "png"),
+            photos,
+            out,
+            engine="nodes",
+            connect=node.address,
+            timeout=1.0,
+            ledger=ledger,
+        )
+    finally:
+        node.kill()
+    assert (summary.done, summary.failed) == (6, 1)
+    assert time.monotonic() - began < 30
+    with Ledger(ledger) as book:
+        assert {item.attempts for item in book.items(summary.job, "done")} == {1}
+        assert [item.attempts for item in book.items(summary.job, "failed")] == [3]

@@ -232,7 +232,7 @@ def test_what_all_loaded_nodes_reject_fails_clearly_or_falls_back(
     ledger = ["--ledger", place.folder / "rejected.db"]
     failed = imageloom(*run, place.nodes_file(node.address, more="rejections: 5\n"), *ledger)
     assert failed.returncode == 1
-    assert "TaskRejected: nodes rejected it 5 times" in failed.stderr
+    assert "TaskRejected: workers refused it 5 times" in failed.stderr
     assert f"0 of {COUNT} done, {COUNT} failed" in failed.stdout
     more = "rejections: 5\nfallback: mandatory\n"
     done = imageloom(*run, place.nodes_file(node.address, more=more), *ledger)

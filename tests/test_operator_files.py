@@ -104,7 +104,7 @@ def test_workers_that_start_after_an_edit_refuse_the_task(engine: str, tmp_path:
     command = ["run", "paint", tmp_path / "in", out, "--operators", file, "--engine", engine, "-j", 1]
     ran = imageloom(*command)
     assert ran.returncode == 1, ran.stderr
-    assert "not the file of operators" in ran.stderr
+    assert "differs from the one at the start of the job" in ran.stderr
     made = contents(out)
     again = imageloom(*command)
     assert again.returncode == 0, again.stderr

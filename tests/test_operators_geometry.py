@@ -61,9 +61,9 @@ def test_pad_has_the_color_that_was_asked_for(image: Pixels, color: str, pixel: 
 
 
 def test_pad_refuses_what_does_not_hold_the_image() -> None:
-    with pytest.raises(OperatorRefused, match="pad: 20x40 does not hold the image of 23x19"):
+    with pytest.raises(OperatorRefused, match="pad: 20x40 does not contain the image of 23x19"):
         Pipeline("pad 20x40")(PHOTO)
-    with pytest.raises(OperatorRefused, match=r"pad: 30x40\+10\+0 does not hold"):
+    with pytest.raises(OperatorRefused, match=r"pad: 30x40\+10\+0 does not contain"):
         Pipeline("pad 30x40+10+0")(PHOTO)
     with pytest.raises(PipelineError, match="pad: color = 'red'"):
         Pipeline("pad 3 red")

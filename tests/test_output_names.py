@@ -78,7 +78,7 @@ def test_a_server_checks_the_names_of_its_jobs(photos: Path, tmp_path: Path) -> 
         assert (told.returncode, "--name" in told.stderr) == (2, True), told.stderr
         told = place.submit(server, "grayscale", photos, sink, "--name", "..{dir}/..{dir}/{stem}.{ext}")
         assert told.returncode == 1, told.stderr
-        assert "outputs lie below the sink" in told.stderr
+        assert "outputs must be inside the sink" in told.stderr
         assert not list(tmp_path.glob("*.jpg"))
         assert sorted(path.name for path in sink.parent.iterdir()) == ["out"]
 
@@ -87,7 +87,7 @@ def test_an_item_whose_finished_name_leads_out_fails_and_the_others_go_on(photos
     """Only items at the top make '..' of this."""
     ran = Run("grayscale", photos, out, name="..{dir}/{stem}.{ext}")
     assert ran.failed == {"1.jpg": "InvalidName", "2.jpg": "InvalidName"}
-    assert "outputs lie below the sink" in ran.reason("1.jpg")
+    assert "outputs must be inside the sink" in ran.reason("1.jpg")
     assert sorted(contents(out)) == ["..a/1.jpg", "..a/2.jpg", "..b/1.jpg", "..b/2.jpg"]
     assert sorted(path.name for path in out.parent.iterdir() if path.suffix) == []
 
@@ -99,7 +99,7 @@ def test_a_name_that_is_too_long_fails_its_item(photos: Path, out: Path) -> None
     ran = Run("grayscale", photos, out, name="{dir}/{stem}{stem}.{ext}")
     assert set(ran.failed.values()) == {"InvalidName"}
     assert sorted(ran.failed) == [f"{long}.jpg", f"\N{SNOWMAN}/{'é' * 110}.jpg"]
-    assert "over the 255" in ran.reason(f"{long}.jpg")
+    assert "over the limit of 255" in ran.reason(f"{long}.jpg")
     assert len(ran.done) == 6
 
 

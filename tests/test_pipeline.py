@@ -126,7 +126,7 @@ def test_a_pipeline_is_immutable() -> None:
         ("resize 5x5 colour=red", "resize has no parameter 'colour'; it takes: size, fit, kernel, enlarge"),
         ("resize 5x5 size=6x6", "size is given twice, by position and by name"),
         ("resize size=5x5 size=6x6", "size is given twice"),
-        ("canny low=1 2", "'2' comes after a named parameter"),
+        ("canny low=1 2", "'2' follows a named parameter"),
         ("canny 200 100", "low must not be above high"),
         ("canny nan", "canny: low"),
         ("canny 1 2 4", "canny: aperture = 4"),
@@ -141,7 +141,7 @@ def test_a_pipeline_is_immutable() -> None:
         ("gaussian_blur 100.1", "gaussian_blur: sigma = 100.1"),
         ("threshold 256", "threshold: value = 256"),
         ("threshold otsi", "threshold: value = 'otsi'"),
-        ("crop 0x10", "holds no pixel"),
+        ("crop 0x10", "contains no pixel"),
         ("crop 10x10+1", "crop: area = '10x10\\+1'"),
         ("flip 'horizontal", "cannot read .*quotation"),
     ],
@@ -154,8 +154,8 @@ def test_errors_name_what_is_wrong(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("grayscale", "a pipeline in YAML is a list"),
-        ("resize: 5x5", "a pipeline in YAML is a list"),
+        ("grayscale", "a pipeline in YAML must be a list"),
+        ("resize: 5x5", "a pipeline in YAML must be a list"),
         ("- [", "not YAML"),
         (b"\xff\xfe\x00", "not YAML"),
         ("- {resize: 5x5, flip: }", "one name with its parameters"),

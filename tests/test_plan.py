@@ -140,7 +140,7 @@ def test_a_plan_is_a_function_of_header_and_recipe_alone() -> None:
 
 def test_too_many_pixels_are_refused_with_limit_value_and_flag() -> None:
     check_limits(PHOTO, Limits(max_pixels=12_000_000), 5_000_000)
-    with pytest.raises(LimitExceeded, match=r"4000x3000 is 12,000,000 .* 11,999,999 \(--max-pixels\)"):
+    with pytest.raises(LimitExceeded, match=r"12,000,000 pixels .4000x3000., .* 11,999,999 \(--max-pixels\)"):
         check_limits(PHOTO, Limits(max_pixels=11_999_999), 5_000_000)
 
 
@@ -169,7 +169,7 @@ def test_explain_says_what_is_planned_and_why() -> None:
         "4000x3000 RGB",
         "5,000,000",
         "rotate 90",
-        "at 1/2",
+        "1/2 of the size",
         "luma only",
         "halo 3",
         "512x512 gray",

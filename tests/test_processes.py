@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -18,13 +19,17 @@ from msgspec.structs import replace
 from imageloom.api import process
 from imageloom.bench.samples import draw_photos
 from imageloom.engines import Settings, open_engine
-from imageloom.model import Output, Recipe
+from imageloom.model import Item, Limits, Output, Recipe, Task, Work
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.recipes.recipe import with_operators
 from imageloom.records.events import Done, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
+from imageloom.stores.names import STAGING
 from imageloom.testing.engines import recipe_of
+from imageloom.worker.fork_server import warm_up
+from imageloom.worker.message import Message
+from imageloom.worker.process import serve, start
 from program import imageloom, wait_until
 
 
@@ -153,7 +158,7 @@ def test_an_operator_of_the_main_program_is_for_threads(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(OWN_OPERATOR)
     command = [sys.executable, str(tmp_path / "script.py")]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
-    said = "the operator 'mine' is of the main program, which workers of processes do not load"
+    said = "the operator 'mine' is defined in the main program, which workers of the engine processes do not load"
     assert ran.stdout.splitlines() == ["3", "3", said], ran.stderr
 
 
@@ -274,3 +279,23 @@ def test_close_ends_workers_even_when_nothing_was_done() -> None:
     engine = open_engine("processes", Settings(jobs=2))
     engine.close()
     wait_until(lambda: not children())
+
+
+def test_a_worker_that_is_told_to_drop_the_rest_still_does_what_is_wanted(tmp_path: Path) -> None:
+    """It may be told so just before it begins the last item that nobody else does."""
+    draw_photos(tmp_path / "in", 3)
+    (tmp_path / "out" / STAGING).mkdir(parents=True)
+    names = sorted(path.name for path in (tmp_path / "in").iterdir())
+    work = tuple(Work(Item(name), (name,), number) for number, name in enumerate(names))
+    addresses = str(tmp_path / "in"), str(tmp_path / "out")
+    task = Task(7, "1", *addresses, recipe_of("invert"), Limits(), work)
+    context = warm_up()
+    ours, theirs = context.Pipe()
+    worker = start(context, serve, theirs, 1, 0, 1)
+    theirs.close()
+    for message in (task, (7, 2)):
+        ours.send_bytes(msgspec.msgpack.encode(message))
+    said = [msgspec.msgpack.decode(ours.recv_bytes(), type=Message) for _ in range(3) if ours.poll(30)]
+    ours.close()
+    worker.join(30)
+    assert [one.place for one in said if one.result] == [0, 1]

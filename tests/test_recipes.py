@@ -164,7 +164,7 @@ def test_in_place_replaces_once(tmp_path: Path, photos: Path) -> None:
         "run", "resize 90x", photos, "--in-place", "--format", "png", "--ledger", tmp_path / "l.db"
     )
     assert other.returncode == 1
-    assert "must keep its name" in other.stderr
+    assert "must keep the input's name" in other.stderr
 
 
 EVIL = """

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from imageloom.api import process
@@ -107,8 +108,8 @@ def test_killed_workers_lose_one_item_each(many: Path, tmp_path: Path, undisturb
     killed: list[int] = []
 
     def kill(count: int, engine: RedisStreams) -> None:
-        if count in (10, 25) and engine._fleet:
-            killed.append(next(pid for pid in engine._fleet.pids if pid not in killed))
+        if count in (10, 25) and engine.transport.fleet:
+            killed.append(next(pid for pid in engine.transport.fleet.pids if pid not in killed))
             os.kill(killed[-1], signal.SIGKILL)
 
     summary, events = drive(many, tmp_path / "out", kill)
@@ -125,10 +126,10 @@ def test_the_embedded_server_is_killed_and_comes_back(
     killed: list[int] = []
 
     def kill(count: int, engine: RedisStreams) -> None:
-        due = count >= (8, 25, 1 << 30)[len(killed)]
-        if due and engine._server and engine._server.pid not in killed:  # the second one is there
-            killed.append(engine._server.pid)
-            os.kill(engine._server.pid, signal.SIGKILL)
+        due, server = count >= (8, 25, 1 << 30)[len(killed)], engine.transport.server
+        if due and server and server.pid not in killed:  # the second one is there
+            killed.append(server.pid)
+            os.kill(server.pid, signal.SIGKILL)
 
     summary, events = drive(many, tmp_path / "out", kill)
     check(summary, events, tmp_path / "out", undisturbed)
@@ -187,19 +188,14 @@ def test_the_driver_is_killed_and_the_next_run_goes_on(
 
 
 def test_an_embedded_server_dies_with_its_driver(many: Path, tmp_path: Path) -> None:
-    out, before = tmp_path / "out", servers()
+    out = tmp_path / "out"
     driver = start("run", SLOW, many, out, "--engine", "redis", "-j", "2", stdout=subprocess.DEVNULL)
     wait_until(lambda: any(out.glob("*.jpg")))
-    assert len(servers() - before) == 1
+    family = psutil.Process(driver.pid).children(recursive=True)
+    (server,) = [process for process in family if process.name() == "valkey-server"]
     driver.kill()
     driver.wait()
-    wait_until(lambda: servers() <= before)
-
-
-def servers() -> set[int]:
-    import psutil
-
-    return {p.pid for p in psutil.process_iter(["name"]) if p.info["name"] == "valkey-server"}
+    wait_until(lambda: not server.is_running())
 
 
 def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: GivenServer) -> None:
@@ -223,7 +219,9 @@ def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: 
     assert "red.png  WorkerLost: its worker died: killed by SIGSEGV (attempt 3)" in listed.stdout
     assert str(out) in listed.stdout
     assert len(listed.stdout.splitlines()) == 1
-    assert "no dead letter of blue.png" in imageloom("dead", "drop", *server.place, "blue.png").stderr
+    assert (
+        "no dead letter for the item blue.png" in imageloom("dead", "drop", *server.place, "blue.png").stderr
+    )
     retried = imageloom("dead", "retry", *server.place, "red.png")
     assert f"{photos} {out} --retry-failed" in retried.stdout
     assert server.client.keys() == []
@@ -280,7 +278,7 @@ def test_a_worker_that_was_stopped_is_too_late(tmp_path: Path, server: GivenServ
     stopped: list[int] = []
 
     def stop() -> None:
-        wait_until(lambda: held_by(server))
+        wait_until(lambda: has_begun(server))
         stopped.append(int(held_by(server)[0].split("/")[1]))
         os.kill(stopped[0], signal.SIGSTOP)
         workers.start(server.url, tmp_path, "-j", "1")
@@ -300,6 +298,12 @@ def test_a_worker_that_was_stopped_is_too_late(tmp_path: Path, server: GivenServ
     assert done.attempt == 2
     assert f"/{stopped[0]}/" not in done.worker
     assert [path.name for path in out.iterdir()] == ["0.png"]
+
+
+def has_begun(server: GivenServer) -> bool:
+    """Whether a worker has ever told a driver that it has begun something."""
+    keys = list(server.client.scan_iter("imageloom:results:*"))
+    return bool(keys and server.client.xinfo_stream(keys[0])["entries-added"])
 
 
 def held_by(server: GivenServer) -> list[str]:
@@ -348,7 +352,7 @@ def test_junk_is_dropped(
 
     def feed(count: int, engine: RedisStreams) -> None:
         if count % 10 == 0:
-            for key in (*STREAMS.values(), redis_wire.results_key(engine._run)):
+            for key in (*STREAMS.values(), redis_wire.results_key(engine.transport.run)):
                 for junk in (pickle.dumps(Canary()), os.urandom(300), b"", b"\xc1", b"\x80"):
                     server.client.xadd(key, {"data": junk})
                 server.client.xadd(key, {b"\xff": b"\xff"})

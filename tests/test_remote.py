@@ -297,7 +297,7 @@ def test_a_sink_in_its_source_and_a_remote_one_in_place_are_refused(s3: None) ->
     for sink in ("s3://bucket/in", "s3://bucket/in/out", "s3://bucket/in/"):
         with pytest.raises(UsageError, match="lies in the source"):
             process(PIPELINE, "s3://bucket/in", sink)
-    with pytest.raises(UsageError, match="--in-place is for local folders"):
+    with pytest.raises(UsageError, match="--in-place needs a local folder"):
         process(PIPELINE, "s3://bucket/in", "s3://bucket/in", in_place=True)
 
 

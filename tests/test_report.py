@@ -327,8 +327,8 @@ def test_the_command_makes_what_is_asked_for(photos: Path, out: Path, tmp_path: 
     ("arguments", "code", "message"),
     [
         (["report", "9"], 2, "there is no job 9"),
-        (["report", "first"], 2, "neither a job's number nor 'last'"),
-        (["report", "1", "--json", "--csv"], 2, "give one of them"),
+        (["report", "first"], 2, "is neither a job's number"),
+        (["report", "1", "--json", "--csv"], 2, "give --json or --csv, not both"),
         (["report", "1", "--out", "no/where.html"], 4, "cannot write"),
         (["report", "2"], 4, "--no-timeline"),
     ],

@@ -19,6 +19,7 @@ from imageloom.scheduling.protocol import (
     End,
     Finished,
     Left,
+    Paused,
     Progress,
     Received,
     Refused,
@@ -194,6 +195,97 @@ def test_the_time_of_an_item_begins_when_its_worker_is_ready() -> None:
     assert world.failures(1) == [""]
 
 
+def test_workers_that_end_with_a_dead_one_are_not_charged() -> None:
+    world = World(isolation="engine")
+    world.join("a", "b", "c", ahead=1)
+    world.submit(*(task(number, f"{number}") for number in range(1, 6)))
+    for _ in range(5):  # none of it counts as given back
+        guilty = world.sent()[-1].worker
+        world.handle(Died(guilty, LOST, tuple({"a", "b", "c"} - {guilty})))
+        world.join("a", "b", "c", ahead=1)
+    charged = [number for number in range(1, 6) if number in world.outcomes]
+    assert len(charged) == 5, "one for each death"
+    assert all(world.failures(number) == ["WorkerLost"] for number in charged)
+
+
+def test_one_death_among_workers_that_end_together_charges_one_item() -> None:
+    world = World(isolation="engine")
+    world.join("a", "b", "c", ahead=1)
+    world.submit(*(task(number, f"{number}") for number in range(1, 6)))
+    world.handle(Died("b", LOST, ("a", "c")))
+    assert list(world.outcomes) == [2]
+    world.join("a", "b", "c")
+    assert sorted(key for [key] in world.keys("")[5:]) == ["1", "3", "4"], "three have room, and one waits"
+
+
+def test_an_unknown_death_charges_nobody_and_what_was_in_progress_runs_alone() -> None:
+    world = World(isolation="engine")
+    world.join("a", "b", ahead=1)
+    world.submit(*(task(number, f"{number}") for number in range(1, 5)))
+    world.handle(Died("", LOST, ("a", "b")))
+    assert not world.outcomes
+    world.join("a", "b")
+    rest = world.sent()[4:]
+    assert sorted(send.task.work[0].item.key for send in rest) == ["3", "4"], "they had not begun"
+    for send in rest:
+        world.finish(send)
+    *_, alone = world.sent()
+    assert len(world.sent()) == 7
+    world.handle(Died("", LOST, ("a", "b")))
+    (charged,) = world.outcomes.keys() - {3, 4}
+    assert str(charged) == alone.task.work[0].item.key, "it ran alone: it is to blame"
+    world.join("a", "b")
+    world.finish(world.sent()[-1])
+    assert world.outcomes.keys() == {1, 2, 3, 4}
+    assert world.scheduler.is_idle
+
+
+def test_workers_that_leave_together_take_no_more_work_meanwhile() -> None:
+    world = World(isolation="engine")
+    world.join("a", "b", "c")
+    world.submit(task(1, "x"))
+    for _ in range(6):
+        world.handle(Left("a", ("b", "c")))
+        world.join("a", "b", "c")
+    assert len(world.sent()) == 7
+    assert not world.outcomes
+
+
+def test_each_item_may_be_a_delivery() -> None:
+    world = World(splits=True)
+    world.join("a", slots=3)
+    (ticket,) = world.submit(task(1, "x", "y", "z"))
+    assert world.keys("a") == [["x"], ["y"], ["z"]]
+    first, second, third = world.sent()
+    world.finish(third)
+    world.handle(Returned("a", second.task.id))
+    assert world.keys("a")[3:] == [["y"]], "it is sent again although others of its task are under way"
+    world.handle(Broken("a", first.task.id, LOST))
+    assert not world.outcomes
+    world.finish(world.sent()[-1])
+    assert [result.key for result in world.outcomes[1].results] == ["x", "y", "z"]
+    assert world.failures(1) == ["WorkerLost", "", ""]
+    assert ticket.is_over
+
+
+def test_no_time_runs_for_what_was_put_aside() -> None:
+    world = World(timeout=10.0, ends="delivery")
+    world.join("a", slots=2, reports_begin=True)
+    world.submit(task(1, "x"))
+    number = world.sent()[0].task.id
+    world.handle(Begun("a", number, ago=4.0))
+    world.wait(5.0)
+    world.handle(Paused("a", number))
+    world.wait(50.0)
+    assert not world.of(End)
+    world.handle(Begun("a", number, ago=4.0))
+    world.wait(5.0)
+    assert not world.of(End)
+    world.wait(2.0)
+    assert [end.delivery for end in world.of(End)] == [number]
+    assert world.failures(1) == ["ItemTimeout"]
+
+
 def test_where_only_a_delivery_can_be_ended_the_worker_goes_on() -> None:
     world = World(timeout=2.0, ends="delivery")
     world.join("w", slots=2)
@@ -219,7 +311,7 @@ def test_what_waits_behind_a_slow_item_goes_to_others() -> None:
     world.submit(task(1, "slow", "b", "c"))
     slow = world.sent()[-1]
     world.wait(5.0)
-    assert [(drop.worker, drop.delivery) for drop in world.of(Drop)] == [(slow.worker, slow.task.id)]
+    assert world.of(Drop) == [Drop(slow.worker, slow.task.id, keep=1)]
     again = world.sent()[-1]
     assert again.worker != slow.worker
     assert [work.item.key for work in again.task.work] == ["b", "c"]

@@ -241,3 +241,60 @@ def test_a_task_without_items_is_complete() -> None:
     world = World()
     world.submit(task(1))
     assert world.outcomes[1].results == ()
+
+
+def test_a_worker_without_slots_finishes_what_it_has() -> None:
+    world = World("least-loaded")
+    world.join("leaves", slots=1)
+    world.submit(*(task(number, f"{number}") for number in range(3)))
+    assert world.scheduler.waiting == 2
+    world.join("leaves", slots=0)
+    world.join("stays")
+    world.finish(world.sent("leaves")[0])
+    for _ in range(2):
+        world.finish(world.sent("stays")[-1])
+    assert world.keys("leaves") == [["0"]]
+    assert [world.failures(number) for number in range(3)] == [[""]] * 3
+
+
+def test_where_nothing_of_a_lost_delivery_was_in_progress_nobody_is_charged() -> None:
+    world = World(returns=2)
+    world.join("a")
+    world.submit(task(1, "x", "y"))
+    for _ in range(2):
+        world.handle(Broken("a", world.sent()[-1].task.id, LOST, done=2))
+    assert not world.outcomes
+    world.handle(Broken("a", world.sent()[-1].task.id, LOST, done=2))
+    assert world.keys("a")[-1] == ["y"], "it cannot go on for ever"
+
+
+def test_a_straggler_that_others_have_done_is_not_copied_again() -> None:
+    world = World("least-loaded", copies=True)
+    world.join("a", "b", "c")
+    for number in range(30):  # the mean is short
+        world.submit(task(number, "x"))
+        world.finish(world.sent()[-1])
+    world.submit(task(50, "slow"))
+    world.wait(1.0)
+    world.finish(world.sent()[-1])
+    world.wait(1.0)
+    assert len(world.sent()) == 32
+    assert world.failures(50) == [""]
+
+
+@pytest.mark.parametrize("ends", ["worker", "delivery"])
+def test_what_nobody_waits_for_is_ended(ends: str) -> None:
+    world = World(ends=ends)
+    world.join("w", slots=2)
+    (abandoned,) = world.submit(task(1, "hangs", "behind"))
+    world.submit(task(2, "beside"), task(3, "later"))
+    world.scheduler.abandon(abandoned, world.now)
+    world.handle()
+    assert [end.delivery for end in world.of(End)] == [world.sent()[0].task.id]
+    assert world.failures(1) == ["WorkerLost", "WorkerLost"]
+    world.join("v", slots=2)
+    for send in world.sent()[1:]:
+        if send.task.id in world.scheduler.deliveries(send.worker):
+            world.finish(send)
+    assert [world.failures(number) for number in (2, 3)] == [[""], [""]]
+    assert world.scheduler.is_idle

@@ -177,13 +177,13 @@ def test_the_machine_is_looked_at(tmp_path: Path) -> None:
         sum(range(1000))
     recorder.close()
     timeline = read(path_of(tmp_path / "ledger.db", 1))
-    assert 1 <= len(timeline.looks) <= (time.monotonic() - began) / PERIOD
-    last = timeline.looks[-1]
+    assert 1 <= len(timeline.measurements) <= (time.monotonic() - began) / PERIOD
+    last = timeline.measurements[-1]
     assert len(last.cores) == psutil.cpu_count()
     assert all(0 <= percent <= 100 for percent in last.cores)
     own = psutil.Process().cpu_times()
     assert 0 < last.cpu <= own.user + own.system - before + 0.1
-    assert any(look.proportional for look in timeline.looks)
+    assert any(look.proportional for look in timeline.measurements)
 
 
 def test_memory_and_processes_are_what_psutil_says() -> None:
@@ -221,7 +221,7 @@ def test_nothing_is_recorded_of_a_dry_run_or_where_it_is_not_wanted(photos: Path
     assert not folder_of(default_path()).exists()
     refused = imageloom("run", "grayscale", photos, out, "--no-timeline", "--report", "r.html")
     assert refused.returncode == 2
-    assert "--report needs a run whose timeline is recorded" in refused.stderr
+    assert "--report needs a recorded timeline" in refused.stderr
 
 
 def test_a_place_that_takes_no_timeline_does_not_stop_the_run(
@@ -230,5 +230,5 @@ def test_a_place_that_takes_no_timeline_does_not_stop_the_run(
     (tmp_path / "timelines").write_text("in the way")
     done = imageloom("run", "grayscale", photos, out, "--ledger", tmp_path / "ledger.db")
     assert done.returncode == 0
-    assert "the timeline is not recorded" in done.stderr
+    assert "the timeline for `imageloom report` is not recorded" in done.stderr
     assert len(list(out.rglob("*.jpg"))) == 6

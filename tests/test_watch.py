@@ -392,7 +392,7 @@ def write_on(slow: dict[str, tuple[int, BinaryIO]], photos: list[bytes]) -> None
 
 
 def test_twenty_files_a_second(inbox: Path, tmp_path: Path, out: Path) -> None:
-    twenty_a_second(15, inbox, tmp_path, out)
+    twenty_a_second(8, inbox, tmp_path, out)
 
 
 @pytest.mark.long

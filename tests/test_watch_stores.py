@@ -158,7 +158,7 @@ def test_a_worker_puts_nothing_of_a_file_that_is_not_the_one_that_was_planned(ph
 def test_what_a_store_has_lost_is_tried_again_later_and_not_at_once(
     photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.driver.watch.AGAIN", 0.5)
+    monkeypatch.setattr("imageloom.driver.watch.BACKOFF", 0.5)
     monkeypatch.setattr("imageloom.driver.window.FIRST_PAUSE", 0.01)
     out.mkdir()
     (out / "a").write_bytes(b"in the way of a folder")
@@ -247,9 +247,9 @@ def test_changes_that_are_too_many_are_told_as_such(tmp_path: Path, monkeypatch:
         assert watched.take() is None
         (tmp_path / "last").touch()
         wait_until(lambda: str(tmp_path / "last") in (watched.take() or []))
-        assert not watched.are_over
+        assert not watched.have_ended
         tmp_path.rename(tmp_path.with_name("other"))
         tmp_path.mkdir()
-        assert watched.are_over
+        assert watched.have_ended
     finally:
         watched.close()

@@ -3,8 +3,10 @@ folder, and Swift's own interface, which leads past all S3 clients."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -149,13 +151,15 @@ def environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports of the loopback that are free, none of those that outgoing connections get."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(12_000, 20_000), 1000):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no ports are free")
 
 
 def _is_open(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""The Python interface to whole jobs: `process` does what `imageloom run` does."""
+"""The Python API for whole jobs. `process` is the equivalent of `imageloom run`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from imageloom.system.machine import available_cores
 from imageloom.worker.guard import Guard
 
 MOST_THREADS = 4
-"""Workers that `auto` runs as threads: of a small photo's time about a tenth is Python's, one at a time."""
+"""Most workers that `auto` runs as threads: a small photo holds Python's lock for about a tenth of its time."""
 
 
 def process(
@@ -61,47 +61,51 @@ def process(
     timeline: bool = True,
     listeners: Iterable[Listener] = (),
 ) -> Summary:
-    """Run a pipeline over the images of a folder, or over one file, into another folder.
+    """Run a pipeline over the images of a folder, or over one file, and write the outputs into another folder.
 
-    What was done before, with the same pipeline and the same input, is not done again.
+    Items that an earlier run finished with the same pipeline and the same input are skipped.
 
     Args:
-        pipeline: what is done to each image; a recipe makes several outputs of it, and format, quality and
-            decode are then its own.
-        source: the address of a folder or a file: a path, or `s3://bucket/folder` and the like.
-        sink: the address of a folder; made where there is none.
-        engine: a name of `imageloom.engines.ENGINES`, that of a plug-in, or `auto`.
-        jobs: workers here; 0 for one for each core, or for none where workers elsewhere do it.
-        threads: in each worker process, where the engine has such.
-        timeout: seconds that an item may take, where the engine has worker processes.
-        connect: the address of an existing cluster, for the engines that take one.
-        bind: the address that workers elsewhere connect to, where the engine has such.
-        keys: the file of the keys that this side proves itself with.
-        format: of the outputs; None for that of each input.
-        quality: 1 to 100, for lossy formats.
-        decode: how far a shrinking decode may go; see `Recipe`.
-        metadata: whether EXIF, XMP and the colour profile go along.
-        include: patterns of names; by default all names with the suffix of an image.
-        exclude: patterns of names to leave out.
-        if_exists: what happens where a file that imageloom did not make has an output's name.
-        retry_failed: do only the items that failed before.
-        memory: bytes that the work in hand may need together; 0 for half of the machine's.
-        name: how outputs are named below the sink.
-        in_place: put each output in the place of its input; source and sink are the same folder.
-        tile: whether images are done in tiles; the result is the same.
-        items_at_once: images under way at one time; 0 for as many as there is room for.
-        scratch: a folder for the pixels of large images; by default one in the sink, if that is local.
-        in_flight: requests in flight on stores that are not local; 0 for as many as measuring finds.
-        links: which links in a local source are followed: all, those that lead to a place inside of it
-            (`inside`), or none (`refuse`); the others are items that fail.
-        limits: what is refused from the header alone.
-        ledger: the file of the ledger; None for the one in the user's state directory.
-        timeline: record what is measured, for `imageloom report`.
-        listeners: called with each event, in the calling thread.
+        pipeline: the steps for each image, as text or as a Pipeline. A Recipe makes several outputs of each image
+            and has its own format, quality, decode and metadata.
+        source: address of a folder or a file: a path, or an address such as `s3://bucket/folder`.
+        sink: address of a folder; it is created if it does not exist.
+        engine: a name of `imageloom.engines.ENGINES`, an engine of an installed plug-in, or `auto`.
+        connect: address of an existing cluster, for the engines that connect to one.
+        jobs: number of workers on this machine. 0: one per core, or none if `bind` or `connect` brings workers.
+        threads: number of threads in each worker process, for the engines that have worker processes.
+        timeout: time-out of one item in seconds, for the engines that have worker processes.
+        bind: address to listen on for external workers, for the engines that have such.
+        keys: path of this side's key file; see `imageloom keys`.
+        format: format of the outputs; None: the format of each input.
+        quality: 1 to 100, for lossy formats; None: the format's default.
+        decode: how far the decoder may shrink an image; see `Recipe`.
+        metadata: whether the outputs keep EXIF, XMP and the colour profile.
+        include: patterns of the names to process; by default all names with an image suffix.
+        exclude: patterns of the names not to process.
+        if_exists: what to do if an output's name is taken by a file that imageloom did not make.
+        retry_failed: process only the items that failed in an earlier run.
+        memory: maximum memory of all items in progress together, in bytes; 0: half of the machine's memory.
+        name: template of the output names, relative to the sink.
+        in_place: replace each input by its output; source and sink are the same folder.
+        tile: whether images are processed in tiles; the outputs are the same.
+        items_at_once: maximum number of images in progress; 0: as many as memory and workers allow.
+        scratch: folder for temporary pixel files of large images; by default inside the sink, if that is local.
+        in_flight: number of requests in flight to remote storage; 0: tuned automatically.
+        links: which symbolic links in a local source are read: all (`follow`), those that point inside the source
+            (`inside`), or none (`refuse`). Any other link is a failed item.
+        limits: limits that are checked against an image's header, before it is decoded.
+        ledger: path of the ledger; None: the ledger in the user's state directory.
+        timeline: record the measurements for `imageloom report`.
+        listeners: functions that are called with each event, in the calling thread.
+
+    Returns:
+        The numbers of done, failed and skipped items. Failed items raise no exception.
 
     Raises:
-        UsageError: the sink lies in the source, or an argument makes no sense.
+        UsageError: an argument is invalid, or the sink lies inside the source.
         StorageError: the source, the sink or the ledger cannot be used.
+        MissingExtra: an optional dependency is not installed.
     """
     if isinstance(pipeline, str):
         pipeline = Pipeline.parse(pipeline)
@@ -141,39 +145,43 @@ def process(
 
 
 def _of_the_main_program(recipe: Recipe) -> str:
-    """The name of an operator that the script itself defines; empty where there is none."""
+    """The name of an operator that is defined in the main program; "" if there is none."""
     names = {step.name for output in recipe.outputs for step in output.steps}
     return next((name for name in names if operators.get(name).function.__module__ == "__main__"), "")
 
 
 def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Settings, str]:
-    """The engine's name, its settings, and why, for `auto` and 0 jobs.
+    """Choose the engine for `auto`, and the number of workers for 0 jobs.
+
+    Returns:
+        The engine's name, its settings, and the reason for the choice.
 
     Raises:
-        UsageError: an operator is of the main program, which only threads of it know.
+        UsageError: an operator is defined in the main program, and the engine's workers are other processes.
     """
     jobs = settings.jobs or available_cores()
     if own := _of_the_main_program(job.recipe):
         if engine not in ("auto", "serial", "threads"):
             raise UsageError(
-                f"the operator {own!r} is of the main program, which workers of {engine} do not load: "
-                "put it into a file and give that (Recipe.operators, --operators), or take the engine threads"
+                f"the operator {own!r} is defined in the main program, which workers of the engine {engine} do "
+                "not load: move it into a file and name the file (Recipe.operators, --operators), or use "
+                "engine='threads'"
             )
         if engine == "auto":
             engine = "threads"
     if engine == "redis" and settings.connect:
-        jobs, why = settings.jobs, "its workers are elsewhere, but for those of --jobs"
+        jobs, why = settings.jobs, "only the workers of --jobs run here; others connect to the Redis server"
     elif engine != "auto":
-        why = "it was asked for"
+        why = "selected by --engine"
     elif job.recipe.operators:
-        engine, why = "processes", "operators of your own may crash, hang or hold the interpreter's lock"
+        engine, why = "processes", "your own operators may crash, hang or hold Python's lock (the GIL)"
     elif jobs == 1:
-        engine, why = "serial", "there is one worker"
+        engine, why = "serial", "there is only one worker"
     elif jobs <= MOST_THREADS:
-        engine, why = "threads", f"up to {MOST_THREADS} workers share one interpreter well"
+        engine, why = "threads", f"up to {MOST_THREADS} workers scale well as threads"
     else:
-        engine, why = "processes", f"more than {MOST_THREADS} workers wait for one interpreter's lock"
-    if settings.bind and not settings.jobs:  # workers elsewhere do it
+        engine, why = "processes", f"more than {MOST_THREADS} threads would wait for Python's lock (the GIL)"
+    if settings.bind and not settings.jobs:  # external workers process the items
         jobs = 0
     waits = is_remote(job.source) or is_remote(job.sink)
     settings = replace(settings, jobs=jobs, waits=waits, in_flight=job.in_flight, guard=Guard.of(job))

@@ -1,33 +1,34 @@
-"""The one tree of errors that imageloom raises.
+"""The tree of all errors that imageloom raises.
 
     ImageloomError
-    ├── UsageError (ValueError)       what was asked for cannot be meant; exit code 2
-    │   └── PipelineError             an unknown operator, a bad parameter
-    ├── NothingToDo                   the source matched no image; exit code 3
+    ├── UsageError (ValueError)       an argument is invalid; exit code 2
+    │   └── PipelineError             an unknown operator, or an invalid parameter
+    ├── NothingToDo                   no image matched in the source; exit code 3
     ├── StorageError (OSError)        the source, the sink or the ledger cannot be used; exit code 4
     │   ├── SinkBusy                  another run writes into this sink
-    │   └── ServerBusy                a server has as much as it takes; it may have room later
+    │   └── ServerBusy                a server is at a limit; try again later
     ├── MissingExtra (ImportError)    an optional dependency is not installed
-    ├── WorkerLost                    a worker died with tasks in hand: the driver tries them again
-    ├── EngineFailed                  an engine cannot go on: the run ends, and can be resumed; exit code 4
-    └── ItemError                     one item cannot be done; the others go on
-        ├── CorruptImage              cut off, empty, or not what its header says
-        ├── UnsupportedImage          a format or a flavour of it that is refused by name
-        ├── LimitExceeded             over a limit, which the message names with its flag
-        ├── OperatorRefused           an operator cannot take these pixels or these parameters
-        ├── OperatorFailed            an operator raised
-        ├── InvalidName               the item's name cannot be written down
+    ├── WorkerLost                    a worker died while processing tasks; the driver retries them
+    ├── EngineFailed                  an engine cannot continue: the run ends, and can be resumed; exit code 4
+    └── ItemError                     one item failed; the others continue
+        ├── CorruptImage              the file is cut off, empty, or contradicts its header
+        ├── UnsupportedImage          the format, or this variant of it, is not supported
+        ├── LimitExceeded             over a limit; the message names the limit and its flag
+        ├── OperatorRefused           an operator does not accept these pixels or parameters
+        ├── OperatorFailed            an operator raised an exception
+        ├── InvalidName               the item's name, or its output's name, is not a valid path
         ├── OutputExists              the sink has a file of that name that imageloom did not make
         ├── DuplicateOutput           another item of the job has the same output name
-        ├── TaskRefused               a worker may not do it: outside of its roots
-        ├── TaskRejected              so many nodes would not take it
-        ├── Quarantined               several runs have ended with it in hand
-        ├── InvalidResult             a worker sent a result that cannot be: see `results`
-        ├── UnreadableItem            the source's bytes cannot be read
-        └── UnwritableOutput          the sink did not take the output's bytes
+        ├── TaskRefused               a worker is not allowed to do the task: a path is outside its roots
+        ├── TaskRejected              the task was refused by workers too often
+        ├── ItemTimeout               the item took longer than --timeout
+        ├── Quarantined               several runs ended abnormally while processing the item
+        ├── InvalidResult             a worker sent an impossible result: see `scheduling.results`
+        ├── UnreadableItem            the item's file cannot be read
+        └── UnwritableOutput          the output cannot be written into the sink
 
-An item's error crosses processes as a `model.Failure`: its class name, its message and whether another
-attempt could help.
+An item's error is sent between processes as a `model.Failure`: class name, message, whether a retry may help, and
+the traceback of a bug.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class ImageloomError(Exception):
     """The base of all errors that imageloom raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+    transient: ClassVar[bool] = False
+    """Another attempt may succeed."""
 
 
 class UsageError(ImageloomError, ValueError):
@@ -69,8 +72,8 @@ class MissingExtra(ImageloomError, ImportError):
     """An optional dependency is not installed.
 
     Args:
-        what: what needs it, in words.
-        extra: the name of the extra that brings it.
+        what: the feature that needs it, for the message.
+        extra: the name of the extra of imageloom that installs it.
     """
 
     exit_code = 2
@@ -80,19 +83,19 @@ class MissingExtra(ImageloomError, ImportError):
 
 
 class WorkerLost(ImageloomError):
-    """A worker died. The tasks that it held are not done; the driver decides on another attempt."""
+    """A worker died. Its tasks are not done; the driver decides whether to retry them."""
+
+    transient = True
 
 
 class EngineFailed(ImageloomError):
-    """An engine cannot go on. What it had in hand is not done."""
+    """An engine cannot continue. Its tasks in flight are not done."""
 
     exit_code = 4
 
 
 class ItemError(ImageloomError):
-    """One item cannot be done. `transient` says whether the same attempt may succeed later."""
-
-    transient: ClassVar[bool] = False
+    """One item failed."""
 
 
 class CorruptImage(ItemError):
@@ -135,6 +138,10 @@ class TaskRejected(ItemError):
     pass
 
 
+class ItemTimeout(ItemError):
+    transient = True
+
+
 class Quarantined(ItemError):
     pass
 
@@ -152,11 +159,11 @@ class UnwritableOutput(ItemError):
 
 
 MOST_MESSAGE = 2000
-"""Characters of a failure's message."""
+"""Maximum length of a failure's message, in characters."""
 
 
 def message_of(error: BaseException) -> str:
-    """An error's message, whatever a library or an operator has put into it: short, and valid Unicode."""
+    """An error's message, shortened to MOST_MESSAGE characters and made valid Unicode."""
     try:
         text = str(error)
     except Exception as unsaid:

@@ -1,6 +1,6 @@
-"""The words of imageloom as frozen plain data: what crosses a boundary is one of these, never a callable.
+"""The data types of imageloom: frozen structs. Only these are sent between processes, never functions.
 
-Sizes are in pixels, times in seconds, byte counts in bytes, unless a field says otherwise.
+Sizes are in pixels, times in seconds, memory and files in bytes, unless a field says otherwise.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from imageloom.errors import ItemError, UnreadableItem, message_of
+from imageloom.errors import ImageloomError, ItemError, UnreadableItem, WorkerLost, message_of
+from imageloom.system.tracing import masked, trace_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     Pixels = NDArray[Any]
 else:
     Pixels = Any
-"""An image: an array (height, width) of gray or (height, width, channels) of gray+alpha, RGB or RGBA.
+"""An image: an array (height, width) for gray, or (height, width, channels) for gray+alpha, RGB and RGBA.
 
-8 and 16 bit use the whole range of their unsigned integers; float32 runs from 0 to 1.
+uint8 and uint16 use the full range of the type; float32 is from 0 to 1.
 """
 
 DType = Literal["uint8", "uint16", "float32"]
@@ -31,11 +32,11 @@ Value = int | float | str | bool | None
 
 
 class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The base of all plain data here: immutable, comparable, ready for the wire."""
+    """The base class of these data types: immutable, comparable and serializable."""
 
 
 LARGE = 16_000_000
-"""Pixels beyond which JPEG, PNG and TIFF files are encoded piece by piece, however they are worked out."""
+"""JPEG, PNG and TIFF outputs with more pixels are encoded piece by piece, with or without tiles."""
 
 
 class Frame(Plain, frozen=True):
@@ -64,7 +65,7 @@ class Frame(Plain, frozen=True):
 
     @classmethod
     def of(cls, image: Pixels) -> Frame:
-        """The frame of an array of pixels."""
+        """The frame of an image in memory."""
         channels = 1 if image.ndim == 2 else image.shape[2]
         return cls(image.shape[1], image.shape[0], channels, image.dtype.name)  # type: ignore[arg-type]
 
@@ -75,7 +76,7 @@ class Frame(Plain, frozen=True):
 
 
 class Box(Plain, frozen=True):
-    """A half-open rectangle of pixels: x0 and y0 are inside, x1 and y1 are not."""
+    """A half-open rectangle of pixels: it includes x0 and y0, but not x1 and y1."""
 
     x0: int
     y0: int
@@ -101,21 +102,17 @@ class Box(Plain, frozen=True):
         return Box(self.x0 - pixels, self.y0 - pixels, self.x1 + pixels, self.y1 + pixels)
 
     def aligned(self, step: int) -> Box:
-        """The smallest box around it whose edges are multiples of `step`."""
-        return Box(
-            self.x0 // step * step,
-            self.y0 // step * step,
-            -(-self.x1 // step) * step,
-            -(-self.y1 // step) * step,
-        )
+        """The smallest box around this one whose edges are multiples of `step`."""
+        left, top = self.x0 // step * step, self.y0 // step * step
+        return Box(left, top, -(-self.x1 // step) * step, -(-self.y1 // step) * step)
 
     def within(self, other: Box) -> Box:
-        """What of it lies in the other box."""
+        """The intersection with the other box."""
         start = max(self.x0, other.x0), max(self.y0, other.y0)
         return Box(*start, min(self.x1, other.x1), min(self.y1, other.y1))
 
     def slices(self, outer: Box) -> tuple[slice, slice]:
-        """The rows and columns that it has in an array of the pixels of `outer`."""
+        """The rows and columns of this box in an array that has the pixels of `outer`."""
         x, y = outer.x0, outer.y0
         return slice(self.y0 - y, self.y1 - y), slice(self.x0 - x, self.x1 - x)
 
@@ -124,41 +121,41 @@ class Box(Plain, frozen=True):
 
 
 class Tile(Plain, frozen=True):
-    """A part of an image that is worked out by itself."""
+    """A part of an image that is computed independently."""
 
     write: Box
-    """Of the result."""
+    """The box of the output that the tile computes."""
     read: Box
-    """The pixels of the input that the result there is made of."""
+    """The box of the input that it needs for that: `write` and the halo."""
 
 
 def is_large(image: Pixels) -> bool:
-    """`Frame.is_large` of an array of pixels, without the frame."""
+    """The same as `Frame.of(image).is_large`, but faster."""
     return bool(image.shape[0] * image.shape[1] > LARGE)
 
 
 class Header(Plain, frozen=True):
-    """What can be known of an image before it is decoded."""
+    """What is known about an image before it is decoded."""
 
     format: Format
     frame: Frame
-    """What decoding yields, before the orientation is applied."""
+    """The decoded image, before the orientation is applied."""
     orientation: int = 1
-    """EXIF's Orientation, 1 to 8: how the stored pixels are to be turned to be seen upright."""
+    """The EXIF orientation, 1 to 8: how to rotate and mirror the stored pixels for display."""
     scalable: bool = False
-    """The codec can decode at 1/2, 1/4 and 1/8 of the size by itself (a JPEG's DCT)."""
+    """The codec can decode directly to 1/2, 1/4 and 1/8 of the size (JPEG)."""
     buffered: int = 0
-    """Bytes that the codec holds beside the pixels (a progressive JPEG's coefficients)."""
+    """Bytes that the decoder needs in addition to the pixels (coefficients of a progressive JPEG)."""
 
 
 class Metadata(Plain, frozen=True):
-    """What a file says of its pixels, as blocks of bytes; empty where it says nothing."""
+    """The metadata blocks of a file; empty if the file has none."""
 
     exif: bytes = b""
-    """A TIFF structure, without the prefix that a JPEG puts before it."""
+    """A TIFF structure, without the prefix that it has in a JPEG."""
     xmp: bytes = b""
     extended_xmp: bytes = b""
-    """What did not fit into the packet of a JPEG. No other format carries it."""
+    """The part of the XMP that does not fit into a JPEG's first packet. Only JPEG has it."""
     icc: bytes = b""
     """The colour profile."""
 
@@ -180,11 +177,11 @@ class Step(Plain, frozen=True):
 
 
 class Output(Plain, frozen=True):
-    """One result that a recipe makes of every item."""
+    """One of the outputs that a recipe makes of each item."""
 
     steps: tuple[Step, ...]
     folder: str = ""
-    """Below the sink; empty for the sink itself."""
+    """Path relative to the sink; empty for the sink itself."""
     format: Format | None = None
     """None: the format of the input."""
     quality: int | None = None
@@ -192,29 +189,29 @@ class Output(Plain, frozen=True):
 
 
 class Recipe(Plain, frozen=True):
-    """What is made of every item: one or more outputs of one decode."""
+    """The outputs to make of each item. The item is decoded once for all outputs."""
 
     outputs: tuple[Output, ...]
     decode: Decode = "safe"
-    """How far a shrinking decode may go: never below twice the target, below the target, or not at all."""
+    """How far the decoder may shrink a JPEG before a resize: to twice the target size, to the target size, not."""
     operators: tuple[str, ...] = ()
-    """Paths of the files that bring operators of the user's own."""
+    """Paths of the Python files that define the user's operators."""
     metadata: Keep = "keep"
-    """Whether EXIF, XMP and the colour profile go along into the outputs."""
+    """Whether the outputs keep EXIF, XMP and the colour profile."""
 
 
 class Limits(Plain, frozen=True):
-    """What is refused from the header alone, before any pixel is decoded."""
+    """Limits that are checked against an image's header, before any pixel is decoded."""
 
     max_pixels: int = 512_000_000
     max_file_size: int = 4 << 30
     max_expansion: int = 1000
-    """Decoded bytes for each byte of the file, asked only of images that decode to more than 64 MB."""
+    """Decoded bytes per byte of the file. Checked only if an image decodes to more than 64 MB."""
 
 
 IfExists = Literal["error", "skip", "overwrite"]
 Links = Literal["follow", "inside", "refuse"]
-"""Which links in a local source are followed: all, those that lead to a place inside of it, or none."""
+"""Which symbolic links in a local source are read: all, those that point inside the source, or none."""
 
 
 class Job(Plain, frozen=True):
@@ -229,25 +226,25 @@ class Job(Plain, frozen=True):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     if_exists: IfExists = "error"
-    """What happens to an output whose name a file has that imageloom did not make."""
+    """What to do if an output's name is taken by a file that imageloom did not make."""
     retry_failed: bool = False
-    """Do only the items that failed before."""
+    """Process only the items that failed in an earlier run."""
     memory: int = 0
-    """Bytes that the tasks in flight may need together; 0 for half of the machine's."""
+    """Maximum memory of all tasks in flight together, in bytes; 0: half of the machine's memory."""
     name: str = "{dir}/{stem}.{ext}"
-    """How outputs are named below the sink, or below their output's folder."""
+    """Template of the output names, relative to the sink or to the output's folder."""
     in_place: bool = False
-    """Each output takes the place of its input; source and sink are the same folder."""
+    """Each output replaces its input; source and sink are the same folder."""
     tile: Literal["auto", "always", "never"] = "auto"
-    """Whether images are done in tiles; auto: those that need much memory, or have all workers to themselves."""
+    """Whether images are processed in tiles. auto: if an image is large, or the only one in progress."""
     items_at_once: int = 0
-    """Images under way at one time; 0 for as many as there is room for."""
+    """Maximum number of images in progress; 0: as many as memory and workers allow."""
     scratch: str = ""
-    """Path of a folder for the pixels of large images; empty for one in the sink."""
+    """Path of a folder for temporary pixel files of large images; empty for a folder in the sink."""
     in_flight: int = 0
-    """Requests in flight on stores that are not local; 0 for as many as measuring finds."""
+    """Number of requests in flight to remote storage; 0: tuned automatically."""
     attempts: int = 3
-    """After so many failed attempts an item is given up on."""
+    """An item fails for good after this number of failed attempts."""
     links: Links = "follow"
 
 
@@ -255,22 +252,22 @@ class Item(Plain, frozen=True):
     """One input image of a job."""
 
     key: str
-    """Relative path below the source, with forward slashes."""
+    """Path relative to the source, with forward slashes."""
     size: int = 0
     mtime_ns: int = 0
     etag: str = ""
-    """What the store calls this version of it; empty where it says nothing."""
+    """The store's identifier of this version of the file; empty if the store has none."""
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the input does."""
+        """A text that changes when the file changes."""
         return f"{self.size}-{self.etag or self.mtime_ns}"
 
     def check(self, found: Item) -> None:
-        """Refuse another file than this one, as far as both say which version they are.
+        """Check that `found` is the same version of the file. Values that one of both lacks are not compared.
 
         Raises:
-            UnreadableItem: `found` has another size, etag or time.
+            UnreadableItem: `found` has another size, etag or modification time.
         """
         for what, planned, here in (
             ("size", self.size, found.size),
@@ -279,94 +276,94 @@ class Item(Plain, frozen=True):
         ):
             if planned and here and planned != here:
                 raise UnreadableItem(
-                    f"it is not the file that was planned ({what} {here} here, {planned} when planned): it was "
-                    "changed meanwhile, or this worker sees another file under its name"
+                    f"the file differs from the one that was planned ({what} is {here}, was {planned}): it was "
+                    "changed during the run, or this worker sees another file at the same path"
                 )
             if what == "etag" and planned and here:
                 return
 
 
 class Work(Plain, frozen=True):
-    """One item of a task: what to read, and the names of what to make of it."""
+    """One item of a task: the file to read and the names of the outputs to make."""
 
     item: Item
     names: tuple[str, ...]
-    """The output names below the sink, one for each output of the recipe."""
+    """Names of the outputs relative to the sink, one per output of the recipe."""
     number: int
-    """Of the item in the run: it tells the staged outputs of items with equal file names apart."""
+    """Number of the item in the run. It makes the names of staged outputs unique."""
     attempt: int = 1
     header: Header | None = None
-    """As it was planned with; None to read it again."""
+    """The header that the plan is based on; None: the worker reads it."""
     replace: bool = False
-    """Outputs may take the place of what has their names."""
+    """Outputs may replace existing files."""
 
 
 class Part(Plain, frozen=True):
-    """One tile of a large image, as a task does it: of a phase of one output, or that output's encoding."""
+    """A part of the work on a large image: one tile of one phase of one output, or the encoding of an output."""
 
     number: int
-    """Of the tile in its phase, in the order of the rows."""
+    """Number of the tile in its phase, row by row."""
     output: int
     phase: int
-    """After the last phase comes the encoding of the whole, where the output is not written piece by piece."""
+    """The number after the last phase means the encoding of the whole output, if it is not written in pieces."""
     write: Box
     first: Step | None = None
-    """The phase's first step, fixed by what was measured."""
+    """The first step of the phase, with parameters from the measurement before it."""
     reads: str = ""
-    """The raster's path; empty where the tile is read from the item's own file."""
+    """Path of the raster to read from; empty: the tile is read from the item's file."""
     writes: str = ""
-    """The raster's path; empty where the pixels are compressed and staged as pieces of the output."""
+    """Path of the raster to write to; empty: the pixels are compressed and staged as pieces of the output."""
     file: str = ""
-    """The path of the item's file, or of a copy of it."""
+    """Path of the item's file, or of a copy of it."""
     staging: str = ""
-    """The path of the folder that pieces are staged in."""
+    """Path of the folder for staged pieces."""
     folder: str = ""
-    """Path of the staged output where it is a folder that takes each piece as a file of its own."""
+    """Path of the staged output, if the output is a folder with one file per piece."""
     mtime_ns: int = 0
-    """Of the file, as it was when the image was begun; 0 where that is not known."""
+    """Modification time of the file when the image was started; 0 if unknown."""
 
 
 class Piece(Plain, frozen=True):
-    """A compressed piece of a large output, within what a part has staged."""
+    """A compressed piece of a large output, inside the file that a part has staged."""
 
     index: int
     size: int
 
 
 class Task(Plain, frozen=True):
-    """What one worker does at once: a batch of small items, or one part of a large one."""
+    """The unit of work that is sent to a worker: a batch of small items, or one part of a large item."""
 
     id: int
     job: str
     source: str
-    """Address of the store that items are read from."""
+    """Address of the store to read items from."""
     sink: str
-    """Address of the store that outputs are staged in."""
+    """Address of the store to stage outputs in."""
     recipe: Recipe
     limits: Limits
     work: tuple[Work, ...]
     part: Part | None = None
-    """Do this part of the one item alone."""
+    """If set, do only this part of the task's one item."""
     links: Links = "follow"
     roots: tuple[str, ...] = ()
-    """Local folders beneath which files are opened; none for no bounds. A worker's guard puts its own here."""
+    """Local folders that files must be in; empty: no restriction. The worker's guard sets its own roots here."""
     source_roots: tuple[str, ...] = ()
-    """Likewise for items; none where all links in the source are followed."""
+    """Local folders that items must be in; empty if all links in the source are followed."""
     digests: tuple[str, ...] = ()
-    """The SHA-256 of each file of operators, as the driver has it."""
+    """The SHA-256 of each file of operators that the driver has loaded."""
 
 
 class Written(Plain, frozen=True):
-    """An output that is staged in the sink, not yet published."""
+    """An output that is staged in the sink, and not yet published."""
 
     name: str
     staged: str
-    """The sink's token for the staged bytes."""
+    """The sink's token of the staged bytes."""
     size: int
 
 
 STAGES = ("read", "decode", "filter", "encode", "write")
-"""What an attempt goes through, in this order."""
+"""The stages of an attempt, in this order."""
 
 
 class Times(Plain, frozen=True):
@@ -390,29 +387,32 @@ class Failure(Plain, frozen=True):
     """The class name of the error, as in `errors`."""
     message: str
     transient: bool = False
-    """Another attempt may succeed."""
+    """A retry may succeed."""
+    trace: str = ""
+    """The traceback of a bug, or of what an operator raised; empty for other errors."""
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """An error as plain data."""
-        if isinstance(error, ItemError):
-            return cls(type(error).__name__, message_of(error), error.transient)
+        """The failure that describes an exception, without the passwords of addresses."""
         if isinstance(error, MemoryError):
-            return cls("MemoryError", "there was not enough memory", True)
-        return cls(type(error).__name__, f"{type(error).__name__}: {message_of(error)}")
+            return cls("MemoryError", "the worker ran out of memory", True)
+        kind, message = type(error).__name__, masked(message_of(error))
+        if not isinstance(error, (ItemError, WorkerLost)):
+            message = f"{kind}: {message}"
+        return cls(kind, message, isinstance(error, ImageloomError) and error.transient, trace_of(error))
 
 
 class Unlisted(Plain, frozen=True):
-    """A name in a store that looks like an item and cannot be one."""
+    """A name in a store that looks like an image, but cannot be processed."""
 
     key: str
-    """As it can be shown; of a folder that cannot be listed it ends with a slash."""
+    """The printable name. It ends with a slash for a folder that cannot be listed."""
     failure: Failure
     is_folder: bool = False
 
 
 class Result(Plain, frozen=True):
-    """What came of one item of a task: written outputs, or a failure."""
+    """The result of one item of a task: written outputs, or a failure."""
 
     key: str
     written: tuple[Written, ...] = ()
@@ -421,19 +421,19 @@ class Result(Plain, frozen=True):
     started: float = 0.0
     """Seconds since the epoch."""
     pixels: int = 0
-    """Decoded pixels."""
+    """Number of decoded pixels."""
     pieces: tuple[Piece, ...] = ()
-    """What the one written file of a part holds, one after the other."""
+    """The pieces in the written file of a part, in their order."""
     measure: bytes = b""
-    """What a part has measured, as `tiles.unpack` reads it."""
+    """The measure of a part, for `tiles.unpack`."""
     lost: float = 0.0
-    """Seconds that a worker had spent on it, in whichever stage, when it died."""
+    """Seconds that a worker had spent on the item when the worker died."""
     worker: str = ""
-    """Who made it, where that may be another one than the outcome's."""
+    """The worker that made the result, if it may differ from the worker of the outcome."""
 
 
 class Outcome(Plain, frozen=True):
-    """What came of a task: a result for each of its items, in order."""
+    """The result of a task: one result per item, in the order of the items."""
 
     task: int
     worker: str

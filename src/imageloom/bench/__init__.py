@@ -1,4 +1,4 @@
-"""The bench: the same work on every engine, as whole programs, and what it took."""
+"""The bench: runs the same job on every engine, as whole programs, and measures time and memory."""
 
 from __future__ import annotations
 
@@ -31,34 +31,35 @@ LIBRARIES = (
 
 
 class Wanted(Plain, frozen=True):
-    """What a bench is to do."""
+    """The settings of a bench."""
 
     pipeline: str = "resize 512x512"
     names: tuple[str, ...] = ()
-    """Of the ways that are compared; see `configurations.WAYS`."""
+    """Names of the ways to compare; see `configurations.WAYS`."""
     workers: tuple[int, ...] = (1, 2, 4, 8)
     repeats: int = 3
     count: int = 0
-    """Images; 0 for those that the folder has."""
+    """Number of images; 0: all images of the folder."""
     peers: bool = False
     sizes: tuple[int, ...] = ()
-    """Tile sizes in pixels that are tried on one large image; none for no sweep."""
+    """Tile sizes in pixels to compare on one large image; empty: no comparison."""
     large: tuple[int, int] = (8000, 6000)
-    """Width and height of that image."""
+    """Width and height of that image, in pixels."""
     kills: int = 3
-    """Workers that are killed in each run of the fault validation; 0 for none."""
+    """Number of workers to kill in each run of the fault test; 0: no fault test."""
 
 
 def run_bench(wanted: Wanted, folder: Path | None, say: Say) -> Bench:
-    """Do a bench over the photos of a folder, or over drawn ones.
+    """Run a bench over the photos of a folder, or over drawn ones.
 
     Args:
-        say: told what is being done.
+        folder: folder of photos; None for drawn photos.
+        say: called with a line about each step.
 
     Raises:
-        UsageError: it names what there is not.
+        UsageError: an engine or a number of workers is invalid.
         NothingToDo: there is no image in the folder.
-        ImageloomError: the serial engine cannot do it, or tiles of some size made other bytes than others.
+        ImageloomError: a run of the engine serial failed, or different tile sizes gave different outputs.
     """
     from imageloom.bench.configurations import WITH_PROCESSES, configurations
     from imageloom.bench.faults import with_kills
@@ -112,7 +113,7 @@ def write(bench: Bench, out: Path) -> None:
     """Write a bench into a folder, as `bench.html` and `bench.json`.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: a file cannot be written.
     """
     import msgspec
 
@@ -128,7 +129,7 @@ def write(bench: Bench, out: Path) -> None:
 
 
 def this_machine() -> Machine:
-    """What the figures were measured on."""
+    """The machine of the measurements."""
     from imageloom import __version__
     from imageloom.bench.records import Machine
     from imageloom.system.machine import available_cores

@@ -1,4 +1,4 @@
-"""The figures of a bench as drawings, each at the width that is asked for."""
+"""Drawings of the figures of a bench, for a given width in pixels."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _TOP, _RIGHT, _BOTTOM = 10.0, 16.0, 28.0
 _LEFT = 118.0
 _ROW = 16.0
 _GAP = 7.0
-"""Between two ways."""
+"""Space between two ways, in pixels."""
 _LETTER = 6.5
-"""Width of a letter, or a little more."""
+"""Approximate width of a letter, in pixels."""
 _FADED = 0.4
-"""Of bars with more workers than cores."""
+"""Opacity of bars with more workers than cores."""
 
 
 def drawings(bench: Bench, width: float) -> dict[str, Drawing]:
-    """The drawings of a bench by name; without those that nothing was measured for."""
+    """The drawings of a bench by name, without those that have no measurements."""
     rows, usual = table(bench), usual_of(bench)
     found = {
         "throughput": throughput(bench, rows, width),
@@ -47,7 +47,7 @@ def drawings(bench: Bench, width: float) -> dict[str, Drawing]:
 
 
 def usual_of(bench: Bench) -> list[Measured]:
-    """Of each way the one with the most workers that the cores are enough for."""
+    """For each way: the configuration with the most workers that is not above the number of cores."""
     best: dict[str, Measured] = {}
     for one in bench.measured:
         name, workers = one.configuration.name, one.configuration.workers
@@ -57,7 +57,7 @@ def usual_of(bench: Bench) -> list[Measured]:
 
 
 class _Rows:
-    """Rows from the top, those of one way close together, with their names on the left and an axis below."""
+    """Rows of bars, grouped by way, with names on the left and an axis at the bottom."""
 
     def __init__(self, labels: Sequence[tuple[str, str]], width: float) -> None:
         self.width = width
@@ -123,19 +123,19 @@ def _bars(
 
 
 def throughput(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
-    """Images each second of whole programs."""
+    """Images per second, of whole programs."""
     spans = [(bench.images / row.most, bench.images / row.least) for row in rows]
     values = [row.rate for row in rows]
     best = max(rows, key=lambda row: row.rate)
     return _bars(rows, width, values, rate, spans, values[0]).drawing(
         "Throughput",
-        f"images each second; the most are {rate(best.rate)}, by {best.name} with {best.workers} workers; "
+        f"images per second; the most are {rate(best.rate)}, by {best.name} with {best.workers} workers; "
         f"the red line is the serial engine's {rate(values[0])}",
     )
 
 
 def cpu(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
-    """CPU seconds of all processes; start and end of the program in a lighter colour."""
+    """CPU seconds of all processes; start and end of the program have another colour."""
     plot = _bars(rows, width, [row.cpu for row in rows], clock, line=rows[0].cpu)
     most = 1.05 * max(row.cpu for row in rows)
     boxes = []
@@ -151,7 +151,7 @@ def cpu(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
 
 
 def memory(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
-    """The most memory of all processes together."""
+    """Peak memory of all processes together."""
     return _bars(rows, width, [float(row.memory) for row in rows], size, line=rows[0].memory).drawing(
         "Memory",
         "the most of all processes together, each shared page counted once (proportional set size); "
@@ -182,12 +182,12 @@ def stages(found: Sequence[Measured], width: float) -> Drawing:
     plot.shapes += [Bars(tuple(all_), stage) for stage, all_ in boxes.items()]
     words = "seconds of all workers in each stage, and of the driver in publishing"
     if any(one.configuration.name.startswith("tiles") for one in found):
-        words += "; what is done in tiles is decoded by a thread of the driver, which is no worker"
+        words += "; tiled images are decoded by a thread of the driver, which does not count as a worker"
     return _with_key(plot.drawing("Stages", words), list(boxes))
 
 
 def latency(found: Sequence[Measured], width: float) -> Drawing:
-    """All stages of an image, on a scale of powers of ten."""
+    """All stages of an image, on a logarithmic scale."""
     plot = _Rows(_who(found), width)
     low = min(one.item.p50 for one in found if one.item.p50) / 2
     most = max(max(one.item.max, one.stay.p50) for one in found) * 1.2
@@ -214,7 +214,7 @@ def latency(found: Sequence[Measured], width: float) -> Drawing:
 
 
 def timelines(found: Sequence[Measured], width: float) -> Drawing:
-    """What the workers did, on one scale of time: gray from the program's start to its end."""
+    """The activity of the workers, on one time scale; gray from the program's start to its end."""
     most = max(one.activity.seconds for one in found)
     high, y = 12.0, _TOP
     shapes: list[Shape] = []
@@ -263,7 +263,7 @@ def timelines(found: Sequence[Measured], width: float) -> Drawing:
 
 
 def _with_key(drawing: Drawing, roles: Sequence[str]) -> Drawing:
-    """A drawing with its colours named below it."""
+    """A drawing with a legend of its colours."""
     shapes, x, y = list(drawing.shapes), 0.0, drawing.height
     for role in roles:
         shapes += [Bars(((x, y, 10.0, 10.0),), role), Text(x + 14, y + 9, role)]
@@ -272,7 +272,7 @@ def _with_key(drawing: Drawing, roles: Sequence[str]) -> Drawing:
 
 
 def tiles(bench: Bench, width: float) -> Drawing:
-    """A field for each tile size and number of workers, darker where it was faster."""
+    """A cell for each tile size and number of workers, darker for shorter times."""
     sweep = bench.sweep
     assert sweep is not None
     sizes = sorted({cell.pixels for cell in sweep.cells})

@@ -1,4 +1,4 @@
-"""The ways to run the same work that a bench compares."""
+"""The ways to run a job that a bench compares."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ WAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dask": ("dask", ()),
     "ray": ("ray", ()),
 }
-"""Name: engine and flags of `imageloom run`. Tiles of one image after the other; tiles and images together."""
+"""Engine and flags of `imageloom run`, by name. tiles: one image at a time; tiles-images: several at a time."""
 
 WITH_PROCESSES = ("processes", "pipeline", "mpi", "zeromq", "redis", "nodes", "dask", "ray")
-"""Those whose workers can die without the driver."""
+"""Ways whose workers are separate processes, which can be killed."""
 
 
 def configurations(names: list[str], workers: list[int]) -> list[Configuration]:
-    """Each way with each number of workers; the serial one, which the others are held against, is always there.
+    """Each way with each number of workers. The engine serial, the reference, is always included.
 
     Raises:
-        UsageError: there is no such way, or no such number.
+        UsageError: a way does not exist, or a number is below 1.
     """
     unknown = [name for name in names if name not in WAYS]
     if unknown:
-        raise UsageError(f"there is no {unknown[0]!r} to bench; there are: {', '.join(WAYS)}")
+        raise UsageError(f"--engines: there is no {unknown[0]!r}; there are: {', '.join(WAYS)}")
     if not workers or min(workers) < 1:
-        raise UsageError("the numbers of workers begin at 1")
+        raise UsageError("--workers: the numbers of workers must be at least 1")
     found = [Configuration("serial", "serial", 1)]
     for name in dict.fromkeys(names):
         if name != "serial":

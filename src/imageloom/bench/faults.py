@@ -1,4 +1,4 @@
-"""Runs whose workers are killed: everything must be there all the same, byte for byte."""
+"""Runs whose workers are killed: all outputs must nevertheless exist and be identical, byte for byte."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from imageloom.system import machine
 def with_kills(
     work: Work, configuration: Configuration, kills: int, expected: dict[str, str], patience: float = PATIENCE
 ) -> Fault:
-    """Run the work and kill the worker that has just done something, `kills` times, evenly over the run."""
+    """Run the job and kill, `kills` times and evenly over the run, the worker that has just finished an item."""
     work.clear()
     command = work.command(configuration, work.photos, "--json")
     began = time.perf_counter()
@@ -51,13 +51,13 @@ def with_kills(
 
 
 def _kill(process: subprocess.Popen[bytes], targets: list[int]) -> int:
-    """Kill a worker each time that so many items are done; how many were killed."""
+    """Kill a worker each time a number of items in `targets` is done. Returns the number of killed workers."""
     assert process.stdout is not None
     done = killed = 0
     for line in process.stdout:
         try:
             event = msgspec.json.decode(line)
-        except msgspec.DecodeError:  # Ray's own processes write there when a worker dies
+        except msgspec.DecodeError:  # Ray's processes print there when a worker dies
             continue
         if event.get("event") != "done":
             continue
@@ -68,7 +68,7 @@ def _kill(process: subprocess.Popen[bytes], targets: list[int]) -> int:
 
 
 def _kill_worker(name: str, driver: int) -> bool:
-    """Kill the process that a worker's name tells of, if it is one that the driver has started."""
+    """Kill the process in a worker's name, if the driver has started it."""
     started = machine.process_tree(driver)[1:]
     for number in map(int, re.findall(r"\d+", name)):
         if number in started:
@@ -79,7 +79,7 @@ def _kill_worker(name: str, driver: int) -> bool:
 
 
 def _end(driver: int) -> None:
-    """Kill a run with all its processes."""
+    """Kill a run and all its processes."""
     for process in machine.process_tree(driver):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)

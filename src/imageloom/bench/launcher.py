@@ -1,9 +1,10 @@
-"""Runs one program below a process of its own and says what it took: `python -m imageloom.bench.launcher`.
+"""Runs one program as a child process and prints its measurements: `python -m imageloom.bench.launcher`.
 
     MEMORY PATIENCE COMMAND...
 
-All that the program starts ends below this process, orphans too, so that their CPU time is counted; one line of
-JSON on stdout has the figures. The program's own output is thrown away, the end of its errors is kept.
+All processes that the program starts are descendants of this process, orphans too, so that their CPU time is
+counted. One line of JSON on stdout has the measurements. The program's output is discarded, except the end of
+stderr.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from imageloom.bench.programs import Taken
 from imageloom.system import machine
 
 LOOK, PACE = 0.05, 1.0
-"""Seconds between two looks at the processes, where memory is looked at and where it is not."""
+"""Seconds between two checks of the processes, with and without measuring the memory."""
 LINGER = 10.0
-"""Seconds that what the program has left running may take to end."""
+"""Seconds that remaining processes of the program get to end."""
 _TAIL = 2000
-"""Bytes of its errors that are kept."""
+"""Number of bytes of stderr that are kept."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-"""Of prctl(2): a signal when the parent dies; orphans below this process become its children."""
+"""Options of prctl(2): a signal when the parent dies; orphaned descendants become children of this process."""
 
 
 def main(watch: str, patience: str, *command: str) -> None:
@@ -71,8 +72,8 @@ def _take(command: list[str], watch: bool, patience: float) -> Taken:
 
 
 def _watch(memory: bool, most: list[int], spent: dict[int, float], over: threading.Event) -> None:
-    """Keep the most memory of all processes together that was seen, and the CPU time that each was last seen with:
-    the kernel forgets it where a parent takes no notice of its children's end, as Ray's does."""
+    """Record the peak memory of all processes together, and the last known CPU time of each process. The kernel
+    drops that time if a parent does not wait for its children, as in Ray."""
     while not over.wait(LOOK if memory else PACE):
         processes = machine.process_tree(os.getpid())[1:]
         spent.update((process, machine.process_cpu(process)) for process in processes)
@@ -81,7 +82,7 @@ def _watch(memory: bool, most: list[int], spent: dict[int, float], over: threadi
 
 
 def _reap(patience: float) -> int:
-    """Wait for what is left, and end it when the time is over; how many had to be ended."""
+    """Wait for the remaining processes, and kill them after `patience` seconds. Returns how many were killed."""
     deadline = time.monotonic() + patience
     ended: set[int] = set()
     while True:
@@ -96,7 +97,7 @@ def _reap(patience: float) -> int:
 
 
 def _end_all() -> set[int]:
-    """Kill all that runs below this process."""
+    """Kill all descendants of this process."""
     found = machine.process_tree(os.getpid())[1:]
     for process in found:
         with suppress(ProcessLookupError):

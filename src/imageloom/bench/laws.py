@@ -1,4 +1,4 @@
-"""The two laws of speed-up, as figures of measured times."""
+"""Amdahl's law, and the metric of Karp and Flatt, for measured times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def amdahl(serial: float, workers: float) -> float:
-    """The speed-up on so many workers of work of which a part is serial.
+    """The speed-up with a number of workers if a fraction of the work is serial.
 
     G. Amdahl, "Validity of the single processor approach to achieving large scale computing capabilities",
     AFIPS 1967.
@@ -15,10 +15,10 @@ def amdahl(serial: float, workers: float) -> float:
 
 
 def fit(seconds: Mapping[int, float]) -> float | None:
-    """The serial part that suits times by workers best, by least squares; None without a time for one worker, or
-    for that one alone. Below 0 where it went better than the law allows.
+    """Fit the serial fraction to times by number of workers, by least squares. None without a time for one worker,
+    or with only that time. Negative if the times are better than the law allows.
 
-    Times in parts of the one for one worker are, by the law, 1/n + serial * (1 - 1/n): a line through 0.
+    By the law, the time with n workers divided by that with one is 1/n + serial * (1 - 1/n).
     """
     if 1 not in seconds or len(seconds) < 2:
         return None
@@ -31,7 +31,7 @@ def fit(seconds: Mapping[int, float]) -> float | None:
 
 
 def karp_flatt(speedup: float, workers: int) -> float | None:
-    """The serial part that one measured speed-up shows; None for one worker.
+    """The serial fraction that follows from one measured speed-up; None for one worker.
 
     A. Karp and H. Flatt, "Measuring parallel processor performance", CACM 33(5), 1990.
     """

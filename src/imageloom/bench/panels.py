@@ -1,4 +1,4 @@
-"""Small plots side by side, one for each way: its speed-up and efficiency by the number of workers."""
+"""Small plots side by side, one per way: speed-up and efficiency by number of workers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from imageloom.report.drawing import Bars, Dot, Drawing, Line, Shape, Text
 
 
 class _Panels:
-    """A small plot for each way, all of one size and scale: its figures by the number of workers.
+    """A small plot per way, all with the same size and scale: a value by number of workers.
 
     Args:
-        most: the highest value.
-        unit: of the values' ticks.
+        most: maximum of the values.
+        unit: distance of the ticks.
     """
 
     HEIGHT = 150.0
@@ -35,7 +35,7 @@ class _Panels:
         self.shapes: list[Shape] = []
 
     def place(self, name: str, workers: float, value: float) -> tuple[float, float]:
-        """Where a value is in the way's plot."""
+        """The position of a value in the plot of a way."""
         row, column = divmod(self.names.index(name), self._across)
         across = math.log2(workers) / (math.log2(self._end) or 1)
         high = self.HEIGHT - self.TOP - self.BOTTOM
@@ -43,7 +43,7 @@ class _Panels:
         return x, row * self.HEIGHT + self.TOP + high * (1 - min(value, self._most) / self._most)
 
     def ground(self, name: str) -> None:
-        """The plot's name, its axes, and what is beyond the cores."""
+        """The name of a plot, its axes, and the area with more workers than cores."""
         left, top = self.place(name, 1, self._most)
         bottom, right = self.place(name, 1, 0)[1], left + self._wide - self.LEFT - 6
         self.shapes.append(Text(left, top - 12, name, "ink", size=13))
@@ -60,14 +60,14 @@ class _Panels:
             )
 
     def curve(self, name: str, value: Callable[[float], float], colour: str) -> None:
-        """A curve over all numbers of workers, as far as it is on the scale."""
+        """A curve over all numbers of workers, clipped to the scale."""
         steps = [2 ** (n * math.log2(self._end) / 24) for n in range(25)]
         points = tuple(self.place(name, n, value(n)) for n in steps if value(n) <= self._most)
         if len(points) > 1:
             self.shapes.append(Line(points, colour, 1.2))
 
     def points(self, name: str, value: Callable[[int, float], float]) -> None:
-        """What was measured: medians as dots on a line, and their ranges; `value` of workers and seconds."""
+        """The measurements: medians as dots on a line, with ranges. `value` is (workers, seconds) -> value."""
         mine = [row for row in self._rows if row.name == name]
         middles = [self.place(name, row.workers, value(row.workers, row.seconds)) for row in mine]
         if len(middles) > 1:
@@ -82,7 +82,7 @@ class _Panels:
 
 
 def speedup(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
-    """Against the serial engine: points with their range, the ideal in gray, Amdahl's law as fitted."""
+    """Speed-up relative to the engine serial: points with ranges, the ideal in gray, and fitted Amdahl's law."""
     serial, found = rows[0].seconds, fits(bench)
     ideal = min(bench.machine.cores, max(row.workers for row in rows))
     most = max(1.15 * max(serial / row.least for row in rows), 1.2 * ideal)
@@ -103,7 +103,7 @@ def speedup(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
 
 
 def efficiency(bench: Bench, rows: Sequence[Row], width: float) -> Drawing:
-    """The speed-up for each worker."""
+    """Efficiency: the speed-up divided by the number of workers."""
     serial = rows[0].seconds
     most = 1.1 * max(1.0, *(serial / row.least / row.workers for row in rows))
     panels = _Panels(bench, rows, width, most, lambda value: f"{100 * value:.0f}%")

@@ -1,4 +1,4 @@
-"""Other programs that resize photos, as people would call them, where they are installed."""
+"""Other programs that resize photos, with their usual command lines, if they are installed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from imageloom.bench.work import Work
 
 SCRIPTS = Path(__file__).parent / "scripts"
 QUALITY = 85
-"""Of all of them, as ours."""
+"""Quality for all programs, the same as imageloom's default."""
 _BATCH = 32
-"""Files for each process of a tool that takes a list of them."""
+"""Number of files per process, for programs that accept several files."""
 _TOOLS = {
     "vipsthumbnail": "vipsthumbnail --size {width}x{height}! -o {out}/%s.jpg[Q={quality}]",
     "mogrify": "mogrify -path {out} -resize {width}x{height}! -quality {quality}",
@@ -31,7 +31,7 @@ _SCRIPTS = {
 
 
 def run_peers(work: Work, workers: int, repeats: int, say: Say) -> tuple[list[Peer], dict[str, str]]:
-    """Each peer in turn, several times over; and why some could not be run, by name."""
+    """Run the programs in turn, in several rounds. Returns the results, and by name why a program was not run."""
     size = re.fullmatch(r"resize (\d+)x(\d+)", work.pipeline.strip())
     if size is None:
         return [], {"peers": f"they only do 'resize WIDTHxHEIGHT', not {work.pipeline!r}"}

@@ -1,4 +1,4 @@
-"""Whole programs as they are measured: with their start, and with all processes that they start."""
+"""Measures whole programs, including their start and all processes that they start."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from imageloom.model import Plain
 
 IMAGELOOM = (sys.executable, "-m", "imageloom")
 PATIENCE = 1800.0
-"""Seconds that one program may take."""
+"""Time-out of one program, in seconds."""
 
 
 class Taken(Plain, frozen=True):
-    """What one run of a program took."""
+    """The measurements of one run of a program."""
 
     seconds: float
-    """From its start until it ended."""
+    """Duration from its start to its end."""
     cpu: float
-    """User and system seconds of the program and of all that it started."""
+    """User and system time in seconds, of the program and all its child processes."""
     began: float
     """Seconds since the epoch."""
     code: int
-    """Its exit code; minus a signal's number where that ended it."""
+    """Its exit code; the negative signal number if a signal ended it."""
     memory: int
-    """The most bytes that all its processes had together at one time, each shared page counted once: the sum of
-    their proportional set sizes, as /proc/PID/smaps_rollup has them. 0 where it was not looked at."""
+    """Peak memory of all its processes together in bytes, with shared pages counted once: the sum of their
+    proportional set sizes in /proc/PID/smaps_rollup. 0 if it was not measured."""
     resident: int
-    """Bytes of the largest resident set of a single process."""
+    """Largest resident set of a single process in bytes."""
     left: int
-    """Processes that it had left running, and that were ended."""
+    """Number of its processes that were still running at its end, and were killed."""
     errors: str
-    """The end of what it wrote to standard error."""
+    """The last part of its output on stderr."""
 
 
 def take(
@@ -46,15 +46,15 @@ def take(
     environment: Mapping[str, str] | None = None,
     patience: float = PATIENCE,
 ) -> Taken:
-    """Run a program to its end, below a process of its own.
+    """Run a program to its end, under a separate process that measures it.
 
     Args:
-        memory: look at the memory meanwhile, which takes a little CPU time itself.
-        environment: variables beside those of this process.
-        patience: seconds until it is killed.
+        memory: measure the memory, which needs a little CPU time.
+        environment: environment variables in addition to those of this process.
+        patience: time-out in seconds, after which it is killed.
 
     Raises:
-        ImageloomError: what measures it has failed.
+        ImageloomError: the measurement failed.
     """
     watch = "yes" if memory else "no"
     launcher = [sys.executable, "-m", "imageloom.bench.launcher", watch, str(patience), *command]
@@ -68,5 +68,5 @@ def take(
         process.wait(30)
         raise
     if process.returncode:
-        raise ImageloomError(f"what measures {command[0]} has failed: {errors.decode(errors='replace')}")
+        raise ImageloomError(f"the measurement of {command[0]} failed: {errors.decode(errors='replace')}")
     return msgspec.json.decode(answer, type=Taken)

@@ -1,4 +1,4 @@
-"""What a bench has measured, as plain data: `bench.json` is this, and all tables and pictures are made of it."""
+"""The measurements of a bench, as plain data. `bench.json` has this form; tables and drawings are made from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VERSION = 1
 
 
 class Configuration(Plain, frozen=True):
-    """One way to run the same work."""
+    """A way to run the job, with a number of workers."""
 
     name: str
     engine: str
@@ -24,42 +24,42 @@ class Configuration(Plain, frozen=True):
 
 
 class Run(Plain, frozen=True):
-    """One run of the whole program, and one over a single photo just before it."""
+    """One run of the whole program, after a run over a single photo."""
 
     seconds: float
     cpu: float
-    """User and system seconds of all its processes."""
+    """User and system time of all its processes, in seconds."""
     start: float
-    """Seconds of the run over a single photo: start and end of the program and of its workers."""
+    """Duration of the run over a single photo in seconds: start and end of the program and its workers."""
     start_cpu: float
 
 
 class Activity(Plain, frozen=True):
-    """What the workers of a run were doing, from its timeline."""
+    """The activity of the workers of a run, from its timeline."""
 
     offset: float
     """Seconds from the program's start until its driver began."""
     seconds: float
-    """Of the whole program."""
+    """Duration of the whole program."""
     width: float
-    """Seconds of a bin, from the driver's beginning on."""
+    """Width of a bin in seconds; bins start with the driver."""
     rows: list[dict[str, list[int]]]
-    """For each worker, or for some that followed each other, the percent of each bin that each stage took."""
+    """For each worker, or for consecutive workers: the percentage of each bin spent in each stage."""
 
 
 class Measured(Plain, frozen=True):
-    """What was measured of a configuration."""
+    """The measurements of a configuration."""
 
     configuration: Configuration
     runs: list[Run]
     memory: int
-    """Bytes of all processes together, each shared page counted once, in a run of its own."""
+    """Peak memory of all processes together in bytes, with shared pages counted once, from a separate run."""
     item: Spread
-    """All stages of an item together; this and what follows is of the run with the median time."""
+    """All stages of an item together. This and the following fields are of the run with the median time."""
     stay: Spread
-    """From the engine's taking an item on until it is published."""
+    """Time from an item's submission to the engine until its publication."""
     stages: dict[str, float]
-    """Seconds of all workers in each stage, and of the driver in publishing."""
+    """Seconds of all workers in each stage, and of the driver for publishing."""
     activity: Activity
 
     @property
@@ -76,7 +76,7 @@ class Measured(Plain, frozen=True):
 
 
 class Peer(Plain, frozen=True):
-    """Another program that does the same to the same photos."""
+    """The measurements of another program with the same photos."""
 
     name: str
     workers: int
@@ -85,25 +85,25 @@ class Peer(Plain, frozen=True):
 
 
 class Cell(Plain, frozen=True):
-    """A large image in tiles of one size by one number of workers."""
+    """The measurements of a large image with one tile size and one number of workers."""
 
     pixels: int
-    """That a tile was asked to have."""
+    """Requested pixels per tile."""
     workers: int
     parts: int
-    """Tiles that were made, over all phases; 0 where the image was done whole."""
+    """Number of tiles in all phases; 0 if the image was processed as a whole."""
     seconds: list[float]
 
 
 class Sweep(Plain, frozen=True):
-    """Tile sizes by workers, on one large image."""
+    """The comparison of tile sizes and numbers of workers on one large image."""
 
     pipeline: str
     width: int
     height: int
     cells: list[Cell]
     planned: Cell
-    """What the planner chose by itself."""
+    """The choice of the planner."""
 
     @property
     def best(self) -> Cell:
@@ -115,19 +115,19 @@ class Fault(Plain, frozen=True):
 
     configuration: Configuration
     killed: int
-    """Workers that were ended with SIGKILL; fewer than were asked for where the run was over too soon."""
+    """Number of workers killed with SIGKILL; fewer than requested if the run ended too early."""
     again: int
-    """Attempts that were lost with them, and made again."""
+    """Number of attempts that were lost with them and retried."""
     done: int
     failed: int
     equal: bool
-    """All outputs are there, and equal to the serial engine's."""
+    """Whether all outputs exist and are identical to those of the engine serial."""
     seconds: float
-    """Of the whole program."""
+    """Duration of the whole program."""
 
     @property
     def wrong(self) -> str:
-        """What is not as it must be, in words; empty where all is."""
+        """A description of the problems; empty if there are none."""
         return "" if self.equal else "outputs are missing, or not the serial engine's bytes"
 
 
@@ -140,7 +140,7 @@ class Machine(Plain, frozen=True):
 
 
 class Bench(Plain, frozen=True):
-    """All of it."""
+    """All measurements of a bench."""
 
     version: int
     began: float
@@ -149,16 +149,16 @@ class Bench(Plain, frozen=True):
     pipeline: str
     images: int
     different: int
-    """Images that are not the same file as another one."""
+    """Number of different image files."""
     bytes: int
     drawn: bool
-    """The images were drawn, not given."""
+    """Whether the images were drawn."""
     repeats: int
     measured: list[Measured]
     missing: dict[str, str]
-    """Why what was asked for could not be run, by name."""
+    """By name: why an engine or program could not be run."""
     wrong: dict[str, str]
-    """What failed or made other bytes than the serial engine, by label."""
+    """By label: runs that failed, or whose outputs differ from those of the engine serial."""
     peers: list[Peer]
     sweep: Sweep | None
     faults: list[Fault]

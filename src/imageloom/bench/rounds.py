@@ -1,4 +1,4 @@
-"""Runs configurations in turn, several times over, and holds every run's outputs against the serial one's."""
+"""Runs the configurations in turn, in several rounds, and compares all outputs with those of the engine serial."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Say = Callable[[str], None]
 
 
 class Rounds:
-    """Measures configurations: what is missing, what goes wrong and what came of it are its attributes.
+    """Measures configurations. Its attributes have the results, the missing engines and the failures.
 
     Args:
-        say: told what is being done.
+        say: called with a line about each step.
 
     Raises:
-        ImageloomError: the serial engine itself cannot do the work.
+        ImageloomError: the run of the engine serial failed.
     """
 
     def __init__(self, work: Work, configurations: Iterable[Configuration], say: Say) -> None:
@@ -49,7 +49,7 @@ class Rounds:
         self._found: dict[str, list[tuple[Run, Measured]]] = {}
 
     def run(self, repeats: int) -> list[Measured]:
-        """Some images for the memory, then so many rounds over all, every second one backwards."""
+        """Measure the memory on some images, then run `repeats` rounds, every second one in reverse order."""
         self._leave_out_what_is_missing()
         for configuration in self._left[:]:
             self._say(f"memory of {configuration.label}")
@@ -63,11 +63,11 @@ class Rounds:
 
     @property
     def expected(self) -> dict[str, str]:
-        """What the serial engine makes of all photos."""
+        """The digests of the outputs of the engine serial, by name."""
         return self._expected[self.work.photos]
 
     def _leave_out_what_is_missing(self) -> None:
-        """Try each way on one photo."""
+        """Try each way on one photo, and leave out the ways that fail."""
         tried: dict[str, str] = {}
         for configuration in self._left[:]:
             name = configuration.name
@@ -86,7 +86,7 @@ class Rounds:
     def _checked(
         self, configuration: Configuration, source: Path, *, memory: bool = False
     ) -> programs.Taken | None:
-        """What a run took; None, and no more of this configuration, where it went wrong."""
+        """Measure a run. If it fails, return None and leave out this configuration from now on."""
         taken = self._take(configuration, source, memory=memory)
         reason = _reason(taken) if taken.code else ""
         if not reason and taken.left:
@@ -103,7 +103,9 @@ class Rounds:
 
     def _refuse_serial(self, configuration: Configuration, reason: str) -> None:
         if configuration.name == "serial":
-            raise ImageloomError(f"the serial engine, which the others are held against: {reason}")
+            raise ImageloomError(
+                f"the run of the engine serial, the reference for all others, failed: {reason}"
+            )
 
     def _time(self, configuration: Configuration) -> None:
         start = self._take(configuration, self.work.one)
@@ -116,7 +118,7 @@ class Rounds:
         self._found.setdefault(configuration.label, []).append((run, measured))
 
     def _together(self, configuration: Configuration) -> Measured:
-        """All runs of a configuration, with the timeline's figures of the one with the median time."""
+        """The results of a configuration. The timeline is that of the run with the median time."""
         found = self._found[configuration.label]
         middle = median_low([run.seconds for run, _ in found])
         _, typical = next(pair for pair in found if pair[0].seconds == middle)
@@ -126,12 +128,12 @@ class Rounds:
 
 
 def warmed(repeats: int) -> range:
-    """The numbers of rounds from 1 on, with a round 0 before them that warms up; a single one goes without."""
+    """The numbers of the rounds from 1, after a warm-up round 0. A single round has no warm-up."""
     return range(0 if repeats > 1 else 1, repeats + 1)
 
 
 def _reason(taken: programs.Taken) -> str:
-    """The last line that a program has said, or how it ended."""
+    """The last line of a program's output, or how it ended."""
     lines = taken.errors.strip().splitlines()
     return lines[-1].removeprefix("imageloom: ") if lines else f"it ended with code {taken.code}"
 
@@ -148,7 +150,7 @@ def _measured(
 
 
 def _stays(timeline: Timeline) -> list[int]:
-    """Microseconds of each item that was done, from the engine's taking it, or its first part, on."""
+    """Microseconds from the submission of each done item, or of its first part, to its publication."""
     first: dict[str, int] = {}
     for a in timeline.attempts:
         if a.submitted >= 0:
@@ -180,7 +182,7 @@ def _activity(taken: programs.Taken, timeline: Timeline, seconds: float) -> Acti
 
 
 def lanes_of(timeline: Timeline) -> dict[str, int]:
-    """For each worker a lane; those that came when another one was gone have its lane, as threads of a pool."""
+    """The lane of each worker. A worker that starts after another has ended may get the lane of that one."""
     names = rows(timeline)
     lives: dict[str, tuple[int, int]] = {}
     for a in timeline.attempts:

@@ -1,4 +1,4 @@
-"""Sample photos, drawn: for the demo, for tests and for benchmarks where no real ones are at hand."""
+"""Drawn sample photos, for the demo, tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from imageloom.model import Pixels
 
 
 def draw_photo(seed: int, width: int = 400, height: int = 533) -> Pixels:
-    """A landscape that compresses about like a photo: sky, hills, a sun and the noise of a sensor.
+    """Draw a landscape with sensor noise, which compresses about like a photo.
 
     Returns:
-        RGB pixels (height, width, 3), uint8; equal for equal arguments.
+        RGB pixels (height, width, 3), uint8. The same arguments give the same pixels.
     """
     random = np.random.default_rng(seed)
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
@@ -38,7 +38,7 @@ def draw_photo(seed: int, width: int = 400, height: int = 533) -> Pixels:
 
 
 def draw_photos(folder: str | os.PathLike[str], count: int) -> None:
-    """Draw `count` JPEG photos into a folder, upright and lying ones; those that are there already stay."""
+    """Draw `count` JPEG photos into a folder, in portrait and landscape format. Existing files are kept."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     for number in range(count):

@@ -1,11 +1,13 @@
-"""The experiment of acceptance and choice: nodes of which some are loaded, for real and simulated.
+"""The experiment of `imageloom scenario`: policies on nodes of which some are loaded, measured and simulated.
 
-A task is one small image. A loaded node delays a task with a probability equal to its load; one that accepts
-optionally rejects it with the same probability. So a job's time is mostly what the policies make of the delays.
+A task is one small image. A loaded node delays a task with a probability equal to its load. With optional
+acceptance, it rejects the task with the same probability. So the duration of a job depends mostly on delays and
+policies.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import statistics
 import subprocess
@@ -14,61 +16,60 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from imageloom.bench.samples import draw_photos
 from imageloom.engines import Settings
 from imageloom.engines.nodes.config import MOST_REJECTIONS, NodesConfig
-from imageloom.engines.nodes.dispatch import is_brief
-from imageloom.engines.nodes.engine import Nodes
-from imageloom.errors import MissingExtra, StorageError
-from imageloom.model import Item, Limits, Output, Plain, Recipe, Task, Work
+from imageloom.engines.nodes.engine import Nodes, rules_of
+from imageloom.errors import StorageError
+from imageloom.model import Item, Limits, Output, Plain, Recipe, Result, Task, Work
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.scheduling.policies import Acceptance, accepts, open_choice
+from imageloom.scheduling.protocol import Begun, Event, Joined, Received, Refused, Send, Ticket
+from imageloom.scheduling.scheduler import Scheduler
 from imageloom.stores.local import LocalStore
 
 STARTING = 30.0
-"""Seconds that a node may take until it is there."""
+"""Time-out for the start of a node, in seconds."""
 ENOUGH, MOST_RUNS = 8.0, 10
 """Seconds of all real runs of a scenario, from which no more are needed; and how many there are at the most."""
 SIMULATED = 50
-"""Simulated runs of which the mean is taken, about."""
+"""Approximate number of simulated runs for a mean."""
 
 
 class Scenario(Plain, frozen=True):
-    """Nodes, and what they are given to do."""
+    """Nodes, policies and tasks of a scenario."""
 
     acceptance: Acceptance
     choice: str
     loads: tuple[float, ...]
-    """Of each node."""
+    """Load of each node, 0 to 1."""
     limit: int = 2
-    """Tasks that each node does at once."""
+    """Maximum number of tasks of each node at the same time."""
     tasks: int = 400
     delay: float = 0.3
-    """Seconds."""
+    """Delay of a task in seconds."""
 
 
 class Costs(Plain, frozen=True):
-    """What things take beside the delays."""
+    """CPU costs, apart from the delays."""
 
     task: float
-    """Seconds of a core."""
+    """CPU seconds per task."""
     rejection: float
-    """Seconds of a core, for an offer that is rejected."""
+    """CPU seconds per rejected task."""
     cores: int
-    """Of all nodes together: on one machine, they share what it has."""
+    """Number of cores of all nodes together; nodes on one machine share its cores."""
 
 
 @contextmanager
 def nodes_of(scenario: Scenario, folder: Path, seed: int) -> Iterator[list[str]]:
-    """The scenario's nodes as processes of this machine, by their addresses.
+    """Start the scenario's nodes as processes on this machine; yields their addresses.
 
     Raises:
-        StorageError: one of them did not start.
+        StorageError: a node did not start.
     """
     with ExitStack() as stack:
         started = [
@@ -107,24 +108,19 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 
 def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed: int) -> float:
-    """The seconds that the scenario's nodes take for all tasks."""
+    """Run all tasks on the scenario's nodes. Returns the duration in seconds."""
     source, sink = folder / "photos", folder / "out"
     if not source.exists():
         draw_photos(source, 1)
     (key,) = (path.name for path in source.iterdir())
     LocalStore(str(sink)).prepare()
-    recipe = Recipe((Output(Pipeline("resize 16x16").steps),), "fast")
-    works = [Work(Item(key), (key,), number) for number in range(scenario.tasks)]
-    tasks = [
-        Task(number, "1", str(source), str(sink), recipe, Limits(), (work,))
-        for number, work in enumerate(works)
-    ]
+    tasks = list(_tasks(str(source), str(sink), key, scenario.tasks))
     config = NodesConfig(tuple(addresses), scenario.choice, fallback="mandatory", stragglers=False, seed=seed)
     with closing(Nodes(Settings(), config)) as engine:
         until = time.monotonic() + STARTING
         while engine.capacity < len(addresses) * scenario.limit:
             if time.monotonic() > until:
-                raise StorageError(f"a node does not answer: {', '.join(addresses)}")
+                raise StorageError(f"a node did not answer: {', '.join(addresses)}")
             time.sleep(0.01)
         began = time.perf_counter()
         for future in [engine.submit(task) for task in tasks]:
@@ -135,8 +131,8 @@ def run_really(scenario: Scenario, addresses: Sequence[str], folder: Path, seed:
 
 
 @contextmanager
-def yardstick(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Costs]]:
-    """What tells the costs of this moment: nodes that stay up, of which four are idle and four reject all."""
+def cost_meter(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Costs]]:
+    """Yield a function that measures the current costs, on four idle nodes and four that reject all tasks."""
     few = max(1, tasks // 20)
     idle = Scenario("mandatory", "random", (0.0,) * 4, tasks=tasks)
     rejecting = Scenario("optional", "random", (1.0,) * 4, tasks=few, delay=0.0)
@@ -155,11 +151,11 @@ def yardstick(folder: Path, tasks: int, cores: int) -> Iterator[Callable[[], Cos
 def times_of(
     scenario: Scenario, folder: Path, measure: Callable[[], Costs], least: int
 ) -> tuple[list[float], Costs]:
-    """The seconds of real runs, and what things have cost beside them: a machine's speed drifts.
+    """The durations of real runs in seconds, and the costs measured with them, because a machine's speed changes.
 
     Args:
-        measure: costs of a moment, asked before each run.
-        least: runs; there are more where they are short, for then one delay more or less is much.
+        measure: measures the current costs; called before each run.
+        least: minimum number of runs. Short runs are repeated more often, because they vary more.
     """
     times: list[float] = []
     costs: list[Costs] = []
@@ -173,122 +169,125 @@ def times_of(
     return times, Costs(task, rejection, costs[0].cores)
 
 
-@dataclass(eq=False)
+class _Places:
+    """A number of places; whoever finds none waits for its turn."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def enter(self, then: Callable[[], None]) -> None:
+        if self._free:
+            self._free -= 1
+            then()
+        else:
+            self._waiting.append(then)
+
+    def leave(self) -> None:
+        if self._waiting:
+            self._waiting.popleft()()
+        else:
+            self._free += 1
+
+
 class _Node:
-    """A simulated node, as policies see it."""
+    """A simulated node."""
 
-    name: str
-    limit: int
-    load: float
-    random: Random
-    slots: Any
-    """A resource of as many places as it does tasks at once."""
-    seconds: float = 0.0
-    queue: deque[_Task] = field(default_factory=deque)
-    running: int = 0
-
-    @property
-    def in_hand(self) -> int:
-        return len(self.queue) + self.running
-
-    @property
-    def room(self) -> int:
-        return self.limit + is_brief(self.seconds)
-
-
-@dataclass(eq=False)
-class _Task:
-    tried: set[str] = field(default_factory=set)
-    rejections: int = 0
+    def __init__(self, load: float, limit: int, random: Random) -> None:
+        self.load, self.random, self.slots = load, random, _Places(limit)
 
 
 class _Simulation:
-    """`dispatch.Dispatcher` and `node.Node` on a simulated clock, with the policies themselves."""
+    """The scheduler itself on a simulated clock, with simulated nodes that share some cores."""
 
     def __init__(self, scenario: Scenario, costs: Costs, seed: int, rejections: int, luck: int) -> None:
-        try:
-            import simpy
-        except ImportError:
-            raise MissingExtra("the simulation", "scenario") from None
-        self._scenario, self._costs, self._rejections = scenario, costs, rejections
-        self._world: Any = simpy.Environment()
-        self._cores: Any = simpy.Resource(self._world, costs.cores)
-        self._choice, self._random = open_choice(scenario.choice), Random(seed)
-        self._waiting = deque(_Task() for _ in range(scenario.tasks))
-        self._dealt = 0
-        self._nodes: list[_Node] = []
-        for number, load in enumerate(scenario.loads):
-            slots = simpy.Resource(self._world, scenario.limit)
-            draws = Random(f"{seed} {luck} {number}")
-            self._nodes.append(_Node(str(number), scenario.limit, load, draws, slots))
-        self._with_room = set(self._nodes)
+        self._scenario, self._costs = scenario, costs
+        config = NodesConfig((), scenario.choice, rejections, "mandatory", stragglers=False)
+        rules = rules_of(config, Settings(timeout=0.0))
+        self._scheduler = Scheduler(rules, open_choice(scenario.choice), Random(seed))
+        self._cores = _Places(costs.cores)
+        self._now = 0.0
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._nodes = {
+            str(number): _Node(load, scenario.limit, Random(f"{seed} {luck} {number}"))
+            for number, load in enumerate(scenario.loads)
+        }
 
     def run(self) -> float:
-        self._deal()
-        self._world.run()
-        return float(self._world.now)
+        """The seconds that all tasks take."""
+        for name, node in self._nodes.items():
+            self._tell(Joined(name, self._scenario.limit, load=node.load, reports_begin=True))
+        for task in _tasks("/in", "/out", "a.jpg", self._scenario.tasks):
+            self._scheduler.submit(Ticket(task), self._now)
+        self._carry_out()
+        while self._agenda:
+            self._now, _, then = heapq.heappop(self._agenda)
+            then()
+        return self._now
 
-    def _deal(self) -> None:
-        """Choose nodes for what waits, as long as one has room."""
-        while self._waiting and self._with_room and self._dealt < 2 * self._scenario.limit * len(self._nodes):
-            task = self._waiting.popleft()
-            node: Any = self._choice.choose(self._nodes, task.tried, self._random)
-            node.queue.append(task)
-            self._dealt += 1
-            self._offer(node)
+    def _tell(self, event: Event) -> None:
+        self._scheduler.handle(event, self._now)
+        self._carry_out()
 
-    def _offer(self, node: _Node) -> None:
-        """Let a node have what is chosen for it, as far as it has room."""
-        while node.queue and node.running < node.room:
-            node.running += 1
-            self._world.process(self._perform(node, node.queue.popleft()))
-        (self._with_room.add if node.in_hand < node.room else self._with_room.discard)(node)
+    def _carry_out(self) -> None:
+        for command in self._scheduler.take_commands():
+            if isinstance(command, Send):
+                self._offer(self._nodes[command.worker], command)
 
-    def _perform(self, node: _Node, task: _Task) -> Iterator[Any]:
-        """What becomes of a task at a node."""
-        must = task.rejections >= self._rejections
-        is_accepted = must or accepts(self._scenario.acceptance, node.load, node.random)
-        is_slow = node.random.random() < node.load
-        if is_accepted:
-            with node.slots.request() as slot:
-                yield slot
-                began = self._world.now
-                yield self._world.timeout(self._scenario.delay if is_slow else 0.0)
-                yield from self._compute(self._costs.task)
-            spent = self._world.now - began
-            node.seconds += (spent - node.seconds) * (0.2 if node.seconds else 1.0)
+    def _offer(self, node: _Node, send: Send) -> None:
+        """A node accepts a task, or rejects it."""
+        accepted = send.must_accept or accepts(self._scenario.acceptance, node.load, node.random)
+        delay = self._scenario.delay if node.random.random() < node.load else 0.0
+        if accepted:
+            node.slots.enter(lambda: self._begin(node, send, delay))
         else:
-            yield from self._compute(self._costs.rejection)
-            task.rejections += 1
-            task.tried.add(node.name)
-            if len(task.tried) == len(self._nodes):
-                task.tried.clear()
-            self._waiting.appendleft(task)
-        node.running -= 1
-        self._dealt -= 1
-        self._offer(node)
-        self._deal()
+            self._compute(
+                self._costs.rejection, lambda: self._tell(Refused(send.worker, send.task.id, "it is loaded"))
+            )
 
-    def _compute(self, seconds: float) -> Iterator[Any]:
-        with self._cores.request() as core:
-            yield core
-            yield self._world.timeout(seconds)
+    def _begin(self, node: _Node, send: Send, delay: float) -> None:
+        self._tell(Begun(send.worker, send.task.id))
+        self._after(delay, lambda: self._compute(self._costs.task, lambda: self._finish(node, send)))
+
+    def _finish(self, node: _Node, send: Send) -> None:
+        node.slots.leave()
+        self._tell(Received(send.worker, send.task.id, 0, Result(send.task.work[0].item.key)))
+
+    def _compute(self, seconds: float, then: Callable[[], None]) -> None:
+        """Use a core for so many seconds."""
+
+        def leave() -> None:
+            self._cores.leave()
+            then()
+
+        self._cores.enter(lambda: self._after(seconds, leave))
+
+    def _after(self, seconds: float, then: Callable[[], None]) -> None:
+        heapq.heappush(self._agenda, (self._now + seconds, next(self._order), then))
+
+
+def _tasks(source: str, sink: str, key: str, count: int) -> Iterator[Task]:
+    """Tasks of one image each, always the same."""
+    recipe = Recipe((Output(Pipeline("resize 16x16").steps),), "fast")
+    for number in range(count):
+        yield Task(number, "1", source, sink, recipe, Limits(), (Work(Item(key), (key,), number),))
 
 
 def simulate(
     scenario: Scenario, costs: Costs, seed: int, rejections: int = MOST_REJECTIONS, luck: int = 0
 ) -> float:
-    """The seconds that the scenario would take.
+    """Simulate a scenario. Returns its duration in seconds.
 
     Args:
-        seed: of the choice, whose draws are the same as in a real run with that seed.
-        luck: seed of the nodes' draws, with the other one.
+        seed: seed of the policy's random numbers, the same as in a real run with this seed.
+        luck: together with `seed`, the seed of the nodes' random numbers.
     """
     return _Simulation(scenario, costs, seed, rejections, luck).run()
 
 
-def guess(scenario: Scenario, costs: Costs, runs: int) -> float:
-    """The mean seconds of many simulated runs, with the choices of so many real ones."""
+def simulated_mean(scenario: Scenario, costs: Costs, runs: int) -> float:
+    """The mean duration of many simulated runs in seconds, with the seeds of `runs` real runs."""
     lucks = range(-(-SIMULATED // runs))
     return statistics.mean(
         simulate(scenario, costs, seed, luck=luck) for seed in range(runs) for luck in lucks

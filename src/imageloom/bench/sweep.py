@@ -1,4 +1,4 @@
-"""Tile sizes by workers on one large image, beside what the planner chooses."""
+"""Compares tile sizes and numbers of workers on one large image, with the planner's own choice."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from imageloom.tiling import assemble
 
 PIPELINE = "gaussian_blur 2"
 SIDE = 4
-"""The large image is one drawn photo so many times beside itself, and below."""
+"""The large image repeats a drawn photo this number of times in each direction."""
 
 
 def draw_large(path: Path, width: int, height: int) -> None:
-    """Draw a JPEG of that size, of equal pieces."""
+    """Draw a JPEG of this size, made of equal pieces."""
     piece = draw_photo(0, width // SIDE, height // SIDE)
     path.write_bytes(get("jpeg").encode(np.tile(piece, (SIDE, SIDE, 1)), 90))
 
 
 class Sweeper:
-    """Times one image in tiles; every output must be the same file.
+    """Measures one image in tiles. All outputs must be identical.
 
     Args:
         place: an empty folder.
@@ -46,10 +46,10 @@ class Sweeper:
         self._say = say
 
     def run(self, sizes: tuple[int, ...], workers: list[int], repeats: int) -> Sweep:
-        """All pairs in turn, several times over.
+        """Run all pairs of tile size and workers in turn, in several rounds.
 
         Raises:
-            ImageloomError: a run failed, or made other bytes than the one before.
+            ImageloomError: a run failed, or its output differs from the one before.
         """
         planned = (assemble.PART_PIXELS, machine.available_cores())
         pairs = [(pixels, count) for pixels in sizes for count in workers]
@@ -80,7 +80,9 @@ class Sweeper:
         self._expected = self._expected or found
         if taken.code or (other := difference(self._expected, found)):
             reason = taken.errors or other
-            raise ImageloomError(f"tiles of {pixels} pixels, {configuration.label}: {reason}")
+            raise ImageloomError(
+                f"the run with tiles of {pixels} pixels ({configuration.label}) failed: {reason}"
+            )
         return taken.seconds
 
     def _parts(self) -> int:

@@ -1,4 +1,4 @@
-"""The table of a bench: one row for each configuration, worked out of what was measured."""
+"""The table of a bench: one row per configuration, computed from the measurements."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from imageloom.report.text import duration, rate, size
 
 
 class Row(Plain, frozen=True):
-    """The figures of a configuration; times are medians, of whole programs."""
+    """The figures of a configuration. Times are medians, of whole programs."""
 
     name: str
     workers: int
     beyond: bool
-    """More workers than the machine has cores."""
+    """Whether it has more workers than the machine has cores."""
     seconds: float
     least: float
     most: float
     start: float
-    """Seconds for one photo alone."""
+    """Seconds for a run over one photo."""
     rate: float
-    """Images each second."""
+    """Images per second."""
     speedup: float
-    """The serial engine's time over this one."""
+    """Time of the engine serial divided by this time."""
     efficiency: float
-    """The speed-up for each worker."""
+    """Speed-up divided by the number of workers."""
     serial: float | None
-    """The serial part by Karp and Flatt, against the same engine with one worker."""
+    """Serial fraction by Karp and Flatt, relative to the same engine with one worker."""
     cpu: float
     overhead: float
-    """CPU seconds beyond the serial engine's, in parts of those."""
+    """Additional CPU time, as a fraction of that of the engine serial."""
     memory: int
     item: Spread
     stay: Spread
 
 
 def table(bench: Bench) -> list[Row]:
-    """All rows, in the order in which they were measured."""
+    """All rows, in the order of their measurement."""
     return [_row(bench, measured) for measured in bench.measured]
 
 
@@ -68,7 +68,7 @@ def _row(bench: Bench, measured: Measured) -> Row:
 
 
 def fits(bench: Bench) -> dict[str, float]:
-    """For each way the serial part that suits its times by Amdahl's law, up to the number of cores."""
+    """The serial fraction of each way, by Amdahl's law, from its times with at most as many workers as cores."""
     found = {}
     for name in dict.fromkeys(m.configuration.name for m in bench.measured):
         times = {
@@ -100,11 +100,11 @@ HEADER = (
     "p99",
 )
 BEYOND = "*"
-"""Marks more workers than cores."""
+"""Marks configurations with more workers than cores."""
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as text, as `HEADER` has it."""
+    """The cells of a row as text, in the order of `HEADER`."""
     return (
         row.name,
         f"{row.workers}{BEYOND if row.beyond else ''}",

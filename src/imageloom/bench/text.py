@@ -1,4 +1,4 @@
-"""A bench as text: tables of cells, for a terminal, a page and Markdown alike."""
+"""A bench as text: tables of cells, for a terminal, a page and Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Cells = Sequence[Sequence[str]]
 
 
 def tables(bench: Bench) -> dict[str, Cells]:
-    """All tables by their title; the first row of each is its header."""
+    """All tables by title. The first row of each is its header."""
     found: dict[str, Cells] = {"Engines": [HEADER, *(cells(row) for row in table(bench))]}
     if bench.peers:
         found["Peers"] = [
@@ -30,13 +30,13 @@ def tables(bench: Bench) -> dict[str, Cells]:
         best, planned = bench.sweep.best, bench.sweep.planned
         rows = [_cell(cell, "best" if cell == best else "") for cell in bench.sweep.cells]
         found["Tile sizes"] = [
-            ("megapixels a tile", "tiles", "workers", "time", "range", ""),
+            ("megapixels per tile", "tiles", "workers", "time", "range", ""),
             *rows,
             _cell(planned, "planned"),
         ]
     if bench.faults:
         found["Faults"] = [
-            ("way", "workers", "killed", "done again", "done", "failed", "outputs", "time", "undisturbed"),
+            ("way", "workers", "killed", "retries", "done", "failed", "outputs", "time", "without faults"),
             *(
                 (
                     *(f.configuration.name, str(f.configuration.workers), str(f.killed), str(f.again)),
@@ -69,13 +69,13 @@ def _undisturbed(bench: Bench, name: str, workers: int) -> str:
 
 
 def notes(bench: Bench) -> dict[str, str]:
-    """What must be said beside the tables, by their title."""
+    """Notes on the tables, by title."""
     cores = bench.machine.cores
     found = {
-        "Engines": f"Times are of whole programs, {_rounds(bench)}; start is a run over one small photo. "
-        f"{BEYOND} has more workers than the {cores} cores. Serial part: by Karp and Flatt, against the same "
-        "way with one worker. CPU: user and system, of all processes. Memory: the most of all processes "
-        "together, each shared page counted once, in a run of its own. An image: its stages, waits apart."
+        "Engines": f"Times are of whole programs, {_rounds(bench)}. Start: a run over one small photo. "
+        f"{BEYOND}: more workers than the {cores} cores. Serial part: by Karp and Flatt, relative to the same "
+        "way with one worker. CPU: user and system time of all processes. Memory: peak of all processes "
+        "together, with shared pages counted once, in a separate run. An image: its stages, without waits."
     }
     if parts := fits(bench):
         words = ", ".join(f"{name} {100 * part:.0f}%" for name, part in parts.items())
@@ -88,8 +88,8 @@ def notes(bench: Bench) -> dict[str, str]:
         )
     if bench.faults:
         found["Faults"] = (
-            "Workers are ended with SIGKILL amid the run; the outputs are held against the serial ones. Done "
-            "again: attempts that were charged to a death; what nobody had begun goes to another worker without."
+            "Workers are killed with SIGKILL during the run, and the outputs are compared with those of serial. "
+            "Retries: attempts that were lost with a worker. Tasks that were not started yet cost no attempt."
         )
     return found
 
@@ -104,9 +104,9 @@ def _rounds(bench: Bench) -> str:
 
 def _words(cell: Cell) -> str:
     if not cell.parts:
-        return f"done whole, with {cell.workers} workers, {median(cell.seconds):.2f} s"
+        return f"without tiles, with {cell.workers} workers, {median(cell.seconds):.2f} s"
     return (
-        f"{cell.pixels / 1e6:g} megapixels a tile ({cell.parts} tiles) with {cell.workers} workers, "
+        f"{cell.pixels / 1e6:g} megapixels per tile ({cell.parts} tiles) with {cell.workers} workers, "
         f"{median(cell.seconds):.2f} s"
     )
 
@@ -125,14 +125,14 @@ def summary(bench: Bench) -> str:
 
 
 def photos(bench: Bench) -> str:
-    """What it was done to."""
+    """A description of the photos."""
     kind = ("drawn photo" if bench.drawn else "photo") + ("s" if bench.images != 1 else "")
     links = "" if bench.different == bench.images else f", {count(bench.different)} different ones"
     return f"{count(bench.images)} {kind}{links}, {size(bench.bytes)}"
 
 
 def machine(bench: Bench) -> str:
-    """What it was done on."""
+    """A description of the machine."""
     m = bench.machine
     versions = ", ".join(f"{name} {number}" for name, number in m.versions.items())
     return f"{m.processor}, {m.cores} cores, {size(m.memory)}, {m.system}; {versions}"

@@ -1,4 +1,4 @@
-"""The work that all configurations do: photos, a place for outputs, and what the outputs must be."""
+"""The job that all configurations run: photos, a folder for outputs, and the check of the outputs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ from imageloom.errors import NothingToDo
 from imageloom.model import Item
 
 DRAWN = 240
-"""Photos that are drawn where none are given; of more, several are the same file."""
+"""Number of different drawn photos. If more are needed, several are the same file."""
 SOME = 1000
-"""Images that show what memory is taken: more of them take no more."""
+"""Number of images for the measurement of memory: more images need no more memory."""
 
 
 class Work:
-    """Photos and a pipeline, in a folder of their own; some of them, for what memory is taken, and one small
-    photo, for what a start takes.
+    """Photos and a pipeline. Some photos are used to measure the memory, one small photo to measure the start.
 
     Args:
-        pipeline: as text.
-        folder: of photos; None for drawn ones.
-        count: how many images there are to be, the same ones again where the folder has fewer; 0 for those
-            that it has.
-        place: where all lies that a bench makes.
+        pipeline: the pipeline as text.
+        folder: folder of photos; None for drawn photos.
+        count: number of images. Images are repeated if the folder has fewer. 0: all images of the folder.
+        place: folder for all files of the bench.
 
     Raises:
         NothingToDo: there is no image in the folder.
@@ -60,12 +58,12 @@ class Work:
             self.one.mkdir()
             photo = min(map(Path, found), key=lambda path: path.stat().st_size)
             link(photo, self.one / photo.name)
-        else:  # which may be a huge one
+        else:  # it may be huge
             draw_photos(self.one, 1)
         self.bytes = sum(path.stat().st_size for path in self.photos.iterdir())
 
     def command(self, configuration: Configuration, source: Path, *flags: str) -> list[str]:
-        """`imageloom run` as this configuration says."""
+        """The command line of `imageloom run` for this configuration."""
         return [
             *(*IMAGELOOM, "run", self.pipeline, str(source), str(self.out), "--ledger", str(self.ledger)),
             *("--quiet", "--engine", configuration.engine, f"-j{configuration.workers}"),
@@ -73,7 +71,7 @@ class Work:
         ]
 
     def clear(self) -> None:
-        """No outputs, and no memory of any."""
+        """Remove the outputs and the ledger."""
         set_aside(self.out)
         shutil.rmtree(self.place / "timelines", ignore_errors=True)
         for file in self.place.glob("out.db*"):
@@ -81,14 +79,14 @@ class Work:
 
 
 FEW = 100
-"""Files that can be deleted before a timed run without slowing it down."""
+"""Number of files that can be deleted before a measured run without slowing it down."""
 
 
 def set_aside(folder: Path) -> None:
-    """Make a folder's name free for a run that is timed.
+    """Free the name of a folder for a measured run.
 
-    A folder of many files is renamed, not deleted: on ext4 each new file costs about half a millisecond of
-    kernel time for some seconds after many were deleted. Whoever owns the parent folder deletes it at the end.
+    A folder with many files is renamed, not deleted: on ext4, for some seconds after many deletions, each new
+    file costs about half a millisecond of kernel time. The owner of the parent folder deletes it later.
     """
     if not folder.exists():
         return
@@ -100,7 +98,7 @@ def set_aside(folder: Path) -> None:
 
 
 def link(path: Path, target: Path) -> None:
-    """A hard link, or a copy where there can be none."""
+    """Make a hard link, or a copy if that is impossible."""
     try:
         os.link(path, target)
     except OSError:
@@ -108,7 +106,7 @@ def link(path: Path, target: Path) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """A digest of every file below a folder, by its name; what lies in staging is a file too many."""
+    """The digest of every file below a folder, by name, including files in the staging folder."""
     return {
         path.relative_to(folder).as_posix(): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
         for path in folder.rglob("*")
@@ -117,7 +115,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def difference(expected: dict[str, str], found: dict[str, str]) -> str:
-    """What is not as it must be, in words; empty where all is."""
+    """A description of the differences; empty if there are none."""
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     other = {name for name in expected.keys() & found.keys() if expected[name] != found[name]}
     words = [

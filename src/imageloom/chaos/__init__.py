@@ -1,6 +1,7 @@
-"""Fault injection: whole runs while things go wrong, and proof from the outside that nothing is lost.
+"""Fault injection: whole runs under faults, and checks from the outside that nothing is lost.
 
-The runs are processes of the program, as people start them. What is to come out the engine serial has made before.
+The runs are started as separate processes, with the command line. The expected outputs are made by the engine
+serial.
 """
 
 from __future__ import annotations
@@ -13,46 +14,46 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from imageloom.chaos.herd import MARK, Herd
 from imageloom.chaos.injector import Injector
 from imageloom.chaos.model import Chaos, Report
+from imageloom.chaos.processes import MARK, MarkedProcesses
 from imageloom.chaos.site import Site
 from imageloom.chaos.verdict import compare, left_in_memory
 from imageloom.errors import StorageError
 
 MOST_FAILURES = 10
-"""Ends of a run in a row that nobody has caused, after which it is not started again."""
+"""A run is not restarted after this number of consecutive ends without an injected fault."""
 TICK = 0.01
-"""Seconds between two looks at the clock."""
+"""Seconds between two checks of the run and the faults."""
 PERIOD = 0.5
-"""Seconds between two looks at the processes' memory."""
-SETTLING = 10.0
-"""Seconds that what a run has started may take to be gone."""
+"""Seconds between two checks of the processes' shared memory."""
+END_TIMEOUT = 10.0
+"""Seconds within which all processes of a run must end after it."""
 SMALLEST_DISK = 32_000_000
 
-Look = Callable[[Path], None]
+Inspect = Callable[[Path], None]
 
 
-def run_chaos(chaos: Chaos, look: Look = lambda sink: None) -> Report:
-    """Run jobs under faults, one after the other, and say what came of it.
+def run_chaos(chaos: Chaos, inspect: Inspect = lambda sink: None) -> Report:
+    """Run jobs under faults, one after the other, and report the results.
 
     Args:
-        look: called with each sink before it is judged.
+        inspect: called with each sink before it is checked.
 
     Raises:
-        UsageError: a fault that this engine, or this system, cannot have.
-        StorageError: the job fails without any fault already.
+        UsageError: a fault is impossible on this engine or this system.
+        StorageError: the job fails even without faults.
     """
     chaos.check()
     with tempfile.TemporaryDirectory(prefix="imageloom-chaos-") as folder:
-        return _Experiment(chaos, os.path.realpath(folder), look).run()
+        return _Experiment(chaos, os.path.realpath(folder), inspect).run()
 
 
 class _Experiment:
-    def __init__(self, chaos: Chaos, folder: str, look: Look) -> None:
-        self._chaos, self._folder, self._look = chaos, folder, look
+    def __init__(self, chaos: Chaos, folder: str, inspect: Inspect) -> None:
+        self._chaos, self._folder, self._inspect = chaos, folder, inspect
         self._mark = os.urandom(8).hex()
-        self._herd = Herd(self._mark, folder)
+        self._processes = MarkedProcesses(self._mark, folder)
         self._coordinator: subprocess.Popen[bytes] | None = None
         self._was_killed = False
         self._starts = self._jobs = 0
@@ -62,12 +63,12 @@ class _Experiment:
         try:
             return self._run()
         finally:
-            self._herd.kill_all()
+            self._processes.kill_all()
 
     def _run(self) -> Report:
         serial, outputs, size = self._make_reference()
         site = self._open_site(2 * size + SMALLEST_DISK if "fill-disk" in self._chaos.rates else 0)
-        injector = Injector(self._chaos, self._herd, site, self._kill_coordinator)
+        injector = Injector(self._chaos, self._processes, site, self._kill_coordinator)
         try:
             undisturbed = self._undisturbed(site, serial)
             began = time.monotonic()
@@ -76,7 +77,7 @@ class _Experiment:
             while not self._problems and self._has_time():
                 disturbed += self._one_job(site, injector, serial)
         finally:
-            injector.calm()
+            injector.undo_all()
             self._kill_coordinator()
             site.close()
         self._problems += self._left_over()
@@ -93,48 +94,48 @@ class _Experiment:
         )
 
     def _has_time(self) -> bool:
-        """Another job is to be begun: the first one in any case."""
+        """Whether another job must be started. The first job always is."""
         runs = self._chaos.runs or self._jobs + 1
         return self._jobs < runs and (not self._jobs or time.monotonic() < self._until)
 
-    # The runs that nothing happens to
+    # Runs without faults
 
     def _make_reference(self) -> tuple[Path, int, int]:
-        """Serial's outputs, their number and their bytes."""
+        """The folder, the number and the total bytes of the outputs of the engine serial."""
         site = Site(os.path.join(self._folder, "serial"), self._environment())
         command = self._command(site, "out", ["--engine", "serial"])
         if site.start(*command).wait() != 0:
-            raise StorageError(f"the job fails without any fault: {_last_words(site)}")
+            raise StorageError(f"the job fails even without faults: {_last_words(site)}")
         out = Path(site.view, "out")
         sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
         return out, len(sizes), sum(sizes)
 
     def _undisturbed(self, site: Site, serial: Path) -> float:
-        """Seconds of a job on the engine without faults."""
+        """Duration of a job on the engine without faults, in seconds."""
         began = time.monotonic()
         code = site.start(*self._command(site, "undisturbed")).wait()
         seconds = time.monotonic() - began
         if code != 0:
-            raise StorageError(f"the job fails without any fault: {_last_words(site)}")
-        self._judge(site, "undisturbed", serial)
+            raise StorageError(f"the job fails even without faults: {_last_words(site)}")
+        self._check_sink(site, "undisturbed", serial)
         return seconds
 
-    # One that things happen to
+    # Runs under faults
 
     def _one_job(self, site: Site, injector: Injector, serial: Path) -> float:
-        """Seconds of a job under faults, from its start to its good end."""
+        """Duration of a job under faults, from its start to its successful end, in seconds."""
         name = f"job{self._jobs + 1}"
         command = self._command(site, name)
         began = time.monotonic()
         if self._run_to_its_end(site, injector, command):
             self._jobs += 1
             seconds = time.monotonic() - began
-            self._judge(site, name, serial, command)
+            self._check_sink(site, name, serial, command)
             return seconds
         return time.monotonic() - began
 
     def _run_to_its_end(self, site: Site, injector: Injector, command: list[str]) -> bool:
-        """Start a run, and start it again whenever it has ended before its work was done."""
+        """Start a run, and restart it each time it ends before its job is done."""
         failures, looked = 0, 0.0
         injector.begin()
         self._start(site, command)
@@ -144,13 +145,13 @@ class _Experiment:
             if now < self._until:
                 injector.work()
             else:
-                injector.calm()
+                injector.undo_all()
             if now > looked + PERIOD:
                 looked = now
-                self._herd.look_at_memory()
+                self._processes.record_shared_memory()
             code = self._coordinator.poll()
             if code == 0:
-                injector.calm()
+                injector.undo_all()
                 return True
             if now > self._until + self._chaos.patience:
                 self._problems.append(
@@ -161,7 +162,7 @@ class _Experiment:
                 failures = 0 if self._was_killed else failures + (now > self._until)
                 if failures > MOST_FAILURES:
                     self._problems.append(
-                        f"a job ends with exit code {code} again and again: {_last_words(site)}"
+                        f"a job ended with exit code {code} on every restart: {_last_words(site)}"
                     )
                     return False
                 self._start(site, command)
@@ -179,41 +180,41 @@ class _Experiment:
         self._was_killed = True
         return True
 
-    # What came of it
+    # Checks
 
-    def _judge(self, site: Site, name: str, serial: Path, command: list[str] | None = None) -> None:
-        """Compare a sink with serial's, and see that the run has nothing more to do."""
+    def _check_sink(self, site: Site, name: str, serial: Path, command: list[str] | None = None) -> None:
+        """Compare a sink with that of serial, and check that one more run has nothing to do."""
         sink = Path(site.view, name)
-        self._look(sink)
+        self._inspect(sink)
         self._problems += [f"{name}: {problem}" for problem in compare(sink, serial)]
         if command and not self._problems:
             before = {path: path.stat().st_mtime_ns for path in sink.rglob("*")}
             code = site.start(*command).wait()
             if code != 0 or {path: path.stat().st_mtime_ns for path in sink.rglob("*")} != before:
-                self._problems.append(f"{name}: a further run finds something to do: {_last_words(site)}")
+                self._problems.append(f"{name}: one more run was not a no-op: {_last_words(site)}")
         shutil.rmtree(sink)
 
     def _left_over(self) -> Iterator[str]:
-        """What is there after all is over, and should not be. Processes are ended."""
-        until = time.monotonic() + SETTLING
-        while (left := self._herd.members()) and time.monotonic() < until:
+        """Processes and shared memory that remain after the end. The processes are killed."""
+        until = time.monotonic() + END_TIMEOUT
+        while (left := self._processes.members()) and time.monotonic() < until:
             time.sleep(TICK)
         for process in left.values():
             yield f"a process is left: {process.pid} {process.words[:200]}"
-        yield from left_in_memory(self._herd.shared)
+        yield from left_in_memory(self._processes.shared)
 
     def _open_site(self, disk: int) -> Site:
         site = Site(os.path.join(self._folder, "site"), self._environment(), disk)
         if "cut" in self._chaos.rates:
             try:
-                site.lead_through_proxies(self._chaos.engine, self._chaos.jobs, self._chaos.source)
+                site.start_behind_proxies(self._chaos.engine, self._chaos.jobs, self._chaos.source)
             except BaseException:
                 site.close()
                 raise
         return site
 
     def _command(self, site: Site, name: str, engine: list[str] | None = None) -> list[str]:
-        """A run into the sink of that name."""
+        """The command line of a run into the sink with this name."""
         if engine is None:
             engine = ["--engine", self._chaos.engine, *(site.flags or ["--jobs", str(self._chaos.jobs)])]
         places = [self._chaos.source, os.path.join(site.sinks, name)]
@@ -228,6 +229,6 @@ class _Experiment:
 
 
 def _last_words(site: Site) -> str:
-    """The end of what the site's programs have said."""
+    """The last lines of the output of the site's programs."""
     said = Path(site.folder, "log").read_text(errors="replace").strip().splitlines()
-    return " / ".join(said[-3:]) or "it says nothing"
+    return " / ".join(said[-3:]) or "it printed nothing"

@@ -1,4 +1,4 @@
-"""Fires faults, each one by a random process of its own that a seed decides."""
+"""Injects faults. Each kind of fault is a random process, determined by a seed."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
-from imageloom.chaos.herd import Herd, send
 from imageloom.chaos.model import WORKERS, Chaos
+from imageloom.chaos.processes import MarkedProcesses, send
 from imageloom.chaos.site import Site
 
 DOWN = 0.3
-"""Seconds until a killed server of the site's is started again."""
+"""Seconds after which a killed server of the site is restarted."""
 
 
 class Injector:
-    """The faults of one chaos, on the clock.
+    """Injects the faults of one chaos test when they are due.
 
     Args:
-        kill_coordinator: kills the run; False where there is none just now.
+        kill_coordinator: kills the run; returns False if no run is active.
     """
 
-    def __init__(self, chaos: Chaos, herd: Herd, site: Site, kill_coordinator: Callable[[], bool]) -> None:
+    def __init__(
+        self, chaos: Chaos, processes: MarkedProcesses, site: Site, kill_coordinator: Callable[[], bool]
+    ) -> None:
         self.fired: Counter[str] = Counter()
-        self._chaos, self._herd, self._site = chaos, herd, site
+        self._chaos, self._processes, self._site = chaos, processes, site
         self._fire: dict[str, Callable[[Random], bool]] = {
             "kill-workers": self._kill_worker,
             "stop-workers": self._stop_worker,
@@ -43,12 +45,12 @@ class Injector:
         self._turn = itertools.count()
 
     def begin(self) -> None:
-        """From now on faults fire."""
+        """Start injecting faults."""
         now = time.monotonic()
         self._next = {name: now + self._wait(name) for name in self._next}
 
     def work(self) -> None:
-        """Fire what is due, and undo what has lasted long enough."""
+        """Inject the faults that are due, and undo those that have lasted long enough."""
         now = time.monotonic()
         while self._undo and self._undo[0][0] <= now:
             heapq.heappop(self._undo)[2]()
@@ -57,8 +59,8 @@ class Injector:
                 self.fired[name] += self._fire[name](self._randoms[name])
                 self._next[name] = now + self._wait(name)
 
-    def calm(self) -> None:
-        """Undo all, and fire nothing more until `begin`."""
+    def undo_all(self) -> None:
+        """Undo all faults, and inject none until `begin`."""
         self._next = dict.fromkeys(self._next, float("inf"))
         while self._undo:
             heapq.heappop(self._undo)[2]()
@@ -70,7 +72,7 @@ class Injector:
         heapq.heappush(self._undo, (time.monotonic() + seconds, next(self._turn), undo))
 
     def _a_worker(self, random: Random) -> int | None:
-        found = self._herd.workers(WORKERS[self._chaos.engine])
+        found = self._processes.workers(WORKERS[self._chaos.engine])
         return random.choice(found) if found else None
 
     def _kill_worker(self, random: Random) -> bool:
@@ -81,14 +83,14 @@ class Injector:
         pid = self._a_worker(random)
         if pid is None or not send(pid, signal.SIGSTOP):
             return False
-        self._later(self._chaos.pause, lambda: pid in self._herd.members() and send(pid, signal.SIGCONT))
+        self._later(self._chaos.pause, lambda: pid in self._processes.members() and send(pid, signal.SIGCONT))
         return True
 
     def _kill_server(self, random: Random) -> bool:
         if self._site.server is not None:
-            self._later(DOWN, self._site.revive_server)
+            self._later(DOWN, self._site.restart_server)
             return send(self._site.server, signal.SIGKILL)
-        found = self._herd.servers()
+        found = self._processes.servers()
         return bool(found) and send(random.choice(found), signal.SIGKILL)
 
     def _fill_disk(self, random: Random) -> bool:

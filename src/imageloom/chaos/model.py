@@ -1,4 +1,4 @@
-"""What is asked of a run under faults, and what came of it, as plain data."""
+"""Settings and report of a chaos test, as plain data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from imageloom.model import Plain
 
 FAULTS = {
     "kill-workers": "a worker process is killed (SIGKILL)",
-    "stop-workers": "a worker process is stopped, and goes on after a while (SIGSTOP, SIGCONT)",
-    "kill-server": "the Redis server is killed, and comes back",
-    "kill-coordinator": "the run itself is killed, and started again by the same command",
+    "stop-workers": "a worker process is suspended for a while (SIGSTOP, SIGCONT)",
+    "kill-server": "the Redis server is killed, and restarted after a while",
+    "kill-coordinator": "the main process of the run is killed, and restarted with the same command",
     "cut": "a connection between workers or the run and the server is cut",
     "fill-disk": "the sink's disk is full for a while",
 }
-"""By name: what happens when one fires."""
+"""The faults by name, each with a description."""
 
 WORKERS = {
     "processes": "multiprocessing.forkserver",
@@ -21,80 +21,80 @@ WORKERS = {
     "zeromq": "multiprocessing.forkserver",
     "redis": "multiprocessing.forkserver",
     "nodes": "multiprocessing.forkserver",
-    "mpi": "imageloom.engines.mpi.ranks",
+    "mpi": "imageloom.engines.mpi.relay",
     "dask": "multiprocessing.spawn",
     "ray": "ray::",
 }
-"""By engine, what the command line of its worker processes has in it."""
+"""A text in the command line of the worker processes, by engine."""
 
 CONNECTED = ("redis", "zeromq", "nodes")
-"""Engines whose connections can be led through a proxy."""
+"""Engines whose connections can be routed through a proxy."""
 
 
 class Chaos(Plain, frozen=True):
-    """A run under faults."""
+    """The settings of a chaos test."""
 
     pipeline: str
     source: str
     """Absolute path of a folder."""
     engine: str
     rates: dict[str, float]
-    """Of the faults: how often each one fires in a second, on the average."""
+    """Average number of events per second, by fault."""
     jobs: int = 2
     seconds: float = 30.0
-    """For so long jobs are begun and faults injected; what is under way then ends undisturbed."""
+    """How long jobs are started and faults injected, in seconds. The last job then ends without faults."""
     runs: int = 0
-    """So many jobs, and no more, are begun; 0 for as many as there is time for."""
+    """Number of jobs to start; 0: as many as there is time for."""
     seed: int = 0
     pause: float = 2.0
-    """Seconds that a stopped worker or a full disk stays so."""
+    """How long a worker stays suspended or the disk stays full, in seconds."""
     patience: float = 600.0
-    """Seconds after the last fault within which a job must end."""
+    """Time-out of a job after the last fault, in seconds."""
     flags: tuple[str, ...] = ()
-    """More flags of `imageloom run`, for all runs alike."""
+    """Further flags of `imageloom run`, for all runs."""
 
     def check(self) -> None:
-        """Refuse what makes no sense.
+        """Check the settings.
 
         Raises:
-            UsageError: a fault that this engine cannot have.
+            UsageError: no fault is given, or a fault is impossible on this engine.
         """
         engine = self.engine
         if not self.rates:
-            raise UsageError(f"no fault is asked for: --{', --'.join(FAULTS)}, each with a rate as 2/s")
+            raise UsageError(f"give at least one fault with a rate such as 2/s: --{', --'.join(FAULTS)}")
         for fault in self.rates:
             if fault in ("kill-workers", "stop-workers") and engine not in WORKERS:
                 raise UsageError(f"--{fault}: the engine {engine} has no worker processes")
             if fault == "kill-server" and engine != "redis":
-                raise UsageError(f"--{fault}: the engine {engine} has no server; redis has")
+                raise UsageError(f"--{fault}: the engine {engine} has no server; only redis has one")
             if fault == "cut" and engine not in CONNECTED:
                 raise UsageError(
-                    f"--{fault}: the engine {engine} has no connections of its own to cut; "
-                    f"there are: {', '.join(CONNECTED)}"
+                    f"--{fault}: the engine {engine} has no connections that can be cut; "
+                    f"engines with such connections: {', '.join(CONNECTED)}"
                 )
 
 
 class Report(Plain, frozen=True):
-    """What was injected, what it cost, and what is wrong."""
+    """The injected faults, their cost, and the problems found."""
 
     engine: str
     seed: int
     outputs: int
-    """That each job has to make."""
+    """Number of outputs of each job."""
     jobs: int
-    """That were run to their end under faults, one after the other."""
+    """Number of jobs that ended under faults."""
     fired: dict[str, int]
-    """How often each fault did, by its name."""
+    """Number of injected faults, by name."""
     starts: int
-    """Of coordinators, over all jobs."""
+    """Number of starts of the coordinator (the main process), over all jobs."""
     undisturbed: float
-    """Seconds of one job without faults, with its start."""
+    """Duration of one job without faults in seconds, including its start."""
     disturbed: float
-    """Seconds of all jobs under faults."""
+    """Duration of all jobs under faults in seconds."""
     problems: tuple[str, ...]
-    """In words; empty where all is as it should be."""
+    """Descriptions of failed checks; empty if all checks passed."""
 
     @property
     def cost(self) -> float:
-        """The time of a job under faults, as a multiple of an undisturbed one's."""
+        """Duration of a job under faults divided by the duration without faults."""
         return self.disturbed / (max(1, self.jobs) * self.undisturbed)

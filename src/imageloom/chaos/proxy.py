@@ -1,4 +1,4 @@
-"""A proxy of plain bytes, on a loopback port or a socket in a folder, whose connections can be cut."""
+"""A byte proxy on a loopback port or a Unix socket, whose connections can be cut."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import threading
 from random import Random
 
 Address = str | tuple[str, int]
-"""Of a socket: a path, or host and port."""
+"""Address of a socket: a path, or host and port."""
 
-_RESET = struct.pack("ii", 1, 0)  # linger for no time: the end comes as a reset
+_RESET = struct.pack("ii", 1, 0)  # linger 0: closing sends a reset
 _CHUNK = 1 << 16
 
 
 class Proxy:
-    """Passes bytes between those who connect and what is behind it, until it is closed.
+    """Forwards bytes between clients and a server, until it is closed.
 
     Args:
-        address: where it listens; port 0 is any free one.
-        behind: what it connects to, anew for each connection.
+        address: address to listen on; port 0 means any free port.
+        behind: address of the server.
     """
 
     def __init__(self, address: Address, behind: Address) -> None:
@@ -36,7 +36,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, random: Random) -> bool:
-        """Cut one of the connections, wherever it is in what it says; False where there is none."""
+        """Cut a random connection, possibly in the middle of a message. Returns False if there is none."""
         with self._lock:
             if not self._pairs:
                 return False
@@ -65,7 +65,7 @@ class Proxy:
             back = socket.socket(_family(self._behind))
             try:
                 back.connect(self._behind)
-            except OSError:  # nobody is there: as without a proxy
+            except OSError:  # the server does not listen: close, as without a proxy
                 _end(front, back)
                 continue
             pair = (front, back)

@@ -1,4 +1,4 @@
-"""What a run under faults needs around it: a server, workers elsewhere, a proxy, a disk that can be filled."""
+"""The environment of a run under faults: a server, external workers, a proxy, a disk that can be filled."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from imageloom.errors import StorageError, UsageError
 
 PROGRAM = [sys.executable, "-c", "from imageloom.cli import main; main()"]
 NEAR, FAR = "127.0.0.1", "127.0.0.2"
-"""Where a run listens, and where its proxies do: on the same ports, for ZeroMQ tells the second by its number."""
+"""Addresses of a run and of its proxies. The ports are equal, because ZeroMQ announces its second port."""
 START = 20.0
-"""Seconds that something may take to start."""
+"""Time-out for the start of a process, in seconds."""
 
 
 class Site:
-    """Where one run after the other takes place.
+    """The environment of consecutive runs.
 
     Args:
-        folder: for all that is written, the sinks apart.
-        environment: of all processes.
-        disk: bytes of a disk of its own for the sinks; 0 for none.
+        folder: folder for all files except the sinks.
+        environment: environment variables of all processes.
+        disk: size of a separate disk for the sinks in bytes; 0 for none.
     """
 
     def __init__(self, folder: str, environment: dict[str, str], disk: int = 0) -> None:
@@ -38,13 +38,13 @@ class Site:
         """Of `imageloom run`."""
         self.proxies: list[Proxy] = []
         self.sinks = os.path.join(folder, "sinks")
-        """The path of the folder of the sinks, as the runs see it."""
+        """Path of the folder of the sinks, for the runs."""
         self._prefix: list[str] = []
         self._closing = contextlib.ExitStack()
         self._server: object = None
         os.makedirs(self.sinks)
         self.view = self.sinks
-        """And as this process does."""
+        """Path of the same folder, for this process."""
         if disk:
             self._mount(disk)
 
@@ -52,7 +52,7 @@ class Site:
         self._closing.close()
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a command of imageloom; what it says goes into a file."""
+        """Start a command of imageloom. Its output goes into a log file."""
         with open(os.path.join(self.folder, "log"), "ab") as log:
             return subprocess.Popen(
                 [*self._prefix, *PROGRAM, *arguments],
@@ -61,11 +61,11 @@ class Site:
                 stderr=log,
                 cwd=self.folder,
                 env=self.environment,
-                process_group=0,  # Ctrl-C is for the command that watches
+                process_group=0,  # Ctrl-C must reach only `imageloom chaos`
             )
 
-    def lead_through_proxies(self, engine: str, jobs: int, source: str) -> None:
-        """Have a server or workers of the site's, so that what connects them to a run can be cut."""
+    def start_behind_proxies(self, engine: str, jobs: int, source: str) -> None:
+        """Start a server or external workers behind proxies, so that their connections to a run can be cut."""
         if engine == "redis":
             self._lead_redis(jobs)
         elif engine == "zeromq":
@@ -73,8 +73,8 @@ class Site:
         else:
             self._lead_nodes(jobs, source)
 
-    def revive_server(self) -> None:
-        """Start the site's own server again, where it has one."""
+    def restart_server(self) -> None:
+        """Restart the site's server, if it has one."""
         from imageloom.engines.redis.server import Server
 
         if isinstance(self._server, Server):
@@ -82,7 +82,7 @@ class Site:
 
     @property
     def server(self) -> int | None:
-        """The process of the site's own server."""
+        """The process ID of the site's server; None if it has none."""
         from imageloom.engines.redis.server import Server
 
         return self._server.pid if isinstance(self._server, Server) else None
@@ -92,12 +92,12 @@ class Site:
 
     @contextlib.contextmanager
     def full_disk(self) -> Iterator[None]:
-        """Have no byte left on the sinks' disk."""
+        """Fill the disk of the sinks."""
         with tempfile.NamedTemporaryFile(dir=self.view) as file:
             size = 0
             for _ in range(100):
                 free = _free(self.view)
-                with contextlib.suppress(OSError):  # a run was faster
+                with contextlib.suppress(OSError):  # a run has written meanwhile
                     os.posix_fallocate(file.fileno(), size, free)
                     size += free
                 if not free:
@@ -132,7 +132,7 @@ class Site:
         until = time.monotonic() + START
         while not _listens(port):
             if time.monotonic() > until:
-                raise StorageError("the node does not start")
+                raise StorageError("the node did not start")
             time.sleep(0.02)
 
     def _proxy(self, address: str | tuple[str, int], behind: str | tuple[str, int]) -> str | tuple[str, int]:
@@ -142,7 +142,7 @@ class Site:
         return proxy.address
 
     def _keep(self, *arguments: str) -> None:
-        """Have a command run for as long as the site is there."""
+        """Keep a command running while the site is open."""
         process = self.start(*arguments)
 
         def end() -> None:
@@ -156,7 +156,7 @@ class Site:
         self._closing.callback(end)
 
     def _mount(self, size: int) -> None:
-        """Have the sinks on a file system of that size, which only these processes see."""
+        """Mount a file system of this size for the sinks, visible only to these processes."""
         mount = f"mount -t tmpfs -o size={size} none {shlex.quote(self.sinks)}"
         script = f"{mount} && echo there && exec sleep infinity"
         command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
@@ -165,14 +165,14 @@ class Site:
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment
             )
         except FileNotFoundError:
-            raise UsageError("--fill-disk needs `unshare`, for a small disk of its own") from None
+            raise UsageError("--fill-disk needs the program `unshare`, to mount a small disk") from None
         self._closing.callback(holder.wait)
         self._closing.callback(holder.kill)
         assert holder.stdout is not None
         with holder.stdout as said:
             if said.readline() != b"there\n":
                 self.close()
-                raise UsageError("--fill-disk: a user may not mount a small disk of his own on this system")
+                raise UsageError("--fill-disk: this system does not allow users to mount a small disk")
         self._prefix = [
             *("nsenter", "--user", "--mount", "--preserve-credentials"),
             "--target",
@@ -192,7 +192,7 @@ def _listens(port: int) -> bool:
 
 
 def _free_ports(count: int) -> int:
-    """The first of so many ports in a row that are free on both addresses."""
+    """The first of `count` consecutive ports that are free on both addresses."""
     for _ in range(100):
         with contextlib.ExitStack() as probes, contextlib.suppress(OSError, OverflowError):
             port = 0
@@ -202,4 +202,4 @@ def _free_ports(count: int) -> int:
                     probe.bind((host, port + offset if port else 0))
                     port = port or probe.getsockname()[1]
             return port
-    raise StorageError("no ports are free on the loopback")
+    raise StorageError("no free ports on the loopback interface")

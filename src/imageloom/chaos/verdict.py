@@ -1,4 +1,4 @@
-"""What a run has left, against what it should have: looked at from the outside, without what imageloom says."""
+"""Compares the results of a run with the expected results, without using imageloom's own records."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MOST = 5
-"""Names that are told of each kind of trouble."""
+"""Maximum number of names in the message of a problem."""
 
 
 def compare(folder: Path, wanted: Path) -> Iterator[str]:
-    """What is wrong in a folder that should be another's equal, file by file and byte by byte."""
+    """Yield the differences between a folder and the expected one, comparing all files byte by byte."""
     ours, theirs = _names(folder), _names(wanted)
     different = [name for name in sorted(ours & theirs) if not _are_equal(folder / name, wanted / name)]
     for what, names in (
         ("missing", sorted(theirs - ours)),
-        ("not equal to serial's", different),
-        ("there and should not be", sorted(ours - theirs)),
+        ("different from serial", different),
+        ("unexpected", sorted(ours - theirs)),
     ):
         if names:
             more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
@@ -25,14 +25,14 @@ def compare(folder: Path, wanted: Path) -> Iterator[str]:
 
 
 def left_in_memory(paths: set[str]) -> Iterator[str]:
-    """What is left of the shared memory that processes had, who have all ended."""
+    """Yield the shared memory that remains after all processes have ended."""
     for path in sorted(paths):
         if os.path.exists(path):
             yield f"shared memory is left: {path}"
 
 
 def _names(folder: Path) -> set[str]:
-    """All that lies below a folder; folders have a slash."""
+    """Relative paths of all files and folders below a folder; folders end with a slash."""
     return {str(p.relative_to(folder)) + "/" * p.is_dir() for p in folder.rglob("*")}
 
 

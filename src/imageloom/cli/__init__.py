@@ -18,29 +18,29 @@ from imageloom.system.printable import guard_stderr
 
 COMMANDS = {
     "run": "Run a pipeline over a folder of images.",
-    "watch": "Run a pipeline over images as they come into a folder or a bucket.",
-    "plan": "Explain what would be done to a file, and why.",
+    "watch": "Run a pipeline over new images in a folder or a bucket, as they arrive.",
+    "plan": "Explain how one image would be processed, and why.",
     "ops": "List the operators, or explain one.",
-    "look": "Show a few images before and after, as a PNG or an HTML page.",
-    "worker": "Work for an engine's driver, here or on another machine.",
-    "keys": "Make the keys that workers and drivers prove themselves with.",
-    "dead": "List, retry or drop the items that were given up, on a Redis server.",
-    "jobs": "List past runs, or show one with its failures.",
-    "submit": "Hand a job to a server, and follow it.",
-    "server": "Take jobs from clients and divide them among nodes.",
-    "node": "Do tasks for a server, or for runs with --engine nodes.",
-    "scenario": "Compare the policies of nodes, for real and simulated.",
-    "chaos": "Run jobs while things go wrong, and prove that nothing is lost.",
-    "report": "Show where the time of a run went, as an HTML page and more.",
-    "bench": "Compare the engines on this machine, and write a report.",
-    "doctor": "Find and remove what a power cut left, and describe this machine.",
+    "look": "Show a few images before and after a pipeline, as PNG or HTML.",
+    "worker": "Process items for a run on this or another machine (zeromq, redis).",
+    "keys": "Make the keys for encrypted connections between a run and its workers.",
+    "dead": "List, retry or drop the items that failed for good, on a Redis server.",
+    "jobs": "List past runs, or show one run with its failures.",
+    "submit": "Send a job to a server and show its progress.",
+    "server": "Run jobs that clients submit, on several nodes.",
+    "node": "Process tasks for a server, or for runs with --engine nodes.",
+    "scenario": "Compare the policies that choose nodes, measured and simulated.",
+    "chaos": "Run jobs while faults are injected, and check that nothing is lost.",
+    "report": "Show how a run spent its time, as HTML, JSON, CSV, SVG or PNG.",
+    "bench": "Compare the engines on this machine and write a report.",
+    "doctor": "Describe this machine; find and remove leftovers of killed runs.",
     "demo": "Draw sample photos and run a pipeline over them.",
-    "completion": "Print the script that completes commands in a shell.",
+    "completion": "Print a script for command completion in a shell.",
 }
 
 
 class _Commands(click.Group):
-    """A group that knows its commands' names and one-line helps, and imports the one that is called."""
+    """A group that lists its commands from COMMANDS and imports only the command that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -61,7 +61,7 @@ class _Commands(click.Group):
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False),
-    help="A YAML file of options: a mapping for each command, as 'run: {jobs: 4, quality: 90}'.",
+    help="YAML file with defaults for options, per command, such as 'run: {jobs: 4, quality: 90}'.",
 )
 @click.pass_context
 def cli(context: click.Context, config: str | None) -> None:
@@ -80,16 +80,22 @@ def cli(context: click.Context, config: str | None) -> None:
 
 
 def _defaults(path: str) -> dict[str, Any]:
-    """Defaults of the commands' options, by command, as a YAML file has them."""
+    """Read a YAML file with defaults for options, per command.
+
+    Raises:
+        UsageError: the file is not YAML, or names an unknown command or option.
+    """
     import yaml
 
     with open(path, "rb") as file:
         try:
             found = yaml.safe_load(file)
         except yaml.YAMLError as error:
-            raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+            raise UsageError(f"{path} (--config) is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict) or not all(isinstance(options, dict) for options in found.values()):
-        raise UsageError(f"{path}: a mapping of options for each command, as 'run: {{jobs: 4}}'")
+        raise UsageError(
+            f"{path} (--config) must map each command to a mapping of options, such as 'run: {{jobs: 4}}'"
+        )
     for name, options in found.items():
         command = cli.get_command(click.Context(cli), name)
         if command is None:
@@ -97,16 +103,16 @@ def _defaults(path: str) -> dict[str, Any]:
         flags = {option.lstrip("-").replace("-", "_"): p.name for p in command.params for option in p.opts}
         for option in options:
             if option not in flags:
-                raise UsageError(f"{path}: {name} has no option {option!r}")
+                raise UsageError(f"{path}: {name} has no option {option!r}; there are: {', '.join(flags)}")
         found[name] = {flags[option]: value for option, value in options.items()}
     return found
 
 
 def main() -> None:
-    """The program. Exit codes: 0 all done, 1 some items failed, 2 usage, 3 nothing matched, 4 storage or
-    access, 130 interrupted."""
+    """The program. Exit codes: 0 all items done, 1 some items failed, 2 usage error, 3 no image matched,
+    4 storage or access error, 130 interrupted."""
     guard_stderr()
-    gc.disable()  # imports leave no garbage behind; a command that goes on for long turns it on
+    gc.disable()  # imports make no garbage; a command that runs long turns it on
     try:
         with one_blas_thread():
             code = cli.main(standalone_mode=False)
@@ -116,12 +122,12 @@ def main() -> None:
     except Exception as error:
         code = _say(error)
     _flush_output()
-    gc.freeze()  # what is left ends with the process: nothing is to be looked for in it
+    gc.freeze()  # no collection at exit: the process ends anyway
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _flush_output() -> None:
-    """Write what waits, or drop it where its reader has gone: Python itself would make that the exit code."""
+    """Flush stdout. If its reader has closed the pipe, discard the rest: Python would change the exit code."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -129,13 +135,13 @@ def _flush_output() -> None:
 
 
 def _say(error: Exception) -> int:
-    """Say why the program ends, in a line, and with which code. What is no error of ours goes on its way."""
+    """Print why the program ends, in one line, and return the exit code. Unexpected errors are raised again."""
     if isinstance(error, click.exceptions.Abort) or _is_amid_interruption(error):
         return 130
     if isinstance(error, click.ClickException):
         say_refusal(error)
         return error.exit_code
-    if isinstance(error, BrokenPipeError):  # the reader of what is shown has gone
+    if isinstance(error, BrokenPipeError):  # the reader of stdout has closed the pipe
         return 1
     if isinstance(error, ImageloomError):
         say(f"imageloom: {error}", err=True)
@@ -144,6 +150,6 @@ def _say(error: Exception) -> int:
 
 
 def _is_amid_interruption(error: BaseException) -> bool:
-    """Whether it was raised by the tidying up after a second Ctrl-C, which may come in the middle of anything."""
+    """Whether the error was raised while a second Ctrl-C was being handled, for example during cleanup."""
     earlier = error.__context__
     return earlier is not None and (isinstance(earlier, KeyboardInterrupt) or _is_amid_interruption(earlier))

@@ -1,4 +1,4 @@
-"""What arguments and options mean that several commands share: a job, an engine."""
+"""Builds the job and chooses the engine from the arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,43 +14,49 @@ if TYPE_CHECKING:
     from imageloom.engines import Settings
     from imageloom.model import Job
 
-MANY = 5_000
-"""New objects after which the garbage among them is looked for."""
+COLLECT_AFTER = 5_000
+"""Number of new objects after which the garbage collector runs."""
 
 
 def collect_garbage() -> None:
-    """Turn the collector on for a command that goes on for long: an image leaves hardly any cycles behind."""
-    gc.freeze()  # what was imported stays
-    gc.set_threshold(MANY)
+    """Turn the garbage collector on, for a command that runs long. It runs rarely: images make few cycles."""
+    gc.freeze()  # imported modules are never garbage
+    gc.set_threshold(COLLECT_AFTER)
     gc.enable()
 
 
 def places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tuple[str | None, str, str]:
-    """Pipeline, source and sink of the arguments: the pipeline is missing with --output, the sink in place."""
+    """Pipeline, source and sink. There is no PIPELINE argument with --output, and no SINK with --in-place.
+
+    Raises:
+        click.UsageError: there are too few or too many arguments.
+    """
     wanted = ["SOURCE"] if has_outputs else ["PIPELINE", "SOURCE"]
     if not in_place:
         wanted.append("SINK")
     if len(arguments) != len(wanted):
-        raise click.UsageError(f"give {' '.join(wanted)}, not {len(arguments)} arguments")
+        raise click.UsageError(
+            f"expected {len(wanted)} arguments, {' '.join(wanted)}, but {len(arguments)} are given"
+        )
     given = dict(zip(wanted, arguments, strict=True))
     return given.get("PIPELINE"), given["SOURCE"], given.get("SINK", given["SOURCE"])
 
 
 def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
-    """The job that is meant.
+    """Build the job from the arguments and options.
 
     Args:
-        given: the command's options by name; what it does not have is as in `Job`.
+        given: the command's options by name. An option that the command lacks has the default of `Job`.
     """
     from imageloom.model import Job
 
     in_place = given.get("in_place", False)
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
-    looks = (given["format_"], given["quality"], given["decode"], given["metadata"])
+    encoding = (given["format_"], given["quality"], given["decode"], given["metadata"])
     return Job(
         source,
         sink,
-        options.make_recipe(pipeline, given["outputs"], given["operators"], *looks),
+        options.make_recipe(pipeline, given["outputs"], given["operators"], *encoding),
         options.limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
         given["include"],
         given["exclude"],
@@ -70,7 +76,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
 def job_and_engine(
     arguments: tuple[str, ...], engine: str, given: Mapping[str, Any]
 ) -> tuple[Job, str, Settings]:
-    """The job, the engine for it, and how that is to run. An MPI job's other ranks are silent from here on."""
+    """The job, its engine's name and settings. In an MPI job, only rank 0 prints from here on."""
     from imageloom import api
     from imageloom.engines import Settings
 
@@ -81,7 +87,9 @@ def job_and_engine(
     job = make_job(arguments, given)
     jobs, connect, bind, nodes = (given[name] for name in ("jobs", "connect", "bind", "nodes"))
     if jobs == 0 and not (bind or connect):
-        raise click.UsageError("--jobs 0 leaves nobody to work but with --bind or --connect")
+        raise click.UsageError(
+            "--jobs 0 starts no workers: it needs --bind or --connect for workers elsewhere"
+        )
     if nodes and engine == "auto":
         engine = "nodes"
     threads, timeout, keys = (given[name] for name in ("threads", "timeout", "keys"))

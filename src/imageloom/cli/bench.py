@@ -15,7 +15,7 @@ QUICK_LARGE = (3000, 2000)
 
 
 class _Words(click.ParamType[tuple[str, ...]]):
-    """Words between commas."""
+    """Words separated by commas."""
 
     name = "words"
 
@@ -25,30 +25,59 @@ class _Words(click.ParamType[tuple[str, ...]]):
         return value if isinstance(value, tuple) else tuple(word.strip() for word in value.split(","))
 
 
-@click.command("bench", short_help="Compare the engines on this machine, and write a report.")
+@click.command("bench", short_help="Compare the engines on this machine and write a report.")
 @click.argument(
     "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), required=False, default=None
 )
-@click.option("--pipeline", default="resize 512x512", show_default=True, help="What is done to each image.")
-@click.option("--count", type=click.IntRange(1), help="Images: the same ones again where there are fewer.")
+@click.option(
+    "--pipeline", default="resize 512x512", show_default=True, help="Pipeline to run over each image."
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    show_default="all of FOLDER",
+    help="Number of images in each run. Images are used several times if FOLDER has fewer.",
+)
 @click.option(
     "--engines",
     type=_Words(),
     metavar="NAME,...",
-    help="Only these: serial, threads, tiles, tiles-images, ...",
+    show_default="all",
+    help="Engines to compare, separated by commas. 'tiles' and 'tiles-images' are two ways to use tiles.",
 )
-@click.option("--workers", type=_Words(), metavar="N,...", help="Numbers of workers.  [1,2,4,8]")
-@click.option("--repeats", type=click.IntRange(1), help="Rounds over all of them.  [3]")
 @click.option(
-    "--kills", type=click.IntRange(0), help="Workers to kill in each run of the fault validation.  [3]"
+    "--workers",
+    type=_Words(),
+    metavar="N,...",
+    show_default="1,2,4,8",
+    help="Numbers of workers to compare, separated by commas.",
 )
-@click.option("--sweep/--no-sweep", default=True, help="Try tile sizes on a large image.  [tried]")
-@click.option("--peers", is_flag=True, help="Also vipsthumbnail, mogrify, gm, OpenCV and Pillow scripts.")
-@click.option("--quick", is_flag=True, help="Few images, 1 and 2 workers, one round.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    show_default="3",
+    help="Number of rounds. Each round runs every engine with every number of workers.",
+)
+@click.option(
+    "--kills",
+    type=click.IntRange(0),
+    show_default="3",
+    help="Number of workers to kill in each run of the fault test.",
+)
+@click.option(
+    "--sweep/--no-sweep", default=True, show_default=True, help="Compare tile sizes on one large image."
+)
+@click.option(
+    "--peers",
+    is_flag=True,
+    help="Compare with vipsthumbnail, mogrify, gm, and OpenCV and Pillow scripts as well.",
+)
+@click.option("--quick", is_flag=True, help="Use few images, 1 and 2 workers, and one round.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="A folder for the report.  [beside the ledger]",
+    show_default="beside the ledger",
+    help="Folder for the report.",
 )
 def command(
     folder: Path | None,
@@ -63,12 +92,14 @@ def command(
     quick: bool,
     out: Path | None,
 ) -> int:
-    """Run one pipeline over the photos of FOLDER, or over drawn ones, on every engine with several numbers of
-    workers: whole programs, in turn, several times over. All outputs must be the serial engine's, byte for byte.
-    Then tile sizes are tried on a large image, and workers killed amid their runs.
+    """Compare the engines: run one pipeline on every engine with several numbers of workers, in several rounds.
 
-    The report is bench.html, one file that needs no network; bench.json has all that was measured; a table is
-    shown here. What is not installed is named.
+    The photos are those of FOLDER, or drawn samples. Each run is a separate program. All outputs must be
+    identical, byte for byte, to those of the serial engine. Then tile sizes are compared on a large image, and
+    workers are killed during runs to test that no item is lost.
+
+    The report is bench.html, one file that needs no network. bench.json has all measurements. A table is printed.
+    Engines and programs that are not installed are listed.
 
     \b
     imageloom bench
@@ -77,7 +108,8 @@ def command(
     imageloom bench --quick
     imageloom bench photos/ --pipeline 'gaussian_blur 3.5' --engines tiles,tiles-images,redis
 
-    Exit codes: 0 all was equal; 1 something failed or made other bytes; 2 usage; 3 no image.
+    Exit codes: 0 all outputs were identical; 1 a run failed or its outputs differ; 2 usage error; 3 no image
+    found.
     """
     from imageloom.bench import Wanted, run_bench, write
     from imageloom.bench.configurations import WAYS
@@ -104,5 +136,7 @@ def command(
 
 def _numbers(words: tuple[str, ...]) -> tuple[int, ...]:
     if not all(word.isdecimal() and 0 < int(word) <= 1024 for word in words):
-        raise click.BadParameter("give numbers from 1 to 1024 between commas", param_hint="--workers")
+        raise click.BadParameter(
+            "give numbers from 1 to 1024, separated by commas, such as 1,2,4", param_hint="--workers"
+        )
     return tuple(map(int, words))

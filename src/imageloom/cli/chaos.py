@@ -12,7 +12,7 @@ from imageloom.cli.text import say, say_json
 
 
 class Rate(click.ParamType[float]):
-    """How often something happens: 2/s, 30/min, or a number for each second."""
+    """A frequency, converted to events per second: 2/s, 30/min, or a number."""
 
     name = "rate"
 
@@ -21,23 +21,46 @@ class Rate(click.ParamType[float]):
             return value
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/(s|min))?", str(value).strip())
         if found is None or not (number := float(found[1])):
-            self.fail(f"{value!r} is no rate such as 2/s, 0.5/s or 30/min", param, ctx)
+            self.fail(f"{value!r} is not a rate, such as 2/s, 0.5/s or 30/min", param, ctx)
         return number / 60 if found[2] == "min" else number
 
 
-@click.command("chaos", short_help="Run jobs while things go wrong, and prove that nothing is lost.")
+@click.command("chaos", short_help="Run jobs while faults are injected, and check that nothing is lost.")
 @click.argument("pipeline")
 @click.argument("source", type=click.Path(exists=True, file_okay=False))
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- RUN'S FLAGS]")
-@click.option("--engine", required=True, metavar="NAME", help="As of `imageloom run`.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 1024), default=2, show_default=True, help="Workers.")
-@click.option("--kill-workers", type=Rate(), metavar="RATE", help="Kill a worker process, as 2/s.")
-@click.option("--stop-workers", type=Rate(), metavar="RATE", help="Stop a worker process; it goes on later.")
-@click.option("--kill-server", type=Rate(), metavar="RATE", help="Kill the Redis server; it comes back.")
-@click.option("--kill-coordinator", type=Rate(), metavar="RATE", help="Kill the run; it is started again.")
-@click.option("--cut", type=Rate(), metavar="RATE", help="Cut a connection: redis, zeromq, nodes.")
+@click.option("--engine", required=True, metavar="NAME", help="Engine to test; see `imageloom run --help`.")
 @click.option(
-    "--fill-disk", type=Rate(), metavar="RATE", help="Have no byte left on the sink's disk for a while."
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    default=2,
+    show_default=True,
+    help="Number of workers in each run.",
+)
+@click.option(
+    "--kill-workers", type=Rate(), metavar="RATE", help="Kill worker processes, at a rate like 2/s."
+)
+@click.option(
+    "--stop-workers",
+    type=Rate(),
+    metavar="RATE",
+    help="Suspend worker processes with SIGSTOP, and resume each after --pause.",
+)
+@click.option(
+    "--kill-server", type=Rate(), metavar="RATE", help="Kill and restart the Redis server (engine redis)."
+)
+@click.option(
+    "--kill-coordinator",
+    type=Rate(),
+    metavar="RATE",
+    help="Kill the main process of the run, and start the run again.",
+)
+@click.option(
+    "--cut", type=Rate(), metavar="RATE", help="Cut network connections (engines redis, zeromq, nodes)."
+)
+@click.option(
+    "--fill-disk", type=Rate(), metavar="RATE", help="Fill the disk of the sink, and free it after --pause."
 )
 @click.option(
     "--for",
@@ -45,26 +68,30 @@ class Rate(click.ParamType[float]):
     type=click.FloatRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
-    help="Seconds in which jobs are begun and faults injected.",
+    help="How long jobs are started and faults are injected, in seconds.",
 )
 @click.option(
     "--pause",
     type=click.FloatRange(min=0, min_open=True),
     default=2.0,
     show_default=True,
-    help="Seconds that a stopped worker or a full disk stays so.",
+    help="How long a worker stays suspended or the disk stays full, in seconds.",
 )
 @click.option(
     "--patience",
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
     show_default=True,
-    help="Seconds after the last fault within which a job must end.",
+    help="Time-out of a job after the last fault, in seconds.",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of when faults fire, and whom they hit."
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of the random numbers that select the times and targets of faults.",
 )
-@click.option("--json", "json_", is_flag=True, help="The report as one JSON object, on stdout.")
+@click.option("--json", "json_", is_flag=True, help="Print the report as one JSON object to stdout.")
 def command(
     pipeline: str,
     source: str,
@@ -83,11 +110,13 @@ def command(
     seed: int,
     json_: bool,
 ) -> int:
-    """Run PIPELINE over SOURCE on an engine, again and again into folders of its own, while faults are injected
-    at random at the given rates. A run that ends before its work is done is started again by the same command.
-    Then look from the outside: every output must be there and equal, byte for byte, to what the engine serial
-    makes; nothing more may lie in the sink; a further run must find nothing to do; no process and no shared
-    memory may be left.
+    """Run PIPELINE over SOURCE on an engine, repeatedly, while faults are injected at random times at the given
+    rates.
+
+    Each job writes into a new folder. A run that ends before its job is done is started again with the same
+    command. After each job, these checks must pass: every output exists and is identical, byte for byte, to the
+    output of the engine serial; the sink has no other files; one more run has nothing to do; no process and no
+    shared memory is left. Flags after -- are passed to `imageloom run`.
 
     \b
     imageloom chaos 'resize 512x512' photos/ --engine processes --kill-workers 2/s
@@ -96,7 +125,7 @@ def command(
     imageloom chaos 'canny 60 150' photos/ --engine zeromq --cut 1/s --stop-workers 0.5/s --for 60 --seed 7
     imageloom chaos 'resize 50%' photos/ --engine threads --fill-disk 0.2/s -- --tile always
 
-    Exit codes: 0 all is as it should be; 1 something is wrong; 2 usage; 4 the job fails without any fault.
+    Exit codes: 0 all checks passed; 1 a check failed; 2 usage error; 4 the job fails even without faults.
     """
     import msgspec
 
@@ -136,11 +165,13 @@ def command(
         say(f"{name:<18} {count:>5} times")
     say(f"{'starts of the run':<18} {report.starts:>5}")
     say(
-        f"{report.jobs} jobs of {report.outputs} outputs, {report.disturbed / max(1, report.jobs):.2f} s each; "
-        f"undisturbed {report.undisturbed:.2f} s: {report.cost:.2f} of its time"
+        f"{report.jobs} jobs of {report.outputs} outputs, {report.disturbed / max(1, report.jobs):.2f} s per job; "
+        f"{report.undisturbed:.2f} s without faults: {report.cost:.2f} times as long with faults"
     )
     for problem in report.problems:
         say(f"wrong: {problem}", err=True)
     if not report.problems:
-        say("nothing is wrong: all outputs are there, equal to serial's, and nothing else is")
+        say(
+            "all checks passed: all outputs exist and are identical to those of serial, and no other files exist"
+        )
     return 1 if report.problems else 0

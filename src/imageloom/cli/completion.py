@@ -8,10 +8,10 @@ from click.shell_completion import get_completion_class
 from imageloom.cli.text import say
 
 
-@click.command("completion", short_help="Print the script that completes commands in a shell.")
+@click.command("completion", short_help="Print a script for command completion in a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the script that lets SHELL complete imageloom's commands and options.
+    """Print a script that adds completion of imageloom's commands and options to SHELL (bash, zsh or fish).
 
     \b
     imageloom completion bash >> ~/.bashrc

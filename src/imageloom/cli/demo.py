@@ -12,12 +12,17 @@ from imageloom.cli.text import say
 @click.command("demo", short_help="Draw sample photos and run a pipeline over them.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("imageloom-demo"))
 @click.option(
-    "--count", type=click.IntRange(1, 10_000), default=60, show_default=True, help="Photos to draw."
+    "--count", type=click.IntRange(1, 10_000), default=60, show_default=True, help="Number of photos to draw."
 )
-@click.option("--pipeline", default="resize 512x512 | grayscale", show_default=True)
+@click.option(
+    "--pipeline",
+    default="resize 512x512 | grayscale",
+    show_default=True,
+    help="Pipeline to run over the photos.",
+)
 @click.pass_context
 def command(context: click.Context, folder: Path, count: int, pipeline: str) -> int:
-    """Draw COUNT sample photos into FOLDER/photos and run a pipeline over them into FOLDER/out.
+    """Draw sample photos into FOLDER/photos, and run a pipeline over them into FOLDER/out.
 
     \b
     imageloom demo

@@ -13,24 +13,24 @@ from imageloom.cli import options
 from imageloom.cli.text import say, say_json
 
 
-@click.command("doctor", short_help="Find and remove what a power cut left, and describe this machine.")
+@click.command("doctor", short_help="Describe this machine; find and remove leftovers of killed runs.")
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(file_okay=False))
-@click.option("--remove", "remove_", is_flag=True, help="Remove what is found.")
+@click.option("--remove", "remove_", is_flag=True, help="Remove the leftovers that are found.")
 @options.ledger_option
-@click.option(
-    "--json", "json_", is_flag=True, help="One JSON object for each thing that is found, on stdout."
-)
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object per leftover to stdout.")
 def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_: bool) -> int:
-    """Describe this machine, and find what a run that was killed has left: staged files and scratch in the
-    ledger's sinks and scratch folders and in each FOLDER, jobs that seem to run, shared memory. Nothing that a
-    running job uses is touched, and nothing that imageloom has not made.
+    """Describe this machine, and find the leftovers of runs that were killed or lost power.
+
+    Leftovers are staged files, scratch files, shared memory, and jobs that the ledger still lists as running.
+    The command searches the sinks and scratch folders of all jobs in the ledger, and each FOLDER. It never
+    touches files of a job that is running, nor files that imageloom did not make.
 
     \b
     imageloom doctor
     imageloom doctor --remove
     imageloom doctor out/ /mnt/other/out --remove
 
-    Exit codes: 0 nothing is left, or it was removed; 1 something is left; 4 storage or access.
+    Exit codes: 0 no leftovers, or all were removed; 1 some leftovers remain; 4 storage or access error.
     """
     import msgspec
 
@@ -62,14 +62,18 @@ def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_:
 
 def _summary(found: int, left: int, asked: bool) -> str:
     if not found:
-        return "nothing is left over"
+        return "no leftovers"
     if not left:
-        return f"{found} removed"
-    return f"{left} of {found} could not be removed" if asked else f"{found} left over: --remove removes them"
+        return f"{found} leftovers removed"
+    return (
+        f"{left} of {found} leftovers could not be removed"
+        if asked
+        else f"{found} leftovers found; remove them with --remove"
+    )
 
 
 def _machine() -> list[tuple[str, str]]:
-    """What this program runs on, by name."""
+    """Names and descriptions of the software and hardware that this program uses."""
     from importlib.metadata import version
 
     from imageloom import __version__
@@ -89,13 +93,13 @@ def _machine() -> list[tuple[str, str]]:
         ("imageloom", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
         ("with", libraries),
         ("cores", f"{available_cores()} of {platform.machine()}"),
-        ("memory", f"{2 * half_of_memory() / 1e9:,.1f} GB, of which a run takes at most half (--memory)"),
+        ("memory", f"{2 * half_of_memory() / 1e9:,.1f} GB; a run uses at most half of it (--memory)"),
         *(("extra", f"{name}: {state}") for name, state in _extras()),
     ]
 
 
 def _extras() -> list[tuple[str, str]]:
-    """The optional parts, and whether what they need is installed."""
+    """Name and state of each optional extra: installed, or the command that installs it."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:
@@ -110,7 +114,7 @@ def _extras() -> list[tuple[str, str]]:
             is_there = package[0] == "imageloom" or _is_installed(package[0])
             missing[extra[1]] += [] if is_there else [package[0]]
     return [
-        (name, f"no {', '.join(lacks)}: pip install 'imageloom[{name}]'" if lacks else "there")
+        (name, f"{', '.join(lacks)} missing: pip install 'imageloom[{name}]'" if lacks else "installed")
         for name, lacks in missing.items()
     ]
 

@@ -11,12 +11,14 @@ from imageloom.cli import options
 from imageloom.cli.text import say, say_json
 
 
-@click.group("jobs", invoke_without_command=True, short_help="List past runs, or show one with its failures.")
+@click.group(
+    "jobs", invoke_without_command=True, short_help="List past runs, or show one run with its failures."
+)
 @options.ledger_option
-@click.option("--json", "json_", is_flag=True, help="One JSON object for each line, on stdout.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object per run to stdout.")
 @click.pass_context
 def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
-    """List the jobs that the ledger remembers, the latest first, or show one.
+    """List the jobs (runs) in the ledger, the latest first. `imageloom jobs show JOB` shows one.
 
     \b
     imageloom jobs
@@ -39,39 +41,62 @@ def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
         )
 
 
-@command.command("show")
+@command.command("show", short_help="Show one job: its items, or only its failures.")
 @click.argument("job", type=int)
-@click.option("--failed", is_flag=True, help="The failed items only.")
-@click.option("--json", "json_", is_flag=True, help="One JSON object for each item, on stdout.")
+@options.ledger_option
+@click.option("--failed", is_flag=True, help="Show only the failed items.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of each failure, if it has one.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object per item to stdout.")
 @click.pass_obj
-def show(obj: tuple[object, bool], job: int, failed: bool, json_: bool) -> None:
-    """Show the job with that number: each item with its times, or the reason of its failure.
+@click.pass_context
+def show(
+    context: click.Context,
+    obj: tuple[object, bool],
+    ledger: Path | None,
+    job: int,
+    failed: bool,
+    verbose: bool,
+    json_: bool,
+) -> None:
+    """Show the job with the number JOB: each item with its times, or with the reason of its failure.
 
     \b
     imageloom jobs show 7
+    imageloom jobs show 7 --failed -v
     imageloom jobs show 7 --failed --json
     """
     from imageloom.records.ledger import Ledger
 
-    ledger, json_above = obj
-    assert isinstance(ledger, Ledger)
-    found = next((j for j in ledger.jobs() if j.id == job), None)
+    opened, json_above = obj
+    assert isinstance(opened, Ledger)
+    if ledger is not None:
+        opened = context.with_resource(Ledger(ledger))
+    found = next((j for j in opened.jobs() if j.id == job), None)
     if found is None:
-        raise click.BadParameter(f"there is no job {job} in {ledger.path}", param_hint="JOB")
+        raise click.BadParameter(
+            f"there is no job {job} in {opened.path} (--ledger); `imageloom jobs` lists them",
+            param_hint="JOB",
+        )
     as_json = json_ or json_above
     if not as_json:
         seconds = f"{found.finished - found.started:.2f} s" if found.finished else "not finished"
         say(f"job {found.id}: {found.state}, {seconds}, {found.engine} with {found.workers} workers")
         say(f"  {found.recipe}", f"  {found.source} -> {found.sink}")
         say(f"  {found.done} done, {found.failed} failed, {found.skipped} skipped")
-    for item in ledger.items(job, "failed" if failed else None):
+    has_hidden = False
+    for item in opened.items(job, "failed" if failed else None):
         if as_json:
             say_json(item)
         elif item.failure:
             say(f"failed  {item.key}  {item.failure.kind}: {item.failure.message} (attempt {item.attempts})")
+            trace = item.failure.trace.splitlines()
+            say(*(f"    {line}" for line in trace if verbose))
+            has_hidden |= bool(trace) and not verbose
         else:
             t = item.times
             say(
                 f"done    {item.key}  read {1e3 * t.read:.1f}, decode {1e3 * t.decode:.1f}, "
                 f"filter {1e3 * t.filter:.1f}, encode {1e3 * t.encode:.1f}, write {1e3 * t.write:.1f} ms"
             )
+    if has_hidden:
+        say("-v shows the tracebacks of failures", err=True)

@@ -7,20 +7,22 @@ import click
 from imageloom.cli.text import say
 
 
-@click.command("keys", short_help="Make the keys that workers and drivers prove themselves with.")
+@click.command("keys", short_help="Make the keys for encrypted connections between a run and its workers.")
 @click.argument("folder", type=click.Path(file_okay=False), metavar="DIR")
 @click.option(
     "--client",
     "clients",
     multiple=True,
     metavar="NAME",
-    help="A worker's file of keys; repeatable, and later too.  [client]",
+    show_default="client",
+    help="Name of a worker: makes NAME.key. Workers can also be added later. Repeatable.",
 )
 def command(folder: str, clients: tuple[str, ...]) -> None:
-    """Make DIR/server.key, for the driver of the engine zeromq, and DIR/client.key, for its workers.
+    """Make key files for the engine zeromq: DIR/server.key for the run, and DIR/client.key for its workers.
 
-    They are needed wherever workers connect, also on one machine. Each side proves to the other that it has its
-    key, and all that goes between them is encrypted. A worker gets in only where the driver's file lists its key.
+    The keys are needed for all workers started by `imageloom worker`, even on the same machine. Both sides
+    authenticate each other with their keys, and all messages are encrypted. A worker is accepted only if its key
+    is listed in the server's key file.
 
     \b
     imageloom keys keys/

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from imageloom.model import Links
 
 
-@click.command("look", short_help="Show a few images before and after, as a PNG or an HTML page.")
+@click.command("look", short_help="Show a few images before and after a pipeline, as PNG or HTML.")
 @click.argument("source", type=click.Path())
 @click.argument("pipeline")
 @click.option(
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("look.png"),
     show_default=True,
-    help="A file of .png or .html.",
+    help="File to write, with the suffix .png or .html.",
 )
-@click.option("--count", type=click.IntRange(1, 100), default=4, show_default=True, help="Images to show.")
+@click.option(
+    "--count", type=click.IntRange(1, 100), default=4, show_default=True, help="Number of images to show."
+)
 @options.operators_option
 @options.links_option("follow", "inside", "refuse")
 @options.accept_host_keys_option
 def command(
     source: str, pipeline: str, to: Path, count: int, operators: tuple[str, ...], links: Links
 ) -> int:
-    """Show the first images of SOURCE (a folder or a file) before and after PIPELINE, side by side.
+    """Show the first images of SOURCE (a folder or a file) before and after PIPELINE, in one PNG or HTML file.
 
     \b
     imageloom look photos/ 'gaussian_blur 2 | canny 60 150'
@@ -44,7 +46,7 @@ def command(
 
     recipe = options.make_recipe(pipeline, (), operators, None, None, "safe", "strip")
     if to.suffix.lower() not in (".png", ".html"):
-        raise click.BadParameter(f"{to} ends neither in .png nor in .html", param_hint="--to")
+        raise click.BadParameter(f"{to} must end in .png or .html", param_hint="--to")
     found = look.samples(Source(source, links=links), recipe, count)
     if not found:
         say("no image matched in the source", err=True)

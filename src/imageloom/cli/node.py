@@ -15,31 +15,83 @@ if TYPE_CHECKING:
     from imageloom.engines.nodes.config import NodeConfig
 
 
-@click.command("node", short_help="Do tasks for a server, or for runs with --engine nodes.")
+@click.command("node", short_help="Process tasks for a server, or for runs with --engine nodes.")
 @click.option(
-    "--config", type=click.Path(dir_okay=False), metavar="FILE", help="A YAML file; flags overrule it."
+    "--config",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="YAML file with the settings of this node. Flags override it.",
 )
-@click.option("--listen", metavar="HOST:PORT", help="[127.0.0.1, any free port]")
-@click.option("--advertise", metavar="HOST:PORT", help="Where the server reaches this node.  [--listen]")
-@click.option("--server", metavar="HOST:PORT", help="A server to register with.")
 @click.option(
-    "--root", "roots", multiple=True, metavar="FOLDER", help="It reads and writes below; repeatable."
+    "--listen",
+    metavar="HOST:PORT",
+    show_default="127.0.0.1, any free port",
+    help="Address that this node listens on.",
 )
-@click.option("--operators", multiple=True, metavar="FILE", help="Operators that it runs; repeatable.")
-@click.option("--limit", type=click.IntRange(1, 256), help="Tasks at once.  [one for each core]")
-@click.option("--acceptance", type=click.Choice(["mandatory", "optional"]), help="[mandatory]")
-@click.option("--load", metavar="0..1|auto", help="Its load, or auto: as it is measured.  [0]")
-@click.option("--delay", type=click.FloatRange(0), help="Seconds, with a probability equal to the load.  [3]")
-@click.option("--seed", type=int, help="Of the numbers drawn at random.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds for one item.  [600]")
-@click.option("--memory", type=Quantity(), help="Bytes that one worker process may take for data.")
+@click.option(
+    "--advertise",
+    metavar="HOST:PORT",
+    show_default="the address of --listen",
+    help="Address at which the server can reach this node.",
+)
+@click.option("--server", metavar="HOST:PORT", help="Address of the server that this node registers with.")
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    metavar="FOLDER",
+    help="The node reads and writes only below these folders. Repeatable.",
+)
+@click.option(
+    "--operators",
+    multiple=True,
+    metavar="FILE",
+    help="Python file with operators that this node may execute. Repeatable.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 256),
+    show_default="one per core",
+    help="Maximum number of tasks at the same time.",
+)
+@click.option(
+    "--acceptance",
+    type=click.Choice(["mandatory", "optional"]),
+    show_default="mandatory",
+    help="Accept every task (mandatory), or reject a task with a probability equal to the load (optional).",
+)
+@click.option(
+    "--load",
+    metavar="0..1|auto",
+    show_default="0",
+    help="Load of this node: a fixed number from 0 to 1, or the measured load (auto).",
+)
+@click.option(
+    "--delay",
+    type=click.FloatRange(0),
+    show_default="3",
+    help="Delay before a task, in seconds. It is added with a probability equal to a fixed load.",
+)
+@click.option("--seed", type=int, help="Seed of the random numbers.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    show_default="600",
+    help="Time-out of one item, in seconds.",
+)
+@click.option(
+    "--memory",
+    type=Quantity(),
+    show_default="no limit",
+    help="Memory limit of each worker process, in bytes.",
+)
 @service.credential_options
 def command(config: str | None, load: str | None, **flags: Any) -> int:
-    """Be a node: take tasks, do a limited number of them at once, in supervised processes.
+    """Start a node: a service that processes a limited number of tasks at the same time, in worker processes.
 
-    The load is a parameter, and delays are injected by it, so that policies can be compared on one machine; with
-    --load auto it is measured, and nothing is injected. A node that accepts optionally rejects a task with a
-    probability equal to its load. SIGTERM finishes what is in hand.
+    A fixed --load simulates a busy node: it delays tasks, and with --acceptance optional it rejects tasks. So the
+    policies that choose nodes can be compared on one machine. --load auto measures the load and adds no delay. The
+    first SIGTERM or Ctrl-C finishes the tasks in progress and ends the node.
 
     \b
     imageloom node --root /data --listen 127.0.0.1:7001
@@ -52,7 +104,7 @@ def command(config: str | None, load: str | None, **flags: Any) -> int:
     from imageloom.engines.processes import Processes
 
     leaving = service.leave_on_signals()
-    # The processes are there before gRPC is loaded: a fork with its threads would hang.
+    # The processes start before gRPC is loaded: a fork with gRPC's threads would hang.
     engine = Processes(Settings(settings.limit, 1, settings.timeout, settings.memory))
     try:
         return _serve(settings, engine, leaving)
@@ -75,12 +127,12 @@ def _settings(config: str | None, load: str | None, flags: dict[str, Any]) -> No
         try:
             given["load"] = "auto" if load == "auto" else float(load)
         except ValueError:
-            raise UsageError(f"--load {load!r}: a number from 0 to 1, or auto") from None
+            raise UsageError(f"--load {load!r}: give a number from 0 to 1, or auto") from None
     found = replace(found, credentials=credentials, **given)
     found.check()
     check_address(found.listen)
     if not found.roots:
-        raise UsageError("a node needs at least one folder that it may work below: --root FOLDER")
+        raise UsageError("a node needs at least one folder to read and write in: --root FOLDER")
     return replace(found, limit=found.limit or available_cores())
 
 

@@ -12,7 +12,7 @@ from imageloom.cli.text import say
 @click.command("ops", short_help="List the operators, or explain one.")
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """List the operators with an example each, or explain the operator NAME.
+    """List all operators with one example each, or explain the operator NAME.
 
     \b
     imageloom ops

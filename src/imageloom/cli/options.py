@@ -20,7 +20,7 @@ _SCALE = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 class Quantity(click.ParamType[int]):
-    """A whole number with k, M, G or T for its thousands: 512M, 4GB."""
+    """A positive whole number with an optional decimal suffix k, M, G or T, as in 512M or 4GB."""
 
     name = "number"
 
@@ -29,36 +29,41 @@ class Quantity(click.ParamType[int]):
             return value
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", str(value).strip().lower())
         if found is None or (number := int(float(found[1]) * _SCALE[found[2]])) <= 0:
-            self.fail(f"{value!r} is no positive number such as 512M or 4GB", param, ctx)
+            self.fail(f"{value!r} is not a positive number, such as 512M or 4GB", param, ctx)
         return number
 
 
 def recipe_options(command: C) -> C:
-    """What decides about the outputs' bytes."""
+    """Add the options that determine the bytes of the outputs."""
     for option in reversed(
         [
             click.option(
                 "--format",
                 "format_",
                 metavar="FORMAT",
-                help="Of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif, zarr.  [each input's]",
+                show_default="the format of the input",
+                help="Format of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif or zarr.",
             ),
             click.option(
-                "--quality", type=click.IntRange(1, 100), help="1 to 100.  [jpeg 85, webp 80, avif 60]"
+                "--quality",
+                type=click.IntRange(1, 100),
+                show_default="jpeg 85, webp 80, avif 60",
+                help="Quality of outputs in a lossy format, from 1 to 100.",
             ),
             click.option(
                 "--decode",
                 type=click.Choice(["safe", "fast", "exact"]),
                 default="safe",
                 show_default=True,
-                help="How far decoding may shrink a JPEG: to twice the target, to the target, or not.",
+                help="How far the decoder may shrink a JPEG before a resize: to twice the target size (safe), to "
+                "the target size (fast), or not at all (exact).",
             ),
             click.option(
                 "--metadata",
                 type=click.Choice(["keep", "strip"]),
                 default="keep",
                 show_default=True,
-                help="EXIF, XMP and colour profile; an RGB profile is dropped where the result is gray.",
+                help="Keep or remove EXIF, XMP and the colour profile. A gray output never keeps an RGB profile.",
             ),
         ]
     ):
@@ -71,26 +76,36 @@ operators_option = click.option(
     multiple=True,
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="A Python file with operators of your own, or of a recipe; it is run. Repeatable.",
+    help="Python file that defines operators: your own, or those that a recipe names. Its code is executed. "
+    "Repeatable.",
 )
 
 
 def limit_options(command: C) -> C:
-    """What is refused from the header."""
+    """Add the limits that are checked against an image's header, before it is decoded."""
     for option in reversed(
         [
             click.option(
-                "--max-pixels", type=Quantity(), default="512M", show_default=True, help="Of one image."
+                "--max-pixels",
+                type=Quantity(),
+                default="512M",
+                show_default=True,
+                help="Refuse images with more pixels than this.",
             ),
             click.option(
-                "--max-file-size", type=Quantity(), default="4G", show_default=True, help="In bytes."
+                "--max-file-size",
+                type=Quantity(),
+                default="4G",
+                show_default=True,
+                help="Refuse files with more bytes than this.",
             ),
             click.option(
                 "--max-expansion",
                 type=Quantity(),
                 default="1000",
                 show_default=True,
-                help="Decoded bytes for each byte of the file, above 64 MB.",
+                help="Refuse files that decode to more than this many bytes per byte of the file. Files that "
+                "decode to at most 64 MB are not checked.",
             ),
         ]
     ):
@@ -99,37 +114,115 @@ def limit_options(command: C) -> C:
 
 
 def links_option(default: str, *others: str) -> Callable[[C], C]:
-    """Which links in a local source are followed."""
+    """Add --links: which symbolic links in a local source are followed."""
     choices = click.Choice([default, *others])
+    can_follow = "follow" in choices.choices
     return click.option(
         "--links",
         type=choices,
         default=default,
         show_default=True,
-        help="Links in SOURCE: follow all, only those that lead to a place inside of it, or none; others fail.",
+        help=f"Which symbolic links in SOURCE to read: {'all (follow), ' if can_follow else ''}only those that "
+        "point inside SOURCE (inside), or none (refuse). Any other link is a failed item.",
     )
 
 
 def _accept_host_keys(context: click.Context, option: click.Parameter, is_given: bool) -> None:
-    """For this process and those that it starts."""
+    """Set the choice for this process and its child processes."""
     if is_given:
         os.environ["IMAGELOOM_ACCEPT_HOST_KEYS"] = "1"
 
+
+outputs_option = click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="NAME=PIPELINE",
+    help="Output of each image: the folder NAME in SINK, and the pipeline. Repeatable; replaces PIPELINE.",
+)
+
+name_option = click.option(
+    "--name",
+    default="{dir}/{stem}.{ext}",
+    show_default=True,
+    help="Name of each output, relative to SINK. {dir} and {stem} come from the input, {ext} from the output's "
+    "format.",
+)
+
+in_place_option = click.option(
+    "--in-place", is_flag=True, help="Replace each input by its output. There is no SINK."
+)
+
+include_option = click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Process only files that match this pattern, such as '*.jpg'. Repeatable.",
+)
+
+exclude_option = click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Do not process files that match this pattern. Repeatable.",
+)
+
+if_exists_option = click.option(
+    "--if-exists",
+    type=click.Choice(["error", "skip", "overwrite"]),
+    default="error",
+    show_default=True,
+    help="What to do if an output's name is taken by a file that imageloom did not make: fail the item (error), "
+    "skip it, or overwrite the file.",
+)
+
+retry_failed_option = click.option(
+    "--retry-failed", is_flag=True, help="Process only the items that failed in an earlier run."
+)
+
+memory_option = click.option(
+    "--memory",
+    type=Quantity(),
+    show_default="half of this machine's memory",
+    help="Maximum memory of all items in progress together, in bytes.",
+)
+
+tile_option = click.option(
+    "--tile",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Process an image in tiles: if it is large or the only one in progress (auto), always, or never.",
+)
+
+json_option = click.option(
+    "--json", "json_", is_flag=True, help="Print one JSON object per item and a summary to stdout."
+)
+
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print one line per item.")
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only failures and the summary.")
 
 accept_host_keys_option = click.option(
     "--accept-host-keys",
     is_flag=True,
     expose_value=False,
     callback=_accept_host_keys,
-    help="Accept the key of an SFTP host at the first visit, and write it into ~/.ssh/known_hosts.",
+    help="Accept the key of an unknown SFTP host at the first connection, and save it in ~/.ssh/known_hosts.",
 )
 
 ledger_option = click.option(
-    "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="The file that remembers what was done."
+    "--ledger",
+    type=click.Path(dir_okay=False, path_type=Path),
+    show_default="in the user's state folder",
+    help="Database file that records runs and finished items.",
 )
 
 health_option = click.option(
-    "--health", metavar="[HOST:]PORT", help="Answer /health, /ready and /metrics over HTTP.  [not]"
+    "--health",
+    metavar="[HOST:]PORT",
+    show_default="off",
+    help="Serve /health, /ready and /metrics over HTTP at this address.",
 )
 
 
@@ -138,10 +231,11 @@ _SECRET = r"(?i)//[^/?#]*:[^@]*@|[?&]\w*(password|token|secret)="
 
 
 def connect_options(text: str, is_needed: bool = False) -> Callable[[C], C]:
-    """--connect and --connect-file, which give a command `connect`: an address, empty where there is none.
+    """Add --connect and --connect-file. The command gets `connect`: an address, or "" if neither is given.
 
     Args:
-        text: the help.
+        text: the help of --connect.
+        is_needed: refuse a command line without an address.
     """
 
     def read(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
@@ -153,7 +247,7 @@ def connect_options(text: str, is_needed: bool = False) -> Callable[[C], C]:
         except (OSError, UnicodeDecodeError) as error:
             raise StorageError(f"cannot read {path} (--connect-file): {error}") from None
         if not address:
-            raise UsageError(f"{path} (--connect-file): its first line is empty, where the address should be")
+            raise UsageError(f"the first line of {path} (--connect-file) is empty: put the address there")
         context.meta[_CONNECT] = address
 
     def check(context: click.Context, parameter: click.Parameter, address: str | None) -> str:
@@ -162,8 +256,8 @@ def connect_options(text: str, is_needed: bool = False) -> Callable[[C], C]:
                 raise click.UsageError("give --connect or --connect-file, not both")
             if re.search(_SECRET, address or ""):
                 raise UsageError(
-                    "--connect: all users of this machine see the password of an address on a command line: give "
-                    "the address in the variable IMAGELOOM_CONNECT, or in a file: --connect-file FILE"
+                    "--connect: the address contains a password, and all users of this machine can read a command "
+                    "line: put the address into the variable IMAGELOOM_CONNECT, or into a file (--connect-file)"
                 )
         address = context.meta.get(_CONNECT) or address or ""
         if is_needed and not address:
@@ -179,7 +273,7 @@ def connect_options(text: str, is_needed: bool = False) -> Callable[[C], C]:
                 expose_value=False,
                 callback=read,
                 metavar="FILE",
-                help="A file whose first line is the address, where that has a password.",
+                help="Read the address from the first line of this file. Use it for an address with a password.",
             ),
             click.option(
                 "--connect",
@@ -205,7 +299,7 @@ def make_recipe(
     decode: Decode,
     metadata: Keep,
 ) -> Recipe:
-    """The recipe that the arguments mean; the flags fill in what the recipe leaves open."""
+    """Build the recipe from the arguments. Flags set only what the recipe does not set itself."""
     from msgspec.structs import replace
 
     from imageloom.recipes import recipe as recipes

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from imageloom.cli import options
-from imageloom.cli.options import Quantity
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -19,16 +18,20 @@ if TYPE_CHECKING:
     from imageloom.tiling.tiles import Phase
 
 
-@click.command("plan", short_help="Explain what would be done to a file, and why.")
+@click.command("plan", short_help="Explain how one image would be processed, and why.")
 @click.argument("pipeline")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @options.operators_option
 @options.recipe_options
-@click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Workers.  [one for each core]")
 @click.option(
-    "--memory", type=Quantity(), help="Bytes that the work in hand may need.  [half of the machine's]"
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    show_default="one per core",
+    help="Number of workers to plan for.",
 )
-@click.option("--tile", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@options.memory_option
+@options.tile_option
 @options.links_option("follow", "inside", "refuse")
 @options.limit_options
 def command(
@@ -47,9 +50,10 @@ def command(
     max_file_size: int,
     max_expansion: int,
 ) -> None:
-    """Explain what PIPELINE does to the image FILE, and why: the steps after all rewrites, what the codec is
-    asked for, the encoder, the memory, and whether it is done in tiles: which, and what they need. Only the header
-    is read.
+    """Explain how PIPELINE would process the image FILE, without processing it. Only the file's header is read.
+
+    Printed are the steps after optimization, the decoder and the encoder, the memory, the engine, and the tiles
+    (their number, size and memory) if the image would be processed in tiles.
 
     \b
     imageloom plan 'resize 512x512 | grayscale' photo.jpg
@@ -99,7 +103,7 @@ def command(
 
 
 def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need], workers: int) -> Iterator[str]:
-    """What is done part by part, a line each."""
+    """One line for each phase of a tiled run."""
     from imageloom.tiling import tiles
     from imageloom.tiling.assemble import parts_of
     from imageloom.tiling.large import LOADING
@@ -110,37 +114,37 @@ def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need], wo
         for at, phase in enumerate(phases):
             boxes = parts_of(phases, at, output, workers)
             yield f"phase {at + 1}   {_steps(phase)}"
-            yield f"          {_tiles(phase, boxes)}; {_megabytes(table[number, at].bytes)} for each"
+            yield f"          {_tiles(phase, boxes)}; {_megabytes(table[number, at].bytes)} per tile"
             if phase.whole:
                 yield f"          it cannot be tiled: {phase.whole}"
         last = table.get((number, len(phases)))
         if last is None:
-            yield f"encode    {output.format}, each tile by itself, as soon as it is made"
+            yield f"encode    {output.format}, each tile separately, as soon as it is ready"
         else:
-            yield f"encode    {output.format}, as a whole when all tiles are there; {_megabytes(last.bytes)}"
+            yield f"encode    {output.format}, as a whole, after all tiles; {_megabytes(last.bytes)}"
 
 
 def _loading(header: Header, needs: int) -> str:
     if needs:
-        return f"decoded as a whole before the tiles; {_megabytes(needs)}"
+        return f"the whole image is decoded before the tiles; {_megabytes(needs)}"
     if header.format == "tiff":
-        return "each tile is read from the file by itself, where its layout allows"
-    return "decoded in strips from the top, ahead of the tiles, into memory that workers share or onto disk"
+        return "each tile is read from the file separately, if the file's layout allows it"
+    return "decoded in strips from top to bottom, ahead of the tiles, into shared memory or a temporary file"
 
 
 def _steps(phase: Phase) -> str:
-    """The steps; of those that stand for a part of another one the names alone."""
+    """The steps of a phase as text; internal steps are shown by name only."""
     from imageloom import operators
     from imageloom.recipes.pipeline import to_text
 
     names = [step.name if operators.get(step.name).hidden else to_text([step]) for step in phase.steps]
     done = " | ".join(names)
     if not phase.measured:
-        return done or "the pixels as they are"
+        return done or "the unchanged pixels"
     return (
-        f"{done}, then a measure for {phase.measured.name}"
+        f"{done}, then a measurement for {phase.measured.name}"
         if done
-        else f"a measure for {phase.measured.name}"
+        else f"a measurement for {phase.measured.name}"
     )
 
 
@@ -156,7 +160,9 @@ def _tiles(phase: Phase, boxes: list[Box]) -> str:
         return text
     read = tiles.tile(phase, middle).read
     same = (read.width, read.height) == (middle.width, middle.height)
-    return text if same else f"{text}, each made of {read.width}x{read.height} of the pixels before"
+    return (
+        text if same else f"{text}, each computed from {read.width}x{read.height} pixels of the phase's input"
+    )
 
 
 def _megabytes(count: int) -> str:

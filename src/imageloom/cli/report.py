@@ -10,15 +10,29 @@ from imageloom.cli import options
 from imageloom.cli.text import say, say_csv, say_json
 
 
-@click.command("report", short_help="Show where the time of a run went, as an HTML page and more.")
+@click.command("report", short_help="Show how a run spent its time, as HTML, JSON, CSV, SVG or PNG.")
 @click.argument("job")
 @click.option(
-    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The page.  [report-JOB.html]"
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    show_default="report-JOB.html",
+    help="File for the HTML page.",
 )
-@click.option("--json", "json_", is_flag=True, help="The figures as JSON, on stdout.")
-@click.option("--csv", "csv_", is_flag=True, help="A line for each attempt, on stdout.")
-@click.option("--svg", type=click.Path(file_okay=False, path_type=Path), help="A folder for plots as SVG.")
-@click.option("--png", type=click.Path(file_okay=False, path_type=Path), help="A folder for plots as PNG.")
+@click.option("--json", "json_", is_flag=True, help="Print the figures as JSON to stdout.")
+@click.option("--csv", "csv_", is_flag=True, help="Print one CSV line per attempt to stdout.")
+@click.option(
+    "--svg",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write the plots as SVG files into this folder.",
+)
+@click.option(
+    "--png",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write the plots as PNG files into this folder.",
+)
 @options.ledger_option
 def command(
     job: str,
@@ -29,11 +43,11 @@ def command(
     png: Path | None,
     ledger: Path | None,
 ) -> None:
-    """Report on JOB: its number, or `last`.
+    """Write an HTML report on the run JOB, and print a summary. JOB is a job's number, or `last`.
 
-    What was run, throughput, a timeline of the workers, cores and memory, latencies, failures, before and after:
-    one HTML file that needs no network, and a summary here. With --json or --csv that alone goes to stdout, and
-    there is no page without --out.
+    The report shows the pipeline, the throughput, a timeline of the workers, CPU and memory use, latencies,
+    failures, and images before and after. It is one HTML file that needs no network. With --json or --csv, only
+    that output is printed, and the HTML page is written only if --out is given.
 
     \b
     imageloom report last
@@ -48,7 +62,7 @@ def command(
 
     number = _number(job)
     if json_ and csv_:
-        raise click.UsageError("--json and --csv both go to stdout: give one of them")
+        raise click.UsageError("give --json or --csv, not both: each prints to stdout")
     with Ledger(ledger) as book:
         record, timeline = report.recorded(book, number)
         found = figures(record, timeline)
@@ -71,9 +85,11 @@ def command(
 
 
 def _number(job: str) -> int | None:
-    """The job's number; None for the last one."""
+    """The job's number; None for `last`."""
     if job == "last":
         return None
     if not job.isdecimal():
-        raise click.BadParameter(f"{job!r} is neither a job's number nor 'last'", param_hint="JOB")
+        raise click.BadParameter(
+            f"{job!r} is neither a job's number (see `imageloom jobs`) nor 'last'", param_hint="JOB"
+        )
     return int(job)

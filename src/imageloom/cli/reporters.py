@@ -1,9 +1,10 @@
-"""What a run shows: progress, failures, JSON lines, logs. All listen to the driver's events."""
+"""What a run prints: progress, failures, JSON lines and logs. Each reporter listens to the driver's events."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import sys
 import threading
 import time
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 PERIOD = 5.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two progress lines if stderr is not a terminal."""
 MOST_FAILURES = 20
-"""Failures that are shown as they come; the ledger has the others."""
+"""Number of failures that are printed during a run; the ledger has all of them."""
 
 
 class Reporters:
-    """The listeners that the options ask for. Standard output is for results, standard error for people.
+    """The listeners that the options select. Results go to stdout, messages for people to stderr.
 
     Args:
-        is_endless: nobody knows how many items there will be; each failure is shown.
+        is_endless: the number of items is unknown; every failure is printed.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Reporters:
             self.listeners.append(_json_line)
         if self._progress:
             self.listeners.append(self._progress)
-        self.listeners.append(_Failures(self._most_failures))
+        self._quiet = quiet
+        self._failures = _Failures(self._most_failures)
+        self.listeners.append(self._failures)
         if verbose:
             self.listeners.append(_json_planned if json else _verbose_line)
         if self._log:
@@ -76,22 +79,33 @@ class Reporters:
             self._log.close()
             self._log = None
 
-    def finish(self, summary: Summary, done: str) -> None:
-        """Show the last line."""
+    def finish(
+        self, summary: Summary, done: str, ledger: Path | None = None, is_recorded: bool = True
+    ) -> None:
+        """Print the summary.
+
+        Args:
+            ledger: the ledger of the run, if it is not the default one.
+            is_recorded: whether the run is in a ledger.
+        """
         self._close()
+        show = f"imageloom jobs show {summary.job} --failed"
+        where = f" --ledger {shlex.quote(str(ledger))}" if ledger else ""
         if summary.failed > self._most_failures:
             more = summary.failed - self._most_failures
-            say(f"and {more} more failed: imageloom jobs show {summary.job} --failed", err=True)
+            say(f"{more} more items failed" + (f"; list all: {show}{where}" if is_recorded else ""), err=True)
+        if self._failures.have_traces and is_recorded and not self._quiet:
+            say(f"show tracebacks: {show} -v{where}", err=True)
         if summary.total == 0 and not summary.interrupted:
-            say("no image matched in the source", err=True)
-        with contextlib.suppress(BrokenPipeError):  # its reader has gone
+            say("no image matched in the source (see --include and --exclude)", err=True)
+        with contextlib.suppress(BrokenPipeError):  # the reader of stdout has closed the pipe
             say(summary.text(done), err=self._json)
             if self._json:
                 say_json({"event": "summary", **msgspec.to_builtins(summary)})
 
 
 class _Progress:
-    """A bar on a terminal, with rate and time left. The names are counted beside the work."""
+    """A progress bar on a terminal, with rate and remaining time. A second thread counts the items."""
 
     def __init__(self, job: Job) -> None:
         from tqdm import tqdm
@@ -114,7 +128,7 @@ class _Progress:
 
 
 class _Lines:
-    """A line every few seconds."""
+    """A progress line every few seconds, if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._began = self._last = time.monotonic()
@@ -136,14 +150,19 @@ class _Lines:
 
 
 class _Failures:
-    """A line for each of the first failures."""
+    """One line for each of the first failures."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._shown = 0
+        self.have_traces = False
+        """A bug failed an item, or an operator raised."""
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Failed) and self._shown < self._most:
+        if not isinstance(event, Failed):
+            return
+        self.have_traces |= bool(event.result.failure and event.result.failure.trace)
+        if self._shown < self._most:
             self._shown += 1
             _above_the_bar(f"failed: {event.result.key}: {_reason(event)}")
 
@@ -153,12 +172,14 @@ def _verbose_line(event: Event) -> None:
         case Planned(item, names):
             _above_the_bar(f"planned: {item.key} -> {', '.join(names)}")
         case Done(result, waited=waited):
-            after = f", {waited:.2f} s after it came" if waited else ""
+            after = f", {waited:.2f} s after its arrival" if waited else ""
             _above_the_bar(f"done: {result.key}, {1000 * result.times.total:.1f} ms{after}")
         case Skipped(item, reason):
             _above_the_bar(f"skipped: {item.key}: {reason}")
         case Retried(result, attempt, _, pause):
-            _above_the_bar(f"again in {pause:.1f} s: {result.key}: attempt {attempt}: {_reason(event)}")
+            _above_the_bar(
+                f"retry in {pause:.1f} s: {result.key}: attempt {attempt} failed: {_reason(event)}"
+            )
 
 
 def _json_planned(event: Event) -> None:
@@ -187,7 +208,7 @@ def _json_line(event: Event) -> None:
 
 
 class _Log:
-    """A line for each event in a file, as text or as JSON objects."""
+    """Writes one line per event to a log file, as text or as JSON."""
 
     def __init__(self, path: Path, format: str) -> None:
         self._job = 0
@@ -263,7 +284,7 @@ def _reason(event: Failed | Retried) -> str:
 
 
 def _above_the_bar(text: str) -> None:
-    """A line on standard error that a progress bar does not overwrite."""
+    """Write a line to stderr without breaking the progress bar."""
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.write(printable(text), file=sys.stderr)
     else:

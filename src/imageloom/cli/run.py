@@ -11,7 +11,6 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
-from imageloom.cli.options import Quantity
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 
@@ -22,90 +21,113 @@ if TYPE_CHECKING:
 
 @click.command("run", short_help="Run a pipeline over a folder of images.")
 @click.argument("arguments", nargs=-1, required=True, metavar="[PIPELINE] SOURCE [SINK]")
-@click.option("--output", "outputs", multiple=True, metavar="NAME=PIPELINE", help="An output; repeatable.")
+@options.outputs_option
 @options.operators_option
 @options.recipe_options
-@click.option("--name", default="{dir}/{stem}.{ext}", show_default=True, help="Of outputs below the sink.")
-@click.option("--flatten", is_flag=True, help="All outputs in one folder: --name '{stem}.{ext}'.")
-@click.option("--in-place", is_flag=True, help="Put each output in the place of its input; there is no SINK.")
+@options.name_option
+@click.option("--flatten", is_flag=True, help="Put all outputs into one folder, as --name '{stem}.{ext}'.")
+@options.in_place_option
 @click.option(
-    "-j", "--jobs", type=click.IntRange(0, 1024), help="Workers here.  [one for each core; with --bind 0]"
+    "-j",
+    "--jobs",
+    type=click.IntRange(0, 1024),
+    show_default="one per core; 0 with --bind",
+    help="Number of workers on this machine.",
 )
 @click.option(
     "--engine",
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="serial, threads, processes, pipeline, zeromq, redis, nodes, mpi, dask, ray.",
+    help="Engine that runs the workers: auto, serial, threads, processes, pipeline, zeromq, redis, nodes, mpi, "
+    "dask or ray.",
 )
-@options.connect_options("Of an existing cluster or server, or of nodes: HOST:PORT,...  [one of its own]")
+@options.connect_options(
+    "Address of an existing cluster or server, or of nodes (HOST:PORT,...). Without it, the engine starts its own."
+)
 @click.option(
     "--nodes",
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
-    help="YAML: nodes that are there, and how they are chosen.",
+    help="YAML file with the addresses of running nodes and the policy that chooses among them.",
 )
-@click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each worker process.  [1]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Number of threads in each worker process.",
+)
 @click.option(
     "--bind",
     default="",
     metavar="ADDRESS",
-    help="Where `imageloom worker` connects to: tcp://127.0.0.1:5555.",
+    help="Address to listen on for `imageloom worker`, such as tcp://127.0.0.1:5555.",
 )
-@click.option("--keys", default="", metavar="FILE", help="The driver's keys: see `imageloom keys`.")
+@click.option("--keys", default="", metavar="FILE", help="Key file of this run, made by `imageloom keys`.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
-    help="Seconds that an item may take in a worker process.  [600]",
-)
-@click.option("--include", multiple=True, metavar="PATTERN", help="Only such names, as '*.jpg'; repeatable.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Not such names; repeatable.")
-@click.option(
-    "--if-exists",
-    type=click.Choice(["error", "skip", "overwrite"]),
-    default="error",
     show_default=True,
-    help="What happens where a file that imageloom did not make has an output's name.",
+    help="Time-out of one item in a worker process, in seconds.",
 )
-@click.option("--retry-failed", is_flag=True, help="Do only the items that failed before.")
+@options.include_option
+@options.exclude_option
+@options.if_exists_option
+@options.retry_failed_option
+@options.memory_option
+@options.tile_option
 @click.option(
-    "--memory", type=Quantity(), help="Bytes that the work in hand may need.  [half of the machine's]"
-)
-@click.option(
-    "--tile",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Do images in tiles: where they are large or alone, always, never.",
-)
-@click.option(
-    "--items-at-once", type=click.IntRange(0), default=0, help="Images under way together.  [what fits]"
+    "--items-at-once",
+    type=click.IntRange(0),
+    default=0,
+    show_default="0: as many as memory and workers allow",
+    help="Maximum number of images in progress at the same time.",
 )
 @click.option(
     "--scratch",
     type=click.Path(exists=True, file_okay=False, resolve_path=True),
-    help="A folder for large images' pixels.",
+    show_default="in SINK, if it is a local folder",
+    help="Folder for temporary pixel files of large images.",
 )
 @click.option(
     "--in-flight",
     type=click.IntRange(1, 1024),
-    help="Requests in flight on stores that are not local folders.  [found by measuring]",
+    show_default="tuned automatically",
+    help="Number of storage requests in flight, for remote sources and sinks.",
 )
 @options.links_option("follow", "inside", "refuse")
 @options.accept_host_keys_option
 @options.limit_options
 @options.ledger_option
 @click.option(
-    "--timeline/--no-timeline", default=True, help="Record what is measured, for 'report'.  [recorded]"
+    "--timeline/--no-timeline",
+    default=True,
+    show_default=True,
+    help="Record the measurements that `imageloom report` needs.",
 )
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--json", "json_", is_flag=True, help="One JSON object for each item and a summary, on stdout.")
-@click.option("-v", "--verbose", is_flag=True, help="A line for each item.")
-@click.option("-q", "--quiet", is_flag=True, help="Failures and the last line only.")
-@click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="A line for each event.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write an HTML report to this file when the run ends.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what the run would do, without doing it.")
+@options.json_option
+@options.verbose_option
+@options.quiet_option
+@click.option(
+    "--log-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append one line per finished, failed, retried or skipped item to this file.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Format of the lines in the log file.",
+)
 @options.health_option
 def command(
     arguments: tuple[str, ...],
@@ -122,12 +144,15 @@ def command(
     health: str | None,
     **given: Any,
 ) -> int:
-    """Run PIPELINE over the images of SOURCE (a folder or a file) into the folder SINK. Each is a path or an
-    address, as s3://bucket/folder, gs://, az://, gdrive://, sftp://, and zip:// or tar:// to read from.
+    """Run PIPELINE over the images of SOURCE (a folder or a file) and write the outputs into the folder SINK.
 
-    PIPELINE is a text, or the name of a YAML file with a pipeline or a recipe. With --output instead of it,
-    each image is decoded once for several outputs, each in a folder of its own. What was done before, with the
-    same pipeline and the same input, is not done again: an interrupted run is resumed by the same command.
+    SOURCE and SINK are paths or addresses: s3://bucket/folder, gs://, az://, gdrive://, sftp://. SOURCE may also
+    be a zip:// or tar:// archive.
+
+    PIPELINE is a text such as 'resize 50% | grayscale', or the name of a YAML file with a pipeline or a recipe.
+    To make several outputs of each image, give --output several times instead of PIPELINE: the image is decoded
+    once, and each output has its own folder in SINK. Items that an earlier run finished with the same pipeline and
+    the same input are skipped. To resume an interrupted run, repeat its command.
 
     \b
     imageloom run 'resize 512x512 | grayscale' photos/ out/
@@ -141,10 +166,10 @@ def command(
     imageloom run 'resize 50%' photos/ half/ --report report.html
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
 
-    Exit codes: 0 all done; 1 some items failed; 2 usage; 3 nothing matched; 4 storage or access; 130
-    interrupted, to be resumed.
+    Exit codes: 0 all items done; 1 some items failed; 2 usage error; 3 no image matched in SOURCE; 4 storage or
+    access error; 130 interrupted (repeat the command to resume).
     """
-    if engine == "processes":  # what it needs is loaded at the same time as what this process needs
+    if engine == "processes":  # the workers' modules load while this process loads its own
         from imageloom.worker.fork_server import warm_up
 
         warm_up()
@@ -155,7 +180,7 @@ def command(
     from imageloom.records.recorder import Recorder
 
     if report and (dry_run or not timeline):
-        raise click.UsageError("--report needs a run whose timeline is recorded")
+        raise click.UsageError("--report needs a recorded timeline: it excludes --dry-run and --no-timeline")
     collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
     with (
@@ -168,11 +193,11 @@ def command(
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if dry_run:
             summary = driver.preview()
-            reporters.finish(summary, "would be done")
+            reporters.finish(summary, "would be done", is_recorded=False)
             return 1 if summary.failed else 0 if summary.total else 3
         finish_on_signals(driver.stop, "stopping", "stop")
         summary = driver.run()
-        reporters.finish(summary, "done")
+        reporters.finish(summary, "done", ledger)
         recorder.close()
         if report:
             from imageloom.report import write_page
@@ -183,7 +208,7 @@ def command(
 
 @contextmanager
 def _health(address: str | None, engine: Engine) -> Iterator[list[Listener]]:
-    """Answer probes and scrapers, where an address was given: the listeners that this needs."""
+    """Serve health probes and metrics if an address is given; yield the listeners that this needs."""
     if not address:
         yield []
         return

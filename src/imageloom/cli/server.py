@@ -12,36 +12,96 @@ from imageloom.cli.text import say
 AT_LEAST_1 = click.IntRange(1)
 
 
-@click.command("server", short_help="Take jobs from clients and divide them among nodes.")
+@click.command("server", short_help="Run jobs that clients submit, on several nodes.")
 @click.option(
-    "--nodes", type=click.Path(dir_okay=False), metavar="FILE", help="YAML: nodes, and their choice."
+    "--nodes",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="YAML file with the addresses of nodes and the policy that chooses among them.",
 )
-@click.option("--listen", default="127.0.0.1:7000", show_default=True, metavar="HOST:PORT")
 @click.option(
-    "--root", "roots", multiple=True, metavar="FOLDER", help="Jobs read and write below; repeatable."
+    "--listen",
+    default="127.0.0.1:7000",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address that the server listens on.",
+)
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    metavar="FOLDER",
+    help="Jobs read and write only below these folders. Repeatable.",
 )
 @options.operators_option
 @options.ledger_option
 @click.option(
-    "--state", type=click.Path(file_okay=False, path_type=Path), help="A folder for the jobs.  [user's state]"
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    show_default="in the user's state folder",
+    help="Folder in which the server stores the accepted jobs.",
 )
 @click.option(
-    "--patience", type=click.FloatRange(0), default=30.0, help="Seconds that a job outlives its client.  [30]"
+    "--patience",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Cancel a job after its client has been disconnected for this time, in seconds.",
 )
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, help="Of an item.  [600]")
-@click.option("--max-running", "running", type=AT_LEAST_1, default=16, help="Jobs that run at once.  [16]")
-@click.option("--max-jobs", "jobs", type=AT_LEAST_1, default=256, help="Jobs that run or wait.  [256]")
-@click.option("--max-client-jobs", "client_jobs", type=AT_LEAST_1, default=64, help="Of one client.  [64]")
-@click.option("--max-nodes", "nodes_", type=AT_LEAST_1, default=256, help="Nodes that register.  [256]")
 @click.option(
-    "--max-calls", "calls", type=click.IntRange(2), default=128, help="Calls at once of each kind.  [128]"
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Time-out of one item, in seconds.",
+)
+@click.option(
+    "--max-running",
+    "running",
+    type=AT_LEAST_1,
+    default=16,
+    show_default=True,
+    help="Maximum number of jobs that run at the same time.",
+)
+@click.option(
+    "--max-jobs",
+    "jobs",
+    type=AT_LEAST_1,
+    default=256,
+    show_default=True,
+    help="Maximum number of jobs that run or wait.",
+)
+@click.option(
+    "--max-client-jobs",
+    "client_jobs",
+    type=AT_LEAST_1,
+    default=64,
+    show_default=True,
+    help="Maximum number of jobs of one client that run or wait.",
+)
+@click.option(
+    "--max-nodes",
+    "nodes_",
+    type=AT_LEAST_1,
+    default=256,
+    show_default=True,
+    help="Maximum number of registered nodes.",
+)
+@click.option(
+    "--max-calls",
+    "calls",
+    type=click.IntRange(2),
+    default=128,
+    show_default=True,
+    help="Maximum number of calls of each gRPC method at the same time.",
 )
 @click.option(
     "--node-host",
     "hosts",
     multiple=True,
     metavar="HOST",
-    help="Any client may register nodes there; repeatable.",
+    help="Let any client register nodes on this host. By default, a host registers only its own nodes. "
+    "Repeatable.",
 )
 @service.credential_options
 def command(
@@ -61,11 +121,13 @@ def command(
     hosts: tuple[str, ...],
     **credentials: str | None,
 ) -> int:
-    """Serve jobs: each has a driver here, and all share the nodes, those of the file and those that register.
+    """Start a server that runs the jobs of `imageloom submit`. All jobs share the nodes of --nodes and those that
+    register.
 
-    What was accepted is written down: a server that is started again goes on with it. SIGTERM finishes what the
-    nodes have in hand. The credentials are for both directions: clients, and nodes that are connected to. What is
-    over a bound is refused as RESOURCE_EXHAUSTED, with the bound's flag; a client is a host.
+    Accepted jobs are stored: a restarted server continues them. The first SIGTERM or Ctrl-C finishes the tasks
+    in progress and ends the server. The credentials are used for connections from clients and to nodes. A
+    request over a limit is refused as RESOURCE_EXHAUSTED, and the message names the limit's flag. All requests
+    from one host count as one client.
 
     \b
     imageloom server --nodes nodes.yaml --root /data
@@ -80,7 +142,7 @@ def command(
     from imageloom.worker.guard import Guard
 
     if not roots:
-        raise UsageError("a server needs at least one folder that jobs may work below: --root FOLDER")
+        raise UsageError("a server needs at least one folder for jobs to read and write in: --root FOLDER")
     check_address(listen)
     config = read_config(nodes, NodesConfig) if nodes else NodesConfig()
     config = replace(config, credentials=service.overruled(config.credentials, **credentials))

@@ -1,4 +1,4 @@
-"""What `server`, `node` and `submit` share: options, configuration that flags overrule, and leaving on signals."""
+"""Shared by `server`, `node` and `submit`: credential options, flags over configuration files, signals."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 def credential_options(command: C) -> C:
-    """Files that say who this side is, and whom it trusts."""
+    """Add the options for credential files."""
     for name, text in (
-        ("authority", "Certificates that are trusted: PEM."),
-        ("key", "The certificate's private key: PEM."),
-        ("certificate", "What this side shows who connects to it: PEM."),
-        ("token", "A secret that both sides have, in the file's first line."),
+        ("authority", "File with the certificates to trust when connecting, in PEM."),
+        ("key", "File with the private key of --certificate, in PEM."),
+        ("certificate", "File with the TLS certificate of this side, in PEM."),
+        ("token", "File whose first line is a secret that both sides share."),
     ):
         command = click.option(f"--{name}", type=click.Path(dir_okay=False), metavar="FILE", help=text)(
             command
@@ -33,14 +33,14 @@ def credential_options(command: C) -> C:
 
 
 def overruled(credentials: Credentials, **flags: str | None) -> Credentials:
-    """The credentials of a file, where no flag says otherwise."""
+    """The credentials of a configuration file, overridden by the flags that are given."""
     from msgspec.structs import replace
 
     return replace(credentials, **{name: value for name, value in flags.items() if value})
 
 
 def nodes_extra() -> None:
-    """Raise MissingExtra where gRPC is not installed. It is not loaded: a node must not do so yet."""
+    """Raise MissingExtra if gRPC is not installed. It is not imported: a node must fork first."""
     from imageloom.errors import MissingExtra
 
     if not all(find_spec(name) for name in ("grpc", "grpc_health", "grpc_reflection")):
@@ -48,7 +48,7 @@ def nodes_extra() -> None:
 
 
 def leave_on_signals() -> threading.Event:
-    """An event that the first SIGTERM or Ctrl-C sets; one more ends the program at once, whatever still runs."""
+    """An event that is set by the first SIGTERM or Ctrl-C. A second signal ends the program at once."""
     leaving = threading.Event()
     finish_on_signals(leaving.set, "leaving", "stop", end=lambda: os._exit(130))
     return leaving

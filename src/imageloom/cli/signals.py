@@ -1,4 +1,4 @@
-"""Leaving on signals: the first SIGTERM or Ctrl-C finishes what is in hand, one more ends the program."""
+"""Signals: the first SIGTERM or Ctrl-C finishes the items in progress, the second ends the program at once."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from imageloom.cli.text import say_amid
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _INTERRUPTION = signal.SIGURG
-"""Sent to the main thread to end its waiting; other programs do not send it, and it is ignored by default."""
+"""Sent to the main thread to interrupt a wait. Other programs do not send it, and it is ignored by default."""
 
 
 def finish_on_signals(
     finish: Callable[[], None], doing: str, verb: str, end: Callable[[], None] | None = None
 ) -> None:
-    """Call `finish` on the first SIGTERM or Ctrl-C, in a thread of its own, and end on each further one.
+    """Call `finish` on the first SIGTERM or Ctrl-C, in a separate thread, and end the program on the next one.
 
-    The kernel may give a signal to any thread. Python runs handlers in the main thread alone, and nothing wakes
-    that one where another thread was given the signal. Therefore a thread reads here which signals have come.
+    The kernel may deliver a signal to any thread. Python runs signal handlers only in the main thread, and the
+    main thread does not wake up if another thread received the signal. Therefore a thread reads the signals here.
 
     Args:
-        finish: has the program finish what is in hand; it must be safe to call from another thread.
-        doing: said to the user, as "stopping".
-        verb: said to the user, as "stop".
-        end: ends the program; without it, KeyboardInterrupt is raised in the main thread.
+        finish: asks the program to finish the items in progress; must be safe to call from another thread.
+        doing: word in the message for the user, such as "stopping".
+        verb: word in the message for the user, such as "stop".
+        end: ends the program; if None, KeyboardInterrupt is raised in the main thread.
     """
-    arrived, note = os.pipe()
-    os.set_blocking(note, False)
-    signal.set_wakeup_fd(note, warn_on_full_buffer=False)
+    arrived, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     for number in SIGNALS:
         signal.signal(number, _pass)
     signal.signal(_INTERRUPTION, signal.default_int_handler)
@@ -44,7 +44,7 @@ def finish_on_signals(
                 continue
             if not asked:
                 asked = True
-                say_amid(f"{doing}: finishing what is in hand (once more to {verb} at once)")
+                say_amid(f"{doing}: finishing the items in progress (once more to {verb} at once)")
                 finish()
             elif end:
                 end()
@@ -55,4 +55,4 @@ def finish_on_signals(
 
 
 def _pass(number: int, frame: FrameType | None) -> None:
-    """Nothing: the number in the pipe counts, which Python writes for a signal that has a handler."""
+    """Do nothing: Python writes the signal's number into the pipe only if the signal has a handler."""

@@ -21,30 +21,40 @@ if TYPE_CHECKING:
     from imageloom.service.client import Client
 
 
-@click.command("submit", short_help="Hand a job to a server, and follow it.")
+@click.command("submit", short_help="Send a job to a server and show its progress.")
 @click.argument("arguments", nargs=-1, metavar="[PIPELINE] SOURCE [SINK]")
 @click.option(
-    "--config", type=click.Path(dir_okay=False), metavar="FILE", help="YAML: server, root, credentials."
+    "--config",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="YAML file with server, root and credentials. Flags override it.",
 )
-@click.option("--server", metavar="HOST:PORT", help="[127.0.0.1:7000]")
-@click.option("--root", metavar="FOLDER", help="Of the storage that all share: SOURCE and SINK are below it.")
-@click.option("--detach", is_flag=True, help="Do not wait: print the job's id.")
-@click.option("--job", "follow", metavar="ID", help="Follow a job that was submitted before.")
-@click.option("--cancel", metavar="ID", help="Have a job finish what is in hand, and no more.")
-@click.option("--output", "outputs", multiple=True, metavar="NAME=PIPELINE", help="An output; repeatable.")
+@click.option("--server", metavar="HOST:PORT", show_default="127.0.0.1:7000", help="Address of the server.")
+@click.option(
+    "--root",
+    metavar="FOLDER",
+    show_default="the current folder",
+    help="Folder of the shared storage. SOURCE and SINK are relative to it.",
+)
+@click.option("--detach", is_flag=True, help="Print the job's ID and return, without waiting for its end.")
+@click.option("--job", "follow", metavar="ID", help="Show the progress of a job that was submitted before.")
+@click.option(
+    "--cancel", metavar="ID", help="Cancel this job. The server finishes the items that are in progress."
+)
+@options.outputs_option
 @options.operators_option
 @options.recipe_options
-@click.option("--name", default="{dir}/{stem}.{ext}", show_default=True, help="Of outputs below the sink.")
-@click.option("--in-place", is_flag=True, help="Put each output in the place of its input; there is no SINK.")
-@click.option("--include", multiple=True, metavar="PATTERN", help="Only such names, as '*.jpg'; repeatable.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Not such names; repeatable.")
-@click.option("--if-exists", type=click.Choice(["error", "skip", "overwrite"]), default="error")
-@click.option("--retry-failed", is_flag=True, help="Do only the items that failed before.")
+@options.name_option
+@options.in_place_option
+@options.include_option
+@options.exclude_option
+@options.if_exists_option
+@options.retry_failed_option
 @options.links_option("inside", "refuse")
 @options.limit_options
-@click.option("--json", "json_", is_flag=True, help="One JSON object for each item and a summary, on stdout.")
-@click.option("-v", "--verbose", is_flag=True, help="A line for each item.")
-@click.option("-q", "--quiet", is_flag=True, help="Failures and the last line only.")
+@options.json_option
+@options.verbose_option
+@options.quiet_option
 @service.credential_options
 def command(
     arguments: tuple[str, ...],
@@ -59,11 +69,12 @@ def command(
     quiet: bool,
     **given: Any,
 ) -> int:
-    """Have a server run PIPELINE over SOURCE into SINK, and wait for it as `imageloom run` does.
+    """Run PIPELINE over SOURCE into SINK on a server. Show the progress until the job ends, as `imageloom run`
+    does.
 
-    Only the names travel: the server and its nodes read and write the files themselves. Ctrl-C cancels the job;
-    when the client vanishes, the server does so after a while, unless --detach was given. When the server
-    vanishes, the client waits for it.
+    Only file names are sent: the server and its nodes read and write the files themselves. Ctrl-C cancels the job.
+    If the connection to the client is lost, the server cancels the job after its --patience, unless the job was
+    submitted with --detach. If the connection to the server is lost, the client waits and connects again.
 
     \b
     imageloom submit 'resize 512x512 | grayscale' photos/ out/ --config client.yaml
@@ -83,7 +94,7 @@ def command(
             say(f"cancelled {cancel}")
             return 0
         if follow and arguments:
-            raise click.UsageError("--job ID takes no PIPELINE, SOURCE and SINK")
+            raise click.UsageError("--job ID excludes PIPELINE, SOURCE and SINK: the job exists already")
         job = _below(settings.root, make_job(arguments, given)) if not follow else None
         if detach and job:
             say(client.submit(job, detached=True).id)
@@ -107,7 +118,7 @@ def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool)
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        say_amid("cancelling: what is in hand is finished (once more to stop at once)")
+        say_amid("cancelling: finishing the items in progress (once more to stop at once)")
         threading.Thread(target=client.cancel, args=(known[0],), daemon=True).start()
 
     signal.signal(signal.SIGINT, stop)
@@ -137,13 +148,13 @@ def _settings(
 
 
 def _below(root: str, job: Job) -> Job:
-    """The job in the storage that all share, or in folders of this machine's where it has no root."""
+    """The job with absolute paths: relative to the root of the shared storage, or to the current folder."""
     source, sink = (os.path.abspath(os.path.join(root, folder)) for folder in (job.source, job.sink))
     return replace(job, source=source, sink=sink)
 
 
 def _unknown() -> Job:
-    """In the place of a job that was submitted elsewhere: its number of items is not known."""
+    """A placeholder for a job that was submitted before: its source is not known here."""
     from imageloom.model import Job, Recipe
 
     return Job(os.devnull, "", Recipe(()))

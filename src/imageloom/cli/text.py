@@ -1,4 +1,4 @@
-"""The one way to standard output and standard error: what is in a line only shows on a terminal."""
+"""The only module that writes to stdout and stderr. It escapes control characters in each line."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def say(*lines: str, err: bool = False, dim: bool = False) -> None:
     """Write lines for people.
 
     Args:
-        lines: each one line: a line break within it is a part of a name, and shown as an escape.
-        err: on standard error.
-        dim: less bright than the others, on a terminal.
+        lines: each is one line; a line break inside it, as in a file name, is written as an escape.
+        err: write to stderr.
+        dim: write less brightly on a terminal.
     """
     for line in lines:
         shown = printable(line)
@@ -26,22 +26,22 @@ def say(*lines: str, err: bool = False, dim: bool = False) -> None:
 
 
 def say_json(data: object) -> None:
-    """Write an object as a line of JSON on standard output."""
+    """Write an object as one line of JSON to stdout."""
     sys.stdout.write(json_line(data) + "\n")
 
 
 def say_csv(lines: Iterable[str]) -> None:
-    """Write lines that `csv_line` has made on standard output."""
+    """Write lines made by `csv_line` to stdout."""
     sys.stdout.writelines(lines)
 
 
 def say_amid(text: str) -> None:
-    """A line on stderr while others write there: past sys.stderr, where another line may be half written."""
+    """Write a line to stderr from any thread. It bypasses sys.stderr, where another line may be half written."""
     os.write(2, f"{printable(text)}\n".encode())
 
 
 def say_refusal(error: click.ClickException) -> None:
-    """Write what click has against a command line, with its usage."""
+    """Write click's usage error, with the command's usage line, to stderr."""
     shown = io.StringIO()
     error.show(shown)
     say(*shown.getvalue().rstrip("\n").split("\n"), err=True)

@@ -32,19 +32,21 @@ DAY = 86400.0
 HOUR = 3600.0
 
 
-@click.command("watch", short_help="Run a pipeline over images as they come into a folder or a bucket.")
+@click.command("watch", short_help="Run a pipeline over new images in a folder or a bucket, as they arrive.")
 @click.argument("arguments", nargs=-1, required=True, metavar="[PIPELINE] SOURCE SINK")
 @click.option(
     "--poll",
     type=click.FloatRange(0.05, DAY),
     metavar="SECONDS",
-    help="List SOURCE that often, for file systems that tell no changes.  [5 for what is not local]",
+    show_default="change notifications for a local SOURCE, 5 for a remote one",
+    help="List SOURCE at this interval, in seconds. For file systems without change notifications, such as NFS.",
 )
 @click.option(
     "--until-idle",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    help="End when nothing has come for so long and all is done; 0: when all is done.  [never]",
+    show_default="never",
+    help="End when all items are done and none has arrived for this time, in seconds. 0: as soon as all are done.",
 )
 @click.option(
     "--keep",
@@ -52,7 +54,7 @@ HOUR = 3600.0
     default=30.0,
     show_default=True,
     metavar="DAYS",
-    help="Of the history of single items, for 'jobs show'; 0 for all.",
+    help="How long `imageloom jobs show` can list an item, in days. 0: for ever.",
 )
 @options.links_option("inside", "follow", "refuse")
 @options.accept_host_keys_option
@@ -64,15 +66,17 @@ def command(
     engine: str,
     **given: Any,
 ) -> int:
-    """Run PIPELINE over the images of SOURCE, and over those that come, into SINK, until it is told to end.
+    """Run PIPELINE over the images of SOURCE and over each new image, into SINK, until a signal ends the command.
+
     Pipelines, recipes, addresses and engines are those of `imageloom run`.
 
-    A file is done when it has settled: unchanged for a tenth of a second, and nobody has it open for writing.
-    One that is overwritten is done again, one that is deleted is dropped. What came while nobody watched is done
-    at the next start. What failed is done again when it changes, or now and then where a store was at fault. Links
-    that lead out of SOURCE are not followed, unless --links follow says so.
+    A file is processed when it is complete: unchanged for 0.1 s, and not open for writing by any process. An
+    overwritten file is processed again. A deleted file is dropped. Files that arrived while no watch was running
+    are processed at the next start. A failed item is processed again when its file changes, or after a back-off if
+    the storage failed. Links that lead out of SOURCE are failed items, unless --links follow is given.
 
-    SIGTERM and Ctrl-C let it finish what is in hand, with exit code 0; a second one ends it at once.
+    The first SIGTERM or Ctrl-C finishes the items in progress and ends with exit code 0; a second one ends at
+    once.
 
     \b
     imageloom watch 'resize 512x512 | grayscale' inbox/ out/
@@ -81,8 +85,8 @@ def command(
     imageloom watch 'resize 50%' /mnt/nfs/inbox out/ --poll 2
     imageloom watch 'resize 50%' inbox/ half/ --until-idle 10
 
-    Exit codes: 0 it was told to end, or --until-idle is over; 1 likewise, and some items failed; 2 usage; 4
-    storage or access; 130 ended at once.
+    Exit codes: 0 ended by a signal, or by --until-idle with all items done; 1 ended by --until-idle, and some
+    items failed; 2 usage error; 4 storage or access error; 130 ended at once.
     """
     from imageloom.cli.reporters import Reporters
     from imageloom.driver.run import Driver
@@ -91,7 +95,7 @@ def command(
     from imageloom.records.ledger import Ledger
 
     collect_garbage()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # who reads it wants it now
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # readers need each line at once
     job, chosen, settings = job_and_engine(arguments, engine, given)
     shown = (given["json_"], given["verbose"], given["quiet"], given["log_file"], given["log_format"])
     with (
@@ -105,7 +109,7 @@ def command(
         finish_on_signals(source.end, "ending", "end")
         summary = driver.run()
         if summary.total:
-            reporters.finish(summary, "done")
+            reporters.finish(summary, "done", given["ledger"])
         _show_latencies(source, given["json_"])
     return 1 if summary.failed and until_idle is not None else 0
 
@@ -114,10 +118,10 @@ command.params += [option for option in run.params if option.name in _SHARED]
 
 
 class _Retention:
-    """Drops the history of items that is too old, each hour.
+    """Deletes the history of old items from the ledger, once an hour.
 
     Args:
-        days: that it is kept; 0 for ever.
+        days: age up to which the history is kept; 0 keeps it for ever.
     """
 
     def __init__(self, ledger: Ledger, days: float) -> None:
@@ -137,7 +141,7 @@ class _Retention:
 
 
 def _show_latencies(source: Watched, as_json: bool) -> None:
-    """How long items took from when they had settled until their outputs were there."""
+    """Print percentiles of the latency: the time from a complete input file to its published outputs."""
     if not source.latencies:
         return
     in_order = sorted(source.latencies)
@@ -147,4 +151,4 @@ def _show_latencies(source: Watched, as_json: bool) -> None:
         line = {"event": "latency", "items": len(in_order), **at}
         say_json(line)
     words = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in at.items())
-    say(f"from settled to published: {words} (the last {len(in_order)} items)", err=as_json)
+    say(f"latency from complete file to output: {words} (the last {len(in_order)} items)", err=as_json)

@@ -22,31 +22,54 @@ if TYPE_CHECKING:
     from imageloom.scheduling.fleet import Fleet
 
 
-@click.command("worker", short_help="Work for an engine's driver, here or on another machine.")
-@click.option("--engine", required=True, metavar="NAME", help="The driver's: zeromq, redis.")
-@options.connect_options("Of the server that has the tasks.", is_needed=True)
-@click.option("-j", "--jobs", type=click.IntRange(1, 1024), help="Worker processes.  [one for each core]")
-@click.option("--threads", type=click.IntRange(1, 64), default=1, help="In each process.  [1]")
+@click.command("worker", short_help="Process items for a run on this or another machine (zeromq, redis).")
+@click.option("--engine", required=True, metavar="NAME", help="Engine of the run: zeromq or redis.")
+@options.connect_options(
+    "Address of the run's driver (zeromq, its --bind) or of the Redis server (redis).", is_needed=True
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    show_default="one per core",
+    help="Number of worker processes.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Number of threads in each worker process.",
+)
 @click.option(
     "--root",
     "roots",
     multiple=True,
     metavar="PATH",
-    help="A folder, or a store's address, to read and write below; repeatable.  [the current folder]",
+    show_default="the current folder",
+    help="Folder or storage address. The worker reads and writes only below its roots. Repeatable.",
 )
 @options.operators_option
 @options.accept_host_keys_option
-@click.option("--memory", type=Quantity(), help="Bytes that each process may take for data.  [no bound]")
+@click.option(
+    "--memory",
+    type=Quantity(),
+    show_default="no limit",
+    help="Memory limit of each worker process, in bytes.",
+)
 @click.option(
     "--role",
     type=click.Choice(["worker", "assembler", "all"]),
     default="all",
     show_default=True,
-    help="Which tasks: all, encodings of whole large images (assembler), or the others; redis.",
+    help="Tasks to accept (redis only): the encoding of whole large images (assembler), all other tasks "
+    "(worker), or all.",
 )
-@click.option("--keys", type=click.Path(dir_okay=False), help="The file of this side's keys.")
+@click.option(
+    "--keys", type=click.Path(dir_okay=False), help="Key file of this worker, made by `imageloom keys`."
+)
 @options.health_option
-@click.option("--once", is_flag=True, help="Leave when the run is over, instead of waiting for the next.")
+@click.option("--once", is_flag=True, help="End when the run ends, instead of waiting for the next run.")
 def command(
     engine: str,
     connect: str,
@@ -60,18 +83,19 @@ def command(
     health: str | None,
     once: bool,
 ) -> int:
-    """Take tasks from the driver of a run, or of one run after the other, until a signal ends it.
+    """Process items for a run, and for the runs after it, until a signal ends the command.
 
-    A worker may come and go at any time. It reads and writes below its roots alone, and runs no operators but
-    imageloom's and those of the given files. A process that dies is replaced. SIGTERM or Ctrl-C: it finishes
-    what it has in hand, hands back the rest, and leaves; once more, and it ends at once.
+    Workers may start and stop at any time. A worker reads and writes only below its roots. It executes only
+    imageloom's own operators and those in the files of --operators. A worker process that crashes is replaced. At
+    the first SIGTERM or Ctrl-C it finishes the items in progress, returns the other tasks and ends; a second one
+    ends it at once.
 
     \b
     imageloom worker --engine zeromq --connect tcp://127.0.0.1:5555 --keys keys/client.key --root photos/
     IMAGELOOM_CONNECT=rediss://me:secret@host:6379/0 imageloom worker --engine redis --role worker --root /data
 
-    Exit codes: 0 left as it was asked to, or let go; 2 usage, or the driver speaks another version; 4 access; 130
-    ended at once.
+    Exit codes: 0 ended by a signal, or because the run ended; 2 usage error, or the driver has another protocol
+    version; 4 access error; 130 ended at once.
     """
     from imageloom.engines import worker_target
     from imageloom.engines.workers import work, work_and_report
@@ -90,7 +114,7 @@ def command(
         work_and_report if health else work,
         (line, engine, settings) if health else (engine, settings),
         jobs or available_cores(),
-        died=lambda pid, cause: say(f"worker {pid} died: {cause}; another one is started", err=True),
+        died=lambda pid, cause: say(f"worker {pid} died: {cause}; starting a replacement", err=True),
         left=ended.put,
         preload=[module],
     )
@@ -105,7 +129,7 @@ def command(
 
 @contextmanager
 def _health(address: str | None, fleet: Fleet, reports: Connection) -> Iterator[None]:
-    """Answer probes and scrapers, where an address was given."""
+    """Serve health probes and metrics if an address is given."""
     if not address:
         yield
         return

@@ -1,7 +1,7 @@
-"""Codecs: bytes to pixels and back, one file for each library.
+"""Codecs: decode files to pixels and encode pixels to files, one module per format.
 
-A file is what its bytes say, not its name. A header is read in a few kilobytes; only `decode` touches pixels.
-`read_header`, `decode` and `read_metadata` raise an `ItemError`, whatever a codec or its library raises.
+The format is recognized by a file's bytes, not by its name. Reading a header needs a few kilobytes; only `decode`
+decodes pixels. `read_header`, `decode` and `read_metadata` raise an `ItemError` for any exception of a library.
 """
 
 from __future__ import annotations
@@ -23,59 +23,59 @@ if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import Encoder
 
 HEAD = 16 << 10
-"""How many bytes of a file are read at first; most headers end within them."""
+"""Number of bytes that are read first; most headers are shorter."""
 
 
 class Codec(Protocol):
-    """One format. Callers go through the functions of this module, which see to errors.
+    """One format. Call the functions of this module instead of its methods: they convert errors.
 
-    The class of a plug-in has besides `magic` and `suffixes`, see `_Known`.
+    The class of a plug-in also has `magic` and `suffixes`, see `_Known`.
     """
 
     format: Format
     quality: int
-    """What a lossy encoder takes where nothing is asked; 0 for lossless formats."""
+    """Default quality of a lossy encoder, 1 to 100; 0 for lossless formats."""
     encoder_bytes: int
-    """What the encoder holds beside the pixels and the file, in bytes for each pixel, about."""
+    """Approximate memory of the encoder in bytes per pixel, without the pixels and the file."""
     written: Format
-    """What outputs are where nothing is asked: the same, but for formats that are only read."""
+    """Default format of outputs: the same format, or another one if this format can only be read."""
     carries: tuple[str, ...]
-    """The kinds of metadata that a file of this format can take along."""
+    """The kinds of metadata that a file of this format can contain."""
 
     def header(self, head: Data) -> Header:
-        """What a file's beginning says, or wherever its header stands.
+        """Parse the header from the first bytes of a file, or from anywhere in it.
 
         Raises:
-            MoreNeeded: the header goes on behind them.
-            CorruptImage, UnsupportedImage: it cannot be used.
+            MoreNeeded: the header is longer than the given bytes.
+            CorruptImage, UnsupportedImage: the image cannot be decoded.
         """
 
     def cannot_hold(self, frame: Frame) -> str | None:
-        """Why such pixels cannot be encoded, or None."""
+        """The reason why such pixels cannot be encoded, or None."""
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        """The pixels of a whole file: its luma alone where asked, at 1/scale of its size."""
+        """Decode a file: only its luma if `luma` is set, at 1/scale of its size."""
 
     def metadata(self, data: bytes) -> Metadata:
-        """What a whole file says of its pixels.
+        """The metadata of a file.
 
         Raises:
-            LimitExceeded: a compressed part of it unfolds to too much.
+            LimitExceeded: a block is too large when it is decompressed.
         """
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = ...) -> bytes:
-        """The bytes of a file."""
+        """Encode an image to the bytes of a file."""
 
 
 class _Known(NamedTuple):
-    """What there is to know of a format before its codec is loaded."""
+    """The properties of a format that are known before its codec is imported."""
 
     codec: str
-    """Module and class, as "module:class"."""
+    """Module and class of the codec, as "module:class"."""
     magic: bytes
-    """A pattern of the first bytes of its files; empty where they are not read."""
+    """A pattern of the first bytes of its files; empty if the format cannot be read."""
     suffixes: tuple[str, ...]
-    """Of file names, the usual one first."""
+    """Suffixes of file names, the default first."""
 
 
 _NOTHING = rb"(?!)"
@@ -146,7 +146,7 @@ def _pattern(magic: bytes) -> re.Pattern[bytes]:
 
 @cache
 def get(format: Format) -> Codec:
-    """The codec of a format; it is loaded when it is asked for.
+    """The codec of a format. It is imported when it is first needed.
 
     Raises:
         UsageError: there is none (the message lists the known ones), or its plug-in cannot be loaded.
@@ -161,17 +161,17 @@ def formats() -> tuple[Format, ...]:
 
 
 def suffixes(format: Format) -> tuple[str, ...]:
-    """Of the names of such files, the usual one first."""
+    """The file suffixes of a format, the default first."""
     return (_KNOWN.get(format) or _plugins()[format]).suffixes
 
 
 def written_as(asked: Format | None, found: Format) -> Format:
-    """The format of an output: the one that is asked for, or that of the input where it can be written."""
+    """The format of an output: the requested format, or else the input's format if it can be written."""
     return asked or get(found).written
 
 
 def format_of(name: str) -> Format | None:
-    """The format that a file name's suffix stands for."""
+    """The format of a file name's suffix; None if unknown."""
     suffix = name.rpartition(".")[2].lower()
     if (found := _SUFFIXES.get(suffix)) or "." not in name.rpartition("/")[2]:
         return found
@@ -186,17 +186,17 @@ def _by_content(data: bytes, table: dict[Format, _Known]) -> Format | None:
 def read_header(
     head: Callable[[int], bytes], size: int, read: Callable[[int, int], bytes] | None = None
 ) -> Header:
-    """The header of a file.
+    """Read the header of a file.
 
     Args:
-        head: gives the first n bytes of the file, or all that there are.
-        read: gives n bytes from a place on, where the file can be read so.
-        size: of the file, in bytes.
+        head: returns the first n bytes of the file, or fewer if the file is shorter.
+        size: size of the file in bytes.
+        read: (position, n) -> n bytes from a position, if the file supports it.
 
     Raises:
-        CorruptImage: the file is empty, cut off within the header, or the header makes no sense.
-        UnsupportedImage: no codec knows it, or the flavour is refused by name.
-        LimitExceeded: the header takes too many bytes.
+        CorruptImage: the file is empty or cut off in its header, or the header is invalid.
+        UnsupportedImage: the format, or this variant of it, is not supported.
+        LimitExceeded: the header is too long.
     """
     if size == 0:
         raise CorruptImage("the file is empty")
@@ -204,7 +204,7 @@ def read_header(
     format = _by_content(data, _KNOWN) or _by_content(data, _plugins())
     if format is None:
         known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
-        raise UnsupportedImage(f"its bytes are no image that imageloom knows ({known})")
+        raise UnsupportedImage(f"the file is not an image of a supported format ({known})")
     codec = get(format)
     try:
         try:
@@ -223,18 +223,23 @@ def read_header(
 
 
 def header_of(data: bytes) -> Header:
-    """The header of a file that is in memory; raises as `read_header`."""
+    """Read the header of a file in memory. Raises the same errors as `read_header`."""
     return read_header(lambda length: data[:length], len(data), lambda at, length: data[at : at + length])
 
 
 def decode(data: bytes, header: Header, *, luma: bool = False, scale: int = 1) -> Pixels:
-    """The pixels of a whole file: its luma alone where asked, at 1/scale of its size.
+    """Decode a file.
 
     Args:
-        header: of this file.
+        header: the header of this file.
+        luma: decode only the luma (brightness).
+        scale: divisor of width and height: 1, 2, 4 or 8.
+
+    Returns:
+        Gray (height, width), or gray+alpha, RGB or RGBA (height, width, channels).
 
     Raises:
-        CorruptImage, UnsupportedImage: it cannot be decoded, or decodes to other pixels than its header says.
+        CorruptImage, UnsupportedImage: the file cannot be decoded, or its pixels contradict its header.
     """
     try:
         pixels = get(header.format).decode(data, header, luma=luma, scale=scale)
@@ -246,25 +251,25 @@ def decode(data: bytes, header: Header, *, luma: bool = False, scale: int = 1) -
         or pixels.dtype != frame.dtype
     ):
         found = f"{pixels.shape[1]}x{pixels.shape[0]} {pixels.dtype}"
-        raise CorruptImage(f"it decodes to {found}, where its header says {frame}")
+        raise CorruptImage(f"it decodes to {found}, but its header says {frame}")
     return pixels
 
 
 def read_metadata(data: bytes, format: Format) -> Metadata:
-    """What a whole file says of its pixels, without reading them.
+    """Read the metadata of a file, without decoding its pixels.
 
     Raises:
-        LimitExceeded: a part of it is too large, or unfolds to too much.
+        LimitExceeded: a block is too large, or too large when it is decompressed.
         CorruptImage: the file is damaged.
     """
     try:
         return get(format).metadata(data)
     except Exception as error:
-        raise by_name(error, f"the {format} file's metadata are damaged") from None
+        raise by_name(error, f"the metadata of the {format} file are damaged") from None
 
 
 def by_name(error: Exception, what: str) -> Exception:
-    """An error of this project as it is; any other, of a library or of a parser led astray, as CorruptImage."""
+    """An ImageloomError unchanged; any other exception, from a library or a parser, as CorruptImage."""
     if isinstance(error, ImageloomError | MemoryError):
         return error
     said = " ".join(str(error).split())
@@ -272,8 +277,8 @@ def by_name(error: Exception, what: str) -> Exception:
 
 
 def in_pieces(format: Format, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> Encoder | None:
-    """What encodes a large image piece by piece, to the same bytes as `encode`; None for small ones and for
-    formats that have no such form. What is a folder of pieces is so in every size."""
+    """An encoder that encodes a large image piece by piece, to the same bytes as `encode`. None for small images
+    and for formats without such an encoder. Formats that are folders always have one."""
     codec = get(format)
     made = getattr(codec, "in_pieces", None)
     return made(frame, quality, metadata) if made and (frame.is_large or hasattr(codec, "files")) else None
@@ -282,18 +287,18 @@ def in_pieces(format: Format, frame: Frame, quality: int, metadata: Metadata = N
 def encode(
     format: Format, image: Pixels, quality: int, metadata: Metadata = NO_METADATA
 ) -> bytes | dict[str, bytes]:
-    """The bytes of a file, or of a format that is a folder its files by their paths within it."""
+    """Encode an image: to the bytes of a file, or for a folder format to a mapping of relative paths to bytes."""
     codec = get(format)
     files: Callable[[Pixels], dict[str, bytes]] | None = getattr(codec, "files", None)
     return files(image) if files else codec.encode(image, quality, metadata)
 
 
 def metadata_of(path: str, format: Format) -> Metadata:
-    """What a file says of its pixels, without reading them.
+    """Read the metadata of the file at a path, without decoding its pixels.
 
     Raises:
         UnreadableItem: the file cannot be read.
-        ItemError: as `read_metadata`.
+        ItemError: see `read_metadata`.
     """
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -1,4 +1,4 @@
-"""The size of AV1 frames by their sequence header (AV1 specification, 5.3 to 5.5): a container may lie."""
+"""The size of AV1 frames, from their sequence header (AV1 specification, 5.3 to 5.5)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from imageloom.errors import CorruptImage, UnsupportedImage
 
 _SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
 _MOST_FRAMES = 8
-"""Of a picture: one, or one for each layer."""
+"""Maximum number of frames of an image: one, or one per layer."""
 _MOST_UNITS = 4096
 
 
 def frame_size(data: bytes) -> tuple[int, int]:
-    """Width and height of the frames of a picture.
+    """Width and height of the frames of an image.
 
     Raises:
-        CorruptImage: there is no sequence header, or there are several that differ.
-        UnsupportedImage: it is a video, or its frames may be larger than its sequence header says.
-        MoreNeeded: the data end before.
+        CorruptImage: there is no sequence header, or there are several different ones.
+        UnsupportedImage: it is a video, or frames may be larger than the sequence header says.
+        MoreNeeded: the data ends too early.
     """
     sizes, frames = set(), 0
     for kind, body in _units(data):
@@ -27,14 +27,14 @@ def frame_size(data: bytes) -> tuple[int, int]:
             sizes.add(_size(_Bits(body)))
         frames += kind in (_FRAME_HEADER, _FRAME)
     if len(sizes) != 1:
-        raise CorruptImage(f"the AVIF has a picture of {len(sizes)} sizes")
+        raise CorruptImage(f"the AVIF has one image with {len(sizes)} different sizes")
     if frames > _MOST_FRAMES:
-        raise UnsupportedImage(f"AVIF of a picture of {frames:,} frames is not supported")
+        raise UnsupportedImage(f"AVIF with {frames:,} frames in one image is not supported")
     return sizes.pop()
 
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and beginning of each unit of the bit stream."""
+    """Type and first bytes of each unit (OBU) of the bit stream."""
     at = 0
     for _ in range(_MOST_UNITS):
         if at >= len(data):
@@ -53,11 +53,11 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
                     break
         yield head >> 3 & 15, data[at : at + min(length, 256)]
         at += length
-    raise UnsupportedImage(f"AVIF of more than {_MOST_UNITS:,} units is not supported")
+    raise UnsupportedImage(f"AVIF with more than {_MOST_UNITS:,} units (OBUs) is not supported")
 
 
 class _Bits:
-    """Numbers of a few bits, one after the other."""
+    """Reads numbers of a few bits, one after the other."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -69,7 +69,7 @@ class _Bits:
         return value >> -self._at % 8 & (1 << count) - 1
 
     def skip_variable(self) -> None:
-        """A number behind as many zeros as it has bits."""
+        """Skip a variable-length number (uvlc)."""
         zeros = 0
         while not self.take(1):
             zeros += 1
@@ -86,7 +86,7 @@ def _size(bits: _Bits) -> tuple[int, int]:
     wide, high = bits.take(4) + 1, bits.take(4) + 1
     width, height = bits.take(wide) + 1, bits.take(high) + 1
     if not reduced and 1 << wide + high > 4 * width * height + (1 << 22):  # a frame may say its own size
-        raise UnsupportedImage(f"AVIF of frames of up to {1 << wide}x{1 << high} pixels is not supported")
+        raise UnsupportedImage(f"AVIF with frames of up to {1 << wide}x{1 << high} pixels is not supported")
     return width, height
 
 

@@ -1,4 +1,4 @@
-"""AVIF of one picture and 8 bits, through Pillow. It holds colour: gray becomes RGB of equal channels."""
+"""AVIF with one image of 8 bits, through Pillow. It is always written in colour: gray becomes RGB."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _TURNS = {
     (2, None): 3, (2, 0): 2, (2, 1): 4,
     (3, None): 6, (3, 0): 7, (3, 1): 5,
 }  # fmt: skip
-"""EXIF's Orientation for quarter turns against the clock (irot) and a mirror after them (imir: 0 top to
-bottom, 1 left to right), by ISO/IEC 23008-12, 6.5.10 and 6.5.12. AVIF's own EXIF has no say."""
+"""The EXIF orientation for a number of counter-clockwise quarter turns (irot) followed by a mirror (imir: 0 top to
+bottom, 1 left to right), see ISO/IEC 23008-12, 6.5.10 and 6.5.12. The orientation in the EXIF block is ignored."""
 
 
 _MOST_META = 1 << 20
-"""Bytes of the box that describes a file's items."""
+"""Maximum size of the box that describes a file's items, in bytes."""
 _MOST_BOXES = 4096
 _MOST_ITEMS = 4096
 
@@ -43,7 +43,7 @@ class Avif:
         properties, associated = _properties(boxes)
         for name, body in properties:
             if name == b"av1C" and number(body, 2, 1) & 0x40:
-                raise UnsupportedImage("AVIF of more than 8 bits is not supported")
+                raise UnsupportedImage("AVIF with more than 8 bits is not supported")
         own = associated.get(_primary(boxes))
         if own is None:
             raise CorruptImage("the AVIF has no primary item")
@@ -59,7 +59,7 @@ class Avif:
         if frame.dtype != "uint8":
             return f"AVIF is written with 8 bits, not {frame.dtype}: choose --format png"
         if max(frame.width, frame.height) > 16_384:
-            return f"AVIF is written with at most 16384 pixels a side, not {frame.width}x{frame.height}"
+            return f"AVIF is written with at most 16384 pixels per side, not {frame.width}x{frame.height}"
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
@@ -73,7 +73,7 @@ class Avif:
         return Metadata(exif.removeprefix(b"Exif\0\0"), xmp, b"", icc)
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        """libaom at speed 6 with 4:2:0, in the calling thread alone."""
+        """Encode with libaom at speed 6, with 4:2:0 subsampling, in the calling thread only."""
         picture = importlib.import_module("PIL.Image").fromarray(image)
         gray = picture.mode in ("L", "LA")
         file = io.BytesIO()
@@ -92,7 +92,7 @@ class Avif:
 
 
 def _brands(head: Data) -> set[bytes]:
-    """The brands of the file, without the version that stands behind the first."""
+    """The brands of the file, without the version after the first brand."""
     end = min(int.from_bytes(head[:4]), len(head), 1024)
     return {head[i : i + 4] for i in (8, *range(16, end, 4))}
 
@@ -116,16 +116,16 @@ def _meta(head: Data) -> bytes:
                 raise MoreNeeded
             return head[start : at + length]
         at += length
-    raise UnsupportedImage(f"AVIF of more than {_MOST_BOXES:,} boxes is not supported")
+    raise UnsupportedImage(f"AVIF with more than {_MOST_BOXES:,} boxes is not supported")
 
 
 def _boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of the boxes side by side in a body that is there whole."""
+    """Name and body of each box in a complete body."""
     end = len(data) if end is None else end
     while at + 8 <= end:
         length = int.from_bytes(data[at : at + 4])
         if length < 8 or at + length > end:
-            raise CorruptImage("the AVIF's boxes do not fit into each other")
+            raise CorruptImage("the AVIF's boxes are not nested correctly")
         yield data[at + 4 : at + 8], data[at + 8 : at + length]
         at += length
 
@@ -156,21 +156,21 @@ def _properties(boxes: dict[bytes, bytes]) -> tuple[list[tuple[bytes, bytes]], d
 
 def _few(count: int) -> int:
     if count > _MOST_ITEMS:
-        raise UnsupportedImage(f"AVIF of more than {_MOST_ITEMS:,} items is not supported")
+        raise UnsupportedImage(f"AVIF with more than {_MOST_ITEMS:,} items is not supported")
     return count
 
 
 def _size(own: dict[bytes, bytes]) -> tuple[int, int]:
     if b"ispe" not in own:
-        raise CorruptImage("the AVIF does not say how large it is")
+        raise CorruptImage("the AVIF has no image size")
     return number(own[b"ispe"], 4, 4), number(own[b"ispe"], 8, 4)
 
 
 def _check_pictures(data: bytes, frame: Frame) -> None:
-    """Refuse a file whose pictures have other pixels than it says: their decoder goes by what is in them.
+    """Check that the coded images have the size in the file's header, because the decoder uses their own size.
 
     Raises:
-        CorruptImage: they are of another size, or more than the cells of one image and of its alpha can be.
+        CorruptImage: they have another size, or more pixels than the tiles of the image and of its alpha need.
     """
     meta = _meta(data)
     boxes = dict(_boxes(meta, 4, len(meta)))
@@ -182,15 +182,15 @@ def _check_pictures(data: bytes, frame: Frame) -> None:
         size, said = av1.frame_size(picture), _size(associated.get(item, {}))
         if size != said:
             raise CorruptImage(
-                f"the AVIF has a picture of {size[0]}x{size[1]}, where it says {said[0]}x{said[1]}"
+                f"the AVIF's image is {size[0]}x{size[1]}, but its header says {said[0]}x{said[1]}"
             )
         total += size[0] * size[1]
     if total > 4 * frame.pixels + (1 << 22):
-        raise CorruptImage(f"the AVIF has {total:,} pixels for {frame.width}x{frame.height}")
+        raise CorruptImage(f"the AVIF has {total:,} pixels for a size of {frame.width}x{frame.height}")
 
 
 def _coded(iinf: bytes) -> set[int]:
-    """The numbers of the items that are AV1 pictures."""
+    """The numbers of the items that are AV1 images."""
     found = set()
     for name, body in _boxes(iinf, 8 if number(iinf, 0, 1) else 6):
         if name == b"infe" and number(body, 0, 1) >= 2:
@@ -227,7 +227,7 @@ def _located(data: bytes, boxes: dict[bytes, bytes]) -> Iterator[tuple[int, byte
             part = source[offset : offset + length]
             left -= len(part)
             if left < 0:
-                raise CorruptImage("the AVIF's items lie on each other")
+                raise CorruptImage("the AVIF's items overlap")
             parts.append(part)
         at += 2
         yield item, b"".join(parts)

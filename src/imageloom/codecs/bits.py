@@ -1,4 +1,4 @@
-"""Reading numbers out of headers, in memory or in a file that is read in bounded pieces."""
+"""Reads numbers from headers, in memory or in a file that is read in pieces of limited size."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Literal
 from imageloom.errors import LimitExceeded
 
 MOST_READ = 64 << 20
-"""Bytes that are read of one file for its header."""
+"""Maximum number of bytes that are read from one file for its header."""
 MOST_AT_ONCE = 16 << 20
-"""Bytes of one part of a header, or of one block of metadata."""
+"""Maximum number of bytes of one part of a header, or of one block of metadata."""
 _PIECE, _LARGEST_PIECE = 16 << 10, 1 << 20
 
 
 class MoreNeeded(Exception):
-    """The header goes on behind the bytes that were given."""
+    """The header is longer than the given bytes."""
 
 
 class View:
-    """The bytes of a file, to be looked at in slices: a header's parser goes anywhere, and little is read.
+    """The bytes of a file, for access by slices. A header's parser can jump in the file without reading all of it.
 
-    A slice within the piece that was read last costs no reading. Pieces grow while they follow each other.
+    A slice inside the last piece needs no reading. The pieces grow while they are read in sequence.
 
     Args:
-        read: gives n bytes from a place on.
-        size: of the file, in bytes.
-        head: its first bytes, where they were read already.
+        read: (position, n) -> n bytes from a position.
+        size: size of the file in bytes.
+        head: the first bytes, if they were already read.
 
     Raises:
         LimitExceeded: a slice is over `MOST_AT_ONCE`, or all pieces together are over `MOST_READ`.
@@ -61,14 +61,14 @@ class View:
                 f"a part of its header takes {stop - start:,} bytes, over the limit of {MOST_AT_ONCE:,}"
             )
         if self._total > MOST_READ:
-            raise LimitExceeded(f"its header takes more bytes than the limit of {MOST_READ:,}")
+            raise LimitExceeded(f"its header takes more than {MOST_READ:,} bytes, which is the limit")
         self._piece, self._at = self._read(start, length), start
         if len(self._piece) < stop - start:
             raise MoreNeeded
 
 
 Data = bytes | View
-"""What parsers of headers take: slices of it, and its length."""
+"""The input of header parsers, which use slices and the length."""
 
 
 def number(data: Data, at: int, length: int, order: Literal["big", "little"] = "big") -> int:
@@ -79,10 +79,10 @@ def number(data: Data, at: int, length: int, order: Literal["big", "little"] = "
 
 
 def block(data: bytes, at: int, length: int, what: str) -> bytes:
-    """A block of metadata; empty where the file does not hold all of it.
+    """A block of metadata; empty if the file does not contain all of it.
 
     Raises:
-        LimitExceeded: it takes more than `MOST_AT_ONCE`.
+        LimitExceeded: the block is larger than `MOST_AT_ONCE`.
     """
     if length > MOST_AT_ONCE and at + length <= len(data):
         raise LimitExceeded(

@@ -1,4 +1,4 @@
-"""BMP: read by Pillow, written here."""
+"""BMP: read with Pillow, written by this module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 _PLAIN, _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 0, 1, 2, 3, 6
 _CORE = 12
-"""Length of the oldest header, OS/2's, with sizes of 16 bits and palette entries of 3 bytes."""
+"""Length of the oldest header (OS/2), with 16-bit sizes and palette entries of 3 bytes."""
 _V4 = 108
 
 
@@ -25,7 +25,7 @@ class Bmp:
     carries: tuple[str, ...] = ()
 
     def header(self, head: Data) -> Header:
-        """The information header; a palette of grays alone makes a gray image."""
+        """Parse the information header. A palette with only grays means a gray image."""
         length = number(head, 14, 4, "little")
         if length == _CORE:
             width, height = number(head, 18, 2, "little"), number(head, 20, 2, "little")
@@ -37,9 +37,9 @@ class Bmp:
         else:
             raise CorruptImage(f"the BMP has a header of {length} bytes")
         if packing not in (_PLAIN, _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS):
-            raise UnsupportedImage(f"BMP of compression {packing} is not supported")
+            raise UnsupportedImage(f"BMP with compression {packing} is not supported")
         if bits not in (1, 4, 8, 16, 24, 32):
-            raise UnsupportedImage(f"BMP of {bits} bits a pixel is not supported")
+            raise UnsupportedImage(f"BMP with {bits} bits per pixel is not supported")
         if bits <= 8:
             channels = 1 if _is_gray(head, length, bits) else 3
         else:
@@ -49,8 +49,8 @@ class Bmp:
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
-            return f"BMP holds 8 bits, not {frame.dtype}: choose --format png"
-        return "BMP holds no gray with alpha: choose --format png" if frame.channels == 2 else None
+            return f"BMP supports 8 bits, not {frame.dtype}: choose --format png"
+        return "BMP does not support gray with alpha: choose --format png" if frame.channels == 2 else None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
         return pillow.decoded(pillow.opened(data, "Bmp"), header.frame)
@@ -59,7 +59,7 @@ class Bmp:
         return NO_METADATA
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        """Bottom-up rows padded to 4 bytes; gray as a palette of grays, alpha by a header of version 4."""
+        """Encode with bottom-up rows padded to 4 bytes, a palette for gray, and header version 4 for alpha."""
         height, width = image.shape[:2]
         channels = 1 if image.ndim == 2 else image.shape[2]
         palette = b"".join(bytes((i, i, i, 0)) for i in range(256)) if channels == 1 else b""

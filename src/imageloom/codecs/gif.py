@@ -1,4 +1,4 @@
-"""GIF of one picture, read by Pillow. GIF is not written: outputs are PNG where no format is asked for."""
+"""GIF with one image, read with Pillow. GIF is not written: outputs are PNG by default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
 
 _MOST_BLOCKS = 1 << 21
-"""Sub-blocks of a file; most have 255 bytes."""
+"""Maximum number of sub-blocks in a file; most have 255 bytes."""
 _PIECE = 64 << 10
 
 
@@ -22,17 +22,17 @@ class Gif:
     carries: tuple[str, ...] = ()
 
     def header(self, head: Data) -> Header:
-        """All blocks (GIF89a, 17 to 27): a second picture makes it an animation."""
+        """Parse all blocks (GIF89a, 17 to 27): a second image means an animation."""
         picture = _picture(head)
         width, height = number(head, 6, 2, "little"), number(head, 8, 2, "little")
         whole = picture.box == (0, 0, width, height)
         return Header("gif", Frame(width, height, 3 if whole and not picture.is_clear else 4))
 
     def cannot_hold(self, frame: Frame) -> str | None:
-        return "GIF is read, not written: choose --format png"
+        return "GIF can be read but not written: choose another --format, such as png"
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        """RGB; with alpha where a colour is transparent or the picture does not fill the screen."""
+        """Decode to RGB, with alpha if a colour is transparent or the image does not fill the canvas."""
         picture = _picture(data)
         plain = b"".join(data[block] for block in picture.blocks) + b"\x3b"
         pixels = pillow.decoded(pillow.opened(plain, "Gif"), header.frame)
@@ -47,25 +47,25 @@ class Gif:
         return NO_METADATA
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        raise UnsupportedImage("GIF is read, not written: choose --format png")
+        raise UnsupportedImage("GIF can be read but not written: choose another --format, such as png")
 
 
 class _Picture(NamedTuple):
-    """The only picture of a file."""
+    """The only image of a file."""
 
     box: tuple[int, int, int, int]
     is_clear: bool
-    """One of its colours is transparent."""
+    """Whether one of its colours is transparent."""
     blocks: tuple[slice, ...]
-    """All that makes its pixels: the screen with its colours, the picture with what controls it."""
+    """The blocks that determine its pixels: canvas and colour table, control block and image."""
 
 
 def _picture(data: Data) -> _Picture:
-    """The picture of a file.
+    """The image of a file.
 
     Raises:
-        UnsupportedImage: there are more pictures, or its blocks are too many.
-        CorruptImage: there is none, or it lies outside of the screen.
+        UnsupportedImage: there are several images, or too many blocks.
+        CorruptImage: there is no image, or it extends beyond the canvas.
     """
     at = 13 + _table(number(data, 10, 1))
     screen, control, picture = slice(0, at), slice(0), slice(0)
@@ -91,19 +91,19 @@ def _picture(data: Data) -> _Picture:
         else:
             raise CorruptImage(f"the GIF is damaged at byte {at}")
     if box is None:
-        raise CorruptImage("the GIF has no picture")
+        raise CorruptImage("the GIF has no image")
     if box[2] > number(data, 6, 2, "little") or box[3] > number(data, 8, 2, "little"):
-        raise CorruptImage("the GIF's picture lies outside of its screen")
+        raise CorruptImage("the GIF's image extends beyond its canvas")
     return _Picture(box, clear, (screen, control, picture))
 
 
 def _table(flags: int) -> int:
-    """Bytes of the colour table that the flags announce."""
+    """The size of the colour table in bytes, from the flags."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _behind(data: Data, at: int, steps: int) -> tuple[int, int]:
-    """Where a chain of sub-blocks ends, and how many of the steps are left."""
+    """The end of a chain of sub-blocks, and the remaining number of steps."""
     while piece := data[at : at + _PIECE]:
         here, length = 0, 1
         while here < len(piece) and length:
@@ -112,7 +112,7 @@ def _behind(data: Data, at: int, steps: int) -> tuple[int, int]:
             steps -= 1
         at += here
         if steps < 0:
-            raise UnsupportedImage(f"GIF of more than {_MOST_BLOCKS:,} blocks is not supported")
+            raise UnsupportedImage(f"GIF with more than {_MOST_BLOCKS:,} blocks is not supported")
         if not length:
             return at, steps
     raise MoreNeeded

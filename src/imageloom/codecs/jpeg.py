@@ -1,4 +1,4 @@
-"""JPEG by libjpeg-turbo, through simplejpeg: it is strict about damage and decodes at a part of the size."""
+"""JPEG with libjpeg-turbo, through simplejpeg. It reports damaged files, and can decode at a smaller size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Jpeg:
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def header(self, head: Data) -> Header:
-        """The segments up to the first scan, which says whether others follow."""
+        """Parse the segments up to the first scan, which says whether more scans follow."""
         turned, adobe, frame, progressive = 1, False, None, False
         for marker, start, end in segments.walk(head):
             if marker in _FRAMES:
@@ -59,7 +59,7 @@ class Jpeg:
             elif marker == 0xEE and head[start : start + 5] == b"Adobe":
                 adobe = True
             elif marker == segments.SOS and frame is not None:
-                # Coefficients of the whole image are held until the last scan.
+                # The coefficients of the whole image are kept until the last scan.
                 several = progressive or number(head, start, 1) < frame.channels
                 held = 2 * frame.bytes if several else 0
                 return Header("jpeg", frame, orientation=turned, scalable=True, buffered=held)
@@ -67,11 +67,11 @@ class Jpeg:
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
-            return f"JPEG holds 8 bits, not {frame.dtype}: choose --format png"
+            return f"JPEG supports 8 bits, not {frame.dtype}: choose --format png"
         if frame.channels in (2, 4):
-            return "JPEG holds no alpha: choose --format png"
+            return "JPEG does not support alpha: choose --format png"
         if max(frame.width, frame.height) > 65_500:
-            return f"JPEG holds at most 65500 pixels a side, not {frame.width}x{frame.height}"
+            return f"JPEG supports at most 65500 pixels per side, not {frame.width}x{frame.height}"
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
@@ -82,7 +82,7 @@ class Jpeg:
         try:
             size = _library().decode_jpeg_header(data)[:2]
             if size != (header.frame.height, header.frame.width):
-                raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, not what its header says")
+                raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, but its header says otherwise")
             image: Pixels = _library().decode_jpeg(
                 data,
                 colorspace="GRAY" if gray else "RGB",
@@ -112,14 +112,14 @@ class Jpeg:
         return segments.insert(data, metadata)
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
-        """What encodes a large image strip by strip, to the same bytes as `encode`."""
-        from imageloom.codecs.piecewise import jpeg  # no small image waits for it
+        """An encoder that encodes a large image strip by strip, to the same bytes as `encode`."""
+        from imageloom.codecs.piecewise import jpeg  # small images must not wait for the import
 
         return jpeg.Encoder(frame, quality, b"".join(segments.written(metadata)))
 
 
 def _frame(head: Data, at: int, adobe: bool) -> Frame:
-    """What a frame header says (ITU-T T.81, B.2.2)."""
+    """Parse a frame header (ITU-T T.81, B.2.2)."""
     bits, height, width, components = (
         number(head, at, 1),
         number(head, at + 1, 2),
@@ -127,7 +127,7 @@ def _frame(head: Data, at: int, adobe: bool) -> Frame:
         number(head, at + 5, 1),
     )
     if bits != 8:
-        raise UnsupportedImage(f"JPEG of {bits} bits is not supported")
+        raise UnsupportedImage(f"JPEG with {bits} bits is not supported")
     if components not in (1, 3):
         kind = "CMYK" if components == 4 or adobe else f"{components}-component"
         raise UnsupportedImage(f"{kind} JPEG is not supported")

@@ -1,6 +1,6 @@
-"""Metadata on its way between files: what was true of the old pixels is set right for the new ones.
+"""Adapts metadata of the input to the output: values that described the old pixels are corrected.
 
-Only what is whole is carried: damaged metadata does not fail an image.
+Damaged metadata is dropped; it does not make an image fail.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from imageloom.errors import LimitExceeded
 from imageloom.model import NO_METADATA, Frame, Metadata
 
 MOST_INFLATED = 16 << 20
-"""Bytes that one compressed profile or packet may unfold to."""
+"""Maximum decompressed size of one profile or packet, in bytes."""
 
 _ORIENTATION, _THUMBNAIL, _THUMBNAIL_LENGTH, _WIDTH, _HEIGHT = 0x0112, 0x0201, 0x0202, 0xA002, 0xA003
 _XMP_ORIENTATION = rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]"
 
 
 def orientation(exif: bytes) -> int:
-    """Orientation, 1 to 8, of an EXIF block; 1 where there is none that makes sense (Exif 2.32, 4.6.4)."""
+    """The orientation, 1 to 8, in an EXIF block; 1 if it is missing or invalid (Exif 2.32, 4.6.4)."""
     try:
         value = numbers(exif, first_directory(exif).entries[_ORIENTATION], order_of(exif))[0]
     except (MoreNeeded, KeyError, IndexError):
@@ -43,25 +43,25 @@ def orientation(exif: bytes) -> int:
 
 
 def for_output(metadata: Metadata, frame: Frame) -> Metadata:
-    """The metadata for pixels that stand upright in `frame`.
+    """The metadata of an output with `frame`, whose pixels have the normal orientation.
 
-    The orientation is reset, the size is the new one, the thumbnail is gone, and a colour profile stays only
-    where the pixels still have the kind of colours that it describes.
+    The orientation is reset, the size is updated, and the thumbnail is removed. A colour profile is kept only if
+    it fits the kind of colours of the output.
     """
     if metadata == NO_METADATA:
         return metadata
     fits = metadata.icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
     return replace(
         metadata,
-        exif=_settled(metadata.exif, frame),
+        exif=_adapted(metadata.exif, frame),
         xmp=re.sub(_XMP_ORIENTATION, rb"\g<1>1", metadata.xmp),
         extended_xmp=re.sub(_XMP_ORIENTATION, rb"\g<1>1", metadata.extended_xmp),
         icc=metadata.icc if fits else b"",
     )
 
 
-def _settled(exif: bytes, frame: Frame) -> bytes:
-    """An EXIF block changed in place, so that a maker's notes keep their places."""
+def _adapted(exif: bytes, frame: Frame) -> bytes:
+    """The adapted EXIF block. It is changed in place, so that offsets in maker notes remain valid."""
     settled, order = bytearray(exif), order_of(exif)
     try:
         first = first_directory(exif)
@@ -74,19 +74,19 @@ def _settled(exif: bytes, frame: Frame) -> bytes:
             _put(settled, below, _WIDTH, frame.width, order)
             _put(settled, below, _HEIGHT, frame.height, order)
     except (MoreNeeded, IndexError):
-        pass  # readers stop at the same place: what nobody reaches needs no change
+        pass  # readers stop at the same place: the rest needs no change
     return bytes(settled)
 
 
 def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> None:
-    """Set the one number of a tag that is there."""
+    """Set the number of an existing tag."""
     entry = of.entries.get(tag)
     if entry and entry.length == 1 and entry.kind in (SHORT, LONG) and value < 1 << 8 * SIZES[entry.kind]:
         exif[entry.at : entry.at + SIZES[entry.kind]] = value.to_bytes(SIZES[entry.kind], order)
 
 
 def _wipe_thumbnail(exif: bytearray, before: bytes, second: Directory, order: Order) -> None:
-    """Blank out the small picture of the old pixels: a crop may have been meant to hide what it shows."""
+    """Overwrite the thumbnail of the old pixels: it may show what a crop was meant to hide."""
     if not {_THUMBNAIL, _THUMBNAIL_LENGTH} <= second.entries.keys():
         return
     at = numbers(before, second.entries[_THUMBNAIL], order)[0]
@@ -98,10 +98,10 @@ def _wipe_thumbnail(exif: bytearray, before: bytes, second: Directory, order: Or
 
 
 def inflate(data: bytes, what: str) -> bytes:
-    """A compressed profile or packet; empty where it is damaged.
+    """Decompress a profile or packet; empty if it is damaged.
 
     Raises:
-        LimitExceeded: it unfolds to more than `MOST_INFLATED`.
+        LimitExceeded: it decompresses to more than `MOST_INFLATED` bytes.
     """
     stream = zlib.decompressobj()
     try:
@@ -109,5 +109,7 @@ def inflate(data: bytes, what: str) -> bytes:
     except zlib.error:
         return b""
     if stream.unconsumed_tail:
-        raise LimitExceeded(f"its {what} unfolds to more than {MOST_INFLATED:,} bytes, the most that is read")
+        raise LimitExceeded(
+            f"its {what} decompresses to more than {MOST_INFLATED:,} bytes, which is the limit"
+        )
     return plain if stream.eof else b""

@@ -1,4 +1,4 @@
-"""What the codecs that use Pillow share. It is loaded when the first of their files comes: it costs 30 ms."""
+"""Shared by the codecs that use Pillow. Imported only when needed, because the import takes 30 ms."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def opened(data: bytes, plugin: str) -> Image:
-    """The image of a file, by the named plugin: not through `Image.open`, which has limits of its own.
+    """Open a file with a Pillow plugin. `Image.open` is not used, because it has its own limits.
 
     Args:
-        plugin: as Pillow names it: Bmp, Gif, Avif.
+        plugin: Pillow's name: Bmp, Gif or Avif.
 
     Raises:
-        CorruptImage: the plugin does not take it.
+        CorruptImage: the plugin cannot open the file.
     """
     module = importlib.import_module(f"PIL.{plugin}ImagePlugin")
     try:
@@ -36,24 +36,24 @@ def opened(data: bytes, plugin: str) -> Image:
 
 
 def decoded(image: Image, frame: Frame) -> Pixels:
-    """The pixels of an opened file, gray, RGB or RGBA as the frame says.
+    """Decode an opened file to gray, RGB or RGBA, as in the frame.
 
     Raises:
-        CorruptImage: it is cut off, damaged, or not of the size that its header says.
+        CorruptImage: the file is cut off or damaged, or its size differs from its header.
     """
     if image.size != (frame.width, frame.height):
-        raise CorruptImage("its library finds another size than its header says")
+        raise CorruptImage("its size differs from the size in its header")
     try:
         pixels: Pixels = np.asarray(image.convert(_MODES[frame.channels]))
     except _ERRORS as error:
         raise _corrupt(image.format or "", error) from None
     if pixels.shape[:2] != (frame.height, frame.width):
-        raise CorruptImage("it decodes to another size than its header says")
+        raise CorruptImage("its decoded size differs from the size in its header")
     return pixels
 
 
 _ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
-"""What Pillow's plugins raise for damaged files."""
+"""The exceptions of Pillow's plugins for damaged files."""
 
 
 def _corrupt(plugin: str, error: Exception) -> CorruptImage:

@@ -1,7 +1,7 @@
-"""PNG, through OpenCV: as fast as libpng, and 16 bits in every kind of colour.
+"""PNG, through OpenCV: as fast as libpng, and with 16 bits for all colour types.
 
-Only the chunks that make pixels are given to the library, and only when their checksums are right. Text,
-profiles and animation never reach it.
+Only the chunks that determine the pixels are passed to the library, and only if their checksums are correct.
+Texts, profiles and animation chunks are not.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _KINDS = {
 """Channels and depths by colour type (PNG specification, 11.2.1); a palette is expanded."""
 _XMP = b"XML:com.adobe.xmp\0"
 _BLOCKS = {b"eXIf": "EXIF", b"iCCP": "colour profile", _XMP: "XMP"}
-"""Chunks of metadata; XMP is a text of that name."""
+"""Chunks with metadata; XMP is a text chunk with this name."""
 _MOST_PACKED = 4 << 20
-"""Bytes of compressed texts and profiles."""
+"""Maximum size of all compressed texts and profiles, in bytes."""
 _MOST_CHUNKS = 1 << 18
-"""Of a file: libpng's usual ones have 8 KB of pixels each."""
+"""Maximum number of chunks in a file. Chunks written by libpng usually have 8 KB of pixels."""
 
 
 class Png:
@@ -48,7 +48,7 @@ class Png:
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def header(self, head: Data) -> Header:
-        """The chunks up to the first pixels."""
+        """Parse the chunks before the first pixels."""
         if number(head, 8, 4) != 13 or head[12:16] != b"IHDR":
             raise CorruptImage("the PNG does not begin with its header")
         width, height, bits, kind = (
@@ -75,7 +75,7 @@ class Png:
         return Header("png", Frame(width, height, channels, dtype), orientation=turned)
 
     def cannot_hold(self, frame: Frame) -> str | None:
-        return f"PNG holds 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
+        return f"PNG supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
         plain, key = _pixels_alone(data)
@@ -91,7 +91,7 @@ class Png:
         found: dict[bytes, bytes] = {}
         for name, start, end in _whole(data):
             kind = _XMP if data[start : start + len(_XMP)] == _XMP else name
-            if kind in _BLOCKS and kind not in found:  # one of each: not all are to be inflated
+            if kind in _BLOCKS and kind not in found:  # only the first of each kind is decompressed
                 found[kind] = block(data, start, end - start, _BLOCKS[kind])
         profile, packet = found.get(b"iCCP", b""), found.get(_XMP, b"")[len(_XMP) :]
         icc = inflate(profile.partition(b"\0")[2][1:], "colour profile")
@@ -101,7 +101,7 @@ class Png:
         return Metadata(found.get(b"eXIf", b""), xmp, b"", icc)
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        """OpenCV's setting: zlib's level 1 for run lengths alone, in half the time and 10% larger."""
+        """Encode with OpenCV's default: zlib level 1 with run lengths only: half the time, 10% larger files."""
         if is_large(image):
             return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
         if image.ndim == 3 and image.shape[2] == 2:
@@ -116,18 +116,18 @@ class Png:
         return b"".join((data[:33], *_written(metadata), data[33:]))
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
-        """What encodes a large image strip by strip, to the same bytes as `encode`."""
-        from imageloom.codecs.piecewise import png  # no small image waits for it
+        """An encoder that encodes a large image strip by strip, to the same bytes as `encode`."""
+        from imageloom.codecs.piecewise import png  # small images must not wait for the import
 
         return png.Encoder(frame, b"".join(_written(metadata)))
 
 
 def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
-    """Name of each chunk, and where its body starts and ends, up to the end of the image.
+    """Name, start and end of the body of each chunk, up to the end of the image.
 
     Raises:
-        MoreNeeded: the data end before.
-        CorruptImage, UnsupportedImage: there is something else, or there are too many.
+        MoreNeeded: the data ends too early.
+        CorruptImage, UnsupportedImage: there is no chunk where one is expected, or there are too many chunks.
     """
     at = len(_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
@@ -141,15 +141,15 @@ def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
         if name == b"IEND":
             return
         at = end + 4
-    raise UnsupportedImage(f"PNG of more than {_MOST_CHUNKS:,} chunks is not supported")
+    raise UnsupportedImage(f"PNG with more than {_MOST_CHUNKS:,} chunks is not supported")
 
 
 def check_texts(data: Data) -> None:
-    """Refuse a PNG whose texts and profiles are too many for a library that unfolds all of them.
+    """Limit the texts and profiles of a PNG for a library that decompresses all of them.
 
     Raises:
-        LimitExceeded: they take more than `_MOST_PACKED` before the pixels.
-        MoreNeeded, CorruptImage, UnsupportedImage: there is something else, or there are too many chunks.
+        LimitExceeded: they take more than `_MOST_PACKED` bytes before the pixels.
+        MoreNeeded, CorruptImage, UnsupportedImage: see `_chunks`.
     """
     packed = 0
     for name, start, end in _chunks(data):
@@ -165,10 +165,10 @@ def check_texts(data: Data) -> None:
 
 
 def _whole(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The chunks of a file that is there whole.
+    """The chunks of a complete file.
 
     Raises:
-        CorruptImage: it is cut off.
+        CorruptImage: the file is cut off.
     """
     try:
         for name, start, end in _chunks(data):
@@ -180,13 +180,13 @@ def _whole(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _pixels_alone(data: bytes) -> tuple[bytes, bytes]:
-    """The file with nothing but the chunks that make pixels, and the colour that stands for transparent."""
+    """The file with only the chunks that determine the pixels, and the transparent colour."""
     view = memoryview(data)
     kept: list[bytes | memoryview] = [_SIGNATURE]
     key, kind, drawn = b"", data[25], False
     for name, start, end in _whole(data):
         if name == b"eXIf" and drawn and orientation(data[start:end]) != 1:
-            raise UnsupportedImage("PNG with its orientation behind the pixels is not supported")
+            raise UnsupportedImage("PNG with the EXIF orientation stored after the pixels is not supported")
         if name == b"tRNS" and not drawn and kind in (_GRAY, _RGB):
             key = _scaled(data[start:end], kind, data[24])
         elif name in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"):
@@ -200,7 +200,7 @@ def _pixels_alone(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _scaled(key: bytes, kind: int, bits: int) -> bytes:
-    """The transparent colour, two bytes a sample, in the range that the pixels are decoded to."""
+    """The transparent colour, two bytes per sample, scaled to the range of the decoded pixels."""
     if len(key) != 2 * _KINDS[kind][0]:
         raise CorruptImage("the PNG is damaged: its transparent colour is cut off")
     samples = np.frombuffer(key, ">u2")
@@ -210,10 +210,10 @@ def _scaled(key: bytes, kind: int, bits: int) -> bytes:
 
 
 def _as_declared(image: Pixels, frame: Frame, key: bytes) -> Pixels:
-    """OpenCV's channels as the frame has them: RGB for BGR, gray and alpha for a gray RGBA."""
+    """Convert OpenCV's channels to those of the frame: BGR to RGB, gray RGBA to gray and alpha."""
     have = 1 if image.ndim == 2 else image.shape[2]
     if image.shape[:2] != (frame.height, frame.width) or image.dtype != frame.dtype:
-        raise CorruptImage("the PNG decodes to another size or depth than its header says")
+        raise CorruptImage("the PNG's decoded size or depth differs from its header")
     if key and frame.channels == have + 1:
         colours = image if have == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return np.dstack((colours, _alpha(colours, key)))
@@ -225,11 +225,11 @@ def _as_declared(image: Pixels, frame: Frame, key: bytes) -> Pixels:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if frame.channels == 4 and have == 4:
         return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
-    raise CorruptImage(f"the PNG decodes to {have} channels where its header says {frame.channels}")
+    raise CorruptImage(f"the PNG decodes to {have} channels, but its header says {frame.channels}")
 
 
 def _alpha(colours: Pixels, key: bytes) -> Pixels:
-    """Full everywhere but at pixels of exactly the key's colour."""
+    """An alpha channel: transparent at pixels with exactly the key's colour, opaque elsewhere."""
     top = np.iinfo(colours.dtype).max
     clear = colours == np.frombuffer(key, ">u2").astype(colours.dtype)
     alpha: Pixels = np.where(clear if clear.ndim == 2 else clear.all(axis=2), 0, top).astype(colours.dtype)
@@ -237,7 +237,7 @@ def _alpha(colours: Pixels, key: bytes) -> Pixels:
 
 
 def _encode_gray_alpha(image: Pixels) -> bytes:
-    """Gray with alpha, which OpenCV cannot write: each row as differences to the pixel on its left."""
+    """Encode gray with alpha, which OpenCV cannot write. Each row uses the filter Sub."""
     height, width = image.shape[:2]
     deep = image.dtype == np.uint16
     samples = image.astype(">u2") if deep else image

@@ -16,7 +16,7 @@ _NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=[\s#])")
 _SPACE = re.compile(rb"\s")
 _PIECE = 1 << 20
 _MOST_HEAD = 64 << 10
-"""Bytes that a header may take, its comments included."""
+"""Maximum size of a header with its comments, in bytes."""
 
 
 class Pnm:
@@ -35,11 +35,11 @@ class Pnm:
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.channels in (2, 4):
-            return "PNM holds no alpha: choose --format png"
-        return f"PNM holds 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
+            return "PNM does not support alpha: choose --format png"
+        return f"PNM supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        """Samples are scaled to the whole range of their type."""
+        """Decode, and scale the samples to the full range of the dtype."""
         _, _, top, at = _numbers(data)
         frame = header.frame
         kind, shape = (
@@ -48,7 +48,7 @@ class Pnm:
         )
         samples = _plain(data[at:], kind, frame) if kind in b"123" else _raw(data, at, kind, frame, top)
         if samples.size and int(samples.max()) > top:
-            raise CorruptImage(f"the PNM has samples over the largest that it declares, {top}")
+            raise CorruptImage(f"the PNM has samples above its declared maximum of {top}")
         full = 255 if frame.dtype == "uint8" else 65_535
         if top != full:
             samples = (samples.astype(np.uint32) * full + top // 2) // top
@@ -66,7 +66,7 @@ class Pnm:
 
 
 def _numbers(data: bytes) -> tuple[int, int, int, int]:
-    """Width, height, the largest sample, and where the samples begin."""
+    """Width, height, the maximum sample value, and the position of the first sample."""
     found, at = [], 2
     for _ in range(2 if data[1:2] in b"14" else 3):
         number = _NUMBER.match(data, at, _MOST_HEAD)
@@ -78,12 +78,12 @@ def _numbers(data: bytes) -> tuple[int, int, int, int]:
         at = number.end()
     width, height, top = (*found, 1)[:3]
     if not 0 < top < 65_536:
-        raise CorruptImage(f"the PNM's largest sample is {top}")
+        raise CorruptImage(f"the PNM's maximum sample value is {top}; it must be 1 to 65535")
     return width, height, top, at + 1
 
 
 def _raw(data: bytes, at: int, kind: bytes, frame: Frame, top: int) -> Pixels:
-    """The samples of a raw file; those of a bitmap are padded to bytes, row by row."""
+    """The samples of a raw file. Rows of a bitmap are padded to whole bytes."""
     per_row = -(-frame.width // 8) if kind == b"4" else frame.width * frame.channels * (2 if top > 255 else 1)
     if len(data) - at < per_row * frame.height:
         raise CorruptImage("the PNM is cut off")
@@ -95,7 +95,7 @@ def _raw(data: bytes, at: int, kind: bytes, frame: Frame, top: int) -> Pixels:
 
 
 def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
-    """The samples of a plain file: decimal numbers, or digits of a bitmap that need no space between."""
+    """The samples of a plain file: decimal numbers. The digits of a bitmap need no spaces between them."""
     count = frame.pixels * frame.channels
     try:
         if kind == b"1":
@@ -103,14 +103,14 @@ def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
         else:
             samples = np.concatenate([np.zeros(0, np.uint32), *_decimals(text, count)])
     except (ValueError, OverflowError):
-        raise CorruptImage("the PNM has samples that are no numbers") from None
+        raise CorruptImage("the PNM has samples that are not numbers") from None
     if samples.size < count:
         raise CorruptImage("the PNM is cut off")
     return samples[:count]
 
 
 def _decimals(text: bytes, count: int) -> Iterator[Pixels]:
-    """The first numbers of a text, piece by piece: as objects all at once they would take ten times the file."""
+    """The first `count` numbers of a text, in pieces: as Python objects they would need ten times the memory."""
     at = 0
     while at < len(text) and count > 0:
         space = _SPACE.search(text, at + _PIECE)

@@ -1,4 +1,4 @@
-"""The segments of a JPEG, and the metadata in some: EXIF, XMP with its extension, ICC profiles of several parts.
+"""The segments of a JPEG and their metadata: EXIF, XMP with its extension, ICC profiles in several segments.
 
 Exif 2.32, 4.7.2; XMP specification part 3, 1.1.3; ICC.1:2022, annex B.4.
 """
@@ -20,7 +20,7 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC = b"ICC_PROFILE\0"
 _ROOM = 65_533
-"""Bytes that a segment holds behind its length."""
+"""Maximum number of bytes in a segment after its length field."""
 _EXTENDED = rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})"
 SOS = 0xDA
 _EOI = 0xD9
@@ -32,9 +32,9 @@ _BARE = {0x01, *range(0xD0, 0xD9)}
 _MARKER = rb"\xff[^\x00\xd0-\xd7\xff]"
 """A marker that ends entropy-coded data."""
 MOST_SCANS = 100
-"""A progressive file has about ten; each one costs a pass over all coefficients."""
+"""Maximum number of scans. A progressive file has about ten; each scan is a pass over all coefficients."""
 MOST_SEGMENTS = 1 << 16
-"""A large profile has 255."""
+"""Maximum number of segments. A large profile has 255."""
 _STUB = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     b'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" '
@@ -43,7 +43,7 @@ _STUB = (
 
 
 def read(data: bytes) -> Metadata:
-    """The metadata of a JPEG; profiles and extensions that are not whole are left out."""
+    """The metadata of a JPEG, without incomplete profiles and extensions."""
     exif = xmp = b""
     profile: dict[int, bytes] = {}
     parts = 0
@@ -68,7 +68,7 @@ def read(data: bytes) -> Metadata:
 
 
 def _whole(data: bytes) -> list[tuple[int, int, int]]:
-    """The segments that may hold metadata, as far as all are in order."""
+    """The segments that may hold metadata, up to the first invalid one."""
     found: list[tuple[int, int, int]] = []
     with suppress(MoreNeeded, CorruptImage):
         for marker, start, end in walk(data):
@@ -78,11 +78,11 @@ def _whole(data: bytes) -> list[tuple[int, int, int]]:
 
 
 def walk(data: Data) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of the body of each segment, up to that of the first scan (ITU-T T.81, B.1).
+    """Marker, start and end of the body of each segment, up to the first scan (ITU-T T.81, B.1).
 
     Raises:
-        MoreNeeded: they go on behind the end.
-        CorruptImage: there is something else between them.
+        MoreNeeded: the data ends too early.
+        CorruptImage: there is no marker where one is expected.
     """
     at = 2
     for _ in range(MOST_SEGMENTS):
@@ -109,11 +109,11 @@ def walk(data: Data) -> Iterator[tuple[int, int, int]]:
         if marker == SOS:
             return
         at += 2 + length
-    raise UnsupportedImage(f"JPEG of more than {MOST_SEGMENTS:,} segments is not supported")
+    raise UnsupportedImage(f"JPEG with more than {MOST_SEGMENTS:,} segments is not supported")
 
 
 def _behind_filling(data: Data, at: int) -> int:
-    """Where a marker begins that has more of its first byte before it (ITU-T T.81, B.1.1.2)."""
+    """The position of a marker after fill bytes (ITU-T T.81, B.1.1.2)."""
     while piece := data[at : at + _ROOM]:
         if rest := piece.lstrip(b"\xff"):
             return at + len(piece) - len(rest) - 1
@@ -122,7 +122,7 @@ def _behind_filling(data: Data, at: int) -> int:
 
 
 def check_scans(data: bytes | mmap) -> None:
-    """Refuse a JPEG of too many scans: each costs a pass over all of its pixels.
+    """Limit the number of scans: each scan is a pass over all pixels.
 
     Raises:
         UnsupportedImage: it has more than `MOST_SCANS`, or more segments than `MOST_SEGMENTS`.
@@ -130,7 +130,7 @@ def check_scans(data: bytes | mmap) -> None:
     at = found = 0
     while found <= MOST_SCANS and (at := data.find(_SCAN, at) + 1):
         found += 1
-    if found <= MOST_SCANS:  # those in metadata, and behind the image, included
+    if found <= MOST_SCANS:  # markers in metadata and after the image are counted too
         return
     marker = re.compile(_MARKER)
     at = 2
@@ -145,13 +145,13 @@ def check_scans(data: bytes | mmap) -> None:
         if mark[0][1] == SOS:
             found += 1
             if found > MOST_SCANS:
-                raise UnsupportedImage(f"JPEG of more than {MOST_SCANS} scans is not supported")
+                raise UnsupportedImage(f"JPEG with more than {MOST_SCANS} scans is not supported")
         at += max(2, int.from_bytes(data[at : at + 2]))
-    raise UnsupportedImage(f"JPEG of more than {MOST_SEGMENTS:,} segments is not supported")
+    raise UnsupportedImage(f"JPEG with more than {MOST_SEGMENTS:,} segments is not supported")
 
 
 def _extension(xmp: bytes, more: dict[bytes, dict[int, bytes]]) -> bytes:
-    """The extension that the packet names, where it is whole."""
+    """The extension that the packet refers to, if it is complete."""
     named = re.search(_EXTENDED, xmp)
     if named is None:
         return b""
@@ -165,10 +165,10 @@ def _extension(xmp: bytes, more: dict[bytes, dict[int, bytes]]) -> bytes:
 
 
 def insert(data: bytes, metadata: Metadata) -> bytes:
-    """A JPEG with the metadata behind its JFIF segment.
+    """Insert metadata into a JPEG, after its JFIF segment.
 
     Raises:
-        UnsupportedImage: it does not fit into segments.
+        UnsupportedImage: the metadata does not fit into segments.
     """
     if metadata == NO_METADATA:
         return data
@@ -177,10 +177,10 @@ def insert(data: bytes, metadata: Metadata) -> bytes:
 
 
 def written(metadata: Metadata) -> Iterator[bytes]:
-    """The segments that hold it.
+    """The segments for the metadata.
 
     Raises:
-        UnsupportedImage: it does not fit into segments.
+        UnsupportedImage: the metadata does not fit into segments.
     """
     if metadata.exif:
         if len(metadata.exif) > _ROOM - len(_EXIF):
@@ -196,7 +196,7 @@ def written(metadata: Metadata) -> Iterator[bytes]:
 
 
 def _written_xmp(xmp: bytes, extension: bytes) -> Iterator[bytes]:
-    """A packet that is too large for a segment becomes the extension of an empty one."""
+    """The segments for XMP. A packet too large for one segment becomes the extension of an empty packet."""
     if len(xmp) > _ROOM - len(_XMP):
         if extension:
             raise _too_large("XMP", xmp)

@@ -28,14 +28,14 @@ SIZES = {
     17: 8,
     18: 8,
 }
-"""Bytes of one value by its type."""
+"""Size of one value in bytes, by its type."""
 SHORT, LONG, UNDEFINED = 3, 4, 7
 
 _MOST_TAGS = 1 << 16
-"""Of one directory: a number of a tag has 16 bits."""
+"""Maximum number of tags in a directory: a tag's number has 16 bits."""
 
 EXIF, GPS, INTEROPERABILITY = 34665, 34853, 40965
-"""Tags whose value is the place of a directory below."""
+"""Tags whose value is the offset of a sub-directory."""
 _BELOW = {EXIF: {INTEROPERABILITY}, GPS: set[int](), INTEROPERABILITY: set[int]()}
 
 
@@ -44,9 +44,9 @@ class Entry(NamedTuple):
 
     kind: int
     length: int
-    """How many values it has."""
+    """Number of values."""
     at: int
-    """Where its values stand, in bytes from the beginning."""
+    """Offset of its values in bytes."""
 
     @property
     def size(self) -> int:
@@ -56,13 +56,13 @@ class Entry(NamedTuple):
 class Directory(NamedTuple):
     entries: dict[int, Entry]
     next: int
-    """Where the next directory stands; 0 where there is none."""
+    """Offset of the next directory; 0 if there is none."""
     next_at: int
-    """Where that is said."""
+    """Offset of the field `next` itself."""
 
 
 class Value(NamedTuple):
-    """A tag's values by themselves, in the byte order of the file that they come from."""
+    """The bytes of a tag's values, in the byte order of their file."""
 
     kind: int
     length: int
@@ -70,7 +70,7 @@ class Value(NamedTuple):
 
 
 Tree = dict[int, "Value | Tree"]
-"""A directory with those below it, by tag."""
+"""A directory with its sub-directories, by tag."""
 
 
 def order_of(data: Data) -> Order:
@@ -78,10 +78,10 @@ def order_of(data: Data) -> Order:
 
 
 def first_directory(exif: bytes) -> Directory:
-    """The directory that an EXIF block begins with.
+    """The first directory of an EXIF block.
 
     Raises:
-        MoreNeeded: it lies outside of the block.
+        MoreNeeded: it is outside the block.
     """
     order = order_of(exif)
     return directory(exif, number(exif, 4, 4, order), order)
@@ -91,11 +91,11 @@ def directory(data: Data, at: int, order: Order, big: bool = False) -> Directory
     """The directory at `at`.
 
     Args:
-        big: it is of a BigTIFF, with places of 8 bytes.
+        big: whether it is in a BigTIFF file, with offsets of 8 bytes.
 
     Raises:
-        MoreNeeded: it goes on behind the end.
-        CorruptImage: it has more tags than there are.
+        MoreNeeded: the data ends too early.
+        CorruptImage: it has an impossible number of tags.
     """
     wide = 8 if big else 4
     step = 4 + 2 * wide
@@ -115,12 +115,12 @@ def directory(data: Data, at: int, order: Order, big: bool = False) -> Directory
 
 
 def next_directory(data: Data, at: int, order: Order, big: bool = False) -> int:
-    """Where the directory behind the one at `at` stands, whose tags are not read; 0 where there is none."""
+    """The offset of the directory after the one at `at`, without reading its tags; 0 if there is none."""
     return number(data, _extent(data, at, order, big)[1], 8 if big else 4, order)
 
 
 def _extent(data: Data, at: int, order: Order, big: bool) -> tuple[int, int]:
-    """Where the entries of the directory at `at` start and end."""
+    """The start and the end of the entries of the directory at `at`."""
     count = number(data, at, 8 if big else 2, order)
     if count > _MOST_TAGS:
         raise CorruptImage(f"the TIFF has a directory of {count:,} tags")
@@ -129,10 +129,10 @@ def _extent(data: Data, at: int, order: Order, big: bool) -> tuple[int, int]:
 
 
 def numbers(data: Data, entry: Entry, order: Order) -> tuple[int, ...]:
-    """The values of a tag of whole numbers.
+    """The values of a tag with whole numbers.
 
     Raises:
-        MoreNeeded: they go on behind the end.
+        MoreNeeded: the data ends too early.
     """
     if entry.at + entry.size > len(data):
         raise MoreNeeded
@@ -142,10 +142,10 @@ def numbers(data: Data, entry: Entry, order: Order) -> tuple[int, ...]:
 
 
 def tree(data: bytes, at: int, order: Order, keep: frozenset[int], big: bool = False) -> Tree:
-    """The directory at `at` with those below it. What lies outside of the data is left out.
+    """The directory at `at` with its sub-directories, without values that are outside the data.
 
     Args:
-        keep: the tags of the first directory that are wanted.
+        keep: the tags of the first directory to keep.
     """
     budget = min(len(data), MOST_AT_ONCE)
 
@@ -164,7 +164,7 @@ def tree(data: bytes, at: int, order: Order, keep: frozenset[int], big: bool = F
                 if places:
                     branch[tag] = read(places[0], _BELOW[tag], None)
             elif entry.kind in SIZES and entry.size <= budget:
-                budget -= entry.size  # overlapping values cannot make more of a file than there is
+                budget -= entry.size  # overlapping values must not expand a file
                 branch[tag] = Value(entry.kind, entry.length, data[entry.at : entry.at + entry.size])
         return branch
 
@@ -172,11 +172,11 @@ def tree(data: bytes, at: int, order: Order, keep: frozenset[int], big: bool = F
 
 
 _WORDS = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Bytes of a number by its type: a rational is two of them."""
+"""Size of a number in bytes, by type. A rational has two numbers."""
 
 
 def little_endian(value: Value, order: Order) -> bytes:
-    """A tag's values with their numbers turned; what has no type, a maker's notes for one, stays as it is."""
+    """A tag's values in little-endian order. Untyped values, such as maker notes, are not changed."""
     word = _WORDS.get(value.kind, 1)
     if order == "little" or word == 1:
         return value.data
@@ -184,9 +184,9 @@ def little_endian(value: Value, order: Order) -> bytes:
 
 
 def laid_out(branch: Tree, at: int, order: Order) -> bytes:
-    """The bytes of a directory and of those below it, to stand at `at`, an even place.
+    """The bytes of a directory and its sub-directories, for the even offset `at`.
 
-    Its values must be in that order already. The link to a next directory is 0.
+    The values must already be in this byte order. The link to the next directory is 0.
     """
     tail_at = at + 2 + 12 * len(branch) + 4
     fields, tail = [len(branch).to_bytes(2, order)], bytearray()

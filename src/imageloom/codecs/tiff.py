@@ -175,8 +175,8 @@ class Tiff:
         )
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
-        """What encodes a large image tile by tile, to the same bytes as `encode`."""
-        from imageloom.codecs.piecewise import tiff  # no small image waits for it
+        """An encoder that encodes a large image tile by tile, to the same bytes as `encode`."""
+        from imageloom.codecs.piecewise import tiff  # small images must not wait for the import
 
         def tags(branch: Tree) -> tuple[tiff.Tag, ...]:
             return tuple(

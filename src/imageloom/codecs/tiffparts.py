@@ -1,7 +1,7 @@
-"""The strips and tiles of a TIFF: where they are, and each unpacked alone. Both readers of TIFF stand on this.
+"""The strips and tiles of a TIFF: their positions, and how to unpack each of them. Used by both readers of TIFF.
 
-tifffile never sees the file. It gets a directory made here, of the tags that say how pixels are stored, whose
-values were checked; imagecodecs gets one part at a time, and room for what that part may unfold to.
+tifffile does not read the file. It gets a directory made here, with the checked values of the tags that describe
+how pixels are stored. imagecodecs gets one part at a time, and a buffer of the maximum size of that part.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ JPEG = 7
 _INTEGERS = (1, 3, 4, 16)
 """Types of tags: BYTE, SHORT, LONG, LONG8."""
 _MOST_VALUES = 16
-"""Of a tag that has one for each channel."""
+"""Maximum number of values of a tag with one value per channel."""
 MOST_PARTS = 1 << 16
-"""Strips or tiles of a file that is decoded as a whole."""
+"""Maximum number of strips or tiles in a file that is decoded as a whole."""
 _OVERHANG = 1 << 22
-"""Pixels that a part may have beyond those of the image."""
+"""Maximum number of pixels of a part outside the image."""
 _COMMON = 1 << 16
-"""Bytes that a compressed part may have beyond twice its pixels."""
+"""Maximum size of a compressed part in bytes, in addition to twice its pixels."""
 _SHARED = 64 << 20
-"""Bytes that parts may take together, though they lie on each other; or 8 times the file's."""
+"""Maximum total size of overlapping parts in bytes, or 8 times the file's size."""
 _IN_TABLES = (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))
-"""Segments that a TIFF's JPEG tables may have: no frame, no scan."""
+"""Segments that are allowed in a TIFF's JPEG tables: no frame, no scan."""
 
 
 @lru_cache(maxsize=1)
@@ -63,7 +63,7 @@ def library() -> ModuleType:
         tifffile = importlib.import_module("tifffile")
     except ImportError:
         raise MissingExtra("reading TIFF", "tiff") from None
-    # What it has to say about a file comes as an error or does not matter.
+    # Its warnings about a file are either also errors, or not important.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     return tifffile
 
@@ -71,11 +71,11 @@ def library() -> ModuleType:
 def integers(
     data: Data, entries: dict[int, Entry], order: Order, tag: int, default: int | None = None
 ) -> tuple[int, ...]:
-    """The values of a tag of few whole numbers.
+    """The values of a tag with a few whole numbers.
 
     Raises:
-        CorruptImage: it is missing, of another type, or has too many values.
-        MoreNeeded: its values lie behind the end.
+        CorruptImage: the tag is missing, has another type, or too many values.
+        MoreNeeded: the data ends too early.
     """
     entry = entries.get(tag)
     if entry is None or not entry.length:
@@ -85,12 +85,12 @@ def integers(
     if entry.length > _MOST_VALUES:
         raise CorruptImage(f"the TIFF has {entry.length:,} values in its tag {tag}")
     if entry.kind not in _INTEGERS:
-        raise CorruptImage(f"the TIFF's tag {tag} has type {entry.kind}, which is no whole number")
+        raise CorruptImage(f"the TIFF's tag {tag} has type {entry.kind}, which is not a whole number")
     return numbers(data, entry, order)
 
 
 class Part(NamedTuple):
-    """Unpacked pixels of a strip or tile, and where they go."""
+    """The unpacked pixels of a strip or tile, and their position in the image."""
 
     pixels: Pixels
     """(height, width, channels)"""
@@ -104,16 +104,15 @@ class Parts:
 
     Args:
         data: the file.
-        entries: of its directory.
+        entries: the entries of its directory.
         size: width and height of the image in pixels.
-        samples: of a pixel.
-        sample_bytes: of a sample, unpacked.
-        most: the most parts.
+        samples: samples per pixel.
+        sample_bytes: bytes per unpacked sample.
+        most: maximum number of parts.
 
     Raises:
-        CorruptImage: the directory does not say where they are, or parts are missing, too large, or not all in the
-            file.
-        UnsupportedImage: they are too many.
+        CorruptImage: offsets are missing, or parts are missing, too large, or not all in the file.
+        UnsupportedImage: there are too many parts.
     """
 
     def __init__(
@@ -143,7 +142,7 @@ class Parts:
             raise CorruptImage(f"the TIFF has parts of {self.width}x{self.height} pixels")
         if self.width * self.height > width * height + _OVERHANG:
             raise UnsupportedImage(
-                f"TIFF of {width}x{height} in parts of {self.width}x{self.height} pixels is not supported"
+                f"TIFF of {width}x{height} pixels with parts of {self.width}x{self.height} pixels is not supported"
             )
         self.columns = -(-width // self.width)
         self._in_plane = self.columns * -(-height // self.height)
@@ -153,10 +152,10 @@ class Parts:
         places, sizes = (TILES, TILE_BYTES) if self.is_tiled else (STRIPS, STRIP_BYTES)
         said = min(entries[tag].length if tag in entries else 0 for tag in (places, sizes))
         if said < self.count:
-            raise CorruptImage(f"the TIFF has {said} of its {self.count} pieces")
+            raise CorruptImage(f"the TIFF has {said} of its {self.count} strips or tiles")
         if self.count > most:
             raise UnsupportedImage(
-                f"TIFF of {self.count:,} strips or tiles, more than {most:,}, is not supported"
+                f"TIFF with {self.count:,} strips or tiles is not supported; at most {most:,} are"
             )
         self._offsets, self._sizes = (
             _array(data, entries[tag], order, self.count) for tag in (places, sizes)
@@ -178,14 +177,14 @@ class Parts:
         self._unpack = _unpacker(kept, data[at : at + min(length, 16)], order)
 
     def place(self, index: int) -> tuple[int, int]:
-        """Where in the file a part stands, and its bytes."""
+        """The offset of a part in the file, and its number of bytes."""
         return int(self._offsets[index]), int(self._sizes[index])
 
     def unpacked(self, index: int, data: bytes) -> Part:
-        """A part's pixels from its bytes.
+        """Unpack a part's pixels from its bytes.
 
         Raises:
-            CorruptImage: they are damaged, or other pixels than the part has.
+            CorruptImage: the bytes are damaged, or give other pixels than the part has.
         """
         try:
             if self.packing == JPEG:
@@ -193,7 +192,7 @@ class Parts:
             pixels, (plane, _, y, x, _), _ = self._unpack(data, index, jpegtables=self._tables)
         except MemoryError:
             raise
-        except Exception as error:  # the libraries below raise what they like
+        except Exception as error:  # the libraries raise undocumented exceptions
             said = " ".join(str(error).split())
             raise CorruptImage(f"{self.name(index)} is damaged: {said or 'it is cut off'}") from None
         return Part(pixels[0], plane, y, x)
@@ -205,7 +204,7 @@ class Parts:
         return f"the TIFF's strip {index}"
 
     def _check(self, size: int) -> None:
-        """Refuse parts that a file of this size does not hold, before any memory is asked for."""
+        """Check that all parts are inside a file of this size, before any memory is allocated."""
         offsets, sizes = self._offsets, self._sizes
         most = 2 * self.bytes + _COMMON
         for wrong, what in (
@@ -216,10 +215,10 @@ class Parts:
             if wrong.any():
                 raise CorruptImage(f"{self.name(int(wrong.argmax()))} {what}")
         if int(sizes.sum()) > max(_SHARED, 8 * size):
-            raise CorruptImage("the TIFF's strips or tiles lie on each other")
+            raise CorruptImage("the TIFF's strips or tiles overlap")
 
     def _check_jpeg(self, data: bytes) -> None:
-        """Refuse a part whose frame header says other pixels than its place: the decoder would believe it."""
+        """Check that the size in a part's frame header fits its place, because the decoder uses that size."""
         fits = False
         for marker, start, _ in segments.walk(data):
             if marker in segments.FRAMES:
@@ -228,16 +227,16 @@ class Parts:
                 )
                 fits = 0 < down <= self.height and 0 < across <= self.width
                 if marker > 0xC2 or bits != 8 or channels != self._channels or not fits:
-                    raise CorruptImage("it has other pixels than its place")
+                    raise CorruptImage("its size differs from its place in the image")
         if not fits:
             raise CorruptImage("it has no frame header")
         segments.check_scans(data)
 
 
 def _array(data: Data, entry: Entry, order: Order, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """The first `count` values of a tag that has one for each part."""
+    """The first `count` values of a tag with one value per part."""
     if entry.kind not in _INTEGERS or entry.at + entry.size > len(data):
-        raise CorruptImage("the TIFF does not say where its pixels are")
+        raise CorruptImage("the TIFF has no offsets of its pixels")
     size = SIZES[entry.kind]
     values = data[entry.at : entry.at + size * count]
     return np.frombuffer(values, f"{'<' if order == 'little' else '>'}u{size}").astype(np.uint64)
@@ -251,14 +250,14 @@ def _tables(data: Data, entries: dict[int, Entry]) -> bytes | None:
     tables = bytes(data[entry.at : entry.at + min(entry.size, _COMMON)])
     try:
         if any(marker not in _IN_TABLES for marker, _, _ in segments.walk(tables)):
-            raise CorruptImage("the TIFF's JPEG tables have pixels of their own")
+            raise CorruptImage("the TIFF's JPEG tables contain pixels")
     except MoreNeeded:
         raise CorruptImage("the TIFF's JPEG tables are cut off") from None
     return tables
 
 
 def _unpacker(tags: Tree, first: bytes, order: Order) -> Any:
-    """tifffile's function for the parts of a directory with these tags, the first of which begins with `first`."""
+    """tifffile's function that unpacks parts with these tags. `first` is the beginning of the first part."""
 
     def with_part(at: int) -> bytes:
         place = {TILES: at, TILE_BYTES: 16} if TILE_WIDTH in tags else {STRIPS: at, STRIP_BYTES: 16}

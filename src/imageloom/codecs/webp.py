@@ -1,4 +1,4 @@
-"""WebP, through OpenCV. A WebP holds colour: gray becomes RGB of equal channels."""
+"""WebP, through OpenCV. It is always written in colour: gray becomes RGB."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WebP:
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def header(self, head: Data) -> Header:
-        """The chunks up to the pixels; where an extended file says that it has EXIF, up to that."""
+        """Parse the chunks up to the pixels, or up to the EXIF chunk if an extended file has one."""
         flags, turned, size, alpha = 0, 1, (0, 0), False
         for name, body, end in _chunks(head):
             if name == b"VP8X":
@@ -41,7 +41,7 @@ class WebP:
                 found, clear = _lossy(head, body) if name == b"VP8 " else _lossless(head, body)
                 if size != (0, 0) and size != found:
                     raise CorruptImage(
-                        f"its pixels are {found[0]}x{found[1]}, its header says {size[0]}x{size[1]}"
+                        f"its pixels are {found[0]}x{found[1]}, but its header says {size[0]}x{size[1]}"
                     )
                 size, alpha = found, alpha or clear
                 if not flags & _EXIF:
@@ -56,9 +56,9 @@ class WebP:
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
-            return f"WebP holds 8 bits, not {frame.dtype}: choose --format png"
+            return f"WebP supports 8 bits, not {frame.dtype}: choose --format png"
         if max(frame.width, frame.height) > 16_383:
-            return f"WebP holds at most 16383 pixels a side, not {frame.width}x{frame.height}"
+            return f"WebP supports at most 16383 pixels per side, not {frame.width}x{frame.height}"
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
@@ -85,7 +85,7 @@ class WebP:
         return Metadata(_bare(found.get(b"EXIF", b"")), found.get(b"XMP ", b""), b"", found.get(b"ICCP", b""))
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        """libwebp's lossy encoder at its usual method, 4."""
+        """Encode with libwebp's lossy encoder and its default method, 4."""
         gray = image.ndim == 2 or image.shape[2] == 2
         if gray:
             planes = [image] * 3 if image.ndim == 2 else [image[:, :, 0]] * 3 + [image[:, :, 1]]
@@ -97,18 +97,18 @@ class WebP:
 
 
 def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
-    """Name of each chunk, and where its body starts and ends.
+    """Name, start and end of the body of each chunk.
 
     Raises:
-        MoreNeeded: the data end.
-        UnsupportedImage: there are too many.
+        MoreNeeded: the data ends too early.
+        UnsupportedImage: there are too many chunks.
     """
     at = 12
     for _ in range(_MOST_CHUNKS):
         length = number(data, at + 4, 4, "little")
         yield data[at : at + 4], at + 8, at + 8 + length
         at += 8 + length + length % 2
-    raise UnsupportedImage(f"WebP of more than {_MOST_CHUNKS:,} chunks is not supported")
+    raise UnsupportedImage(f"WebP with more than {_MOST_CHUNKS:,} chunks is not supported")
 
 
 def _lossy(head: Data, at: int) -> tuple[tuple[int, int], bool]:
@@ -127,12 +127,12 @@ def _lossless(head: Data, at: int) -> tuple[tuple[int, int], bool]:
 
 
 def _bare(exif: bytes) -> bytes:
-    """Some writers put the prefix of a JPEG before the block."""
+    """The EXIF block without the JPEG prefix that some programs write."""
     return exif.removeprefix(b"Exif\0\0")
 
 
 def _with_metadata(data: bytes, metadata: Metadata, image: Pixels, gray: bool) -> bytes:
-    """The file in its extended form: the profile before the pixels, the rest behind (RFC 9649, 2.7)."""
+    """The file in extended form: the profile before the pixels, other metadata after them (RFC 9649, 2.7)."""
     icc = b"" if gray else metadata.icc
     if not (metadata.exif or metadata.xmp or icc):
         return data

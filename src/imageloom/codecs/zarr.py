@@ -1,4 +1,4 @@
-"""Zarr, version 3, written: an image is a folder, each of its chunks a file of its own."""
+"""Zarr version 3, only written: an image is a folder, and each chunk is a file in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Zarr:
-    """The codec. Arrays are not read as items.
+    """The codec. Zarr arrays cannot be read.
 
     Raises:
         MissingExtra: the library is not installed.
@@ -31,28 +31,28 @@ class Zarr:
             raise MissingExtra("Zarr", "zarr")
 
     def header(self, head: Data) -> Header:
-        raise UnsupportedImage("Zarr is written only")
+        raise UnsupportedImage("Zarr can be written but not read")
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        raise UnsupportedImage("Zarr is written only")
+        raise UnsupportedImage("Zarr can be written but not read")
 
     def metadata(self, data: bytes) -> Metadata:
         return NO_METADATA
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        raise UnsupportedImage("a Zarr array is a folder, not a file")
+        raise UnsupportedImage("a Zarr array is a folder, and cannot be encoded as one file")
 
     def files(self, image: Pixels) -> dict[str, bytes]:
-        """The files of the folder by their paths within it, of an image of any size."""
-        from imageloom.codecs.piecewise import zarr  # no other format waits for it
+        """Encode an image of any size: the files of the folder by their relative paths."""
+        from imageloom.codecs.piecewise import zarr  # other formats must not wait for the import
 
         return zarr.Encoder(Frame.of(image)).files(image)
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> Encoder:
-        """What encodes an image chunk by chunk, to the same files."""
+        """An encoder that encodes an image chunk by chunk, to the same files."""
         from imageloom.codecs.piecewise import zarr
 
         return zarr.Encoder(frame)

@@ -1,1 +1,1 @@
-"""The flow of one run: source, window, engine, publication; and the watch, a source that does not end."""
+"""The data flow of one run: source, window of tasks in flight, engine, publication; and `watch`."""

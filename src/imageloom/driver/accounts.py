@@ -1,4 +1,4 @@
-"""What becomes of the items of a run: published, tried again, given up or left out; counted, recorded and told."""
+"""The outcomes of a run's items: published, retried, failed or skipped. Counts, records and reports them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable
 
+from imageloom.driver.clock import REAL, Clock
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
@@ -20,11 +21,11 @@ log = logging.getLogger(__name__)
 
 
 class Accounts:
-    """The accounts of one run.
+    """Counts and records the outcomes of one run.
 
     Args:
-        recipe: its meaning, as the ledger has it.
-        listeners: called with each event; one that cannot write any more is left out.
+        recipe: the text that identifies the recipe in the ledger.
+        listeners: called with each event; a listener that raises OSError is removed.
     """
 
     def __init__(
@@ -36,12 +37,13 @@ class Accounts:
         recipe: str,
         suspects: Suspects,
         listeners: Iterable[Listener],
+        clock: Clock = REAL,
     ) -> None:
         self.job = 0
-        """The run's number in the ledger."""
+        """The number of the run in the ledger."""
         self.is_ending = False
-        """Nothing is tried again."""
-        self.again = Retries()
+        """The run ends: no item is retried."""
+        self.again = Retries(clock)
         self._attempts = job.attempts
         self._source = source
         self._sink = sink
@@ -53,29 +55,29 @@ class Accounts:
 
     @property
     def numbers(self) -> tuple[int, int, int]:
-        """How many items were done, have failed and were left out."""
+        """The numbers of done, failed and skipped items."""
         return self._done, self._failed, self._skipped
 
     @property
-    def are_told(self) -> bool:
-        """Somebody listens."""
+    def has_listeners(self) -> bool:
+        """Whether there are listeners."""
         return bool(self._listeners)
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         for listener in self._listeners:
             try:
                 listener(event)
             except StorageError:
                 raise
-            except OSError as error:  # its reader is gone, or the disk is full: the work goes on
+            except OSError as error:  # a closed pipe or a full disk: the run continues without it
                 self._listeners = tuple(other for other in self._listeners if other is not listener)
-                log.warning("a log or report cannot be written any more: %s", error)
+                log.warning("a log or report is no longer written: %s", error)
 
     def accept(self, work: Work, result: Result, worker: str, needs: int) -> None:
-        """Publish a result, have the item tried again, or give it up.
+        """Publish a result, or retry the item, or record it as failed.
 
         Args:
-            needs: bytes of memory that another attempt may take.
+            needs: memory that a retry needs, in bytes.
         """
         if self.is_outdated(work.item, result.failure is not None):
             self._sink.discard(result)
@@ -86,14 +88,14 @@ class Accounts:
         failure = result.failure
         if failure is None:
             self._done += 1
-            self._suspects.settle(work.item, None)
+            self._suspects.record_outcome(work.item, None)
             self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
             if self._listeners:
-                self.tell(Done(result, work.attempt, worker, self._source.waited(result.key)))
+                self.emit(Done(result, work.attempt, worker, self._source.waited(result.key)))
         elif self.may_retry(work, result):
-            self.tell(Retried(result, work.attempt, worker, self.again.add(work, needs)))
+            self.emit(Retried(result, work.attempt, worker, self.again.add(work, needs)))
         else:
-            self._suspects.settle(work.item, failure)
+            self._suspects.record_outcome(work.item, failure)
             self.fail(result, work.attempt, worker, work.names)
 
     def _publish(self, work: Work, result: Result) -> Result:
@@ -114,29 +116,29 @@ class Accounts:
         )
 
     def fail_here(self, item: Item, error: BaseException, names: tuple[str, ...] = ()) -> None:
-        """Give up an item by what the driver's own part of its work has raised."""
+        """Record an item as failed because of an exception in the driver."""
         result = Result(item.key, failure=failure_of(item.key, error), started=time.time())
         self.fail(result, 1, "driver", names)
 
     def fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
-        """Give up an item.
+        """Record an item as failed.
 
         Args:
-            names: of outputs that are free again.
+            names: names of its outputs, whose claims are released.
         """
         self._failed += 1
         self._ledger.record_failed(self.job, self._sink.address, result, attempt, worker, names)
-        self.tell(Failed(result, attempt, worker))
+        self.emit(Failed(result, attempt, worker))
 
     def is_outdated(self, item: Item, failed: bool) -> bool:
-        """Whether an item is another one by now, or has gone: what came of it does not count."""
+        """Whether the item's file was changed or deleted since, so that its result is ignored."""
         reason = self._source.outdated(item, failed)
         if reason:
             self.skip(item, reason)
         return reason is not None
 
     def skip(self, item: Item, reason: SkipReason) -> None:
-        """Leave an item out."""
+        """Record an item as skipped."""
         self._skipped += 1
         if self._listeners:
-            self.tell(Skipped(item, reason))
+            self.emit(Skipped(item, reason))

@@ -1,4 +1,4 @@
-"""From planned items to batches: small ones together, so that a task takes tens of milliseconds."""
+"""Groups planned items into batches, so that a task with small items takes tens of milliseconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from imageloom.model import Header, Part, Plain, Work
 from imageloom.recipes import plan
 
 UPLOADED = 4
-"""Items of a batch whose outputs are uploaded: few, as the first one waits for the last."""
+"""Maximum number of items in a batch if outputs are uploaded: the first item waits for the last."""
 
 
 class Ready(Plain, frozen=True):
@@ -18,17 +18,17 @@ class Ready(Plain, frozen=True):
     pixels: int
     bytes: int
     part: Part | None = None
-    """Of a large image: the part to do."""
+    """The part to do, for a large image."""
     plan: tuple[Header, plan.Plan] | None = None
-    """Of a large image that is to be begun."""
+    """Header and plan of a large image that is to be started."""
 
 
 def gather(ready: Iterator[Ready | None], most: Callable[[], int]) -> Iterator[list[Ready]]:
-    """Batches in the order of the items; a large image is one by itself.
+    """Yield batches in the order of the items. A large image is a batch of its own.
 
     Args:
-        ready: None where nothing follows at the moment: an empty batch says so.
-        most: how many items a batch may have now.
+        ready: the items; None if there is no item at the moment, which yields an empty batch.
+        most: returns the maximum number of items in a batch.
     """
     batch: list[Ready] = []
     pixels = 0

@@ -1,8 +1,8 @@
-"""What the driver must ask the stores about an item before it is planned, ahead where that takes a while.
+"""Lookahead: asks the stores about items before they are planned, if requests take long.
 
-The ledger is asked in the driver's thread, the stores in others: with N requests in flight no item waits for
-two round trips one after the other; measuring finds N. A small file is read as a whole, and kept for the workers
-of this process.
+The ledger is queried in the driver's thread, the stores in other threads. With N requests in flight, no item waits
+for its round trips; N is tuned automatically. A small file is read as a whole, and kept for the workers of this
+process.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Entry = Item | Unlisted | None
-"""What a source yields; None where it has nothing at the moment."""
+"""An entry of a source; None if it has none at the moment."""
 
 WHOLE = 16 << 20
-"""Bytes of a file up to which it is read ahead as a whole."""
+"""Files of at most this number of bytes are read ahead as a whole."""
 
 
-class Look(NamedTuple):
-    """What the stores say of an item that is to be done."""
+class Answers(NamedTuple):
+    """The answers of the stores about an item that is to be processed."""
 
     header: Header
     names: tuple[str, ...]
     taken: frozenset[str] | None
-    """Those of the names that something has; None where it costs nothing to look later."""
+    """The output names that already exist in the sink; None if they are looked up later (local sinks)."""
 
 
-class Questions:
-    """The questions of one run.
+class Lookahead:
+    """The lookahead of one run.
 
     Args:
-        meaning: of the recipe, as the ledger has it.
-        memory: bytes that the work in hand may need.
+        meaning: the text that identifies the recipe in the ledger.
+        memory: memory of the run, in bytes.
     """
 
     def __init__(
@@ -57,27 +57,27 @@ class Questions:
         self._memory = memory
         self._keeps = not source.store.is_local and engine.capabilities.shares_memory
         self.take_long = not (source.store.is_local and sink.store.is_local)
-        """Each is a round trip."""
+        """Whether each question is a round trip to a remote store."""
 
-    def entries(self, wake: Callable[[], None]) -> Iterator[tuple[Entry, Callable[[], Look | None]]]:
-        """The source's entries in their order, each with what gives the answer.
+    def entries(self, wake: Callable[[], None]) -> Iterator[tuple[Entry, Callable[[], Answers | None]]]:
+        """The source's entries in order, each with a function that returns the answers.
 
         Args:
-            wake: as of `Source.entries`.
+            wake: see `Source.entries`.
         """
         entries = ((entry, self._question(entry)) for entry in self._source.entries(wake))
         if not self.take_long:
             return entries
         return look_ahead(entries, for_requests(self._job.in_flight), self._memory // 8)
 
-    def _question(self, entry: Entry) -> Callable[[], Look | None]:
+    def _question(self, entry: Entry) -> Callable[[], Answers | None]:
         if not isinstance(entry, Item):
             return lambda: None
         made = self._sink.made_of(entry, self._meaning, len(self._job.recipe.outputs))
-        return lambda: self._look(entry, made)
+        return lambda: self._ask(entry, made)
 
-    def _look(self, item: Item, made: list[tuple[str, int]]) -> Look | None:
-        """What the plan of an item needs from the stores; None where its outputs are there already."""
+    def _ask(self, item: Item, made: list[tuple[str, int]]) -> Answers | None:
+        """Ask the stores what is needed to plan an item; None if its outputs exist already."""
         if self._sink.holds(made):
             return None
         limit = self._job.limits.max_file_size
@@ -90,7 +90,7 @@ class Questions:
             output_name(item.key, header.format, output, self._job.name)
             for output in self._job.recipe.outputs
         )
-        return Look(header, names, None if self._sink.store.is_local else self._sink.taken(names))
+        return Answers(header, names, None if self._sink.store.is_local else self._sink.taken(names))
 
     def _header(self, item: Item) -> Header:
         store = self._source.store
@@ -105,7 +105,7 @@ class Questions:
         return codecs.read_header(lambda length: read(0, length), item.size, read)
 
     def drop(self, entry: Item) -> None:
-        """Forget what was read of an item that is not done."""
+        """Drop the data that was read ahead for an item that is not processed."""
         if self._keeps:
             stores.kept.pop((self._source.root, entry.key, entry.fingerprint), None)
 
@@ -115,7 +115,7 @@ class Questions:
 
 
 def with_next(entries: Iterable[tuple[Entry, T]]) -> Iterator[tuple[tuple[Entry, T], bool]]:
-    """Each entry, and whether it is the last that is there at the moment."""
+    """Each entry, and whether it is the last one at the moment."""
     iterator = iter(entries)
     if (current := next(iterator, None)) is None:
         return
@@ -128,21 +128,22 @@ def with_next(entries: Iterable[tuple[Entry, T]]) -> Iterator[tuple[tuple[Entry,
 def look_ahead(
     entries: Iterable[tuple[Entry, Callable[[], T]]], in_flight: Controller, most_bytes: int
 ) -> Iterator[tuple[Entry, Callable[[], T]]]:
-    """The entries in their order, each with what its question has come to.
+    """The entries in order, each with the answer to its question.
 
-    Questions go out in bunches: both ends do many at a time with less work than the same ones one by one.
+    Questions are asked in groups: sending several at a time is less work on both sides.
 
     Args:
-        entries: with the question, which is asked in another thread; what is None has none, and waits for all
-            before it.
-        in_flight: how many questions are asked at the same time; up to four times as many are asked or answered.
-        most_bytes: of the items that are under way or wait.
+        entries: each with its question, which is asked in another thread. A None has no question, and is yielded
+            after all entries before it.
+        in_flight: number of questions that are asked at the same time; up to four times as many wait or are
+            answered.
+        most_bytes: maximum size of all items whose questions are asked or answered, in bytes.
     """
     from imageloom.worker.pool import SizedExecutor
 
     window: deque[tuple[Entry, Future[T], int]] = deque()
     held = 0
-    full = in_flight.size  # the first bunch is a small one: its answers are waited for
+    full = in_flight.size  # the first group is small: the run waits for its answers
     pool = SizedExecutor(in_flight, "ahead")
     try:
         for entry, question in entries:
@@ -162,7 +163,7 @@ def look_ahead(
         while window:
             first, answer, _ = window.popleft()
             yield first, answer.result
-    except BaseException:  # nobody asks for the other answers
+    except BaseException:  # the other answers are not needed
         pool.shutdown(cancel_futures=True)
         raise
-    pool.shutdown(wait=False)  # the last answers may be asked for after this
+    pool.shutdown(wait=False)  # the last answers may still be needed

@@ -1,8 +1,7 @@
-"""The flow: source -> plan -> tasks -> engine -> assemble -> sink, with the ledger beside it.
+"""The driver: source -> plan -> tasks -> engine -> assemble -> sink, recorded in the ledger.
 
-The driver owns what every engine would otherwise write again: the window of tasks in flight, admission by
-bytes, retries with backoff, quarantine, interruption. An engine only runs tasks. Only the driver counts
-attempts and publishes.
+The driver does what is the same for all engines: the window of tasks in flight, admission by memory, retries with
+back-off, quarantine, interruption. An engine only runs tasks. Only the driver counts attempts and publishes.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TYPE_CHECKING
 
 from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
-from imageloom.driver.lookahead import Look, Questions, with_next
+from imageloom.driver.clock import REAL, Clock
+from imageloom.driver.lookahead import Answers, Lookahead, with_next
 from imageloom.driver.sink import InPlace, Sink, check_template
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
@@ -29,7 +29,7 @@ from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.recipes import plan
 from imageloom.recipes.pipeline import to_text
 from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
-from imageloom.records.inhand import InHand
+from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import JobState, Ledger
 from imageloom.records.summary import Summary
 from imageloom.scheduling import results
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 SILENCE = 5.0
-"""Seconds without an outcome after which is said what is missing, and again after each such time."""
+"""After this number of seconds without a result, and each further time, a warning says what is missing."""
 
 log = logging.getLogger("imageloom.driver")
 
@@ -49,12 +49,13 @@ class Driver:
     """Runs one job on one engine.
 
     Args:
-        job: what is to be done.
-        engine: where; the caller opens and closes it.
-        ledger: what was done before, and the record of this run.
-        engine_name: for the record.
+        job: the job to run.
+        engine: the engine that runs the tasks; the caller opens and closes it.
+        ledger: the record of finished items and of this run.
+        engine_name: the engine's name, for the ledger.
         listeners: called with each event, in this thread.
-        source: the job's, opened in another way than usual.
+        source: the job's source, if the caller opens it; None to open it here.
+        clock: the clock that the driver waits by.
 
     Raises:
         StorageError: the source or the sink cannot be used, or another run writes into the sink.
@@ -69,6 +70,7 @@ class Driver:
         engine_name: str = "serial",
         listeners: Iterable[Listener] = (),
         source: Source | None = None,
+        clock: Clock = REAL,
     ) -> None:
         self._job = job
         self._engine = engine
@@ -82,27 +84,27 @@ class Driver:
         self._recipe = plan.meaning(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
         self._memory = job.memory or half_of_memory()
-        self._questions = Questions(job, self._source, self._sink, self._recipe, engine, self._memory)
+        self._lookahead = Lookahead(job, self._source, self._sink, self._recipe, engine, self._memory)
         self._stopping = False
         self._id = 0
         self._tasks = 0
-        self._overlaps = self._questions.take_long and engine.capabilities.overlaps
-        self._in_flight = Window(self._memory, self._overlaps, self._wake)
+        self._overlaps = self._lookahead.take_long and engine.capabilities.overlaps
+        self._in_flight = Window(self._memory, self._overlaps, self._wake, clock)
         self._is_last = False
-        """Nothing waits behind the item that is planned."""
-        self._finished: SimpleQueue[tuple[int, Future[Outcome]] | None] = SimpleQueue()
+        """No other item is waiting behind the item that is being planned."""
+        self._finished = clock.queue()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
-        self._in_hand = InHand(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
-        self._suspects = Suspects(job, engine, self._in_hand)
-        listeners = (*listeners, *engine.listeners)  # an engine's broker may take notes
+        self._in_progress = InProgress(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
+        self._suspects = Suspects(job, engine, self._in_progress)
+        listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
         self._accounts = Accounts(
-            job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners
+            job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners, clock
         )
         self._again = self._accounts.again
 
     def stop(self) -> None:
-        """Finish what is in hand and begin nothing new. Safe to call from a signal handler."""
+        """Finish the tasks in flight and start no new ones. Safe to call from a signal handler."""
         self._stopping = self._accounts.is_ending = True
         self._wake()
 
@@ -110,32 +112,32 @@ class Driver:
         self._finished.put(None)
 
     def run(self) -> Summary:
-        """Do the whole job."""
+        """Run the whole job."""
         began = time.perf_counter()
         state: JobState = "failed"
         self._sink.open()
         try:
-            self._in_hand.open()
+            self._in_progress.open()
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
             self._id = self._ledger.begin(
                 self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
             )
             self._accounts.job = self._id
             try:
-                self._accounts.tell(Began(self._id))
+                self._accounts.emit(Began(self._id))
                 self._flow()
                 state = "interrupted" if self._stopping else "done"
             except KeyboardInterrupt:
                 state = "killed" if self._in_flight else "interrupted"
                 raise
             finally:
-                self._questions.close()
+                self._lookahead.close()
                 if self._large:
                     self._large.close()
                 self._suspects.close()
                 self._ledger.finish(self._id, state, *self._accounts.numbers)
         finally:
-            self._in_hand.close(state == "done" and not self._job.retry_failed)
+            self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
         seconds = time.perf_counter() - began
         return Summary(self._id, *self._accounts.numbers, seconds, self._stopping)
@@ -154,19 +156,19 @@ class Driver:
                         self._submit(piece)
                 self._retry()
                 self._pump()
-                while not self._finished.empty():  # publish early: a kill loses less
+                while not self._finished.empty():  # publish early: a kill then loses less work
                     self._collect()
                 self._collect_late()
-        except StorageError:  # of the source, say: what is in hand is finished all the same
+        except StorageError:  # an error of the source, for example: the tasks in flight are finished
             self.stop()
             self._finish()
             raise
         self._finish()
 
     def preview(self) -> Summary:
-        """Plan the whole job, and do nothing: the items that would be done are told as `Planned`.
+        """Plan the whole job without running it. Listeners get a `Planned` event for each item that would be done.
 
-        The ledger takes notes all the same: give it a scratch one.
+        The ledger is changed nevertheless: use a scratch ledger.
         """
         began = time.perf_counter()
         waiting = sum(1 for _ in self._planned())
@@ -176,13 +178,13 @@ class Driver:
     # source -> plan
 
     def _planned(self) -> Iterator[Ready | None]:
-        """The items that are to be done, with their plans; the others are skipped or failed here."""
+        """Yield the items to process, with their plans. Other items are recorded as skipped or failed."""
         failed_before = (
             self._ledger.failed_before(self._source.root, self._sink.address)
             if self._job.retry_failed
             else None
         )
-        for (entry, look), is_last in with_next(self._questions.entries(self._wake)):
+        for (entry, answers), is_last in with_next(self._lookahead.entries(self._wake)):
             self._is_last = is_last
             if self._stopping:
                 return
@@ -199,33 +201,33 @@ class Driver:
                 )
                 continue
             try:
-                ready = self._plan(entry, look())
+                ready = self._plan(entry, answers())
             except StorageError:
                 raise
-            except BaseException as error:  # whatever an item does, it does to itself
+            except BaseException as error:  # an error of one item must not affect the others
                 if not self._accounts.is_outdated(entry, True):
                     self._accounts.fail_here(entry, error)
                 ready = None
             if ready is not None:
                 yield ready
             if ready is None or ready.plan:
-                self._questions.drop(entry)
+                self._lookahead.drop(entry)
 
-    def _plan(self, item: Item, look: Look | None) -> Ready | None:
-        if look is None:
-            self._suspects.settle(item, None)
+    def _plan(self, item: Item, answers: Answers | None) -> Ready | None:
+        if answers is None:
+            self._suspects.record_outcome(item, None)
             self._accounts.skip(item, "done before")
             return None
         limits, recipe = self._job.limits, self._job.recipe
-        header, names, taken = look
+        header, names, taken = answers
         plan.check_limits(header, limits, item.size)
         planned = plan.make_plan(header, recipe)
         needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
         tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
-        if self._in_hand.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
+        if self._in_progress.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
             tiled = None
         if tiled:
-            from imageloom.tiling.large import needs_of  # no small image waits for it
+            from imageloom.tiling.large import needs_of  # small images must not wait for it
 
             most = max(needs_of(header, planned, item.size).values(), key=lambda need: need.bytes)
             needs, what = most.bytes, most.what
@@ -237,29 +239,29 @@ class Driver:
         if may_replace is None:
             self._accounts.skip(item, "output exists")
             return None
-        if self._accounts.are_told:
-            self._accounts.tell(Planned(item, names))
+        if self._accounts.has_listeners:
+            self._accounts.emit(Planned(item, names))
         work = Work(item, names, next(self._item_numbers), 1, header, may_replace)
         return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
     @property
     def _is_alone(self) -> bool:
-        """No other image waits to be planned."""
+        """Whether no other image is waiting to be planned."""
         return self._is_last or self._job.items_at_once == 1
 
     def _most_in_batch(self) -> int:
-        """How many items the next task may have: one where each would wait for the others' requests."""
+        """Maximum number of items in the next task: one, if an item would wait for the others' requests."""
         if self._job.items_at_once == 1:
             return 1
-        if self._questions.take_long:
+        if self._lookahead.take_long:
             return UPLOADED if self._overlaps and self._in_flight.is_busy(self._engine.capacity) else 1
         return plan.BATCH_ITEMS
 
     # tasks -> engine
 
     def _begin_large(self, ready: Ready) -> None:
-        """Begin an image that is done in tiles, as soon as those before it leave room."""
-        from imageloom.tiling.large import LargeImages  # no small image waits for it
+        """Start an image that is processed in tiles, as soon as there is enough memory for it."""
+        from imageloom.tiling.large import LargeImages  # small images must not wait for it
 
         if self._large is None:
             held = self._memory // 4 if self._engine.capabilities.shares_memory else 0
@@ -271,7 +273,7 @@ class Driver:
                 str(self._id),
                 held,
                 self._wake,
-                self._in_hand,
+                self._in_progress,
             )
         while self._large.is_full and not self._stopping:
             self._advance()
@@ -285,7 +287,7 @@ class Driver:
         self._pump()
 
     def _pump(self) -> None:
-        """Hand out the parts of large images that are ready, as far as there is room."""
+        """Submit the parts of large images that are ready, as far as the window allows."""
         while self._large and not self._stopping and (found := self._large.next_part()):
             if len(found) == 2:
                 work, failed = found
@@ -295,9 +297,9 @@ class Driver:
             self._submit([Ready(work, 0, needs, part)])
 
     def _submit(self, batch: list[Ready]) -> None:
-        """Hand a batch to the engine as soon as the window and the memory have room."""
+        """Submit a batch to the engine as soon as the window and the memory allow it."""
         needs = max(ready.bytes for ready in batch)
-        if self._questions.take_long:  # what was read of the others waits in memory
+        if self._lookahead.take_long:  # data that was read ahead for other items stays in memory
             needs += sum(ready.work.item.size for ready in batch[1:])
         while self._in_flight.is_full(self._engine.capacity, needs):
             self._collect()
@@ -316,8 +318,8 @@ class Driver:
             self._job.links,
             digests=self._digests,
         )
-        if self._accounts.are_told:
-            self._accounts.tell(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
+        if self._accounts.has_listeners:
+            self._accounts.emit(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))
         self._sink.begin()
         flight = self._in_flight.add(task, needs)
         try:
@@ -335,22 +337,22 @@ class Driver:
             self._advance()
 
     def _advance(self) -> None:
-        """Hand out what is due, and take one outcome in."""
+        """Submit what is due, and collect one outcome."""
         self._retry()
         self._pump()
         if not (self._in_flight or self._again or self._large):
-            return  # the last image has failed just now: nothing more will arrive
+            return  # the last image has just failed: no more results will arrive
         self._collect(None if self._stopping else self._again.pause)
 
     def _wait_for_more(self) -> None:
-        """Take one outcome in, unless the source has something before."""
+        """Collect one outcome, or return earlier if the source has a new item."""
         self._ledger.note_progress(self._id, *self._accounts.numbers)
         until_retry = None if self._stopping else self._again.pause
         pause = self._source.pause
         self._collect(pause if until_retry is None else min(pause, until_retry))
 
     def _retry(self) -> None:
-        """Submit the items whose pause is over, each as a task of its own."""
+        """Submit the items whose back-off is over, each as a separate task."""
         if self._stopping:
             return
         for ready in self._again.due():
@@ -360,7 +362,7 @@ class Driver:
     # engine -> sink
 
     def _collect(self, patience: float | None = None) -> None:
-        """Take one outcome in; wait at most `patience` seconds for it."""
+        """Collect one outcome; wait for it at most `patience` seconds."""
         is_told = patience is None
         if self._in_flight.has_arrived:
             patience = LATE if patience is None else min(patience, LATE)
@@ -368,7 +370,7 @@ class Driver:
             arrived = self._finished.get(timeout=SILENCE if patience is None else patience)
         except Empty:
             if is_told and (missing := self._engine.missing):
-                log.warning("nothing is done: %s", missing)
+                log.warning("no progress: %s", missing)
             self._collect_late()
             return
         if arrived is None:
@@ -384,24 +386,24 @@ class Driver:
         self._take_in(flight, rest, results.shown(outcome.worker), is_last=True)
 
     def _collect_late(self) -> None:
-        """Take in what has arrived of tasks that take long."""
+        """Collect the results that have arrived from tasks that are still running."""
         for flight in self._in_flight.late():
             if found := flight.take_arrived():
                 self._take_in(flight, found, "", is_last=False)
 
     def _take_in(self, flight: Flight, found: list[tuple[Work, Result]], worker: str, is_last: bool) -> None:
-        """Take results in, and say what becomes of their items."""
+        """Process results: publish, retry or fail their items."""
         task, needs = flight.task, flight.bytes
         found = [(work, results.checked(task, work, result, worker)) for work, result in found]
-        if self._accounts.are_told:
+        if self._accounts.has_listeners:
             outcome = Outcome(task.id, worker, tuple(result for _, result in found))
-            self._accounts.tell(Collected(task, outcome, is_last))
+            self._accounts.emit(Collected(task, outcome, is_last))
         for work, result in found:
             name = result.worker or worker
             if task.part is None or self._large is None:
                 self._accounts.accept(work, result, name, needs)
             elif self._large.has(work) and self._accounts.may_retry(work, result):
-                self._accounts.tell(
+                self._accounts.emit(
                     Retried(result, work.attempt, name, self._again.add(work, needs, task.part))
                 )
             elif ended := self._large.accept(task, result):

@@ -1,7 +1,7 @@
-"""The sink: how outputs are named, who may write them, and how they are published.
+"""The sink: the names of outputs, the claims on names, and publication.
 
-A name belongs to the item that claims it first. A file that imageloom did not make is not touched unless it
-was said so. One run at a time writes into a sink.
+A name belongs to the item that claims it first. A file that imageloom did not make is never changed, except with
+--if-exists overwrite. Only one run at a time writes into a sink.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from imageloom.system.private import private_folder
 
 FIELDS = ("dir", "stem", "ext")
 MOST_TEMPLATE = 1000
-"""Characters of a template of names."""
+"""Maximum length of --name, in characters."""
 
 
 def check_template(template: str) -> None:
-    """Refuse a template of output names that makes no sense.
+    """Check a template of output names.
 
     Raises:
-        UsageError: names what is wrong and what there is.
+        UsageError: the template is invalid; the message names the valid fields.
     """
     if len(template) > MOST_TEMPLATE:
         raise UsageError(f"--name has {len(template):,} characters, over the limit of {MOST_TEMPLATE:,}")
@@ -49,22 +49,22 @@ def check_template(template: str) -> None:
         raise UsageError(f"--name {template!r}: {error}") from None
     fields = [field for field, _, _ in parsed]
     if unknown := [field for field in fields if field not in FIELDS]:
-        wrong = f"there is no {{{unknown[0]}}}"
+        wrong = f"unknown field {{{unknown[0]}}}"
     elif "stem" not in fields:
-        wrong = "it needs {stem}, or all names are equal"
+        wrong = "{stem} is missing, so all names would be equal"
     elif any(spec or conversion for _, spec, conversion in parsed):
-        wrong = "a field has neither ':' nor '!' in it"
+        wrong = "a field must not contain ':' or '!'"
     else:
         check_below(_filled(template, "dir", "stem", "ext"), f"--name {template!r}")
         return
-    raise UsageError(f"--name {template!r}: {wrong}; there are: {{dir}}, {{stem}}, {{ext}}")
+    raise UsageError(f"--name {template!r}: {wrong}; the fields are: {{dir}}, {{stem}}, {{ext}}")
 
 
 def check_below(name: str, given: str) -> None:
-    """Refuse what no output below a sink can be named.
+    """Check that a name is valid for an output.
 
     Args:
-        given: what it comes from, for the message.
+        given: the argument that the name comes from, for the message.
 
     Raises:
         UsageError: see `names.check_output_name`.
@@ -76,11 +76,12 @@ def check_below(name: str, given: str) -> None:
 
 
 def output_name(key: str, header_format: Format, output: Output, template: str = "{dir}/{stem}.{ext}") -> str:
-    """The name of an output below the sink.
+    """The name of an output relative to the sink.
 
     Args:
-        template: with {dir}, the item's folder; {stem}, its name without suffix; {ext}, the suffix: the item's
-            own where it is one of the format that is written, else that format's usual one.
+        key: the item's key.
+        template: may contain {dir}: the item's folder; {stem}: its name without suffix; {ext}: the suffix. The
+            suffix is the item's own if it fits the output's format, otherwise the default suffix of that format.
 
     Raises:
         InvalidName: see `names.check_output_name`.
@@ -96,23 +97,23 @@ def output_name(key: str, header_format: Format, output: Output, template: str =
 
 
 def _filled(template: str, folder: str, stem: str, ext: str) -> str:
-    """The name that a checked template means; where there is no folder no slash stands for one."""
+    """Fill in a valid template. Without a folder, its slash is omitted."""
     made = template.format(dir=folder, stem=stem, ext=ext).lstrip("/")
     return re.sub("/{2,}", "/", made) if "//" in made else made
 
 
 class Sink:
-    """A folder that a run writes into, while it is open.
+    """The folder that a run writes into.
 
     Args:
-        address: of the folder; made where there is none.
-        source: what items are read from, and is not written to.
-        scratch: path of a folder for what is too large for memory; empty for the store's choice.
+        address: address of the folder; it is created if it does not exist.
+        source: the source of the items; nothing is written into it.
+        scratch: path of a folder for temporary pixel files; empty: the store chooses one.
 
     Raises:
-        UsageError: the sink is the source, or lies in it.
-        SinkBusy: another run writes into it.
-        StorageError: it cannot be made or written to.
+        UsageError: the sink is the source, or lies inside it.
+        SinkBusy: another run writes into the sink.
+        StorageError: the sink cannot be created or written to.
     """
 
     def __init__(
@@ -135,14 +136,14 @@ class Sink:
     def _check(self) -> None:
         if self._is_protected(self.store.place("")):
             raise UsageError(
-                f"the sink {self.address} lies in the source: imageloom never writes into its input"
+                f"the sink {self.address} lies in the source, where imageloom never writes: give another sink"
             )
 
     def check_formats(self, recipe: Recipe) -> None:
-        """Refuse outputs that nothing can be made of, before the work starts.
+        """Check the outputs of a recipe before the run starts.
 
         Raises:
-            UsageError: an output is a folder of files, and the sink is not local; or its folder leads out.
+            UsageError: an output is a folder and the sink is not local, or an output's folder is outside the sink.
             MissingExtra: the library of an output's format is not installed.
         """
         for output in recipe.outputs:
@@ -152,7 +153,7 @@ class Sink:
                 check_below(output.folder, f"the folder {output.folder!r} of an output")
         if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
             raise UsageError(
-                f"--format zarr makes folders, which {self.address} has none of: give a local sink"
+                f"--format zarr needs a local sink: an output is a folder, and {self.address} has no folders"
             )
 
     def open(self) -> None:
@@ -168,7 +169,9 @@ class Sink:
                 (j for j in self._ledger.jobs() if j.sink == self.address and j.state == "running"), None
             )
             who = f"job {holder.id} (process {holder.pid})" if holder else "another run"
-            raise SinkBusy(f"{who} is writing into {self.address}: one run at a time") from None
+            raise SinkBusy(
+                f"{who} is writing into {self.address}: wait until it ends, a sink takes one run at a time"
+            ) from None
         except StorageError:
             self._release()
             raise
@@ -178,13 +181,13 @@ class Sink:
 
     @property
     def scratch(self) -> str:
-        """The path of the folder for the pixels of large images: no other run uses it. Only while it is open."""
+        """Path of this run's folder for temporary pixel files. Valid only while the sink is open."""
         return self._scratch_folder.path if self._scratch_folder else self.store.staging("")
 
     def _open_lock(self) -> int:
-        """What is locked: the folder itself, or a file beside the ledger that stands for the address.
+        """Open the file to lock: the folder itself, or for a remote sink a file beside the ledger.
 
-        No object is a lock: nothing would take it away from a run that was killed.
+        Remote objects are not used as locks: they would remain after a kill.
         """
         if isinstance(self.store, LocalStore):
             return os.dup(self.store.root())
@@ -211,20 +214,19 @@ class Sink:
         self._lock = -1
 
     def made_of(self, item: Item, recipe: str, outputs: int) -> list[tuple[str, int]]:
-        """Names and sizes of the outputs that this recipe has made of the item as it is now; none where one
-        is missing."""
+        """Names and sizes of the outputs that this recipe made of this version of the item; empty if one is
+        missing in the ledger."""
         if self._is_new:
             return []
         found = self._ledger.done(self._source, self.address, item, recipe)
         return found if len(found) == outputs else []
 
     def holds(self, made: list[tuple[str, int]]) -> bool:
-        """Whether outputs that were made are there, in their sizes. May be called from any thread."""
+        """Whether all these outputs exist with these sizes. Thread-safe."""
         return bool(made) and all(self.store.size(name) == size for name, size in made)
 
     def taken(self, names: tuple[str, ...]) -> frozenset[str]:
-        """Those of the names that something has, as far as that must be known before the work. May be called
-        from any thread."""
+        """Those of the names that exist in the sink, if that must be known before the processing. Thread-safe."""
         if self.store.creates and self._if_exists == "error":
             return frozenset()
         return frozenset(name for name in names if self.store.exists(name))
@@ -232,17 +234,18 @@ class Sink:
     def claim(
         self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
     ) -> bool | None:
-        """Make the names the item's; None where a file is there already and is to be left alone.
+        """Claim the names of outputs for an item.
 
         Args:
-            taken: what `taken` has said of the names; None to look now.
+            taken: result of `taken` for the names; None to look now.
 
         Returns:
-            Whether outputs may take the place of what has their names: it was made from this very item.
+            Whether outputs may replace existing files, because these were made from the same item. None if the
+            item is skipped, because a file exists (--if-exists skip).
 
         Raises:
-            DuplicateOutput: another item of the source has a name.
-            OutputExists: a file has a name that imageloom did not make, or it is the input itself.
+            DuplicateOutput: another item of the source has claimed a name.
+            OutputExists: imageloom did not make the file with one of the names, or the file is the input.
         """
         claims = [self._ledger.claim_of(self.address, name) for name in names]
         for name, claim in zip(names, claims, strict=True):
@@ -252,56 +255,56 @@ class Sink:
         for name in names:
             self._ledger.claim(job, self._source, self.address, item, recipe, name)
         if self.store.is_local or self._if_exists == "overwrite":
-            return True  # a local name has been looked at just now
+            return True  # a local name has just been checked
         return all(c and c.is_filled and (c.source, c.key) == (self._source, item.key) for c in claims)
 
     def _spare_input(self, name: str, item: Item) -> None:
-        """Refuse an output that would take the place of the file that the item is a link to."""
+        """Refuse an output that would replace the file that the item links to."""
         target = self._origin.link(item.key)
         if target is not None and target == self._real(name):
-            raise OutputExists(f"its output {name} is the file that it is read from")
+            raise OutputExists(f"its output {name} would replace the file that it is read from")
 
     def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
         real = self._real(name)
         if self.store.is_local and real != f"{self._real('')}{name}":
             raise OutputExists(
-                f"its output {name} would lie at {real}: a folder of the sink is a link, and outputs "
-                "are not written through links"
+                f"its output {name} would be written to {real}, because a folder of the sink is a "
+                "symbolic link: outputs are not written through links"
             )
         if claim is not None and claim.source == self._source:
             if claim.key == item.key:
                 return True
             if self._origin.exists(claim.key):
-                raise DuplicateOutput(f"its output {name} is that of {claim.key} already")
+                raise DuplicateOutput(f"its output {name} is already the output of {claim.key} (see --name)")
         if self._is_protected(real):
-            raise OutputExists(f"its output {name} lies in the source, which is never written to")
+            raise OutputExists(f"its output {name} lies in the source, where imageloom never writes")
         if not (self.store.exists(name) if taken is None else name in taken):
             return True
         if self._if_exists == "error":
             whose = f"was made from {claim.source}/{claim.key}" if claim else "was not made by imageloom"
-            raise OutputExists(f"{name} is there and {whose} (--if-exists skip or overwrite)")
+            raise OutputExists(f"its output {name} exists and {whose} (--if-exists skip or overwrite)")
         return self._if_exists == "overwrite"
 
     def _is_protected(self, real: str) -> bool:
         return real == self._protected or real.startswith(self._protected.rstrip("/") + "/")
 
     def _real(self, key: str) -> str:
-        """Where a name really is; a link at the name itself would be replaced."""
+        """The real path of a name, with links in its folder resolved, but not a link at the name itself."""
         folder, _, name = key.rpartition("/")
         if folder not in self._real_folders:
             self._real_folders[folder] = self.store.place(folder)
         return f"{self._real_folders[folder].rstrip('/')}/{name}"
 
     def begin(self) -> None:
-        """Write down the claims before a worker can give an output its name."""
+        """Write the claims into the ledger before a worker can publish an output."""
         if not self.store.is_local and self._ledger.has_claims:
             self._ledger.flush()
 
     def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
-        """Give all staged outputs of an item their names.
+        """Publish all staged outputs of an item under their names.
 
         Raises:
-            UnwritableOutput: one of them could not be published; none is counted as done then.
+            UnwritableOutput: an output could not be published; the item is then not done.
         """
         if self._ledger.has_claims:
             self._ledger.flush()
@@ -315,21 +318,21 @@ class Sink:
 
 
 class InPlace(Sink):
-    """A sink that is its own source: each output takes the place of its input.
+    """The sink of a run with --in-place: each output replaces its input.
 
-    What is written down, before the rename, is the fingerprint of the output: an item that has it is done, and
-    is not done twice, whenever the program is killed.
+    The fingerprint of the output is recorded before the rename. A file with this fingerprint is done and never
+    processed twice, even if the program is killed at any moment.
     """
 
     def _check(self) -> None:
-        """The input is what is written to."""
+        """Check that the sink is a local folder. It may be the source."""
         if not isinstance(self.store, LocalStore):
-            raise UsageError("--in-place is for local folders: give a sink")
+            raise UsageError(f"--in-place needs a local folder, not {self.address}: give a sink instead")
         self._folder = self.store
 
     def _spare_input(self, name: str, item: Item) -> None:
         if name != item.key:
-            raise OutputExists(f"in place its output must keep its name, not be {name} (--in-place)")
+            raise OutputExists(f"--in-place: its output must keep the input's name, not be named {name}")
         self._folder.check_alone(name)
 
     def taken(self, names: tuple[str, ...]) -> frozenset[str]:
@@ -343,12 +346,12 @@ class InPlace(Sink):
         self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
     ) -> bool | None:
         if len(names) > 1:
-            raise OutputExists("in place there is one output for each item (--in-place)")
+            raise OutputExists("--in-place allows only one output per item")
         self._spare_input(names[0], item)
         return True
 
     def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
-        """Replace the item's only copy: the new one, and what the ledger says of it, are on the disk before."""
+        """Replace the input. Before, the output and its ledger entry are flushed to the disk."""
         (written,) = result.written
         made = self._folder.take_over(written.staged, work.item)
         self._ledger.claim(job, self._source, self.address, made, recipe, work.item.key, made.size)

@@ -1,4 +1,4 @@
-"""The source: which items a job has."""
+"""The source: finds the items of a job."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Source:
     """The images of a folder, or one file.
 
     Args:
-        address: of a folder or of a file.
-        include: patterns of names; with none, all names with the suffix of a known format. A pattern without
-            a slash is held against the last part of the key, another against the whole key.
-        exclude: patterns of names to leave out, likewise.
-        links: which links in a local folder are followed; those that are not are items that fail.
-        roots: folders beneath which a local one lies; none for no bounds.
+        address: address of a folder or a file.
+        include: patterns of names; empty: all names with an image suffix. A pattern without a slash is compared
+            with the last part of the key, a pattern with a slash with the whole key.
+        exclude: patterns of names to leave out, compared in the same way.
+        links: which symbolic links in a local folder are read; the others become failed items.
+        roots: local folders that the source must be inside; empty: no restriction.
 
     Raises:
-        StorageError: there is nothing at that path, or it is not UTF-8.
+        StorageError: there is no such file or folder, or its path is not UTF-8.
     """
 
     is_endless = False
-    """More may come at any time."""
+    """Whether new items may arrive at any time."""
 
     def __init__(
         self,
@@ -50,47 +50,47 @@ class Source:
 
     @property
     def place(self) -> str:
-        """Where the input really is."""
+        """The real path or address of the source, with links resolved."""
         path = self.store.path(self._only)
         return os.path.realpath(path) if path is not None else self.store.place(self._only)
 
     def entries(self, wake: Callable[[], None]) -> Iterator[Item | Unlisted | None]:
-        """What the driver takes; None where there is nothing at the moment, and more may come.
+        """Yield the entries for the driver. None means: no entry at the moment, but more may arrive.
 
         Args:
-            wake: called, in whatever thread, when more has come.
+            wake: called, from any thread, when new entries have arrived.
         """
         return iter(self)
 
     @property
     def pause(self) -> float:
-        """Seconds after which to ask again, where there was nothing and nobody has called `wake`."""
+        """Seconds after which the driver asks again after a None, if `wake` is not called before."""
         return 0.0
 
     def outdated(self, item: Item, failed: bool) -> SkipReason | None:
-        """Why what came of an item does not count any more."""
+        """Why the result of an item must be ignored (its file was changed or deleted); None if it counts."""
         return None
 
     def waited(self, key: str) -> float:
-        """Seconds since an item came; 0 where it was there from the beginning."""
+        """Seconds since an item arrived; 0 if it existed when the run started."""
         return 0.0
 
     def __iter__(self) -> Iterator[Item | Unlisted]:
-        """The items as they are found, and what looks like one and cannot be one."""
+        """Yield the items as they are found, and names that look like images but cannot be processed."""
         if self.is_file:
             try:
                 found = self.store.find(self._only)
             except ItemError as error:
                 yield Unlisted(self._only, Failure.of(error))
                 return
-            yield found or Unlisted(self._only, Failure.of(UnreadableItem("it is gone")))
+            yield found or Unlisted(self._only, Failure.of(UnreadableItem("the file no longer exists")))
             return
         for entry in self.store.items():
             if self._is_wanted(entry):
                 yield entry
 
     def _is_wanted(self, entry: Item | Unlisted) -> bool:
-        """A folder is reported where it has the name of an image, or where it may hold images unseen."""
+        """Whether an entry is wanted. So is an unreadable folder that may contain images, to report it."""
         if isinstance(entry, Unlisted) and entry.is_folder and codecs.format_of(entry.key) is None:
             return False
         return self.matches(entry.key)
@@ -106,7 +106,7 @@ class Source:
 
 
 def _local(address: str) -> tuple[str, str]:
-    """The folder of a local address, and the file in it that is meant alone."""
+    """The folder of a local address, and the name of the file if the address is a file."""
     path = os.path.abspath(local_path(address))
     if not os.path.exists(path):
         raise StorageError(f"there is no file or folder {address}")
@@ -115,7 +115,7 @@ def _local(address: str) -> tuple[str, str]:
 
 
 def _remote(address: str) -> tuple[str, str]:
-    """Likewise. What has the name of an image is asked for first; without objects there is no folder to ask."""
+    """The same for a remote address. An address that is named like an image is first looked up as a file."""
     check_address(address)
     root, _, name = address.rstrip("/").rpartition("/")
     if codecs.format_of(name) and not root.endswith("/") and open_store(root).find(name):

@@ -1,8 +1,8 @@
-"""The items that were in hand when an earlier run ended: each is done alone, in a process of its own.
+"""Suspects: items that were in progress when an earlier run ended abnormally. Each is processed alone, isolated.
 
-There a crash is that item's failure, and it stays a suspect. A large image is done whole in that process, if
-there is memory for it. An item that can only be done in this process, because of its size or of an operator that
-others do not know, is given up when it has ended several runs.
+In a separate process, a crash is the failure of that item only, and the item remains a suspect. A large image is
+processed as a whole there, if there is enough memory. An item that can only be processed in this process, because
+of its size or because of an operator of the main program, is quarantined after several such runs.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from msgspec.structs import replace
 from imageloom import operators
 from imageloom.driver.batches import Ready
 from imageloom.engines import Engine, open_engine
-from imageloom.errors import Quarantined
+from imageloom.errors import ItemTimeout, Quarantined, WorkerLost
 from imageloom.model import Failure, Item, Job, Task
-from imageloom.records.inhand import MOST_RUNS, InHand
+from imageloom.records.inprogress import MOST_RUNS, InProgress
 
-CRASHES = ("WorkerLost", "ItemTimeout", "MemoryError")
-"""Kinds of failure that are the end of a process, or would have been."""
+CRASHES = tuple(error.__name__ for error in (WorkerLost, ItemTimeout, MemoryError))
+"""Kinds of failures that end a process."""
 
 
 class Suspects:
-    """What becomes of the suspects of one run.
+    """Handles the suspects of one run.
 
     Args:
-        engine: of the run; its settings are those of the processes too.
+        engine: the engine of the run; its settings are used for the separate processes too.
     """
 
-    def __init__(self, job: Job, engine: Engine, notes: InHand) -> None:
+    def __init__(self, job: Job, engine: Engine, notes: InProgress) -> None:
         self._job = job
         self._engine = engine
         self._notes = notes
@@ -38,24 +38,26 @@ class Suspects:
 
     @cached_property
     def _known_elsewhere(self) -> bool:
-        """Other processes can load all operators: they are ours, or of a file that was given."""
+        """Whether other processes can load all operators: they are imageloom's, or from a given file."""
         steps = (step for output in self._job.recipe.outputs for step in output.steps)
         return all(operators.get(step.name).function.__module__.startswith("imageloom") for step in steps)
 
     def is_isolated(self, item: Item) -> bool:
-        """Whether an item is to be done in another process than this one, as a whole.
+        """Whether an item must be processed in a separate process, as a whole.
 
         Raises:
-            Quarantined: it has ended several runs, in which there was no such process for it.
+            Quarantined: several runs ended abnormally while processing the item.
         """
         runs = self._notes.runs(item)
         if runs >= MOST_RUNS and not self._job.retry_failed:
             self._notes.keep(item)
-            raise Quarantined(f"{runs} runs have ended with it in hand (--retry-failed tries it again)")
+            raise Quarantined(
+                f"{runs} runs ended abnormally while processing it; --retry-failed tries it again"
+            )
         return runs > 0 and self._known_elsewhere
 
     def apart(self, batch: list[Ready]) -> list[list[Ready]]:
-        """A batch in pieces, each suspect alone."""
+        """Split a batch so that each suspect is a batch of its own."""
         if not self._notes.has_suspects:
             return [batch]
         found = [ready for ready in batch if self._notes.runs(ready.work.item)]
@@ -63,7 +65,7 @@ class Suspects:
         return [*([others] if others else []), *([ready] for ready in found)]
 
     def engine_for(self, task: Task) -> Engine:
-        """Where to do a task."""
+        """The engine that must run a task."""
         if not (
             self._crash_here
             and self._known_elsewhere
@@ -76,8 +78,8 @@ class Suspects:
             self._alone = open_engine("processes", settings)
         return self._alone
 
-    def settle(self, item: Item, failure: Failure | None) -> None:
-        """Take note of what has come of an item in the end."""
+    def record_outcome(self, item: Item, failure: Failure | None) -> None:
+        """Record the final outcome of an item: whether it remains a suspect."""
         if not self._notes.has_suspects:
             return
         if failure is not None and failure.kind in CRASHES:

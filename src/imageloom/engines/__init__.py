@@ -151,7 +151,7 @@ def worker_target(name: str) -> str:
         return WORKERS[name]
     if name not in ENGINES.built_in and name in ENGINES and hasattr(engine := ENGINES.load(name), "work_for"):
         return f"{engine.__module__}:{engine.__qualname__}.work_for"
-    raise UsageError(f"no workers connect to an engine {name!r}; there are: {', '.join(WORKERS)}")
+    raise UsageError(f"--engine {name!r} has no external workers; choose one of: {', '.join(WORKERS)}")
 
 
 def worker_function(name: str) -> Callable[..., None]:

@@ -16,7 +16,7 @@ import msgspec
 
 from imageloom.engines import Capabilities, Settings
 from imageloom.engines.executor import ExecutorEngine, ExecutorTransport, report_all
-from imageloom.errors import MissingExtra, UsageError, WorkerLost
+from imageloom.errors import EngineFailed, MissingExtra, UsageError, WorkerLost
 from imageloom.model import Task
 from imageloom.scheduling.inbox import log
 from imageloom.scheduling.protocol import End, Event
@@ -30,9 +30,9 @@ except ImportError:
     raise MissingExtra("the engine dask", "dask") from None
 
 PATIENCE = 30.0
-"""Seconds that a scheduler may take to answer, and its first worker to be there."""
+"""Seconds that a scheduler may take to answer, and that there may be no worker."""
 FRESH = 5.0
-"""Seconds for which the number of an existing cluster's workers holds."""
+"""Seconds for which the number of workers holds."""
 LOOPBACK = "127.0.0.1:0"
 LOST = (KilledWorker, CommClosedError)
 
@@ -80,7 +80,8 @@ class DaskTransport(ExecutorTransport):
                 self._own.close()
                 raise WorkerLost(f"no Dask worker has started in {PATIENCE:g} s: {error}") from None
             raise UsageError(f"--connect {settings.connect}: no cluster answers: {error}") from None
-        self._known, self._asked = settings.jobs * settings.threads, float("inf" if self._own else "-inf")
+        self._known = settings.jobs * settings.threads
+        self._asked, self._seen = float("-inf"), time.monotonic()
         self._not_to_blame: set[int] = set()
         super().__init__(
             self._client.get_executor(pure=False), self._workers, ahead=2, lost=LOST, reports_begin=True
@@ -129,11 +130,20 @@ class DaskTransport(ExecutorTransport):
         return super()._break(number, error, has_begun and is_to_blame)
 
     def _workers(self) -> int:
-        """Threads of all workers."""
-        if time.monotonic() > self._asked + FRESH:
+        """Threads of all workers, as they were a few seconds ago.
+
+        Raises:
+            EngineFailed: there has been no worker for `PATIENCE` seconds.
+        """
+        now = time.monotonic()
+        if now > self._asked + FRESH:
             with contextlib.suppress(*LOST, OSError, TimeoutError):  # its futures say that it is gone
-                self._known = max(1, sum(self._client.nthreads().values()))
-            self._asked = time.monotonic()
+                found = sum(self._client.nthreads().values())
+                self._seen = now if found else self._seen
+                self._known = found or self._known
+            self._asked = now
+            if now > self._seen + PATIENCE:
+                raise EngineFailed(f"there has been no Dask worker for {PATIENCE:g} s")
         return self._known
 
 

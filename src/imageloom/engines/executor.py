@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from imageloom.engines import Capabilities, Engine
-from imageloom.errors import InvalidResult
+from imageloom.errors import InvalidResult, WorkerLost
 from imageloom.model import Failure, Outcome, Result, Task
 from imageloom.records.faults import failure_of
 from imageloom.scheduling.engine import TransportEngine
@@ -39,6 +39,8 @@ from imageloom.scheduling.rules import Rules
 from imageloom.worker.message import Message
 from imageloom.worker.perform import perform, results, worker_name
 
+MOST_RETURNS = 100
+"""Times that a task may come back: what waits in a worker's own queue is returned whenever that worker dies."""
 WORKER = "executor"
 """The executor chooses a worker by itself: to the scheduler it is one with many slots."""
 
@@ -86,7 +88,14 @@ class ExecutorEngine(TransportEngine, Engine):
 
     def __init__(self, transport: ExecutorTransport, timeout: float = 0.0) -> None:
         self._executor = transport
-        rules = Rules(timeout=timeout, ends="delivery", isolation="engine", cuts=False, ends_liars=False)
+        rules = Rules(
+            timeout=timeout,
+            ends="delivery",
+            isolation="engine",
+            cuts=False,
+            ends_liars=False,
+            returns=MOST_RETURNS,
+        )
         super().__init__("executor", transport, rules)
 
     @property
@@ -231,4 +240,4 @@ class ExecutorTransport:
         if isinstance(error, CancelledError) or not has_begun:
             return [Returned(WORKER, number)]
         reason = f"its worker died: {type(error).__name__}: {shown(str(error))}"
-        return [Broken(WORKER, number, Failure("WorkerLost", reason, True))]
+        return [Broken(WORKER, number, Failure.of(WorkerLost(reason)))]

@@ -6,20 +6,21 @@ from concurrent.futures import Future
 
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
+from imageloom.scheduling.results import Told
 from imageloom.worker.perform import perform
 
 
 class Serial(Engine):
     capacity = 1
-    capabilities = Capabilities(shares_memory=True)
+    capabilities = Capabilities(shares_memory=True, tells=True)
 
     def __init__(self, settings: Settings) -> None:
         """Nothing of it is used here: there is one worker, the caller."""
         self.settings = settings
 
-    def submit(self, task: Task) -> Future[Outcome]:
+    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
-        future.set_result(perform(task))
+        future.set_result(perform(task, told))
         return future
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class Threads(Engine):
     def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         if not self._waits:
             return self.computing.submit(perform, task, told)
-        journey = _Journey(self, task)
+        journey = _Journey(self, task, told)
         self._under_way.add(journey.outcome)
         journey.outcome.add_done_callback(self._under_way.discard)
         journey.begin()
@@ -61,9 +61,10 @@ class Threads(Engine):
 class _Journey:
     """A task on its way from pool to pool: each step hands on the next one."""
 
-    def __init__(self, engine: Threads, task: Task) -> None:
+    def __init__(self, engine: Threads, task: Task, told: Told | None) -> None:
         self._engine = engine
         self._task = task
+        self._told = told
         self._attempts: list[Attempt] = []
         self._committed = itertools.count(1)  # of which next() is one step
         self.outcome: Future[Outcome] = Future()
@@ -89,17 +90,17 @@ class _Journey:
 
     def _compute(self) -> None:
         with self._telling():
-            for attempt in self._attempts:
+            for place, attempt in enumerate(self._attempts):
                 attempt.compute()
-            self._commit()
+                self._commit(place, attempt)
 
     def _read_and_compute(self) -> None:
         if self.outcome.set_running_or_notify_cancel():
             with self._telling():
-                for attempt in self._begin_attempts():
+                for place, attempt in enumerate(self._begin_attempts()):
                     attempt.read()
                     attempt.compute()
-                self._commit()
+                    self._commit(place, attempt)
 
     def _begin_attempts(self) -> Iterator[Attempt]:
         settle(self._task)
@@ -107,18 +108,20 @@ class _Journey:
             self._attempts.append(Attempt(self._task, work))
             yield self._attempts[-1]
 
-    def _commit(self) -> None:
-        self._engine.uncomputed.discard(self._task.id)
-        for attempt in self._attempts:
-            if stores.is_remote(self._task.sink):
-                self._engine.commits.post(partial(self._commit_one, attempt))
-            else:
-                self._commit_one(attempt)
+    def _commit(self, place: int, attempt: Attempt) -> None:
+        if place + 1 == len(self._task.work):
+            self._engine.uncomputed.discard(self._task.id)
+        if stores.is_remote(self._task.sink):
+            self._engine.commits.post(partial(self._commit_one, place, attempt))
+        else:
+            self._commit_one(place, attempt)
 
-    def _commit_one(self, attempt: Attempt) -> None:
+    def _commit_one(self, place: int, attempt: Attempt) -> None:
         with self._telling():
             attempt.commit()
-            if next(self._committed) == len(self._attempts):
+            if self._told is not None:
+                self._told(place, attempt.result)
+            if next(self._committed) == len(self._task.work):
                 results = tuple(attempt.result for attempt in self._attempts)
                 self.outcome.set_result(Outcome(self._task.id, worker_name(), results))
 

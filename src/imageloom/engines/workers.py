@@ -14,7 +14,8 @@ from multiprocessing.connection import Connection
 
 from imageloom.engines import worker_function
 from imageloom.errors import ImageloomError
-from imageloom.model import Failure, Result, Task
+from imageloom.model import Result, Task
+from imageloom.records.faults import failure_of
 from imageloom.worker.guard import Guard
 from imageloom.worker.perform import results
 from imageloom.worker.process import become_worker
@@ -66,6 +67,6 @@ def guarded(task: Task, guard: Guard) -> Iterator[Result]:
             done += 1
     except Exception as error:
         for one in task.work[done:]:
-            failed = Result(one.item.key, failure=Failure.of(error), started=began)
+            failed = Result(one.item.key, failure=failure_of(one.item.key, error), started=began)
             _report(failed)
             yield failed

@@ -1,4 +1,4 @@
-"""Operators: functions from pixels to pixels, one file for each family. Importing this registers them all."""
+"""Operators: functions from pixels to pixels, one file per family. Importing this package registers them all."""
 
 from imageloom.operators import (  # noqa: F401 - each registers its operators
     blur,

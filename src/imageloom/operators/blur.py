@@ -1,4 +1,4 @@
-"""Blurs, and the sharpening that is made of one: each pixel from its neighbours."""
+"""Blur and sharpen: each pixel is computed from its neighbours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kernel = Annotated[int, Meta(ge=1, le=601)]
 
 
 def gaussian_radius(sigma: float | None, kernel: int | None) -> int:
-    """How far a Gaussian kernel reaches: 3 standard deviations, or half of the given kernel."""
+    """The radius of a Gaussian kernel in pixels: 3 standard deviations, or half of the given kernel."""
     if kernel is not None:
         return kernel // 2
     return math.ceil(3 * (sigma or 0.0))
@@ -39,8 +39,8 @@ def _one_of(sigma: float | None, kernel: int | None) -> str | None:
 def gaussian_blur(image: Pixels, *, sigma: Sigma | None = None, kernel: Kernel | None = None) -> Pixels:
     """Blur with a Gaussian of standard deviation sigma, in pixels, cut off at 3 sigma.
 
-    With kernel (an odd number of pixels) instead, sigma is a third of it. OpenCV's GaussianBlur; the image is
-    mirrored at its edges.
+    Give either sigma, or kernel: the width of the kernel, an odd number of pixels. The same as OpenCV's
+    GaussianBlur. The image is mirrored at its edges.
     """
     spread = sigma if sigma is not None else (kernel or 1) / 3
     return _gaussian(image, gaussian_radius(sigma, kernel), spread)
@@ -55,7 +55,7 @@ def _gaussian(image: Pixels, radius: int, sigma: float) -> Pixels:
 
 @operator("local", halo=half, check=odd, examples=("box_blur 5",))
 def box_blur(image: Pixels, *, kernel: Kernel = 3) -> Pixels:
-    """The mean of the square of kernel x kernel pixels around each (OpenCV's blur).
+    """Replace each pixel by the mean of the kernel x kernel pixels around it (OpenCV's blur).
 
     The image is mirrored at its edges.
     """
@@ -81,9 +81,9 @@ def _median_takes(frame: Frame, kernel: int) -> str | None:
     examples=("median_blur 5",),
 )
 def median_blur(image: Pixels, *, kernel: Annotated[int, Meta(ge=1, le=255)] = 3) -> Pixels:
-    """The median of the square of kernel x kernel pixels around each (OpenCV's medianBlur).
+    """Replace each pixel by the median of the kernel x kernel pixels around it (OpenCV's medianBlur).
 
-    The edge is continued outwards. Images of 16 bits and of floats take kernels of 3 and 5.
+    The edge pixels are repeated outwards. For 16-bit and float images, kernel must be 3 or 5.
     """
     return cv2.medianBlur(image, kernel)
 
@@ -96,11 +96,11 @@ def bilateral(
     sigma_color: Annotated[float, Meta(gt=0, le=1000)] = 25.0,
     sigma_space: Sigma = 3.0,
 ) -> Pixels:
-    """Blur that keeps edges: neighbours weigh less the farther away and the more different they are.
+    """Blur and keep edges: a neighbour has less weight the farther away and the more different it is.
 
-    C. Tomasi and R. Manduchi, "Bilateral filtering for gray and color images", ICCV 1998; OpenCV's
-    bilateralFilter. sigma_color is on the scale of 8 bits, sigma_space in pixels. Transparency is not looked
-    at and stays.
+    sigma_color is a difference of values on a scale from 0 to 255 for all dtypes; sigma_space is in pixels. Alpha
+    is ignored and not changed. The same as OpenCV's bilateralFilter (C. Tomasi and R. Manduchi, "Bilateral
+    filtering for gray and color images", ICCV 1998).
     """
     radius = kernel // 2
     if image.dtype == np.uint8:
@@ -119,7 +119,7 @@ def bilateral(
 
 
 def line(length: int, angle: float) -> list[tuple[int, int]]:
-    """The pixels x, y of a line through 0, 0: `length` points a pixel apart, each at the nearest pixel.
+    """The pixels (x, y) of a line through (0, 0): `length` points one pixel apart, rounded to the nearest pixel.
 
     Args:
         angle: in degrees from the x axis towards the top of the image, whose y axis points down.
@@ -142,9 +142,10 @@ def motion_blur(
     length: Annotated[int, Meta(ge=1, le=255)],
     angle: Annotated[float, Meta(ge=-360, le=360)] = 0.0,
 ) -> Pixels:
-    """The mean along a line of length pixels, at an angle in degrees counter-clockwise from the horizontal.
+    """Blur along a line of length pixels, at an angle in degrees counter-clockwise from the horizontal.
 
-    The line's points are a pixel apart and taken at the nearest pixel. The image is mirrored at its edges.
+    Each pixel becomes the mean of the pixels nearest to points on the line, which are one pixel apart. The image
+    is mirrored at its edges.
     """
     points, reach = line(length, angle), _line_reach(length, angle)
     height, width = image.shape[:2]
@@ -169,9 +170,9 @@ def motion_blur(
 def sharpen(
     image: Pixels, *, sigma: Sigma = 1.0, amount: Annotated[float, Meta(ge=0, le=10)] = 1.0
 ) -> Pixels:
-    """Unsharp mask: add the difference between the image and its Gaussian blur, times the amount.
+    """Sharpen by an unsharp mask: add the difference between the image and its Gaussian blur, times the amount.
 
-    sigma is the blur's standard deviation in pixels. Floats may go a little beyond 0 and 1 at edges.
+    sigma is the standard deviation of the blur, in pixels. Float values may exceed the range 0 to 1 at edges.
     """
 
     def add(pixels: Pixels, blurred: Pixels) -> Pixels:

@@ -1,4 +1,4 @@
-"""Edges: where the image changes."""
+"""Edges: gradients, second derivatives and Canny's edge detector."""
 
 from __future__ import annotations
 
@@ -35,26 +35,27 @@ def _in_order(low: float, high: float, **_: object) -> str | None:
 
 @operator("local", halo=half, alpha="drop", examples=("sobel", "sobel 5 scale=0.1", "sobel axis=x"))
 def sobel(image: Pixels, *, kernel: Literal[3, 5, 7] = 3, axis: Axis = "both", scale: Scale = 1.0) -> Pixels:
-    """How steep each channel is: the length of the gradient by Sobel's kernels, times the scale.
+    """The magnitude of the gradient of each channel, by Sobel's kernels, times the scale.
 
-    With axis x or y, the absolute derivative along it. The kernels are OpenCV's, not divided by the sum of
-    their weights; the result is clipped to the range. The image is mirrored at its edges; transparency is
-    dropped.
+    With axis=x or axis=y: the absolute value of the derivative along that axis. The kernels are OpenCV's, without
+    normalization; the result is clipped to the range of the dtype. The image is mirrored at its edges. Alpha is
+    removed.
     """
     return _steepness(image, kernel, axis, scale)
 
 
 @operator("local", halo=lambda **_: 1, alpha="drop", examples=("scharr", "scharr axis=y scale=0.25"))
 def scharr(image: Pixels, *, axis: Axis = "both", scale: Scale = 1.0) -> Pixels:
-    """How steep each channel is: as `sobel`, by Scharr's kernels of 3 x 3, which favour no direction.
+    """The magnitude of the gradient of each channel, by Scharr's 3 x 3 kernels, times the scale.
 
-    H. Scharr, "Optimale Operatoren in der Digitalen Bildverarbeitung", dissertation, Heidelberg 2000.
+    Like `sobel`, but equally accurate in all directions. H. Scharr, "Optimale Operatoren in der Digitalen
+    Bildverarbeitung", dissertation, Heidelberg 2000.
     """
     return _steepness(image, cv2.FILTER_SCHARR, axis, scale)
 
 
 def _steepness(image: Pixels, kernel: int, axis: Axis, scale: float) -> Pixels:
-    """The length of the gradient or of one part of it, worked out in the same order for every pixel."""
+    """The magnitude of the gradient, or of one component, computed in the same order for every pixel."""
 
     def along(dx: int, dy: int) -> Pixels:
         def derivative(wider: Pixels) -> Pixels:
@@ -77,10 +78,10 @@ def _steepness(image: Pixels, kernel: int, axis: Axis, scale: float) -> Pixels:
     examples=("laplacian", "laplacian 3 scale=0.5"),
 )
 def laplacian(image: Pixels, *, kernel: Literal[1, 3, 5, 7] = 1, scale: Scale = 1.0) -> Pixels:
-    """The absolute sum of each channel's second derivatives, times the scale (OpenCV's Laplacian).
+    """The absolute value of the Laplacian (sum of second derivatives) of each channel, times the scale.
 
-    A kernel of 1 stands for the four neighbours less four times the pixel. The result is clipped to the
-    range. The image is mirrored at its edges; transparency is dropped.
+    The same as OpenCV's Laplacian. kernel=1 is the sum of the four neighbours minus four times the pixel. The
+    result is clipped to the range of the dtype. The image is mirrored at its edges. Alpha is removed.
     """
     bent = in_vectors(
         lambda wider: cv2.Laplacian(wider, cv2.CV_32F, ksize=kernel), image, max(1, kernel // 2)
@@ -105,11 +106,12 @@ def canny(
     aperture: Literal[3, 5, 7] = 3,
     l2: bool = False,
 ) -> Pixels:
-    """Edges as thin white lines on black, by hysteresis between two gradients (OpenCV's Canny).
+    """Detect edges: thin white lines on black, by hysteresis between the thresholds low and high.
 
-    J. Canny, "A computational approach to edge detection", IEEE Trans. PAMI 8 (1986). The gradient is the sum
-    of the absolute Sobel derivatives of that aperture, or with l2 their Euclidean norm; of a colour image,
-    that of the channel with the largest. Transparency is not looked at.
+    The thresholds are compared with the gradient: the sum of the absolute Sobel derivatives, or with l2=true their
+    Euclidean norm. In a colour image, the channel with the largest gradient counts. aperture is the width of the
+    Sobel kernel. Alpha is ignored. The same as OpenCV's Canny (J. Canny, "A computational approach to edge
+    detection", IEEE Trans. PAMI 8, 1986).
     """
     if l2 and aperture == 5:  # IPP's sums of squares, which OpenCV would take, lose bits to 32-bit floats
         low, high = min(low, _STEEPEST), min(high, _STEEPEST)
@@ -118,11 +120,11 @@ def canny(
 
 
 _STEEPEST = 32767.0
-"""No derivative reaches it. Beyond, OpenCV squares a threshold over the range of 32 bits, if given them."""
+"""No derivative reaches this value. OpenCV squares larger thresholds, which overflows 32 bits."""
 
 
 def _derivatives(image: Pixels, aperture: int, scale: float = 1.0) -> tuple[Pixels, Pixels]:
-    """Those that OpenCV's Canny takes."""
+    """The derivatives that OpenCV's Canny computes."""
     dx, dy = (
         cv2.Sobel(image, cv2.CV_16S, x, y, ksize=aperture, scale=scale, borderType=cv2.BORDER_REPLICATE)
         for x, y in ((1, 0), (0, 1))
@@ -142,9 +144,9 @@ def _derivatives(image: Pixels, aperture: int, scale: float = 1.0) -> tuple[Pixe
 def edge_candidates(
     image: Pixels, *, low: float, high: float, aperture: Literal[3, 5, 7], l2: bool
 ) -> Pixels:
-    """What `canny` chooses its edges from: ridges of the gradient above low, WEAK, and above high, STRONG.
+    """The candidates for `canny`'s edges: ridges of the gradient above low (WEAK) and above high (STRONG).
 
-    With one threshold OpenCV's Canny returns every ridge above it. The derivatives are those that it takes.
+    With one threshold, OpenCV's Canny returns every ridge above it. The derivatives are those of OpenCV's Canny.
     """
     scale = 1 / 16 if aperture == 7 else 1.0  # the larger kernel's derivatives would not fit 16 bits
     dx, dy = _derivatives(image, aperture, scale)
@@ -176,7 +178,7 @@ def _by_classes(frame: Frame, low: float, high: float) -> tuple[Step, ...]:
     hidden=True,
 )
 def edge_classes(image: Pixels, *, low: float, high: float) -> Pixels:
-    """The image behind one more channel: the candidates that `edge_mask` chooses its edges from."""
+    """The image with one more channel in front: the candidates for `edge_mask`'s edges."""
     blurred = cv2.blur(colour(image), (3, 3))
     return np.dstack((edge_candidates(blurred, low=low, high=high, aperture=3, l2=False), image))
 
@@ -189,9 +191,9 @@ def edge_classes(image: Pixels, *, low: float, high: float) -> Pixels:
     examples=("edge_mask", "edge_mask 20 60"),
 )
 def edge_mask(image: Pixels, *, low: Gradient = 5.0, high: Gradient = 15.0) -> Pixels:
-    """The colours where the edges are, black elsewhere: `canny low high` of the image after `box_blur 3`.
+    """Keep the colours at edges and make all other pixels black.
 
-    Transparency is not looked at and stays.
+    The edges are those of `canny low high` in the image after `box_blur 3`. Alpha is ignored and not changed.
     """
     edges = cv2.Canny(cv2.blur(image, (3, 3)), low, high)
     return cv2.bitwise_and(image, image, mask=edges)

@@ -1,6 +1,6 @@
-"""Operators from outside: files that a user names, and packages that declare an entry point.
+"""Operators of users: Python files that a user names, and packages that declare an entry point.
 
-A package makes its operators known in its pyproject.toml:
+A package declares its operators in its pyproject.toml:
 
     [project.entry-points."imageloom.operators"]
     mine = "my_package.my_operators"
@@ -29,18 +29,18 @@ _loaded: dict[str, str] = {}
 """The SHA-256 of each file whose operators are registered, by its path."""
 _loading = threading.RLock()
 reloaded: list[Callable[[str], object]] = []
-"""Called with the name of a module that is about to be loaded again: what was derived from it is out of date."""
+"""Functions to call with a module's name before it is loaded again. They clear caches that depend on it."""
 
 
 def load_files(paths: Sequence[str], digests: Sequence[str] = ()) -> None:
-    """Import files whose operators register themselves; each is imported once, and again where it must be another.
+    """Import files of operators. A file is imported once, and again if another digest is required.
 
     Args:
-        digests: of what each file must hold, see `digests_of`; none where any content will do.
+        digests: required SHA-256 of each file, see `digests_of`; empty to accept any content.
 
     Raises:
-        UsageError: a file is not there, or raises; names the file and the line.
-        TaskRefused: a file holds something else.
+        UsageError: a file does not exist or raises an error; the message names the file and the line.
+        TaskRefused: a file has another digest.
     """
     for path, digest in zip_longest(paths, digests[: len(paths)], fillvalue=""):
         if path not in _loaded or digest not in ("", _loaded[path]):
@@ -55,7 +55,7 @@ def digests_of(paths: Sequence[str]) -> tuple[str, ...]:
 
 def _load_file(path: str, digest: str) -> None:
     with _loading:
-        if path in _loaded and digest in ("", _loaded[path]):  # another thread was faster
+        if path in _loaded and digest in ("", _loaded[path]):  # another thread has loaded it
             return
         try:
             source = Path(path).read_bytes()
@@ -64,10 +64,10 @@ def _load_file(path: str, digest: str) -> None:
         found = sha256(source).hexdigest()
         if digest not in ("", found):
             raise TaskRefused(
-                f"{path} is not the file of operators that the job was started with: it was changed, or this "
-                "worker sees another file"
+                f"the operators file {path} differs from the one at the start of the job: it was edited, or this "
+                "worker sees another file at the same path"
             )
-        _loaded.pop(path, None)  # where it raises, nothing of it is registered
+        _loaded.pop(path, None)  # if the file raises, none of its operators stays registered
         _run(path, source)
         _loaded[path] = found
 
@@ -76,14 +76,14 @@ def _run(path: str, source: bytes) -> None:
     name = f"imageloom_user_{zlib.crc32(path.encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
-        raise UsageError(f"cannot load operators from {path}: it is no Python file")
+        raise UsageError(f"cannot load operators from {path}: it is not a Python file (*.py)")
     module = importlib.util.module_from_spec(spec)
     if name in sys.modules:
         for call in reloaded:
             call(name)
     sys.modules[name] = module
     try:
-        exec(compile(source, path, "exec"), module.__dict__)  # these very bytes, whatever the file is by now
+        exec(compile(source, path, "exec"), module.__dict__)  # the bytes that were hashed
     except Exception as error:
         del sys.modules[name]
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
@@ -101,7 +101,7 @@ def load_packages() -> None:
 
 
 def contents(paths: Iterable[str]) -> list[int]:
-    """A checksum of each file: an operator that was edited means something else."""
+    """The CRC-32 of each file. It changes when an operator is edited."""
     found = []
     for path in paths:
         with open(path, "rb") as file:

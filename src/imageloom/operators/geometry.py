@@ -1,4 +1,4 @@
-"""Geometry: pixels that move and keep their values."""
+"""Geometry: operators that move pixels and do not change their values."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from imageloom.operators.values import in_range, top_of
 
 _AREA = r"^(\d{1,7})x(\d{1,7})(?:\+(\d{1,7})\+(\d{1,7}))?$"
 Area = Annotated[str, Meta(pattern=_AREA)]
-"""WIDTHxHEIGHT of the middle, or WIDTHxHEIGHT+LEFT+TOP."""
+"""WIDTHxHEIGHT (centred), or WIDTHxHEIGHT+LEFT+TOP; all in pixels."""
 
 
 @lru_cache(maxsize=4096)
 def crop_box(width: int, height: int, area: str) -> tuple[int, int, int, int]:
-    """The box x0, y0, x1, y1 that `area` cuts out of an image; it may reach beyond the image."""
+    """The box (x0, y0, x1, y1) that `area` means in an image; it may extend beyond the image."""
     found = re.match(_AREA, area)
     assert found is not None, area
     w, h = int(found[1]), int(found[2])
@@ -45,7 +45,7 @@ def _outside(frame: Frame, area: str) -> str | None:
 
 def _empty(area: str) -> str | None:
     x0, y0, x1, y1 = crop_box(0, 0, area)
-    return f"{area} holds no pixel" if x1 == x0 or y1 == y0 else None
+    return f"{area} contains no pixel" if x1 == x0 or y1 == y0 else None
 
 
 def _uncropped(box: Box, frame: Frame, area: str) -> Box:
@@ -63,7 +63,7 @@ def _uncropped(box: Box, frame: Frame, area: str) -> Box:
     examples=("crop 640x480", "crop 640x480+10+20"),
 )
 def crop(image: Pixels, *, area: Area) -> Pixels:
-    """Cut out WIDTHxHEIGHT+LEFT+TOP, or WIDTHxHEIGHT of the middle."""
+    """Cut out the area WIDTHxHEIGHT+LEFT+TOP, in pixels, or WIDTHxHEIGHT from the centre."""
     x0, y0, x1, y1 = crop_box(image.shape[1], image.shape[0], area)
     return np.ascontiguousarray(image[y0:y1, x0:x1])
 
@@ -76,7 +76,7 @@ def _unflipped(box: Box, frame: Frame, axis: str) -> Box:
 
 @operator("geometric", source=_unflipped, examples=("flip", "flip horizontal", "flip vertical"))
 def flip(image: Pixels, *, axis: Literal["horizontal", "vertical"] = "horizontal") -> Pixels:
-    """Mirror left to right (horizontal) or top to bottom (vertical)."""
+    """Mirror the image left to right (horizontal) or top to bottom (vertical)."""
     return cv2.flip(image, 1 if axis == "horizontal" else 0)
 
 
@@ -98,15 +98,15 @@ def _unturned(box: Box, frame: Frame, degrees: int) -> Box:
 
 @operator("geometric", frame=_turned, source=_unturned, examples=("rotate 90", "rotate 180", "rotate 270"))
 def rotate(image: Pixels, *, degrees: Literal[90, 180, 270]) -> Pixels:
-    """Turn by 90, 180 or 270 degrees clockwise."""
+    """Rotate by 90, 180 or 270 degrees clockwise."""
     return cv2.rotate(image, _TURNS[degrees])
 
 
 @operator("point", channelwise=True, examples=("auto_orient",))
 def auto_orient(image: Pixels) -> Pixels:
-    """Turn upright by EXIF's Orientation, which happens to every image as it is decoded.
+    """Rotate by the EXIF orientation. This happens to every image anyway, when it is decoded.
 
-    By the time that a step runs nothing is left to do, so this one changes no pixel.
+    Therefore this step changes no pixel. It is accepted so that a pipeline can name it.
     """
     return image
 
@@ -119,7 +119,7 @@ _BORDERS = {"color": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE, "mirror"
 
 
 def pad_box(width: int, height: int, area: int | str) -> tuple[int, int, int, int]:
-    """The box x0, y0, x1, y1 of the padded image, in the coordinates of the image that it surrounds."""
+    """The box (x0, y0, x1, y1) of the padded image, in coordinates of the original image."""
     if isinstance(area, int):
         return -area, -area, width + area, height + area
     found = re.match(_AREA, area)
@@ -137,14 +137,14 @@ def _padded(frame: Frame, area: int | str, **_: object) -> Frame:
 def _too_small(frame: Frame, area: int | str, **_: object) -> str | None:
     x0, y0, x1, y1 = pad_box(frame.width, frame.height, area)
     if x0 > 0 or y0 > 0 or x1 < frame.width or y1 < frame.height:
-        return f"{area} does not hold the image of {frame.width}x{frame.height}"
+        return f"{area} does not contain the image of {frame.width}x{frame.height}"
     return None
 
 
 def _places(start: int, stop: int, length: int, fill: str) -> NDArray[np.int64]:
-    """Which of an axis' pixels the padded ones from start to stop show; start counts from the image's first.
+    """For the padded pixels from start to stop of one axis: the index of the original pixel that each one shows.
 
-    Those that have a colour of their own are given the nearest.
+    start is relative to the first pixel of the image. Pixels with the padding colour get the nearest index.
     """
     places = np.arange(start, stop)
     if fill != "mirror" or length == 1:
@@ -154,7 +154,7 @@ def _places(start: int, stop: int, length: int, fill: str) -> NDArray[np.int64]:
 
 
 def _shown(box: Box, frame: Frame, area: int | str, fill: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The columns and the rows of the image that a box of the padded one shows."""
+    """The columns and the rows of the original image that a box of the padded image shows."""
     x0, y0, _, _ = pad_box(frame.width, frame.height, area)
     box = box.moved(x0, y0)
     return _places(box.x0, box.x1, frame.width, fill), _places(box.y0, box.y1, frame.height, fill)
@@ -192,10 +192,11 @@ def pad(
     color: Color = "#000000",
     fill: Literal["color", "edge", "mirror"] = "color",
 ) -> Pixels:
-    """Surround with as many pixels on every side, or to WIDTHxHEIGHT with the image in the middle.
+    """Add a border of a number of pixels on each side, or extend the image to WIDTHxHEIGHT around its centre.
 
-    WIDTHxHEIGHT+LEFT+TOP places the image there. What is added has the color, #RRGGBB or #RRGGBBAA (a gray
-    image takes its luma, one without alpha no alpha), or continues the edge, or mirrors the image.
+    WIDTHxHEIGHT+LEFT+TOP places the image at that position. The border has the color, #RRGGBB or #RRGGBBAA, or
+    repeats the edge pixels (fill=edge), or mirrors the image (fill=mirror). A gray image gets the luma of the
+    color, and an image without alpha ignores the color's alpha.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = pad_box(width, height, area)
@@ -205,7 +206,7 @@ def pad(
 
 
 def _pixel(color: str, image: Pixels) -> list[float]:
-    """The color as a pixel of the image: gray, gray and alpha, RGB or RGBA on the scale of its dtype."""
+    """The color as a pixel of the image: gray, gray and alpha, RGB or RGBA, in the range of the image's dtype."""
     red, green, blue, *alpha = bytes.fromhex(color[1:])
     rgb = (
         [0.299 * red + 0.587 * green + 0.114 * blue]

@@ -1,9 +1,9 @@
-"""Hysteresis, tile by tile: of the weak pixels those stay that are connected with a strong one.
+"""Hysteresis in tiles: weak pixels are kept if they are connected to a strong pixel.
 
-Each part of the image labels its own connected components and reports those that touch its border and those
-of them that hold a strong pixel. Parts that meet join their components (union-find), which says of each one at
-a border whether it stays. Then each part is labelled again: a component stays that holds a strong pixel, or
-that a place on the part's border names.
+Each part of the image labels its connected components. It reports the components that touch its border, and which
+of them contain a strong pixel. Components of adjacent parts are joined (union-find): the result says for each
+component at a border whether it is kept. Then each part is labelled again. A component is kept if it contains a
+strong pixel, or if one of the given positions on the part's border belongs to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WEAK = 1
 STRONG = 255
 
 Labels = NDArray[Any]
-"""Numbers of connected components, from 1; 0 for none."""
+"""Numbers of connected components, from 1; 0 for no component."""
 
 
 class Border(Plain, frozen=True):
@@ -32,13 +32,13 @@ class Border(Plain, frozen=True):
 
     box: Box
     ring: bytes
-    """Labels along the border, numbered anew from 1, 0 for none, as int32: top, bottom, left, right."""
+    """Labels along the border as int32, renumbered from 1, 0 for no component: top, bottom, left, right."""
     strong: bytes
-    """Those of them whose component holds a strong pixel, as int32."""
+    """The labels in `ring` whose component contains a strong pixel, as int32."""
 
 
 def _label(classes: Pixels) -> tuple[Labels, Labels]:
-    """The labels (h, w) of the 8-connected components, 0 for none, and which of them hold a strong pixel."""
+    """The labels (h, w) of the 8-connected components (0 for none), and the labels with a strong pixel."""
     count, labels = cv2.connectedComponents(classes, connectivity=8, ltype=cv2.CV_32S)
     strong = np.zeros(count, bool)
     strong[labels[classes == STRONG]] = True
@@ -57,7 +57,7 @@ def _measure(classes: Pixels, box: Box) -> list[Border]:
 
 
 def _is_sound(borders: list[Border], box: Box) -> bool:
-    """Whether borders from elsewhere are one alone, of the part at the box, with labels as `_measure` has them."""
+    """Whether there is exactly one border, of the part at the box, with labels as `_measure` makes them."""
     (border,) = borders
     ring, strong = np.frombuffer(border.ring, np.int32), np.frombuffer(border.strong, np.int32)
     count = int(ring.max())
@@ -72,9 +72,9 @@ def _is_sound(borders: list[Border], box: Box) -> bool:
 
 
 def _resolve(borders: list[Border]) -> dict[Box, Step]:
-    """For each part the places on its border where a component begins that another part makes stay."""
+    """For each part: the positions on its border of components that are kept because of another part."""
     rings: list[Labels] = [np.frombuffer(border.ring, np.int32) for border in borders]
-    starts = np.cumsum([0, *(ring.max() for ring in rings)])  # a part's labels, and 0, go on from its start
+    starts = np.cumsum([0, *(ring.max() for ring in rings)])  # each part's labels continue from its start
     strong = [np.frombuffer(b.strong, np.int32) + start for b, start in zip(borders, starts, strict=False)]
     rings = [np.where(ring > 0, ring + start, 0) for ring, start in zip(rings, starts, strict=False)]
     count = int(starts[-1]) + 1
@@ -90,7 +90,7 @@ def _resolve(borders: list[Border]) -> dict[Box, Step]:
 
 
 def _meetings(boxes: list[Box], rings: list[Labels], count: int) -> Labels:
-    """The pairs (n, 2) of labels below `count` whose pixels are neighbours across a cut between parts."""
+    """The pairs (n, 2) of labels below `count` whose pixels are neighbours in two adjacent parts."""
     width, height = max(box.x1 for box in boxes), max(box.y1 for box in boxes)
     lines: dict[tuple[str, int], Labels] = defaultdict(lambda: np.zeros(width, np.int64))
     columns: dict[tuple[str, int], Labels] = defaultdict(lambda: np.zeros(height, np.int64))
@@ -113,7 +113,7 @@ def _meetings(boxes: list[Box], rings: list[Labels], count: int) -> Labels:
 
 
 def _roots(count: int, pairs: Labels) -> Labels:
-    """For each of `count` labels the smallest one that the pairs join it with, one by one (union-find)."""
+    """For each of `count` labels: the smallest label that the pairs connect it with (union-find)."""
     parents = list(range(count))
 
     def root(label: int) -> int:
@@ -144,16 +144,16 @@ def _roots(count: int, pairs: Labels) -> Labels:
     hidden=True,
 )
 def hysteresis(image: Pixels) -> Pixels:
-    """White where a pixel is STRONG or connected with one by WEAK ones, black elsewhere."""
-    raise AssertionError("it resolves to a step for each part")
+    """White where a pixel is STRONG, or connected to a STRONG pixel through WEAK pixels; black elsewhere."""
+    raise AssertionError("never called: the planner replaces it by one step per part")
 
 
 @operator("point", dtypes=("uint8",), examples=(), hidden=True)
 def connected(image: Pixels, *, places: str) -> Pixels:
-    """White where a component holds a STRONG pixel or one of the places on the border, black elsewhere.
+    """White where a component contains a STRONG pixel or one of the given border positions; black elsewhere.
 
     Args:
-        places: indexes into top, bottom, left and right of the border, with commas between.
+        places: comma-separated indexes into the border: top, bottom, left, right, one after the other.
     """
     labels, stays = _label(image)
     if places:
@@ -191,13 +191,13 @@ def _resolve_colours(borders: list[Border]) -> dict[Box, Step]:
     hidden=True,
 )
 def edge_colours(image: Pixels) -> Pixels:
-    """The colours where `hysteresis` of the first channel is white, black elsewhere; alpha stays."""
-    raise AssertionError("it resolves to a step for each part")
+    """The colours where `hysteresis` of the first channel is white; black elsewhere. Alpha is not changed."""
+    raise AssertionError("never called: the planner replaces it by one step per part")
 
 
 @operator("point", dtypes=("uint8",), frame=_without_classes, alpha="together", examples=(), hidden=True)
 def colours_connected(image: Pixels, *, places: str) -> Pixels:
-    """The other channels where `connected` of the first one is white, black elsewhere; alpha stays."""
+    """The other channels where `connected` of the first channel is white; black elsewhere. Alpha is kept."""
     mask = connected(np.ascontiguousarray(image[:, :, 0]), places=places)
     made = np.ascontiguousarray(image[:, :, 1:])
     colours = made if made.shape[2] in (1, 3) else made[:, :, :-1]

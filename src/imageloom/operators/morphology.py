@@ -1,7 +1,7 @@
-"""Morphology: the smallest and the largest of the values around each pixel.
+"""Morphology: the minimum and the maximum of the values around each pixel.
 
-P. Soille, "Morphological Image Analysis", 2nd edition, 2004. What lies beyond the image has no part; alpha
-stays as it is.
+P. Soille, "Morphological Image Analysis", 2nd edition, 2004. Pixels outside the image are ignored. Alpha is not
+changed.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ def _both(kernel: int, **_: object) -> int:
 
 @operator("local", halo=half, check=odd, alpha="keep", examples=("erode 3", "erode 5 ellipse"))
 def erode(image: Pixels, *, kernel: Odd = 3, shape: Shape = "square") -> Pixels:
-    """The smallest value within the kernel around each pixel: what is light shrinks."""
+    """Replace each pixel by the minimum within the kernel around it: light areas shrink."""
     return cv2.erode(image, _element(kernel, shape))
 
 
 @operator("local", halo=half, check=odd, alpha="keep", examples=("dilate 3", "dilate 5 cross"))
 def dilate(image: Pixels, *, kernel: Odd = 3, shape: Shape = "square") -> Pixels:
-    """The largest value within the kernel around each pixel: what is light grows."""
+    """Replace each pixel by the maximum within the kernel around it: light areas grow."""
     return cv2.dilate(image, _element(kernel, shape))
 
 
 @operator("local", halo=_both, check=odd, alpha="keep", examples=("open 3", "open 7 ellipse"))
 def open_(image: Pixels, *, kernel: Odd = 3, shape: Shape = "square") -> Pixels:
-    """Erode, then dilate: light spots that are smaller than the kernel go."""
+    """Erode, then dilate: light spots smaller than the kernel disappear."""
     return cv2.morphologyEx(image, cv2.MORPH_OPEN, _element(kernel, shape))
 
 
 @operator("local", halo=_both, check=odd, alpha="keep", examples=("close 3", "close 7 ellipse"))
 def close(image: Pixels, *, kernel: Odd = 3, shape: Shape = "square") -> Pixels:
-    """Dilate, then erode: dark spots that are smaller than the kernel go."""
+    """Dilate, then erode: dark spots smaller than the kernel disappear."""
     return cv2.morphologyEx(image, cv2.MORPH_CLOSE, _element(kernel, shape))

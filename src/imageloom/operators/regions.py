@@ -1,8 +1,8 @@
-"""CLAHE, tile by tile: the histograms of the image's regions are counted part by part and added up.
+"""CLAHE in tiles: the histograms of the image's regions are counted part by part and added up.
 
-Each part counts the levels of its pixels by the region that they lie in. The tables that follow from the whole
-histograms go back to each part, which interpolates between those of the regions around each pixel. It all is
-worked out as OpenCV's CLAHE does, in the same order and in the same floats.
+Each part counts the levels of its pixels per region. The complete histograms give one table per region. Each part
+gets the tables that it needs, and interpolates for each pixel between the tables of the nearest regions. All
+arithmetic is that of OpenCV's CLAHE, in the same order and with the same float precision.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from imageloom.operators.registry import Measure, operator
 
 LEVELS = 256
 _BAND = 1 << 18
-"""Pixels that are worked out at one time."""
+"""Number of pixels that are computed at the same time."""
 _AS_WRITTEN = platform.machine().lower() in ("x86_64", "amd64")
-"""Elsewhere compilers may fuse OpenCV's multiplications and additions, which rounds them otherwise."""
+"""On other processors, compilers may fuse OpenCV's multiplications and additions, which rounds differently."""
 
 
 def in_regions(frame: Frame, clip: float, tiles: int) -> tuple[Step, ...]:
-    """The steps of `clahe` for an image of that frame."""
+    """The steps that replace `clahe` for an image with this frame."""
     if why_whole(frame):
         return (Step("clahe", {"clip": clip, "tiles": tiles}),)
     params: dict[str, Value] = {"clip": clip, "tiles": tiles, "width": frame.width, "height": frame.height}
@@ -36,24 +36,24 @@ def in_regions(frame: Frame, clip: float, tiles: int) -> tuple[Step, ...]:
 
 def why_whole(frame: Frame, **_: object) -> str | None:
     if frame.dtype != "uint8":
-        return "has tables of 65,536 levels for each region of 16-bit images, too many to send along"
+        return "has tables of 65,536 levels per region for 16-bit images, too large to send to workers"
     if not _AS_WRITTEN:
-        return "is rounded on this processor in a way that tiles cannot follow"
+        return "is rounded on this processor in a way that tiles cannot reproduce"
     return None
 
 
 class Counts(Plain, frozen=True):
-    """How often each level occurs in the regions that a part has pixels of."""
+    """Histograms of the regions that a part has pixels of."""
 
     box: Box
     window: Box
-    """Of the regions, in regions."""
+    """The rectangle of these regions, in units of regions."""
     counts: bytes
-    """int32, by row, column and level."""
+    """Counts as int32, indexed by row of regions, column of regions, and level."""
 
 
 class _Axis(NamedTuple):
-    """One direction of the image, cut into regions; the last one may reach beyond its edge, mirrored."""
+    """One axis of the image, divided into regions. The last region may extend beyond the edge (mirrored)."""
 
     length: int
     region: int
@@ -105,7 +105,7 @@ def _window(box: Box, tiles: int, width: int, height: int) -> tuple[Any, Any, An
 
 
 def _is_sound(parts: list[Counts], box: Box, *, clip: float, tiles: int, width: int, height: int) -> bool:
-    """Whether counts from elsewhere are those of the part at the box alone: of all its pixels, in its regions."""
+    """Whether counts from a worker can be those of the part at the box: all its pixels, in its regions only."""
     (part,) = parts
     columns, _, rows, _, window = _window(box, tiles, width, height)
     counts = np.frombuffer(part.counts, np.int32)
@@ -132,7 +132,7 @@ def _measure(part: Pixels, box: Box, *, clip: float, tiles: int, width: int, hei
 
 
 def _resolve(parts: list[Counts], *, clip: float, tiles: int, width: int, height: int) -> dict[Box, Step]:
-    """For each part the tables of the regions around it."""
+    """For each part: a step with the tables of the regions around it."""
     x, y = _axes(tiles, width, height)
     counts = np.zeros((tiles, tiles, LEVELS), np.int64)
     for part in parts:
@@ -152,7 +152,7 @@ def _resolve(parts: list[Counts], *, clip: float, tiles: int, width: int, height
 
 
 def _tables(counts: NDArray[Any], clip: float, area: int) -> Pixels:
-    """What each level becomes in each region: counts over the limit are shared out among all levels."""
+    """The table of each region: the new level of each level. Counts over the limit are spread over all levels."""
     limit = max(int(clip * area / LEVELS), 1)
     over = np.maximum(counts - limit, 0).sum(axis=2)
     limited = np.minimum(counts, limit) + (over // LEVELS)[:, :, None]
@@ -183,16 +183,17 @@ def _tables(counts: NDArray[Any], clip: float, area: int) -> Pixels:
 )
 def regions(image: Pixels, *, clip: float, tiles: int, width: int, height: int) -> Pixels:
     """`clahe` of an image of width x height pixels."""
-    raise AssertionError("it resolves to a step for each part")
+    raise AssertionError("never called: the planner replaces it by one step per part")
 
 
 @operator("point", dtypes=("uint8",), examples=(), hidden=True)
 def equalized_regions(image: Pixels, *, tiles: int, place: str, tables: str) -> Pixels:
-    """The luma of a part looked up in the tables of the regions around each pixel, weighed by its distance.
+    """Equalize the luma of a part: look each pixel up in the tables of the nearest regions, and interpolate.
 
     Args:
-        place: the image's width and height, the part's left and top, and in regions the left, the top and the
-            right of those whose tables there are.
+        place: the image's width and height, the part's left and top, all in pixels, and the left, the top and the
+            right of the rectangle of regions that have tables.
+        tables: the tables of these regions.
     """
     width, height, left, top, first, upper, right = map(int, place.split(","))
     x, y = _axes(tiles, width, height)

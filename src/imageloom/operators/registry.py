@@ -1,8 +1,8 @@
-"""The table of operators: what each one is, what it takes, and how a step is run.
+"""The registry of operators: their properties, their parameters, and how a step is run.
 
-An operator is a plain function from pixels to pixels with typed keyword parameters. The decorator registers
-it on the side and returns it unchanged. What the function sees is always gray (h, w) or RGB (h, w, 3):
-alpha is set aside, or premultiplied and filtered along, as the operator declares.
+An operator is a plain function from pixels to pixels with typed keyword parameters. The decorator `operator`
+registers the function and returns it unchanged. The function always gets gray (h, w) or RGB (h, w, 3): alpha is
+separated, or premultiplied and filtered too, as the operator declares.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ DTYPES: tuple[DType, ...] = ("uint8", "uint16", "float32")
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Measure:
-    """How a global operator becomes a point or local one: map, reduce, apply.
+    """How a global operator is computed in parts: map, reduce, apply.
 
-    Every part of the image is measured apart, the measures are merged in any order, and the merged measure
-    resolves to a step whose parameters are fixed. A whole image is one part.
+    Each part of the image is measured. The measures are merged in any order. The merged measure gives a point or
+    local step with fixed parameters, which is applied to each part. A whole image is one part.
     """
 
     when: Callable[..., bool]
-    """From the parameters: whether the operator needs a measure at all."""
+    """(parameters) -> whether the operator needs a measure at all."""
     measure: Callable[..., Any]
-    """From the pixels of a part, without their alpha."""
+    """(pixels of a part, without alpha) -> the part's measure."""
     merge: Callable[[Any, Any], Any]
     resolve: Callable[..., Any]
-    """From the merged measure and the parameters: the step."""
+    """(merged measure, parameters) -> the step."""
     plain: Any = np.ndarray
-    """The type of a measure: an array, or plain data of which msgspec knows how to read it."""
+    """The type of a measure: an array, or a type that msgspec can decode."""
     placed: bool = False
-    """The measure is told the part's box and the parameters, and resolves to a mapping of each part's box to a
-    step for it alone."""
+    """`measure` also gets the part's box and the parameters, and `resolve` returns a mapping from each part's box
+    to the step for that part."""
 
     sound: Callable[..., bool] | None = None
-    """From a measure that came from elsewhere, the part's box and the parameters: whether it can be the part's. It
-    may raise anything else. None for histograms, which hold all pixels of the part."""
+    """(measure from a worker, the part's box, parameters) -> whether the measure can be that part's. An exception
+    counts as False. None for histograms, whose sum is checked against the number of pixels."""
 
     def of(self, part: Pixels, box: Box, params: dict[str, Any]) -> Any:
-        """The measure of the part of an image that lies at the box."""
+        """The measure of the part of an image at the box."""
         return self.measure(part, box, **params) if self.placed else self.measure(part)
 
     def steps(self, merged: Any, boxes: Sequence[Box], params: dict[str, Any]) -> list[Step]:
-        """The step for each of the parts that were measured."""
+        """The step for each measured part, in the order of the boxes."""
         resolved = self.resolve(merged, **params)
         return [resolved[box] for box in boxes] if self.placed else [resolved] * len(boxes)
 
@@ -92,13 +92,13 @@ class Operator:
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The parameters by name, in the order in which a text may give them by position."""
+        """The parameters by name, in the order of positional values in a text."""
         found = list(inspect.signature(self.function).parameters.values())
         return {parameter.name: parameter for parameter in found[1:]}
 
     @cached_property
     def schema(self) -> type[msgspec.Struct]:
-        """A struct of the parameters: it converts and bounds them."""
+        """A struct type with the parameters as fields. It converts values and checks their ranges."""
         hints = typing.get_type_hints(self.function, include_extras=True)
         fields: list[Any] = []
         for name, parameter in self.parameters.items():
@@ -110,7 +110,7 @@ class Operator:
         """A validated step of this operator, with only the parameters that differ from their defaults.
 
         Raises:
-            PipelineError: an unknown, missing, ill-typed or out-of-range parameter, by name.
+            PipelineError: a parameter is unknown, missing, of a wrong type or out of range; the message names it.
         """
         for name in params:
             if name not in self.parameters:
@@ -139,10 +139,10 @@ class Operator:
         return self.declared
 
     def frame_after(self, step: Step, frame: Frame) -> Frame:
-        """The frame that the step makes of `frame`.
+        """The frame of the step's result for an input of `frame`.
 
         Raises:
-            OperatorRefused: the operator does not take such pixels.
+            OperatorRefused: the operator does not accept such pixels.
         """
         if frame.dtype not in self.dtypes:
             takes = ", ".join(self.dtypes)
@@ -157,7 +157,7 @@ class Operator:
         return after
 
     def __call__(self, image: Pixels, step: Step) -> Pixels:
-        """The step done to a whole image of any number of channels."""
+        """Apply the step to a whole image with 1 to 4 channels."""
         if self.measured and self.measured.when(**self.filled(step)):
             box = Box(0, 0, image.shape[1], image.shape[0])
             measure = self.measured.of(colour(image), box, self.filled(step))
@@ -166,27 +166,27 @@ class Operator:
         return self._run(image, partial(self.function, **step.params))
 
     def needs(self, step: Step, box: Box, frame: Frame) -> Box:
-        """The box of an image of `frame` that a box of the step's result is made of."""
+        """The box of the input, whose frame is `frame`, that is needed to compute `box` of the step's result."""
         if self.halo:
             return box.grown(self.halo(**self.filled(step))).within(Box.of(frame))
         return self.source(box, frame, **self.filled(step)) if self.source else box
 
     def on_part(self, image: Pixels, step: Step, box: Box, frame: Frame) -> Pixels:
-        """The step done to a part of an image of `frame`.
+        """Apply the step to a part of an image of `frame`.
 
         Args:
-            image: the pixels of what the box `needs`; for a local operator, of more around them.
-            box: what is wanted of the result.
+            image: the pixels of the box that `needs` returns; for a local operator, possibly with more around it.
+            box: the box of the result to compute.
 
         Returns:
-            The pixels of the box; of a local operator, those of all that came in.
+            The pixels of the box. For a local operator: as many pixels as `image` has.
         """
         if self.part:
             return self._run(image, partial(self.part, box=box, frame=frame, **self.filled(step)))
         return self(image, step)
 
     def _run(self, image: Pixels, function: Callable[[Pixels], Pixels]) -> Pixels:
-        """A function of gray or colour done to an image with or without alpha, as the operator declares."""
+        """Apply a function for gray or RGB to an image with or without alpha, as the operator declares."""
         has_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
         if not has_alpha or self.alpha == "together":
             return function(image)
@@ -206,7 +206,7 @@ def colour(image: Pixels) -> Pixels:
 
 
 def _premultiplied(image: Pixels, alpha: Pixels, function: Callable[[Pixels], Pixels]) -> Pixels:
-    """Colour weighted by its alpha, filtered, and weighed back: what is transparent does not bleed."""
+    """Multiply colour by alpha, filter, and divide by alpha: transparent pixels do not affect their neighbours."""
     top = 1.0 if image.dtype == np.float32 else float(np.iinfo(image.dtype).max)
     share: Pixels = alpha.astype(np.float32) / np.float32(top)
     rgb: Pixels = colour(image).astype(np.float32)
@@ -252,33 +252,37 @@ def operator(
     whole: Callable[..., str | None] | None = None,
     tiled_as: Callable[..., tuple[Step, ...]] | None = None,
 ) -> Callable[[F], F]:
-    """Register a function as an operator under its own name; the function is returned unchanged.
+    """Register a function as an operator under the function's name. The function is returned unchanged.
+
+    The function takes an array (height, width) or (height, width, 3), and typed keyword parameters. The
+    annotations give the ranges of the parameters (`Annotated[int, Meta(ge=1, le=99)]`).
 
     Args:
-        kind: *point* (each pixel from itself), *local* (from its neighbours within the halo), *geometric*
-            (moves pixels, may change the size) or *global* (each pixel may depend on all).
+        kind: *point*: an output pixel depends only on the same input pixel. *local*: on its neighbours within the
+            halo. *geometric*: pixels are moved; the size may change. *global*: on all pixels of the image.
         examples: texts of one step each, for the help and the tests.
-        dtypes: what it takes; the planner refuses others by name.
-        alpha: *keep* it as it is beside the filtered colour, *premultiply* and filter it along, filter it
-            *together* with the colour as one more channel, or *drop* it. By kind: keep for point and global,
-            premultiply for local, together for geometric.
-        channelwise: each value of the output depends on that one value of the input alone, so that on 8 bits
-            the operator is a table of 256 entries.
-        halo: from the parameters: how many pixels around a box it reads. Local operators only.
-        frame: from the input's frame and the parameters: the output's frame, where it is another.
-        refuse: from the frame and the parameters: why it cannot be done, or None.
-        check: from the parameters: why they do not go together, or None.
-        measured: what makes a global operator out of a measure, a merge and a fixed step.
-        hidden: made by the planner, not by people.
-        source: from a box of the output, the input's frame and the parameters: the box of the input that it is
-            made of. A geometric operator without one is done to whole images.
-        part: what makes a box of the output from its source, where the operator itself does not: a function
-            of the source's pixels, and by name the box, the input's frame and the parameters.
-        whole: from the frame and the parameters: why only a whole image can be done, or None.
-        tiled_as: from the input's frame and the parameters: steps that come to the same and can be done tile by
-            tile, for a global operator that has no measure.
+        dtypes: the dtypes that the function accepts; the planner refuses others.
+        alpha: *keep*: alpha is not changed. *premultiply*: colour is multiplied by alpha, and alpha is filtered
+            too. *together*: alpha is filtered as one more channel. *drop*: alpha is removed. Default by kind: keep
+            for point and global, premultiply for local, together for geometric.
+        channelwise: each output value depends only on one input value, so that for 8 bits the operator can be
+            replaced by a table of 256 values.
+        halo: (parameters) -> how many pixels around a box are read. Required for local operators only.
+        frame: (input's frame, parameters) -> the output's frame; None: the input's frame.
+        refuse: (input's frame, parameters) -> why the operator cannot be applied, or None.
+        check: (parameters) -> why these parameters cannot be combined, or None.
+        measured: how a global operator is computed in parts.
+        hidden: only the planner creates such steps; users cannot name the operator.
+        source: (box of the output, input's frame, parameters) -> the box of the input that is needed for it. A
+            geometric operator without a source is applied to whole images only.
+        part: (pixels of the source, box=, frame=, parameters) -> the pixels of a box of the output, if the
+            function itself cannot compute them.
+        whole: (input's frame, parameters) -> why the operator needs the whole image, or None.
+        tiled_as: (input's frame, parameters) -> equivalent steps that can be applied in tiles, for a global
+            operator without a measure.
 
-    The function's parameters are bounded by their annotations (`Annotated[int, Meta(ge=1, le=99)]`).
+    Raises:
+        PipelineError: the name is taken, or halo does not fit the kind.
     """
     by_kind: dict[Kind, Alpha] = {
         "point": "keep",
@@ -295,7 +299,9 @@ def operator(
                 f"the operator {name!r} is that of {there}: {function.__module__} cannot replace it"
             )
         if (kind == "local") != (halo is not None):
-            raise PipelineError(f"operator {name!r}: a local operator, and no other, declares its halo")
+            raise PipelineError(
+                f"operator {name!r}: halo is required for the kind local, and only allowed there"
+            )
         _OPERATORS[name] = Operator(
             name,
             function,
@@ -324,7 +330,7 @@ def get(name: str) -> Operator:
     """The operator of that name.
 
     Raises:
-        PipelineError: there is none; the message lists the known ones.
+        PipelineError: there is no such operator; the message lists the known operators.
     """
     found = _OPERATORS.get(name)
     if found is None:
@@ -350,7 +356,7 @@ reloaded.append(_forget)
 
 
 def operators() -> Iterator[Operator]:
-    """The operators that people may name, in the order of their registration."""
+    """The operators that users can name, in the order of their registration."""
     return (o for o in _OPERATORS.values() if not o.hidden)
 
 
@@ -358,7 +364,7 @@ def frames(steps: Iterable[Step], frame: Frame) -> list[Frame]:
     """The frames before the first step and after each one.
 
     Raises:
-        OperatorRefused: a step does not take what comes to it.
+        OperatorRefused: a step does not accept its input.
     """
     found = [frame]
     for step in steps:
@@ -367,10 +373,10 @@ def frames(steps: Iterable[Step], frame: Frame) -> list[Frame]:
 
 
 def apply(step: Step, image: Pixels) -> Pixels:
-    """`image` after one step.
+    """Apply one step to an image.
 
     Raises:
-        OperatorFailed: the operator raised; names it.
+        OperatorFailed: the operator raised an exception; the message names the operator.
     """
     try:
         return get(step.name)(image, step)
@@ -381,10 +387,10 @@ def apply(step: Step, image: Pixels) -> Pixels:
 
 
 def apply_on_part(step: Step, image: Pixels, box: Box, frame: Frame) -> Pixels:
-    """A box of the result of a step, from a part of the image; see `Operator.on_part`.
+    """Apply one step to a part of an image; see `Operator.on_part`.
 
     Raises:
-        OperatorFailed: the operator raised; names it.
+        OperatorFailed: the operator raised an exception; the message names the operator.
     """
     try:
         return get(step.name).on_part(image, step, box, frame)
@@ -400,7 +406,7 @@ def _failed(step: Step, error: Exception) -> OperatorFailed:
 
 
 def _explain(message: str, params: dict[str, Value]) -> str:
-    """msgspec's message about `$.name` in plain words."""
+    """Rewrite msgspec's message about `$.name` for users."""
     text, _, path = message.partition(" - at `$.")
     name = path.rstrip("`")
     if not name:
@@ -409,7 +415,7 @@ def _explain(message: str, params: dict[str, Value]) -> str:
 
 
 def describe_parameter(operator: Operator, name: str) -> str:
-    """A parameter for people: its type, its bounds and its default."""
+    """One line about a parameter: its type, its range and its default."""
     hint = typing.get_type_hints(operator.function, include_extras=True)[name]
     default = operator.parameters[name].default
     text = f"{name}: {_describe(hint)}"

@@ -1,13 +1,13 @@
-"""Resampling by coordinates of the whole image, so that a part of the result needs a part of the input alone.
+"""Resampling in coordinates of the whole image: a part of the result needs only a part of the input.
 
-OpenCV's resize takes no offset: what it makes of a part of an image is not a part of what it makes of the
-whole. Here each axis is reduced by an integer factor first, in blocks counted from the image's origin
-(OpenCV's INTER_AREA, which is fast and sums a block by itself). What is left, at least twice the target, is
-resampled one axis after the other: every row is a sum of a few rows with weights that are worked out from
-integers, and numpy multiplies and adds floats the same way wherever they stand in memory.
+OpenCV's resize has no offset parameter: the resized part of an image is not a part of the resized image. Here
+each axis is first reduced by an integer factor, in blocks counted from the image's origin (OpenCV's INTER_AREA,
+which is fast and sums each block independently). The rest, at least twice the target size, is resampled one axis
+after the other. Each output row is a weighted sum of a few rows. The weights are computed from integers, and
+numpy's float arithmetic does not depend on the position in memory.
 
-The weights are those of OpenCV: overlaps for the area, a = -0.75 for the cubic kernel (R. Keys, "Cubic
-convolution interpolation for digital image processing", IEEE Trans. ASSP 29, 1981), eight points for Lanczos'.
+The weights are those of OpenCV: overlaps for the area kernel, a = -0.75 for the cubic kernel (R. Keys, "Cubic
+convolution interpolation for digital image processing", IEEE Trans. ASSP 29, 1981), eight points for Lanczos.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Axis:
     """How one axis of an image is resampled."""
 
     length: int
-    """Pixels of the input."""
+    """Length of the input in pixels."""
     target: int
-    """Pixels of the output."""
+    """Length of the output in pixels."""
     kernel: Kernel
 
     @property
     def factor(self) -> int:
-        """How many pixels of the input make a cell: what becomes a pixel, or for the area up to half of it."""
+        """Input pixels per cell. A cell is at most one output pixel, for the area kernel at most half of one."""
         if self.kernel == "nearest":
             return 1
         ratio, rest = divmod(self.length, self.target)
@@ -48,11 +48,11 @@ class Axis:
 
     @property
     def cells(self) -> int:
-        """The input's length in cells; the last one may be narrower than the others."""
+        """The input's length in cells; the last cell may be narrower than the others."""
         return -(-self.length // self.factor)
 
     def weights(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """What the pixels from start to stop are made of.
+        """The cells that are needed for the output pixels from start to stop, and their weights.
 
         Returns:
             The cells (taps, pixels), clipped to the image, and their weights (taps, pixels).
@@ -74,7 +74,7 @@ class Axis:
         return np.clip(cells, 0, self.cells - 1), weights
 
     def _overlaps(self, place: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The share of each pixel's area that lies on each cell, in units of 1 / target of an input's pixel."""
+        """The overlap of each output pixel with each cell, in units of 1 / target of an input pixel."""
         begin, width = place * self.length, self.factor * self.target
         first = begin // width
         taps = (self.length - 2) // width + 2
@@ -84,13 +84,13 @@ class Axis:
         return np.minimum(cells, self.cells - 1), (overlaps / self.length).astype(np.float32)
 
     def source(self, start: int, stop: int) -> tuple[int, int]:
-        """The part of the input, in pixels, that the pixels from start to stop are made of."""
+        """The range of input pixels that is needed for the output pixels from start to stop."""
         cells, _ = self.weights(start, stop)
         return int(cells.min()) * self.factor, min((int(cells.max()) + 1) * self.factor, self.length)
 
 
 def interpolating(kernel: Kernel, distance: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The weights (taps, pixels) of the cells around a place, `distance` of a cell beyond the middle one."""
+    """The weights (taps, pixels) of the cells around a position `distance` cells after a cell's centre."""
     taps = _TAPS[kernel]
     x: NDArray[np.float64] = np.abs(distance - np.arange(1 - taps // 2, 1 + taps // 2)[:, None])
     if kernel == "linear":
@@ -105,10 +105,10 @@ def interpolating(kernel: Kernel, distance: NDArray[np.float64]) -> NDArray[np.f
 
 
 def resample(image: Pixels, x: Axis, y: Axis, box: Box) -> Pixels:
-    """The pixels of a box of the result.
+    """Compute the pixels of a box of the result.
 
     Args:
-        image: of the input what `Axis.source` names for both axes, no more: gray (h, w) or RGB (h, w, 3).
+        image: exactly the part of the input that `Axis.source` gives for both axes: gray (h, w) or RGB (h, w, 3).
     """
     across, weights_across = x.weights(box.x0, box.x1)
     down, weights_down = y.weights(box.y0, box.y1)
@@ -122,7 +122,7 @@ def resample(image: Pixels, x: Axis, y: Axis, box: Box) -> Pixels:
 
 
 def reduce(image: Pixels, factor_x: int, factor_y: int) -> Pixels:
-    """The mean of each block of factor_x x factor_y pixels; the last blocks have what is left."""
+    """The mean of each block of factor_x x factor_y pixels; the last blocks may be smaller."""
     if image.dtype == np.float32 and factor_x > 1 and factor_y > 1:
         # OpenCV's vector code sums a block of 2 x 2 floats in another order than its scalar code does.
         return reduce(reduce(image, factor_x, 1), 1, factor_y)
@@ -138,7 +138,7 @@ def reduce(image: Pixels, factor_x: int, factor_y: int) -> Pixels:
 
 
 def _spans(length: int, factor: int) -> list[tuple[int, int]]:
-    """The pixels of an axis that make whole blocks, and those that are left."""
+    """The range of pixels in complete blocks, and the range of the remaining pixels."""
     whole = length // factor * factor
     return [(start, stop) for start, stop in ((0, whole), (whole, length)) if start < stop]
 
@@ -150,13 +150,13 @@ def _means(image: Pixels, factor_x: int, factor_y: int) -> Pixels:
 
 
 ROWS = 32
-"""Rows that are blended at once, so that the sums stay in the processor's cache."""
+"""Number of rows that are blended together, so that the sums stay in the processor's cache."""
 
 
 def _blend(image: Pixels, rows: NDArray[np.int64], weights: NDArray[np.float32]) -> Pixels:
-    """Sums of the rows (taps, n) of an image times their weights (taps, n): n rows of float32.
+    """Weighted sums of the rows (taps, n) of an image with the weights (taps, n): n rows of float32.
 
-    Where each is one row alone, it stays as it is.
+    If each sum has only one row, the rows are returned unchanged.
     """
     if len(rows) == 1:
         same: Pixels = image[rows[0]]

@@ -1,4 +1,4 @@
-"""Resize: another number of pixels."""
+"""The operator `resize`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _KERNELS = {
 
 @lru_cache(maxsize=4096)
 def target(width: int, height: int, size: str, fit: str, enlarge: bool) -> tuple[int, int]:
-    """Width and height that `size` means for an image, before a cover's overhang is cut off."""
+    """Width and height in pixels that `size` means for an image, before fit=cover crops it."""
     found = re.match(_SIZE, size)
     assert found is not None, size
     if found[5]:
@@ -54,7 +54,7 @@ def target(width: int, height: int, size: str, fit: str, enlarge: bool) -> tuple
 
 @lru_cache(maxsize=4096)
 def box_of_cover(width: int, height: int, size: str, fit: str) -> tuple[int, int] | None:
-    """What of a resized image of width x height a cover keeps; None where it keeps all."""
+    """Width and height of the area that fit=cover keeps of a resized image; None if nothing is cropped."""
     found = re.match(_SIZE, size)
     assert found is not None, size
     if fit != "cover" or not found[1]:
@@ -70,7 +70,7 @@ def _resized(frame: Frame, size: str, fit: str, kernel: str, enlarge: bool) -> F
 
 
 LARGE = 1 << 25
-"""Pixels of the input or of the result above which an image is resized by `resample`, tile by tile."""
+"""Images with more pixels, before or after the resize, are resized by `resample`, which can work in tiles."""
 
 
 def _is_large(width: int, height: int, new_width: int, new_height: int) -> bool:
@@ -84,7 +84,7 @@ def _whole(frame: Frame, size: str, fit: str, kernel: str, enlarge: bool) -> str
 
 
 def _axes(frame: Frame, size: str, fit: str, kernel: Kernel, enlarge: bool) -> tuple[Axis, Axis, int, int]:
-    """How the columns and the rows are resampled, and the left and the top of what is kept of the result."""
+    """How columns and rows are resampled, and the left and the top of the area that is kept."""
     width, height = target(frame.width, frame.height, size, fit, enlarge)
     if kernel == "auto":
         kernel = "area" if width <= frame.width and height <= frame.height else "linear"
@@ -106,7 +106,7 @@ def _resize_part(image: Pixels, *, box: Box, frame: Frame, **params: Any) -> Pix
 
 
 STRIP = 512
-"""Rows of a large result that are worked out at once, so that the sums take little memory."""
+"""Number of rows of a large result that are computed together, to limit the memory of the sums."""
 
 
 def _in_strips(image: Pixels, **params: Any) -> Pixels:
@@ -149,13 +149,13 @@ def _positive(size: str, fit: str, **_: object) -> str | None:
 def resize(
     image: Pixels, *, size: Size, fit: Fit = "exact", kernel: Kernel = "auto", enlarge: bool = True
 ) -> Pixels:
-    """Resize to WIDTHxHEIGHT exactly, or to WIDTHx, xHEIGHT or PERCENT% in proportion.
+    """Resize to exactly WIDTHxHEIGHT pixels, or proportionally to WIDTHx, xHEIGHT or PERCENT%.
 
-    fit=inside keeps the proportions within WIDTHxHEIGHT; fit=cover keeps them and cuts off what overhangs, so
-    that the middle stays. enlarge=false leaves smaller images as they are. kernel=auto averages the area that
-    each pixel covers (OpenCV's INTER_AREA) where both axes shrink and interpolates linearly otherwise. The
-    interpolating kernels first average down to less than twice the size, so that none skips pixels. Images
-    of more than 2**25 pixels are done by `resample`, with the same weights up to their rounding.
+    fit=inside keeps the proportions and fits the image into WIDTHxHEIGHT. fit=cover keeps the proportions, fills
+    WIDTHxHEIGHT and crops the rest around the centre. enlarge=false never enlarges an image. kernel=auto averages
+    the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates linearly otherwise.
+    Interpolating kernels first average the image down to less than twice the target size, so that no pixel is
+    skipped. Images of more than 2**25 pixels use the same weights, with other rounding.
     """
     height, width = image.shape[:2]
     new_width, new_height = target(width, height, size, fit, enlarge)

@@ -1,7 +1,6 @@
-"""Statistics: tones that are set by how often each level occurs in the whole image.
+"""Statistics: tone operators that depend on the histogram of the whole image.
 
-The histogram is measured part by part and added up; what follows from it is a step with fixed parameters that
-treats each pixel by itself.
+The histogram is counted part by part and added up. It gives a point step with fixed parameters.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def _always(**_: object) -> bool:
 
 
 def _equalizing(counts: Counts) -> Step:
-    """The tables that spread each channel's levels by the share of values that are not above them."""
+    """A step with the tables that equalize each channel: by the share of values at or below each level."""
     tables = []
     for channel in counts:
         first = int(np.flatnonzero(channel)[0])
@@ -53,23 +52,23 @@ def _equalizing(counts: Counts) -> Step:
     examples=("equalize",),
 )
 def equalize(image: Pixels) -> Pixels:
-    """Spread the levels so that all occur about equally often, in each channel by itself.
+    """Equalize the histogram of each channel: all levels then occur about equally often.
 
-    A gray image becomes what OpenCV's equalizeHist makes of it. In a coloured one each channel is done alone,
-    as Pillow's ImageOps.equalize does, so hues may shift. Transparent pixels are counted too.
+    Gray images: the same as OpenCV's equalizeHist. Colour images: each channel separately, like Pillow's
+    ImageOps.equalize, so hues may change. Transparent pixels are counted too.
     """
     raise AssertionError("the planner resolves equalize to tables")
 
 
 @operator("point", dtypes=("uint8",), examples=(), hidden=True)
 def tables(image: Pixels, *, values: str) -> Pixels:
-    """Look values up in a table of 256 bytes for each channel, one after the other in hexadecimal."""
+    """Look values up in one table of 256 bytes per channel; the tables are concatenated, in hexadecimal."""
     planes = np.frombuffer(bytes.fromhex(values), np.uint8).reshape(-1, 256)
     return cv2.LUT(image, np.ascontiguousarray(planes.T)[None])
 
 
 def _stretching(counts: Counts, cutoff: float) -> Step:
-    """Stretch from the darkest and the lightest levels that are left without `cutoff` percent at each end."""
+    """A step that stretches each channel from its darkest to its lightest level, without `cutoff` percent each."""
     bounds = []
     for channel in counts:
         cut = int(channel.sum() * cutoff / 100)
@@ -86,18 +85,18 @@ def _stretching(counts: Counts, cutoff: float) -> Step:
     examples=("autocontrast", "autocontrast 1"),
 )
 def autocontrast(image: Pixels, *, cutoff: Annotated[float, Meta(ge=0, lt=50)] = 0.0) -> Pixels:
-    """Stretch the levels so that the darkest becomes black and the lightest white, in each channel by itself.
+    """Stretch the levels of each channel: its darkest value becomes black and its lightest white.
 
-    cutoff is how many percent of the values, at the dark and at the light end each, are left out of account
-    and clipped. As Pillow's ImageOps.autocontrast; hues may shift. A channel of one level stays as it is.
-    Transparent pixels are counted too.
+    cutoff is the percentage of values that is ignored, and clipped, at the dark end and at the light end. Like
+    Pillow's ImageOps.autocontrast; hues may change. A channel with only one level is not changed. Transparent
+    pixels are counted too.
     """
     raise AssertionError("the planner resolves autocontrast to a stretch")
 
 
 @operator("point", dtypes=("uint8", "uint16"), examples=(), hidden=True)
 def stretch(image: Pixels, *, bounds: str) -> Pixels:
-    """Stretch each channel from its own bounds, LOW-HIGH for each with commas between, to the whole range."""
+    """Stretch each channel from its bounds to the whole range; bounds are LOW-HIGH per channel, with commas."""
     top = top_of(image.dtype)
     ramp = np.arange(int(top) + 1, dtype=np.float64)
     planes: Sequence[Pixels] = [image] if image.ndim == 2 else cv2.split(image)
@@ -122,13 +121,11 @@ def clahe(
     clip: Annotated[float, Meta(gt=0, le=100)] = 2.0,
     tiles: Annotated[int, Meta(ge=1, le=64)] = 8,
 ) -> Pixels:
-    """Contrast-limited adaptive histogram equalization, over tiles x tiles regions (OpenCV's CLAHE).
+    """Contrast-limited adaptive histogram equalization (CLAHE) in tiles x tiles regions of the image.
 
-    K. Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV (1994). clip is how
-    many times the mean a level may count. Of a coloured image the luma (BT.601) is equalized, the chroma
-    stays.
-
-    The regions divide the image's own width and height, and each has its own histogram.
+    Each region has its own histogram. clip limits the count of a level to this multiple of the mean count. In
+    colour images the luma (BT.601) is equalized and the chroma is not changed. The same as OpenCV's CLAHE
+    (K. Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV, 1994).
     """
     equalizer = cv2.createCLAHE(clip, (tiles, tiles))
     if image.ndim == 2:

@@ -1,4 +1,4 @@
-"""Threshold: pixels to black and white."""
+"""Threshold: operators that make each value black or white."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from imageloom.operators.registry import Measure, operator
 from imageloom.operators.values import half, in_bands, in_range, in_vectors, odd, top_of
 
 Level = Annotated[float, Meta(ge=0, le=255)]
-"""A level on the scale of 8 bits; 16 bit and float images take the same share of their own range."""
+"""A level from 0 to 255. For 16-bit and float images it is scaled to their range."""
 
 
 def histogram(image: Pixels) -> NDArray[np.int64]:
-    """How often each of the 256 levels occurs in an 8-bit gray image."""
+    """The number of pixels of each of the 256 levels in an 8-bit gray image."""
     return np.bincount(image.ravel(), minlength=256)
 
 
 def otsu(counts: NDArray[np.int64]) -> int:
-    """The level that parts a histogram into the two classes of the largest variance between them.
+    """The level that divides a histogram into two classes with the largest variance between them.
 
-    N. Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979); the sums are
-    taken in the order of OpenCV's THRESH_OTSU, so that both find the same level.
+    N. Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979). The sums have the
+    order of OpenCV's THRESH_OTSU, so that both find the same level.
     """
     scale = 1.0 / float(counts.sum())
     mean = float((np.arange(256) * counts).sum()) * scale
@@ -70,9 +70,9 @@ _otsu = Measure(
     examples=("threshold 128", "threshold otsu"),
 )
 def threshold(image: Pixels, *, value: Level | Literal["otsu"] = "otsu") -> Pixels:
-    """White where a value is above the level, black elsewhere; otsu finds the level by itself.
+    """Make each value white if it is above the level, otherwise black. value=otsu computes the level.
 
-    Levels are on the scale of 8 bits, 0 to 255 (OpenCV's THRESH_BINARY).
+    Levels are from 0 to 255 for all dtypes. The same as OpenCV's THRESH_BINARY.
     """
     assert not isinstance(value, str), "the planner resolves otsu to a level"
     top = top_of(image.dtype)
@@ -97,11 +97,12 @@ def adaptive_threshold(
     offset: Annotated[float, Meta(ge=-255, le=255)] = 2.0,
     method: Literal["mean", "gaussian"] = "mean",
 ) -> Pixels:
-    """White where a value is above the mean of its surroundings less the offset, black elsewhere.
+    """Make each value white if it is above the mean of its neighbours minus the offset, otherwise black.
 
-    The mean is that of the square of kernel x kernel pixels in the same channel, even or weighted by a
-    Gaussian, rounded to the image's dtype; the edge is continued outwards (OpenCV's adaptiveThreshold). The
-    offset is on the scale of 8 bits. Transparency is not looked at and stays.
+    The mean is taken over kernel x kernel pixels of the same channel, equally weighted (mean) or weighted by a
+    Gaussian (gaussian), and rounded to the image's dtype. The edge pixels are repeated outwards. The offset is
+    on a scale from 0 to 255 for all dtypes. Alpha is ignored and not changed. The same as OpenCV's
+    adaptiveThreshold.
     """
     top = np.float32(top_of(image.dtype))
 

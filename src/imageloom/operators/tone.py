@@ -1,4 +1,4 @@
-"""Tone: what is done to each pixel by itself."""
+"""Tone: operators that change each pixel independently of the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 """The weights of R, G and B in ITU-R BT.601's luma."""
 
 _SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
-"""What R, G and B of the result take of the R, G and B that come in."""
+"""The R, G and B of the output (rows) as weights of the R, G and B of the input (columns)."""
 
 
 def _gray(frame: Frame) -> Frame:
@@ -32,7 +32,7 @@ def _colour(frame: Frame, **_: object) -> Frame:
 
 @operator("point", frame=_gray, examples=("grayscale",))
 def grayscale(image: Pixels) -> Pixels:
-    """Luma of the colours: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, OpenCV's COLOR_RGB2GRAY)."""
+    """Convert to gray: 0.299 R + 0.587 G + 0.114 B (luma of ITU-R BT.601, OpenCV's COLOR_RGB2GRAY)."""
     if image.ndim == 2:
         return image
     if image.dtype != np.float32:
@@ -42,46 +42,46 @@ def grayscale(image: Pixels) -> Pixels:
 
 @operator("point", channelwise=True, examples=("invert",))
 def invert(image: Pixels) -> Pixels:
-    """The negative: each value becomes the largest value less itself."""
+    """Make the negative: each value becomes the maximum of its dtype minus the value."""
     return cv2.bitwise_not(image) if image.dtype != np.float32 else np.float32(1) - image
 
 
 @operator("point", channelwise=True, examples=("brightness 10", "brightness -25.5"))
 def brightness(image: Pixels, *, amount: Annotated[float, Meta(ge=-255, le=255)]) -> Pixels:
-    """Lighter by an amount, or darker by a negative one.
+    """Add an amount to each value: lighter if positive, darker if negative.
 
-    The amount is on the scale of 8 bits, -255 to 255; 16 bit and float images move by the same share of their
-    own range. Values stop at black and white.
+    The amount is from -255 to 255, and is scaled to the range of 16-bit and float images. Values are clipped at
+    black and white.
     """
     return by_value(image, lambda value: value + amount / 255)
 
 
 @operator("point", channelwise=True, examples=("contrast 1.2", "contrast 0.5"))
 def contrast(image: Pixels, *, factor: Factor) -> Pixels:
-    """More contrast above 1, less below: each value's distance from the middle of the range times the factor.
+    """Multiply each value's distance from the middle of the range: more contrast if factor > 1, less if < 1.
 
-    1 changes nothing, 0 leaves an even gray. Values stop at black and white.
+    1 changes nothing, 0 gives uniform gray. Values are clipped at black and white.
     """
     return by_value(image, lambda value: (value - 0.5) * factor + 0.5)
 
 
 @operator("point", channelwise=True, examples=("gamma 1.2", "gamma 0.45"))
 def gamma(image: Pixels, *, value: Annotated[float, Meta(ge=0.05, le=20)]) -> Pixels:
-    """Raise each value, on a scale from 0 to 1, to the power of 1 / gamma: above 1 lightens the image."""
+    """Raise each value, scaled to 0 to 1, to the power of 1 / gamma. A gamma above 1 makes the image lighter."""
     return by_value(image, lambda level: np.maximum(level, 0) ** (1 / value))
 
 
 @operator("point", channelwise=True, examples=("posterize 4",))
 def posterize(image: Pixels, *, levels: Annotated[int, Meta(ge=2, le=256)]) -> Pixels:
-    """Reduce each channel to evenly spaced levels from black to white: a value goes to the nearest."""
+    """Round each value to the nearest of a number of evenly spaced levels from black to white."""
     return by_value(image, lambda value: np.rint(value * (levels - 1)) / (levels - 1))
 
 
 @operator("point", examples=("saturation 1.5", "saturation 0"))
 def saturation(image: Pixels, *, factor: Factor) -> Pixels:
-    """More colour above 1, less below: each channel's distance from the luma times the factor.
+    """Multiply each channel's distance from the luma: more colour if factor > 1, less if < 1.
 
-    1 changes nothing, 0 leaves gray. Gray images stay as they are. The luma is that of `grayscale`.
+    1 changes nothing, 0 gives gray. Gray images are not changed. The luma is that of `grayscale`.
     """
     if image.ndim == 2:
         return image
@@ -90,9 +90,9 @@ def saturation(image: Pixels, *, factor: Factor) -> Pixels:
 
 @operator("point", frame=_colour, examples=("sepia", "sepia 0.6"))
 def sepia(image: Pixels, *, amount: Annotated[float, Meta(ge=0, le=1)] = 1.0) -> Pixels:
-    """The brown of old photographs, mixed in by an amount from 0 to 1; gray images become coloured.
+    """Tint the image brown, like an old photograph, by an amount from 0 to 1. Gray images become RGB.
 
-    The matrix is that of the sepia filter of W3C's Filter Effects Module Level 1.
+    The matrix is that of the sepia filter in W3C's Filter Effects Module Level 1.
     """
     if image.ndim == 2:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
@@ -100,12 +100,12 @@ def sepia(image: Pixels, *, amount: Annotated[float, Meta(ge=0, le=1)] = 1.0) ->
 
 
 def _mix(image: Pixels, matrix: Pixels) -> Pixels:
-    """Each pixel's R, G and B times a matrix (3, 3), clipped to the range."""
+    """Multiply each pixel's R, G and B by a matrix (3, 3), and clip to the range."""
     mixed = in_vectors(lambda wider: cv2.transform(wider, matrix), image)
     return in_range(mixed, np.float32) if image.dtype == np.float32 else mixed
 
 
 @operator("point", channelwise=True, dtypes=("uint8",), examples=(), hidden=True)
 def table(image: Pixels, *, values: str) -> Pixels:
-    """Look each value up in a table of 256 bytes in hexadecimal: what channelwise steps are folded into."""
+    """Look each value up in a table of 256 bytes, in hexadecimal. Replaces a sequence of channelwise steps."""
     return look_up(image, np.frombuffer(bytes.fromhex(values), np.uint8))

@@ -1,4 +1,4 @@
-"""What operators share: one scale for all dtypes, formulas of one value, OpenCV made exact for tiles."""
+"""Shared by operators: scaling to a dtype, formulas of one value, and OpenCV calls that are exact in tiles."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from numpy.typing import NDArray
 from imageloom.model import Pixels
 
 Odd = Annotated[int, Meta(ge=1, le=101)]
-"""The width and height of a square kernel in pixels; `odd` checks that it has a middle."""
+"""The width and height of a square kernel in pixels; `odd` checks that it is odd."""
 
 VECTOR = 64
-"""More values than OpenCV's vector code takes at once on any processor."""
+"""More values than OpenCV's vector code processes at the same time on any processor."""
 
 PAIRED = 300_000
-"""Values of an image from which on a table of all pairs of bytes is worth its making."""
+"""Number of values in an image above which making a table of all pairs of bytes saves time."""
 
 ROWS = 64
-"""Rows that are worked on at once where there are floats in between, so that these stay in the cache."""
+"""Number of rows that are computed together if intermediate values are floats, so that they stay in the cache."""
 
 
 def odd(kernel: int, **_: object) -> str | None:
-    """Why a kernel cannot be centred on a pixel, or None."""
+    """Why a kernel cannot be centred on a pixel: it is even; else None."""
     return None if kernel % 2 else f"kernel = {kernel}: must be odd"
 
 
 def half(kernel: int, **_: object) -> int:
-    """How far a centred kernel reaches."""
+    """The radius of a centred kernel in pixels."""
     return kernel // 2
 
 
 def top_of(dtype: Any) -> float:
-    """White: the largest value of an integer dtype, 1 for float32."""
+    """The value of white: the maximum of an integer dtype, 1 for float32."""
     return 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)
 
 
 def in_range(values: Pixels, dtype: Any) -> Pixels:
-    """`values` on the scale of `dtype` clipped to its range, and rounded where it is one of integers."""
+    """Clip `values` to the range of `dtype`, and round them if it is an integer dtype."""
     clipped = np.clip(values, 0, np.asarray(top_of(dtype), values.dtype))
     return (clipped if dtype == np.float32 else np.rint(clipped, out=clipped)).astype(dtype, copy=False)
 
 
 def by_value(image: Pixels, formula: Callable[[NDArray[Any]], NDArray[Any]]) -> Pixels:
-    """A formula of one value, on the scale from 0 to 1, for every value of an image.
+    """Apply a formula of one value, scaled to 0 to 1, to every value of an image.
 
-    The formula is worked out once for each level of 8 or 16 bits and looked up from there.
+    For 8 and 16 bits the formula is computed once per level and then looked up.
     """
     if image.dtype == np.float32:
         return in_range(formula(image), np.float32)
@@ -60,9 +60,10 @@ def by_value(image: Pixels, formula: Callable[[NDArray[Any]], NDArray[Any]]) -> 
 
 
 def look_up(image: Pixels, table: Pixels) -> Pixels:
-    """Each value of an image of 8 or 16 bits looked up in a table of as many entries as there are levels.
+    """Look each value of an 8-bit or 16-bit image up in a table with one entry per level.
 
-    OpenCV looks values up one by one, so that two bytes at once, in a table of all pairs, take half the time.
+    OpenCV looks up one value at a time. Looking up two bytes together, in a table of all pairs, takes half the
+    time.
     """
     if image.dtype == np.uint8 and image.size >= PAIRED and image.size % 2 == 0 and image.flags.c_contiguous:
         pairs = (table[:, None].astype(np.uint16) << 8 | table).reshape(-1)
@@ -71,7 +72,7 @@ def look_up(image: Pixels, table: Pixels) -> Pixels:
 
 
 def in_bands(function: Callable[..., Pixels], *images: Pixels) -> Pixels:
-    """A function of each pixel by itself, of one or more images of one size, by bands of rows."""
+    """Apply a function of single pixels to one or more images of the same size, in bands of rows."""
     bands = [[image[y : y + ROWS] for image in images] for y in range(0, len(images[0]), ROWS)]
     return np.concatenate([function(*band) for band in bands])
 
@@ -79,16 +80,17 @@ def in_bands(function: Callable[..., Pixels], *images: Pixels) -> Pixels:
 def in_vectors(
     function: Callable[[Pixels], Pixels], image: Pixels, reach: int = 0, border: int = cv2.BORDER_REFLECT_101
 ) -> Pixels:
-    """`function` of an image, so that a pixel's value does not depend on where the image's edges lie.
+    """Apply `function` to an image so that a pixel's value does not depend on the distance to the image's edges.
 
-    OpenCV does most of a row in vector code and its last values one by one, which rounds another way (a fused
-    multiply and add, another order of a sum); Intel's IPP, which it calls for some filters, rounds by blocks
-    of rows. Where the arithmetic is inexact, tiles would differ from the whole in a last bit. So IPP is left
-    out, and columns are appended that go on as the border does: the scalar code falls there.
+    OpenCV computes most of a row in vector code and the last values in scalar code, which rounds differently
+    (fused multiply and add, another order of a sum). Intel's IPP, which OpenCV calls for some filters, rounds by
+    blocks of rows. With inexact arithmetic, tiles would differ from the whole image in the last bit. Therefore
+    IPP is turned off, and columns are appended that continue the border: only these are computed by the scalar
+    code.
 
     Args:
-        reach: how many pixels around each one `function` reads.
-        border: how `function` continues an image.
+        reach: how many pixels around each pixel `function` reads.
+        border: how `function` extends an image at its edges (OpenCV's border type).
     """
     wider = cv2.copyMakeBorder(image, 0, 0, 0, reach + VECTOR, border)
     with _without_ipp():
@@ -97,7 +99,7 @@ def in_vectors(
 
 @contextmanager
 def _without_ipp() -> Iterator[None]:
-    """Keep OpenCV from calling IPP, in this thread alone."""
+    """Turn off IPP in OpenCV, only for this thread."""
     before = cv2.ipp.useIPP()
     cv2.ipp.setUseIPP(False)
     try:

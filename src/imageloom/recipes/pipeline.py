@@ -1,10 +1,10 @@
-"""Pipelines: text, YAML and Python, one meaning, each convertible to the others.
+"""Pipelines: sequences of steps, as text, YAML or Python. Each form can be converted to the others.
 
 Text:    resize 512x512 | gaussian_blur sigma=1.2 | canny 100 200
 YAML:    a list of `- grayscale`, `- resize: 512x512`, `- canny: [100, 200]`, `- gaussian_blur: {sigma: 1.2}`
 Python:  Pipeline(["resize 512x512", Step("canny", {"low": 100})]), or a | b
 
-A step of a pipeline is always validated: its operator exists, and its parameters are in their bounds.
+Steps are always validated: the operator exists, and its parameters have valid types and values.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
 
 
 class Pipeline:
-    """A sequence of validated steps. Immutable; equal to another with equal steps.
+    """A sequence of validated steps. Immutable. Pipelines with equal steps are equal.
 
     Args:
-        steps: each a `Step`, a text of one or more steps, or an entry as in YAML.
+        steps: each is a `Step`, a text with one or more steps, or an entry as in YAML.
 
     Raises:
-        PipelineError: an unknown operator, or a parameter that is unknown, ill-typed or out of bounds.
+        PipelineError: an operator or a parameter is unknown, or a value has a wrong type or is out of range.
     """
 
     __slots__ = ("steps",)
@@ -45,23 +45,31 @@ class Pipeline:
 
     @classmethod
     def parse(cls, text: str) -> Pipeline:
-        """The pipeline that `text` means; an empty text is refused."""
+        """Parse a pipeline from text.
+
+        Raises:
+            PipelineError: the text is empty, an operator is unknown, or a parameter is invalid.
+        """
         pipeline = cls(text)
         if not pipeline.steps:
-            raise PipelineError("the pipeline is empty; name at least one operator, as in 'resize 512x512'")
+            raise PipelineError("the pipeline is empty; give at least one operator, such as 'resize 512x512'")
         return pipeline
 
     @classmethod
     def from_yaml(cls, text: str | bytes) -> Pipeline:
-        """The pipeline of a YAML list of steps; bytes are UTF-8, or UTF-16 with a byte order mark."""
+        """Parse a pipeline from a YAML list of steps. Bytes are UTF-8, or UTF-16 with a byte order mark.
+
+        Raises:
+            PipelineError: the text is not such a list, an operator is unknown, or a parameter is invalid.
+        """
         import yaml
 
         try:
             data = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise PipelineError(f"not YAML: {' '.join(str(error).split())}") from None
+            raise PipelineError(f"the pipeline is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(data, list):
-            raise PipelineError("a pipeline in YAML is a list of steps, as in '- resize: 512x512'")
+            raise PipelineError("a pipeline in YAML must be a list of steps, such as '- resize: 512x512'")
         return cls(data)
 
     def to_yaml(self) -> str:
@@ -81,11 +89,15 @@ class Pipeline:
         return Pipeline([other]) | self if isinstance(other, str) else NotImplemented
 
     def __call__(self, image: Pixels) -> Pixels:
-        """The pipeline done to one image in memory: gray (h, w), gray+alpha, RGB or RGBA (h, w, channels).
+        """Apply the pipeline to an image in memory.
+
+        Args:
+            image: gray (height, width), or gray+alpha, RGB or RGBA (height, width, 2 to 4), of uint8, uint16 or
+                float32 (0 to 1).
 
         Raises:
-            OperatorRefused: a step does not take what comes to it.
-            OperatorFailed: an operator raised.
+            OperatorRefused: a step does not accept its input.
+            OperatorFailed: an operator raised an exception.
         """
         self.frames(frame_of(image))
         for step in self.steps:
@@ -114,10 +126,10 @@ class Pipeline:
         return f"Pipeline({str(self)!r})"
 
     def frames(self, frame: Frame) -> list[Frame]:
-        """The frames before the first step and after each one.
+        """The frames before the first step and after each step.
 
         Raises:
-            OperatorRefused: a step does not take what comes to it.
+            OperatorRefused: a step does not accept its input.
         """
         return operators.frames(self.steps, frame)
 
@@ -130,24 +142,27 @@ Step.join = _join
 
 
 def frame_of(image: Pixels) -> Frame:
-    """The frame of an array of pixels.
+    """The frame of an image in memory.
 
     Raises:
-        OperatorRefused: its dtype or its number of channels is none that imageloom knows.
+        OperatorRefused: the array's shape or dtype is not that of an image.
     """
     channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
     if channels not in (1, 2, 3, 4) or str(image.dtype) not in operators.DTYPES:
-        raise OperatorRefused(f"no image: an array of shape {image.shape} and dtype {image.dtype}")
+        raise OperatorRefused(
+            f"an array of shape {image.shape} and dtype {image.dtype} is not an image: the shape must be (height, "
+            f"width) or (height, width, 1 to 4), and the dtype one of {', '.join(operators.DTYPES)}"
+        )
     return Frame(image.shape[1], image.shape[0], channels, str(image.dtype))  # type: ignore[arg-type]
 
 
 def to_text(steps: Iterable[Step]) -> str:
-    """The steps as text that parses to equal ones."""
+    """The steps as text. Parsing the text gives equal steps."""
     return " | ".join(" ".join([step.name, *_arguments(step)]) for step in steps)
 
 
 def _arguments(step: Step) -> Iterator[str]:
-    """By position as long as no parameter is left out, then by name."""
+    """The arguments as words: by position up to the first omitted parameter, then by name."""
     by_position = True
     for name in operators.get(step.name).parameters:
         if name not in step.params:
@@ -166,11 +181,13 @@ def _steps(part: Step | str | Mapping[str, Any]) -> Iterator[Step]:
         ((name, given),) = part.items()
         yield _entry(str(name), given)
     else:
-        raise PipelineError(f"a step is a name or one name with its parameters, not {part!r}")
+        raise PipelineError(
+            f"a step must be an operator's name, or one name with its parameters, not {part!r}"
+        )
 
 
 def _entry(name: str, given: Any) -> Step:
-    """A step of YAML: `name: value`, `name: [values]` or `name: {parameter: value}`."""
+    """The step of a YAML entry: `name: value`, `name: [values]` or `name: {parameter: value}`."""
     operator = operators.get(name)
     if isinstance(given, Mapping):
         return operator.step({str(k): v for k, v in given.items()})
@@ -194,7 +211,7 @@ def _parse(text: str) -> Iterator[Step]:
             command.append(word)
             continue
         if not command or len(word) > 1:
-            raise PipelineError(f"there is an empty step in {text!r}")
+            raise PipelineError(f"there is an empty step in {text!r}: remove the extra '|'")
         yield _command(command)
         command = []
 
@@ -208,7 +225,9 @@ def _command(words: list[str]) -> Step:
         key, equals, value = word.partition("=")
         if not equals:
             if named:
-                raise PipelineError(f"{name}: {word!r} comes after a named parameter; name it too")
+                raise PipelineError(
+                    f"{name}: {word!r} follows a named parameter; give it by name too (name=value)"
+                )
             values.append(_value(word))
         elif key in named:
             raise PipelineError(f"{name}: {key} is given twice")

@@ -1,8 +1,7 @@
-"""Plans: what is to be done for one item, from its header and the recipe alone.
+"""Plans: the steps, the options of the decoder and the encoder for one item, from its header and the recipe.
 
-The plan is a pure function, so every engine and every worker comes to the same one: which steps, which hints
-for the codec, which encoder. How an item is run (its batch, its share of memory) depends on the limits of the
-run and never changes a result.
+A plan is a pure function of both. Therefore all engines and workers make the same plan. How an item is run
+(batches, tiles, memory) depends on the limits of the run and never changes a result.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.rewrite import rewrite
 
 MEANING = 2
-"""What a recipe means to this version: to be raised when the same recipe yields other bytes."""
+"""Version of the results: must be raised when the same recipe gives other bytes than before."""
 
 BATCH_PIXELS = 4_000_000
-"""Decoded pixels of a batch: 30 to 60 ms of work on one core."""
+"""Maximum number of decoded pixels in a batch: 30 to 60 ms of work on one core."""
 BATCH_ITEMS = 64
 
 UPRIGHT: dict[int, tuple[Step, ...]] = {
@@ -37,61 +36,61 @@ UPRIGHT: dict[int, tuple[Step, ...]] = {
     7: (Step("rotate", {"degrees": 270}), Step("flip")),
     8: (Step("rotate", {"degrees": 270}),),
 }
-"""The steps that turn stored pixels upright, by EXIF's Orientation (Exif 2.32, tag 274)."""
+"""The steps that apply each EXIF orientation to the stored pixels (Exif 2.32, tag 274)."""
 
 
 class OutputPlan(Plain, frozen=True):
-    """What is done for one output."""
+    """The plan of one output."""
 
     steps: tuple[Step, ...]
     frame: Frame
-    """Of the pixels to encode."""
+    """Frame of the pixels to encode."""
     format: Format
     quality: int
 
 
 class Plan(Plain, frozen=True):
-    """What is done for one item."""
+    """The plan of one item."""
 
     luma: bool
-    """Decode the luma alone."""
+    """Decode only the luma (brightness)."""
     scale: int
-    """Decode at one part in 1, 2, 4 or 8 of the width and the height."""
+    """Divisor of the width and the height of the decoded image: 1, 2, 4 or 8."""
     decoded: Frame
     outputs: tuple[OutputPlan, ...]
     bytes: int
-    """The most memory that the item needs at one time, its input's and output's bytes included."""
+    """The peak memory for the item, including the input's pixels and the outputs' bytes."""
 
 
 def meaning(recipe: Recipe, template: str) -> str:
-    """What a recipe means, as text: equal for those that yield equal bytes under equal names."""
+    """A text that identifies the results of a recipe: equal if bytes and names of the outputs are equal."""
     contents = operators.contents(recipe.operators)
     return msgspec.json.encode((MEANING, recipe, contents, template), order="deterministic").decode()
 
 
 UNSUSPECTED = 64 << 20
-"""Decoded bytes that any file may unfold to, however small it is."""
+"""Any file may decode to this number of bytes; only above it the expansion is checked."""
 
 
 def check_limits(header: Header, limits: Limits, size: int) -> None:
-    """Refuse by the header what is over a limit.
+    """Check the limits before an image is decoded.
 
     Args:
-        size: of the file, in bytes.
+        size: size of the file in bytes.
 
     Raises:
-        LimitExceeded: names the limit, its value and the flag.
+        LimitExceeded: the image is over a limit; the message names the limit, its value and its flag.
     """
     if header.frame.pixels > limits.max_pixels:
         raise LimitExceeded(
-            f"{header.frame.width}x{header.frame.height} is {header.frame.pixels:,} pixels, over the limit "
-            f"of {limits.max_pixels:,} (--max-pixels)"
+            f"the image has {header.frame.pixels:,} pixels ({header.frame.width}x{header.frame.height}), over the "
+            f"limit of {limits.max_pixels:,} (--max-pixels)"
         )
     unfolded = header.frame.bytes + header.buffered
     if unfolded > max(UNSUSPECTED, size * limits.max_expansion):
         raise LimitExceeded(
-            f"{size:,} bytes would unfold to {unfolded:,}, over the limit of {limits.max_expansion:,} times "
-            "(--max-expansion)"
+            f"the file of {size:,} bytes would decode to {unfolded:,} bytes, over the limit of "
+            f"{limits.max_expansion:,} bytes per byte of the file (--max-expansion)"
         )
 
 
@@ -105,11 +104,11 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def make_plan(header: Header, recipe: Recipe) -> Plan:
-    """The plan for an image with that header.
+    """The plan for an image with this header.
 
     Raises:
-        OperatorRefused: a step does not take what comes to it.
-        UnsupportedImage: the output's format cannot hold the pixels.
+        OperatorRefused: a step does not accept its input.
+        UnsupportedImage: the output's format does not support the pixels.
     """
     return _plan(header, _encode(recipe))
 
@@ -150,8 +149,8 @@ def _plan_output(steps: Sequence[Step], decoded: Frame, format: Format, quality:
 
 
 def _wants_luma(steps: Sequence[Step]) -> bool:
-    """A grayscale that comes first, or after resizes only: both are sums with fixed weights and swap but for
-    rounding."""
+    """Whether grayscale is the first step, or only resizes, crops and turns precede it. These can be swapped with
+    grayscale, except for rounding."""
     for step in steps:
         if step.name == "grayscale":
             return True
@@ -161,7 +160,7 @@ def _wants_luma(steps: Sequence[Step]) -> bool:
 
 
 def _scale(steps: Sequence[Step], frame: Frame, decode: Decode) -> int:
-    """How far the codec may shrink: the resize that comes first, or after turns and a grayscale, decides."""
+    """The divisor for the decoder, from the first resize, if only turns and grayscale precede it."""
     for step in steps:
         after = operators.get(step.name).frame_after(step, frame)
         if step.name == "resize":
@@ -182,7 +181,7 @@ def _scale(steps: Sequence[Step], frame: Frame, decode: Decode) -> int:
 
 
 def _peak(decoded: Frame, outputs: Sequence[OutputPlan]) -> int:
-    """The decoded pixels and the outputs' stay to the end; beside them works one step or one encoder."""
+    """Peak memory in bytes: the decoded pixels and all outputs, and the most expensive step or encoder."""
     kept = decoded.bytes + sum(output.frame.bytes for output in outputs)
     most = 0
     for output in outputs:
@@ -195,12 +194,12 @@ def _peak(decoded: Frame, outputs: Sequence[OutputPlan]) -> int:
 
 
 ENCODE_COPIES = 5
-"""What an encoder holds at the most, in sizes of its pixels: them in its own order, the bytes in a buffer
-that doubles as it grows, and the bytes once more."""
+"""Memory of an encoder, as a multiple of the pixels' size: a reordered copy of the pixels, the encoded bytes in a
+buffer that doubles when it grows, and a copy of the bytes."""
 
 
 def _step_bytes(step: Step, before: Frame, after: Frame) -> int:
-    """What a step reads, what it makes and one copy; floats of both, or a measure's or gradients' beside."""
+    """Memory of a step in bytes: input, output and one copy of it, and floats if the operator needs them."""
     operator = operators.get(step.name)
     most = before.bytes + 2 * after.bytes
     if operator.alpha == "premultiply" and before.channels in (2, 4):
@@ -215,21 +214,21 @@ def _as_floats(frame: Frame) -> int:
 
 
 ALONE = 4_000_000
-"""Pixels from which an image is worth tiles when it has all workers for itself."""
+"""Minimum number of pixels of an image for tiles, if it is the only one in progress."""
 SHARE = 4
-"""An image is done whole if it needs no more than such a part of the memory for each worker."""
+"""An image needs no tiles if it needs at most 1 / SHARE of the memory per worker."""
 
 
 def why_tiled(
     job: Job, header: Header, plan: Plan, needs: int, memory: int, capacity: int, alone: bool
 ) -> str | None:
-    """Why an image is done in tiles, or None for whole: this never changes its result.
+    """Why an image is processed in tiles; None if it is processed as a whole. The result is the same.
 
     Args:
-        needs: bytes that it needs when it is done whole.
-        memory: bytes that there are.
-        capacity: how many parts run at the same time.
-        alone: no other image waits.
+        needs: memory for the whole image, in bytes.
+        memory: memory of the run, in bytes.
+        capacity: number of parts that run at the same time.
+        alone: no other image is waiting.
     """
     largest = max(header.frame.pixels, *(output.frame.pixels for output in plan.outputs))
     if job.tile == "never":
@@ -237,31 +236,33 @@ def why_tiled(
     if job.tile == "always":
         return "--tile always"
     if largest >= ALONE and needs * capacity * SHARE > memory:
-        return f"whole it needs {needs / 1e6:,.0f} MB, of {memory / 1e6:,.0f} MB for all workers"
+        return f"the whole image needs {needs / 1e6:,.0f} MB, of {memory / 1e6:,.0f} MB for all workers"
     if largest >= ALONE and alone and capacity > 1:
         return "no other image keeps the workers busy"
     return None
 
 
 def why_whole(job: Job) -> str:
-    """Why an image is not done in tiles, where `why_tiled` knows no reason."""
+    """Why an image is not processed in tiles, if `why_tiled` returned None."""
     return (
-        "--tile never" if job.tile == "never" else "it fits, and small images keep all workers busy together"
+        "--tile never"
+        if job.tile == "never"
+        else "it needs little memory, and one worker per image is faster"
     )
 
 
 def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
-    """What is done for an image and why, a line each, for people."""
+    """Lines that explain the plan of an image to users."""
     plan = make_plan(header, recipe)
     frame = header.frame
     lines = [f"input     {header.format}, {frame}, {size:,} bytes"]
     if header.orientation != 1:
         turns = to_text(UPRIGHT[header.orientation])
-        lines.append(f"upright   its orientation is {header.orientation}: {turns} comes first")
+        lines.append(f"upright   the file has orientation {header.orientation}: {turns} is done first")
     lines.append(f"decode    {_why_decode(header, plan, recipe.decode)}")
     for asked, output in zip(recipe.outputs, plan.outputs, strict=True):
         lines.append(f"asked     {to_text(asked.steps)}")
-        lines.append(f"steps     {to_text(output.steps) or 'none: the pixels stay as they are'}")
+        lines.append(f"steps     {to_text(output.steps) or 'none: the pixels are not changed'}")
         for step, before in zip(output.steps, operators.frames(output.steps, plan.decoded), strict=False):
             operator = operators.get(step.name)
             kind = operator.kind(step)
@@ -271,7 +272,7 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
         quality = f", quality {output.quality}" if codecs.get(output.format).quality else ""
         lines.append(f"encode    {output.format}, {output.frame}{quality}")
         lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
-    lines.append(f"memory    {(plan.bytes + size) / 1e6:,.1f} MB at the most, done whole")
+    lines.append(f"memory    at most {(plan.bytes + size) / 1e6:,.1f} MB, without tiles")
     batch = min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels))
     if batch > 1:
         lines.append(f"batch     up to {batch} images of this size in one task")
@@ -280,16 +281,16 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
 
 def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
     if not header.scalable:
-        return f"all of it: {header.format} has no smaller form inside"
+        return f"full size: {header.format} cannot be decoded at a smaller size"
     if decode == "exact":
-        return "all of it: --decode exact"
+        return "full size: --decode exact"
     parts = []
     if plan.scale > 1:
-        room = "twice the target" if decode == "safe" else "the target"
-        parts.append(f"at 1/{plan.scale} by the DCT ({plan.decoded}), not below {room} (--decode {decode})")
+        least = "twice the target size" if decode == "safe" else "the target size"
+        parts.append(f"1/{plan.scale} of the size ({plan.decoded}): at least {least} (--decode {decode})")
     if plan.luma:
-        parts.append("luma only: the result is gray, and only resizes and turns come before")
-    return "; ".join(parts) or "all of it: no step in front asks for less"
+        parts.append("luma only: the output is gray, and only resizes, crops and turns come before that step")
+    return "; ".join(parts) or "full size: no resize at the start of the pipeline allows a smaller size"
 
 
 def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan) -> str:
@@ -300,7 +301,7 @@ def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan) -> str:
     ]
     if not carried:
         reader = header.format if not codecs.get(header.format).carries else output.format
-        return f"none: imageloom carries none in {reader}"
+        return f"none: imageloom does not support metadata in {reader}"
     lost = header.frame.channels > 2 >= output.frame.channels
-    profile = "; not the colour profile: the result is gray" if lost else ""
-    return f"{', '.join(k for k in carried if not (lost and k == 'ICC'))} as far as there are any{profile}"
+    profile = "; not the colour profile, because the output is gray" if lost else ""
+    return f"{', '.join(k for k in carried if not (lost and k == 'ICC'))}, if the file has them{profile}"

@@ -1,17 +1,17 @@
-"""Recipes: one or more pipelines over one decode of each image, from text and YAML.
+"""Recipes: one or more outputs per image, from text or YAML. Each image is decoded once for all outputs.
 
 A recipe in YAML:
 
-    decode: safe                  # fast, exact
-    metadata: keep                # strip
-    operators: [my_ops.py]        # files with operators of one's own: who runs it must name them too
+    decode: safe                  # or fast, exact
+    metadata: keep                # or strip
+    operators: [my_ops.py]        # Python files; the user must also give them with --operators
     outputs:
       gray: grayscale
       edges:
         pipeline: grayscale | canny 100 200
         format: png
         quality: 90
-        folder: lines             # by default the output's name
+        folder: lines             # default: the output's name
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _CHOICES = {"decode": ("safe", "fast", "exact"), "metadata": ("keep", "strip")}
 
 
 def parse_format(name: str) -> Format:
-    """The format by its name or by a suffix of its files.
+    """The format with this name or file suffix.
 
     Raises:
-        PipelineError: there is none; the message lists the known ones.
+        PipelineError: there is no such format; the message lists the known formats.
         UsageError: its plug-in cannot be loaded.
     """
     found = codecs.format_of(f".{name.lower()}")
@@ -51,26 +51,26 @@ def parse_format(name: str) -> Format:
 
 
 def parse_output(text: str) -> Output:
-    """The output that `NAME=PIPELINE` means, in the folder NAME.
+    """Parse `NAME=PIPELINE`: an output in the folder NAME.
 
     Raises:
-        PipelineError: there is no name, or the pipeline makes no sense.
+        PipelineError: the name is missing, or the pipeline is invalid.
     """
     name, equals, pipeline = text.partition("=")
     if not equals or not name.strip() or " " in name.strip():
-        raise PipelineError(f"an output is NAME=PIPELINE, as in gray='grayscale', not {text!r}")
+        raise PipelineError(f"an output must be NAME=PIPELINE, such as gray='grayscale', not {text!r}")
     return Output(Pipeline.parse(pipeline).steps, folder=_folder(name.strip()))
 
 
 def read_recipe(text: str, files: Sequence[str] = ()) -> Recipe:
-    """The recipe that a text means: a pipeline, or the name of a YAML file with a pipeline or a recipe.
+    """The recipe from a text: a pipeline, or the name of a YAML file with a pipeline or a recipe.
 
     Args:
-        files: of operators, which are loaded: a recipe may come from a stranger, so no others run for it.
+        files: files of operators that the user trusts. They are loaded. A recipe cannot load other files.
 
     Raises:
-        PipelineError: what is wrong, in which output, or that the file cannot be read.
-        UsageError: a file of operators cannot be loaded, or the recipe needs one that is not among them.
+        PipelineError: the text or the file is invalid; the message names the output.
+        UsageError: a file of operators cannot be loaded, or the recipe needs a file that is not in `files`.
     """
     loaded = with_operators(Recipe(()), files)
     path = Path(text)
@@ -88,7 +88,7 @@ def read_recipe(text: str, files: Sequence[str] = ()) -> Recipe:
         return _from_mapping(data, path, loaded)
     if isinstance(data, list) and data:
         return replace(loaded, outputs=(Output(Pipeline(data).steps),))
-    raise PipelineError(f"{path} holds neither a list of steps nor a mapping with outputs")
+    raise PipelineError(f"{path} must contain a list of steps, or a mapping with 'outputs'")
 
 
 def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe:
@@ -99,16 +99,17 @@ def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe
     if missing := [str(file) for file in needed if os.path.realpath(file) not in trusted]:
         flags = " ".join(f"--operators {shlex.quote(file)}" for file in missing)
         raise UsageError(
-            f"{path} runs Python code, of {', '.join(missing)}: nothing was run; if you trust it, add {flags}"
+            f"the recipe {path} needs Python code from {', '.join(missing)}, which was not run: if you trust this "
+            f"code, add {flags}"
         )
     outputs = data.get("outputs")
     if not isinstance(outputs, Mapping) or not outputs:
-        raise PipelineError(f"{path}: outputs is a mapping of names to pipelines")
+        raise PipelineError(f"{path}: 'outputs' must be a mapping of names to pipelines")
     made = tuple(_from_entry(str(name), entry) for name, entry in outputs.items())
     chosen = {key: data.get(key, values[0]) for key, values in _CHOICES.items()}
     for key, value in chosen.items():
         if value not in _CHOICES[key]:
-            raise PipelineError(f"{path}: {key} = {value!r}: one of {', '.join(_CHOICES[key])}")
+            raise PipelineError(f"{path}: {key} = {value!r}: must be one of {', '.join(_CHOICES[key])}")
     return replace(loaded, outputs=made, **chosen)
 
 
@@ -117,10 +118,10 @@ def _from_entry(name: str, entry: Any) -> Output:
     _only(given, _OUTPUT_KEYS, f"output {name}")
     pipeline = given.get("pipeline")
     if not pipeline or not isinstance(pipeline, (str, list)):
-        raise PipelineError(f"output {name}: pipeline is a text or a list of steps")
+        raise PipelineError(f"output {name}: 'pipeline' must be a text or a list of steps")
     quality = given.get("quality")
     if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
-        raise PipelineError(f"output {name}: quality = {quality!r}: a whole number from 1 to 100")
+        raise PipelineError(f"output {name}: quality = {quality!r}: must be a whole number from 1 to 100")
     format = given.get("format")
     return Output(
         Pipeline(pipeline).steps,
@@ -134,22 +135,22 @@ def _only(given: Mapping[str, Any], known: set[str], where: str) -> None:
     unknown = [str(key) for key in given if key not in known]
     if unknown:
         raise PipelineError(
-            f"{where}: there is no {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+            f"{where}: unknown key {', '.join(unknown)}; the keys are: {', '.join(sorted(known))}"
         )
 
 
 def _folder(name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise PipelineError(f"an output's folder lies below the sink, not at {name!r}")
+        raise PipelineError(f"the folder of an output must be inside the sink, not {name!r}")
     return "/".join(parts)
 
 
 def with_operators(recipe: Recipe, files: Sequence[str]) -> Recipe:
-    """The recipe with files of operators beside it; they are loaded at once.
+    """Load files of operators and add them to a recipe.
 
     Raises:
-        UsageError: a file cannot be loaded, with its reason.
+        UsageError: a file cannot be loaded.
     """
     paths = tuple(os.path.abspath(file) for file in files)
     operators.load_files(paths)

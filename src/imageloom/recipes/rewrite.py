@@ -1,7 +1,7 @@
-"""Exact rewrites: each turns steps into others with the same result, bit for bit, in less work.
+"""Exact rewrites: each replaces steps by other steps that need less work and give the same result, bit for bit.
 
-Each is a pure function of the steps and of the frame that comes to them; its proof is a test that runs both
-on pixels. `RULES` is the order in which they are tried, again and again until none changes anything.
+A rewrite is a pure function of the steps and the input's frame. A test compares both results on pixels. The
+rewrites are tried in the order of `RULES`, repeatedly, until none changes anything.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from imageloom.operators.resize import box_of_cover, target
 
 Steps = tuple[Step, ...]
 Turn = tuple[int, bool]
-"""Quarter turns clockwise, then a mirror left to right: one of the eight symmetries of a rectangle."""
+"""Number of quarter turns clockwise, and whether a left-right mirror follows: one of eight symmetries."""
 
 
 def rewrite(steps: Sequence[Step], frame: Frame) -> Steps:
-    """The steps after all rules, with the same result on every image of that frame."""
+    """The steps after all rewrites. They give the same result for every image of that frame."""
     now = tuple(steps)
     while True:
         before = now
@@ -31,8 +31,8 @@ def rewrite(steps: Sequence[Step], frame: Frame) -> Steps:
             return fold_tables(now, frame)
 
 
-def settle_sizes(steps: Steps, frame: Frame) -> Steps:
-    """A resize by proportion becomes one to a size in pixels, or none; a cover a resize and a crop."""
+def resolve_sizes(steps: Steps, frame: Frame) -> Steps:
+    """Replace a proportional resize by a resize to a size in pixels, or remove it; replace fit=cover by a crop."""
     settled: list[Step] = []
     for step, before in zip(steps, operators.frames(steps, frame), strict=False):
         if step.name != "resize":
@@ -43,7 +43,7 @@ def settle_sizes(steps: Steps, frame: Frame) -> Steps:
             before.width, before.height, params["size"], params["fit"], bool(params["enlarge"])
         )
         kernel = {"kernel": step.params["kernel"]} if "kernel" in step.params else {}
-        # A resize clears what is fully transparent, even one to the same size.
+        # A resize makes the colour of fully transparent pixels black, even a resize to the same size.
         if (width, height) != (before.width, before.height) or before.channels in (2, 4):
             settled.append(Step("resize", {"size": f"{width}x{height}", **kernel}))
         kept = box_of_cover(width, height, params["size"], params["fit"])
@@ -53,7 +53,7 @@ def settle_sizes(steps: Steps, frame: Frame) -> Steps:
 
 
 def drop_identities(steps: Steps, frame: Frame) -> Steps:
-    """A grayscale of gray, a crop of everything and auto_orient do nothing; two negatives in a row cancel."""
+    """Remove steps without effect: grayscale of gray, crop of the whole image, auto_orient, invert | invert."""
     kept: list[Step] = []
     for step, before in zip(steps, operators.frames(steps, frame), strict=False):
         if step.name == "auto_orient" or (step.name == "grayscale" and before.channels < 3):
@@ -70,7 +70,7 @@ def drop_identities(steps: Steps, frame: Frame) -> Steps:
 
 
 def merge_turns(steps: Steps, frame: Frame) -> Steps:
-    """A run of flips and quarter turns becomes at most one turn and one flip."""
+    """Replace a sequence of flips and quarter turns by at most one rotation and one flip."""
     merged: list[Step] = []
     run: Turn = (0, False)
     for step in (*steps, None):
@@ -91,7 +91,7 @@ def _turn(step: Step) -> Turn:
 
 
 def _then(first: Turn, second: Turn) -> Turn:
-    """The turn that equals `first` followed by `second`: a mirror reverses the turns that come after it."""
+    """The turn that equals `first` followed by `second`. After a mirror, turns have the opposite direction."""
     quarters = first[0] + (-second[0] if first[1] else second[0])
     return quarters % 4, first[1] != second[1]
 
@@ -105,12 +105,12 @@ def _as_steps(turn: Turn) -> list[Step]:
 
 
 def grayscale_first(steps: Steps, frame: Frame) -> Steps:
-    """A grayscale moves in front of what only moves pixels, so that less is moved and luma can be decoded."""
+    """Move grayscale before steps that only move pixels: fewer values are moved, and only luma may be decoded."""
     return _move_forward(steps, "grayscale", lambda before: before.name in ("flip", "rotate"))
 
 
 def crop_first(steps: Steps, frame: Frame) -> Steps:
-    """A crop moves in front of what treats each pixel by itself, so that less is treated."""
+    """Move a crop before point steps, so that they process fewer pixels."""
     return _move_forward(steps, "crop", lambda before: operators.get(before.name).kind(before) == "point")
 
 
@@ -125,7 +125,7 @@ def _move_forward(steps: Steps, name: str, over: Callable[[Step], bool]) -> Step
 
 
 def merge_crops(steps: Steps, frame: Frame) -> Steps:
-    """A crop of a crop is one crop."""
+    """Replace two crops by one."""
     merged: list[Step] = []
     for step, before in zip(steps, operators.frames(steps, frame), strict=False):
         if step.name == "crop":
@@ -140,7 +140,7 @@ def merge_crops(steps: Steps, frame: Frame) -> Steps:
 
 
 def fold_tables(steps: Steps, frame: Frame) -> Steps:
-    """A run of channelwise steps on 8 bits becomes one look-up table."""
+    """Replace a sequence of channelwise steps on 8 bits by one look-up table."""
     folded: list[Step] = []
     run: list[Step] = []
     frames = operators.frames(steps, frame)
@@ -168,7 +168,7 @@ def _as_table(run: list[Step]) -> list[Step]:
 
 
 RULES: tuple[Callable[[Steps, Frame], Steps], ...] = (
-    settle_sizes,
+    resolve_sizes,
     drop_identities,
     merge_turns,
     grayscale_first,

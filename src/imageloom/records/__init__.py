@@ -1,1 +1,1 @@
-"""What is kept of a run: ledger, events, measurements of each attempt, and which items were in hand."""
+"""Records of a run: ledger, events, measurements of each attempt, and the items in progress."""

@@ -1,8 +1,8 @@
-"""What a power cut or a kill -9 leaves behind, and how it is removed.
+"""Finds and removes leftovers: files and shared memory that remain after a power cut or kill -9.
 
-Most of it needs no doctor: pixels between processes are in memory without a name, locks go with their
-processes, and the next run into a sink sweeps away what was staged there. What stays where there is no next run
-is found here. Nothing is touched that a living process may use.
+Most resources disappear without it: shared pixels are in unnamed memory, locks end with their processes, and the
+next run into a sink removes staged files. The leftovers of runs without a next run are found here. Nothing is
+touched that a running process may use.
 """
 
 from __future__ import annotations
@@ -24,42 +24,44 @@ from imageloom.stores.staging import StagingFolder, abandoned, remove_abandoned
 
 SHARED = Path("/dev/shm")
 SEGMENTS = "mpich_shm_*"
-"""What the ranks of engine mpi share: MPICH removes it at the end, which a kill -9 prevents."""
-SETTLED = 60.0
-"""Seconds after which a segment that no process has mapped is not on its way to one."""
+"""Shared memory of the ranks of the engine mpi. MPICH removes it at the end, but not after kill -9."""
+LEFTOVER_AGE = 60.0
+"""Age in seconds after which a segment that no process has mapped is a leftover."""
 
 
 class Leftover(Plain, frozen=True):
-    """Something that nobody uses any more."""
+    """A file, folder, segment or job that no process uses any more."""
 
     kind: str
     """staging, scratch, segment or job."""
     name: str
-    """Its path; a job's number."""
+    """Path, or the job's number."""
     what: str
-    """In words."""
+    """Description for users."""
     size: int = 0
-    """Bytes on disk or in memory."""
+    """Size on disk or in memory, in bytes."""
 
 
 def find(ledger: Ledger, folders: Iterable[str] = ()) -> Iterator[Leftover]:
-    """All leftovers: of the ledger's jobs, in their sinks and scratch folders and in others, in the system's
-    temporary folder, and in shared memory."""
+    """Find all leftovers: jobs in the ledger, files in their sinks and scratch folders, in the given folders and
+    in the system's temporary folder, and shared memory."""
     known = [job.sink for job in ledger.jobs()]
     given = [os.path.abspath(folder) for folder in folders]
     for job in ledger.unfinished():
         if not is_running(job):
-            yield Leftover("job", str(job.id), f"job {job.id} ran when its process {job.pid} ended")
+            yield Leftover(
+                "job", str(job.id), f"job {job.id} is listed as running, but its process {job.pid} has ended"
+            )
     for sink in dict.fromkeys([*given, *known]):
         yield from _staging(sink)
     for parent in dict.fromkeys([*given, *timeline.scratch_folders(ledger.path), tempfile.gettempdir()]):
         for path in abandoned(parent):
-            yield Leftover("scratch", path, "scratch of a run that is over", _size(path))
+            yield Leftover("scratch", path, "scratch folder of a run that has ended", _size(path))
     yield from _segments()
 
 
 def remove(leftover: Leftover, ledger: Ledger) -> bool:
-    """Remove a leftover; False where it cannot be done, or somebody uses it now."""
+    """Remove a leftover. Returns False if that fails, or if a process uses it now."""
     if leftover.kind == "job":
         ledger.mark_killed([int(leftover.name)])
         return True
@@ -78,7 +80,7 @@ def remove(leftover: Leftover, ledger: Ledger) -> bool:
 
 
 def is_running(job: JobRecord) -> bool:
-    """Whether a job's process is alive, and no other one that has its number now."""
+    """Whether a job's process is running. Another process that now has the same ID does not count."""
     try:
         os.kill(job.pid, 0)
     except ProcessLookupError:
@@ -90,7 +92,7 @@ def is_running(job: JobRecord) -> bool:
 
 
 def _began(pid: int) -> float | None:
-    """When a process began, in seconds since the epoch; None where the system does not tell."""
+    """The start time of a process, in seconds since the epoch; None if unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = next(
@@ -115,15 +117,15 @@ def _staging(sink: str) -> Iterator[Leftover]:
     except StorageError as error:
         yield Leftover("staging", path, str(error))
         return
-    what = f"{len(tokens)} staged files and scratch of a run that is over"
+    what = f"{len(tokens)} staged and scratch files of a run that has ended"
     if others:
-        what += f"; {len(others)} files that imageloom has not made, as {min(others)!r}, stay"
+        what += f"; {len(others)} files that imageloom did not make are kept, such as {min(others)!r}"
     yield Leftover("staging", path, what, size)
 
 
 @contextmanager
 def _locked(sink: str) -> Iterator[StagingFolder | None]:
-    """The staging folder of a sink, locked as a run locks it; None where one has it.
+    """Open and lock the staging folder of a sink, as a run does; None if a run has locked it.
 
     Raises:
         StorageError: see `StagingFolder`.
@@ -147,7 +149,7 @@ def _locked(sink: str) -> Iterator[StagingFolder | None]:
 
 
 def _size(folder: str) -> int:
-    """Bytes on disk of the files in a folder."""
+    """Disk space of the files in a folder, in bytes."""
     size = 0
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -156,14 +158,14 @@ def _size(folder: str) -> int:
 
 
 def _segments() -> Iterator[Leftover]:
-    """Segments of ours that no process has mapped."""
+    """Find segments of this user that no process has mapped."""
     found = []
     for path in SHARED.glob(SEGMENTS):
         try:
             status = path.stat()
         except OSError:
             continue
-        if status.st_uid == os.getuid() and time.time() - status.st_mtime > SETTLED:
+        if status.st_uid == os.getuid() and time.time() - status.st_mtime > LEFTOVER_AGE:
             found.append((str(path), status.st_blocks * 512))
     mapped = _mapped() if found else set()
     for name, size in sorted(found):
@@ -172,12 +174,12 @@ def _segments() -> Iterator[Leftover]:
 
 
 def _mapped() -> set[str]:
-    """The files in shared memory that some process of ours has mapped."""
+    """The shared memory files that a process of this user has mapped."""
     found = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
             lines = maps.read_text().splitlines()
         except OSError:
-            continue  # it has ended, or is another user's, who cannot map what is ours alone
+            continue  # it has ended, or belongs to another user, who cannot map this user's segments
         found |= {line.split(maxsplit=5)[5] for line in lines if f" {SHARED}/" in line}
     return found

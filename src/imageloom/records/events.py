@@ -1,4 +1,4 @@
-"""What happens in a run, as it happens: progress, logs, the report and the live page listen to these."""
+"""Events of a run. Progress, logs, the report and health metrics are listeners of these events."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ SkipReason = Literal["done before", "output exists", "not failed before", "chang
 
 
 class Began(Plain, frozen=True):
-    """A run has begun."""
+    """A run has started."""
 
     job: int
-    """Its number in the ledger."""
+    """The number of the job in the ledger."""
 
 
 class Planned(Plain, frozen=True):
-    """An item is planned and waits for its turn."""
+    """An item is planned and waits to be submitted."""
 
     item: Item
     names: tuple[str, ...]
 
 
 class Started(Plain, frozen=True):
-    """A task was handed to the engine."""
+    """A task was submitted to the engine."""
 
     task: int
     items: int
@@ -33,13 +33,13 @@ class Started(Plain, frozen=True):
 
 
 class Collected(Plain, frozen=True):
-    """A task's outcome is in; what becomes of its items is told next."""
+    """The outcome of a task was collected. Events for its items follow."""
 
     task: Task
     outcome: Outcome
-    """Without the results that were collected before."""
+    """The outcome without the results that were already collected."""
     is_last: bool = True
-    """False for results of a task that still runs."""
+    """False for results of a task that is still running."""
 
 
 class Done(Plain, frozen=True):
@@ -49,11 +49,11 @@ class Done(Plain, frozen=True):
     attempt: int
     worker: str
     waited: float = 0.0
-    """Seconds since the item had come as a whole, where it came while its source was watched."""
+    """Seconds since the item's file was complete, for items of `watch`; otherwise 0."""
 
 
 class Failed(Plain, frozen=True):
-    """An item is given up on."""
+    """An item has failed for good."""
 
     result: Result
     attempt: int
@@ -61,17 +61,17 @@ class Failed(Plain, frozen=True):
 
 
 class Retried(Plain, frozen=True):
-    """An attempt at an item failed; another one follows after a pause."""
+    """An attempt at an item failed; a retry follows after a back-off."""
 
     result: Result
     attempt: int
     worker: str
     pause: float
-    """Seconds."""
+    """The back-off in seconds."""
 
 
 class Skipped(Plain, frozen=True):
-    """Nothing is to be done for an item."""
+    """An item is skipped: nothing needs to be done for it."""
 
     item: Item
     reason: SkipReason

@@ -1,4 +1,8 @@
-"""The failure of an item by whatever it raised: an error that is none of ours is a bug, whose place is logged."""
+"""Converts exceptions to failures of items, and logs their tracebacks.
+
+A bug in imageloom and an exception in an operator are logged at level error, once for each code location. An error
+of the file is logged at level debug.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ from contextlib import contextmanager
 from imageloom.errors import ImageloomError, ItemError
 from imageloom.model import Failure
 from imageloom.system.printable import printable
+from imageloom.system.tracing import formatted, unexpected
 
 MOST_LOGGED = 100
-"""Places whose bugs are logged with a traceback."""
+"""Maximum number of code locations whose exceptions are logged with a traceback."""
 
 log = logging.getLogger(__name__)
 _logged: set[tuple[type, str, int]] = set()
@@ -20,13 +25,13 @@ _logged: set[tuple[type, str, int]] = set()
 
 @contextmanager
 def blamed_on(key: str) -> Iterator[None]:
-    """Whatever is raised within comes out as an error of ours.
+    """Convert every exception in this context to an ImageloomError.
 
     Args:
-        key: of the item that is worked on.
+        key: key of the item that is processed.
 
     Raises:
-        ItemError: something was raised that is no error of ours.
+        ItemError: an exception other than an ImageloomError was raised.
     """
     try:
         yield
@@ -37,24 +42,32 @@ def blamed_on(key: str) -> Iterator[None]:
 
 
 def failure_of(key: str, error: BaseException) -> Failure:
-    """An item's failure; the first one of each place in the code is logged with its traceback.
+    """The failure of an item from an exception, which is logged with its traceback.
 
     Args:
-        key: of the item.
+        key: key of the item.
 
     Raises:
-        KeyboardInterrupt: it was raised, which is no item's failure.
+        KeyboardInterrupt: `error` is a KeyboardInterrupt.
     """
     if isinstance(error, KeyboardInterrupt):
         raise error
-    if not isinstance(error, (ImageloomError, MemoryError)):
-        frames = traceback.extract_tb(error.__traceback__)
-        last = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
-        place = (type(error), *last)
-        if place not in _logged and len(_logged) < MOST_LOGGED:
-            _logged.add(place)
-            lines = "".join(traceback.format_exception(error)).splitlines()
-            log.error(
-                "unexpected error, by which %s fails:\n%s", printable(key), "\n".join(map(printable, lines))
-            )
-    return Failure.of(error)
+    failure = Failure.of(error)
+    if found := unexpected(error):
+        if _is_new(found):
+            log.error("an unexpected error failed %s:\n%s", printable(key), failure.trace)
+    elif log.isEnabledFor(logging.DEBUG):
+        origin = formatted(error.__context__ or error)  # a library's error has ours raised in its place
+        log.debug("%s failed: %s: %s\n%s", printable(key), failure.kind, printable(failure.message), origin)
+    return failure
+
+
+def _is_new(error: BaseException) -> bool:
+    """Whether it is the first error of its kind at its place in the code, and not one place too many."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
+    place = (type(error), *last)
+    if place in _logged or len(_logged) >= MOST_LOGGED:
+        return False
+    _logged.add(place)
+    return True

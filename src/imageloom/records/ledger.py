@@ -1,9 +1,9 @@
-"""The ledger: the durable record of what was asked, is claimed, done and failed.
+"""The ledger: the durable record of jobs, claims on output names, and done and failed items.
 
-SQLite in WAL mode on a local disk. Two kinds of record: `outputs` says what every sink holds and from which
-input and recipe it came; `items` is the history, a row for every item of every job. Rows are gathered and
-written in short transactions, so that several runs share one ledger. What a kill can lose is the last rows: a
-claim is always written before its output is published, so an output of ours is never taken for a stranger's.
+SQLite in WAL mode on a local disk. The table `outputs` lists the outputs in each sink, with their input and
+recipe. The table `items` is the history, with one row per item and job. Rows are collected and written in short
+transactions, so that several runs can share one ledger. A kill can lose only the last rows. A claim is always
+written before its output is published, so an output of imageloom is never mistaken for another program's file.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import msgspec
 
 from imageloom.errors import StorageError
 from imageloom.model import Failure, Item, Plain, Result, Times
+from imageloom.records.transaction import Transaction
 from imageloom.system.private import private_database
 
 VERSION = 1
 MOST_NOTED = 500
-"""Items that wait for a flush at the most."""
+"""Maximum number of items that wait for a flush."""
 
 _SCHEMA = """
 -- addresses and meanings of recipes, each one once
@@ -56,11 +57,17 @@ CREATE TABLE items (
 ) WITHOUT ROWID;
 """
 
+_TRACES = """
+CREATE TABLE IF NOT EXISTS traces (             -- tracebacks of failed items: not in ledgers of earlier programs
+    job INTEGER NOT NULL, key TEXT NOT NULL, trace TEXT NOT NULL, PRIMARY KEY (job, key)
+) WITHOUT ROWID
+"""
+
 JobState = Literal["running", "done", "failed", "interrupted", "killed"]
 
 
 class JobRecord(Plain, frozen=True):
-    """A job as the ledger has it."""
+    """A job in the ledger."""
 
     id: int
     source: str
@@ -79,7 +86,7 @@ class JobRecord(Plain, frozen=True):
 
 
 class ItemRecord(Plain, frozen=True):
-    """An item of a job as the ledger has it."""
+    """An item of a job in the ledger."""
 
     key: str
     state: Literal["done", "failed"]
@@ -92,31 +99,31 @@ class ItemRecord(Plain, frozen=True):
 
 
 class Claim(Plain, frozen=True):
-    """Which item an output name of a sink belongs to."""
+    """The item that has claimed an output name of a sink."""
 
     source: str
     key: str
     job: int
     is_filled: bool
-    """Its output was published."""
+    """Whether its output was published."""
 
 
 def default_path() -> Path:
-    """Where the ledger lies: in the user's state directory (XDG_STATE_HOME)."""
+    """The default path of the ledger, in the user's state directory (XDG_STATE_HOME)."""
     import platformdirs
 
     return platformdirs.user_state_path("imageloom") / "ledger.db"
 
 
 class Ledger:
-    """An open ledger; the folder and the file are made where there are none.
+    """An open ledger. Its folder and file are created if they do not exist.
 
     Args:
-        path: the file; None for the one in the user's state directory.
-        scratch: work on a copy in memory: nothing that is noted outlives it.
+        path: path of the file; None for `default_path`.
+        scratch: work on a copy in memory; changes are not saved.
 
     Raises:
-        StorageError: the file cannot be opened, is no ledger, or is of a later version.
+        StorageError: the file cannot be opened, is not a ledger, or has another version.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, scratch: bool = False) -> None:
@@ -126,6 +133,7 @@ class Ledger:
         self._done: dict[tuple[int, str], int] = {}
         self._released: dict[tuple[int, str], int] = {}
         self._items: list[tuple[object, ...]] = []
+        self._traces: dict[tuple[int, str], str] = {}
         self._progress: tuple[int, int, int, int] | None = None
         try:
             self._db = self._copy() if scratch else self._open(path is None)
@@ -159,10 +167,11 @@ class Ledger:
             self._db.execute("COMMIT")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version != VERSION:
-            raise StorageError(f"it is of version {version}, this program reads version {VERSION}")
+            raise StorageError(f"it has version {version}, this program needs version {VERSION}")
+        self._db.execute(_TRACES)
 
     def survive_power_cuts(self) -> None:
-        """Have each flush on the disk before it returns, from now on."""
+        """From now on, each flush waits until the data is on the disk."""
         self._db.execute("PRAGMA synchronous=FULL")
 
     def close(self) -> None:
@@ -178,7 +187,7 @@ class Ledger:
     # Jobs
 
     def begin(self, source: str, sink: str, recipe: str, engine: str, workers: int) -> int:
-        """Record a new job, and that earlier ones into the same sink run no more; its number."""
+        """Record a new job, and mark earlier running jobs into the same sink as killed. Returns its number."""
         with self._transaction():
             self._db.execute("UPDATE jobs SET state = 'killed' WHERE sink = ? AND state = 'running'", (sink,))
             cursor = self._db.execute(
@@ -198,7 +207,7 @@ class Ledger:
             )
 
     def note_progress(self, job: int, done: int, failed: int, skipped: int) -> None:
-        """Write down how far a job is that goes on, and all that was noted; nothing where that is known."""
+        """Flush, and record the progress of a running job, if it has changed."""
         if (job, done, failed, skipped) == self._progress:
             return
         self.flush()
@@ -209,8 +218,8 @@ class Ledger:
         self._progress = (job, done, failed, skipped)
 
     def forget_items(self, job: int, before: float) -> None:
-        """Drop the history of items that were begun before a time, of a job and of the others from its source into
-        its sink; what the sink holds stays known.
+        """Delete the history of items that were started before a time: those of a job, and of all other jobs with
+        the same source and sink. The record of the sink's outputs is kept.
 
         Args:
             before: seconds since the epoch.
@@ -222,9 +231,13 @@ class Ledger:
                 "ON this.id = ? AND jobs.source = this.source AND jobs.sink = this.sink)",
                 (before, job),
             )
+            self._db.execute(
+                "DELETE FROM traces WHERE NOT EXISTS (SELECT 1 FROM items "
+                "WHERE items.job = traces.job AND items.key = traces.key AND items.kind IS NOT NULL)"
+            )
 
     def mark_killed(self, jobs: Iterable[int]) -> None:
-        """Record that jobs run no more: their processes are gone."""
+        """Mark jobs as killed: their processes have ended."""
         with self._transaction():
             self._db.executemany(
                 "UPDATE jobs SET state = 'killed' WHERE id = ? AND state = 'running'",
@@ -232,7 +245,7 @@ class Ledger:
             )
 
     def unfinished(self) -> list[JobRecord]:
-        """The jobs that are recorded as running, whether or not their processes are alive."""
+        """The jobs that are recorded as running, even if their processes have ended."""
         query = (
             f"SELECT {', '.join(JobRecord.__struct_fields__)} FROM jobs WHERE state = 'running' ORDER BY id"
         )
@@ -249,19 +262,19 @@ class Ledger:
             yield record
 
     def items(self, job: int, state: str | None = None) -> Iterator[ItemRecord]:
-        """The items of a job, all or those in one state, by key."""
+        """The items of a job, all or those in one state, ordered by key."""
         self.flush()
-        for key, state_, attempts, kind, message, worker, started, pixels, *times in self._select(
-            "SELECT key, state, attempts, kind, message, worker, started, pixels, "
-            "read, decode, filter, encode, write FROM items "
+        for key, state_, attempts, kind, message, trace, worker, started, pixels, *times in self._select(
+            "SELECT key, state, attempts, kind, message, COALESCE(trace, ''), worker, started, pixels, "
+            "read, decode, filter, encode, write FROM items LEFT JOIN traces USING (job, key) "
             "WHERE job = ? AND (? IS NULL OR state = ?) ORDER BY key",
             (job, state, state),
         ):
-            failure = Failure(kind, message) if kind else None
+            failure = Failure(kind, message, trace=trace) if kind else None
             yield ItemRecord(key, state_, attempts, failure, worker, started, pixels, Times(*times))
 
     def failed_before(self, source: str, sink: str) -> set[str]:
-        """The keys of the items that failed when they were last tried from that source into that sink."""
+        """The keys of the items whose last attempt from this source into this sink failed."""
         rows = self._select(
             "SELECT key, items.state, MAX(job) FROM items JOIN jobs ON jobs.id = items.job "
             "WHERE jobs.source = ? AND jobs.sink = ? GROUP BY key",
@@ -272,20 +285,20 @@ class Ledger:
     # Outputs
 
     def knows(self, sink: str) -> bool:
-        """Whether anything was ever written into a sink."""
+        """Whether the ledger has outputs of a sink."""
         query = "SELECT 1 FROM outputs JOIN texts ON texts.id = outputs.sink WHERE texts.text = ? LIMIT 1"
         return self._select(query, (sink,)).fetchone() is not None
 
     def done(self, source: str, sink: str, item: Item, recipe: str) -> list[tuple[str, int]]:
-        """Names and sizes of the outputs that this recipe has made of the item as it is now."""
+        """Names and sizes of the outputs that this recipe made of this version of the item."""
         return self._select(
-            "SELECT name, size FROM outputs INDEXED BY outputs_by_item "  # SQLite would read the whole sink
+            "SELECT name, size FROM outputs INDEXED BY outputs_by_item "  # else all rows of the sink are read
             "WHERE sink = ? AND source = ? AND key = ? AND fingerprint = ? AND recipe = ? AND size IS NOT NULL",
             (self._number(sink), self._number(source), item.key, item.fingerprint, self._number(recipe)),
         ).fetchall()
 
     def claim_of(self, sink: str, name: str) -> Claim | None:
-        """Which item has claimed an output name."""
+        """The claim on an output name; None if there is none."""
         row = (
             self._claims.get((self._number(sink), name))
             or self._select(
@@ -309,18 +322,18 @@ class Ledger:
         name: str,
         size: int | None = None,
     ) -> None:
-        """Note that an output name is this item's from now on, and its size where that is known already.
+        """Claim an output name for an item, with the output's size if it is already known.
 
-        In force after the next `flush`.
+        It takes effect with the next `flush`.
         """
         place = self._number(sink)
         if (place, name) in self._done or (place, name) in self._released:
-            self.flush()  # what is noted of the name is about the item as it was before
+            self.flush()  # the pending row is about an older version of the item
         origin, meaning = self._number(source), self._number(recipe)
         self._claims[place, name] = (place, name, origin, item.key, item.fingerprint, meaning, job, size)
 
     def record_done(self, job: int, sink: str, result: Result, attempts: int, worker: str) -> None:
-        """Note an item whose outputs are published."""
+        """Record an item whose outputs are published."""
         place = self._number(sink)
         self._done.update({(place, w.name): w.size for w in result.written})
         self._add(_item_row(job, "done", result, attempts, worker))
@@ -328,13 +341,14 @@ class Ledger:
     def record_failed(
         self, job: int, sink: str, result: Result, attempts: int, worker: str, names: tuple[str, ...] = ()
     ) -> None:
-        """Note an item that is given up on; names that this job has claimed and not filled are free again."""
+        """Record a failed item. Names that this job has claimed but not filled are released."""
         self.release(job, sink, names)
+        self._traces[job, result.key] = result.failure.trace if result.failure else ""
         self._add(_item_row(job, "failed", result, attempts, worker))
 
     def release(self, job: int, sink: str, names: tuple[str, ...]) -> None:
-        """Note that nothing comes of names that were claimed: those that this job was the first to claim, and has
-        never filled, are free again."""
+        """Release claimed names that get no output, if this job was the first to claim them and has never filled
+        them."""
         place = self._number(sink)
         self._released.update({(place, name): job for name in names})
 
@@ -349,14 +363,14 @@ class Ledger:
         return bool(self._claims)
 
     def flush(self) -> None:
-        """Write down all that was noted, in one transaction."""
+        """Write all pending rows in one transaction."""
         if not (self._claims or self._done or self._released or self._items):
             return
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job, size) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET "
-                "job = CASE WHEN size IS NULL THEN job ELSE 0 END, "  # filled once, nobody may free it
+                "job = CASE WHEN size IS NULL THEN job ELSE 0 END, "  # a filled name is never released
                 "size = excluded.size, source = excluded.source, key = excluded.key, "
                 "fingerprint = excluded.fingerprint, recipe = excluded.recipe",
                 self._claims.values(),
@@ -373,10 +387,16 @@ class Ledger:
                 f"INSERT OR REPLACE INTO items VALUES ({', '.join('?' * 14)})",
                 self._items,
             )
+            self._db.executemany("DELETE FROM traces WHERE job = ? AND key = ?", self._traces)
+            self._db.executemany(
+                "INSERT INTO traces VALUES (?, ?, ?)",
+                [(*item, trace) for item, trace in self._traces.items() if trace],
+            )
         self._claims.clear()
         self._done.clear()
         self._released.clear()
         self._items.clear()
+        self._traces.clear()
 
     def _select(self, query: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -385,7 +405,7 @@ class Ledger:
             raise StorageError(f"cannot read the ledger {self.path}: {error}") from None
 
     def _number(self, text: str) -> int:
-        """The number that stands for an address or a meaning."""
+        """The number of a text (an address or a recipe) in the table `texts`."""
         if text not in self._texts:
             with self._transaction():
                 self._db.execute("INSERT OR IGNORE INTO texts (text) VALUES (?)", (text,))
@@ -393,38 +413,13 @@ class Ledger:
             self._texts[text] = row[0]
         return self._texts[text]
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE to COMMIT; a full disk or a locked file is a StorageError."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise StorageError(f"cannot write to the ledger: {error}") from None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if kind is None:
-            try:
-                self._db.execute("COMMIT")
-                return
-            except sqlite3.Error as failed:
-                error = failed
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error):
-            raise StorageError(f"cannot write to the ledger: {error}") from None
+    def _transaction(self) -> Transaction:
+        return Transaction(self._db)
 
 
 def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:
     reason: tuple[str, str] | tuple[None, None] = (None, None)
-    if failure := result.failure:  # its text may hold what is no UTF-8, of a name or a library
+    if failure := result.failure:  # the message may contain invalid Unicode, from a name or a library
         reason = failure.kind, failure.message.encode("utf-8", "backslashreplace").decode()
     times = msgspec.structs.astuple(result.times)
     return job, result.key, state, attempts, *reason, worker, result.started, result.pixels, *times

@@ -1,6 +1,6 @@
-"""Keeps the timeline of a run: a listener, and a thread that looks at the machine now and then.
+"""Records the timeline of a run: a listener, and a thread that measures the machine periodically.
 
-Records wait for half a second at the most and are then written in one frame, so a kill loses no more than that.
+Records are written in frames, at least every half second. So a kill loses at most half a second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from imageloom.records.timeline import (
     WHOLE,
     Attempt,
     Closing,
-    Look,
+    Measurement,
     Opening,
     Record,
     Worker,
@@ -39,24 +39,24 @@ from imageloom.system import machine
 from imageloom.system.private import private_folder
 
 SHORTEST = 1.0
-"""Seconds of a run before the machine is looked at."""
+"""Seconds after the start of a run before the first measurement."""
 PERIOD = 0.5
-"""Seconds between two looks at the machine."""
+"""Seconds between two measurements of the machine."""
 MEMORY_TURNS = 8
-"""Looks until memory is measured in proportion, and the processes are listed, again."""
+"""Number of measurements after which the processes are listed, and their proportional memory is measured."""
 MOST_HELD = 2000
-"""Records that wait for the next frame at the most."""
+"""Maximum number of records that wait for the next frame."""
 
 
 class Recorder:
-    """A listener that keeps the timeline of one run; a disk that takes no more ends the record, not the run.
+    """A listener that records the timeline of one run. A write error ends the recording, but not the run.
 
     Args:
-        ledger: path of the ledger that it is kept beside.
-        job: what is done.
-        engine: its name.
-        workers: how many there are at the beginning.
-        wanted: whether anything is to be recorded.
+        ledger: path of the ledger; the timeline is stored beside it.
+        job: the job of the run.
+        engine: name of the engine.
+        workers: number of workers at the start.
+        wanted: whether to record anything.
     """
 
     def __init__(self, ledger: Path, job: Job, engine: str, workers: int, wanted: bool = True) -> None:
@@ -210,10 +210,10 @@ class Recorder:
     # The file
 
     def _flush(self) -> None:
-        """Write down what waits, in one frame."""
+        """Write the waiting records in one frame."""
         with self._writing:
             records = self._records[:]
-            del self._records[: len(records)]  # the other thread may have added some meanwhile
+            del self._records[: len(records)]  # the other thread may have added records meanwhile
             if not records or self._file < 0:
                 return
             frame = msgspec.msgpack.encode(records)
@@ -225,7 +225,9 @@ class Recorder:
                 self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        logging.getLogger(__name__).warning("the timeline is not recorded: %s", error.strerror or error)
+        logging.getLogger(__name__).warning(
+            "the timeline for `imageloom report` is not recorded: %s", error.strerror or error
+        )
         self._close_file()
 
     def _close_file(self) -> None:
@@ -234,7 +236,7 @@ class Recorder:
             self._file = -1
 
     def close(self) -> None:
-        """Write the rest down, and delete timelines that are too many."""
+        """Write the remaining records, and delete old timelines."""
         self._over.set()
         if self._sampler is None:
             return
@@ -249,7 +251,7 @@ class Recorder:
     # The sampler's thread
 
     def _sample(self) -> None:
-        """Look at the machine now and then; a run that is over within a second is left alone."""
+        """Measure the machine periodically. Runs shorter than a second are not measured."""
         before = machine.core_times()
         own, turn = os.getpid(), 0
         processes = machine.process_tree(own)
@@ -264,7 +266,7 @@ class Recorder:
             turn += 1
             used = [machine.process_usage(process) for process in processes]
             self._records.append(
-                Look(
+                Measurement(
                     self._now(),
                     _percent(before, now),
                     max(0.0, sum(seconds for seconds, _ in used) - spent_before),
@@ -277,7 +279,7 @@ class Recorder:
 
 
 def _percent(before: list[tuple[int, int]], now: list[tuple[int, int]]) -> bytes:
-    """How busy each core was between two looks."""
+    """The load of each core between two measurements, in percent."""
     found = []
     for (busy0, all0), (busy1, all1) in zip(before, now, strict=False):
         found.append(min(100, max(0, round(100 * (busy1 - busy0) / max(1, all1 - all0)))))
@@ -285,8 +287,8 @@ def _percent(before: list[tuple[int, int]], now: list[tuple[int, int]]) -> bytes
 
 
 def _versions() -> dict[str, str]:
-    """Of the program, of Python, and of the libraries that were used in this process."""
-    from imageloom import __version__  # the package itself stands on everything
+    """The versions of imageloom, Python, and the libraries that are loaded in this process."""
+    from imageloom import __version__  # the package itself requires everything
 
     found = {"imageloom": __version__, "python": sys.version.partition(" ")[0]}
     for name in ("cv2", "numpy", "simplejpeg", "PIL", "imagecodecs", "pyvips"):

@@ -1,4 +1,4 @@
-"""What came of a run: its numbers, its exit code and its last line."""
+"""The summary of a run: its numbers, its exit code and its last line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from imageloom.model import Plain
 
 
 class Summary(Plain, frozen=True):
-    """What came of a run."""
+    """The numbers of done, failed and skipped items of a run, and its duration in seconds."""
 
     job: int
     done: int
@@ -31,7 +31,11 @@ class Summary(Plain, frozen=True):
         return self.text("done")
 
     def text(self, done: str) -> str:
-        """The line for people; `done` is what the items are."""
+        """The summary as a line for users.
+
+        Args:
+            done: word for the finished items, such as "done".
+        """
         skipped = f" ({self.skipped} skipped)" if self.skipped else ""
         rate = (self.done + self.failed) / self.seconds if self.seconds else 0.0
         stopped = "interrupted: " if self.interrupted else ""

@@ -1,7 +1,7 @@
-"""The timeline of a run: what was measured of every attempt, and of the machine meanwhile.
+"""The timeline of a run: measurements of every attempt, and of the machine during the run.
 
-It is kept beside the ledger, a file for each job, as frames: a length and a MessagePack array of records. Moments
-and durations are whole microseconds; moments count from the run's beginning.
+It is stored beside the ledger, one file per job, as frames: a length and a MessagePack array of records. Times and
+durations are integers in microseconds. Times count from the start of the run.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from imageloom.model import Job, Plain
 
 VERSION = 1
 KEPT = 200
-"""Timelines that are kept beside a ledger: the newest."""
+"""Number of timelines that are kept beside a ledger: the newest."""
 KEPT_BYTES = 2 << 30
-"""What they may take together, but for the newest one."""
+"""Maximum size of all timelines except the newest, in bytes."""
 
 DONE, RETRIED, FAILED = 0, 1, 2
 WHOLE, PART, ASSEMBLED = 0, 1, 2
-"""What an attempt was made at: an item, a part of a large one; or the sum of such parts."""
+"""The object of an attempt: an item, a part of a large item, or the sum of its parts."""
 
 
 class Opening(Plain, frozen=True, array_like=True, tag=0):
-    """What was run, where."""
+    """The job, the engine and the machine of the run."""
 
     version: int
     job: int
@@ -43,7 +43,7 @@ class Opening(Plain, frozen=True, array_like=True, tag=0):
 
 
 class Worker(Plain, frozen=True, array_like=True, tag=1):
-    """A worker is heard of for the first time; the first one has the number 0."""
+    """A worker reports for the first time. Workers are numbered from 0."""
 
     name: str
 
@@ -58,7 +58,7 @@ class Attempt(Plain, frozen=True, array_like=True, tag=2):
     made_at: int
     outcome: int
     submitted: int
-    """The engine got its task; -1 where that is not known."""
+    """Time at which its task was submitted to the engine; -1 if unknown."""
     started: int
     read: int
     decode: int
@@ -66,64 +66,64 @@ class Attempt(Plain, frozen=True, array_like=True, tag=2):
     encode: int
     write: int
     lost: int
-    """In unknown stages, until its worker died."""
+    """Duration in unknown stages, until its worker died."""
     collected: int
-    """The driver got its outcome."""
+    """Time at which the driver collected its outcome."""
     publish: int
-    """The duration from then, or from the end of the one before in its task, until it is published."""
+    """Duration from `collected`, or from the end of the attempt before it in its task, until it was published."""
     size: int
-    """Bytes of the input."""
+    """Size of the input in bytes."""
     written: int
-    """Bytes of the outputs."""
+    """Size of the outputs in bytes."""
     pixels: int
     kind: str = ""
-    """Of the failure."""
+    """Kind of the failure; empty if the attempt succeeded."""
     reason: str = ""
     part: str = ""
     """Output, phase and number of the part."""
 
     @property
     def busy(self) -> int:
-        """Microseconds of its worker."""
+        """Microseconds that its worker was busy with it."""
         return self.read + self.decode + self.filter + self.encode + self.write + self.lost
 
 
-class Look(Plain, frozen=True, array_like=True, tag=3):
-    """A look at the machine."""
+class Measurement(Plain, frozen=True, array_like=True, tag=3):
+    """A measurement of the machine."""
 
     at: int
     cores: bytes
-    """Percent that each core was busy since the look before."""
+    """Load of each core since the measurement before, in percent."""
     cpu: float
-    """Seconds of CPU of the run's processes on this machine, since it began."""
+    """CPU seconds of the run's processes on this machine, since the start of the run."""
     resident: int
-    """Bytes of all the run's processes on this machine; shared ones count in each."""
+    """Memory of the run's processes on this machine in bytes; shared memory is counted in each process."""
     proportional: int
-    """The same with each shared byte counted once; 0 where it was not measured this time."""
+    """The same with shared memory counted once; 0 if it was not measured this time."""
 
 
 class Closing(Plain, frozen=True, array_like=True, tag=4):
-    """The run is over."""
+    """The run has ended."""
 
     at: int
     versions: dict[str, str]
 
 
-Record = Opening | Worker | Attempt | Look | Closing
+Record = Opening | Worker | Attempt | Measurement | Closing
 
 
 class Timeline(msgspec.Struct):
-    """All that was recorded of a run."""
+    """All records of a run."""
 
     opening: Opening
     workers: list[str] = []
     attempts: list[Attempt] = []
-    looks: list[Look] = []
+    measurements: list[Measurement] = []
     closing: Closing | None = None
 
 
 def folder_of(ledger: Path) -> Path:
-    """Where the timelines of a ledger's jobs lie."""
+    """The folder with the timelines of a ledger's jobs."""
     return ledger.parent / "timelines" / ledger.stem
 
 
@@ -132,7 +132,7 @@ def path_of(ledger: Path, job: int) -> Path:
 
 
 def prune(folder: Path) -> None:
-    """Delete the oldest timelines, by the jobs' numbers, until few enough are left, and small enough."""
+    """Delete the oldest timelines, by job number, until at most KEPT and KEPT_BYTES remain."""
     with suppress(OSError):
         found = [(int(p.stem), p) for p in folder.glob("*.timeline") if p.stem.isdecimal()]
         left = 0
@@ -143,7 +143,7 @@ def prune(folder: Path) -> None:
 
 
 def scratch_folders(ledger: Path) -> set[str]:
-    """The folders that recorded runs were given for scratch."""
+    """The scratch folders of recorded runs (--scratch)."""
     found = set()
     for path in folder_of(ledger).glob("*.timeline"):
         with suppress(OSError, msgspec.MsgspecError), path.open("rb") as file:
@@ -155,10 +155,10 @@ def scratch_folders(ledger: Path) -> set[str]:
 
 
 def read(path: Path) -> Timeline:
-    """What was recorded; of a run that was killed, as far as it was written down.
+    """Read a timeline. The timeline of a killed run has all records up to its last frame.
 
     Raises:
-        StorageError: there is no such file, or it is no timeline of this version.
+        StorageError: there is no such file, or it is not a timeline of this version.
     """
     try:
         data = path.read_bytes()
@@ -175,14 +175,14 @@ def read(path: Path) -> Timeline:
                 timeline.attempts.append(record)
             elif isinstance(record, Worker):
                 timeline.workers.append(record.name)
-            elif isinstance(record, Look):
-                timeline.looks.append(record)
+            elif isinstance(record, Measurement):
+                timeline.measurements.append(record)
             else:
                 timeline.closing = record
     except msgspec.MsgspecError as error:
         raise StorageError(f"the timeline {path} is damaged: {error}") from None
     if timeline is None or timeline.opening.version != VERSION:
-        raise StorageError(f"{path} is no timeline that this program reads")
+        raise StorageError(f"{path} is not a timeline, or has another version")
     return timeline
 
 
@@ -192,6 +192,6 @@ def _records(data: bytes) -> Iterator[Record]:
     while at + 4 <= len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data):
-            return  # the end of a run that was killed
+            return  # an incomplete last frame, of a killed run
         yield from decoder.decode(data[at + 4 : end])
         at = end

@@ -1,4 +1,4 @@
-"""The report of a job: from what was recorded to figures, drawings and one page that needs no network."""
+"""The report of a job: figures and drawings from its records, and one HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from imageloom.report.figures import Figures
 
 PLOT_WIDTH = 920.0
-"""Of a drawing in a file, in pixels."""
+"""Width of a drawing in a file, in pixels."""
 BELONGS = 60.0
-"""Seconds that may lie between the ledger's and the timeline's note of a run's beginning."""
+"""Maximum difference in seconds between the start of a run in the ledger and in the timeline."""
 
 
 def recorded(ledger: Ledger, job: int | None) -> tuple[JobRecord, Timeline]:
-    """What is known of a job: None for the last one.
+    """The records of a job.
+
+    Args:
+        job: its number; None for the last job.
 
     Raises:
         UsageError: the ledger has no such job.
-        StorageError: its timeline was not recorded, or is no longer there.
+        StorageError: its timeline was not recorded, or has been deleted.
     """
     found = next((record for record in ledger.jobs() if job is None or record.id == job), None)
     if found is None:
@@ -33,8 +36,8 @@ def recorded(ledger: Ledger, job: int | None) -> tuple[JobRecord, Timeline]:
     timeline = read(path) if path.exists() else None
     if timeline is None or abs(timeline.opening.began - found.started) > BELONGS:
         raise StorageError(
-            f"there is no timeline of job {found.id} in {path.parent}: it was run with --no-timeline, or is "
-            "one of the oldest"
+            f"there is no timeline of job {found.id} in {path.parent}: the job ran with --no-timeline, or its "
+            "timeline was deleted because of its age"
         )
     return found, timeline
 
@@ -64,7 +67,7 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a file of a report.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     try:
         path.write_bytes(data)
@@ -73,7 +76,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_plots(found: Figures, timeline: Timeline, svg: Path | None, png: Path | None) -> None:
-    """Write each drawing as a file into the folders that are given.
+    """Write each drawing as a file into the given folders.
 
     Raises:
         StorageError: a folder or a file cannot be written.

@@ -1,4 +1,4 @@
-"""The figures as drawings, each at the width that is asked for."""
+"""Drawings of the figures of a job, for a given width in pixels."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PLOT = 150.0
 """Height of a plot over time, without its axes."""
 _ROW = 22.0
 MOST_ROWS = 64
-"""Rows of a drawing at the most: the others are named by their number."""
+"""Maximum number of rows in a drawing; for the others, only their number is shown."""
 _SHADES = 10
 
 
 def drawings(figures: Figures, width: float) -> dict[str, Drawing]:
-    """The drawings of a report by name; without those that nothing was measured for."""
+    """The drawings of a report by name, without those that have no measurements."""
     found = {
         "throughput": throughput(figures, width),
         "latency": latency(figures, width),
@@ -36,7 +36,7 @@ def drawings(figures: Figures, width: float) -> dict[str, Drawing]:
 
 
 def ticks(most: float, about: int) -> list[float]:
-    """Round numbers from 0 up to `most`, about so many."""
+    """About `about` round numbers from 0 to `most`."""
     if most <= 0:
         return [0.0]
     step = 10.0 ** math.floor(math.log10(most / about))
@@ -79,7 +79,7 @@ def time_axis(x: Callable[[float], float], seconds: float, width: float, y: floa
 
 
 def clock(seconds: float) -> str:
-    """A moment of a run, short."""
+    """A time of a run as short text."""
     if seconds >= 3600:
         return f"{seconds / 3600:.3g} h"
     if seconds >= 120:
@@ -88,7 +88,7 @@ def clock(seconds: float) -> str:
 
 
 def throughput(figures: Figures, width: float) -> Drawing:
-    """Items that were done for each second, over the run."""
+    """Items done per second, over the time of the run."""
     bins = figures.throughput
     rates = [n / bins.width for n in bins.done]
     bad = [n / bins.width for n in bins.failed]
@@ -128,7 +128,7 @@ def memory(figures: Figures, width: float) -> Drawing:
 
 
 def cores(figures: Figures, width: float) -> Drawing:
-    """How busy each core was: a row for each one, darker where it was busier."""
+    """The load of each core: one row per core, darker for higher load."""
     machine = figures.machine
     count = min(len(machine.cores[0]), MOST_ROWS)
     height = _ROW if count <= 16 else 8.0
@@ -166,7 +166,7 @@ def cores(figures: Figures, width: float) -> Drawing:
 
 
 def latency(figures: Figures, width: float) -> Drawing:
-    """For each stage a bar from the median to the maximum, on a scale of powers of ten."""
+    """For each stage: a bar from the median to the maximum, on a logarithmic scale."""
     found = {name: s for name, s in spreads(figures).items() if s.max > 0}
     left = 128.0 if width >= 500 else 126.0
     low = min((math.floor(math.log10(max(s.p50, 1e-6))) for s in found.values()), default=-3)
@@ -200,7 +200,7 @@ def latency(figures: Figures, width: float) -> Drawing:
 
 
 def workers(figures: Figures, width: float) -> Drawing:
-    """For each worker what its time went into; what is left of the run's duration it waited."""
+    """For each worker: its time in each stage. It waited for the rest of the run's duration."""
     shown = figures.workers[:MOST_ROWS]
     seconds = max(figures.seconds, 1e-6)
     left = 128.0 if width >= 500 else 112.0
@@ -229,7 +229,7 @@ def workers(figures: Figures, width: float) -> Drawing:
 
 
 def labels(names: list[str]) -> list[str]:
-    """Short names of workers: without the process where all are in one, without the thread where it is alone."""
+    """Short names of workers, without the process if there is only one, or without the only thread."""
     processes = [name.partition("/")[0] for name in names]
     if len(names) > 1 and len(set(processes)) == 1:
         return [name.partition("/")[2].replace("_", " ") or name for name in names]
@@ -244,7 +244,7 @@ def _cut(name: str) -> str:
 
 
 def timeline(figures: Figures, recorded: Timeline, width: float) -> Drawing:
-    """A row for each worker; in each column the shares of the stages of the time that it stands for."""
+    """One row per worker. Each column shows the shares of the stages in its period of time."""
     names = rows(recorded)
     shown = [worker.name for worker in figures.workers][:MOST_ROWS]
     place = {name: row for row, name in enumerate(shown)}

@@ -1,4 +1,4 @@
-"""The bars of the page's timeline as columns of numbers, compressed: 100,000 items take a few megabytes."""
+"""The bars of the page's timeline as compressed columns of numbers: 100,000 items take a few megabytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imageloom.report.figures import DEATHS, Figures, rows
 from imageloom.system.printable import shows
 
 MOST_BARS = 150_000
-"""Attempts that are shown; of more, every second, third, ... one, and all that failed."""
+"""Maximum number of attempts that are shown. Of more, only every second, third, ... is, and all failed ones."""
 
 WIDE = (
     "started",
@@ -36,10 +36,10 @@ NARROW = ("outcome", "number", "died")
 
 
 def columns(figures: Figures, timeline: Timeline) -> dict[str, Any]:
-    """What the page's script draws: sizes and names as JSON, numbers and keys as one block in base64.
+    """The data for the page's script: sizes and names as JSON, numbers and keys as one block in base64.
 
-    The block is zlib's: all wide columns, all narrow columns, then the keys, divided by line feeds. The bars are
-    in the order of their rows, and in a row in that of time. Publications are drawn in a last row, the driver's.
+    The block is compressed with zlib: all wide columns, all narrow columns, then the keys, separated by line
+    feeds. The bars are sorted by row, and by time in each row. Publications are in the last row, the driver's.
     """
     names = rows(timeline)
     shown = [worker.name for worker in figures.workers]

@@ -1,6 +1,6 @@
-"""A drawing as plain shapes, and its two forms: SVG as text, and PNG by Pillow.
+"""A drawing made of simple shapes, and its conversion to SVG (text) and to PNG (with Pillow).
 
-Colours are names of roles: a page gives them values in its style sheet, for light and for dark.
+Colours are names of roles. A page defines their values in its style sheet, for a light and a dark theme.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PALETTE = {
     "publish": "#6b7684",
     "lost": "#c9302c",
 }
-"""The light colours: those of files."""
+"""The colours of the light theme, which files use too."""
 DARK = {
     "paper": "#14181f",
     "ink": "#e8ecf2",
@@ -98,14 +98,14 @@ class Drawing(Plain, frozen=True):
 
     title: str
     summary: str
-    """The drawing in words, for those who do not see it."""
+    """The drawing in words, for screen readers."""
     width: float
     height: float
     shapes: tuple[Shape, ...]
 
 
 def to_svg(drawing: Drawing, *, alone: bool = True) -> str:
-    """The drawing as SVG. Alone it brings its colours; in a page it has the page's."""
+    """The drawing as SVG, with its own colours if `alone`, otherwise for a page that defines them."""
     label = f"{drawing.title}: {drawing.summary}"
     size = f'viewBox="0 0 {_n(drawing.width)} {_n(drawing.height)}"'
     paper = ""
@@ -120,7 +120,7 @@ def to_svg(drawing: Drawing, *, alone: bool = True) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as HTML and XML may hold it, in attributes too; what no document may hold is shown as a box."""
+    """Escape text for HTML and XML, attributes included. Characters that are not allowed there become boxes."""
     safe = "".join(c if shows(c) or c in "\n\t" else "\ufffd" for c in text)
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
         safe = safe.replace(character, entity)
@@ -128,7 +128,7 @@ def escape(text: str) -> str:
 
 
 def css() -> str:
-    """The rules that turn a role's name into a fill or a stroke, by a variable of the style sheet."""
+    """The CSS rules that map a role's name to a fill or a stroke, by a variable of the style sheet."""
     return "".join(f".f-{role}{{fill:var(--{role})}}.s-{role}{{stroke:var(--{role})}}" for role in PALETTE)
 
 
@@ -168,12 +168,12 @@ def _opacity(value: float) -> str:
 
 
 def _n(value: float) -> str:
-    """A coordinate with as many digits as can be seen."""
+    """A coordinate as text, with the precision that is visible."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def to_png(drawing: Drawing, scale: int = 2) -> bytes:
-    """The drawing as PNG, in light colours; lines are smoothed by drawing at twice the size."""
+    """The drawing as PNG in the light theme. Lines are smoothed by drawing at twice the size."""
     from PIL import Image, ImageDraw, ImageFont
 
     fine = 2 * scale
@@ -205,7 +205,7 @@ def to_png(drawing: Drawing, scale: int = 2) -> bytes:
             font = ImageFont.load_default(shape.size * fine)
             anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
             at = (shape.x * fine, shape.y * fine)
-            text = shape.text.replace("\u00b5", "u")  # which Pillow's own font has no picture of
+            text = shape.text.replace("\u00b5", "u")  # Pillow's font lacks these characters
             draw.text(at, text, fill=colour(shape.fill), font=font, anchor=anchor)
     small = image.resize((size[0] // 2, size[1] // 2), Image.Resampling.LANCZOS)
     out = io.BytesIO()

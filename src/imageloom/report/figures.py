@@ -1,4 +1,4 @@
-"""From what was recorded to figures: pure functions over a timeline and the ledger's record of the job."""
+"""Computes the figures of a report: pure functions of a timeline and the ledger's record of the job."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from imageloom.records.ledger import JobRecord
 from imageloom.records.timeline import ASSEMBLED, DONE, FAILED, PART, RETRIED, Attempt, Timeline
 
 DEATHS = frozenset({"WorkerLost", "ItemTimeout"})
-"""Kinds of failure that cost a worker its life."""
+"""Kinds of failures with which a worker died or was killed."""
 LEAST_BINS, MOST_BINS = 12, 120
 
 Column = NDArray[Any]
 
 
 class Spread(Plain, frozen=True):
-    """How long something took, over all items that were done: in seconds, percentiles by nearest rank."""
+    """Distribution of a duration over all done items, in seconds. Percentiles are by nearest rank."""
 
     total: float = 0.0
     p50: float = 0.0
@@ -34,9 +34,9 @@ class WorkerFigures(Plain, frozen=True):
     name: str
     attempts: int
     busy: float
-    """Seconds in the stages, lost ones included."""
+    """Seconds in the stages, including lost time."""
     stages: dict[str, float]
-    """Seconds in each; `lost` is the time that a worker had spent when it died."""
+    """Seconds in each stage; `lost` is the time in attempts whose worker died."""
     died: bool
 
 
@@ -51,30 +51,30 @@ class FailedItem(Plain, frozen=True):
 
 
 class MachineFigures(Plain, frozen=True):
-    """One value of each list for each look at the machine."""
+    """Measurements of the machine. Each list has one value per measurement."""
 
     at: list[float]
     """Seconds from the beginning."""
     cores: list[list[int]]
-    """Percent that each core was busy, since the look before."""
+    """Load of each core since the measurement before, in percent."""
     own: list[float]
-    """How many cores the run's own processes kept busy, on the mean."""
+    """Mean number of cores used by the run's own processes."""
     resident: list[int]
-    """Bytes of all processes; what they share counts in each."""
+    """Memory of all processes in bytes; shared memory is counted in each process."""
     proportional: list[int | None]
-    """Bytes, each shared one counted once; None where it was not measured."""
+    """Memory in bytes with shared memory counted once; None if it was not measured."""
 
 
 class Throughput(Plain, frozen=True):
     width: float
-    """Seconds of a bin."""
+    """Width of a bin in seconds."""
     done: list[int]
-    """Items that were published in each bin."""
+    """Number of items published in each bin."""
     failed: list[int]
 
 
 class Figures(Plain, frozen=True):
-    """What a report shows, in seconds and bytes."""
+    """All figures of a report, in seconds and bytes."""
 
     job: int
     state: str
@@ -97,32 +97,32 @@ class Figures(Plain, frozen=True):
     read_bytes: int
     written_bytes: int
     pixels: int
-    """Decoded ones of the items that were done."""
+    """Number of decoded pixels of all done items."""
     stages: dict[str, Spread]
     """Read, decode, filter, encode and write by the worker; publish by the driver."""
     waits: dict[str, Spread]
-    """For a worker (from the engine's taking the task to the item's beginning), and for the driver."""
+    """Waiting for a worker (from the task's submission to the item's start), and for the driver."""
     item: Spread
-    """All stages of an item together, publication and waits not included."""
+    """All stages of an item together, without publication and waiting."""
     workers: list[WorkerFigures]
     imbalance: float | None
-    """The most to the mean busy time of the workers; None where there was one or none."""
+    """Maximum divided by mean busy time of the workers; None for fewer than two workers."""
     utilization: float
-    """Busy time of all workers to what they had: their number times the run's duration."""
+    """Busy time of all workers divided by their number times the run's duration."""
     throughput: Throughput
     machine: MachineFigures
     failures: list[FailedItem]
     kinds: dict[str, int]
-    """How many items failed of which kind, the most first."""
+    """Number of failed items by kind of failure, the most frequent first."""
 
     @property
     def rate(self) -> float:
-        """Items done for each second."""
+        """Items done per second."""
         return self.done / self.seconds if self.seconds else 0.0
 
 
 def figures(job: JobRecord, timeline: Timeline) -> Figures:
-    """All figures of a job."""
+    """Compute all figures of a job."""
     opening, attempts = timeline.opening, timeline.attempts
     done = [a for a in attempts if a.outcome == DONE and a.made_at != PART]
     failed = [a for a in attempts if a.outcome == FAILED and a.made_at != PART]
@@ -166,12 +166,12 @@ def figures(job: JobRecord, timeline: Timeline) -> Figures:
 
 
 def duration(job: JobRecord, timeline: Timeline) -> float:
-    """Seconds of the run; of one that was killed, until the last thing that is known of it."""
+    """Duration of the run in seconds; for a killed run, until its last record."""
     if timeline.closing is not None:
         return timeline.closing.at / 1e6
     if job.finished is not None:
         return max(0.0, job.finished - timeline.opening.began)
-    ends = [_end(a) for a in timeline.attempts[-1:]] + [look.at for look in timeline.looks[-1:]]
+    ends = [_end(a) for a in timeline.attempts[-1:]] + [sample.at for sample in timeline.measurements[-1:]]
     return max(ends, default=0) / 1e6
 
 
@@ -190,7 +190,7 @@ def _end(attempt: Attempt) -> int:
 
 
 def _waits(done: list[Attempt]) -> dict[str, Spread]:
-    """An engine on other machines has clocks of its own: what seems to be before its cause waited for nothing."""
+    """Waiting times. The clocks of other machines differ: a negative time counts as 0."""
     known = [a for a in done if a.submitted >= 0]
     return {
         "for a worker": spread([max(0, a.started - a.submitted) for a in known]),
@@ -199,7 +199,7 @@ def _waits(done: list[Attempt]) -> dict[str, Spread]:
 
 
 def rows(timeline: Timeline) -> list[str]:
-    """For each worker the name of its row: one that died is named by its process, as its attempts may not be."""
+    """The name of each worker's row. A dead worker is named by its process: its thread may be unknown."""
     by_process: dict[str, str] = {}
     for name in timeline.workers:
         if "/" in name:
@@ -246,7 +246,7 @@ def _throughput(done: list[Attempt], failed: list[Attempt], seconds: float) -> T
 
 
 def bin_width(seconds: float, wanted: int) -> float:
-    """A round duration that cuts a run into about so many pieces, within bounds."""
+    """A round bin width, in seconds, that divides a run into about `wanted` bins."""
     most = max(LEAST_BINS, min(MOST_BINS, wanted))
     for exponent in range(-3, 7):
         for digit in (1, 2, 5):
@@ -256,18 +256,18 @@ def bin_width(seconds: float, wanted: int) -> float:
 
 
 def _machine(timeline: Timeline) -> MachineFigures:
-    looks = timeline.looks
+    measurements = timeline.measurements
     own, before, spent = [], 0.0, 0.0
-    for look in looks:
-        at = look.at / 1e6
-        own.append(max(0.0, look.cpu - spent) / max(1e-6, at - before))
-        before, spent = at, look.cpu
+    for sample in measurements:
+        at = sample.at / 1e6
+        own.append(max(0.0, sample.cpu - spent) / max(1e-6, at - before))
+        before, spent = at, sample.cpu
     return MachineFigures(
-        [look.at / 1e6 for look in looks],
-        [list(look.cores) for look in looks],
+        [sample.at / 1e6 for sample in measurements],
+        [list(sample.cores) for sample in measurements],
         own,
-        [look.resident for look in looks],
-        [look.proportional or None for look in looks],
+        [sample.resident for sample in measurements],
+        [sample.proportional or None for sample in measurements],
     )
 
 

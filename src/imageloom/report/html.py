@@ -1,4 +1,4 @@
-"""What all pages share: one file that needs no network, whose policy lets no script but its own run, by hash."""
+"""Shared by all pages: one file that needs no network, with a security policy that allows only its own script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from imageloom.report.drawing import DARK, PALETTE, Drawing, css, escape, to_svg, variables
 
 WIDE, NARROW = 920.0, 336.0
-"""Pixels of a drawing on a screen, and on a small one."""
+"""Width of a drawing on a large and on a small screen, in pixels."""
 
 
 def document(title: str, body: Iterable[str], script: str, data: str = "") -> str:
@@ -20,7 +20,7 @@ def document(title: str, body: Iterable[str], script: str, data: str = "") -> st
 
     Args:
         script: JavaScript, which may read `data`.
-        data: JSON that `json` has made harmless.
+        data: JSON from the function `json`.
     """
     style = _asset("page.css")
     style = style.replace("/*LIGHT*/", variables(PALETTE)).replace("/*DARK*/", variables(DARK)) + css()
@@ -39,7 +39,7 @@ def document(title: str, body: Iterable[str], script: str, data: str = "") -> st
 
 
 def script(*names: str) -> str:
-    """The named scripts, and the one that chooses light or dark."""
+    """The named scripts, and the script that selects the light or the dark theme."""
     return "".join(_asset(name) for name in (*names, "theme.js"))
 
 
@@ -52,7 +52,7 @@ def _hash(text: str) -> str:
 
 
 def json(data: object) -> str:
-    """JSON that no HTML parser takes for the end of its element."""
+    """JSON that is safe inside a script element: it cannot end the element."""
     return msgspec.json.encode(data).decode().replace("<", "\\u003c").replace("&", "\\u0026")
 
 
@@ -65,14 +65,14 @@ def section(name: str, title: str, body: str, note: str = "") -> str:
 
 
 def brand() -> str:
-    """The line at the top, with the button for light and dark."""
+    """The line at the top of a page, with the button for the theme."""
     return (
         '<div class="brand"><span>imageloom</span><button type="button" id="theme" hidden>Dark</button></div>'
     )
 
 
 def tiles(shown: Iterable[tuple[str, str, str]]) -> str:
-    """Large figures: value, name, and the class of the value."""
+    """Tiles with large figures: value, name, and the CSS class of the value."""
     cells = "".join(
         f'<div><dt>{escape(name)}</dt><dd class="{kind}">{escape(value)}</dd></div>'
         for value, name, kind in shown
@@ -81,13 +81,13 @@ def tiles(shown: Iterable[tuple[str, str, str]]) -> str:
 
 
 def pairs(shown: Iterable[tuple[str, str]]) -> str:
-    """Names with their texts."""
+    """A list of names with their texts."""
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in shown)
     return f'<dl class="facts">{cells}</dl>'
 
 
 def legend(roles: Sequence[str]) -> str:
-    """The colours of the stages, as items of a list."""
+    """The legend of the stages' colours, as list items."""
     return "".join(
         f'<li><svg viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" rx="2" class="f-{role}"/>'
         f"</svg>{role}</li>"
@@ -96,12 +96,12 @@ def legend(roles: Sequence[str]) -> str:
 
 
 def note(drawing: Drawing) -> str:
-    """A drawing's words as a sentence."""
+    """The summary of a drawing as a sentence."""
     return drawing.summary[:1].upper() + drawing.summary[1:] + "."
 
 
 def both(wide: Drawing, narrow: Drawing) -> str:
-    """A drawing for a screen and one for a small one, of which one is shown."""
+    """A drawing for large and one for small screens; the page shows one of them."""
     return (
         f'<div class="wide">{to_svg(wide, alone=False)}</div>'
         f'<div class="narrow">{to_svg(narrow, alone=False)}</div>'
@@ -109,7 +109,7 @@ def both(wide: Drawing, narrow: Drawing) -> str:
 
 
 def table(label: str, header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table that scrolls where it is too wide; the first cell of each row is its header."""
+    """A table that scrolls if it is too wide. The first cell of each row is its header."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'

@@ -1,4 +1,4 @@
-"""Before and after: a contact sheet of a few samples, as one PNG or one HTML page that needs nothing else."""
+"""Before and after: a contact sheet of a few samples, as one PNG or one HTML page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imageloom.report.drawing import escape
 from imageloom.stores import Store
 
 SIDE = 320
-"""Pixels of a sample's longer side."""
+"""Length of a sample's longer side, in pixels."""
 _MARGIN, _CAPTION = 12, 22
 _PAPER, _INK = 250, 60
 
@@ -45,19 +45,19 @@ figcaption {{ opacity: .75; font-size: .85rem; overflow-wrap: anywhere; max-widt
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One image before and after; gray, gray+alpha, RGB or RGBA pixels of 8 bits."""
+    """One image before and after a recipe: gray, gray+alpha, RGB or RGBA pixels, uint8."""
 
     key: str
     before: Pixels
     after: tuple[tuple[str, Pixels], ...]
-    """The name of each output, and its pixels."""
+    """Name and pixels of each output."""
 
 
 def samples(source: Source, recipe: Recipe, count: int) -> list[Sample]:
-    """The first images of a source that can be done, before and after a recipe.
+    """The first `count` images of a source that can be processed, before and after a recipe.
 
     Raises:
-        ItemError: of the first image, where not one can be done.
+        ItemError: no image can be processed; it is the error of the first image.
     """
     found: list[Sample] = []
     failure: ItemError | None = None
@@ -93,7 +93,7 @@ def _sample(store: Store, item: Item, recipe: Recipe) -> Sample:
 
 
 def thumbnail(image: Pixels, side: int = SIDE) -> Pixels:
-    """An image in 8 bits, its longer side at most so many pixels."""
+    """The image as uint8, with a longer side of at most `side` pixels."""
     if image.dtype == np.uint16:
         image = (image // 257).astype(np.uint8)
     elif image.dtype == np.float32:
@@ -105,7 +105,7 @@ def thumbnail(image: Pixels, side: int = SIDE) -> Pixels:
 
 
 def to_html(title: str, found: Sequence[Sample]) -> str:
-    """A page with the images inside it; names are escaped."""
+    """An HTML page that contains the images."""
     rows = []
     for sample in found:
         figures = [(sample.key, sample.before), *sample.after]
@@ -123,7 +123,7 @@ def _data(pixels: Pixels) -> str:
 
 
 def to_png(found: Sequence[Sample]) -> bytes:
-    """One picture: a row for each image, before on the left; alpha is shown on paper."""
+    """One PNG with a row per image, the input on the left. Transparent areas show a paper colour."""
     rows = [_row(sample) for sample in found]
     width = max(row.shape[1] for row in rows)
     padded = [
@@ -144,14 +144,14 @@ def _row(sample: Sample) -> Pixels:
         left = _MARGIN + number * (SIDE + _MARGIN)
         row[: pixels.shape[0], left : left + pixels.shape[1]] = on_paper(pixels)
         text = name if len(name) <= 44 else f"{name[:20]}...{name[-20:]}"
-        plain = text.encode("ascii", "replace").decode()  # OpenCV's letters are ASCII only
+        plain = text.encode("ascii", "replace").decode()  # OpenCV can draw only ASCII
         origin = (left, height + _CAPTION - 8)
         cv2.putText(row, plain, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (_INK,) * 3, 1, cv2.LINE_AA)
     return row
 
 
 def on_paper(pixels: Pixels) -> Pixels:
-    """An 8-bit image as RGB; where it is transparent one sees paper."""
+    """An 8-bit image as RGB, on a background with a paper colour."""
     if pixels.ndim == 2:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if pixels.shape[2] == 3:

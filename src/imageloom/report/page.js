@@ -231,7 +231,7 @@
   }
 
   function describe(i) {
-    const outcome = ["done", "failed, tried again", "failed"][column.outcome[i]] + (column.died[i] ? ", worker lost" : "");
+    const outcome = ["done", "failed, retried", "failed"][column.outcome[i]] + (column.died[i] ? ", worker lost" : "");
     const spent = parts.filter((part) => column[part][i]).map((part) => `${part} ${span(column[part][i])}`);
     return `${keys[i]}\n${rows[column.row[i]]}, attempt ${column.number[i]}: ${outcome}\n` +
       `${spent.join(", ")}\nwaited ${span(column.wait[i])}, published in ${span(column.publish[i])}`;

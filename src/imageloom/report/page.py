@@ -1,7 +1,7 @@
-"""The report as one HTML page: all data, styles and scripts are in it, and it asks no network for anything.
+"""The report as one HTML page that contains all data, styles and scripts, and needs no network.
 
-All that comes from outside (names, reasons, addresses) goes through `escape`, or as JSON to a script that sets
-texts and nothing else. The page's policy lets no other script run than the one whose hash it names.
+Untrusted text (names, reasons, addresses) is passed through `escape`, or as JSON to a script that only sets
+texts. The page's security policy allows only the script with the given hash.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from imageloom.report.pictures import Sample
 from imageloom.report.text import count, duration, facts, rate, spreads
 
 MOST_FAILURES = 200
-"""Rows of the table of failures."""
+"""Maximum number of failures in the page."""
 
 
 def to_html(figures: Figures, timeline: Timeline, samples: list[Sample], pictures: dict[str, str]) -> str:
-    """The page.
+    """The report as HTML.
 
     Args:
-        samples: before and after.
+        samples: images before and after.
         pictures: data URIs of failed inputs, by key.
     """
     sections = [
@@ -58,11 +58,11 @@ def _tiles(f: Figures) -> str:
     shown = [
         (count(f.done), "done", ""),
         (count(f.failed), "failed", "bad" if f.failed else ""),
-        (rate(f.rate), "items each second", ""),
-        (duration(f.item.p50), "an item, median", ""),
+        (rate(f.rate), "items per second", ""),
+        (duration(f.item.p50), "per item, median", ""),
         (f"{100 * f.utilization:.0f}%", "of workers' time busy", ""),
-        (f"{f.imbalance:.2f}" if f.imbalance is not None else "–", "imbalance, most to mean", ""),
-        (count(f.retries), "tried again", ""),
+        (f"{f.imbalance:.2f}" if f.imbalance is not None else "–", "imbalance: busiest worker / mean", ""),
+        (count(f.retries), "retries", ""),
         (count(f.deaths), "workers lost", "bad" if f.deaths else ""),
     ]
     return html.tiles(shown)
@@ -101,7 +101,7 @@ def _timeline() -> str:
         '<div class="canvas"><canvas id="timeline-canvas" tabindex="0" role="application" '
         'aria-label="Timeline of the workers" aria-describedby="timeline-help"></canvas>'
         '<div id="tip" role="status" hidden></div></div>'
-        f'<ul class="legend">{legend}<li><span class="mark" aria-hidden="true">▲</span>tried again or failed</li>'
+        f'<ul class="legend">{legend}<li><span class="mark" aria-hidden="true">▲</span>retried or failed</li>'
         '<li><span class="mark" aria-hidden="true">✕</span>worker lost</li></ul>'
         '<p class="note" id="timeline-help">Drag to move. Click it, then turn the wheel to zoom, or hold Ctrl. '
         "Keys: + and − zoom, ← and → move, 0 shows all.</p>"
@@ -126,15 +126,13 @@ def _charts(f: Figures) -> Iterable[str]:
             )
     if not f.machine.at:
         yield html.section(
-            "machine", "Cores and memory", "", "The run was over before the machine was looked at."
+            "machine", "Cores and memory", "", "The run ended before the first measurement of the machine."
         )
 
 
 def _note(drawing: Drawing) -> str:
     if drawing.title == "Latency":
-        return (
-            "From the median to the 90th percentile a bar, then a tick at the 99th and a dot at the maximum."
-        )
+        return "The bar is from the median to the 90th percentile, the tick is the 99th, the dot the maximum."
     return html.note(drawing)
 
 
@@ -143,7 +141,7 @@ def _latency(f: Figures) -> str:
         (name, *(duration(value) if s.max else "–" for value in (s.p50, s.p90, s.p99, s.max, s.total)))
         for name, s in {**spreads(f), "item, all stages": f.item}.items()
     ]
-    header = ("of each item", "p50", "p90", "p99", "max", "sum")
+    header = ("per item", "p50", "p90", "p99", "max", "sum")
     return html.table("Latency table", header, rows, "summed")
 
 
@@ -163,5 +161,9 @@ def _failures(f: Figures, pictures: dict[str, str]) -> str:
         )
     kinds = ", ".join(f"{kind} {count(number)}" for kind, number in f.kinds.items())
     more = len(f.failures) - len(rows)
-    rest = f'<p class="note">and {count(more)} more: imageloom jobs show {f.job} --failed</p>' if more else ""
+    rest = (
+        f'<p class="note">{count(more)} more; list all: imageloom jobs show {f.job} --failed</p>'
+        if more
+        else ""
+    )
     return html.section("failures", "Failures", f'<ul class="failures">{"".join(rows)}</ul>{rest}', kinds)

@@ -1,4 +1,4 @@
-"""Small pictures for a report: of inputs, of outputs, and of what harmed its worker, in a process of their own."""
+"""Thumbnails of inputs and outputs for a report. A separate process decodes inputs that crashed a worker."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from imageloom.stores import open_store
 
 SIDE = 480
 SMALL_SIDE = 96
-"""Pixels of a failed input's longer side."""
+"""Length of the longer side of a failed input's thumbnail, in pixels."""
 MOST_PIXELS = 64_000_000
-"""What is decoded for a picture at the most."""
+"""Maximum number of pixels of an image that is decoded for a thumbnail."""
 MOST_BYTES = 256 << 20
 MOST_SAMPLES = 4
 MOST_FAILED = 20
 PATIENCE = 20.0
-"""Seconds for the picture of an input that harmed its worker."""
+"""Time-out in seconds for the thumbnail of an input that crashed a worker."""
 _QUALITY = 82
 
 
 class Sample(Plain, frozen=True):
-    """An input and one of its outputs, as pictures."""
+    """Thumbnails of an input and of one of its outputs."""
 
     key: str
     name: str
@@ -41,10 +41,10 @@ class Sample(Plain, frozen=True):
 
 
 def picture(root: str, key: str, side: int) -> bytes:
-    """A small JPEG of an image file, upright.
+    """A thumbnail of an image file as JPEG, with its orientation applied.
 
     Raises:
-        ItemError: it cannot be read or decoded, or is too large.
+        ItemError: the file cannot be read or decoded, or is too large.
     """
     data = open_store(root).read(key, MOST_BYTES)
     header = codecs.header_of(data)
@@ -53,7 +53,7 @@ def picture(root: str, key: str, side: int) -> bytes:
         longer = max(header.frame.width, header.frame.height)
         scale = max(s for s in (1, 2, 4, 8) if s == 1 or longer / s >= 2 * side)
     if header.frame.pixels // scale**2 > MOST_PIXELS:
-        raise LimitExceeded(f"{header.frame.pixels:,} pixels are too many for a picture")
+        raise LimitExceeded(f"{header.frame.pixels:,} pixels are too many for a preview")
     pixels = codecs.decode(data, header, luma=False, scale=scale)
     small = on_paper(thumbnail(pixels, side))
     for step in UPRIGHT[header.orientation]:
@@ -62,7 +62,7 @@ def picture(root: str, key: str, side: int) -> bytes:
 
 
 def samples(ledger: Ledger, job: JobRecord, timeline: Timeline) -> list[Sample]:
-    """Before and after, for a few items from all over the run whose files are still as they were."""
+    """Thumbnails before and after, for a few items of the whole run whose files have not changed since."""
     work = timeline.opening.work
     done = [a for a in timeline.attempts if a.outcome == DONE and a.made_at != PART]
     if work.in_place or not done:
@@ -86,7 +86,7 @@ def samples(ledger: Ledger, job: JobRecord, timeline: Timeline) -> list[Sample]:
 
 
 def of_failed(root: str, failed: list[FailedItem]) -> dict[str, str]:
-    """Pictures of the first inputs that failed and can be decoded all the same, by key."""
+    """Thumbnails of the first failed inputs that can be decoded, by key."""
     found: dict[str, str] = {}
     for item in failed[:MOST_FAILED]:
         try:
@@ -98,7 +98,7 @@ def of_failed(root: str, failed: list[FailedItem]) -> dict[str, str]:
 
 
 def _apart(root: str, key: str, side: int) -> bytes:
-    """`picture` in a process of its own: what killed a worker may kill it."""
+    """`picture` in a separate process, because the input may crash it."""
     command = [sys.executable, "-m", "imageloom.report.pictures", root, key, str(side)]
     return subprocess.run(
         command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=PATIENCE

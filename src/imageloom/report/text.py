@@ -1,4 +1,4 @@
-"""Figures as text: numbers with their units, the summary for a terminal, the table of attempts as CSV."""
+"""Figures as text: numbers with units, the summary for a terminal, the table of attempts as CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MADE_AT = ("item", "part", "assembled")
 
 
 def duration(seconds: float) -> str:
-    """A duration in the unit that suits it: 412 µs, 3.1 ms, 4.25 s, 3 min 20 s, 2 h 5 min."""
+    """A duration in a suitable unit: 412 µs, 3.1 ms, 4.25 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 0.9995e-3:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 0.9995:
@@ -41,12 +41,12 @@ def count(number: float) -> str:
 
 
 def rate(number: float) -> str:
-    """Items for each second."""
+    """Items per second."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def spreads(figures: Figures) -> dict[str, Spread]:
-    """The stages and waits in the order in which an item meets them."""
+    """The stages and waiting times in their order for an item."""
     waits = figures.waits
     return {
         "wait for a worker": waits["for a worker"],
@@ -57,7 +57,7 @@ def spreads(figures: Figures) -> dict[str, Spread]:
 
 
 def facts(figures: Figures) -> dict[str, str]:
-    """What was run, and what came of it, as pairs of a name and a text."""
+    """The job and its results, as names with texts."""
     f = figures
     versions = ", ".join(f"{name} {version}" for name, version in f.versions.items())
     return {
@@ -68,7 +68,7 @@ def facts(figures: Figures) -> dict[str, str]:
         "Versions": versions or "not recorded: the run was killed",
         "Read": f"{size(f.read_bytes)}, {count(f.pixels / 1e6)} megapixels decoded",
         "Written": size(f.written_bytes),
-        **({"Skipped": f"{count(f.skipped)} items that needed nothing"} if f.skipped else {}),
+        **({"Skipped": f"{count(f.skipped)} items that were already done"} if f.skipped else {}),
     }
 
 
@@ -80,7 +80,7 @@ def summary(figures: Figures) -> str:
         f"  {printable(f.pipeline)}",
         f"  {printable(f.source)} -> {printable(f.sink)}",
         f"  {count(f.done)} done, {count(f.failed)} failed, {count(f.skipped)} skipped, "
-        f"{count(f.retries)} tried again, {count(f.deaths)} workers lost",
+        f"{count(f.retries)} retries, {count(f.deaths)} workers lost",
         f"  {rate(f.rate)} items/s, {size(f.read_bytes)} read, {size(f.written_bytes)} written",
         "",
         f"  {'':<20}{'p50':>9}{'p90':>9}{'p99':>9}{'max':>9}{'sum':>12}",
@@ -91,14 +91,14 @@ def summary(figures: Figures) -> str:
     lines.append("")
     busy = f"  workers {100 * f.utilization:.0f}% busy"
     if f.imbalance is not None:
-        busy += f", imbalance {f.imbalance:.2f} (the most to the mean busy time)"
+        busy += f", imbalance {f.imbalance:.2f} (busiest worker / mean)"
     lines.append(busy)
     lines += [f"  {number} failed: {printable(kind)}" for kind, number in f.kinds.items()]
     return "\n".join(lines)
 
 
 def table(timeline: Timeline) -> Iterator[str]:
-    """Every attempt as a line of CSV, seconds from the run's beginning; the first line has the names."""
+    """Every attempt as a line of CSV, after a header line. Times are in seconds from the start of the run."""
     names = rows(timeline)
     durations = (*STAGES, "publish")
     yield csv_line(

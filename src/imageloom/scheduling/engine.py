@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from random import Random
 
-from imageloom.errors import EngineFailed
+from imageloom.errors import EngineFailed, WorkerLost
 from imageloom.model import Failure, Outcome, Task
 from imageloom.scheduling.inbox import fail, start_thread
 from imageloom.scheduling.policies import Choice
@@ -34,29 +34,24 @@ GRACE = 5.0
 """Seconds that workers have to leave when the engine is closed."""
 
 
-class TransportEngine:
-    """Takes tasks from the driver, and has the scheduler and the transport do them.
+class EngineCore:
+    """Takes tasks from the driver, and has the scheduler and the transport do them. It has no thread of its own.
 
     Args:
-        name: of the thread.
+        clock: the time in seconds, which never goes back.
     """
 
     def __init__(
-        self,
-        name: str,
-        transport: Transport,
-        rules: Rules,
-        choice: Choice | None = None,
-        random: Random | None = None,
+        self, scheduler: Scheduler, transport: Transport, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.scheduler = Scheduler(rules, choice, random, epoch=time.time() - time.monotonic())
+        self.scheduler = scheduler
         self._transport = transport
+        self._clock = clock
         self._submitted: SimpleQueue[tuple[Ticket, Future[Outcome], Told | None]] = SimpleQueue()
+        self._abandoned: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self._waiting: dict[Ticket, tuple[Future[Outcome], Told | None]] = {}
-        self._lock = threading.Lock()
         self._closing = False
         self._broken = ""
-        self._thread = start_thread(name, self._run, self._fail)
 
     @property
     def capacity(self) -> int:
@@ -75,39 +70,27 @@ class TransportEngine:
             self._fail(self._broken)
         return future
 
-    def close(self) -> None:
-        """Cancel what no worker has begun, wait for the rest, and let the workers go."""
-        with self._lock:
-            if self._closing:
-                return
-            self._closing = True
-        self._transport.wake()
-        self._thread.join()
-
-    # The engine's thread
-
-    def _run(self) -> None:
-        try:
-            self._transport.open(self._fail)
-            while self._step():
-                pass
-        finally:
-            self._transport.close(GRACE)
+    def abandon(self, future: Future[Outcome]) -> None:
+        """End what is in progress of a task that nobody waits for any more, so that others have its workers."""
+        if not (future.cancel() or future.done()):
+            self._abandoned.put(future)
+            self._transport.wake()
 
     def _step(self) -> bool:
         """Handle what has come; False when the engine is closed and nothing is in progress."""
         scheduler = self.scheduler
         self._take_submitted()
+        self._take_abandoned()
         if self._closing and not scheduler.is_closing:
             scheduler.close()
-        scheduler.tick(time.monotonic())
+        scheduler.tick(self._clock())
         self._perform()
         if scheduler.is_closing and scheduler.is_idle:
-            scheduler.give_up(Failure("WorkerLost", "the engine was closed", True), time.monotonic())
+            scheduler.give_up(Failure.of(WorkerLost("the engine was closed")), self._clock())
             self._perform()
             return False
-        for event in self._events(scheduler.next_due(time.monotonic())):
-            scheduler.handle(event, time.monotonic())
+        for event in self._events(scheduler.next_due(self._clock())):
+            scheduler.handle(event, self._clock())
             self._perform()
         return True
 
@@ -124,7 +107,13 @@ class TransportEngine:
                 future.cancel()
                 continue
             self._waiting[ticket] = future, told
-            self.scheduler.submit(ticket, time.monotonic())
+            self.scheduler.submit(ticket, self._clock())
+
+    def _take_abandoned(self) -> None:
+        while not self._abandoned.empty():
+            future = self._abandoned.get()
+            for ticket in [ticket for ticket, (known, _) in self._waiting.items() if known is future]:
+                self.scheduler.abandon(ticket, self._clock())
 
     def _perform(self) -> None:
         """Carry out the scheduler's commands."""
@@ -161,3 +150,41 @@ class TransportEngine:
             self._waiting[ticket] = future, told
         for future, _ in list(self._waiting.values()):
             fail(future, EngineFailed(reason))
+
+
+class TransportEngine(EngineCore):
+    """An engine with a thread of its own.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        transport: Transport,
+        rules: Rules,
+        choice: Choice | None = None,
+        random: Random | None = None,
+    ) -> None:
+        scheduler = Scheduler(rules, choice, random, epoch=time.time() - time.monotonic())
+        super().__init__(scheduler, transport)
+        self._lock = threading.Lock()
+        self._thread = start_thread(name, self._run, self._fail)
+
+    def close(self) -> None:
+        """Cancel what no worker has begun, wait for the rest, and let the workers go."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+        self._transport.wake()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._transport.open(self._fail)
+            while self._step():
+                pass
+        finally:
+            self._transport.close(GRACE)

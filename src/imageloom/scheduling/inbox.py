@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from imageloom.errors import InvalidResult
+from imageloom.errors import EngineFailed, InvalidResult
 from imageloom.model import Plain
 from imageloom.scheduling.results import refused, shown
 from imageloom.worker.message import Message
@@ -113,6 +113,8 @@ def start_thread(name: str, run: Callable[[], None], failed: Callable[[str], obj
     def guarded() -> None:
         try:
             run()
+        except EngineFailed as error:
+            failed(str(error))
         except BaseException as error:
             log.exception("the thread %s has failed", name)
             failed(f"its thread {name} has failed: {type(error).__name__}: {error}")

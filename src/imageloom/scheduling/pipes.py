@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from imageloom.errors import InvalidResult
+from imageloom.errors import InvalidResult, WorkerLost
 from imageloom.model import Failure
 from imageloom.scheduling.inbox import Inbox, log, message_of
 from imageloom.scheduling.protocol import Died, Drop, End, Event, Joined, Received, Send
@@ -74,7 +74,7 @@ class PipeTransport(Transport):
         self._say(command.worker, msgspec.msgpack.encode(command.task))
 
     def drop(self, command: Drop) -> None:
-        self._say(command.worker, msgspec.msgpack.encode(command.delivery))
+        self._say(command.worker, msgspec.msgpack.encode((command.delivery, command.keep)))
 
     def _say(self, name: str, data: bytes) -> None:
         if worker := self._workers.get(name):
@@ -110,10 +110,10 @@ class PipeTransport(Transport):
         except (EOFError, OSError):
             self.remove(worker.name)
             reason = f"its worker died: {self.cause(worker.name)}"
-            yield Died(worker.name, Failure("WorkerLost", reason, True))
+            yield Died(worker.name, Failure.of(WorkerLost(reason)))
         except InvalidResult as error:
             log.warning("refused a message of worker %s, which is ended: %s", worker.name, error)
-            failure = Failure("InvalidResult", f"its worker {worker.name} sent {error}", True)
+            failure = Failure.of(InvalidResult(f"its worker {worker.name} sent {error}"))
             self.end(End(worker.name, 0, failure))
             yield Died(worker.name, failure)
 

@@ -38,21 +38,37 @@ class Placement:
 
     def note_sent(self, delivery: Delivery) -> None:
         self.held += 1
-        self.suspects += delivery.ticket.is_suspect
+        self.suspects += delivery.is_suspect
 
     def note_removed(self, delivery: Delivery) -> None:
         self.held -= 1
-        self.suspects -= delivery.ticket.is_suspect
+        self.suspects -= delivery.is_suspect
 
     def note_complete(self, worker: Worker, seconds: float) -> None:
         """Take note of how long a worker took for a delivery."""
         worker.seconds += (seconds - worker.seconds) * (0.2 if worker.seconds else 1.0)
+        if self._rules.brief:
+            worker.ahead = int(worker.seconds < self._rules.brief)
         self._mean += (seconds - self._mean) * (0.1 if self._mean else 1.0)
+
+    def unreserve(self, worker: Worker) -> None:
+        """Queue again what a worker was to have."""
+        for run in reversed(worker.reserved):
+            self._queue.put(run, first=True)
+        worker.reserved.clear()
+
+    def take_waiting(self) -> list[Run]:
+        """Remove and return what no worker has."""
+        for worker in self._workers.values():
+            self.unreserve(worker)
+        return self._queue.clear()
 
     def next(self, now: float) -> tuple[Worker, Run] | None:
         """The next worker and what it is to have; None where nothing waits or nobody has room."""
         if self._choice is not None and (found := self._chosen(self._choice)):
             return found
+        if self._choice is not None and self._queue.has_fresh and not self._queue.has_suspects:
+            return None
         if len(self._queue):
             worker = self._idlest()
             run = self._for_idlest(worker, now) if worker else None
@@ -64,7 +80,10 @@ class Placement:
         return worker.room > 0 and not is_alone
 
     def _idlest(self) -> Worker | None:
-        with_room = [worker for worker in self._workers.values() if self._has_room(worker)]
+        workers = list(self._workers.values())
+        if unwilling := self._queue.first.ticket.unwilling:
+            workers = [w for w in workers if w.limit and w.name not in unwilling] or workers
+        with_room = [worker for worker in workers if self._has_room(worker)]
         return min(with_room, key=lambda worker: worker.in_hand / worker.limit, default=None)
 
     def _for_idlest(self, worker: Worker, now: float) -> Run | None:
@@ -87,21 +106,30 @@ class Placement:
     def _chosen(self, choice: Choice) -> tuple[Worker, Run] | None:
         """Choose workers for what waits, as long as one has room; the first that can have what it is to have."""
         workers = list(self._workers.values())
-        most = 2 * sum(worker.limit for worker in workers)
-        dealt = sum(worker.in_hand for worker in workers)
-        while (
-            self._queue.has_fresh
-            and dealt < most
-            and any(worker.in_hand < worker.limit + worker.ahead for worker in workers)
-            and not (self._rules.isolation == "engine" and self.suspects)
-        ):
-            run = self._queue.pop_fresh()
-            chosen = choice.choose(workers, run.ticket.refused_by, self._random)
-            self._workers[chosen.name].reserved.append(run)
-            dealt += 1
         for worker in workers:
             if worker.reserved and self._has_room(worker):
                 return worker, worker.reserved.popleft()
+        if not self._queue.has_fresh or (self._rules.isolation == "engine" and self.suspects):
+            return None
+        workers = [worker for worker in workers if worker.limit]
+        room = 2 * sum([worker.limit for worker in workers]) - sum([worker.in_hand for worker in workers])
+        while (
+            self._queue.has_fresh
+            and room > 0
+            and any(worker.in_hand < worker.limit + worker.ahead for worker in workers)
+        ):
+            run = self._queue.pop_fresh()
+            ticket = run.ticket
+            able = (
+                [worker for worker in workers if worker.name not in ticket.barred]
+                if ticket.barred
+                else workers
+            )
+            chosen = self._workers[choice.choose(able or workers, ticket.refused_by, self._random).name]
+            if not chosen.reserved and self._has_room(chosen):
+                return chosen, run
+            chosen.reserved.append(run)
+            room -= 1
         return None
 
     def _copy(self, now: float) -> tuple[Worker, Run] | None:
@@ -117,9 +145,10 @@ class Placement:
                 for delivery in other.in_progress()
                 if delivery.since < limit
                 and delivery.ticket.deliveries == 1
+                and not delivery.ticket.is_over
                 and not delivery.ticket.was_lost
-                and not delivery.ticket.is_suspect
-                and worker.name not in delivery.ticket.refused_by
+                and not delivery.is_suspect
+                and worker.name not in delivery.ticket.unwilling
             ]
             if slow:
                 ticket = min(slow, key=lambda found: found[:2])[2]

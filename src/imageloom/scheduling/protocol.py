@@ -17,11 +17,12 @@ from imageloom.model import Failure, Outcome, Result, Task
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A worker exists, or its size has changed. It may be given tasks."""
+    """A worker exists, or its size has changed."""
 
     worker: str
     slots: int = 1
-    """Deliveries that it works on at the same time."""
+    """Deliveries that it works on at the same time; 0 where it may not be given any: it is starting, or leaves and
+    finishes what it has."""
     ahead: int = 0
     """Deliveries that it may hold beyond these, so that it need not wait for the next one."""
     load: float = 0.0
@@ -29,12 +30,23 @@ class Joined:
     is_ready: bool = True
     """False for a process that is still starting: if it dies now, no item is to blame."""
     reports_begin: bool = False
-    """The transport sends `Begun`. Otherwise what was sent first counts as begun, one delivery for each slot."""
+    """The transport sends `Begun` and loses none: what has not begun has no time-out. Otherwise what was sent
+    first counts as begun, one delivery for each slot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A worker has begun a delivery."""
+    """A worker has begun a delivery, or goes on with one that it had put aside: its time runs from now on."""
+
+    worker: str
+    delivery: int
+    ago: float = 0.0
+    """Seconds since it was so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A worker has put a delivery aside until it begins it again: no time runs, and no death is its fault."""
 
     worker: str
     delivery: int
@@ -73,7 +85,7 @@ class Refused:
     delivery: int
     reason: str
     is_final: bool = False
-    """No other worker could do it either: the items fail."""
+    """It will never do it, whatever its load: where each worker has said so, the items fail."""
     counts: bool = True
     """It counts towards the number of refusals after which a task must be accepted, or fails."""
 
@@ -91,6 +103,8 @@ class Left:
     """A worker has gone without anybody's fault. What it had is queued again and costs no attempt."""
 
     worker: str
+    others: tuple[str, ...] = ()
+    """Workers that have gone with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +115,8 @@ class Broken:
     delivery: int
     failure: Failure
     done: int = 0
-    """Items of the delivery that are known to be complete although their results never arrived."""
+    """Items of the delivery that are known to be complete although their results never arrived: where these are
+    all, none was in progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +124,14 @@ class Died:
     """A worker is dead, silent for too long, or ended for what it sent: the items in progress are charged."""
 
     worker: str
+    """Empty where it is not known which one of `others` has died: what they had in progress is not charged, but
+    runs alone from now on; if that happens to an item that runs alone, it is charged."""
     failure: Failure
+    others: tuple[str, ...] = ()
+    """Workers that ended with it: what they had is queued again and costs no attempt."""
 
 
-Event = Joined | Begun | Received | Finished | Refused | Returned | Left | Broken | Died
+Event = Joined | Begun | Paused | Received | Finished | Refused | Returned | Left | Broken | Died
 
 # Commands: what a transport is asked for.
 
@@ -136,6 +155,8 @@ class Drop:
 
     worker: str
     delivery: int
+    keep: int = 0
+    """So many of its first items are still to be done: the worker may be just before the last one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +225,8 @@ class Ticket:
     """Deliveries without a result and without a fault, since the last result."""
     refusals: int = 0
     refused_by: set[str] = field(default_factory=set)
+    barred: set[str] = field(default_factory=set)
+    """Workers that will never do it."""
     must_accept: bool = False
     deliveries: int = 0
     """How many are under way."""
@@ -214,6 +237,11 @@ class Ticket:
 
     def __post_init__(self) -> None:
         self.is_suspect = any(work.attempt > 1 for work in self.task.work)
+
+    @property
+    def unwilling(self) -> set[str]:
+        """Workers that are not to be asked for it now."""
+        return self.refused_by | self.barred if self.barred else self.refused_by
 
     @property
     def missing(self) -> list[int]:

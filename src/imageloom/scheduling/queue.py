@@ -17,6 +17,11 @@ class Run:
     places: list[int]
     since: float
     """When they came here."""
+    is_suspect: bool = False
+    """They run alone: an attempt at one of them has failed before, or may have ended a worker."""
+
+    def __post_init__(self) -> None:
+        self.is_suspect |= self.ticket.is_suspect
 
 
 class Queue:
@@ -44,13 +49,18 @@ class Queue:
     def has_suspects(self) -> bool:
         return bool(self._suspects)
 
+    @property
+    def first(self) -> Run:
+        """What is served next; suspects come last."""
+        return next(iter(self))
+
     def suspect_waits_since(self) -> float:
         """When the first suspect came here; infinity where there is none."""
         return self._suspects[0].since if self._suspects else float("inf")
 
     def put(self, run: Run, first: bool = False) -> None:
         """Add items; before all others of their kind where `first`."""
-        if run.ticket.is_suspect:
+        if run.is_suspect:
             queue = self._suspects
         else:
             queue = self._jobs.setdefault(run.ticket.task.job, deque())

@@ -15,6 +15,8 @@ from msgspec.structs import astuple, replace
 
 from imageloom.errors import InvalidResult
 from imageloom.model import Failure, Outcome, Result, Task, Work
+from imageloom.system.printable import printable_lines
+from imageloom.system.tracing import MOST_TRACE
 
 MOST_BYTES = 1 << 40
 """Of one output."""
@@ -51,9 +53,13 @@ def checked(task: Task, work: Work, result: Result, worker: str) -> Result:
     if wrong := _wrong(task, work, result):
         return refused(work.item.key, result.worker or worker, f"its {wrong}")
     failure = result.failure
-    if failure is not None and not (failure.message.isprintable() and len(failure.message) <= MOST_TEXT):
-        return replace(result, failure=replace(failure, message=shown(failure.message, MOST_TEXT)))
-    return result
+    if failure is None:
+        return result
+    if failure.trace:
+        failure = replace(failure, trace=printable_lines(failure.trace, MOST_TRACE))
+    if not (failure.message.isprintable() and len(failure.message) <= MOST_TEXT):
+        failure = replace(failure, message=shown(failure.message, MOST_TEXT))
+    return result if failure is result.failure else replace(result, failure=failure)
 
 
 def all_of(task: Task, outcome: Outcome) -> tuple[Result, ...]:

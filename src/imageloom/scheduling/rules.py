@@ -19,6 +19,8 @@ class Rules(Plain, frozen=True):
     isolation: Literal["none", "worker", "engine"] = "worker"
     """Where an item is alone after a failed attempt: on its worker; in the whole engine, where one worker's death
     ends the others too; nowhere, where it is not the scheduler that chooses the worker."""
+    splits: bool = False
+    """Each item of a task is a delivery of its own."""
     cuts: bool = True
     """A worker can give up what it has not begun of a delivery: others do what waits behind a slow item."""
     ends_liars: bool = True
@@ -31,3 +33,6 @@ class Rules(Plain, frozen=True):
     """Then it must be accepted."""
     copies: bool = False
     """What a slow worker does is given to an idle one too, when nothing else waits. The first result counts."""
+    brief: float = 0.0
+    """Seconds; a worker whose deliveries take less, on average, may hold one more than it works on: the way there
+    would be felt. 0 for none."""

@@ -13,6 +13,7 @@ from random import Random
 
 from msgspec.structs import replace
 
+from imageloom.errors import InvalidResult, ItemTimeout, WorkerLost
 from imageloom.model import Failure, Outcome
 from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.costs import Costs
@@ -30,6 +31,7 @@ from imageloom.scheduling.protocol import (
     Event,
     Joined,
     Left,
+    Paused,
     Received,
     Refused,
     Send,
@@ -39,7 +41,7 @@ from imageloom.scheduling.protocol import (
 from imageloom.scheduling.queue import Queue, Run
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.tickets import Tickets
-from imageloom.scheduling.workers import Delivery, Worker
+from imageloom.scheduling.workers import NEVER, Delivery, Worker
 
 PATIENCE = 8.0
 """An item is slow after so many times the seconds that it should cost."""
@@ -94,7 +96,7 @@ class Scheduler:
     @property
     def capacity(self) -> int:
         """Deliveries that the workers work on at the same time."""
-        return sum(worker.limit for worker in self._workers.values())
+        return sum(worker.limit for worker in self.workers)
 
     @property
     def waiting(self) -> int:
@@ -110,16 +112,6 @@ class Scheduler:
     def is_idle(self) -> bool:
         """No worker has anything."""
         return not self._placement.held
-
-    @property
-    def failed_starts(self) -> int:
-        """Workers in a row that died before they were ready."""
-        return self._backoff.failures
-
-    def has(self, worker: str, delivery: int) -> bool:
-        """Whether a worker has that delivery now."""
-        known = self._workers.get(worker)
-        return known is not None and delivery in known.deliveries
 
     def has_sent(self, delivery: int) -> bool:
         """Whether there ever was a delivery of that number."""
@@ -150,7 +142,8 @@ class Scheduler:
         """Take on a task."""
         places = list(range(len(ticket.task.work)))
         if places:
-            self._queue.put(Run(ticket, places, now))
+            for run in [[place] for place in places] if self.rules.splits else [places]:
+                self._queue.put(Run(ticket, run, now))
         elif ticket.begin():
             self._commands.append(Completed(ticket, Outcome(ticket.task.id, "", ())))
         self._assign(now)
@@ -160,29 +153,27 @@ class Scheduler:
         if isinstance(event, Joined):
             self._join(event, now)
             return True
+        if isinstance(event, (Left, Died)):
+            return self._lose(event, now)
         worker = self._workers.get(event.worker)
-        if isinstance(event, Died):
-            return self._die(worker, event, now)
         if worker is None:
             return False
-        if isinstance(event, Left):
-            self._forget(worker)
-            self._give_back_all(worker, now)
-            self._assign(now)
-            return True
         delivery = worker.deliveries.get(event.delivery)
         if isinstance(event, Received):
             return self._receive(worker, delivery, event, now)
         if delivery is None:
             return False
         if isinstance(event, Begun):
-            delivery.since = now
+            delivery.begin(now - event.ago)
+            return True
+        if isinstance(event, Paused):
+            delivery.since = NEVER
             return True
         if isinstance(event, Refused):
             self._refuse(worker, delivery, event, now)
-        elif isinstance(event, Broken):
+        elif isinstance(event, Broken) and event.done < len(delivery.places):
             self._break(worker, delivery, event.failure, now, event.done)
-        else:  # it was returned, or has finished
+        else:  # nothing of it is in progress
             self._give_back(worker, delivery, now)
         self._assign(now)
         return True
@@ -199,10 +190,20 @@ class Scheduler:
                 self._commands.append(Start())
         self._assign(now)
 
+    def abandon(self, ticket: Ticket, now: float) -> None:
+        """End what is in progress of a task that nobody waits for any more; its items fail."""
+        failure = Failure("WorkerLost", "nobody waits for it any more", True)
+        self._tickets.fail(ticket, ticket.missing, failure, now)
+        for worker in self.workers:
+            for delivery in list(worker.in_progress()):
+                if delivery.ticket is ticket and delivery.number in worker.deliveries:
+                    self._end(worker, delivery, failure, now)
+        self._assign(now)
+
     def close(self) -> None:
         """Begin no further task. What has begun is finished."""
         self.is_closing = True
-        for run in self._take_waiting():
+        for run in self._placement.take_waiting():
             if run.ticket.has_begun:
                 self._queue.put(run)
             else:
@@ -210,7 +211,7 @@ class Scheduler:
 
     def give_up(self, failure: Failure, now: float) -> None:
         """Fail all that no worker has: there is no worker, and there will be none."""
-        for run in self._take_waiting():
+        for run in self._placement.take_waiting():
             if self._may_begin(run.ticket):
                 self._tickets.fail(run.ticket, run.places, failure, now)
 
@@ -228,35 +229,44 @@ class Scheduler:
         elif event.is_ready and not worker.is_ready:
             worker.is_ready = True
             for delivery in worker.in_progress():
-                delivery.since = now
+                delivery.began = delivery.since = now
         if event.is_ready:
             self._backoff.succeed()
-        worker.limit, worker.ahead, worker.load = max(1, event.slots), event.ahead, event.load
+        worker.limit, worker.load = max(0, event.slots), event.load
         worker.reports_begin = event.reports_begin
+        if not self.rules.brief:
+            worker.ahead = event.ahead
+        if not worker.limit:
+            self._placement.unreserve(worker)
         worker.mark_begun(now)
         self._assign(now)
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.name, None)
         worker.limit = 0  # it begins nothing more
-        for run in reversed(worker.reserved):
-            self._queue.put(run, first=True)
-        worker.reserved.clear()
+        self._placement.unreserve(worker)
 
-    def _die(self, worker: Worker | None, event: Died, now: float) -> bool:
-        if worker is None:
-            return False
-        self._forget(worker)
-        if not worker.is_ready:
-            self._backoff.fail(now)
-            self._give_back_all(worker, now)
-        for delivery in reversed(list(worker.deliveries.values())):
-            if delivery.has_begun:
-                self._break(worker, delivery, event.failure, now)
-            else:
-                self._requeue(worker, delivery, now)
+    def _lose(self, event: Left | Died, now: float) -> bool:
+        """Forget the workers that are gone, charge what is to be charged, and queue the rest again."""
+        gone = [self._workers[name] for name in (event.worker, *event.others) if name in self._workers]
+        for worker in gone:
+            self._forget(worker)
+            if isinstance(event, Died) and worker.name == event.worker and not worker.is_ready:
+                self._backoff.fail(now)
+        held = [(delivery, worker) for worker in gone for delivery in worker.deliveries.values()]
+        for delivery, worker in sorted(held, key=lambda pair: -pair[0].number):
+            self._take_back(worker, delivery, event, now)
         self._assign(now)
-        return True
+        return bool(gone)
+
+    def _take_back(self, worker: Worker, delivery: Delivery, event: Left | Died, now: float) -> None:
+        is_named, in_doubt = worker.name == event.worker, not event.worker and delivery.has_begun
+        if isinstance(event, Left) or (is_named and not worker.is_ready):
+            self._give_back(worker, delivery, now)
+        elif (is_named and delivery.has_begun) or (in_doubt and delivery.is_suspect):
+            self._break(worker, delivery, event.failure, now)
+        else:
+            self._requeue(worker, delivery, now, is_suspect=in_doubt)
 
     def _look(self, worker: Worker, now: float) -> None:
         """End a worker's item that takes too long; let others do what waits behind a slow one."""
@@ -264,9 +274,9 @@ class Scheduler:
             ticket, spent = delivery.ticket, now - delivery.since
             if not worker.is_ready:
                 if self.rules.jobs and spent > START_PATIENCE:
-                    failure = Failure("WorkerLost", f"it did not start in {START_PATIENCE:g} s", True)
+                    failure = Failure.of(WorkerLost(f"it did not start in {START_PATIENCE:g} s"))
                     self._commands.append(End(worker.name, delivery.number, failure))
-                    self._die(worker, Died(worker.name, failure), now)
+                    self._lose(Died(worker.name, failure), now)
                     return
             elif self.rules.timeout and spent > self.rules.timeout:
                 self._end_item(worker, delivery, now)
@@ -280,20 +290,24 @@ class Scheduler:
 
     def _end_item(self, worker: Worker, delivery: Delivery, now: float) -> None:
         reason = f"it took more than {self.rules.timeout:g} s (--timeout)"
-        failure = Failure("ItemTimeout", reason, True)
+        self._end(worker, delivery, Failure.of(ItemTimeout(reason)), now)
+
+    def _end(self, worker: Worker, delivery: Delivery, failure: Failure, now: float) -> None:
+        """End what works on a delivery; its item in progress is charged."""
         self._commands.append(End(worker.name, delivery.number, failure))
-        self._break(worker, delivery, failure, now)
         if self.rules.ends == "worker":
             self._forget(worker)
             for other in reversed(list(worker.deliveries.values())):
-                self._requeue(worker, other, now)
+                if other is not delivery:
+                    self._requeue(worker, other, now)
+        self._break(worker, delivery, failure, now)
 
     def _cut(self, worker: Worker, delivery: Delivery, now: float) -> None:
         """Queue again what waits behind the item in progress."""
         behind = delivery.places[delivery.done + 1 :]
         del delivery.places[delivery.done + 1 :]
         delivery.is_cut = True
-        self._commands.append(Drop(worker.name, delivery.number))
+        self._commands.append(Drop(worker.name, delivery.number, delivery.done + 1))
         self._queue.put(Run(delivery.ticket, behind, now), first=True)
 
     # Deliveries
@@ -316,13 +330,14 @@ class Scheduler:
             result = replace(result, key=work.item.key)
         if not worker.is_ready:
             worker.is_ready = True
+        delivery.begin(now)
         delivery.done += 1
         delivery.since = now
         ticket.returns = 0
         name = event.name or worker.name
         self._tickets.settle(ticket, place, result if result.worker == name else replace(result, worker=name))
         if delivery.done == len(delivery.places):
-            self._placement.note_complete(worker, now - delivery.sent)
+            self._placement.note_complete(worker, now - delivery.began)
             self._remove(worker, delivery, now)
             self._tickets.complete(ticket, name)
             self._assign(now)
@@ -334,9 +349,9 @@ class Scheduler:
         reason = (
             f"worker {worker.name} sent a result that was not due: {event.place} of delivery {event.delivery}"
         )
-        failure = Failure("InvalidResult", reason, True)
+        failure = Failure.of(InvalidResult(reason))
         self._commands.append(End(worker.name, event.delivery, failure))
-        self._die(worker, Died(worker.name, failure), now)
+        self._lose(Died(worker.name, failure), now)
 
     def _refuse(self, worker: Worker, delivery: Delivery, event: Refused, now: float) -> None:
         ticket = delivery.ticket
@@ -355,13 +370,9 @@ class Scheduler:
         if ticket.returns > self.rules.returns:
             times, ticket.returns = ticket.returns, 0
             reason = f"workers gave it back {times} times without a result, the last one {worker.name}"
-            self._break(worker, delivery, Failure("WorkerLost", reason, True), now)
+            self._break(worker, delivery, Failure.of(WorkerLost(reason)), now)
         else:
             self._requeue(worker, delivery, now)
-
-    def _give_back_all(self, worker: Worker, now: float) -> None:
-        for delivery in reversed(list(worker.deliveries.values())):
-            self._give_back(worker, delivery, now)
 
     def _break(self, worker: Worker, delivery: Delivery, failure: Failure, now: float, done: int = 0) -> None:
         """Charge the item in progress, and queue again what else is left of a delivery."""
@@ -369,20 +380,23 @@ class Scheduler:
         left = delivery.places[delivery.done :]
         self._remove(worker, delivery, now)
         ticket.was_lost = True
-        if ticket.deliveries:  # a copy is under way
-            return
-        at = min(max(0, done - delivery.done), len(left) - 1)
-        spent = now - delivery.since if delivery.has_begun else 0.0
-        self._tickets.fail(ticket, [left[at]], failure, now, worker.name, spent)
-        rest = [place for place in left if place not in ticket.results]
-        if rest:
-            self._queue.put(Run(ticket, rest, now), first=True)
+        at = left[min(max(0, done - delivery.done), len(left) - 1)]
+        if at not in self._tickets.places_elsewhere(ticket):
+            spent = now - delivery.since if delivery.has_begun else 0.0
+            self._tickets.fail(ticket, [at], failure, now, worker.name, spent)
+        self._put_back(ticket, left, now)
 
-    def _requeue(self, worker: Worker, delivery: Delivery, now: float) -> None:
+    def _requeue(self, worker: Worker, delivery: Delivery, now: float, is_suspect: bool = False) -> None:
         self._remove(worker, delivery, now)
-        left = [place for place in delivery.places[delivery.done :] if place not in delivery.ticket.results]
-        if left and not delivery.ticket.deliveries:
-            self._queue.put(Run(delivery.ticket, left, now), first=True)
+        left = delivery.places[delivery.done :]
+        self._put_back(delivery.ticket, left, now, is_suspect or delivery.is_suspect)
+
+    def _put_back(self, ticket: Ticket, places: list[int], now: float, is_suspect: bool = False) -> None:
+        """Queue items again, unless they have their results or another worker has them."""
+        elsewhere = self._tickets.places_elsewhere(ticket)
+        left = [place for place in places if place not in ticket.results and place not in elsewhere]
+        if left:
+            self._queue.put(Run(ticket, left, now, is_suspect), first=True)
 
     def _remove(self, worker: Worker, delivery: Delivery, now: float) -> None:
         del worker.deliveries[delivery.number]
@@ -399,12 +413,6 @@ class Scheduler:
                 self._commands.append(Cancelled(ticket))
         return ticket.has_begun
 
-    def _take_waiting(self) -> list[Run]:
-        runs = [run for worker in self._workers.values() for run in worker.reserved]
-        for worker in self._workers.values():
-            worker.reserved.clear()
-        return [*runs, *self._queue.clear()]
-
     def _assign(self, now: float) -> None:
         """Give the workers what they have room for."""
         while found := self._placement.next(now):
@@ -419,7 +427,9 @@ class Scheduler:
             self._next_look = now + TICK
         self._number += 1
         ahead = sum(len(other.places) - other.done for other in worker.deliveries.values())
-        delivery = worker.deliveries[self._number] = Delivery(self._number, ticket, places, now)
+        delivery = worker.deliveries[self._number] = Delivery(
+            self._number, ticket, places, is_suspect=run.is_suspect
+        )
         worker.mark_begun(now)
         self._placement.note_sent(delivery)
         ticket.deliveries += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from imageloom.errors import InvalidResult, TaskRefused, TaskRejected
 from imageloom.model import Failure, Outcome, Result
 from imageloom.scheduling.protocol import Command, Completed, Drop, Progress, Refused, Ticket
 from imageloom.scheduling.rules import Rules
@@ -64,17 +65,32 @@ class Tickets:
                         delivery.is_cut = True
                         self._emit(Drop(other.name, delivery.number))
 
+    def places_elsewhere(self, ticket: Ticket) -> set[int]:
+        """Places of a task that deliveries bring: of a copy, or of what was taken from a slow worker."""
+        if not ticket.deliveries:
+            return set()
+        return {
+            place
+            for worker in self._workers.values()
+            for delivery in worker.deliveries.values()
+            if delivery.ticket is ticket
+            for place in delivery.places[delivery.done :]
+        }
+
     def refuse(self, ticket: Ticket, event: Refused, rules: Rules) -> Failure | None:
         """Count a refusal; the failure of the task's items where it was one too many."""
+        up = {worker.name for worker in self._workers.values() if worker.limit}
         if event.is_final:
-            return Failure("TaskRefused", f"{event.worker}: {event.reason}")
+            ticket.barred.add(event.worker)
+            is_over = ticket.barred >= up
+            return Failure.of(TaskRefused(f"{event.worker}: {event.reason}")) if is_over else None
         ticket.refused_by.add(event.worker)
-        if ticket.refused_by >= self._workers.keys():
+        if ticket.refused_by >= up:
             ticket.refused_by.clear()
         if not event.counts:
             return None
         if ticket.must_accept:
-            return Failure("InvalidResult", f"{event.worker} refuses what it must accept", True)
+            return Failure.of(InvalidResult(f"{event.worker} refuses what it must accept"))
         ticket.refusals += 1
         if not rules.refusals or ticket.refusals < rules.refusals:
             return None
@@ -82,4 +98,4 @@ class Tickets:
         if rules.falls_back:
             return None
         reason = f"workers refused it {ticket.refusals} times: {event.reason}"
-        return Failure("TaskRejected", f"{reason} (in the file of nodes: rejections, fallback: mandatory)")
+        return Failure.of(TaskRejected(f"{reason} (in the file of nodes: rejections, fallback: mandatory)"))

@@ -25,7 +25,10 @@ class Transport(Protocol):
         """
 
     def start(self) -> None:
-        """Start one more worker and report it by `Joined`. Called only where `Rules.jobs` is given."""
+        """Start one more worker and report it by `Joined`, also one that dies at once.
+
+        Called only where `Rules.jobs` is given.
+        """
 
     def send(self, command: Send) -> None:
         """Give a task to a worker. What cannot be delivered is reported by a later event."""

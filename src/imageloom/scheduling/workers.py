@@ -19,17 +19,26 @@ class Delivery:
     number: int
     ticket: Ticket
     places: list[int]
-    sent: float
     done: int = 0
     """How many of the places have their results: the next one is in progress."""
+    began: float = NEVER
+    """When the first item was begun."""
     since: float = NEVER
     """When the item in progress was begun; infinity before the first."""
     is_cut: bool = False
     """Items behind the one in progress were taken from the worker, which may not know it yet."""
+    is_suspect: bool = False
+    """It runs alone."""
 
     @property
     def has_begun(self) -> bool:
         return self.since < NEVER
+
+    def begin(self, now: float) -> None:
+        """Note the begin; a second one does not restart the time."""
+        if not self.has_begun:
+            self.since = now
+            self.began = min(self.began, now)
 
 
 @dataclass(eq=False, slots=True)
@@ -58,11 +67,11 @@ class Worker:
     @property
     def room(self) -> int:
         """Deliveries that it may still be given."""
-        return self.limit + self.ahead - len(self.deliveries)
+        return self.limit + self.ahead - len(self.deliveries) if self.limit else 0
 
     @property
     def has_suspect(self) -> bool:
-        return any(delivery.ticket.is_suspect for delivery in self.deliveries.values())
+        return any(delivery.is_suspect for delivery in self.deliveries.values())
 
     def in_progress(self) -> Iterator[Delivery]:
         return (delivery for delivery in self.deliveries.values() if delivery.has_begun)
@@ -71,5 +80,4 @@ class Worker:
         """Where it does not report what it begins: it begins what was sent first."""
         if not self.reports_begin:
             for delivery, _ in zip(self.deliveries.values(), range(self.limit), strict=False):
-                if not delivery.has_begun:
-                    delivery.since = now
+                delivery.begin(now)

@@ -1,8 +1,8 @@
-"""Stores: places of bytes by address, one file for each family, loaded when it is named.
+"""Stores: storage by address, one module per family, imported when needed.
 
-A path or `file://` is a local folder; `s3://`, `gs://` and `az://` are object stores, `gdrive://` is Google Drive;
-other schemes are those of installed plug-ins and of fsspec. An address never holds a password: each family finds
-its credentials by the usual means.
+A path or `file://` is a local folder. `s3://`, `gs://` and `az://` are object stores, `gdrive://` is Google
+Drive. All other schemes are those of installed plug-ins and of fsspec. An address never contains a password: each
+family finds its credentials in the usual way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from imageloom.stores.local import LocalStore
 from imageloom.system.registry import Registry, load
 
 OBJECTS = ("s3", "gs", "az", "memory")
-"""The schemes of object stores; `memory` lasts as long as the process, for tests."""
+"""The schemes of object stores. `memory` is in the memory of this process, for tests."""
 
 _FSSPEC = "imageloom.stores.fsspec:FsspecStore"
 STORES = Registry(
@@ -35,115 +35,120 @@ STORES = Registry(
 here, so that no plug-in takes them."""
 
 kept: dict[tuple[str, str, str], bytes] = {}
-"""What was read ahead, for the workers of this process: by the store's address, the key and the fingerprint."""
+"""Files that were read ahead, for the workers of this process: by store address, key and fingerprint."""
 
 
 class Feed(Protocol):
-    """What tells of changes in a store, from the moment on at which it was made."""
+    """Reports the changes in a store since the feed was created."""
 
     def take(self) -> list[str] | None:
-        """The keys that something has happened to since the last time; None where all is to be listed.
+        """The keys that changed since the last call; None if the whole store must be listed.
 
         Raises:
-            StorageError: the store does not say.
+            StorageError: the store cannot be asked.
         """
 
 
 class Store(Protocol):
-    """A place of bytes. Keys are relative paths with forward slashes.
+    """A folder in a local or remote storage. Keys are relative paths with forward slashes.
 
-    A worker stages each output of an item under a token and, when all are there, commits them; the driver
-    publishes them. Local bytes get their name when they are published, by a rename. Elsewhere an upload is
-    indivisible, and a second one would double the work: they get their name when they are committed.
+    A worker stages each output of an item under a token. When all outputs are staged, it commits them. Then the
+    driver publishes them. Local files get their names when they are published, by a rename. Remote files get
+    their names when they are committed: an upload is atomic, and a second upload would double the work.
     """
 
     address: str
-    """As the ledger and tasks have it."""
+    """The address, as in the ledger and in tasks."""
     is_local: bool
-    """Its files have paths on this machine; elsewhere each request is a round trip."""
+    """Whether files have paths on this machine. If not, each request is a round trip."""
     creates: bool
-    """A commit that must not replace anything notices by itself; there is no need to look first."""
+    """Whether a commit without `replace` is atomic: it fails if the name exists, so no check before is needed."""
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """All that is there, as it is found; what cannot be an item comes with the reason."""
+        """Yield all files as they are found. A name that cannot be an item is an `Unlisted` with the reason."""
 
     def feed(self) -> Feed | None:
-        """What tells of changes; None where it can only be listed. A listing that follows is the beginning.
+        """A feed of changes; None if the store can only be listed. List the store after creating the feed.
 
         Raises:
-            StorageError: the store does not say.
+            StorageError: the store cannot be asked.
         """
 
     def find(self, key: str) -> Item | None:
-        """The item of that key; None where there is none."""
+        """The item with this key; None if there is none."""
 
     def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
-        """The bytes of a file, refused over `limit` bytes, or where it is another one than was planned."""
-
-    def head(self, key: str, length: int, start: int = 0) -> bytes:
-        """`length` bytes of a file from `start` on, or all that there are."""
-
-    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
-        """Copy a file to a local path; refused as by `read`."""
-
-    def path(self, key: str) -> str | None:
-        """The local path of a file; None where it has none."""
-
-    def size(self, key: str) -> int | None:
-        """The size of a file in bytes; None where there is none."""
-
-    def exists(self, key: str) -> bool:
-        """Whether the name is taken, by whatever it is."""
-
-    def place(self, folder: str) -> str:
-        """Where a folder really is: equal for all names that lead there."""
-
-    def link(self, key: str) -> str | None:
-        """The place that a link leads to; None for what is no link."""
-
-    def prepare(self, scratch: str) -> None:
-        """Make ready to be written to.
-
-        Args:
-            scratch: path of a folder for what is too large for memory; empty for the store's choice.
+        """Read a file.
 
         Raises:
-            StorageError: it cannot be written to.
+            LimitExceeded: the file has more than `limit` bytes.
+            UnreadableItem: it cannot be read, or is not the `planned` version.
+        """
+
+    def head(self, key: str, length: int, start: int = 0) -> bytes:
+        """Read `length` bytes of a file from position `start`, or fewer at its end."""
+
+    def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
+        """Copy a file to a local path. Raises the same errors as `read`."""
+
+    def path(self, key: str) -> str | None:
+        """The local path of a file; None for remote stores."""
+
+    def size(self, key: str) -> int | None:
+        """The size of a file in bytes; None if it does not exist."""
+
+    def exists(self, key: str) -> bool:
+        """Whether anything with this name exists."""
+
+    def place(self, folder: str) -> str:
+        """The real path or address of a folder: the same for all names of the folder."""
+
+    def link(self, key: str) -> str | None:
+        """The real path that a link points to; None if the key is not a link."""
+
+    def prepare(self, scratch: str) -> None:
+        """Prepare the store for writing.
+
+        Args:
+            scratch: path of a folder for temporary files; empty: the store chooses one.
+
+        Raises:
+            StorageError: the store cannot be written to.
         """
 
     def tidy(self) -> None:
-        """Remove what `prepare` has made."""
+        """Remove what `prepare` has created."""
 
     def staging(self, token: str) -> str:
-        """The local path where an output may be made that is then published. Only after `prepare`."""
+        """The local path at which an output can be made before it is published. Only after `prepare`."""
 
     def stage(self, token: str, data: bytes) -> None:
-        """Hold bytes where nobody looks for outputs, under a token of the attempt's own."""
+        """Stage bytes under a token, invisible to readers of the sink."""
 
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
-        """Say that staged bytes are an output.
+        """Commit staged bytes as an output.
 
         Args:
-            maker: a mark of the item that it is made from.
-            replace: it may take the place of what has its name and is of another maker.
+            maker: identifies the item that the output is made from.
+            replace: whether it may replace an existing file that was made from another item.
 
         Raises:
-            OutputExists: it may not.
-            UnwritableOutput: the store did not take it.
+            OutputExists: such a file exists, and `replace` is False.
+            UnwritableOutput: the output cannot be written.
         """
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
-        """Give what was committed, or made at `staging`, its name in one indivisible step.
+        """Give a committed output, or one that was made at `staging`, its name in one atomic step.
 
-        An old folder that a new one takes the place of is moved away just before.
+        If a folder replaces an existing folder, the old folder is moved away just before.
         """
 
     def discard(self, token: str) -> None:
-        """Drop staged bytes; nothing happens where there are none."""
+        """Delete staged bytes, if there are any."""
 
 
 def stage(store: Store, token: str, data: bytes | Mapping[str, bytes]) -> int:
-    """Stage a file, or the files of a folder by their paths within it; gives their bytes together."""
+    """Stage a file, or a folder as a mapping of relative paths to contents. Returns the total size in bytes."""
     if isinstance(data, bytes):
         store.stage(token, data)
         return len(data)
@@ -154,7 +159,7 @@ def stage(store: Store, token: str, data: bytes | Mapping[str, bytes]) -> int:
 
 
 def is_remote(address: str) -> bool:
-    """Whether an address is that of a store with round trips."""
+    """Whether an address is that of a remote store."""
     return "://" in address and not address.startswith("file://")
 
 
@@ -165,13 +170,13 @@ def local_path(address: str) -> str:
 
 @lru_cache(maxsize=64)
 def open_store(address: str) -> Store:
-    """The store at an address.
+    """Open the store at an address.
 
     Raises:
-        UsageError: the address holds a password or a query, nobody knows its scheme, or the scheme's plug-in
+        UsageError: the address contains a password or a query, its scheme is unknown, or the scheme's plug-in
             cannot be loaded.
-        MissingExtra: the library for it is not installed.
-        StorageError: it cannot be used.
+        MissingExtra: the library for the scheme is not installed.
+        StorageError: the store cannot be used.
     """
     if not is_remote(address):
         return LocalStore(local_path(address))
@@ -182,14 +187,14 @@ def open_store(address: str) -> Store:
 
 
 def open_bounded(address: str, links: Links = "follow", roots: tuple[str, ...] = ()) -> Store:
-    """The store at an address; a local one keeps to bounds.
+    """Open the store at an address, with restrictions for a local store.
 
     Args:
-        links: which links in it are followed.
-        roots: folders beneath which it and its files are opened; none for no bounds.
+        links: which symbolic links are followed.
+        roots: folders that the store and its files must be below; empty: no restriction.
 
     Raises:
-        ImageloomError: as `open_store`.
+        ImageloomError: see `open_store`.
     """
     if is_remote(address) or (links == "follow" and not roots):
         return open_store(address)
@@ -202,21 +207,22 @@ def _open_local(address: str, links: Links, roots: tuple[str, ...]) -> LocalStor
 
 
 def check_address(address: str) -> None:
-    """Refuse an address that may hold credentials, without repeating it: it would be written down.
+    """Refuse an address that may contain credentials. The message does not repeat it, because it may be logged.
 
     Raises:
-        UsageError: names what is to be done instead.
+        UsageError: says what to do instead.
     """
     scheme, _, rest = address.partition("://")
-    if re.match(r"[^/]*:(?!\d*(/|$)).*@", rest):  # a password may have a slash, a port is digits
+    if re.match(r"[^/]*:(?!\d*(/|$)).*@", rest):  # a password may contain a slash; a port has only digits
         raise UsageError(
-            f"an address holds no password: give {scheme}:// its credentials by the environment or its own files"
+            f"an address must not contain a password: give the credentials of {scheme}:// in environment "
+            "variables or in its configuration files"
         )
     if "?" in rest or "#" in rest:
-        raise UsageError(f"an address has no query and no fragment: {scheme}://.../ with a plain path")
+        raise UsageError(f"an address must not contain '?' or '#': give {scheme}:// with a plain path")
 
 
 def drop_kept(address: str) -> None:
-    """Forget what was read ahead from a store."""
+    """Drop the files that were read ahead from a store."""
     for name in [name for name in kept if name[0] == address]:
         kept.pop(name, None)

@@ -1,7 +1,7 @@
-"""What a file has beside its content: owner, mode, extended attributes (access lists are among them).
+"""File attributes: owner, mode and extended attributes, which include access lists.
 
-A file that takes the place of another one takes them over. Its time of modification is its own: what compares
-times, as a backup does, must see that the content is new.
+A file that replaces another file gets its attributes, but not its modification time: programs that compare times,
+such as backups, must notice the new content.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ OF_CONTENT = ("security.ima", "security.evm")
 """Extended attributes that are signatures of the old content."""
 _NONE_THERE = (errno.ENOTSUP, errno.ENODATA, errno.ENOSYS)
 _TICK = 2_000_000_000
-"""Nanoseconds by which all file systems tell times apart."""
+"""Difference in nanoseconds that the time stamps of all file systems can represent."""
 
 
 def take_over(new: str, there: int, old: str, at: int, fingerprint: str) -> os.stat_result:
-    """Give a new file what the old one has beside its content, and have the new one on the disk.
+    """Copy the attributes of the old file to the new file, and flush the new file to the disk.
 
     Args:
-        there, at: the open folders of the new file and of the old one.
-        fingerprint: of the old one, as it was read: see `model.Item.fingerprint`.
+        there, at: the open folders of the new file and of the old file.
+        fingerprint: fingerprint of the old file when it was read: see `model.Item.fingerprint`.
 
     Raises:
         OSError: a file cannot be opened or written.
@@ -36,11 +36,11 @@ def take_over(new: str, there: int, old: str, at: int, fingerprint: str) -> os.s
         found = os.fstat(source)
         check_alone(found)
         if fingerprint != f"{found.st_size}-{found.st_mtime_ns}":
-            raise UnreadableItem("it was written to after it was read")
+            raise UnreadableItem("the file was changed after it was read")
         target = os.open(new, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=there)
         try:
             if not stat.S_ISREG(os.fstat(target).st_mode):
-                raise UnwritableOutput("what was staged for it is no file")
+                raise UnwritableOutput("the staged output is not a regular file")
             _copy(source, found, target)
             os.fsync(target)
             return os.fstat(target)
@@ -51,15 +51,14 @@ def take_over(new: str, there: int, old: str, at: int, fingerprint: str) -> os.s
 
 
 def check_alone(found: os.stat_result) -> None:
-    """Raise OutputExists for what is no file with one name."""
+    """Raise OutputExists if a file is not a regular file with exactly one name."""
     if stat.S_ISLNK(found.st_mode):
-        raise OutputExists("it is a link: in place it would cease to be one (--in-place)")
+        raise OutputExists("it is a symbolic link, which --in-place would replace by a file")
     if not stat.S_ISREG(found.st_mode):
-        raise OutputExists("it is no regular file (--in-place)")
+        raise OutputExists("it is not a regular file (--in-place)")
     if found.st_nlink > 1:
         raise OutputExists(
-            f"it has {found.st_nlink} names (hard links): in place the others would keep the old content "
-            "(--in-place)"
+            f"it has {found.st_nlink} hard links, and --in-place would change only one of them"
         )
 
 
@@ -74,9 +73,11 @@ def _copy(source: int, found: os.stat_result, target: int) -> None:
         ) from None
     if hasattr(os, "listxattr"):
         _copy_extended(source, target)
-    os.fchmod(target, stat.S_IMODE(found.st_mode))  # after the owner, which takes setuid away
+    os.fchmod(target, stat.S_IMODE(found.st_mode))  # after the owner: changing the owner clears setuid
     if (made.st_size, made.st_mtime_ns) == (found.st_size, found.st_mtime_ns):
-        os.utime(target, ns=(made.st_atime_ns, made.st_mtime_ns + _TICK))  # its fingerprint is its own
+        os.utime(
+            target, ns=(made.st_atime_ns, made.st_mtime_ns + _TICK)
+        )  # so its fingerprint differs from the old file's
 
 
 def _copy_extended(source: int, target: int) -> None:
@@ -89,7 +90,7 @@ def _copy_extended(source: int, target: int) -> None:
                 raise UnwritableOutput(
                     f"its attribute {name!r} cannot be kept: {error.strerror} (--in-place)"
                 ) from None
-    for name in there.keys() - wanted.keys():  # as an access list by the folder's default
+    for name in there.keys() - wanted.keys():  # for example an access list from the folder's default
         if not name.startswith("security."):
             with suppress(OSError):
                 os.removexattr(target, name)
@@ -99,7 +100,7 @@ def _extended(file: int) -> dict[str, bytes]:
     found = {}
     try:
         for name in os.listxattr(file):
-            with suppress(OSError):  # one that only the system reads
+            with suppress(OSError):  # an attribute that only the system can read
                 found[name] = os.getxattr(file, name)
     except OSError as error:
         if error.errno not in _NONE_THERE:

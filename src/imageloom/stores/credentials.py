@@ -1,5 +1,5 @@
-"""Where credentials come from: S3's from the environment, the files of AWS's own tools, or the machine's role;
-Google Drive's from Google's application default."""
+"""Finds credentials. S3: from the environment, the files of the AWS tools, or the machine's role. Google Drive:
+Google's application default credentials."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _METADATA = ("169.254.169.254", 80)
 
 GOOGLE = "https://www.googleapis.com"
 GOOGLE_FROM = "IMAGELOOM_DRIVE_ENDPOINT"
-"""The variable that names another server, of this machine, which is asked without credentials: for tests."""
+"""Environment variable with the address of a test server on this machine, used without credentials."""
 _SCOPE = "https://www.googleapis.com/auth/drive"
 
 
 def aws() -> dict[str, str]:
-    """What obstore does not find by itself: it reads the environment, not `~/.aws`.
+    """S3 settings that obstore does not find itself: it reads the environment, but not `~/.aws`.
 
     Raises:
         StorageError: there are no credentials.
@@ -56,7 +56,7 @@ def aws() -> dict[str, str]:
 
 
 def _profile() -> dict[str, str]:
-    """The chosen profile of both files: keys are in one, region and endpoint mostly in the other."""
+    """The selected profile, merged from both files: one has the keys, the other usually region and endpoint."""
     name = os.environ.get("AWS_PROFILE", "default")
     found: dict[str, str] = {}
     for variable, usual, section in (
@@ -68,14 +68,16 @@ def _profile() -> dict[str, str]:
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, OSError, UnicodeError):
-            raise StorageError(f"cannot read {path}") from None  # the parser's own text repeats the line
+            raise StorageError(
+                f"cannot read {path}"
+            ) from None  # the parser's message would repeat a line with secrets
         if parser.has_section(section):
             found |= dict(parser.items(section))
     return found
 
 
 def _has_role() -> bool:
-    """Whether the machine gives credentials, or none are wanted."""
+    """Whether the machine has a role that provides credentials, or requests are not signed."""
     if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true") or any(
         role in os.environ for role in _ROLES
     ):
@@ -90,11 +92,11 @@ def _has_role() -> bool:
 
 
 def google() -> tuple[str, Any]:
-    """Where Google Drive is, and the credentials of google-auth for it.
+    """The address of Google Drive's API, and google-auth's credentials for it.
 
     Raises:
         MissingExtra: google-auth or requests is not installed.
-        UsageError: `GOOGLE_FROM` leads to another machine.
+        UsageError: `GOOGLE_FROM` is an address of another machine.
         StorageError: there are no credentials.
     """
     try:
@@ -106,15 +108,15 @@ def google() -> tuple[str, Any]:
         raise MissingExtra("gdrive://", "gdrive") from None
     if origin := os.environ.get(GOOGLE_FROM):
         if not _is_loopback(origin):
-            raise UsageError(f"{GOOGLE_FROM} is for a server of this machine, as http://127.0.0.1:8080")
+            raise UsageError(f"{GOOGLE_FROM} must be a server on this machine, such as http://127.0.0.1:8080")
         anonymous = google.auth.credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
         return origin.rstrip("/"), anonymous
     try:
         return GOOGLE, google.auth.default(scopes=[_SCOPE])[0]
     except google.auth.exceptions.GoogleAuthError:
         raise StorageError(
-            "there are no credentials for gdrive://: set GOOGLE_APPLICATION_CREDENTIALS to the file of a service "
-            "account that the folder is shared with, or use gcloud auth application-default login "
+            "there are no credentials for gdrive://: set GOOGLE_APPLICATION_CREDENTIALS to the key file of a "
+            "service account that can access the folder, or run gcloud auth application-default login "
             f"--scopes={_SCOPE},https://www.googleapis.com/auth/cloud-platform"
         ) from None
 

@@ -1,9 +1,10 @@
-"""Google Drive: folders of files with ids, whose names need not be unique.
+"""Google Drive: files and folders have IDs; names need not be unique.
 
-Folders of one name in one place are read as one folder. Of files of one name the oldest is the one that is meant,
-and the others are refused by name. A new file is seen when it is whole, and has a mark of the item that it was
-made from; what has its name already gets new content, in one step, or stands in the way. Drive knows no
-condition for a creation: who creates a file looks afterwards whether it is the first, and else takes it back.
+Folders with the same name in the same place are treated as one folder. Of files with the same name, the oldest
+is used; the others are failed items. A new file becomes visible when it is complete, and has a property that
+identifies the item that it was made from. A file that already has the name gets the new content in one step, or
+the output fails. Drive cannot create a file only if its name is free: after creating a file, imageloom checks
+whether it is the oldest with this name, and deletes it otherwise.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_h
 from imageloom.system import folders
 
 MARK = "imageloom"
-"""The property of a file that says which item it was made from."""
+"""The file property that identifies the item that a file was made from."""
 REMEMBERED = 20_000
-"""Files that need not be looked up by name, since they were listed lately."""
+"""Maximum number of listed files that are cached, so that they need not be looked up by name."""
 _T = TypeVar("_T")
 
 
 class DriveStore(RemoteStore):
-    """A folder of Drive's.
+    """A folder on Google Drive.
 
     Args:
-        address: `gdrive://root/Photos/2026` for My Drive, or a folder's id in place of `root`.
+        address: `gdrive://root/Photos/2026` for My Drive, or a folder's ID instead of `root`.
 
     Raises:
-        UsageError: the address names no folder.
-        MissingExtra, StorageError: as of `driveapi.Drive`.
+        UsageError: the address has no folder.
+        MissingExtra, StorageError: see `driveapi.Drive`.
     """
 
     creates = True
@@ -58,7 +59,7 @@ class DriveStore(RemoteStore):
         self._top, _, self._path = address.partition("://")[2].strip("/").partition("/")
         if not re.fullmatch(r"[\w-]+", self._top, re.ASCII):
             raise UsageError(
-                "gdrive:// names no folder: gdrive://root/Photos, or a folder's id in place of root"
+                "gdrive:// needs a folder: gdrive://root/Photos, or a folder's ID instead of root"
             )
         try:
             checked(self._path or "-")
@@ -76,7 +77,7 @@ class DriveStore(RemoteStore):
     # Reading
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """All files, folder by folder; shortcuts are not followed.
+        """Yield all files, folder by folder. Shortcuts are not followed.
 
         Raises:
             StorageError: a folder cannot be listed.
@@ -99,7 +100,7 @@ class DriveStore(RemoteStore):
     def _list(
         self, prefix: str, ids: tuple[str, ...], folders: dict[str, tuple[str, ...]]
     ) -> Iterator[Item | Unlisted]:
-        """The files of a folder; the folders in it are added to `folders`."""
+        """Yield the files of a folder. Its subfolders are added to `folders`."""
         names: set[str] = set()
         if self._feed:
             self._feed.note_folder(ids, prefix)
@@ -143,7 +144,7 @@ class DriveStore(RemoteStore):
         try:
             file = self._file(checked(key))
         except Refusal as refusal:
-            raise StorageError(f"cannot look at {self.address}/{key}: {refusal}") from None
+            raise StorageError(f"cannot read the metadata of {self.address}/{key}: {refusal}") from None
         if file is None:
             return None
         self._remember(key, file)
@@ -174,11 +175,11 @@ class DriveStore(RemoteStore):
         self._reading(key, fetch, planned)
 
     def _copy(self, file: File, to: io.BufferedIOBase, limit: int) -> None:
-        """Copy a file as it was listed.
+        """Copy the listed version of a file.
 
         Raises:
-            LimitExceeded: it is larger.
-            _Changed: it is another one by now.
+            LimitExceeded: the file is larger than the limit.
+            _Changed: the file has changed since.
         """
         if file.size > limit:
             raise LimitExceeded(
@@ -196,7 +197,7 @@ class DriveStore(RemoteStore):
             raise _Changed
 
     def _reading(self, key: str, read: Callable[[File], _T], planned: Item | None = None) -> _T:
-        """Read a file as it was listed; if it is another one by now, as it is, unless another was planned."""
+        """Read the listed version of a file. If it has changed, read the new one, unless `planned` forbids it."""
         listed = self._listed.get(checked(key))
         if planned and listed and _item(key, listed) != planned:
             listed = None
@@ -211,20 +212,20 @@ class DriveStore(RemoteStore):
                         raise
             file = self._file(key)
             if file is None:
-                raise UnreadableItem("cannot read it: it is gone")
+                raise UnreadableItem("cannot read it: the file no longer exists")
             self._remember(key, file)
             if planned:
                 planned.check(_item(key, file))
             return read(file)
         except _Changed:
-            raise UnreadableItem("it has changed while it was read") from None
+            raise UnreadableItem("the file was changed while it was read") from None
         except Refusal as refusal:
             raise UnreadableItem(f"cannot read it: {refusal}") from None
 
     # Folders
 
     def _ids(self, folder: str) -> tuple[str, ...]:
-        """Of all folders of a path below the topmost one, the oldest first; none where there is none."""
+        """IDs of all folders with this path below the top folder, the oldest first; empty if there are none."""
         with self._lock:
             found = self._folders.get(folder)
         if found is None and not folder:
@@ -243,8 +244,8 @@ class DriveStore(RemoteStore):
         return found
 
     def _make(self, folder: str) -> str:
-        """The id of a folder, which is made where there is none. Others may make it at the same time: all
-        that look afterwards take the oldest, and the other one is left, for it may be in use already."""
+        """The ID of a folder, which is created if it does not exist. If other processes create it at the same
+        time, all use the oldest. The newer folder is not deleted, because it may already be in use."""
         with self._lock:
             if not self._ids(folder):
                 above, _, name = folder.rpartition("/")
@@ -255,7 +256,7 @@ class DriveStore(RemoteStore):
         return f"{self._path}/{key}".strip("/")
 
     def _files(self, key: str) -> list[File]:
-        """All of that name, the oldest first."""
+        """All files with this key, the oldest first."""
         folder, _, name = self._absolute(key).rpartition("/")
         ids = self._ids(folder)
         found = _sorted(self._drive.children(ids, name)) if ids else []
@@ -265,7 +266,7 @@ class DriveStore(RemoteStore):
         return next(iter(self._files(key)), None)
 
     def place(self, folder: str) -> str:
-        """By ids from the top on: an address may begin at any folder."""
+        """The path as folder IDs from the top, because an address may start at any folder."""
         try:
             place, path = self._above(), ""
             for name in filter(None, self._absolute(folder).split("/")):
@@ -276,7 +277,7 @@ class DriveStore(RemoteStore):
         return place
 
     def _above(self) -> str:
-        """The place of the topmost folder, as far up as this account sees."""
+        """The place of the top folder, as far up as this account has access."""
         if not self._lineage:
             lineage = [self._drive.get(self._top)]
             while lineage[0].parents:
@@ -292,13 +293,13 @@ class DriveStore(RemoteStore):
     # Writing
 
     def prepare(self, scratch: str = "") -> None:
-        """Make the folder, and ask whether it can be written to."""
+        """Create the folder, and check whether it can be written to."""
         try:
             may_add = self._drive.may_add(self._make(self._path))
         except Refusal as refusal:
             raise StorageError(f"cannot write to {self.address}: {refusal}") from None
         if not may_add:
-            raise StorageError(f"cannot write to {self.address}: this account may only read there")
+            raise StorageError(f"cannot write to {self.address}: this account has only read access")
         self._staging.prepare(scratch)
 
     def tidy(self) -> None:
@@ -309,7 +310,7 @@ class DriveStore(RemoteStore):
         self._put(key, io.BytesIO(data), len(data), maker, replace)
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
-        """Upload what was made as a file; the rest is there already."""
+        """Upload an output that was made as a file; others were uploaded by `commit`."""
         path = self._staging.file(token)
         if path is None:
             return
@@ -332,12 +333,14 @@ class DriveStore(RemoteStore):
                 content.seek(0)
                 if there.md5_checksum == hashlib.file_digest(content, "md5").hexdigest():
                     return
-                raise OutputExists(f"{key} is there and was not made from this item (--if-exists overwrite)")
+                raise OutputExists(
+                    f"its output {key} exists and was not made from this item (--if-exists overwrite)"
+                )
             self._drive.replace(there, content, size, {MARK: mark})
         except ItemError:
             raise
         except Refusal as refusal:
-            with self._lock:  # a folder may have gone
+            with self._lock:  # a folder may have been deleted
                 self._folders = {}
             raise UnwritableOutput(f"cannot put {key}: {refusal}") from None
         finally:
@@ -346,7 +349,7 @@ class DriveStore(RemoteStore):
 
 
 class _Changed(Exception):
-    """A file is not the one that was listed."""
+    """A file has changed since it was listed."""
 
 
 def _item(key: str, file: File) -> Item:
@@ -362,6 +365,6 @@ def _sorted(files: Iterator[File]) -> list[File]:
 
 
 def _told_apart(key: str, file_id: str) -> str:
-    """The key of a file whose name another one has, with its id before the suffix."""
+    """A unique key for a file whose name another file has too: with the ID before the suffix."""
     stem, dot, suffix = key.rpartition(".")
     return f"{stem} ({file_id}){dot}{suffix}" if dot else f"{key} ({file_id})"

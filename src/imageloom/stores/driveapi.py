@@ -1,7 +1,7 @@
-"""Google Drive's HTTP interface, version 3: requests that are tried again, uploads in parts, its errors in words.
+"""Google Drive's HTTP API, version 3: requests with retries, uploads in parts, errors as text.
 
-Credentials are Google's application default. A file that is created has an id that Drive has given out before, so
-that a repeated request creates nothing twice.
+Credentials are Google's application default credentials. A file is created with an ID that Drive has generated
+before, so that a retry does not create a second file.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 FOLDER = "application/vnd.google-apps.folder"
 NATIVE = "application/vnd.google-apps."
-"""What has no bytes: folders, shortcuts, documents."""
+"""Prefix of the types without content: folders, shortcuts, documents."""
 FIELDS = "id,name,mimeType,size,md5Checksum,createdTime,modifiedTime,parents,trashed,properties,driveId"
 PAGE = 1000
 IDS = 100
-"""Ids to ask for at once."""
+"""Number of IDs per request for new IDs."""
 SMALL = 5_000_000
-"""Bytes of the largest upload in one request."""
+"""Files up to this number of bytes are uploaded in one request."""
 PART = 8 << 20
-"""Bytes of a request of a larger one; a multiple of 256 KiB."""
+"""Bytes per request of a larger upload; a multiple of 256 KiB."""
 TRIES = 8
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 16.0
@@ -58,7 +58,7 @@ class File(msgspec.Struct, rename="camel", frozen=True):
     trashed: bool = False
     properties: dict[str, str] = {}
     drive_id: str = ""
-    """Of the shared drive that it lies in."""
+    """ID of the shared drive that contains it."""
 
 
 class Change(msgspec.Struct, rename="camel", frozen=True):
@@ -87,11 +87,11 @@ class _Ids(msgspec.Struct, frozen=True):
 
 
 class Refusal(Exception):
-    """What Drive has answered instead, or that it has not.
+    """Drive answered with an error, or did not answer.
 
     Args:
-        status: of the answer; 0 where there was none.
-        reason: Drive's word for it, or the name of an error; never a text.
+        status: HTTP status of the answer; 0 if there was no answer.
+        reason: Drive's code for the error, or the name of an exception; never a message text.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -101,7 +101,7 @@ class Refusal(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same request may succeed later."""
+        """Whether a retry may succeed."""
         return self.status in (0, 408, 429) or self.status >= 500 or self.reason in _THROTTLED
 
     def __str__(self) -> str:
@@ -111,14 +111,14 @@ class Refusal(Exception):
         if self.status == 404:
             return f"there is no such file or folder, or it is not shared with this account ({answer})"
         if self.status == 429 or self.reason in _THROTTLED:
-            return f"Drive asks for fewer requests ({answer})"
+            return f"there were too many requests to Drive ({answer})"
         if self.status in (401, 403):
             return f"access is denied: check the credentials and their rights ({answer})"
         return f"Drive answered {answer}"
 
 
 class Drive:
-    """Drive's calls. May be used from any thread: each has a connection of its own.
+    """A client of Google Drive. Thread-safe: each thread has its own connection.
 
     Raises:
         MissingExtra: google-auth or requests is not installed.
@@ -135,7 +135,7 @@ class Drive:
     # Files and folders
 
     def open(self, folder_id: str) -> File:
-        """The folder that all that is asked for lies in. If it lies in a shared drive, that one is asked."""
+        """Open the folder for all further requests. If it is in a shared drive, requests go to that drive."""
         folder = self.get(folder_id)
         self._shared = folder.drive_id
         return folder
@@ -154,10 +154,10 @@ class Drive:
         return found.get("capabilities", {}).get("canAddChildren", True)
 
     def children(self, folder_ids: tuple[str, ...], name: str = "") -> Iterator[File]:
-        """What lies in folders, the oldest first.
+        """Yield the files and folders in these folders, the oldest first.
 
         Args:
-            name: what has that name alone.
+            name: yield only those with this name.
         """
         query = f"({' or '.join(f'{quoted(each)} in parents' for each in folder_ids)}) and trashed = false"
         if name:
@@ -203,12 +203,12 @@ class Drive:
     # Changes
 
     def token(self) -> str:
-        """A token for what changes from now on."""
+        """A token for all changes from now on."""
         url = f"{self._origin}/drive/v3/changes/startPageToken"
         return self._decode(self.send("GET", url, params=self._within), _Token).start_page_token
 
     def changes(self, token: str, tries: int) -> tuple[list[Change], str]:
-        """What has changed since a token was given, and the next one."""
+        """The changes since a token was created, and the next token."""
         params = self._within | {
             "fields": f"nextPageToken,newStartPageToken,changes(fileId,removed,file({FIELDS}))",
             "pageSize": str(PAGE),
@@ -225,14 +225,14 @@ class Drive:
 
     @property
     def _within(self) -> dict[str, str]:
-        """The parameters by which also what lies in shared drives is seen."""
+        """The request parameters that include shared drives."""
         drive = {"driveId": self._shared} if self._shared else {}
         return _EVERYWHERE | {"includeItemsFromAllDrives": "true"} | drive
 
     # Content
 
     def download(self, file: File, write: Callable[[bytes], object], start: int, length: int) -> None:
-        """Hand on a range of a file's bytes, which is not empty; after a cut from there on."""
+        """Download a non-empty range of a file. After a broken connection, continue at that position."""
         position, end, failures = start, start + length, 0
         while True:
             try:
@@ -257,7 +257,7 @@ class Drive:
     def create(
         self, name: str, parent: str, content: BufferedIOBase, size: int, properties: dict[str, str]
     ) -> str:
-        """A new file, which is seen when it is whole; its id."""
+        """Create a file, which becomes visible when it is complete. Returns its ID."""
         made = self._new_id()
         metadata = {"id": made, "name": name, "parents": [parent], "properties": properties}
         url = f"{self._origin}/upload/drive/v3/files"
@@ -265,7 +265,7 @@ class Drive:
         return made
 
     def replace(self, file: File, content: BufferedIOBase, size: int, properties: dict[str, str]) -> None:
-        """Give a file new content; it has the old one until the new one is whole."""
+        """Replace the content of a file. The old content stays visible until the new content is complete."""
         url = f"{self._origin}/upload/drive/v3/files/{file.id}"
         self._upload("PATCH", url, {"name": file.name, "properties": properties}, content, size)
 
@@ -273,7 +273,7 @@ class Drive:
         try:
             create()
         except Refusal as refusal:
-            if refusal.status != 409:  # it was created, and the answer was lost
+            if refusal.status != 409:  # it was created, but the answer was lost
                 raise
 
     def _upload(
@@ -318,10 +318,10 @@ class Drive:
     # Requests
 
     def send(self, method: str, url: str, tries: int = TRIES, **options: Any) -> Response:
-        """One request, again while that may help.
+        """Send a request, with retries.
 
         Raises:
-            Refusal: the last answer.
+            Refusal: the last attempt failed.
         """
         failures = 0
         while True:
@@ -346,10 +346,10 @@ class Drive:
         return answer
 
     def _pause(self, failures: int, error: Exception, tries: int = TRIES) -> int:
-        """Wait before another attempt; how many have failed in a row.
+        """Wait before a retry (back-off). Returns the number of failures in a row.
 
         Raises:
-            Refusal: another one is of no use.
+            Refusal: a retry is useless, or there were too many.
         """
         refusal = error if isinstance(error, Refusal) else Refusal(0, type(error).__name__)
         if not refusal.may_pass or failures + 1 >= tries:
@@ -375,13 +375,13 @@ class Drive:
 
 
 def quoted(value: str) -> str:
-    """A value in a query of Drive's."""
+    """Quote a value for Drive's query language."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def _reason(body: bytes) -> str:
-    """Drive's word for an error, of its answer, which may be anything."""
+    """Drive's code for an error, from the body of its answer, which may be anything."""
     try:
         reason = json.loads(body)["error"]["errors"][0]["reason"]
     except (ValueError, LookupError, TypeError):

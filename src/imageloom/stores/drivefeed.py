@@ -1,7 +1,7 @@
-"""What changes in a folder of Google Drive, by its change tokens.
+"""Changes in a folder of Google Drive, by its change tokens.
 
-A token stands for a moment in a whole drive; what it tells of are files by their ids. Which of them lie in the
-folder, and under which keys, is noted while it is listed.
+A token stands for a point in time of a whole drive. Changes name files by ID. Which IDs are in the folder, and
+their keys, is recorded while the folder is listed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from imageloom.stores.driveapi import FOLDER, Drive, File, Refusal
 
 
 class DriveFeed:
-    """What has changed since it was made, by Drive's change tokens."""
+    """The changes since the feed was created. See `stores.Feed`."""
 
     def __init__(self, drive: Drive) -> None:
         self._drive = drive
@@ -20,21 +20,21 @@ class DriveFeed:
         self._keys: dict[str, str] = {}
 
     def note_folder(self, ids: tuple[str, ...], prefix: str) -> None:
-        """A folder that is listed: what changes in it counts."""
+        """Record a folder that was listed; its changes are reported from now on."""
         self._folders.update(dict.fromkeys(ids, prefix))
 
     def note_file(self, file_id: str, key: str) -> None:
         self._keys[file_id] = key
 
     def take(self) -> list[str] | None:
-        """The keys of files that came, changed or went since the last time; None where a folder did, or Drive
-        does not know the token any more: then all is to be listed.
+        """The keys of files that were added, changed or deleted since the last call. None if a folder was, or if
+        the token has expired: then everything must be listed.
 
         Raises:
-            StorageError: Drive does not say.
+            StorageError: Drive cannot be asked.
         """
         try:
-            changes, self._token = self._drive.changes(self._token, tries=2)  # it is asked again soon
+            changes, self._token = self._drive.changes(self._token, tries=2)  # the next request follows soon
         except Refusal as refusal:
             if refusal.status in (400, 404, 410):
                 return None
@@ -55,13 +55,13 @@ class DriveFeed:
         return list(keys)
 
     def _has_moved(self, folder_id: str, key: str | None, is_gone: bool) -> bool:
-        """Whether a folder came into what is watched, went, or is elsewhere in it."""
+        """Whether a folder was added, deleted or moved in the watched folder."""
         before = self._folders.get(folder_id)
         if before == "":
             return is_gone
         return before != (f"{key}/" if key else None)
 
     def _key(self, file: File) -> str | None:
-        """Where a file or folder lies now; None for outside."""
+        """The current key of a file or folder; None if it is outside the watched folder."""
         above = next((self._folders[parent] for parent in file.parents if parent in self._folders), None)
         return above + file.name if above is not None and "/" not in file.name else None

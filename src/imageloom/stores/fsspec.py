@@ -1,7 +1,7 @@
-"""Everything else that has an address: what fsspec knows, as SFTP, and zip and tar files to read from.
+"""All other schemes, through fsspec: for example SFTP, and zip and tar files (read only).
 
-An output is uploaded under a hidden name and renamed, so that it is never seen half. Few connections are
-shared by all threads, each used by one at a time: most of fsspec's file systems are not made for more.
+An output is uploaded under a hidden name and then renamed, so that incomplete files are never visible. All threads
+share a few connections, and each connection is used by one thread at a time: most fsspec file systems require it.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ log = logging.getLogger(__name__)
 
 ARCHIVES = ("zip", "tar")
 READ_ONLY = {
-    "zip": "a zip file is read only here",
-    "tar": "a tar file is read only here",
-    "http": "a web server is read only",
-    "https": "a web server is read only",
+    "zip": "zip files can only be read",
+    "tar": "tar files can only be read",
+    "http": "web servers can only be read",
+    "https": "web servers can only be read",
 }
 EXTRAS = {"sftp": "sftp", "ssh": "sftp"}
 CONNECTIONS = 8
-"""To one store from one process: servers refuse more at once."""
+"""Maximum number of connections per process to one store: servers refuse more."""
 PART = 8 << 20
 _TIMES = ("mtime", "modified", "LastModified", "last_modified", "created")
 _VERSIONS = ("ETag", "etag", "md5Checksum", "CRC")
 
 
 class FsspecStore(RemoteStore):
-    """A folder of a file system of fsspec's; its settings and credentials come from fsspec's own configuration
-    (`~/.config/fsspec`, `FSSPEC_SFTP_PASSWORD`) and the protocol's.
+    """A folder in an fsspec file system. Settings and credentials come from fsspec's configuration
+    (`~/.config/fsspec`, `FSSPEC_SFTP_PASSWORD`) and from that of the protocol.
 
     Raises:
         UsageError: the scheme is unknown.
-        MissingExtra: fsspec, or what it needs for the scheme, is not installed.
-        StorageError: it cannot be connected to.
+        MissingExtra: fsspec, or its package for the scheme, is not installed.
+        StorageError: the connection failed.
     """
 
     creates = False
@@ -87,7 +87,7 @@ class FsspecStore(RemoteStore):
     # Reading
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """All files, folder by folder; hidden ones are left out.
+        """Yield all files, folder by folder, without hidden files.
 
         Raises:
             StorageError: a folder cannot be listed.
@@ -126,14 +126,16 @@ class FsspecStore(RemoteStore):
         except FileNotFoundError:
             return None
         except Exception as error:
-            raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
+            raise StorageError(
+                f"cannot read the metadata of {self.address}/{key}: {explain(error)}"
+            ) from None
 
     def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         with self._reading() as fs:
             size = self._size(fs, key, limit, planned)
             data = bytes(fs.cat_file(self._path(key)))
             if size is not None and len(data) != size:
-                raise UnreadableItem(f"it came short: {len(data):,} of {size:,} bytes")
+                raise UnreadableItem(f"the download was incomplete: {len(data):,} of {size:,} bytes")
             return data
 
     def head(self, key: str, length: int, start: int = 0) -> bytes:
@@ -142,7 +144,7 @@ class FsspecStore(RemoteStore):
             return bytes(file.read(length))
 
     def _size(self, fs: AbstractFileSystem, key: str, limit: int, planned: Item | None) -> int | None:
-        """The size of the file that was planned, where the store knows it."""
+        """The size of a file, after checking that it is the planned version; None if unknown."""
         info = fs.info(self._path(key))
         if planned:
             planned.check(_item(key, info))
@@ -155,26 +157,28 @@ class FsspecStore(RemoteStore):
                 while chunk := source.read(PART):
                     file.write(chunk)
             if size is not None and file.tell() != size:
-                raise UnreadableItem(f"it came short: {file.tell():,} of {size:,} bytes")
+                raise UnreadableItem(f"the download was incomplete: {file.tell():,} of {size:,} bytes")
 
     # Writing
 
     def prepare(self, scratch: str = "") -> None:
-        """Try whether it can be written to, and sweep away what a killed run has left."""
+        """Check that the folder can be written to, and remove staged files of killed runs."""
         if self._scheme in READ_ONLY:
             raise UsageError(f"{self.address}: {READ_ONLY[self._scheme]}: write into a folder or a bucket")
         hidden = self._path(STAGING)
         try:
             with self._connection() as fs:
                 if _is_link(fs, hidden):
-                    raise StorageError(f"{STAGING} is a link, which imageloom does not follow: remove it")
+                    raise StorageError(
+                        f"{STAGING} is a symbolic link, which imageloom does not follow: remove it"
+                    )
                 fs.makedirs(hidden, exist_ok=True)
                 probe = f"{hidden}/{PROBE}"
                 fs.pipe_file(probe, b"")
                 is_ours = fs.info(probe).get("uid") == fs.info(hidden).get("uid")
                 fs.rm_file(probe)
                 if not is_ours:
-                    raise StorageError(f"{STAGING} is of another owner: remove it")
+                    raise StorageError(f"{STAGING} belongs to another user: remove it")
                 for path in _tokens(fs, hidden):
                     fs.rm_file(path)
         except Exception as error:
@@ -189,17 +193,22 @@ class FsspecStore(RemoteStore):
                 for path in _tokens(fs, hidden):
                     fs.rm_file(path)
                 if others := fs.ls(hidden, detail=False):
-                    log.warning("%s/%s stays: it holds %d other files", self.address, STAGING, len(others))
+                    log.warning(
+                        "%s/%s is not removed: it contains %d files that imageloom did not make",
+                        self.address,
+                        STAGING,
+                        len(others),
+                    )
                 else:
                     fs.rmdir(hidden)
 
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
-        """Whether the name was free was looked at when it was claimed."""
+        """Upload and rename. The name was checked when it was claimed."""
         data = self._staging.take(token)
         self._put(token, key, len(data), lambda fs, hidden: fs.pipe_file(hidden, data))
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
-        """Upload what was made as a file; the rest is there already."""
+        """Upload an output that was made as a file; others were uploaded by `commit`."""
         path = self._staging.file(token)
         if path is None:
             return
@@ -221,23 +230,25 @@ class FsspecStore(RemoteStore):
                 raise
 
     def _rename(self, fs: AbstractFileSystem, hidden: str, key: str, size: int) -> None:
-        """Give an upload its name, if it is there as a whole."""
+        """Rename a complete upload to its final name."""
         if fs.info(hidden)["size"] != size:
-            raise UnwritableOutput(f"cannot put {key}: it arrived short")
+            raise UnwritableOutput(f"cannot put {key}: the upload was incomplete")
         folder = key.rpartition("/")[0]
         if folder and folder not in self._folders:
             parts = folder.split("/")
             for count in range(1, len(parts) + 1):
                 if _is_link(fs, self._path("/".join(parts[:count]))):
-                    raise OutputExists(f"{folder} is, or lies in, a link: outputs are not written there")
+                    raise OutputExists(
+                        f"{folder} is, or lies behind, a symbolic link: outputs are not written through links"
+                    )
             try:
                 fs.makedirs(self._path(folder), exist_ok=True)
             except OSError:
-                if not fs.isdir(self._path(folder)):  # another connection has made it at the same time
+                if not fs.isdir(self._path(folder)):  # another connection has created it at the same time
                     raise
             self._folders.add(folder)
         if fs.isdir(self._path(key)):
-            raise OutputExists(f"{key} is there and is a folder")
+            raise OutputExists(f"its output {key} exists and is a folder")
         fs.mv(hidden, self._path(key))
 
     def _path(self, key: str) -> str:
@@ -265,9 +276,9 @@ class FsspecStore(RemoteStore):
 
 
 def _is_link(fs: AbstractFileSystem, path: str) -> bool:
-    """Whether a path is a link, as far as the file system tells links from what they lead to."""
+    """Whether a path is a link, if the file system can tell."""
     try:
-        if lstat := getattr(getattr(fs, "ftp", None), "lstat", None):  # of SFTP: fsspec follows links
+        if lstat := getattr(getattr(fs, "ftp", None), "lstat", None):  # SFTP: fsspec itself follows links
             return stat.S_ISLNK(lstat(path).st_mode)
         found = fs.info(path)
         return bool(found.get("islink")) or found["type"] == "link"
@@ -276,7 +287,7 @@ def _is_link(fs: AbstractFileSystem, path: str) -> bool:
 
 
 def _tokens(fs: AbstractFileSystem, folder: str) -> list[str]:
-    """Paths of the files in a folder that were staged there."""
+    """Paths of the staged files in a folder."""
     found = fs.ls(folder, detail=True)
     return [
         one["name"] for one in found if one["type"] == "file" and is_token(one["name"].rpartition("/")[2])
@@ -284,7 +295,7 @@ def _tokens(fs: AbstractFileSystem, folder: str) -> list[str]:
 
 
 def _connect(address: str) -> tuple[AbstractFileSystem, str]:
-    """A new connection, and the path of the address in it."""
+    """Open a connection; returns it with the path of the address."""
     scheme, _, rest = address.partition("://")
     try:
         import fsspec
@@ -292,7 +303,8 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
         raise MissingExtra(f"{scheme}://", EXTRAS.get(scheme, "fsspec")) from None
     if scheme not in fsspec.available_protocols():
         raise UsageError(
-            f"nobody knows {scheme}://; there are: file, s3, gs, az, gdrive, sftp, zip, tar and all of fsspec's"
+            f"there is no scheme {scheme}://; there are: file, s3, gs, az, gdrive, sftp, zip, tar and those of "
+            "fsspec"
         )
     try:
         if scheme in ARCHIVES:
@@ -308,7 +320,7 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
     except ImportError:
         if scheme in EXTRAS:
             raise MissingExtra(f"{scheme}://", EXTRAS[scheme]) from None
-        raise StorageError(f"{scheme}:// needs a package of fsspec's that is not installed") from None
+        raise StorageError(f"{scheme}:// needs a package for fsspec that is not installed") from None
     except ImageloomError:
         raise
     except Exception as error:
@@ -316,7 +328,7 @@ def _connect(address: str) -> tuple[AbstractFileSystem, str]:
 
 
 def _split(rest: str) -> tuple[str, str]:
-    """The path of an archive and that of a folder in it: `photos.zip/2026`."""
+    """Split the path of an archive from the path of a folder inside it: `photos.zip/2026`."""
     parts = rest.split("/")
     for count in range(1, len(parts) + 1):
         path = "/".join(parts[:count])
@@ -341,7 +353,7 @@ def _check_size(size: int | None, limit: int) -> int | None:
 
 
 def explain(error: Exception) -> str:
-    """An error in words; the text of one that is not the operating system's may hold anything."""
+    """An error as text. The message of an error that is not an OSError may contain secrets and is not used."""
     if isinstance(error, ImageloomError):
         return str(error)
     if isinstance(error, FileNotFoundError):

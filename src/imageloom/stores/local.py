@@ -1,7 +1,7 @@
 """A local folder.
 
-Outputs are staged in a hidden folder of the sink's own, on the same file system, and published by a rename:
-a file is there whole or not at all. What a killed run has staged is swept away by the next one.
+Outputs are staged in a hidden folder inside the sink, on the same file system, and published by a rename. So a
+file is complete or does not exist. The next run removes what a killed run has staged.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from imageloom.system import folders
 from imageloom.system.beneath import READ, open_beneath
 
 KEPT_OPEN = 1.0
-"""Seconds that a folder is held open for more outputs."""
+"""Seconds that a folder stays open for further outputs."""
 
 
 class LocalStore:
     """A folder of the local file system.
 
     Args:
-        address: its path. It need not be there before something is staged.
-        links: which links in it are followed to be read.
-        roots: folders beneath which it and its files are opened; none for no bounds.
+        address: path of the folder. It need not exist before an output is staged.
+        links: which symbolic links are followed for reading.
+        roots: folders that the folder and its files must be below; empty: no restriction.
 
     Raises:
         StorageError: the path is not UTF-8.
@@ -66,13 +66,13 @@ class LocalStore:
         self._staging: StagingFolder | None = None
         self._publishing = threading.Lock()
         self._latest, self._latest_folder, self._latest_until = "", -1, 0.0
-        """The folder below this one that outputs went into last, while it is held open."""
+        """The last subfolder that an output was published into, while it is open."""
 
     def items(self, below: str = "") -> Iterator[Item | Unlisted]:
-        """All files below, folder by folder; links to files are followed, links to folders are not.
+        """Yield all files, folder by folder. Links to files are followed, links to folders are not.
 
         Args:
-            below: the folder to begin at, with a slash at its end; empty for all.
+            below: the subfolder to list, with a slash at its end; empty for all.
         """
         waiting = [below]
         while waiting:
@@ -101,7 +101,7 @@ class LocalStore:
                         yield _unlisted(key, error)
 
     def _scan(self, prefix: str, stack: contextlib.ExitStack) -> os._ScandirIterator[str]:
-        """The entries of a folder, which itself is opened within the bounds."""
+        """The entries of a folder, which is opened with the store's restrictions."""
         path = os.path.join(self.address, prefix)
         if self._links == "follow" and not self._roots:
             return os.scandir(path)
@@ -122,18 +122,20 @@ class LocalStore:
         if entry.is_symlink():
             check_link(self._path(key), self.address, self._links)
             if entry.is_dir():
-                return _unlisted(key, UnreadableItem("it is a link to a folder, which is not followed"))
+                return _unlisted(
+                    key, UnreadableItem("it is a symbolic link to a folder, which is not followed")
+                )
         if not entry.is_file():
-            os.stat(os.path.join(self.address, key))  # a broken link says so
+            os.stat(os.path.join(self.address, key))  # a broken link is reported as such
             return _unlisted(key, UnreadableItem("it is no regular file"))
         found = entry.stat()
         return Item(key, found.st_size, found.st_mtime_ns)
 
     def open(self, key: str) -> int:
-        """A descriptor of a file, to read from.
+        """Open a file for reading; returns a file descriptor.
 
         Raises:
-            OSError: it cannot be opened, or a link is in the way that is not followed.
+            OSError: the file cannot be opened, or its path has a link that is not followed.
         """
         path = self._path(key)
         if self._links == "follow":
@@ -178,10 +180,10 @@ class LocalStore:
         except OSError as error:
             if error.errno == errno.ENOTDIR:
                 return None
-            raise UnwritableOutput(f"cannot look at {key}: {error.strerror}") from None
+            raise UnwritableOutput(f"cannot read the metadata of {key}: {error.strerror}") from None
 
     def feed(self) -> None:
-        """The system tells of its changes: see `watch.changes`."""
+        """None: the operating system reports the changes, see `driver.watch.changes`."""
 
     def find(self, key: str) -> Item | None:
         path = self._path(key)
@@ -212,14 +214,14 @@ class LocalStore:
     # Writing
 
     def root(self) -> int:
-        """The folder, held open until `tidy`; made where there is none."""
+        """The open folder, created if it does not exist. It stays open until `tidy`."""
         if self._root < 0:
             os.makedirs(self.address, exist_ok=True)
             self._root = open_beneath(self.address, os.O_RDONLY | os.O_DIRECTORY, self._roots)
         return self._root
 
     def prepare(self, scratch: str = "") -> None:
-        """Make the folder and its staging folder, and sweep away what a killed run has staged."""
+        """Create the folder and its staging folder, and remove staged files of killed runs."""
         try:
             self._staging = self._staging or StagingFolder(self.root(), self.address)
             self._staging.sweep()
@@ -237,7 +239,7 @@ class LocalStore:
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder, if it is held."""
+        """Close the folder, if it is open."""
         if self._staging:
             self._staging.close()
         self._leave()
@@ -261,7 +263,7 @@ class LocalStore:
             raise self._unwritable(error) from None
 
     def stage_folder(self, token: str, files: Mapping[str, bytes]) -> None:
-        """Stage the files of a folder, by their paths within it."""
+        """Stage a folder: `files` maps relative paths to contents."""
         try:
             with self._open_staging() as staging:
                 folders.write_folder(staging, _single(token), files)
@@ -272,7 +274,7 @@ class LocalStore:
         return UnwritableOutput(f"cannot write to {self.address}/{STAGING}: {error.strerror}")
 
     def _open_staging(self) -> contextlib.AbstractContextManager[int]:
-        """The staging folder: that which was prepared here, or as a worker finds it."""
+        """The open staging folder: prepared by this store, or opened by a worker."""
         if self._staging:
             return contextlib.nullcontext(self._staging.folder)
         return self._found_staging()
@@ -286,7 +288,7 @@ class LocalStore:
             os.close(folder)
 
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
-        """Nothing is to be done before it is published."""
+        """Do nothing: a local output gets its name when it is published."""
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
         folder, _, name = check_output_name(key).rpartition("/")
@@ -295,13 +297,13 @@ class LocalStore:
                 self._rename(_single(token), staging, name, self._folder(folder))
         except OSError as error:
             with self._publishing:
-                self._leave()  # it may have gone
+                self._leave()  # it may have been deleted
             raise UnwritableOutput(f"cannot publish {key}: {error.strerror}") from None
 
     def _folder(self, folder: str) -> int:
-        """The open folder of outputs, made where there is none; a link in the sink is not followed.
+        """The open folder for outputs, created if it does not exist. Links in the sink are not followed.
 
-        It stays open for the next outputs, but not for long: somebody may put another one in its place.
+        It stays open for the next outputs, but only for a short time: the folder may be replaced.
         """
         if not folder:
             return self.root()
@@ -313,7 +315,9 @@ class LocalStore:
             self._latest_folder = folders.open_below(self.root(), folder, make=True)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise UnwritableOutput(f"cannot publish into {folder}: it is a link, or no folder") from None
+                raise UnwritableOutput(
+                    f"cannot publish into {folder}: it is a symbolic link, or not a folder"
+                ) from None
             raise
         self._latest, self._latest_until = folder, now + KEPT_OPEN
         return self._latest_folder
@@ -330,10 +334,10 @@ class LocalStore:
         elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
             os.rename(token, name, src_dir_fd=staging, dst_dir_fd=at)
         else:
-            raise UnwritableOutput(f"what was staged for {name} is no file")
+            raise UnwritableOutput(f"the staged output of {name} is not a regular file")
 
     def _put_in_place_of(self, token: str, staging: int, name: str, at: int) -> None:
-        """Publish a folder under a name that is taken: a rename alone does not take the place of a folder."""
+        """Publish a folder under an existing name: a rename alone cannot replace a folder."""
         old = f"{token}.old"
         os.rename(name, old, src_dir_fd=at, dst_dir_fd=staging)
         try:
@@ -350,15 +354,15 @@ class LocalStore:
     # In place
 
     def take_over(self, token: str, item: Item) -> Item:
-        """Give staged bytes all that the item's file has beside its own, and have them on the disk.
+        """Copy the attributes of the item's file to the staged output, and flush it to the disk.
 
         Returns:
-            The item that they will be.
+            The item as it will be after the replacement.
 
         Raises:
-            UnreadableItem: the file is not the one any more that was read.
-            OutputExists: it has other names, which would keep the old content.
-            UnwritableOutput: something of the file cannot be kept.
+            UnreadableItem: the file was changed after it was read.
+            OutputExists: the file has other hard links, which would keep the old content.
+            UnwritableOutput: an attribute of the file cannot be kept.
         """
         from imageloom.stores import attributes  # few runs work in place
 
@@ -372,10 +376,10 @@ class LocalStore:
         return Item(item.key, made.st_size, made.st_mtime_ns)
 
     def sync(self, key: str) -> None:
-        """Have a file's name on the disk, where the file system can be told so of a folder.
+        """Flush the folder of a file to the disk, if the file system supports it.
 
         Raises:
-            UnwritableOutput: the disk failed.
+            UnwritableOutput: the disk reported an error.
         """
         try:
             with self._publishing:
@@ -385,7 +389,7 @@ class LocalStore:
                 raise UnwritableOutput(f"cannot write {key} to the disk: {error.strerror}") from None
 
     def check_alone(self, key: str) -> None:
-        """Raise OutputExists where a file is a link, or has more names than this one."""
+        """Raise OutputExists if a file is a link or has more than one hard link."""
         from imageloom.stores import attributes
 
         with contextlib.suppress(OSError):
@@ -396,9 +400,9 @@ class LocalStore:
 
 
 def _single(token: str) -> str:
-    """The token, which names what lies in one folder."""
+    """Check that a token is a plain name and not a path."""
     if "/" in token or token in ("", ".", ".."):
-        raise UnwritableOutput(f"{token[:100]!r} is no name of what is staged")
+        raise UnwritableOutput(f"{token[:100]!r} is not the name of a staged file")
     return token
 
 
@@ -416,7 +420,7 @@ def _unlisted(key: str, error: Exception, is_folder: bool = False) -> Unlisted:
 
 def _reason(error: OSError, entry: os.DirEntry[str]) -> str:
     if entry.is_symlink() and error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return "it is a broken link"
+        return "it is a broken symbolic link"
     if error.errno == errno.ELOOP:
-        return "it is a link that leads to itself"
+        return "it is a symbolic link that points to itself"
     return f"cannot read it: {error.strerror}"

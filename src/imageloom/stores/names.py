@@ -1,7 +1,7 @@
-"""Names that this program makes: of outputs below a sink, and of what is staged for them.
+"""Names that imageloom makes: of outputs in a sink, and of staged files.
 
-What is staged has a token for a name: `{job}-{item}-{attempt}-{12 hex digits}`, and a suffix that says which
-output, piece or scratch file of the attempt it is. Nothing else is ever removed from a staging folder.
+The name of a staged file is a token: `{job}-{item}-{attempt}-{12 hex digits}`, and a suffix for the output, the
+piece or the scratch file. Only files with such names are ever removed from a staging folder.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import re
 from imageloom.errors import InvalidName, TaskRefused
 
 STAGING = ".imageloom"
-"""The hidden folder of a sink that staged outputs lie in."""
+"""The hidden folder of a sink for staged outputs."""
 PROBE = "0-0-0-000000000000"
-"""The token of a file that is written to find out whether a store can be written to."""
+"""The token of a file that is written to check whether a store can be written to."""
 MOST_PART_BYTES = 255
-"""Of one part of a path: what file systems hold."""
+"""Maximum length of one part of a path in bytes, the limit of common file systems."""
 MOST_BYTES = 4096
 
 _CONTROL = r"[\x00-\x1f\x7f]"
@@ -30,13 +30,13 @@ os.register_at_fork(after_in_child=_unused.clear)
 
 
 def new_token(job: str, item: int, attempt: int) -> str:
-    """A token of an attempt's own.
+    """A unique token for an attempt.
 
     Raises:
-        TaskRefused: the job is no number, so that it could lead elsewhere.
+        TaskRefused: the job is not a number, so that the token might be a path.
     """
     if not (job.isascii() and job.isdecimal()):
-        raise TaskRefused(f"{job[:40]!r} is no number of a job")
+        raise TaskRefused(f"{job[:40]!r} is not a job's number")
     return f"{job}-{item}-{attempt}-{_random()}"
 
 
@@ -51,31 +51,30 @@ def _random() -> str:
 
 
 def is_token(name: str) -> bool:
-    """Whether a name is one that this program has given to what it staged."""
+    """Whether a name is that of a file staged by imageloom."""
     return re.fullmatch(_TOKEN, name) is not None
 
 
 def why_no_path(key: str) -> str | None:
-    """Why a key cannot be a relative path below a folder, in words; None where it can."""
+    """Why a key is not a valid relative path; None if it is valid."""
     framed = f"/{key}/"
     if any(part in framed for part in _NO_PARTS):
-        return "its name has an empty part, '.' or '..', which no folder can hold"
+        return "its name has an empty part, '.' or '..', which is not a valid path"
     return None
 
 
 def unsafe(key: str) -> str | None:
-    """Why a key of a remote store cannot be a relative path below a folder, in words; None where it can."""
+    """Why a key of a remote store is not a valid relative path; None if it is valid."""
     if re.search(_CONTROL, key):
         return "its name has control characters"
     return why_no_path(key)
 
 
 def check_output_name(name: str) -> str:
-    """The name of an output, as it is: a relative path that stays below the sink.
+    """Check the name of an output: a relative path inside the sink. Returns the name.
 
     Raises:
-        InvalidName: it has an empty part, '.' or '..', lies in the staging folder, is too long, or no file
-            system could hold it.
+        InvalidName: it has an empty part, '.' or '..', is in the staging folder, is too long, or is not valid.
     """
     framed = f"/{name}/"
     is_plain = (
@@ -94,18 +93,18 @@ def _why_no_output(name: str) -> str | None:
     if "\0" in name:
         return "has a NUL character"
     if why_no_path(name):
-        return "has an empty part, '.' or '..': outputs lie below the sink"
+        return "has an empty part, '.' or '..': outputs must be inside the sink"
     parts = name.split("/")
     if any(part.lower() == STAGING for part in parts):
-        return f"lies in {STAGING}, where outputs are staged"
+        return f"lies in {STAGING}, which imageloom uses itself"
     try:
         sizes = [len(part.encode()) for part in parts]
     except UnicodeEncodeError:
         return "is not UTF-8"
     if max(sizes) > MOST_PART_BYTES:
-        return f"has a part of {max(sizes):,} bytes, over the {MOST_PART_BYTES} that a folder can hold"
+        return f"has a part of {max(sizes):,} bytes, over the limit of {MOST_PART_BYTES}"
     if sum(sizes) + len(sizes) - 1 > MOST_BYTES:
-        return f"has more than {MOST_BYTES:,} bytes"
+        return f"has more bytes than the limit of {MOST_BYTES:,}"
     return None
 
 

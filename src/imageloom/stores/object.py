@@ -1,8 +1,8 @@
-"""Object stores: S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage, through obstore.
+"""Object stores: S3 and compatible stores, Google Cloud Storage, Azure Blob Storage, through obstore.
 
-An upload is indivisible: an object is there whole or not at all. A worker puts an output under its name at
-once, on the condition that there is none; an object that carries the mark of the same item, or the same bytes,
-is not in the way. So one item costs one GET and one PUT, and a late worker finds the name taken.
+An upload is atomic: an object is complete or does not exist. A worker uploads an output directly under its name,
+on the condition that the name is free. An existing object with the mark of the same item, or with the same
+bytes, counts as this output. So an item needs one GET and one PUT, and a late worker cannot replace an output.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "memory": "s3"}
 MARK = "imageloom"
-"""The attribute of an object that says which item it was made from."""
+"""The object attribute that identifies the item that an object was made from."""
 PART = 8 << 20
-"""Bytes of one part of a large upload or download."""
+"""Bytes per part of a large upload or download."""
 PAGE = 1000
 RETRIES = 6
 _RETRY: Any = {
@@ -55,13 +55,13 @@ _memories: dict[str, Client] = {}
 
 
 class ObjectStore(RemoteStore):
-    """The objects of a bucket, or those below a prefix of it.
+    """The objects of a bucket, or those with a prefix.
 
     Args:
-        address: `s3://bucket/prefix`, or with gs, az (a container) or memory.
+        address: `s3://bucket/prefix`; other schemes are gs, az (the bucket is a container) and memory.
 
     Raises:
-        UsageError: the address names no bucket.
+        UsageError: the address has no bucket.
         MissingExtra: obstore is not installed.
         StorageError: there are no credentials.
     """
@@ -73,7 +73,7 @@ class ObjectStore(RemoteStore):
         bucket, _, prefix = rest.partition("/")
         prefix = prefix.strip("/")
         if not bucket:
-            raise UsageError(f"{address} names no bucket: {scheme}://bucket/folder")
+            raise UsageError(f"{address} has no bucket: give {scheme}://bucket/folder")
         try:
             checked(prefix or "-")
         except InvalidName as error:
@@ -86,8 +86,8 @@ class ObjectStore(RemoteStore):
     # Reading
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """All objects, page by page in the order of their keys; hidden ones and markers of folders are left
-        out. A listing that breaks off goes on where it was.
+        """Yield all objects in the order of their keys, without hidden objects and folder markers. A broken
+        listing continues where it stopped.
 
         Raises:
             StorageError: the bucket cannot be listed.
@@ -111,7 +111,9 @@ class ObjectStore(RemoteStore):
             except InvalidPathError as error:
                 wrong = _offending(error)
                 if wrong is None or not unsafe(wrong) or (offset is not None and _behind(wrong) <= offset):
-                    raise StorageError(f"cannot list {self.address}: a key in it is no path") from None
+                    raise StorageError(
+                        f"cannot list {self.address}: one of its keys is not a valid path"
+                    ) from None
                 yield invalid(
                     wrong.removeprefix(self._prefix),
                     f"{unsafe(wrong)}; up to a thousand keys before it are not seen, as its library lists none",
@@ -128,7 +130,7 @@ class ObjectStore(RemoteStore):
         return Item(key, found["size"], modified, (found["e_tag"] or "").strip('"'))
 
     def _check_planned(self, planned: Item | None, meta: Mapping[str, Any]) -> None:
-        """Refuse another object than was planned; its time is told in other precisions by listings."""
+        """Check that an object is the planned version. Times are not compared: listings round them differently."""
         if planned:
             planned.check(replace(self._item(planned.key, meta), mtime_ns=0))
 
@@ -140,7 +142,9 @@ class ObjectStore(RemoteStore):
         except FileNotFoundError:
             return None
         except _errors() as error:
-            raise StorageError(f"cannot look at {self.address}/{key}: {explain(error)}") from None
+            raise StorageError(
+                f"cannot read the metadata of {self.address}/{key}: {explain(error)}"
+            ) from None
 
     def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         import obstore
@@ -151,7 +155,9 @@ class ObjectStore(RemoteStore):
             _check_size(found.meta["size"], limit)
             data = found.bytes().to_bytes()
             if len(data) != found.meta["size"]:
-                raise UnreadableItem(f"it came short: {len(data):,} of {found.meta['size']:,} bytes")
+                raise UnreadableItem(
+                    f"the download was incomplete: {len(data):,} of {found.meta['size']:,} bytes"
+                )
             return data
 
     def head(self, key: str, length: int, start: int = 0) -> bytes:
@@ -170,12 +176,14 @@ class ObjectStore(RemoteStore):
             for chunk in found.stream(min_chunk_size=PART):
                 file.write(chunk)
             if file.tell() != found.meta["size"]:
-                raise UnreadableItem(f"it came short: {file.tell():,} of {found.meta['size']:,} bytes")
+                raise UnreadableItem(
+                    f"the download was incomplete: {file.tell():,} of {found.meta['size']:,} bytes"
+                )
 
     # Writing
 
     def prepare(self, scratch: str = "") -> None:
-        """Try whether it can be written to."""
+        """Check that the bucket can be written to."""
         import obstore
 
         probe = self._key(f"{STAGING}/{PROBE}")
@@ -183,7 +191,7 @@ class ObjectStore(RemoteStore):
             obstore.put(self._client, probe, b"", use_multipart=False)
         except _errors() as error:
             raise StorageError(f"cannot write to {self.address}: {explain(error)}") from None
-        with contextlib.suppress(*_errors()):  # it may be allowed to write and not to delete
+        with contextlib.suppress(*_errors()):  # writing may be allowed, but not deleting
             obstore.delete(self._client, probe)
         self._staging.prepare(scratch)
 
@@ -213,7 +221,7 @@ class ObjectStore(RemoteStore):
                 self._check_maker(key, mark)
 
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
-        """Upload what was made as a file, in parts that become visible together; the rest is there already."""
+        """Upload an output that was made as a file, in parts that become visible together."""
         import obstore
 
         path = self._staging.file(token)
@@ -227,7 +235,7 @@ class ObjectStore(RemoteStore):
         self._staging.discard(token)
 
     def _holds(self, key: str, data: bytes) -> bool:
-        """Whether an object has just these bytes: what an attempt has put that seemed to fail."""
+        """Whether an object has exactly these bytes: an earlier attempt may have succeeded without an answer."""
         import obstore
 
         found = obstore.get(self._client, self._key(key))
@@ -238,7 +246,9 @@ class ObjectStore(RemoteStore):
 
         found = obstore.get(self._client, self._key(key), options={"head": True})
         if found.attributes.get(MARK) != mark:
-            raise OutputExists(f"{key} is there and was not made from this item (--if-exists overwrite)")
+            raise OutputExists(
+                f"its output {key} exists and was not made from this item (--if-exists overwrite)"
+            )
 
     def _key(self, key: str) -> str:
         return self._prefix + checked(key)
@@ -250,7 +260,7 @@ class ObjectStore(RemoteStore):
         except ItemError:
             raise
         except FileNotFoundError:
-            raise UnreadableItem("cannot read it: it is gone") from None
+            raise UnreadableItem("cannot read it: the file no longer exists") from None
         except _errors() as error:
             raise UnreadableItem(f"cannot read it: {explain(error)}") from None
 
@@ -286,14 +296,14 @@ def _connect(scheme: str, bucket: str) -> Client:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What obstore raises; its texts hold addresses, requests and more, so that none of them is passed on."""
+    """The exceptions of obstore. Their messages contain addresses and requests, so they are never shown."""
     from obstore.exceptions import BaseError
 
     return BaseError, OSError, ValueError
 
 
 def explain(error: Exception) -> str:
-    """An error of obstore's in words, without its text: the store's status and code alone."""
+    """An obstore error as text: only the store's status and code, without obstore's message."""
     if isinstance(error, (StorageError, ItemError)):
         return str(error)
     text = str(error)
@@ -317,23 +327,23 @@ def explain(error: Exception) -> str:
 
 
 def _mark(maker: str) -> str:
-    """What an object says of its maker, without telling where that lies."""
+    """The mark of an object: a hash that identifies its item without revealing its address."""
     return hashlib.sha256(maker.encode()).hexdigest()[:32]
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether another attempt at a listing is of no use: the store has answered, or was asked often enough."""
+    """Whether a retry of a listing is useless: the store has refused, or there were too many attempts."""
     return isinstance(error, FileNotFoundError) or "status code:" in str(error) or "sending" in str(error)
 
 
 def _offending(error: Exception) -> str | None:
-    """The key that the library takes for no path."""
+    """The key that obstore rejects as a path."""
     found = re.search(r'[Pp]ath "(.*?)"(?: contained|: Encountered|$)', str(error))
     return found[1] if found else None
 
 
 def _behind(key: str) -> str:
-    """A path that sorts behind a key that is none, and behind all that share its fault."""
+    """A key after an invalid key, and after all keys that are invalid for the same reason."""
     parts = key.split("/")
     for count, part in enumerate(parts):
         if part in ("", ".", ".."):

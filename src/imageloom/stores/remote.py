@@ -1,4 +1,4 @@
-"""What stores that are not local have in common: staged outputs, scratch, and safe keys."""
+"""Shared by remote stores: staged outputs, scratch files, and the check of keys."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def checked(key: str) -> str:
-    """The key.
+    """Check a key and return it.
 
     Raises:
-        InvalidName: it is not a safe one.
+        InvalidName: it is not a valid relative path.
     """
     if reason := unsafe(key):
         raise InvalidName(f"{reason}: rename it")
@@ -28,7 +28,7 @@ def checked(key: str) -> str:
 
 
 def invalid(key: str, reason: str) -> Unlisted:
-    """A key that is refused, as it can be shown."""
+    """An entry for an invalid key, in printable form."""
     shown = key.encode("unicode_escape").decode() if not key.isprintable() else key
     return Unlisted(shown, Failure.of(InvalidName(f"{reason}: rename it")))
 
@@ -38,7 +38,7 @@ def is_hidden(key: str) -> bool:
 
 
 class Staging:
-    """Outputs on their way: small ones in memory, large ones as files in a scratch folder of the run's own."""
+    """Staged outputs: small ones in memory, large ones as files in the run's scratch folder."""
 
     def __init__(self) -> None:
         self._scratch: ScratchFolder | None = None
@@ -58,7 +58,7 @@ class Staging:
         return os.path.join(self._scratch.path if self._scratch else "", token)
 
     def file(self, token: str) -> str | None:
-        """The path of a file that was made under a token."""
+        """The path of a file that was staged under a token; None if there is none."""
         return self.path(token) if self._scratch and os.path.exists(self.path(token)) else None
 
     def hold(self, token: str, data: bytes) -> None:
@@ -75,7 +75,7 @@ class Staging:
 
 
 class RemoteStore(ABC):
-    """What is the same of every store whose files have no paths: see `stores.Store`."""
+    """Base class of remote stores: see `stores.Store`."""
 
     is_local = False
     address: str
@@ -83,7 +83,7 @@ class RemoteStore(ABC):
 
     @abstractmethod
     def find(self, key: str) -> Item | None:
-        """The item of that key; None where there is none."""
+        """The item with this key; None if there is none."""
 
     def feed(self) -> Feed | None:
         return None

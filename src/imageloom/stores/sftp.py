@@ -1,6 +1,6 @@
-"""SFTP whose servers are known: by the files of known hosts that ssh uses, or accepted at the first visit.
+"""SFTP with verified host keys: from ssh's known_hosts files, or accepted at the first connection.
 
-A key that differs from a known one is refused in any case.
+A key that differs from the known key is always refused.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from fsspec.implementations.sftp import SFTPFileSystem
 from imageloom.errors import StorageError
 
 ACCEPT = "IMAGELOOM_ACCEPT_HOST_KEYS"
-"""The variable of the environment that accepts keys of hosts that are not known, and writes them down."""
+"""Environment variable: accept the keys of unknown hosts, and save them."""
 KNOWN_HOSTS = "IMAGELOOM_KNOWN_HOSTS"
-"""The variable of the environment with the path of the user's file of known hosts."""
+"""Environment variable with the path of the user's known_hosts file."""
 _SYSTEM = "/etc/ssh/ssh_known_hosts"
 
 
 class KnownHostsFileSystem(SFTPFileSystem):  # type: ignore[misc]  # it has no types
-    """fsspec's file system over SFTP, which connects to known hosts only.
+    """fsspec's SFTP file system, which connects only to known hosts.
 
     Raises:
-        StorageError: the host's key is not known, or is another one.
+        StorageError: the host's key is unknown, or differs from the known key.
     """
 
     def _connect(self) -> None:
@@ -47,20 +47,20 @@ class KnownHostsFileSystem(SFTPFileSystem):  # type: ignore[misc]  # it has no t
 
 
 class _Unknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # likewise
-    """What becomes of the key of a host of which no key is known."""
+    """Accepts or refuses the key of an unknown host."""
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         if os.environ.get(ACCEPT, "0") != "0":
             _remember(hostname, key)
             return
         raise StorageError(
-            f"the host key of {hostname} is not known: {_shown(key)}. Compare it with the server's and put it "
-            f"into {_own()} (ssh-keyscan prints such lines), or accept it at this first visit (--accept-host-keys)"
+            f"the host key of {hostname} is not known: {_shown(key)}. Compare it with the server's key and add it "
+            f"to {_own()} (ssh-keyscan prints such lines), or accept it now with --accept-host-keys"
         )
 
 
 def _remember(hostname: str, key: paramiko.PKey) -> None:
-    """Write a key down, unless another one of the host has been written down meanwhile."""
+    """Save a host's key, unless another key of the host was saved meanwhile."""
     path = _own()
     try:
         os.makedirs(os.path.dirname(path) or ".", 0o700, exist_ok=True)
@@ -81,10 +81,10 @@ def _remember(hostname: str, key: paramiko.PKey) -> None:
 
 
 def _refuse_changed(hostname: str, key: paramiko.PKey, path: str) -> bool:
-    """Whether a file has the key of a host.
+    """Whether a known_hosts file has this key of a host.
 
     Raises:
-        StorageError: it has other keys of the host, of whatever type.
+        StorageError: the file has only other keys of the host.
     """
     keys = paramiko.HostKeys()
     _read(path, keys.load)
@@ -100,14 +100,15 @@ def _refuse_changed(hostname: str, key: paramiko.PKey, path: str) -> bool:
 def _read(path: str, load: Callable[[str], None]) -> None:
     try:
         load(path)
-    except Exception as error:  # the library raises what it likes
+    except Exception as error:  # the library raises undocumented exceptions
         raise StorageError(f"cannot read the known hosts in {path}: {error}") from None
 
 
 def _changed(hostname: str, key: paramiko.PKey, known: list[paramiko.PKey]) -> StorageError:
     return StorageError(
         f"the host key of {hostname} has changed: {_shown(key)}, known is {', '.join(map(_shown, known))}. "
-        f"Somebody may be between; where the change is right, remove the old key (ssh-keygen -R '{hostname}')"
+        f"The connection may be intercepted. If the server's key was really changed, remove the old key: "
+        f"ssh-keygen -R '{hostname}'"
     )
 
 
@@ -116,7 +117,7 @@ def _own() -> str:
 
 
 def _name(host: str, settings: dict[str, Any]) -> str:
-    """A host as files of known hosts have it."""
+    """A host's name as in known_hosts files."""
     port = settings.get("port") or 22
     return host if port == 22 else f"[{host}]:{port}"
 

@@ -1,7 +1,7 @@
-"""Folders that this program keeps for a while: what is staged in a sink, and the scratch of one run.
+"""Temporary folders: the staging folder of a sink, and the scratch folder of a run.
 
-Both are held open. What is in them is reached by its name in the open folder, so that a link that somebody puts
-in a folder's place leads nowhere; and only tokens are removed: a file of somebody else's stays.
+Both are kept open, and files in them are accessed relative to the open folder. So replacing the folder by a link
+has no effect. Only files with token names are removed; files of other programs are not.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from imageloom.system import folders
 from imageloom.system.beneath import open_beneath
 
 SCRATCH = "imageloom-scratch-"
-"""How the names of runs' scratch folders begin."""
+"""Prefix of the names of scratch folders."""
 MOST_TRIES = 100
-"""To remove a staging folder that late workers write into."""
+"""Maximum number of attempts to remove a staging folder that late workers still write into."""
 log = logging.getLogger(__name__)
 
 
@@ -30,12 +30,12 @@ class StagingFolder:
     """The staging folder of a sink.
 
     Args:
-        sink: the open folder of the sink, which stays the caller's.
-        address: its path, for messages.
-        make: make the folder where there is none.
+        sink: the open folder of the sink; the caller closes it.
+        address: path of the sink, for messages.
+        make: create the staging folder if it does not exist.
 
     Raises:
-        StorageError: it is a link, no folder, or of another owner; or it cannot be used.
+        StorageError: it is a link, not a folder, belongs to another user, or cannot be used.
     """
 
     def __init__(self, sink: int, address: str, make: bool = True) -> None:
@@ -51,27 +51,27 @@ class StagingFolder:
         if not _is_ours(self.folder):
             self.close()
             raise StorageError(
-                f"cannot write to {self.path}: it is of another owner: remove it, or run as that user"
+                f"cannot write to {self.path}: it belongs to another user: remove it, or run as that user"
             )
 
     def tokens(self) -> list[str]:
         return [name for name in os.listdir(self.folder) if is_token(name)]
 
     def others(self) -> list[str]:
-        """Names of what this program has not put there."""
+        """Names of files that imageloom did not make."""
         return [name for name in os.listdir(self.folder) if not is_token(name)]
 
     def size(self) -> int:
-        """Bytes on disk of what is staged."""
+        """Disk space of the staged files in bytes."""
         return size_of_tokens(self.folder)
 
     def sweep(self) -> None:
-        """Remove what was staged, as far as that can be done."""
+        """Remove all staged files, as far as possible."""
         for name in self.tokens():
             folders.remove(name, self.folder)
 
     def remove(self) -> None:
-        """Remove the folder, and what a late worker stages meanwhile; what is not ours stays."""
+        """Remove the folder with all staged files, including those of late workers. Other files stay."""
         for _ in range(MOST_TRIES):
             self.sweep()
             try:
@@ -82,7 +82,7 @@ class StagingFolder:
                     return
             if others := self.others():
                 log.warning(
-                    "%s stays: it holds %d files that imageloom has not made, as %r",
+                    "%s is not removed: it contains %d files that imageloom did not make, such as %r",
                     self.path,
                     len(others),
                     min(others),
@@ -94,25 +94,25 @@ class StagingFolder:
 
 
 def open_staging(sink: str, roots: tuple[str, ...] = ()) -> int:
-    """The staging folder of a sink that a run has prepared, for a worker of it.
+    """Open the staging folder that the driver has prepared in a sink. For workers.
 
     Args:
-        roots: folders beneath which it lies; none for no bounds.
+        roots: folders that it must be below; empty: no restriction.
 
     Raises:
-        OSError: it is not there, or it is a link.
+        OSError: it does not exist, or is a link.
     """
     return open_beneath(f"{sink}/{STAGING}", folders.FOLDER, roots)
 
 
 class ScratchFolder:
-    """A folder of one run's own, in one that many may use. It is locked for as long as the run lives.
+    """A temporary folder of one run, inside a shared folder. It is locked while the run lives.
 
     Args:
-        parent: path of the folder to make it in; empty for the system's.
+        parent: path of the folder to create it in; empty: the system's temporary folder.
 
     Raises:
-        StorageError: it cannot be made.
+        StorageError: it cannot be created.
     """
 
     def __init__(self, parent: str) -> None:
@@ -141,7 +141,7 @@ def _make_locked(parent: str) -> tuple[str, int]:
             _lock(folder)
             folders.write_in(folder, PROBE, b"probe")
             os.unlink(PROBE, dir_fd=folder)
-        except (FileNotFoundError, BlockingIOError):  # another run took it for abandoned just now
+        except (FileNotFoundError, BlockingIOError):  # another run has just removed it as abandoned
             os.close(folder)
         except OSError:
             os.close(folder)
@@ -157,11 +157,11 @@ def _lock(folder: int) -> None:
     except BlockingIOError:
         raise
     except OSError:
-        pass  # a file system without locks: nobody will take the folder for abandoned
+        pass  # a file system without locks: the folder is never regarded as abandoned
 
 
 def abandoned(parent: str) -> Iterator[str]:
-    """Paths of scratch folders of this user's whose runs are over."""
+    """Paths of this user's scratch folders whose runs have ended."""
     with suppress(OSError):
         for name in os.listdir(parent):
             if name.startswith(SCRATCH):
@@ -172,7 +172,7 @@ def abandoned(parent: str) -> Iterator[str]:
 
 
 def remove_abandoned(path: str) -> bool:
-    """Remove an abandoned scratch folder; False where it is in use, or holds what is not ours."""
+    """Remove an abandoned scratch folder; False if it is in use, or contains other files."""
     if (folder := _take(path)) is None:
         return False
     _empty(folder, path)
@@ -181,7 +181,7 @@ def remove_abandoned(path: str) -> bool:
 
 
 def _take(path: str) -> int | None:
-    """The open scratch folder of a run that is over, locked; None where it is none."""
+    """Open and lock the scratch folder of a run that has ended; None if it is not such a folder."""
     try:
         folder = os.open(path, folders.FOLDER)
     except OSError:
@@ -205,7 +205,7 @@ def _empty(folder: int, path: str) -> None:
 
 
 def size_of_tokens(folder: int) -> int:
-    """Bytes on disk of what lies in an open folder and is ours."""
+    """Disk space of the staged files in an open folder, in bytes."""
     size = 0
     for name in os.listdir(folder):
         if is_token(name):
@@ -215,7 +215,7 @@ def size_of_tokens(folder: int) -> int:
 
 
 def _is_ours(folder: int) -> bool:
-    """Whether a folder belongs to this user, or to whom its file system gives all that this user makes."""
+    """Whether a folder belongs to this user, or to the user that its file system assigns to this user's files."""
     owner = os.fstat(folder).st_uid
     if owner == os.geteuid():
         return True
@@ -232,11 +232,11 @@ def _is_ours(folder: int) -> bool:
 
 
 def _why(error: OSError, path: str) -> str:
-    """Why a staging folder cannot be opened."""
+    """The reason why a staging folder cannot be opened."""
     with suppress(OSError):
         mode = os.lstat(path).st_mode
         if stat.S_ISLNK(mode):
-            return "it is a link, which imageloom does not follow: remove it"
+            return "it is a symbolic link, which imageloom does not follow: remove it"
         if not stat.S_ISDIR(mode):
-            return "it is no folder: remove it"
+            return "it is not a folder: remove it"
     return error.strerror or str(error)

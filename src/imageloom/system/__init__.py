@@ -1,1 +1,1 @@
-"""The operating system: cores and memory, folders opened without following links, private files, safe text."""
+"""The operating system: cores, memory, opening files without following links, private files, printable text."""

@@ -1,7 +1,7 @@
-"""Files opened beneath a folder: what a path leads to is decided when it is opened, not before.
+"""Opens files below a folder. Links are checked by the call that opens the file, so there is no race.
 
-Linux has one call for it (openat2, from 5.6 on). Elsewhere each part of the path is opened by itself, without
-following links, relative to the part before it.
+Linux has one system call for this (openat2, since 5.6). On other systems each part of the path is opened
+separately, relative to the part before it, without following links.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from functools import lru_cache
 from typing import Protocol
 
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-"""For a regular file the same as without O_NONBLOCK; a FIFO in its place does not block."""
+"""O_NONBLOCK has no effect on regular files. It prevents blocking if the path is a FIFO."""
 FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-"""A folder, to open other files from."""
-_OPENAT2 = 437  # on every architecture but alpha
+"""Flags to open a folder in which other files are opened."""
+_OPENAT2 = 437  # on all architectures except alpha
 _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08  # linux/openat2.h
 _LINK = (errno.ELOOP, errno.EXDEV, errno.ENOTDIR)
-"""What opening a path with a link in it, or one that leaves the folder, fails with."""
+"""Error numbers if a path contains a link, or leads out of the folder."""
 
 
 class _Opener(Protocol):
@@ -38,17 +38,20 @@ def open_beneath(
     outer: Sequence[str] = (),
     mode: int = 0o600,
 ) -> int:
-    """A descriptor of a file that lies beneath one of the folders, whatever its path is changed to meanwhile.
+    """Open a file that must be below one of the folders, even if its path is changed at the same time.
 
     Args:
-        path: absolute, without `..`.
-        roots: absolute paths of folders, which may be links themselves; none for no bounds.
-        follow: links are followed that lead to a place beneath the folder; otherwise the path, from the folder
-            on, has no links.
-        outer: the folder itself lies beneath one of these; none for no such bounds.
+        path: absolute path without `..`.
+        roots: absolute paths of folders, which may be links themselves; empty: no restriction.
+        follow: follow links that point to a place below the folder; if False, the path must have no links below
+            the folder.
+        outer: folders that the folder itself must be below; empty: no restriction.
+
+    Returns:
+        A file descriptor.
 
     Raises:
-        OSError: the path leads out of the folders, it has a link that is not followed, or the system says so.
+        OSError: the path leads out of the folders, has a link that is not followed, or cannot be opened.
     """
     if not roots:
         return os.open(path, flags | os.O_CLOEXEC, mode)
@@ -61,7 +64,7 @@ def open_beneath(
             if error.errno not in _LINK:
                 raise
             if not follow and error.errno == errno.ELOOP:
-                raise OSError(error.errno, "it is a link, which is not followed (--links)") from None
+                raise OSError(error.errno, "it is a symbolic link, which is not followed (--links)") from None
             if not follow:
                 raise
         break
@@ -73,7 +76,7 @@ def open_beneath(
 
 
 def _relative(path: str, root: str) -> str | None:
-    """The path from a folder on; None where it does not lie beneath it."""
+    """The path relative to a folder; None if it is not below the folder."""
     bound = root.rstrip("/")
     if path == (bound or "/"):
         return "."
@@ -89,7 +92,7 @@ def _open_at(root: str, relative: str, flags: int, mode: int, outer: Sequence[st
 
 
 def path_of(file: int) -> str:
-    """A path that leads to an open file, for as long as it is open."""
+    """A path of an open file, valid while the file is open."""
     return f"{'/proc/self' if sys.platform == 'linux' else '/dev'}/fd/{file}"
 
 
@@ -99,7 +102,7 @@ class _How(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def _opener() -> _Opener:
-    """The system's call, where there is one and it is permitted."""
+    """The system call if it exists and is permitted, otherwise `_open_parts`."""
     if sys.platform != "linux" or platform.machine() == "alpha":
         return _open_parts
     call = ctypes.CDLL(None, use_errno=True).syscall
@@ -119,7 +122,7 @@ def _opener() -> _Opener:
     here = os.open(".", FOLDER)
     try:
         os.close(openat2(here, ".", FOLDER, 0))
-    except OSError:  # an older kernel, or a sandbox that does not know the call
+    except OSError:  # an older kernel, or a sandbox that blocks the call
         return _open_parts
     finally:
         os.close(here)
@@ -127,7 +130,7 @@ def _opener() -> _Opener:
 
 
 def _open_parts(folder: int, relative: str, flags: int, mode: int) -> int:
-    """Likewise, part by part."""
+    """Open a file part by part, without following links."""
     *folders, name = relative.split("/")
     if ".." in (*folders, name):
         raise OSError(errno.EXDEV, "it has '..' in its path", relative)

@@ -1,7 +1,7 @@
-"""Files in folders that others may be able to change: a link is never followed where a file is made.
+"""Files in folders that other users may be able to change: no link is followed when a file is made.
 
-A path that is given here is followed up to its folder's parent; the folder itself and the file in it are no
-links. A descriptor in the place of a path keeps to that very folder, whatever its name means by now.
+In a path, links are followed up to the parent of the file's folder. The folder and the file must not be links. A
+file descriptor instead of a path always means the same folder, even if the folder is renamed.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from io import BufferedWriter
 from imageloom.system.beneath import open_beneath
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""Flags to open a folder that is no link."""
+"""Flags to open a folder that is not a link."""
 NEW = os.O_CREAT | os.O_EXCL
 _PLAIN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-"""Neither a link is followed, nor a pipe waited for."""
+"""Flags for not following links and not waiting for pipes."""
 
 
 def open_file(path: str, flags: int, mode: int = 0o666, roots: tuple[str, ...] = ()) -> int:
-    """Open or make a file that is no link, in a folder that is none.
+    """Open or create a file. The file and its folder must not be links.
 
     Args:
-        flags: as of `os.open`; with `NEW` there must be nothing of that name.
-        mode: of a new file, less the umask.
-        roots: folders beneath which it lies; none for no bounds.
+        flags: see `os.open`; with `NEW` the file must not exist.
+        mode: mode of a new file, before the umask.
+        roots: folders that the file must be below; empty: no restriction.
 
     Raises:
-        OSError: as the system says.
+        OSError: the file cannot be opened.
     """
     folder, name = os.path.split(path)
     at = open_beneath(folder or ".", FOLDER, roots)
@@ -40,7 +40,7 @@ def open_file(path: str, flags: int, mode: int = 0o666, roots: tuple[str, ...] =
 
 
 def create(path: str) -> BufferedWriter:
-    """A new file to be written to, in the place of one that is there."""
+    """Create a file for writing. An existing file is replaced."""
     folder, name = os.path.split(path)
     at = os.open(folder or ".", FOLDER)
     try:
@@ -52,12 +52,12 @@ def create(path: str) -> BufferedWriter:
 
 
 def make_file(name: str, folder: int, mode: int = 0o666) -> int:
-    """A new file in an open folder, to be written to."""
+    """Create a file for writing in an open folder."""
     return os.open(name, os.O_WRONLY | NEW | _PLAIN, mode, dir_fd=folder)
 
 
 def write(file: int, data: bytes) -> None:
-    """Write all of the bytes, and close the file."""
+    """Write all bytes and close the file."""
     try:
         written = os.write(file, data)
         while written < len(data):
@@ -67,10 +67,10 @@ def write(file: int, data: bytes) -> None:
 
 
 def write_file(path: str, data: bytes, roots: tuple[str, ...] = ()) -> None:
-    """Write a new file, or raise OSError and leave none.
+    """Write a new file. On OSError no file remains.
 
     Args:
-        roots: as of `open_file`.
+        roots: see `open_file`.
     """
     folder, name = os.path.split(path)
     at = open_beneath(folder or ".", FOLDER, roots)
@@ -81,7 +81,7 @@ def write_file(path: str, data: bytes, roots: tuple[str, ...] = ()) -> None:
 
 
 def write_in(folder: int, name: str, data: bytes) -> None:
-    """Write a new file in an open folder, or raise OSError and leave none."""
+    """Write a new file in an open folder. On OSError no file remains."""
     file = make_file(name, folder)
     try:
         write(file, data)
@@ -92,7 +92,7 @@ def write_in(folder: int, name: str, data: bytes) -> None:
 
 
 def write_folder(folder: int, name: str, files: Mapping[str, bytes]) -> None:
-    """Write a new folder in an open one, with files by their paths within it, or raise OSError and leave none."""
+    """Write a new folder in an open folder; `files` maps relative paths to contents. On OSError nothing stays."""
     os.mkdir(name, dir_fd=folder)
     try:
         for path, data in files.items():
@@ -108,11 +108,11 @@ def write_folder(folder: int, name: str, files: Mapping[str, bytes]) -> None:
 
 
 def open_below(folder: int, path: str, make: bool = False) -> int:
-    """Open a folder below an open one; none on the way is a link.
+    """Open a folder below an open folder. No part of the path may be a link.
 
     Args:
-        path: relative, without '..'; empty for the folder itself.
-        make: make those that are not there.
+        path: relative path without '..'; empty for the folder itself.
+        make: create missing folders.
     """
     at = os.dup(folder)
     for name in filter(None, path.split("/")):
@@ -134,10 +134,10 @@ def _make_folder(name: str, above: int) -> int:
 
 
 def remove(name: str, folder: int) -> None:
-    """Remove a file, or a folder with all in it, as far as that can be done; no link is followed."""
+    """Remove a file, or a folder with its contents, as far as possible. No link is followed."""
     try:
         os.unlink(name, dir_fd=folder)
-    except (IsADirectoryError, PermissionError):  # what it is for a folder depends on the system
+    except (IsADirectoryError, PermissionError):  # the error for a folder depends on the system
         import shutil  # few outputs are folders
 
         with suppress(OSError, RecursionError):

@@ -1,5 +1,4 @@
-"""What this machine has for a run, cores and memory, and what a run takes of them, as Linux's /proc says it; and
-which hosts are this machine."""
+"""This machine: its cores and memory, CPU time and memory of processes (from /proc), and loopback hosts."""
 
 from __future__ import annotations
 
@@ -9,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables that a BLAS reads as it is loaded."""
+"""Environment variables that a BLAS library reads when it is loaded."""
 MOST_FILES = 1 << 16
-"""Files that a process of ours can make use of."""
+"""More open files than this are of no use to imageloom."""
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """What is started meanwhile has a BLAS of one thread, unless told otherwise: an engine divides the cores."""
+    """Limit new processes to one BLAS thread, unless the user set a number: the engine uses all cores."""
     added = [name for name in BLAS_THREADS if name not in os.environ]
     os.environ.update(dict.fromkeys(added, "1"))
     try:
@@ -27,9 +26,9 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: the name localhost, or an address of the loopback as it is written.
+    """Whether a host is this machine: the name localhost, or a loopback address.
 
-    A name is never looked up: who answers for it may say another address the next time.
+    Other names are never looked up, because DNS may return another address later.
     """
     import ipaddress
 
@@ -40,12 +39,12 @@ def is_loopback(host: str) -> bool:
 
 
 def available_cores() -> int:
-    """The cores that this process may run on."""
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_files() -> int:
-    """How many files this process may have open. What it may have is raised to what it may raise it to."""
+    """Raise the soft limit of open files to the hard limit, but at most to MOST_FILES. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft == resource.RLIM_INFINITY or soft >= most:
@@ -57,7 +56,7 @@ def open_files() -> int:
 
 
 def half_of_memory() -> int:
-    """Half of the machine's memory, or of what the process's control group may have, in bytes."""
+    """Half of the machine's memory, or of the memory limit of the process's control group, in bytes."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -69,18 +68,18 @@ def half_of_memory() -> int:
 
 
 def core_times() -> list[tuple[int, int]]:
-    """Of each core: the ticks that it was busy, and all its ticks; empty where the system does not say."""
+    """For each core: its busy ticks and all its ticks; empty if unknown."""
     found = []
     for line in _proc("stat").splitlines()[1:]:
         if not line.startswith(b"cpu"):
             break
-        ticks = [int(field) for field in line.split()[1:9]]  # the guests' ticks are in the users' already
+        ticks = [int(field) for field in line.split()[1:9]]  # guest ticks are already included in user ticks
         found.append((sum(ticks) - ticks[3] - ticks[4], sum(ticks)))
     return found
 
 
 def process_tree(root: int) -> list[int]:
-    """A process and all that descend from it, by their numbers."""
+    """The IDs of a process and of all its descendants."""
     found = [root]
     for process in found:
         with suppress(OSError):
@@ -90,7 +89,7 @@ def process_tree(root: int) -> list[int]:
 
 
 def process_usage(process: int) -> tuple[float, int]:
-    """Seconds of CPU of a process and of the children that it waited for; its resident bytes."""
+    """CPU seconds of a process and of the children that it waited for, and its resident memory in bytes."""
     fields = _stat(process)
     if not fields:
         return 0.0, 0
@@ -99,12 +98,12 @@ def process_usage(process: int) -> tuple[float, int]:
 
 
 def process_cpu(process: int) -> float:
-    """Seconds of CPU of a process alone; 0 where it is gone."""
+    """CPU seconds of a process without its children; 0 if it does not exist."""
     return sum(int(field) for field in _stat(process)[11:13]) / os.sysconf("SC_CLK_TCK")
 
 
 def proportional_memory(process: int) -> int:
-    """Bytes of a process in memory, where what it shares with others counts in part (PSS)."""
+    """Memory of a process in bytes, with shared memory counted proportionally (PSS)."""
     for line in _proc(f"{process}/smaps_rollup").splitlines():
         if line.startswith(b"Pss:"):
             return int(line.split()[1]) * 1024
@@ -112,12 +111,12 @@ def proportional_memory(process: int) -> int:
 
 
 def _stat(what: int | str) -> list[bytes]:
-    """The fields of the status of a process, or of a thread by its path, behind the name; none if it is gone."""
+    """The fields after the name in the stat file of a process, or of a thread by path; empty if it is gone."""
     return _proc(f"{what}/stat").rpartition(b")")[2].split()
 
 
 def _proc(name: str) -> bytes:
-    """A file of /proc; empty where there is none, or its process is gone."""
+    """The content of a file in /proc; empty if it does not exist."""
     try:
         with open(f"/proc/{name}", "rb", buffering=0) as file:
             return file.read()

@@ -1,7 +1,7 @@
-"""Text that came from elsewhere (names of files and workers, reasons, messages of libraries), made safe to show.
+"""Makes untrusted text safe to print: names of files and workers, reasons, messages of libraries.
 
-A terminal obeys control characters, and characters without a width or of the other direction make a name look
-like another one. Both are shown as escapes, as is what no terminal can show. JSON keeps the true values.
+A terminal executes control characters. Characters without width, or with the opposite direction, make a name look
+like another name. All these are printed as escapes, and so are invalid characters. JSON keeps the true values.
 """
 
 from __future__ import annotations
@@ -14,21 +14,30 @@ from types import TracebackType
 from typing import Any
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the beginning of a formula: with OWASP's list, the wide forms too."""
+"""Characters that start a formula in a spreadsheet: OWASP's list, and their full-width forms."""
 
 
 def printable(text: str) -> str:
-    """A text on one line that only shows: it neither drives a terminal nor looks like another one."""
+    """The text on one line, with escapes for characters that control a terminal or are invisible."""
     return text if text.isprintable() else "".join(c if shows(c) else _escaped(c) for c in text)
 
 
 def shows(character: str) -> bool:
-    """Whether a character has a form of its own; spaces of all widths do."""
+    """Whether a character is visible; spaces count as visible."""
     if character.isprintable():
         return True
     import unicodedata  # few texts have such a character
 
     return unicodedata.category(character) == "Zs"
+
+
+def printable_lines(text: str, most: int) -> str:
+    """The end of a text of several lines, each of which only shows.
+
+    Args:
+        most: characters.
+    """
+    return "\n".join(map(printable, text[-most:].split("\n")))[-most:]
 
 
 def _escaped(character: str) -> str:
@@ -37,16 +46,16 @@ def _escaped(character: str) -> str:
 
 
 def json_line(data: object) -> str:
-    """Data as one line of JSON, whose escapes keep a terminal from obeying it."""
+    """Data as one line of JSON, with escapes for characters that control a terminal."""
     import msgspec
 
     try:
         text = msgspec.json.encode(data).decode()
-    except UnicodeEncodeError:  # half a character, as of a name that is no UTF-8
+    except UnicodeEncodeError:  # a lone surrogate, from a name that is not UTF-8
         import json
 
         text = json.dumps(msgspec.to_builtins(data), separators=(",", ":"))
-    if text.isascii() and "\x7f" not in text:  # JSON escapes the other control characters of ASCII
+    if text.isascii() and "\x7f" not in text:  # JSON escapes the other ASCII control characters
         return text
     return "".join(c if shows(c) else _json_escaped(c) for c in text)
 
@@ -57,7 +66,7 @@ def _json_escaped(character: str) -> str:
 
 
 def csv_line(values: Iterable[object]) -> str:
-    """A line of CSV, texts in quotes; an apostrophe keeps a spreadsheet from taking one for a formula."""
+    """A line of CSV with texts in quotes. An apostrophe is added to a text that would start a formula."""
     import csv
     import io
 
@@ -73,7 +82,7 @@ def _cell(text: str) -> str:
 
 
 class Formatter(logging.Formatter):
-    """Records as lines that only show."""
+    """Formats log records as printable lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         return printable(super().formatMessage(record))
@@ -83,9 +92,9 @@ class Formatter(logging.Formatter):
 
 
 def guard_stderr() -> None:
-    """Have Python's own words on stderr, log records without a handler and tracebacks, only show.
+    """Make Python's own output on stderr printable: log records without a handler, and tracebacks.
 
-    For a process that is the program's own: an application that uses imageloom as a library has handlers.
+    Only for imageloom's own programs. An application that uses imageloom as a library has its own handlers.
     """
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(Formatter())

@@ -1,4 +1,4 @@
-"""Conformance tests, one suite for each contract, so that others can run them over what they add.
+"""Conformance tests for extensions: one suite each for operators, stores and engines.
 
 They need the packages pytest and hypothesis.
 """

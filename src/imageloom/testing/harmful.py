@@ -1,4 +1,4 @@
-"""Operators that fail, or harm their worker, on marked images: for the tests of engines, by `Recipe.operators`."""
+"""Operators that fail or crash their worker on marked images. For engine tests, by `Recipe.operators`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from imageloom.operators import operator
 
 
 def _is_marked(image: Pixels) -> bool:
-    """The harmful images are all red; their first pixel says so of most others at no cost."""
+    """Whether an image is marked: all its pixels are red. The first pixel rules out most images cheaply."""
     return image.ndim == 3 and bool((image[0, 0] == (255, 0, 0)).all() and (image == (255, 0, 0)).all())
 
 
 @operator("point", examples=("raise_on_dark",))
 def raise_on_dark(image: Pixels) -> Pixels:
-    """Raise on an image that is black, and leave others as they are."""
+    """Raise an exception for a black image; return other images unchanged."""
     if not image.any():
         raise ValueError("it is too dark to see")
     return image
@@ -26,7 +26,7 @@ def raise_on_dark(image: Pixels) -> Pixels:
 
 @operator("point", examples=("crash_on_red",))
 def crash_on_red(image: Pixels) -> Pixels:
-    """Read the address 0."""
+    """Crash: read the memory address 0."""
     if _is_marked(image):
         ctypes.string_at(0)
     return image
@@ -34,7 +34,7 @@ def crash_on_red(image: Pixels) -> Pixels:
 
 @operator("point", examples=("hang_on_red",))
 def hang_on_red(image: Pixels) -> Pixels:
-    """Never return."""
+    """Hang: never return."""
     while _is_marked(image):
         time.sleep(60)
     return image
@@ -42,7 +42,7 @@ def hang_on_red(image: Pixels) -> Pixels:
 
 @operator("point", examples=("spin_on_red",))
 def spin_on_red(image: Pixels) -> Pixels:
-    """Never return, and keep a core busy."""
+    """Never return, with a core at full load."""
     while _is_marked(image):
         pass
     return image
@@ -50,7 +50,7 @@ def spin_on_red(image: Pixels) -> Pixels:
 
 @operator("point", examples=("eat_memory_on_red",))
 def eat_memory_on_red(image: Pixels) -> Pixels:
-    """Take memory without end."""
+    """Allocate memory without end."""
     hoard = []
     while _is_marked(image):
         hoard.append(np.ones(16 << 20, np.uint8))
@@ -59,7 +59,7 @@ def eat_memory_on_red(image: Pixels) -> Pixels:
 
 @operator("point", examples=("toil 0",))
 def toil(image: Pixels, *, seconds: float) -> Pixels:
-    """Keep the interpreter busy for so long, on any image."""
+    """Keep the interpreter busy for `seconds`, on any image."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         pass

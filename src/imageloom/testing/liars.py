@@ -1,6 +1,6 @@
-"""Clients that connect as workers and nodes do, and say something else than these: see `lies`.
+"""Clients that connect like workers and nodes, and send false messages: see `lies`.
 
-Each is a thread of who tests, takes tasks as an honest one would, and answers each with its next lie.
+Each is a thread in the test's process. It accepts tasks like a real worker, and answers each with its next lie.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imageloom.testing.lies import lies_about
 
 
 def answer(task: Task, place: int) -> Result:
-    """What an honest worker would say, but for the bytes, which were never staged."""
+    """The result of a real worker, except that no bytes were staged."""
     work = task.work[place]
     written = tuple(
         Written(name, f"{task.job}-{work.number}-{work.attempt}-0123456789ab-{n}", 1000)
@@ -31,7 +31,7 @@ def answer(task: Task, place: int) -> Result:
 
 
 class Liar:
-    """A thread that lies until it is closed, and counts its lies."""
+    """A thread that sends lies until it is closed, and counts them."""
 
     def __init__(self) -> None:
         self.told = 0
@@ -54,8 +54,8 @@ class ZeromqLiar(Liar):
     """A worker of the engine zeromq.
 
     Args:
-        address: of the driver.
-        secure: called with a socket, to give it its keys.
+        address: address of the driver.
+        secure: called with a socket, to set its keys.
     """
 
     def __init__(self, address: str, secure: Callable[[Any], None]) -> None:
@@ -65,7 +65,7 @@ class ZeromqLiar(Liar):
         self._old: list[bytes] = []
 
     def _frames(self) -> Iterator[list[bytes]]:
-        """Messages, each as its kind and its body; an empty kind stands for a result's."""
+        """Messages, each as kind and body; an empty kind means a result."""
         from imageloom.engines.zeromq.wire import Beat, Delivery, Hello
 
         hello = Hello("afar", os.getpid(), 1)
@@ -122,7 +122,7 @@ class ZeromqLiar(Liar):
 
 
 class RedisLiar(Liar):
-    """Who may write to the server of the engine redis, and takes deliveries as a worker does."""
+    """A client that may write to the Redis server, and accepts deliveries like a worker."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class RedisLiar(Liar):
         while not self._over.is_set():
             try:
                 self._be_a_worker(client, next(turn))
-            except RedisError:  # the driver has not made its streams yet, or is gone
+            except RedisError:  # the driver has not created its streams yet, or has ended
                 self._over.wait(0.02)
         client.close()
 
@@ -182,7 +182,7 @@ class RedisLiar(Liar):
 
 
 class NodeLiar(Liar):
-    """A node that answers: by its address it is found, by `together` receipts as a node sends them."""
+    """A node that answers with lies. The driver finds it by its address."""
 
     def __init__(self) -> None:
         import grpc

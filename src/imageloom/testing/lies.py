@@ -1,12 +1,13 @@
-"""Lies: what a worker may say in the place of each field of its messages, and the clients that say so.
+"""Lies: false values for each field of a worker's messages, and the files that make workers send them.
 
     for field, value in all_lies(RESULT, MESSAGE):
         draw(photos / name_of(field, value))
     imageloom("run", pipeline, photos, out, "--operators", LYING)
 
-The file LYING has workers lie about the items that are marked by their names: of `lie,written.0.staged,dotdot.jpg`
-a worker says that its output is staged at a path with dots. With `,once` at its end it does so at the first
-attempt only. IMAGELOOM_CANARY names a folder with a file `beside.jpg` that no lie may touch.
+The operators file LYING makes workers lie about items that are marked by their names. For the item
+`lie,written.0.staged,dotdot.jpg`, a worker reports that the output is staged at a path with dots. With `,once`
+at the end, it lies only at the first attempt. IMAGELOOM_CANARY is a folder with a file `beside.jpg` that no lie
+may change.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import msgspec
 
 LYING = str(Path(__file__).parent / "lying.py")
-"""The file of operators that has its workers lie."""
+"""Path of the operators file that makes its workers lie."""
 
 RESULT = (
     "key",
@@ -32,6 +33,7 @@ RESULT = (
     "failure.kind",
     "failure.message",
     "failure.transient",
+    "failure.trace",
     "times",
     "times.read",
     "times.write",
@@ -42,18 +44,18 @@ RESULT = (
     "lost",
     "worker",
 )
-"""The fields of a result, as paths."""
+"""Paths of the fields of a result."""
 MESSAGE = ("message", "message.delivery", "message.place", "message.worker", "message.result")
-"""Of what brings one item's result, on engines that send them one by one."""
+"""Paths of the fields of a message with one item's result, for engines that send results one by one."""
 OUTCOME = ("outcome", "outcome.task", "outcome.worker", "outcome.results")
-"""Of what brings a task's results together."""
+"""Paths of the fields of a message with all results of a task."""
 
 _seen: dict[str, Any] = {}
-"""The latest honest value of each field."""
+"""The latest true value of each field."""
 
 
 def _another(value: Any, path: str) -> Any:
-    """What another item, task or worker would rightly say."""
+    """A value that is true for another item, task or worker."""
     known = {
         "key": "honest-0.jpg",
         "written.0.name": "honest-0.jpg",
@@ -93,26 +95,26 @@ VALUES: dict[str, Callable[[Any, str], Any]] = {
     "doubled": lambda value, path: value * 2 if isinstance(value, (list, str)) else [value, value],
     "missing": lambda value, path: MISSING,
 }
-"""What is said in the place of a value, from it and the path of its field."""
+"""The lies by name: functions of the true value and the path of its field."""
 PIPE = ("noise", "torn", "partial", "2-31", "negative", "flood")
-"""What comes through a worker's pipe in the place of a message."""
+"""Names of the invalid data that a worker may write to its pipe instead of a message."""
 
 
 def name_of(field: str, value: str, once: bool = False) -> str:
-    """The name of a file about which a worker lies so."""
+    """The name of a file that makes a worker tell this lie."""
     return f"lie,{field},{value}{',once' if once else ''}.jpg"
 
 
 def all_lies(*fields: Sequence[str]) -> list[tuple[str, str]]:
-    """Each field with each value."""
+    """All combinations of field and lie."""
     return [(field, value) for group in fields for field in group for value in VALUES]
 
 
 def some_lies(*fields: Sequence[str], turn: int = 0) -> list[tuple[str, str]]:
-    """A choice that has each field and each value.
+    """Some combinations, in which each field and each lie occurs.
 
     Args:
-        turn: another number makes another choice.
+        turn: each number gives another selection.
     """
     names, values = [field for group in fields for field in group], list(VALUES)
     count = max(len(names), len(values))
@@ -120,11 +122,11 @@ def some_lies(*fields: Sequence[str], turn: int = 0) -> list[tuple[str, str]]:
 
 
 def put(data: dict[str, Any], path: str, value: str, field: str = "") -> None:
-    """Put a lie in the place of a field, which is made where there is none.
+    """Replace a field by a lie. A missing field is created.
 
     Args:
-        path: to it, in the data.
-        field: its name where that is another one.
+        path: path of the field in the data.
+        field: name of the field, if it differs from the path.
     """
     *way, last = path.split(".")
     at: Any = data
@@ -149,12 +151,12 @@ def put(data: dict[str, Any], path: str, value: str, field: str = "") -> None:
 
 
 def remember(field: str, value: Any) -> None:
-    """Keep what an honest message says, to be said again."""
+    """Remember a true value, for later lies."""
     _seen[field] = value
 
 
 def lies_about(honest: Any) -> Iterator[tuple[str, bytes]]:
-    """A message with each of its fields in turn replaced by each lie, and its name."""
+    """Yield the name of each lie, and the message in which one field is replaced by it."""
     packed = msgspec.msgpack.encode(honest)
     for field in msgspec.msgpack.decode(packed):
         for value in VALUES:

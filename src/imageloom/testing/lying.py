@@ -1,4 +1,4 @@
-"""Workers that lie: a file of operators, which changes what its process sends about marked items: see `lies`."""
+"""An operators file that makes its process send false messages about marked items: see `lies`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _encode = getattr(msgspec.msgpack.encode, "honest", msgspec.msgpack.encode)  # t
 
 
 def _lying_encode(data: Any, **options: Any) -> bytes:
-    """Encode, with lies in what is about marked items."""
+    """Encode a message, with lies about marked items."""
     if not (_has_results(data) or isinstance(data, dict)):
         return _encode(data, **options)
     plain = msgspec.msgpack.decode(_encode(data))
@@ -38,7 +38,7 @@ def _has_results(data: Any) -> bool:
 
 
 def _result_in(plain: Any) -> dict[str, Any] | None:
-    """The first result that is about a marked item, or the first of all."""
+    """The first result about a marked item, or else the first result."""
     if isinstance(plain, list):
         found = [one for outcome in plain for one in outcome.get("results", ())]
     elif plain.get("results"):
@@ -75,7 +75,7 @@ def _tell(plain: Any, result: dict[str, Any], field: str, value: str) -> bytes:
 
 
 def _remember(plain: Any) -> None:
-    """Keep what honest results say, to be said again."""
+    """Remember the values of true results, for later lies."""
     outcome = plain[0] if isinstance(plain, list) and plain else plain
     if not isinstance(outcome, dict):
         return
@@ -102,7 +102,7 @@ _send = getattr(Connection.send_bytes, "honest", Connection.send_bytes)
 
 
 def _lying_send(pipe: Connection, data: bytes, *more: Any) -> None:
-    """Send a message, or write something else into the pipe."""
+    """Send a message, or write invalid data to the pipe."""
     if bytes(data[: len(_PIPE)]) != _PIPE:
         _send(pipe, data, *more)
         return
@@ -122,7 +122,7 @@ def _lying_send(pipe: Connection, data: bytes, *more: Any) -> None:
 
 
 def _lying_result(attempt: Any) -> Result:
-    """In this process there is nothing between worker and driver: what a result may hold by its types."""
+    """A false result for engines without messages: only lies that fit the types of a result."""
     made: Result = _honest_result(attempt)
     if "lie," not in made.key:
         return made

@@ -1,11 +1,11 @@
-"""The laws that every operator keeps, as tests over the registry.
+"""The conformance suite for operators, as a pytest class:
 
     from imageloom.testing.operators import OperatorTests
 
     class TestMine(OperatorTests):
         names = ("vignette",)
 
-The examples that an operator declares are its test data, so a new operator is tested as soon as it is there.
+The test data are the examples that an operator declares, so a new operator is tested as soon as it is registered.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ laws = settings(
 
 
 class OperatorTests:
-    """Derive from it and run it with pytest."""
+    """The suite. Derive a class from it and run it with pytest."""
 
     names: ClassVar[tuple[str, ...]] = ()
-    """The operators to test; empty for all that are registered."""
+    """Names of the operators to test; empty: all registered operators."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Each test over the operators that its parameter's name stands for."""
+        """Run each test for all operators that its parameter's name selects."""
         groups: dict[str, Callable[[Operator], bool]] = {
             "operator": lambda o: True,
             "tileable": lambda o: o.declared in ("point", "local"),
@@ -91,7 +91,7 @@ class OperatorTests:
     @laws
     @given(data=st.data())
     def test_makes_the_frame_it_declares(self, operator: Operator, data: st.DataObject) -> None:
-        """Shape and dtype are as `frame_after` says; a second call yields the same. Inputs are read-only."""
+        """Shape and dtype agree with `frame_after`. A second call gives the same pixels. Inputs are read-only."""
         step, image = _case(data, operator)
         made = operators.apply(step, image)
         assert frame_of(made) == operator.frame_after(step, frame_of(image))
@@ -101,7 +101,7 @@ class OperatorTests:
     @laws
     @given(data=st.data())
     def test_tiles_equal_the_whole(self, tileable: Operator, data: st.DataObject) -> None:
-        """A box of the result comes out of that box of the image and its halo alone, bit for bit."""
+        """A box of the result depends only on that box of the input and its halo, bit for bit."""
         step, image = _case(data, tileable)
         assume(tileable.kind(step) != "global")
         halo = tileable.halo(**tileable.filled(step)) if tileable.halo else 0
@@ -115,7 +115,7 @@ class OperatorTests:
     @laws
     @given(data=st.data())
     def test_what_is_transparent_does_not_bleed(self, premultiplied: Operator, data: st.DataObject) -> None:
-        """The colours below an alpha of zero change nothing."""
+        """The colours of fully transparent pixels do not affect the result."""
         step, image = _case(data, premultiplied, channels=(2, 4))
         hidden = data.draw(st.floats(0, 0.9)) * image[..., -1].max() >= image[..., -1]
         image = image.copy()
@@ -127,7 +127,7 @@ class OperatorTests:
     @laws
     @given(data=st.data())
     def test_alpha_that_is_kept_stays(self, kept: Operator, data: st.DataObject) -> None:
-        """Alpha comes out as it went in, and the colour as it does without alpha."""
+        """Alpha is not changed, and the colours are the same as for the image without alpha."""
         step, image = _case(data, kept, channels=(2, 4))
         made = operators.apply(step, image)
         np.testing.assert_array_equal(made[..., -1], image[..., -1])
@@ -136,7 +136,7 @@ class OperatorTests:
     @laws
     @given(data=st.data())
     def test_a_channelwise_operator_is_a_table(self, channelwise: Operator, data: st.DataObject) -> None:
-        """On 8 bits each value becomes what its level becomes alone, so that runs of such steps fold."""
+        """For 8 bits, each value depends only on its own level, so that such steps can become one table."""
         step = data.draw(steps(channelwise))
         assume(channelwise.kind(step) == "point")
         image = data.draw(images(Frame(31, 17, 3, "uint8")))
@@ -146,7 +146,7 @@ class OperatorTests:
     @laws
     @given(data=st.data())
     def test_measures_merge(self, measured: Operator, data: st.DataObject) -> None:
-        """Parts measured apart and merged in any order resolve to the step that the whole resolves to."""
+        """Measures of parts, merged in any order, give the same step as the measure of the whole image."""
         assert measured.measured is not None
         step, image = _case(data, measured, channels=(1, 3))
         params = measured.filled(step)
@@ -165,20 +165,20 @@ class OperatorTests:
 def _case(
     data: st.DataObject, operator: Operator, channels: tuple[int, ...] = (1, 2, 3, 4)
 ) -> tuple[Step, Pixels]:
-    """A step of the operator and an image that it takes."""
+    """A step of the operator and an image that it accepts."""
     step = data.draw(steps(operator))
     return step, data.draw(images(data.draw(frames(operator, step, channels))))
 
 
 def _span(data: st.DataObject, length: int, halo: int) -> tuple[slice, slice]:
-    """A part of an axis, and that part with its halo, clipped at the ends."""
+    """A range of an axis, and that range with its halo, clipped at the ends."""
     start = data.draw(st.integers(0, length - 1))
     stop = data.draw(st.integers(start + 1, length))
     return slice(start, stop), slice(max(0, start - halo), min(length, stop + halo))
 
 
 def _beyond(hint: Any) -> Iterator[Any]:
-    """Values that a parameter must refuse."""
+    """Values that are invalid for a parameter."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         bounds = next(a for a in arguments[1:] if isinstance(a, msgspec.Meta))

@@ -1,4 +1,4 @@
-"""Files written byte by byte, as no encoder would: for hostile ones."""
+"""Writes image files byte by byte, for hostile files that no encoder would write."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def png(
 
 
 def bomb(megabytes: int) -> bytes:
-    """A zlib stream that unfolds to so many megabytes of zeros."""
+    """A zlib stream that decompresses to this number of megabytes of zeros."""
     stream = zlib.compressobj(9)
     block = bytes(1 << 20)
     return b"".join([*(stream.compress(block) for _ in range(megabytes)), stream.flush()])

@@ -1,4 +1,4 @@
-"""An engine that fails, waits and repeats itself by a script, around one that does not."""
+"""An engine for tests that wraps another engine, and loses, delays and repeats tasks by a script."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from imageloom.errors import WorkerLost
 from imageloom.model import Outcome, Task
 
 PATIENCE = 0.2
-"""Seconds without a new task after which those that are held go on all the same."""
+"""Seconds without a new task after which held tasks are submitted."""
 
 
 class ScriptedEngine(Engine):
     """Hands tasks to another engine, but for what the script says, and keeps records.
 
-    Who has opened the other engine closes it.
+    The caller opens and closes the other engine.
 
     Args:
-        engine: what does the work.
+        engine: the engine that runs the tasks.
         lost: numbers of the submissions, from 1, whose worker dies after the work and before the answer.
-        twice: numbers of the submissions that are done twice, as a broker may deliver them.
-        hold: tasks wait until so many are there, or until no more come; then the latest goes first.
+        twice: numbers of the submissions that are delivered twice, as a broker may do.
+        hold: tasks are held until there are this many, or no more arrive. The latest is then submitted first.
     """
 
     def __init__(
         self, engine: Engine, *, lost: Container[int] = (), twice: Container[int] = (), hold: int = 0
     ) -> None:
         self.submitted: list[Task] = []
-        """All tasks, in the order in which they came."""
+        """All tasks, in the order of submission."""
         self.most_in_flight = 0
-        """The largest number of tasks that were submitted and not yet answered."""
+        """The maximum number of tasks in flight."""
         self._engine = engine
         self._lost, self._twice, self._hold = lost, twice, hold
         self._in_flight = 0

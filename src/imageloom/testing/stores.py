@@ -1,4 +1,4 @@
-"""What every store must keep, as a pytest class: give it a place, and a way past the store to look at it.
+"""The conformance suite for stores, as a pytest class. It needs a storage location with independent access:
 
 class TestLocal(StoreTests):
     @pytest.fixture
@@ -25,7 +25,7 @@ from imageloom.stores import Store, open_store
 from imageloom.stores.names import STAGING, new_token
 
 LARGE = 9_000_000
-"""Bytes of an upload in parts."""
+"""Size in bytes of an output that is uploaded in parts."""
 MUCH = 1 << 30
 ODD = (
     "a b.jpg",
@@ -41,21 +41,21 @@ WRONG = ("../up.jpg", "a/../../up.jpg", "/top.jpg", "a//b.jpg", "./here.jpg", "l
 
 
 class Place(Protocol):
-    """A store's contents by another way than the store."""
+    """Access to a store's contents without the store's code."""
 
     address: str
 
     def put(self, key: str, data: bytes) -> None: ...
 
     def contents(self) -> dict[str, bytes]:
-        """All files below, hidden ones too."""
+        """Contents of all files by key, including hidden files."""
 
 
 class StoreTests:
     """The suite."""
 
     odd: ClassVar[tuple[str, ...]] = ODD
-    """Keys that the store takes."""
+    """Unusual keys that the store must support."""
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
@@ -71,7 +71,7 @@ class StoreTests:
 
     @pytest.fixture
     def sink(self, store: Store, tmp_path: Path) -> Store:
-        """The store, ready to be written to."""
+        """The store, prepared for writing."""
         store.prepare(str(tmp_path))
         return store
 
@@ -84,7 +84,7 @@ class StoreTests:
         replace: bool = False,
         token: str = "t",
     ) -> None:
-        """An output on its whole way, by the worker's hand and the driver's."""
+        """Stage, commit and publish an output, as worker and driver do."""
         store.stage(token, data)
         store.commit(token, key, maker, replace)
         store.publish(token, key, maker, replace)
@@ -177,11 +177,11 @@ class StoreTests:
         assert place.contents() == {"1.jpg": b"other"}
 
     def test_creation_replaces_nothing(self, sink: Store, place: Place) -> None:
-        """But what the same item made, or what has the same bytes: an attempt whose answer was lost."""
+        """A creation never replaces a file, except one from the same item or with the same bytes."""
         if not sink.creates:
             pytest.skip("declared: it is looked whether a name is free before the work")
         place.put("foreign.jpg", b"foreign")
-        with pytest.raises(OutputExists, match=r"foreign.jpg is there .*--if-exists"):
+        with pytest.raises(OutputExists, match=r"foreign.jpg exists .*--if-exists"):
             self.write(sink, "foreign.jpg", b"mine")
         self.write(sink, "foreign.jpg", b"foreign")
         self.write(sink, "mine.jpg", b"first recipe")

@@ -1,4 +1,4 @@
-"""What the conformance tests draw at random: frames, images, steps (Hypothesis strategies)."""
+"""Hypothesis strategies for the conformance tests: frames, images and steps."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from imageloom.operators import Operator
 from imageloom.recipes.pipeline import Pipeline
 
 SIZES = (1, 2, 3, 5, 8, 13, 17, 31, 37, 64, 67, 97)
-"""Widths and heights: the smallest ones, primes, and such as fill vector registers or just do not."""
+"""Widths and heights: the smallest ones, primes, and sizes at and near the size of vector registers."""
 
 LARGE = (701, 499)
-"""Width and height for steps that ask for more, as a crop of 640x480 does."""
+"""Width and height for steps that need larger images, such as a crop of 640x480."""
 
 
 MOST_PIXELS = 4_000_000
-"""Of a result, so that a large parameter does not take a large machine."""
+"""Maximum number of pixels of a result, to limit the memory of tests."""
 
 
 def takes(operator: Operator, step: Step, frame: Frame) -> bool:
-    """Whether the step can be done to such an image."""
+    """Whether the step can be applied to images with this frame."""
     try:
         return operator.frame_after(step, frame).pixels <= MOST_PIXELS
     except OperatorRefused:
@@ -40,7 +40,7 @@ def takes(operator: Operator, step: Step, frame: Frame) -> bool:
 def frames(
     draw: st.DrawFn, operator: Operator, step: Step, channels: tuple[int, ...] = (1, 2, 3, 4)
 ) -> Frame:
-    """Frames that the step takes."""
+    """Frames that the step accepts."""
     sizes, dtypes = st.sampled_from(SIZES), st.sampled_from(operator.dtypes)
     frame = Frame(draw(sizes), draw(sizes), draw(st.sampled_from(channels)), draw(dtypes))
     if not takes(operator, step, frame):
@@ -51,7 +51,7 @@ def frames(
 
 @st.composite
 def images(draw: st.DrawFn, frame: Frame) -> Pixels:
-    """Images of that frame: noise, something smooth, or a few flat levels. Read-only."""
+    """Images with this frame: noise, a smooth gradient, or a few levels. The arrays are read-only."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shape = (frame.height, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
     values: Pixels = random.random(shape, np.float32)
@@ -69,7 +69,7 @@ def images(draw: st.DrawFn, frame: Frame) -> Pixels:
 
 @st.composite
 def steps(draw: st.DrawFn, operator: Operator) -> Step:
-    """Steps of an operator: its examples, with other values within bounds for some of the parameters."""
+    """Steps of an operator: its examples, with other valid values for some parameters."""
     (example,) = Pipeline(draw(st.sampled_from(operator.examples)))
     hints = typing.get_type_hints(operator.function, include_extras=True)
     others = {n: values for n in operator.parameters if not (values := _values(hints[n])).is_empty}
@@ -77,12 +77,12 @@ def steps(draw: st.DrawFn, operator: Operator) -> Step:
     params = {**example.params, **{name: draw(others[name]) for name in sorted(changed)}}
     try:
         return operator.step(params)
-    except PipelineError:  # they do not go together
+    except PipelineError:  # these parameters cannot be combined
         return example
 
 
 def _values(hint: Any) -> st.SearchStrategy[Any]:
-    """Values of a parameter within its bounds; none for texts, whose form only the examples know."""
+    """Valid values of a parameter; none for texts, whose form is known only from the examples."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         bounds = next(a for a in arguments[1:] if isinstance(a, msgspec.Meta))

@@ -13,7 +13,7 @@ from imageloom.errors import UnreadableItem
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
 from imageloom.recipes.plan import ENCODE_COPIES, OutputPlan, Plan
 from imageloom.records.faults import failure_of
-from imageloom.records.inhand import InHand
+from imageloom.records.inprogress import InProgress
 from imageloom.stores import Store
 from imageloom.stores.files import check_planned
 from imageloom.stores.local import LocalStore
@@ -103,7 +103,7 @@ class LargeImages:
         number: str,
         held: int,
         wake: Callable[[], None],
-        notes: InHand,
+        notes: InProgress,
     ) -> None:
         self._job = job
         self._source = source

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imageloom import codecs
-from imageloom.errors import CorruptImage, ImageloomError, UnsupportedImage
+from imageloom.errors import UnsupportedImage
 from imageloom.model import Box, Header
 from imageloom.recipes.plan import Plan
 from imageloom.tiling.raster import Raster
@@ -52,7 +52,7 @@ class Loader(threading.Thread):
         self._wake = wake
         self._room = room
         self._asked = self._passed = 0
-        self._failure: ImageloomError | MemoryError | None = None
+        self._failure: BaseException | None = None
         self._stopping = False
         self._turn = threading.Condition()
         self.start()
@@ -88,10 +88,8 @@ class Loader(threading.Thread):
                 self._load_whole()
             else:
                 self._load_strips(self._reader)
-        except (ImageloomError, MemoryError) as error:
-            self._failure = error
         except BaseException as error:  # a thread that ends without a word would be waited for
-            self._failure = CorruptImage(f"it cannot be decoded: {error}")
+            self._failure = error
         self._wake()
 
     def _load_whole(self) -> None:

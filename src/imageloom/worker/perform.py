@@ -19,8 +19,9 @@ from typing import Protocol
 from msgspec.structs import asdict, replace
 
 from imageloom import operators
-from imageloom.model import Failure, Outcome, Result, Task, Times, Work
-from imageloom.records.inhand import noted
+from imageloom.model import Outcome, Result, Task, Times, Work
+from imageloom.records.faults import failure_of
+from imageloom.records.inprogress import open_records
 from imageloom.stores import Store, open_bounded
 from imageloom.worker import items
 from imageloom.worker.items import Chunk, Lap
@@ -29,24 +30,19 @@ Turn = contextlib.AbstractContextManager[object]
 
 
 NO_BOUND = contextlib.nullcontext()
-LONG = 0.25
-"""Seconds of a task after which its results are told one by one."""
 
 
 def perform(task: Task, told: Callable[[int, Result], None] | None = None) -> Outcome:
     """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
 
     Args:
-        told: called with an item's place and its result before the task's end, where that takes long.
+        told: called with an item's place and its result, as soon as it is there.
     """
     made: list[Result] = []
-    began, known = time.monotonic(), 0
-    for result in results(task):
+    for place, result in enumerate(results(task)):
         made.append(result)
-        if told is not None and time.monotonic() - began > LONG:
-            for place in range(known, len(made)):
-                told(place, made[place])
-            known = len(made)
+        if told is not None:
+            told(place, result)
     return Outcome(task.id, worker_name(), tuple(made))
 
 
@@ -59,7 +55,7 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
     try:
         settle(task)
     except Exception as error:  # its operators cannot be loaded here
-        yield from (Result(work.item.key, (), Failure.of(error), started=time.time()) for work in task.work)
+        yield from (_failed(work, error) for work in task.work)
         return
     for work in task.work:
         attempt = Attempt(task, work)
@@ -70,9 +66,13 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
         yield attempt.result
 
 
+def _failed(work: Work, error: BaseException) -> Result:
+    return Result(work.item.key, failure=failure_of(work.item.key, error), started=time.time())
+
+
 def settle(task: Task) -> None:
     """Make this process a good worker, and the task's operators known to it."""
-    _settle_process()
+    settle_process()
     operators.load_files(task.recipe.operators, task.digests)
 
 
@@ -130,7 +130,7 @@ class Attempt:
 
     def compute(self) -> None:
         """From the bytes to outputs that are staged."""
-        notes = noted.get(self._task.sink)
+        notes = open_records.get(self._task.sink)
         if notes is None:
             self._do(self._compute)
             return
@@ -153,7 +153,7 @@ class Attempt:
             except KeyboardInterrupt:  # where the caller's thread is the only worker
                 raise
             except BaseException as error:  # an operator that exits, too, and a panic of a library in Rust
-                self._made = Result(self._work.item.key, (), Failure.of(error))
+                self._made = _failed(self._work, error)
 
     def _read(self) -> None:
         self._source, self._sink = source_of(self._task), sink_of(self._task)
@@ -209,7 +209,7 @@ class Stopwatch:
 
 
 @lru_cache(maxsize=1)
-def _settle_process() -> None:
+def settle_process() -> None:
     """Make this process a good worker: once, before its first item."""
     import cv2
 

@@ -26,7 +26,7 @@ from imageloom.worker.message import Message
 from imageloom.worker.perform import NO_BOUND, Turn, results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_MESSAGES: msgspec.msgpack.Decoder[Task | int] = msgspec.msgpack.Decoder(Task | int)
+_MESSAGES: msgspec.msgpack.Decoder[Task | tuple[int, int]] = msgspec.msgpack.Decoder(Task | tuple[int, int])
 """Made once, in the fork server: a worker that takes a dead one's place is at work at once."""
 
 _starting = threading.Lock()
@@ -59,7 +59,7 @@ def _run(environment: dict[str, str], run: Callable[..., None], *args: object) -
 def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     """Run tasks until the pipe's other end is closed.
 
-    A number that comes in place of a task is that of a delivery of which the rest is not wanted any more.
+    Two numbers that come in place of a task are those of a delivery and of the items of it that are still wanted.
 
     Args:
         threads: how many tasks work on pixels at the same time.
@@ -71,14 +71,14 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     computing: Turn = threading.BoundedSemaphore(threads) if in_flight > threads else NO_BOUND
 
     waiting: deque[Task] = deque()
-    dropped: set[int] = set()
+    kept: dict[int, int] = {}
     poller = select.poll()
     poller.register(pipe.fileno(), select.POLLIN)
 
     def hear() -> None:
         message = _MESSAGES.decode(pipe.recv_bytes())
-        if isinstance(message, int):
-            dropped.add(message)
+        if isinstance(message, tuple):
+            kept[message[0]] = message[1]
         else:
             waiting.append(message)
 
@@ -88,7 +88,7 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
                 pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
             while in_flight == 1 and place + 1 < len(task.work) and poller.poll(0):
                 hear()
-            if task.id in dropped:
+            if place + 1 >= kept.get(task.id, len(task.work)):
                 break
 
     # The end of the pipe, in either direction, says that the engine has let go of this worker.

@@ -1,9 +1,9 @@
-"""A source that does not end: what lies in a folder or a bucket, and what comes, once it has settled.
+"""An endless source: the files in a folder or a bucket, and new files as they arrive. Incomplete files must wait.
 
-The driver asks it for items as it asks any source, in its own thread, so that nothing is held that the driver has
-not asked for. What is known of a place is the version of each of its files that was last done or given up on; a
-file of another version, or of none, is looked at until it has settled, and only then handed out. One version of
-a file is under way at a time: the older one never takes the place of the newer.
+The driver asks for items in its own thread, as with any source, so no queue of items can grow. For each file,
+the source remembers the version that was last finished (done or failed). A file with another version is checked
+until it is complete, and only then yielded. Only one version of a file is in progress at a time, so an older
+version never overwrites a newer one.
 """
 
 from __future__ import annotations
@@ -28,61 +28,62 @@ from imageloom.stores.local import LocalStore
 from imageloom.stores.remote import is_hidden
 
 QUIET = 0.1
-"""Seconds without a change after which a file that nobody writes to has settled."""
+"""A file that no process writes to is complete after this number of seconds without a change."""
 QUIET_UNSURE = 2.0
-"""Likewise, where nobody knows whether it is written to."""
+"""The same, if it is unknown whether a process writes to the file."""
 TRUSTED_AGE = 60.0
-"""Seconds since its last change after which a file has settled at first sight, by a clock that may not be ours."""
+"""A file whose last change is this old, in seconds, is complete at the first check. Clocks may differ."""
 LONGEST = 1.0
-"""Seconds between two looks at a file that is written to, at the most."""
+"""Maximum seconds between two checks of a file that is being written."""
 RESCAN = 60.0
-"""Seconds between two listings of a folder whose changes are told: for those that were not."""
+"""Seconds between two listings of a folder with change notifications, because notifications can be lost."""
 POLL = 5.0
-"""Likewise, where none are told; or between two questions for changes, where the store knows them."""
+"""Seconds between two listings without change notifications, or between two requests for changes."""
 RELIST = 3600.0
-"""Likewise, between two listings of such a store."""
+"""Seconds between two listings of a store that can be asked for changes."""
 LONGEST_PAUSE = 1.0
-"""Seconds that the driver waits at a time: a signal that comes just before it waits does not end its waiting."""
+"""Maximum seconds of one wait of the driver: a signal just before the wait would not interrupt it."""
 CHUNK = 500
-"""Entries of a listing between two moments at which the driver may do something else."""
-AGAIN = 60.0
-"""Seconds until what could not be read or written is tried again; each further time twice as long."""
-MOST_AGAIN = 3600.0
+"""Number of entries of a listing after which the driver gets control."""
+BACKOFF = 60.0
+"""Back-off in seconds after a file could not be read or written. It doubles each time, up to MOST_BACKOFF."""
+MOST_BACKOFF = 3600.0
 REMEMBERED = 10_000
-"""Latencies that percentiles are made of: the latest ones."""
+"""Number of recent latencies that are kept for the percentiles."""
 _STORES_FAULT = ("UnreadableItem", "UnwritableOutput")
 
 
 class _Waiting(NamedTuple):
-    """A file that has not settled."""
+    """A file that may be incomplete."""
 
     version: str
     since: float
-    """Monotonic seconds at which it was first seen in this version."""
+    """Monotonic time at which this version was first seen, in seconds."""
     was_busy: bool = False
-    """It was open for writing."""
+    """Whether the file was open for writing."""
 
 
-class _Out(NamedTuple):
-    """An item that the driver has."""
+class _InProgress(NamedTuple):
+    """An item that is in progress in the driver."""
 
     version: str
     came: float
-    """Seconds since the epoch at which it had settled."""
+    """Time at which the file was complete, in seconds since the epoch."""
 
 
 class Watched(Source):
-    """The images of a folder or a bucket, and those that come while it is watched.
+    """The images of a folder or a bucket, and new images as they arrive.
 
     Args:
-        address, include, exclude: as of any source.
-        poll: seconds between two listings; 0 for those of local folders to be told, and `POLL` elsewhere.
-        until_idle: the source ends when nothing has come for so many seconds and all is done; None for never.
-        links: as of any source.
+        address, include, exclude: see `Source`.
+        poll: seconds between two listings; 0: change notifications for local folders, `POLL` for others.
+        until_idle: the source ends when all items are done and none has arrived for this number of seconds; None:
+            never.
+        links: see `Source`.
 
     Raises:
         StorageError: there is no such folder.
-        UsageError: the address is that of a file.
+        UsageError: the address is a file.
         MissingExtra: watchfiles is needed and not installed.
     """
 
@@ -98,13 +99,15 @@ class Watched(Source):
         super().__init__(address, include, exclude, links)
         self._links = links
         if self.is_file:
-            raise UsageError(f"{address} is a file: watch its folder, with --include for its name")
+            raise UsageError(
+                f"{address} is a file: watch its folder instead, with --include and the file's name"
+            )
         self._folder = self.store if isinstance(self.store, LocalStore) else None
         self._real = os.path.realpath(self.root) if self._folder else ""
         shared = bool(self._folder) and is_shared(self._real)
         self._is_sure = bool(self._folder) and not shared
-        self._is_told = self._is_sure and not poll
-        self._period = poll or (RESCAN if self._is_told else POLL)
+        self._has_notifications = self._is_sure and not poll
+        self._period = poll or (RESCAN if self._has_notifications else POLL)
         self._until_idle = until_idle
         self._wake: Callable[[], None] = lambda: None
         self._changes: Changes | None = None
@@ -120,19 +123,19 @@ class Watched(Source):
         self._waiting: dict[str, _Waiting] = {}
         self._due: list[tuple[float, str]] = []
         self._due_at: dict[str, float] = {}
-        self._out: dict[str, _Out] = {}
+        self._out: dict[str, _InProgress] = {}
         self._changed: set[str] = set()
         self._tries: dict[str, int] = {}
         self._idle_since = time.monotonic()
         self.latencies: deque[float] = deque(maxlen=REMEMBERED)
-        """Seconds from settled to published, of the latest items."""
+        """Seconds from a complete file to published outputs, of the latest items."""
 
-    # What the driver asks
+    # Called by the driver
 
     is_endless = True
 
     def entries(self, wake: Callable[[], None]) -> Iterator[Item | Unlisted | None]:
-        """Items as they settle; None where there is none at the moment."""
+        """Yield items when their files are complete; None if there is none at the moment."""
         self._wake = wake
         try:
             while not self._is_over:
@@ -153,7 +156,7 @@ class Watched(Source):
 
     @property
     def pause(self) -> float:
-        """Seconds after which to ask again, if nobody has called `wake`."""
+        """Seconds after which to ask again, if `wake` is not called before."""
         if self._listing or self._is_ending or (self._changes and self._changes.are_there):
             return 0.0
         until = min(self._next_listing, self._due[0][0] if self._due else float("inf"))
@@ -164,9 +167,10 @@ class Watched(Source):
         return max(0.0, min(until - time.monotonic(), LONGEST_PAUSE))
 
     def outdated(self, item: Item, failed: bool) -> SkipReason | None:
-        """Why what came of an item does not count: it has gone, or is another one by now.
+        """Why the result of an item must be ignored: its file was deleted or changed; None if it counts.
 
-        Where it costs a request, only a failure is worth it: an object that was replaced is listed as such.
+        On a remote store this is checked only after a failure, because it needs a request. A replaced object is
+        found by the next listing anyway.
         """
         if not (failed or self._folder):
             return None
@@ -183,12 +187,12 @@ class Watched(Source):
         return max(0.0, time.time() - out.came) if out else 0.0
 
     def end(self) -> None:
-        """Hand out nothing more: the driver finishes what it has. Safe to call from a signal handler."""
+        """Yield no more items; the driver finishes those in progress. Safe to call from a signal handler."""
         self._is_ending = True
         self._wake()
 
     def __call__(self, event: Event) -> None:
-        """Hear from the driver what came of an item."""
+        """Handle an event of the driver: an item is done, failed or skipped."""
         match event:
             case Done(result, waited=waited):
                 self.latencies.append(waited)
@@ -198,7 +202,7 @@ class Watched(Source):
                 is_theirs = result.failure is not None and result.failure.kind in _STORES_FAULT
                 if is_theirs and result.key in self._out:
                     tries = self._tries[result.key] = self._tries.get(result.key, 0) + 1
-                    self._look_after(result.key, min(MOST_AGAIN, AGAIN * 2.0 ** (tries - 1)))
+                    self._schedule_check(result.key, min(MOST_BACKOFF, BACKOFF * 2.0 ** (tries - 1)))
                 self._settle_up(result.key, is_known=True)
             case Skipped(item, reason):
                 self._settle_up(item.key, is_known=reason not in ("gone", "changed meanwhile"))
@@ -212,15 +216,15 @@ class Watched(Source):
             self._learn(key, out.version)
         if key in self._changed or not is_known:
             self._changed.discard(key)
-            self._look_after(key, 0.0)
+            self._schedule_check(key, 0.0)
 
     def _learn(self, key: str, version: str) -> None:
         self._known[key] = version
         if self._listing:
-            self._listed.add(hash(key))  # it may have come behind the listing's back
+            self._listed.add(hash(key))  # the listing may have missed it
 
-    def _look_after(self, key: str, seconds: float) -> None:
-        """Look at a file, or a folder whose key ends with a slash, at that time or before."""
+    def _schedule_check(self, key: str, seconds: float) -> None:
+        """Schedule a check of a file, or of a folder (a key that ends with a slash), in `seconds` or earlier."""
         at = time.monotonic() + seconds
         if at < self._due_at.get(key, float("inf")):
             self._due_at[key] = at
@@ -238,7 +242,7 @@ class Watched(Source):
             return self._is_ending or time.monotonic() - self._idle_since >= self._until_idle
         return self._is_ending
 
-    # Finding out what has changed
+    # Finding changes
 
     def _look_at_changes(self) -> Iterator[Item | Unlisted]:
         paths = self._changes.take() if self._changes else []
@@ -250,13 +254,13 @@ class Watched(Source):
             if key == "." or key.startswith("../") or is_hidden(key):
                 continue
             if os.path.isdir(path) and not os.path.islink(path):
-                self._look_after(f"{key}/", 1.0)  # it is watched by then
+                self._schedule_check(f"{key}/", 1.0)  # the folder is watched by then
                 yield from self._list_folder(f"{key}/")
             elif self.matches(key):
                 yield from self._consider(key)
 
     def _ask_for_changes(self) -> Iterator[Item | Unlisted]:
-        """Ask a store that knows what has changed, when it is time."""
+        """Ask the store for changes, if the next request is due."""
         if self._feed is None or self._listing or time.monotonic() < self._next_question:
             return
         self._next_question = time.monotonic() + self._period
@@ -276,7 +280,7 @@ class Watched(Source):
         while self._due and self._due[0][0] <= time.monotonic():
             at, key = heapq.heappop(self._due)
             if self._due_at.get(key) != at:
-                continue  # it was looked at before
+                continue  # it was already checked
             del self._due_at[key]
             if key in self._tries:
                 self._known.pop(key, None)
@@ -286,13 +290,13 @@ class Watched(Source):
                 yield from self._consider(key)
 
     def _list_folder(self, key: str) -> Iterator[Item | Unlisted]:
-        """What came with a folder that was moved in, or before it was watched."""
+        """The files of a folder that was moved here, or that were written before the folder was watched."""
         if self._folder and os.path.realpath(f"{self._real}/{key}") == f"{self._real}/{key}".rstrip("/"):
             for entry in self._folder.items(key):
                 yield from self._consider_listed(entry)
 
     def _list(self) -> Iterator[Item | Unlisted]:
-        """Go on with the listing under way, or begin one when it is time."""
+        """Continue the current listing, or start one if the next listing is due."""
         if self._listing is None and time.monotonic() < self._next_listing:
             return
         try:
@@ -312,7 +316,7 @@ class Watched(Source):
             self._close_listing()
 
     def _begin_listing(self) -> Iterator[Item | Unlisted]:
-        if self._is_told and (self._changes is None or self._changes.are_over):
+        if self._has_notifications and (self._changes is None or self._changes.have_ended):
             if self._changes:
                 self._changes.close()
             self._changes = Changes(self._real, self._wake)
@@ -320,7 +324,7 @@ class Watched(Source):
         return self.store.items()
 
     def _end_listing(self) -> None:
-        """What was not listed is there no more."""
+        """Drop the files that were not listed: they no longer exist."""
         for key in [key for key in self._known if hash(key) not in self._listed]:
             self._known.pop(key)
         self._listings += 1
@@ -338,14 +342,14 @@ class Watched(Source):
             return
         if isinstance(entry, Unlisted) and (entry.is_folder or entry.failure.kind == "InvalidName"):
             yield from self._take(entry.key, entry, 0.0)
-        elif entry.key.endswith("/"):  # a folder that cannot be listed
+        elif entry.key.endswith("/"):  # this folder cannot be listed
             if os.path.isdir(f"{self._real}/{entry.key}"):
                 yield from self._take(entry.key, entry, 0.0)
         elif self._folder or entry.key not in self._waiting:
             moment = entry.mtime_ns / 1e9 if isinstance(entry, Item) else 0.0
             yield from self._consider(entry.key, None if self._folder else (entry, moment))
 
-    # Whether it has settled
+    # Whether a file is complete
 
     def _find(self, key: str) -> tuple[Item | Unlisted, float] | None:
         if self._folder:
@@ -356,16 +360,16 @@ class Watched(Source):
     def _consider(
         self, key: str, found: tuple[Item | Unlisted, float] | None = None
     ) -> Iterator[Item | Unlisted]:
-        """Hand a file out if it is new and has settled; look again later if it has not.
+        """Yield a file if it is new and complete; otherwise schedule another check.
 
         Args:
-            found: what it is and when that changed; None to look now.
+            found: the file and the time of its last change; None to check it now.
         """
         try:
             found = found or self._find(key)
         except StorageError as error:
             logging.getLogger(__name__).warning("%s", error)
-            self._look_after(key, self._period)
+            self._schedule_check(key, self._period)
             return
         if found is None:
             self._waiting.pop(key, None)
@@ -390,12 +394,12 @@ class Watched(Source):
         elif self._has_settled(key, entry, version):
             was_busy = self._waiting.pop(key).was_busy if key in self._waiting else False
             came = time.time() if was_busy else max(self._began, moment + (QUIET if self._folder else 0.0))
-            self._out[key] = _Out(version, came)
+            self._out[key] = _InProgress(version, came)
             yield entry
 
     def _has_settled(self, key: str, item: Item, version: str) -> bool:
         if self.store.creates:
-            return True  # an object is there as a whole
+            return True  # an object is always complete
         now = time.monotonic()
         before = self._waiting.get(key)
         if before is None or before.version != version:
@@ -411,7 +415,7 @@ class Watched(Source):
         if quiet == QUIET_UNSURE and (unchanged >= quiet or age >= TRUSTED_AGE):
             return True
         self._waiting[key] = before
-        self._look_after(key, min(LONGEST, max(quiet - unchanged, QUIET / 2)))
+        self._schedule_check(key, min(LONGEST, max(quiet - unchanged, QUIET / 2)))
         return False
 
 

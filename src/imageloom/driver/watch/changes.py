@@ -1,4 +1,4 @@
-"""The paths below a folder that something has happened to, as the operating system tells them."""
+"""Change notifications of the operating system for a local folder."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Callable
 from imageloom.errors import MissingExtra
 
 STEP, GROUP = 20, 50
-"""Milliseconds: between two looks at what was told, and that are gathered at the most."""
+"""Milliseconds between two checks for notifications (STEP), and the longest time to collect them (GROUP)."""
 MOST_HELD = 50_000
-"""Paths that wait to be taken; if there are more, the folder is to be listed."""
+"""Maximum number of paths that are kept; with more, the whole folder must be listed."""
 PATIENCE = 10.0
-"""Seconds until the folder is listed all the same, where it takes long to watch all folders in it."""
+"""Seconds after which the folder is listed anyway, if setting up the watch takes long."""
 
 
 class Changes:
-    """Collects, in a thread, what changes below a folder, each path once until it is taken.
+    """Collects the paths that change below a folder, in a separate thread. Each path is kept once.
 
     Args:
         root: path of the folder.
-        wake: called from that thread when there is something new.
+        wake: called from that thread when a new path was added.
 
     Raises:
         MissingExtra: watchfiles is not installed.
@@ -41,14 +41,14 @@ class Changes:
         self._is_closed = False
         self._is_watching = threading.Event()
         self.identity = _identity(root)
-        """Which folder is watched: another one may come under its path."""
+        """Identity of the watched folder: another folder may later have the same path."""
         self._thread = threading.Thread(target=self._watch, name="changes", daemon=True)
         self._thread.start()
         self._is_watching.wait(PATIENCE)
 
     @property
-    def are_over(self) -> bool:
-        """Nothing more will be told of the folder that is there now."""
+    def have_ended(self) -> bool:
+        """Whether there will be no more notifications for the folder that now has this path."""
         return not self._thread.is_alive() or _identity(self._root) != self.identity
 
     @property
@@ -56,7 +56,7 @@ class Changes:
         return bool(self._paths) or self._are_too_many
 
     def take(self) -> list[str] | None:
-        """The paths since the last time, in their order; None where there were too many."""
+        """The paths since the last call, in order; None if there were too many."""
         with self._lock:
             paths, too_many = list(self._paths), self._are_too_many
             self._paths.clear()
@@ -68,7 +68,7 @@ class Changes:
         self._thread.join(PATIENCE)
 
     def is_set(self) -> bool:
-        """Asked by watchfiles again and again, for the first time when it watches: whether it is to stop."""
+        """Whether to stop. Called by watchfiles repeatedly; the first call means that the watch is set up."""
         self._is_watching.set()
         return self._is_closed
 
@@ -86,9 +86,11 @@ class Changes:
                 ignore_permission_denied=True,
             ):
                 self._note([path for _, path in changes])
-        except Exception as error:  # a limit of the system's, or the folder has gone
+        except Exception as error:  # a limit of the system, or the folder was deleted
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            logging.getLogger(__name__).warning("%s is listed only now and then: %s", self._root, reason)
+            logging.getLogger(__name__).warning(
+                "change notifications for %s do not work, it is listed periodically: %s", self._root, reason
+            )
         finally:
             self._is_watching.set()
 

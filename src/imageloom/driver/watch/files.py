@@ -1,4 +1,4 @@
-"""What a watched local folder has under a key, and whether somebody is still writing to it."""
+"""Checks of a file in a watched local folder: its version, and whether a process is writing to it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from imageloom.model import Failure, Item, Links, Unlisted
 from imageloom.stores.files import check_link
 
 SHARED = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "lustre", "glusterfs", "virtiofs")
-"""File systems that others write to: neither their leases nor their events tell of these."""
+"""File systems that other machines write to. Leases and notifications do not cover such writes."""
 
 
 def look(root: str, key: str, links: Links = "inside") -> tuple[Item | Unlisted, float] | None:
-    """A file as it is now, and when it was last changed or renamed (seconds since the epoch).
+    """The current version of a file, and the time of its last change or rename (seconds since the epoch).
 
-    None for what is gone, for a folder, and for what lies behind a link to a folder.
+    None if the file does not exist, is a folder, or lies behind a link to a folder.
 
     Args:
-        root: the folder's path, without links.
-        links: which links are followed; who may put files here may then name files of the whole machine, or of
-            this folder alone.
+        root: path of the folder, with links resolved.
+        links: which symbolic links are read. With `follow`, anyone who can write into this folder can make
+            imageloom read any file of this machine.
     """
     path = f"{root}/{key}"
     try:
@@ -37,11 +37,15 @@ def look(root: str, key: str, links: Links = "inside") -> tuple[Item | Unlisted,
     except UnreadableItem as error:
         return Unlisted(key, Failure.of(error)), 0.0
     except (FileNotFoundError, NotADirectoryError):
-        return (_refused(key, "it is a broken link"), 0.0) if os.path.islink(path) else None
+        return (_refused(key, "it is a broken symbolic link"), 0.0) if os.path.islink(path) else None
     except OSError as error:
         return _refused(key, f"cannot read it: {error.strerror}"), 0.0
     if stat.S_ISDIR(found.st_mode):
-        return (_refused(key, "it is a link to a folder, which is not followed"), 0.0) if is_link else None
+        return (
+            (_refused(key, "it is a symbolic link to a folder, which is not followed"), 0.0)
+            if is_link
+            else None
+        )
     if not stat.S_ISREG(found.st_mode):
         return _refused(key, "it is no regular file"), 0.0
     return Item(key, found.st_size, found.st_mtime_ns), max(found.st_mtime, found.st_ctime)
@@ -52,10 +56,10 @@ def _refused(key: str, reason: str) -> Unlisted:
 
 
 def is_written_to(path: str) -> bool | None:
-    """Whether a process has the file open for writing; None where that cannot be known.
+    """Whether a process has the file open for writing; None if that is unknown.
 
-    The kernel grants a read lease only on what nobody writes to. It is given back at once; a writer that comes in
-    between waits that long, and the signal that tells of it is one that nobody hears.
+    The kernel grants a read lease only if no process writes to the file. The lease is released at once. A process
+    that opens the file meanwhile waits for a moment; the signal about it is ignored.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return None
@@ -75,7 +79,7 @@ def is_written_to(path: str) -> bool | None:
 
 
 def is_shared(root: str) -> bool:
-    """Whether a folder lies on a file system that other machines write to."""
+    """Whether a folder is on a file system that other machines may write to."""
     best, kind = "", ""
     try:
         with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:

@@ -1,52 +1,41 @@
-"""MPI ranks, and a supervisor for those that die.
+"""MPI ranks under a supervisor: the driver is no part of their job, and outlives it.
 
-Under mpiexec this program is the job: its first rank drives, the others work. MPI ends the whole job when one
-rank dies; the same command goes on from the ledger then. Without mpiexec the engine starts it: the driver is
-no part of the job, so it outlives it. What the ranks had in hand is lost, the rest waits for the next job.
+MPI ends a whole job when one of its ranks dies. The first rank only relays messages, and tells which rank was the
+first one to die; what that one was processing is charged, what the others had is given to the next job. Under
+mpiexec this program itself is the job: `ranks` has the engine for that.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from itertools import islice
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from socket import AF_UNIX, socket
+from multiprocessing.connection import wait
 
 import msgspec
 
 from imageloom.engines import Capabilities, Engine, Settings
-from imageloom.engines.executor import outcome_of
-from imageloom.engines.mpi.message import Message
-from imageloom.errors import EngineFailed, ImageloomError, InvalidResult, MissingExtra, WorkerLost
-from imageloom.model import Failure, Outcome, Result, Task
-from imageloom.scheduling.backlog import Backlog, Entry
-from imageloom.scheduling.inbox import UNREADABLE, Inbox, fail, log, start_thread
+from imageloom.engines.mpi.job import TICK, MpiJob, find_mpiexec
+from imageloom.engines.mpi.wire import Kind, Ready, unpack
+from imageloom.errors import EngineFailed, InvalidResult, MissingExtra
+from imageloom.model import Failure
+from imageloom.scheduling.engine import TransportEngine
+from imageloom.scheduling.inbox import UNREADABLE, log, message_of
+from imageloom.scheduling.protocol import Died, Drop, End, Event, Joined, Left, Received, Send
 from imageloom.scheduling.results import shown
+from imageloom.scheduling.rules import Rules
+from imageloom.scheduling.transport import Waker
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 """What MPICH, Slurm and Open MPI tell a rank its number by."""
-START_PATIENCE = 60.0
-"""Seconds that a job may take until its ranks are there."""
-MOST_STILLBORN = 4
-"""Jobs in a row that end before they have begun anything, after which there is no further one."""
-FIRST_BACKOFF = 0.2
-"""Seconds before such a job is followed by another; twice as long for each further one in a row."""
-TICK = 0.2
-"""Seconds after which it is looked at what tells nothing by itself."""
-GRACE = 10.0
-"""Seconds that a job has to leave."""
+RELAY_PATIENCE = 0.05
+"""Seconds in which the first rank passes on what it has, after another one has died."""
+DEATH_PATIENCE = 1.0
+"""Seconds in which a process ends that has closed its socket."""
+MOST_FAILED_STARTS = 4
+"""Jobs in a row that end before their ranks are ready, after which no other one is started."""
 
 
 def rank() -> int | None:
@@ -77,243 +66,168 @@ def open_mpi(settings: Settings) -> Engine:
     return Ranks(settings)
 
 
-def find_mpiexec() -> str:
-    """The mpiexec beside this Python, or the first on the PATH."""
-    found = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
-    if found is None:
-        raise MissingExtra("the engine mpi", "mpi")
-    return found
+class Supervised(TransportEngine, Engine):
+    """The engine, where this process is in no MPI job."""
 
+    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
 
-_MESSAGES = msgspec.msgpack.Decoder(Message)
-_SHARED = re.compile(r"/dev/shm/mpich[\w.-]*", re.ASCII).fullmatch
-"""A file of MPICH's shared memory: no other is taken away."""
-
-
-@dataclass
-class _Sent:
-    """A task that a job has."""
-
-    entry: Entry
-    began: float = 0.0
-    """By the monotonic clock; 0 while it cannot have begun."""
-
-
-class _Job:
-    """One mpiexec with its ranks, and the line to the first of them."""
-
-    def __init__(self, mpiexec: str, settings: Settings) -> None:
-        self.is_ready = False
-        self.has_worked = False
-        self.deadline = time.monotonic() + START_PATIENCE
-        self.pipe: Connection | None = None
-        self.inbox: Inbox | None = None
-        self.shared: tuple[str, ...] = ()
-        self._folder = tempfile.mkdtemp(prefix="imageloom-mpi-")
-        line = os.path.join(self._folder, "line")
-        self.listener = socket(AF_UNIX)
-        self.listener.bind(line)
-        self.listener.listen(1)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (until the job's end)
-        ranks = (sys.executable, "-m", "imageloom.engines.mpi.ranks")
-        self.process = subprocess.Popen(
-            [mpiexec, "-n", str(settings.jobs + 1), *ranks, line, str(settings.threads)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            start_new_session=True,  # Ctrl-C is the driver's
-        )
-
-    def accept(self) -> None:
-        """The first rank calls."""
-        self.pipe = Connection(self.listener.accept()[0].detach())
-        self.inbox = Inbox(self.pipe)
-        shutil.rmtree(self._folder, ignore_errors=True)  # at once: nothing is left if this process is killed
+    def __init__(self, settings: Settings) -> None:
+        self._capacity = settings.jobs * settings.threads
+        rules = Rules(timeout=settings.timeout, jobs=settings.jobs, isolation="engine")
+        super().__init__("supervisor", JobTransport(settings), rules)
 
     @property
-    def is_dead(self) -> bool:
-        late = not self.is_ready and time.monotonic() > self.deadline
-        return late or self.process.poll() is not None
-
-    def end(self) -> str:
-        """Have all ranks leave, by force where they do not, and take away what they leave; the last complaint."""
-        if self.pipe:
-            self.pipe.close()
-        self.listener.close()
-        if not self.is_ready:
-            self.process.terminate()
-        for force in (self.process.terminate, self.process.kill):
-            try:
-                self.process.wait(GRACE)
-                break
-            except subprocess.TimeoutExpired:
-                force()
-        self.process.wait()
-        for path in self.shared:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        with self._errors as errors:
-            errors.seek(0)
-            complaints = errors.read().decode(errors="replace").split("\n")
-        return next((line for line in reversed(complaints) if line.strip()), "it said nothing")
+    def capacity(self) -> int:
+        return self._capacity
 
 
-class Supervised(Engine):
-    capabilities = Capabilities(ends_items=True, survives_death=True)
+class JobTransport:
+    """An MPI job at a time, whose first rank relays messages to the others: these are the scheduler's workers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._mpiexec = find_mpiexec()
-        self._backlog = Backlog()
-        self._sent: dict[int, _Sent] = {}
-        """In the order in which the first rank begins them."""
-        self._broken: ImageloomError | None = None
-        self._closing = threading.Event()
-        self._bell, self._button = os.pipe()
-        os.set_blocking(self._button, False)
-        self._thread = start_thread("supervisor", self._supervise, self._fail)
+        self._job: MpiJob | None = None
+        self._count = self._failed_starts = 0
+        self._ending: list[MpiJob] = []
+        self._events: list[Event] = []
+        self._waker = Waker()
+        self.wake = self._waker.wake
 
-    @property
-    def capacity(self) -> int:
-        return self._settings.jobs * self._settings.threads
+    def open(self, failed: Callable[[str], None]) -> None:
+        """The scheduler asks for each rank."""
 
-    def submit(self, task: Task) -> Future[Outcome]:
-        entry = Entry(task)
-        self._backlog.add(entry)
-        if self._broken:
-            raise self._broken
-        self._ring()
-        return entry.future
+    def start(self) -> None:
+        """Add a rank: the first one starts the job with all of them."""
+        if self._job is None:
+            self._count += 1
+            self._job = MpiJob(self._mpiexec, self._settings, self._count)
+        job = self._job
+        job.ranks.append(job.name(len(job.ranks) + 1))
+        self._events.append(self._joined(job, job.ranks[-1]))
 
-    def close(self) -> None:
-        if self._closing.is_set():
-            return
-        self._closing.set()
-        for entry in self._backlog.clear():
-            entry.future.cancel()
-        self._ring()
-        self._thread.join()
-        os.close(self._bell)
-        os.close(self._button)
+    def _joined(self, job: MpiJob, name: str) -> Joined:
+        threads = self._settings.threads
+        return Joined(name, threads, ahead=threads, is_ready=job.is_ready)
 
-    def _ring(self) -> None:
-        """Wake the supervisor."""
-        with contextlib.suppress(BlockingIOError):  # a full pipe wakes it as well
-            os.write(self._button, b".")
+    def send(self, command: Send) -> None:
+        if self._job:
+            self._job.send(command.worker, Kind.TASK, msgspec.msgpack.encode(command.task))
 
-    # The supervisor's thread
+    def drop(self, command: Drop) -> None:
+        if self._job:
+            self._job.send(
+                command.worker, Kind.DROP, msgspec.msgpack.encode((command.delivery, command.keep))
+            )
 
-    @property
-    def _is_over(self) -> bool:
-        return self._closing.is_set() and not self._sent
+    def end(self, command: End) -> None:
+        """End the job: one rank alone cannot be ended."""
+        if self._job and self._job.rank(command.worker):
+            log.debug("the job of %s is ended: %s", command.worker, command.failure.message)
+            self._events.append(self._lose(self._job, command.worker, command.failure))
 
-    def _supervise(self) -> None:
-        """Start a job, and another one when it has died, until the engine is closed."""
-        stillborn = 0
-        while not self._is_over:
-            job = _Job(self._mpiexec, self._settings)
-            try:
-                self._follow(job)
-            finally:
-                complaint = job.end()
-            stillborn = 0 if job.has_worked else stillborn + 1
-            self._bury()
-            if stillborn == MOST_STILLBORN and not self._is_over:
-                self._give_up(f"{stillborn} MPI jobs in a row ended before they did anything: {complaint}")
-                return
-            if stillborn:
-                self._closing.wait(FIRST_BACKOFF * 2.0 ** (stillborn - 1))
+    def events(self, patience: float | None) -> list[Event]:
+        job = self._job
+        for one in [*self._ending, *([job] if job else [])]:
+            one.look()
+        self._ending = [one for one in self._ending if not one.is_over]
+        if self._events:
+            patience = 0.0
+        elif self._ending or (job and not job.is_ready):  # their ends wake nobody
+            patience = TICK if patience is None else min(patience, TICK)
+        files = [self._waker.file, *(job.files if job else ())]
+        for ready in wait(files, patience):
+            if ready == self._waker.file:
+                self._waker.clear()
+            elif job and ready is job.pipe:
+                self._events += self._receive(job)
+            elif job and ready is job.listener:
+                job.accept()
+        if job and job is self._job and job.has_died:
+            self._events += self._drain(job)
+        events, self._events = self._events, []
+        return events
 
-    def _follow(self, job: _Job) -> None:
-        """Give a job work until it is dead, is ended for an item that takes too long, or there is no more."""
-        while not self._is_over:
-            self._hand_over(job)
-            try:
-                for ready in wait([self._bell, job.pipe or job.listener], TICK):
-                    if ready is job.listener:
-                        job.accept()
-                    elif isinstance(ready, Connection) and job.inbox:
-                        for data in job.inbox.take():
-                            self._take_in(job, data)
-                    else:
-                        os.read(self._bell, 4096)
-            except (EOFError, OSError):
-                return
-            except InvalidResult as error:
-                log.warning("refused a message of the first rank, whose job is ended: %s", error)
-                job.process.terminate()
-                return
-            if job.is_dead:
-                return
-            if self._end_hung():
-                job.process.terminate()
-                return
-
-    def _hand_over(self, job: _Job) -> None:
-        """Send what the ranks can do at once, and as much again, so that none waits for the way here and back."""
-        if job.pipe and job.is_ready:
-            for entry in self._backlog.take(2 * self.capacity - len(self._sent)):
-                self._sent[entry.task.id] = _Sent(entry)
-                job.has_worked = True
-                with contextlib.suppress(OSError):  # it is dead: the end of its pipe says so
-                    job.pipe.send_bytes(msgspec.msgpack.encode(entry.task))
-
-    def _begun(self) -> list[_Sent]:
-        """What the ranks may have in hand: the first rank gives tasks out in the order in which they came."""
-        begun = list(islice(self._sent.values(), self.capacity))
-        for sent in begun:
-            sent.began = sent.began or time.monotonic()
-        return begun
-
-    def _take_in(self, job: _Job, packed: bytes) -> None:
+    def _receive(self, job: MpiJob) -> Iterator[Event]:
+        """What the first rank sends; the end of the job where it ends, or sends what none of ours would."""
+        assert job.inbox is not None
+        name = ""
         try:
-            message = _MESSAGES.decode(packed)
+            for data in job.inbox.take():
+                number, kind, body = unpack(data)
+                name = job.ranks[number - 1] if 0 < number <= len(job.ranks) else ""
+                if kind is Kind.RESULT and name and job.is_ready:
+                    message = message_of(body)
+                    if message.result is None:
+                        raise InvalidResult("a message without a result")
+                    yield Received(name, message.delivery, message.place, message.result, message.worker)
+                elif kind is Kind.READY and not job.is_ready:
+                    yield from self._make_ready(job, body)
+                else:
+                    raise InvalidResult(f"a message that was not due: {kind.name} of rank {number}")
+        except (EOFError, OSError):
+            yield self._lose_to_death(job)
+        except InvalidResult as error:
+            log.warning(
+                "refused a message of %s, whose MPI job is ended: %s", name or "the first rank", error
+            )
+            yield self._lose(job, name, Failure("InvalidResult", f"its worker {name} sent {error}", True))
+
+    def _make_ready(self, job: MpiJob, body: bytes) -> Iterator[Event]:
+        try:
+            ready = msgspec.msgpack.decode(body, type=Ready)
         except UNREADABLE as error:
             raise InvalidResult(f"a message that cannot be read: {shown(str(error))}") from None
+        if len(ready.peers) != self._settings.jobs + 1:
+            raise InvalidResult(f"that it has {len(ready.peers)} ranks")
+        job.make_ready(ready)
+        self._failed_starts = 0
+        for name in job.ranks:
+            yield self._joined(job, name)
+
+    def _drain(self, job: MpiJob) -> Iterator[Event]:
+        """Take in what the first rank still relays after a death: what was done is not charged."""
+        until = time.monotonic() + RELAY_PATIENCE
+        while job is self._job and job.pipe and job.pipe.poll(max(0.0, until - time.monotonic())):
+            yield from self._receive(job)
+        if job is self._job:
+            yield self._lose_to_death(job)
+
+    def _lose_to_death(self, job: MpiJob) -> Event:
+        """A job has ended because one of its ranks has died."""
+        first = job.deaths.first(DEATH_PATIENCE) if job.deaths else None
+        if first == 0:  # it does no tasks
+            died = self._lose(job, "", _DEATH)
+            return Left(died.others[0], died.others[1:])
+        return self._lose(job, job.ranks[first - 1] if first else "", _DEATH)
+
+    def _lose(self, job: MpiJob, guilty: str, failure: Failure) -> Died:
+        """A job has ended, or is ended.
+
+        Args:
+            guilty: name of the rank that has died, or was ended; empty where that is not known.
+        """
+        self._job = None
+        self._ending.append(job)
+        job.end(by_force=True)
         if not job.is_ready:
-            job.is_ready, job.shared = True, tuple(path for path in message.shared if _SHARED(path))
-            return
-        sent = self._sent.pop(message.task, None)
-        if sent is None:
-            raise InvalidResult(f"an outcome of task {message.task}, which it does not have")
-        self._backlog.answered([sent.entry])
-        if message.error:
-            sent.entry.future.set_exception(WorkerLost(shown(message.error)))
-        else:
-            sent.entry.future.set_result(outcome_of(message.outcome, sent.entry.task))
+            guilty = guilty or job.ranks[0]
+            self._failed_starts += 1
+        if self._failed_starts >= MOST_FAILED_STARTS:
+            job.wait()
+            raise EngineFailed(
+                f"{self._failed_starts} MPI jobs in a row ended before they did anything: {job.last_line}"
+            )
+        return Died(guilty, failure, tuple(name for name in job.ranks if name != guilty))
 
-    def _end_hung(self) -> bool:
-        """Fail a task that takes too long; the job is to be ended then."""
-        now, timeout = time.monotonic(), self._settings.timeout
-        for sent in self._begun():
-            task = sent.entry.task
-            if now - sent.began > timeout * len(task.work):
-                del self._sent[task.id]
-                self._backlog.answered([sent.entry])
-                failure = Failure("ItemTimeout", f"it took more than {timeout:g} s (--timeout)", True)
-                results = tuple(Result(work.item.key, failure=failure) for work in task.work)
-                sent.entry.future.set_result(Outcome(task.id, "", results))
-                return True
-        return False
+    def close(self, patience: float) -> None:
+        """The end of its pipe tells the first rank to have the others leave."""
+        if self._job:
+            self._job.end(by_force=not self._job.is_ready)
+            self._ending.append(self._job)
+        for job in self._ending:
+            job.wait()
+        self._waker.close()
 
-    def _bury(self) -> None:
-        """Fail what the ranks of a dead job may have had in hand; the rest is the next job's."""
-        begun = [sent.entry for sent in self._begun()]
-        waiting = [sent.entry for sent in islice(self._sent.values(), self.capacity, None)]
-        self._sent.clear()
-        self._backlog.answered(begun)
-        self._backlog.put_back(waiting)
-        for entry in begun:
-            entry.future.set_exception(WorkerLost("a rank of its MPI job died, and the job with it"))
 
-    def _fail(self, reason: str) -> None:
-        """The supervisor has failed: nobody will do what waits."""
-        self._broken = EngineFailed(reason)
-        for entry in (*self._backlog.clear(), *(sent.entry for sent in self._sent.values())):
-            fail(entry.future, self._broken)
-
-    def _give_up(self, reason: str) -> None:
-        self._broken = WorkerLost(reason)
-        for entry in self._backlog.clear():
-            fail(entry.future, self._broken)
+_DEATH = Failure("WorkerLost", "its MPI rank died, and the job with it", True)

@@ -1,94 +1,141 @@
-"""What runs inside an MPI job: the first rank gives tasks out, the others do them (mpi4py.futures)."""
+"""MPI ranks under mpiexec, all of which run the same command: the first one drives, and the others do tasks.
+
+When a rank dies, MPI ends the job, and the driver with it: the same command goes on from the ledger then. An item
+that hangs is given up and its rank goes on with new threads, for a rank cannot be replaced.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import signal
+import atexit
+import select
 import sys
-import threading
-from concurrent.futures import Executor, Future
-from contextlib import closing
-from functools import partial
-from multiprocessing.connection import Connection
-from socket import AF_UNIX, socket
-from typing import cast
+import time
+from collections.abc import Callable, Iterator
 
 import msgspec
 from mpi4py import MPI
-from mpi4py.futures import MPICommExecutor
 
-from imageloom.engines import Settings
-from imageloom.engines.executor import ExecutorEngine
-from imageloom.engines.mpi.message import Message
-from imageloom.errors import UsageError
-from imageloom.model import Outcome, Task
-from imageloom.worker.process import die_with_parent
+from imageloom.engines import Capabilities, Engine, Settings
+from imageloom.engines.mpi.hub import Hub
+from imageloom.engines.mpi.rank import serve
+from imageloom.engines.mpi.wire import Kind
+from imageloom.errors import EngineFailed, InvalidResult, UsageError
+from imageloom.scheduling.engine import TransportEngine
+from imageloom.scheduling.inbox import log, message_of
+from imageloom.scheduling.protocol import Drop, End, Event, Joined, Left, Received, Send
+from imageloom.scheduling.rules import Rules
+from imageloom.scheduling.transport import Waker
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.0001, 0.002
+"""Seconds between two looks for messages; longer and longer while there are none."""
+RESTART_PATIENCE = 10.0
+"""Seconds in which one of the ranks must answer, where all of them were told to restart."""
 
 
-class Ranks(ExecutorEngine):
-    """The ranks of this MPI job but the first, which opens the engine; in the others it serves, and leaves."""
+class Ranks(TransportEngine, Engine):
+    """The engine, in the first rank; the other ranks serve it and leave.
+
+    Raises:
+        UsageError: there are no other ranks.
+        SystemExit: in the other ranks, always.
+    """
+
+    capabilities = Capabilities(tells=True)
 
     def __init__(self, settings: Settings) -> None:
         world = MPI.COMM_WORLD
-        workers = world.Get_size() - 1
-        if not workers:
+        if world.Get_size() == 1:
             raise UsageError("the first rank only gives tasks out: mpiexec -n 2 or more (--engine mpi)")
         if world.Get_rank() > 0:
-            _serve()
-        executor = cast("Executor", MPICommExecutor(world).__enter__())
-        capacity = workers * settings.threads
-        super().__init__(executor, lambda: capacity, threads=settings.threads)
+            serve(settings.threads)
+        self._capacity = (world.Get_size() - 1) * settings.threads
+        rules = Rules(timeout=settings.timeout, isolation="engine")
+        super().__init__("ranks", RanksTransport(settings.threads), rules)
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
 
 
-def _serve() -> None:
-    """Do what the first rank gives out, and leave with it.
+class RanksTransport:
+    """The other ranks of this process's job, by messages of MPI."""
 
-    Raises:
-        SystemExit: always, when there is nothing more to do.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):  # the driver's: it finishes what is in hand
-        signal.signal(number, signal.SIG_IGN)
-    die_with_parent()
-    with MPICommExecutor(MPI.COMM_WORLD):
-        pass
-    sys.exit(0)
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._hub = Hub()
+        self._ready: set[int] = set()
+        self._restarted = float("inf")
+        """When a rank was told to restart last."""
+        self._waker = Waker()
+        self.wake = self._waker.wake
 
+    def open(self, failed: Callable[[str], None]) -> None:
+        """mpiexec has started the ranks."""
 
-def relay(address: str, threads: int) -> None:
-    """As the first rank: do what a supervisor sends through a Unix socket, until it closes it."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    engine = Ranks(Settings(threads=threads))
-    line = socket(AF_UNIX)
-    line.connect(address)
-    pipe = Connection(line.detach())
-    sending = threading.Lock()
+    def start(self) -> None:
+        raise NotImplementedError("mpiexec starts ranks")
 
-    def send(message: Message) -> None:
-        with sending, contextlib.suppress(OSError):
-            pipe.send_bytes(msgspec.msgpack.encode(message))
+    def send(self, command: Send) -> None:
+        self._hub.send(_rank(command.worker), Kind.TASK, msgspec.msgpack.encode(command.task))
 
-    def answer(number: int, done: Future[Outcome]) -> None:
-        try:
-            send(Message(number, msgspec.Raw(msgspec.msgpack.encode(done.result()))))
-        except BaseException as error:
-            send(Message(number, error=f"{type(error).__name__}: {error}"))
+    def drop(self, command: Drop) -> None:
+        self._hub.send(
+            _rank(command.worker), Kind.DROP, msgspec.msgpack.encode((command.delivery, command.keep))
+        )
 
-    with closing(engine), contextlib.suppress(EOFError, OSError):
-        send(Message(shared=_shared_memory()))
+    def end(self, command: End) -> None:
+        """Have a rank give up all that it has; it can be used again as soon as it says so."""
+        log.debug("%s restarts: %s", command.worker, command.failure.message)
+        self._restart(_rank(command.worker))
+
+    def _restart(self, rank: int) -> None:
+        self._ready.discard(rank)
+        self._restarted = time.monotonic()
+        self._hub.send(rank, Kind.RESTART)
+
+    def events(self, patience: float | None) -> list[Event]:
+        until = float("inf") if patience is None else time.monotonic() + patience
+        pause = SHORTEST_PAUSE
         while True:
-            task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
-            engine.submit(task).add_done_callback(partial(answer, task.id))
+            events = [event for message in self._hub.receive() for event in self._read(*message)]
+            now = time.monotonic()
+            if not self._ready and now > self._restarted + RESTART_PATIENCE:
+                raise EngineFailed("no rank of the MPI job answers")
+            if events or now >= until:
+                return events
+            if select.select([self._waker.file], [], [], min(pause, until - now))[0]:
+                self._waker.clear()
+                return []
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _read(self, rank: int, kind: Kind, body: bytes) -> Iterator[Event]:
+        name = f"rank-{rank}"
+        if kind is Kind.READY:
+            self._ready.add(rank)
+            yield Joined(name, self._threads, ahead=self._threads)
+        elif kind is Kind.RESULT and rank in self._ready:
+            try:
+                message = message_of(body)
+                if message.result is None:
+                    raise InvalidResult("a message without a result")
+            except InvalidResult as error:
+                log.warning("refused a message of %s, which restarts: %s", name, error)
+                self._restart(rank)
+                yield Left(name)
+            else:
+                yield Received(name, message.delivery, message.place, message.result, message.worker)
+
+    def close(self, patience: float) -> None:
+        if not self._hub.dismiss():
+            atexit.register(_abort)
+        self._waker.close()
 
 
-def _shared_memory() -> tuple[str, ...]:
-    """The files of MPICH's shared memory that this process has."""
-    if sys.platform != "linux":
-        return ()
-    with open("/proc/self/maps") as maps:
-        paths = {line.split()[-1] for line in maps if "/dev/shm/mpich" in line}
-    return tuple(sorted(paths))
+def _rank(name: str) -> int:
+    return int(name.removeprefix("rank-"))
 
 
-if __name__ == "__main__":
-    relay(sys.argv[1], int(sys.argv[2]))
+def _abort() -> None:
+    """End the ranks that do not leave, and this one, which MPI would have wait for them."""
+    sys.stdout.flush()
+    MPI.COMM_WORLD.Abort(1)

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from imageloom import __version__
 from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.engines.nodes.config import NodeConfig
 from imageloom.engines.nodes.rpc import pack, unpack
-from imageloom.errors import ImageloomError
+from imageloom.errors import ImageloomError, TaskRefused
 from imageloom.model import Failure, Result, Task
 from imageloom.scheduling.policies import accepts
 from imageloom.system.machine import available_cores
@@ -26,8 +26,12 @@ from imageloom.worker.guard import Guard
 if TYPE_CHECKING:
     from imageloom.engines.processes import Processes
 
-Runner = Callable[[Task], Iterator[Result]]
-"""Does a task: its items' results, in their order."""
+Ended = Callable[[Callable[[], None]], bool]
+"""Has a function called when the call of a task has ended; False where it has."""
+Runner = Callable[[Task, Ended], Iterator[Result | None]]
+"""Does a task: its items' results, in their order; None where there is none for `LAG` seconds."""
+Arrived = SimpleQueue[tuple[int, Result] | None]
+"""Places of items and their results; None at the end."""
 
 LAG = 0.1
 """Seconds for which a result may wait for others to go with them: a message has its price."""
@@ -36,25 +40,36 @@ WAITING_CALLS = 16
 
 
 def supervised(engine: Processes) -> Runner:
-    """Does tasks in supervised processes: one that dies takes only its item along."""
+    """Does tasks in supervised processes: one that dies takes only its item along.
 
-    def run(task: Task) -> Iterator[Result]:
-        arrived: SimpleQueue[tuple[int, Result] | None] = SimpleQueue()
+    A task whose call ends before it does is abandoned: who called has ended an item that hangs, or is gone.
+    """
+
+    def run(task: Task, ended: Ended) -> Iterator[Result | None]:
+        arrived: Arrived = SimpleQueue()
         future = engine.submit(task, lambda place, result: arrived.put((place, result)))
         future.add_done_callback(lambda _: arrived.put(None))
-        early: dict[int, Result] = {}
-        try:
-            for place in range(len(task.work)):
-                while place not in early:
-                    found = arrived.get()
-                    if found is None:  # the engine was closed
-                        return
-                    early[found[0]] = found[1]
-                yield early.pop(place)
-        finally:
-            future.cancel()
+        if not ended(lambda: engine.abandon(future)):
+            engine.abandon(future)
+        yield from in_order(arrived, len(task.work))
 
     return run
+
+
+def in_order(arrived: Arrived, items: int) -> Iterator[Result | None]:
+    """The results of so many items, as of a `Runner`."""
+    early: dict[int, Result] = {}
+    for place in range(items):
+        while place not in early:
+            try:
+                found = arrived.get(timeout=LAG)
+            except Empty:
+                yield None
+                continue
+            if found is None:
+                return
+            early[found[0]] = found[1]
+        yield early.pop(place)
 
 
 class Node:
@@ -120,36 +135,39 @@ class Node:
                 yield pb.TaskReceipt(load=load)
                 if is_slow:
                     time.sleep(self._config.delay)
-                yield from self._results(task, LAG if request.together else 0.0)
+                yield from self._results(task, context.add_callback, LAG if request.together else 0.0)
         finally:
             with self._lock:
                 self._in_hand -= 1
 
     def _task(self, request: pb.TaskRequest, context: grpc.ServicerContext) -> Task:
         try:
-            return unpack(request.task, Task)
+            return self._guard.bounded(unpack(request.task, Task))
+        except TaskRefused as error:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except msgspec.MsgspecError as error:
             reason = f"this node (version {__version__}) cannot read the task: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
 
-    def _results(self, task: Task, lag: float) -> Iterator[pb.TaskReceipt]:
+    def _results(self, task: Task, ended: Ended, lag: float) -> Iterator[pb.TaskReceipt]:
         """Receipts with the items' results, `lag` seconds apart or more; the last one says how it went."""
         status, unsaid, due = pb.TASK_SUCCESS, [], time.monotonic() + lag
-        for result in self._attempts(task):
-            if result.failure:
-                status = pb.TASK_FAILURE
-            unsaid.append(pack(result))
-            if time.monotonic() >= due:
+        for result in self._attempts(task, ended):
+            if result is not None:
+                unsaid.append(pack(result))
+                if result.failure:
+                    status = pb.TASK_FAILURE
+            if unsaid and time.monotonic() >= due:
                 yield pb.TaskReceipt(results=unsaid)
                 unsaid, due = [], time.monotonic() + lag
         yield pb.TaskReceipt(status=status, load=self.load, results=unsaid)
 
-    def _attempts(self, task: Task) -> Iterator[Result]:
+    def _attempts(self, task: Task, ended: Ended) -> Iterator[Result | None]:
         """The items' results; what cannot be begun here fails each item."""
         began, done = time.time(), 0
         try:
-            for result in self._run(self._guard.bounded(task)):
-                done += 1
+            for result in self._run(task, ended):
+                done += result is not None
                 yield result
         except ImageloomError as error:
             for work in task.work[done:]:

@@ -78,6 +78,13 @@ def open_channel(address: str, own: Credentials) -> grpc.Channel:
     return grpc.insecure_channel(address, _CHANNEL_OPTIONS)
 
 
+def open_async_channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """As `open_channel`, for coroutines of the thread that calls it."""
+    if credentials:
+        return grpc.aio.secure_channel(address, credentials, _CHANNEL_OPTIONS)
+    return grpc.aio.insecure_channel(address, _CHANNEL_OPTIONS)
+
+
 class Service:
     """A gRPC server with health service and reflection, listening.
 

@@ -249,7 +249,7 @@ class Ring:
     def _in(self, state: int, states: list[int]) -> list[int]:
         return [slot for slot, found in enumerate(states) if found == state]
 
-    def stand(self, slot: int) -> None:
+    def wait_for_target(self, slot: int) -> None:
         """Note that a slot's reader is done but for its waiting for another: no time runs for it."""
         self._since[slot] = 0
 

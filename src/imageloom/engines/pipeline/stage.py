@@ -33,7 +33,7 @@ Stage = Callable[[Task, Chunk | None, Lap], Chunk | Result]
 """What a stage does of a task of one item: the first one gets no chunk, the last one makes the result."""
 
 
-class Slip(Plain, frozen=True):
+class Description(Plain, frozen=True):
     """What a ring's chunk is, beside its pixels."""
 
     task: bytes
@@ -48,7 +48,7 @@ class Slip(Plain, frozen=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-_slip = msgspec.msgpack.Decoder(Slip).decode
+_description = msgspec.msgpack.Decoder(Description).decode
 _task = lru_cache(maxsize=64)(msgspec.msgpack.Decoder(Task).decode)
 
 
@@ -91,15 +91,15 @@ def serve(
     """
     become_worker(memory)
     module, _, name = stage.partition(":")
-    member = _Member(pipe, getattr(importlib.import_module(module), name), source, target)
+    running = _Stage(pipe, getattr(importlib.import_module(module), name), source, target)
     with contextlib.suppress(EOFError, OSError):
         pipe.send_bytes(encode(Message()))
-        member.begin(Controller(*threads))
+        running.begin(Controller(*threads))
         pipe.recv_bytes()
 
 
-class _Member:
-    """What the threads of a stage share."""
+class _Stage:
+    """A running stage: what its threads share."""
 
     def __init__(self, pipe: Connection, function: Stage, source: Ring, target: Ring | None) -> None:
         self._pipe, self._function, self._source, self._target = pipe, function, source, target
@@ -122,35 +122,35 @@ class _Member:
     def _pass_on(self, taken: Taken) -> None:
         if self._source.readers != self._controller.size:
             self._source.readers = self._controller.size
-        slip = _slip(taken.about)
-        started, watch = slip.started or time(), Stopwatch(slip.times)
+        about = _description(taken.about)
+        started, watch = about.started or time(), Stopwatch(about.times)
         try:
-            result = self._do(taken, slip, started, watch)
+            result = self._do(taken, about, started, watch)
         except BaseException as error:  # a thread that ends would be missed
-            result = Result(slip.work.item.key, (), Failure.of(error), watch.times(), started)
+            result = Result(about.work.item.key, (), Failure.of(error), watch.times(), started)
         if result is not None:
             message = encode(Message(taken.number, 0, perform.worker_name(), result))
             with self._sending, contextlib.suppress(OSError):  # the engine has let go: this process ends too
                 self._pipe.send_bytes(message)
         self._source.release(taken.slot)
 
-    def _do(self, taken: Taken, slip: Slip, started: float, watch: Stopwatch) -> Result | None:
+    def _do(self, taken: Taken, about: Description, started: float, watch: Stopwatch) -> Result | None:
         """Run the stage; None where its chunk has gone into the next ring."""
-        task = replace(_task(slip.task), work=(slip.work,))
+        task = replace(_task(about.task), work=(about.work,))
         perform.settle(task)
         chunk = None
-        if slip.header is not None:
-            pixels = arrays_of(taken.pixels, slip.frames)
-            chunk = Chunk(pixels, slip.header, slip.metadata, slip.measure)
+        if about.header is not None:
+            pixels = arrays_of(taken.pixels, about.frames)
+            chunk = Chunk(pixels, about.header, about.metadata, about.measure)
         made = self._function(task, chunk, watch.lap)
         if isinstance(made, Result):
             return replace(made, times=watch.times(), started=started)
-        self._source.stand(taken.slot)  # to wait for the next ring is no hang
+        self._source.wait_for_target(taken.slot)  # to wait for the next ring is no hang
         assert self._target is not None, "the last stage makes results"
         frames = tuple(map(Frame.of, made.pixels))
-        passed = Slip(
-            slip.task,
-            slip.work,
+        passed = Description(
+            about.task,
+            about.work,
             made.header,
             made.metadata,
             made.measure,

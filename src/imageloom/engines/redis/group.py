@@ -1,49 +1,61 @@
-"""What the server is asked about the streams of the engine `redis` and their consumer group."""
+"""The consumer group of the streams of the engine `redis`: which consumer has which entry."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imageloom.engines.redis.wire import GROUP, STREAMS, Role
+from imageloom.engines.redis.wire import (
+    GROUP,
+    RUN_EXPIRY,
+    STREAM_EXPIRY,
+    STREAMS,
+    Role,
+    results_key,
+    run_key,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
 
-MOST_PENDING = 100_000
-"""Entries in the hands of workers, of all runs."""
+MOST_PENDING = 20_000
+"""Entries that consumers have, of all runs."""
 
 EntryId = tuple[Role, bytes]
 
 
 @dataclass
 class Snapshot:
-    """What a stream's group knew at one moment."""
+    """The state of one stream's group."""
 
     last: tuple[int, int] = (0, 0)
-    """The latest entry that was delivered."""
+    """The latest entry that a consumer was given."""
     pending: dict[bytes, tuple[str, float]] | None = None
-    """Who has an entry, and the seconds since it was renewed."""
+    """By entry: its consumer, and the seconds since its lease was renewed."""
 
     def holder(self, entry: bytes) -> tuple[str, float] | None:
         return (self.pending or {}).get(entry)
 
 
+Snapshots = dict[Role, Snapshot]
+
+
 def order(entry: bytes) -> tuple[int, int]:
-    """An entry's id as what it is compared by."""
+    """An entry's id in a form that can be compared."""
     milliseconds, _, number = entry.partition(b"-")
     return int(milliseconds), int(number)
 
 
-def look(client: Redis) -> dict[Role, Snapshot]:
+def snapshots(client: Redis) -> Snapshots:
     return {role: _snapshot(client, stream) for role, stream in STREAMS.items()}
 
 
 def _snapshot(client: Redis, stream: str) -> Snapshot:
-    """What a group knows; nothing where there is none any more."""
+    """The state of a group; an empty one where the group is gone."""
     with client.pipeline(transaction=True) as pipe:
         pipe.xinfo_groups(stream)
         pipe.xpending_range(stream, GROUP, "-", "+", MOST_PENDING)
@@ -53,13 +65,17 @@ def _snapshot(client: Redis, stream: str) -> Snapshot:
             if str(reply).startswith(("NOPERM", "NOAUTH", "LOADING")):
                 raise reply
             return Snapshot()
-    held = {p["message_id"]: (_name(p["consumer"]), p["time_since_delivered"] / 1000) for p in pending}
+    held = {
+        one["message_id"]: (_name(one["consumer"]), one["time_since_delivered"] / 1000)
+        for one in pending
+        if isinstance(one["consumer"], bytes)  # else it was too large, and was skipped
+    }
     last = next(g["last-delivered-id"] for g in groups if g["name"] == GROUP.encode())
     return Snapshot(order(last), held)
 
 
 def lags(client: Redis) -> dict[str, int]:
-    """Entries of each stream that no worker has taken, as a scaler sees them; nothing of what cannot be asked."""
+    """Entries of each stream that no worker has taken. A stream that cannot be read is left out."""
     from redis.exceptions import RedisError
 
     found: dict[str, int] = {}
@@ -78,8 +94,8 @@ def exists(client: Redis, place: EntryId) -> bool:
     return bool(client.xrange(STREAMS[role], entry, entry, count=1))
 
 
-def take_out(client: Redis, places: Iterable[EntryId]) -> None:
-    """Have entries out of their streams: nobody is to begin or to renew them."""
+def remove(client: Redis, places: Iterable[EntryId]) -> None:
+    """Remove entries from their streams: no worker begins them or renews their leases any more."""
     with client.pipeline(transaction=False) as pipe:
         for role, entry in places:
             pipe.xack(STREAMS[role], GROUP, entry)
@@ -88,24 +104,37 @@ def take_out(client: Redis, places: Iterable[EntryId]) -> None:
 
 
 def consumers(client: Redis) -> list[tuple[str, str, float]]:
-    """All consumers: their stream, their name, and the seconds since they were heard of."""
+    """All consumers: their stream, their name, and the seconds since their last request."""
     return [
         (stream, _name(one["name"]), one["idle"] / 1000)
         for stream in STREAMS.values()
         for one in client.xinfo_consumers(stream, GROUP)
+        if isinstance(one.get("name"), bytes)
     ]
 
 
-def forget(client: Redis, prefixes: Iterable[str]) -> None:
-    """Have the names of dead workers out of the groups."""
+def remove_consumers(client: Redis, prefixes: Iterable[str]) -> None:
+    """Remove the consumers whose names begin so: those of dead workers."""
     beginnings = tuple(prefixes)
     for stream, name, _ in consumers(client) if beginnings else ():
         if name.startswith(beginnings):
             client.xgroup_delconsumer(stream, GROUP, name)
 
 
+def renew_keys(client: Redis, run: str, lease: float) -> None:
+    """Tell the workers that a run is alive, and keep its streams."""
+    alive = round(1000 * max(RUN_EXPIRY, 4 * lease))
+    make_groups(client, tuple(STREAMS))
+    with client.pipeline(transaction=False) as pipe:
+        pipe.set(run_key(run), os.getpid(), px=alive)
+        pipe.pexpire(results_key(run), alive)
+        for stream in STREAMS.values():
+            pipe.pexpire(stream, round(1000 * STREAM_EXPIRY))
+        pipe.execute()
+
+
 def make_groups(client: Redis, roles: tuple[Role, ...]) -> None:
-    """Make the streams and their groups where there are none."""
+    """Create the streams and their groups where they are missing."""
     from redis.exceptions import ResponseError
 
     for role in roles:
@@ -117,7 +146,7 @@ def make_groups(client: Redis, roles: tuple[Role, ...]) -> None:
 
 
 def remove_idle_streams(client: Redis) -> None:
-    """Remove the streams that hold nothing and that nobody reads."""
+    """Remove the streams that have neither entries nor consumers."""
     from redis.exceptions import ResponseError
 
     for stream in STREAMS.values():
@@ -133,11 +162,11 @@ def _name(name: bytes) -> str:
 
 
 def pid_of(consumer: str, host: str) -> int:
-    """The process of a worker by its name, where it begins with that host; 0 for any other name."""
+    """The process id in a consumer's name, where the name begins with that host; else 0."""
     found = re.match(r"(\d{1,9})/", consumer.removeprefix(host), re.ASCII)
     return int(found[1]) if found and consumer.startswith(host) else 0
 
 
 def cause(consumer: str, dead: dict[str, str] | None) -> str | None:
-    """What a consumer died of; None where it is not known to be dead."""
+    """Why a consumer died; None where it is not known to be dead."""
     return next((cause for prefix, cause in (dead or {}).items() if consumer.startswith(prefix)), None)

@@ -26,7 +26,10 @@ GROUP = "imageloom"
 DEAD = "imageloom:dead"
 """The stream of dead letters: items that were given up."""
 FIELD = "data"
-"""Of an entry of any stream: it holds MessagePack."""
+"""Of an entry of any stream: it holds MessagePack. Of a run's results: a message with an item's result, or without
+one where a worker gives the rest of a delivery back."""
+BEGUN = "begun"
+"""Of an entry of a run's results: a message without a result, sent when a worker begins a delivery."""
 
 LEASE = 10.0
 """Seconds after which a delivery that its worker has not renewed is taken from it, or up to twice as many."""
@@ -36,12 +39,14 @@ STREAM_EXPIRY = 3600.0
 """Seconds after which streams that no driver cares for are gone."""
 PATIENCE = 1.0
 """Seconds that a read blocks at the most."""
+SILENCE = PATIENCE + 9.0
+"""Seconds after which a server that has not answered counts as gone."""
 FIRST_BACKOFF = 0.02
 """Seconds before a connection is tried again; twice as long for each further time in a row."""
 LONGEST_BACKOFF = 2.0
 OLDEST_SERVER = 7
-VERSION = 1
-"""Of what is in the streams."""
+VERSION = 2
+"""Of the entries of the streams."""
 
 
 class Delivery(Plain, frozen=True):
@@ -56,8 +61,8 @@ class Delivery(Plain, frozen=True):
     task: Task
 
 
-class Letter(Plain, frozen=True):
-    """An item that was given up."""
+class DeadLetter(Plain, frozen=True):
+    """An item that failed for good."""
 
     key: str
     source: str
@@ -91,8 +96,11 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
-def connect(url: str) -> Redis:
-    """A client of a server; it does not connect yet.
+def connect(url: str, reads_tasks: bool = False) -> Redis:
+    """A client of a server; it does not connect yet. What is beyond the bounds of `replies` is skipped.
+
+    Args:
+        reads_tasks: it reads tasks, which may be larger than anything else.
 
     Raises:
         MissingExtra: the client library is not installed.
@@ -102,6 +110,8 @@ def connect(url: str) -> Redis:
         from redis import Redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
+
+        from imageloom.engines.redis.replies import BoundedParser, TaskParser
     except ImportError:
         raise MissingExtra("the engine redis", "redis") from None
     if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
@@ -112,9 +122,10 @@ def connect(url: str) -> Redis:
         return Redis.from_url(
             url,
             protocol=2,
+            parser_class=TaskParser if reads_tasks else BoundedParser,
             socket_connect_timeout=5.0,
-            socket_timeout=PATIENCE + 9.0,
-            retry=Retry(NoBackoff(), 0),  # what is tried again, and when, is ours to say
+            socket_timeout=SILENCE,
+            retry=Retry(NoBackoff(), 0),  # the callers repeat commands
         )
     except (ValueError, TypeError):  # their text may hold a part of the password
         raise UsageError(

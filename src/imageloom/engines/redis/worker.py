@@ -1,9 +1,9 @@
 """A worker process of the engine `redis`.
 
-Each thread is a consumer of the group. It holds a delivery as long as it renews the entry's idle time, which a
-thread of its own does for all of them, so that a task may take as long as it likes. An item's result is on its
-way to the run's stream before the next item is begun, which does not wait for the server's answer; the entry is
-acknowledged after its last one. What is lost with a connection is said again: the driver takes each result once.
+Each thread is a consumer of the group. A delivery belongs to its consumer until its lease ends; one more thread
+renews the leases of all consumers. A consumer tells the driver when it begins a delivery, and sends each item's
+result before it begins the next item, without waiting for the server's answer. It acknowledges the entry with the
+last result. Messages that are lost with a connection are sent again; the driver ignores repeated ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from imageloom.engines.redis.group import make_groups, remove_idle_streams
-from imageloom.engines.redis.line import Command, Line
+from imageloom.engines.redis.pipelined import Command, PipelinedConnection
 from imageloom.engines.redis.wire import (
+    BEGUN,
     FIELD,
     FIRST_BACKOFF,
     GROUP,
@@ -64,27 +65,27 @@ Entry = tuple[bytes, dict[bytes, bytes] | None]
 _DELIVERIES = msgspec.msgpack.Decoder(Delivery)
 """Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
 
-WAKING = 0.02
-"""Seconds between two attempts to wake who waits for a delivery and is to leave."""
+UNBLOCK_PAUSE = 0.02
+"""Seconds between two attempts to end the waiting of consumers that are to leave."""
 
 
 @dataclass(eq=False)
-class _Hand:
-    """A delivery that is being done."""
+class _Current:
+    """The delivery that a consumer works on."""
 
     stream: str
     entry: bytes
     delivery: Delivery
     place: int = 0
-    """Of the item that is under way."""
+    """Of the item in progress."""
     begun: float = float("inf")
-    """When the item was, by the monotonic clock."""
+    """When the item was begun, by the monotonic clock."""
     is_lost: bool = False
-    """Its lease is over: the driver gave it to another worker."""
+    """Its lease is over: the driver has given it to another worker."""
 
 
 def work_for(settings: WorkerSettings, leaving: threading.Event) -> None:
-    """Take deliveries until the event is set; then finish the items in hand and hand back the rest.
+    """Take deliveries until the event is set; then finish the items in progress and give the rest back.
 
     Raises:
         UsageError: there is no such role.
@@ -96,13 +97,13 @@ def work_for(settings: WorkerSettings, leaving: threading.Event) -> None:
 
 
 class _Worker:
-    """The consumers of a process, and the thread that keeps their leases."""
+    """The consumers of a process, and the thread that renews their leases."""
 
     def __init__(self, settings: WorkerSettings, leaving: threading.Event) -> None:
         self.settings, self.leaving = settings, leaving
         self.roles = ROLES[settings.role]
-        self.born = os.urandom(2).hex()
-        """Tells it from the one before it: a container that is started again has the same host and processes."""
+        self.start_id = os.urandom(2).hex()
+        """A container that is started again has the same host name and process ids; this differs."""
         self.gate = _Gate()
         self._client = connect(settings.connect)
         self._alive: dict[str, float] = {}
@@ -111,7 +112,7 @@ class _Worker:
         self._consumers = [_Consumer(self, number) for number in range(settings.threads)]
 
     def run(self) -> None:
-        for name, target in (("keeper", self._keep), ("leaver", self._see_off)):
+        for name, target in (("leases", self._renew_leases), ("leaving", self._unblock_consumers)):
             threading.Thread(target=target, name=name, daemon=True).start()
         others = [threading.Thread(target=one.run, name=one.name) for one in self._consumers[1:]]
         for thread in others:
@@ -140,15 +141,15 @@ class _Worker:
             self._alive = {delivery.run: now + delivery.lease}
         return True
 
-    def keep(self, hand: _Hand) -> None:
-        """See to it that the keeper looks after a delivery in time."""
-        if hand.delivery.lease / 3 < self._renewal:
-            self._renewal = hand.delivery.lease / 3
+    def note_lease(self, seconds: float) -> None:
+        """Have leases renewed often enough for one of so many seconds."""
+        if seconds / 3 < self._renewal:
+            self._renewal = seconds / 3
             self._pause.set()
 
-    # The keeper's thread
+    # The thread that renews leases
 
-    def _keep(self) -> None:
+    def _renew_leases(self) -> None:
         while True:
             self._pause.wait(min(self._renewal, PATIENCE))
             self._pause.clear()
@@ -160,73 +161,76 @@ class _Worker:
                 log.exception("leases could not be renewed")
 
     def _renew(self) -> None:
-        held = [(one, hand) for one in self._consumers if (hand := one.hand)]
-        for one, hand in held:
-            if time.monotonic() - hand.begun > hand.delivery.timeout:
-                self._give_up(hand)
-            kept = self._client.xclaim(hand.stream, GROUP, one.name, 0, [hand.entry], justid=True)
-            hand.is_lost = not kept
+        held = [(one, current) for one in self._consumers if (current := one.current)]
+        for one, current in held:
+            if time.monotonic() - current.begun > current.delivery.timeout:
+                self._end_process(current, [other for _, other in held if other is not current])
+            kept = self._client.xclaim(current.stream, GROUP, one.name, 0, [current.entry], justid=True)
+            current.is_lost = not kept
 
-    def _give_up(self, hand: _Hand) -> None:
-        """An item takes too long: nothing but the end of its process ends it."""
-        key = hand.delivery.task.work[hand.place].item.key
-        reason = f"it took more than {hand.delivery.timeout:g} s (--timeout)"
-        began = time.time() - (time.monotonic() - hand.begun)
+    def _end_process(self, current: _Current, others: list[_Current]) -> None:
+        """An item takes too long, and only the end of its process ends it. The other deliveries are given back."""
+        key = current.delivery.task.work[current.place].item.key
+        reason = f"it took more than {current.delivery.timeout:g} s (--timeout)"
+        began = time.time() - (time.monotonic() - current.begun)
         failed = Result(key, failure=Failure("ItemTimeout", reason, True), started=began)
-        number = hand.delivery.task.id
-        line = Line(self._client)
-        line.say(words(hand, [Message(number, hand.place, f"{os.getpid()}", failed), Message(number)], True))
-        line.flush(wait=True)
+        number = current.delivery.task.id
+        messages = [Message(number, current.place, f"{os.getpid()}", failed), Message(number)]
+        connection = PipelinedConnection(self._client)
+        connection.add(commands_of(current, messages, True))
+        for other in others:
+            connection.add(commands_of(other, [Message(other.delivery.task.id)], True))
+        connection.flush(wait=True)
         os._exit(70)  # EX_SOFTWARE
 
-    def _see_off(self) -> None:
-        """End the waiting of consumers that are to leave: again and again, for one may just begin to wait."""
+    def _unblock_consumers(self) -> None:
+        """End the waiting of consumers that are to leave. Repeatedly, for one may begin to wait just now."""
         self.leaving.wait()
         while True:
             with contextlib.suppress(self.errors):
                 for one in self._consumers:
-                    if one.client_id is not None and one.hand is None:
+                    if one.client_id is not None and one.current is None:
                         self._client.client_unblock(one.client_id)
-            time.sleep(WAKING)
+            time.sleep(UNBLOCK_PAUSE)
 
 
 class _Consumer:
     def __init__(self, worker: _Worker, number: int) -> None:
-        self.name = f"{socket.gethostname()}/{os.getpid()}/{number}/{worker.born}"
-        self.hand: _Hand | None = None
+        self.name = f"{socket.gethostname()}/{os.getpid()}/{number}/{worker.start_id}"
+        self.current: _Current | None = None
         self.client_id: int | None = None
         self.fatal: RedisError | None = None
         self._worker = worker
-        self._client = connect(worker.settings.connect)
-        self._line = Line(self._client)
-        self._settled = False
+        self._client = connect(worker.settings.connect, reads_tasks=True)
+        self._connection = PipelinedConnection(self._client)
+        self._is_registered = False
         self._failures = 0
 
     def run(self) -> None:
         while not self._worker.leaving.is_set() and not self.fatal:
             try:
-                if not self._settled:
-                    self._settle()
+                if not self._is_registered:
+                    self._register()
                 for stream, entries in self._read(">"):
                     for entry in entries:
                         self._take(stream.decode(), *entry)
                 self._failures = 0
             except self._worker.errors as error:
-                self._mend(error)
+                self._back_off(error)
         with contextlib.suppress(self._worker.errors):
             self._leave()
 
-    def _settle(self) -> None:
-        """Be known to the server, and do what it gave to this consumer without that it arrived."""
+    def _register(self) -> None:
+        """Register as a consumer, and do the deliveries that were lost on their way to it."""
         make_groups(self._client, self._worker.roles)
         for role in self._worker.roles:
             self._client.xgroup_createconsumer(STREAMS[role], GROUP, self.name)
-        with contextlib.suppress(self._worker.errors):  # it is not permitted: then waiting ends by itself
+        with contextlib.suppress(self._worker.errors):  # not permitted: then waiting ends by itself
             self.client_id = self._client.client_id()
         for stream, entries in self._read("0"):
             for entry in entries:
                 self._take(stream.decode(), *entry)
-        self._settled = True
+        self._is_registered = True
 
     def _read(self, after: str) -> list[tuple[bytes, list[Entry]]]:
         streams: dict[Any, Any] = {STREAMS[role]: after for role in self._worker.roles}
@@ -234,47 +238,47 @@ class _Consumer:
         found: Any = self._client.xreadgroup(GROUP, self.name, streams, count=1, block=block)
         return found or []
 
-    def _mend(self, error: RedisError) -> None:
-        """Wait a little before the next attempt; give up where none can help."""
+    def _back_off(self, error: RedisError) -> None:
+        """Wait before the next attempt; leave where none can help."""
         if is_fatal(error):
             self.fatal = error
             self._worker.leaving.set()
             return
         log.debug("worker %s: %s", self.name, error)
-        self._settled = False
+        self._is_registered = False
         self._worker.leaving.wait(min(FIRST_BACKOFF * 2**self._failures, LONGEST_BACKOFF))
         self._failures = min(self._failures + 1, 30)
 
     def _leave(self) -> None:
-        """Be forgotten by the groups, unless the driver still has to see what this consumer had."""
+        """Remove this consumer from the groups, unless the driver still has to find what it had."""
         for role in self._worker.roles:
             if not self._client.xpending_range(STREAMS[role], GROUP, "-", "+", 1, self.name):
                 self._client.xgroup_delconsumer(STREAMS[role], GROUP, self.name)
 
     def _take(self, stream: str, entry: bytes, fields: dict[bytes, bytes] | None) -> None:
-        """Do an entry, or drop it: junk, and what nobody waits for."""
+        """Do an entry, or drop it: junk, or a task of a run that is over."""
         delivery = self._decode(entry, fields)
         if delivery is None or not self._worker.is_alive(self._client, delivery):
             drop(self._client, stream, entry)
             return
-        self.hand = _Hand(stream, entry, delivery)
-        self._worker.keep(self.hand)
+        self.current = _Current(stream, entry, delivery)
+        self._worker.note_lease(delivery.lease)
         try:
             is_suspect = any(work.attempt > 1 for work in delivery.task.work)
             with self._worker.gate.through(alone=is_suspect):
-                self._do(self.hand)
+                self._do(self.current)
         except self._worker.errors:
             raise
         except Exception:  # it would fail again and again
             log.exception("worker %s: dropped the entry %s", self.name, entry.decode())
             drop(self._client, stream, entry)
         finally:
-            self.hand = None
+            self.current = None
 
     def _decode(self, entry: bytes, fields: dict[bytes, bytes] | None) -> Delivery | None:
         try:
             delivery = _DELIVERIES.decode((fields or {})[FIELD.encode()])
-        except (KeyError, *UNREADABLE):
+        except (KeyError, TypeError, *UNREADABLE):  # TypeError: it was too large, and was skipped
             log.warning("worker %s: dropped the entry %s: it is no delivery", self.name, entry.decode())
             return None
         if delivery.version != VERSION:
@@ -282,25 +286,27 @@ class _Consumer:
             return None
         return delivery
 
-    def _do(self, hand: _Hand) -> None:
-        task = hand.delivery.task
+    def _do(self, current: _Current) -> None:
+        task = current.delivery.task
         last = len(task.work) - 1
-        hand.begun = time.monotonic()
+        begun = msgspec.msgpack.encode(Message(task.id, 0, self.name))
+        self._send(current, [("XADD", results_key(current.delivery.run), "*", BEGUN, begun)], False)
+        current.begun = time.monotonic()
         for place, result in enumerate(self._results(task)):
             messages = [Message(task.id, place, self.name, result)]
-            if hand.is_lost:
+            if current.is_lost:
                 for written in result.written:
                     open_store(task.sink).discard(written.staged)
                 return
             is_over = place == last or self._worker.leaving.is_set()
             if is_over and place < last:
                 messages.append(Message(task.id))
-            hand.place, hand.begun = place + 1, float("inf")
-            self._insist(hand, messages, is_over)
+            current.place, current.begun = place + 1, float("inf")
+            self._send(current, commands_of(current, messages, is_over), is_over)
             if is_over:
                 return
-            hand.begun = time.monotonic()
-        self._insist(hand, [Message(task.id, 0, self.name)], True)  # a task without items
+            current.begun = time.monotonic()
+        self._send(current, commands_of(current, [], True), True)  # a task without items
 
     def _results(self, task: Task) -> Iterator[Result]:
         guard = self._worker.settings.guard
@@ -313,38 +319,38 @@ class _Consumer:
             return iter([Result(work.item.key, failure=failure, started=time.time()) for work in task.work])
         return guarded(task, guard)
 
-    def _insist(self, hand: _Hand, messages: list[Message], is_over: bool) -> None:
-        """Say something, at the end of a delivery until the server has heard it."""
+    def _send(self, current: _Current, commands: list[Command], is_over: bool) -> None:
+        """Send commands; at the end of a delivery wait until the server has answered them all."""
         failures = 0
-        self._line.say(words(hand, messages, is_over))
+        self._connection.add(commands)
         while True:
             try:
-                self._line.flush(wait=is_over)
+                self._connection.flush(wait=is_over)
                 return
             except self._worker.errors as error:
-                self._settled = False
-                if is_fatal(error) or hand.is_lost or (failures > 10 and self._worker.leaving.is_set()):
-                    self._line.forget()
+                self._is_registered = False
+                if is_fatal(error) or current.is_lost or (failures > 10 and self._worker.leaving.is_set()):
+                    self._connection.clear()
                     raise
                 time.sleep(min(FIRST_BACKOFF * 2**failures, LONGEST_BACKOFF))
                 failures += 1
 
 
-def words(hand: _Hand, messages: list[Message], is_over: bool) -> list[Command]:
-    """What puts messages into the stream of a run's results, and acknowledges a delivery that is over."""
-    key = results_key(hand.delivery.run)
+def commands_of(current: _Current, messages: list[Message], is_over: bool) -> list[Command]:
+    """The commands that put messages into a run's results, and acknowledge a delivery that is over."""
+    key = results_key(current.delivery.run)
     commands: list[Command] = [("XADD", key, "*", FIELD, msgspec.msgpack.encode(one)) for one in messages]
     if is_over:
         commands += [
             ("PEXPIRE", key, round(1000 * RUN_EXPIRY)),
-            ("XACK", hand.stream, GROUP, hand.entry),
-            ("XDEL", hand.stream, hand.entry),
+            ("XACK", current.stream, GROUP, current.entry),
+            ("XDEL", current.stream, current.entry),
         ]
     return commands
 
 
 def drop(client: Redis, stream: str, entry: bytes) -> None:
-    """Have an entry out of the way."""
+    """Remove an entry that nobody is to do."""
     with client.pipeline(transaction=False) as pipe:
         pipe.xack(stream, GROUP, entry)
         pipe.xdel(stream, entry)
@@ -352,7 +358,7 @@ def drop(client: Redis, stream: str, entry: bytes) -> None:
 
 
 def _unreachable(task: Task) -> str | None:
-    """A path of the task that is not there for this worker."""
+    """A path of the task that does not exist for this worker."""
     paths = [task.source, os.path.join(task.sink, STAGING)]
     if task.part:
         paths += [raster for raster in (task.part.reads, task.part.writes) if raster]
@@ -361,7 +367,7 @@ def _unreachable(task: Task) -> str | None:
 
 @dataclass
 class _Gate:
-    """Lets in one that must be alone, or any number of others."""
+    """Lets one thread in that must be alone, or any number of others."""
 
     inside: int = 0
     taken: bool = False

@@ -43,7 +43,7 @@ from imageloom.engines.zeromq.wire import (
     secure_server,
     split,
 )
-from imageloom.errors import InvalidResult, StorageError, UsageError
+from imageloom.errors import InvalidResult, StorageError, UsageError, WorkerLost
 from imageloom.model import Failure, Plain
 from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.fleet import Fleet
@@ -333,7 +333,7 @@ class Server:
                 raise InvalidResult("no result")
         except InvalidResult as error:
             log.warning("refused a message of worker %s: %s", peer.name, error)
-            self._lose(peer, Failure("InvalidResult", f"its worker {peer.name} sent {error}", True))
+            self._lose(peer, Failure.of(InvalidResult(f"its worker {peer.name} sent {error}")))
             self._send(peer.routing_id, b"unknown")
         else:
             received = Received(peer.id, message.delivery, message.place, message.result, message.worker)
@@ -372,7 +372,7 @@ class Server:
     def _bury(self, pid: int, cause: str) -> None:
         """A local worker has died."""
         for peer in [peer for peer in self._peers.values() if peer.is_local and peer.hello.pid == pid]:
-            self._lose(peer, Failure("WorkerLost", f"its worker died: {cause}", True))
+            self._lose(peer, Failure.of(WorkerLost(f"its worker died: {cause}")))
 
     def _lose(self, peer: _Peer, failure: Failure) -> None:
         self._events.append(Died(peer.id, failure))
@@ -390,7 +390,7 @@ class Server:
                 peer.heard = now
             if peer.heard <= now - SILENCE:
                 reason = f"nothing was heard of its worker {peer.name} for {SILENCE:g} s"
-                self._lose(peer, Failure("WorkerLost", reason, True))
+                self._lose(peer, Failure.of(WorkerLost(reason)))
         if now >= self._beaten + HEARTBEAT:
             self._beaten = now
             word = b"stop" if self._is_closing else b"beat"

@@ -1,11 +1,11 @@
-"""Hostile files: headers that lie, bombs, loops, cuts. Each is to be refused by name, or done in small bounds.
+"""Hostile files: false headers, decompression bombs, loops, cut files. Each must fail, or need few resources.
 
     for file in hostile_files(seed=1, count=10_000):
         file.write(folder)
 
-The files made by hand come first, then mutations: each field of each structure of each format takes the values
-at its edges, structures are cut, removed, repeated and swapped, and bytes are changed by chance. The same seed
-gives the same files. Names end in the suffix of the format that a file pretends to be.
+Hand-made files come first, then mutations: fields of all structures get their extreme values; structures are
+cut, removed, repeated and swapped; bytes are changed at random. The same seed gives the same files. The suffix
+of a name is that of the format that the file seems to have.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["Hostile", "hostile_files"]
 
 
 def hostile_files(seed: int = 0, count: int = 0) -> Iterator[Hostile]:
-    """Hostile files of all formats, one after the other.
+    """Yield hostile files of all formats.
 
     Args:
-        seed: of the mutations.
-        count: how many files; 0 for those made by hand alone.
+        seed: seed of the mutations.
+        count: number of files; 0: only the hand-made files.
     """
     by_hand = chain(handmade.files(), bombs.files())
     return islice(chain(by_hand, mutations.files(seed)), count) if count else by_hand

@@ -1,4 +1,4 @@
-"""The structures of a file: where its fields and its parts stand. Files are whole; these parsers believe them."""
+"""Finds the structures of a file: its fields and parts. The files are valid; these parsers do not check them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Anatomy(NamedTuple):
 
 
 def anatomy(data: bytes, format: Format) -> Anatomy:
-    """The structures of a whole file."""
+    """The structures of a complete file."""
     return _FINDERS[format](data)
 
 
 def _row(at: int, order: Order, *lengths: int) -> Iterator[Field]:
-    """Fields one behind the other."""
+    """Consecutive fields."""
     for length in lengths:
         yield Field(at, length, order)
         at += length
@@ -151,7 +151,7 @@ def _pnm(data: bytes) -> Anatomy:
 
 
 _WITH_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"iinf": 6}
-"""Boxes that hold others, and the bytes before them."""
+"""Boxes that contain other boxes, and the number of bytes before these."""
 
 
 def _avif(data: bytes) -> Anatomy:

@@ -1,4 +1,4 @@
-"""Good files, a few of each format, that mutations are made of."""
+"""Valid files, a few of each format, for mutations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WIDTH, _HEIGHT = 48, 32
 
 
 def bases() -> Iterator[tuple[str, Format, bytes]]:
-    """Name, format and bytes of each; formats take turns as far as they have as many."""
+    """Name, format and bytes of each file, alternating between the formats."""
     colour = draw_photo(5, _WIDTH, _HEIGHT)
     gray, alpha = colour[:, :, 1].copy(), np.dstack((colour, colour[:, :, :1]))
     made = [
@@ -43,7 +43,7 @@ def bases() -> Iterator[tuple[str, Format, bytes]]:
 
 
 def _metadata() -> Metadata:
-    """EXIF with an orientation and a directory below, XMP, and a profile that is none."""
+    """EXIF with an orientation and a sub-directory, XMP, and an invalid profile."""
     entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x010F, 2, 5, 0x32)
     entries += struct.pack("<HHII", 0x8769, 4, 1, 0x3A)
     below = struct.pack("<H", 1) + struct.pack("<HHII", 0xA002, 3, 1, _WIDTH) + bytes(4)

@@ -1,4 +1,4 @@
-"""Hostile files that ask for much memory or time: a few kilobytes, or a hole of gigabytes."""
+"""Hostile files that make a decoder use much memory or time: a few kilobytes, or sparse files of gigabytes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SHORT, _LONG, _BYTES = 3, 4, 7
 
 
 _Value = int | tuple[int, int, int]
-"""Of a tag: a number, or its type, how many values it has, and the number or place of them."""
+"""The value of a tag: a number, or its type, its number of values, and the value or offset."""
 
 
 def files() -> Iterator[Hostile]:
-    """All of them, one after the other."""
+    """Yield all bombs."""
     good = good_files()
     yield from _tiffs(good["jpeg"])
     yield from _directories()
@@ -39,14 +39,14 @@ def _segment(marker: int, body: bytes) -> bytes:
 
 
 def _flat_jpeg(side: int) -> bytes:
-    """A JPEG of one colour."""
+    """A JPEG with one colour."""
     file = io.BytesIO()
     Image.new("L", (side, side), 128).save(file, "JPEG", quality=50)
     return file.getvalue()
 
 
 def _tags(part: bytes, **changed: _Value) -> dict[int, tuple[int, int, int]]:
-    """Of a gray image of 16x16 pixels in one strip, which stands at 512."""
+    """The tags of a gray image of 16x16 pixels in one strip, at offset 512."""
     plain = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 273: 512, 277: 1, 278: 16, 279: len(part)}
     tags = {tag: (_LONG, 1, value) for tag, value in plain.items()}
     for name, value in changed.items():
@@ -125,10 +125,10 @@ def _tiffs(photo: bytes) -> Iterator[Hostile]:
 
 
 def _directories() -> Iterator[Hostile]:
-    """Chains of directories, of many tags each."""
+    """Chains of directories with many tags each."""
     tags, step = 60_000, 14
     within = bytearray(b"II*\0" + struct.pack("<I", 8) + bytes(740_000))
-    for at in range(8, 8 + 900 * step, step):  # each begins within the one before
+    for at in range(8, 8 + 900 * step, step):  # each starts inside the directory before
         struct.pack_into("<H", within, at, tags)
         struct.pack_into("<I", within, at + 2 + 12 * tags, at + step)
     yield Hostile("overlapping-directories.tif", bytes(within))
@@ -184,7 +184,7 @@ def _jpegs(good: bytes) -> Iterator[Hostile]:
 
 
 def _several(count: int) -> bytes:
-    """A baseline JPEG of 512x512 pixels in colour, each scan of one component."""
+    """A baseline colour JPEG of 512x512 pixels, with one component per scan."""
     side = 512
     code = bytes((1, *bytes(15)))
     parts = [

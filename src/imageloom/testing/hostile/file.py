@@ -1,4 +1,4 @@
-"""What a hostile file is."""
+"""The type of a hostile file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class Hostile(NamedTuple):
-    """A file of a name that no other has."""
+    """A hostile file with a unique name."""
 
     name: str
     data: bytes
     harmless: bool | None = False
-    """There is a picture in it that can be had rightly, though it is odd; None where that is not known."""
+    """Whether it contains an unusual image that may be decoded; None if unknown."""
     size: int = 0
-    """Bytes of the file where it goes on behind its data with a hole, which takes no room on the disk."""
+    """Size of the file in bytes, if it continues after its data with a hole, which needs no disk space."""
 
     def write(self, folder: Path) -> None:
         path = folder / self.name

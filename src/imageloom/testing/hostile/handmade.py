@@ -1,4 +1,4 @@
-"""Hostile files made by hand, each for a way in which readers have failed."""
+"""Hand-made hostile files, each for a known kind of fault in image readers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imageloom.testing.raw import bmp, bomb, gif, picture, png, riff, scans, tif
 
 
 def files() -> Iterator[Hostile]:
-    """All of them, one after the other."""
+    """Yield all hand-made files."""
     good = good_files()
     yield from _cut_and_swapped(good)
     yield from _pngs(good["png"])
@@ -32,7 +32,7 @@ def files() -> Iterator[Hostile]:
 
 
 def good_files() -> dict[Format, bytes]:
-    """A small picture in each format that is read."""
+    """A small image in each format that can be read."""
     photo = draw_photo(7, 64, 48)
     written = [f for f in codecs.formats() if f not in ("gif", "zarr")]
     good: dict[Format, bytes] = {f: codecs.get(f).encode(photo, 80) for f in written}
@@ -102,7 +102,7 @@ def _pngs(good: bytes) -> Iterator[Hostile]:
 
 
 def exifs() -> Iterator[tuple[str, bytes]]:
-    """EXIF blocks that lead astray."""
+    """Invalid EXIF blocks."""
     pointer = struct.pack("<HHIIHHII", 0x8769, 4, 1, 8, 0x8825, 4, 1, 8)
     yield "loop", b"II*\0" + struct.pack("<IH", 8, 2) + pointer + struct.pack("<I", 8)
     yield "far", b"II*\0" + struct.pack("<I", 0xFFFFFFF0)

@@ -1,4 +1,4 @@
-"""Mutations of good files: of their structures, and by chance."""
+"""Mutations of valid files: of their structures, and at random."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from imageloom.testing.hostile.bases import bases
 from imageloom.testing.hostile.file import Hostile
 
 Change = tuple[str, Callable[[bytes], bytes]]
-"""What is done, in words, and the function that does it."""
+"""The description of a change, and the function that makes it."""
 
 _BY_CHANCE = 3
-"""One file of so many is changed by chance."""
+"""One of this number of files is changed at random."""
 
 
 def files(seed: int) -> Iterator[Hostile]:
-    """Files without end: those of all bases take turns, each base's own mutations in an order by chance."""
+    """Yield mutated files without end, alternating between the base files, in random order per base file."""
     turns = [(*base, iter(_shuffled(base[1], base[2], Random(f"{seed} {base[0]}")))) for base in bases()]
     chance = Random(seed)
     for number in count():
@@ -70,7 +70,7 @@ def _changes(format: Format, data: bytes) -> Iterator[Change]:
 
 
 def _values(field: Field, data: bytes) -> list[int]:
-    """What a field may be made, but for what it is."""
+    """Extreme values for a field, except its current value."""
     bits, value = 8 * field.length, int.from_bytes(data[field.at : field.at + field.length], field.order)
     top = (1 << bits) - 1
     edges = {0, 1, 2, 16, 255, top, top - 1, top >> 1, (top >> 1) + 1, top >> 1 << 1}
@@ -91,7 +91,7 @@ def _spliced(start: int, end: int, new: bytes, data: bytes) -> bytes:
 
 
 def _by_chance(data: bytes, chance: Random) -> bytes:
-    """Some bytes changed, taken out or put in, more often near the beginning."""
+    """Change, remove or insert some bytes at random, more often near the beginning."""
     changed = bytearray(data)
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
         at = chance.randrange(min(len(changed), 600) if chance.random() < 0.7 else len(changed))
@@ -112,7 +112,7 @@ def _by_chance(data: bytes, chance: Random) -> bytes:
 
 
 def _with_checksums(data: bytes) -> bytes:
-    """A PNG whose chunks have the right checksums, as far as they are in order."""
+    """Correct the checksums of a PNG's chunks, up to the first invalid chunk."""
     changed, at = bytearray(data), 8
     while at + 12 <= len(changed):
         end = at + 8 + int.from_bytes(changed[at : at + 4])

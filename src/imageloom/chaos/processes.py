@@ -1,6 +1,6 @@
-"""The processes of a run, seen from the outside: whoever started them, and whether or not that one still lives.
+"""Finds all processes of a run from the outside, even if their parent has ended.
 
-They are known by a mark in their environment, by the folder that they work in, and by their parents.
+They are recognized by a mark in their environment, by their working folder, and by their parents.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from imageloom.errors import UsageError
 
 MARK = "IMAGELOOM_CHAOS"
-"""The variable of the environment."""
+"""Name of the environment variable with the mark."""
 SHARED = "/dev/shm/"
 
 
@@ -22,27 +22,27 @@ class Process(NamedTuple):
     pid: int
     parent: int
     words: str
-    """Its command line."""
+    """Command line of the process."""
 
 
-class Herd:
-    """All processes with a mark, and those below them.
+class MarkedProcesses:
+    """All processes with a mark, and their descendants.
 
     Args:
-        mark: the value of the variable, unlike any other's.
-        folder: absolute path of the folder that they and no others work in.
+        mark: unique value of the environment variable.
+        folder: absolute path of a folder that only these processes work in.
     """
 
     def __init__(self, mark: str, folder: str) -> None:
         if not Path("/proc/self/environ").exists():
-            raise UsageError("chaos finds processes by /proc, which this system does not have")
+            raise UsageError("imageloom chaos needs /proc, which this system does not have")
         self._needle = f"{MARK}={mark}".encode()
         self._folder = os.path.realpath(folder)
         self.shared: set[str] = set()
-        """Paths of the shared memory that they have been seen with."""
+        """Paths of the shared memory that they have used."""
 
     def members(self) -> dict[int, Process]:
-        """Those that live now, by their numbers."""
+        """The running processes by ID."""
         everybody = {
             int(name): one for name in os.listdir("/proc") if name.isdigit() and (one := _read(name))
         }
@@ -59,8 +59,7 @@ class Herd:
         return found
 
     def workers(self, marker: str) -> list[int]:
-        """Those that do tasks: their command line has the marker, and where it is a server's that forks, its
-        parent's too."""
+        """IDs of the workers: their command line contains the marker. For a fork server, the parent's does too."""
         members = self.members()
         found = [one for one in members.values() if marker in one.words]
         if "forkserver" in marker:
@@ -70,8 +69,8 @@ class Herd:
     def servers(self) -> list[int]:
         return sorted(one.pid for one in self.members().values() if "valkey-server" in one.words)
 
-    def look_at_memory(self) -> None:
-        """Take note of the shared memory that they have."""
+    def record_shared_memory(self) -> None:
+        """Record the shared memory that the processes use now."""
         for pid in self.members():
             with contextlib.suppress(OSError):
                 for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
@@ -94,7 +93,7 @@ class Herd:
 
 
 def send(pid: int, number: signal.Signals) -> bool:
-    """Send a signal; False where there is nobody any more."""
+    """Send a signal. Returns False if the process does not exist."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -103,7 +102,7 @@ def send(pid: int, number: signal.Signals) -> bool:
 
 
 def _read(name: str) -> Process | None:
-    """A living process."""
+    """Read a process from /proc; None if it has ended."""
     try:
         state, parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[:2]
         words = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

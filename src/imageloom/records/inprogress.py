@@ -1,9 +1,9 @@
-"""What a run has in hand, in a file that outlives it.
+"""The items in progress of a run, in a file that survives a crash.
 
-A codec or an operator that crashes in native code ends the process, and with threads the run. So each item is
-noted when it is begun, by a store into a mapped file: the note outlives the crash, and costs a microsecond. The
-next run finds what was in hand: those items are suspects, and each is done alone, in a process of its own where
-that can be. A kill and a power cut look like a crash; an innocent item is done as any other then.
+A codec or an operator that crashes in native code ends the process, and with the engine threads the whole run.
+So each item is recorded when it is started, in a memory-mapped file: this costs a microsecond, and survives a
+crash. The next run reads the file. The items in it are suspects: each is processed alone, if possible in a
+separate process. A kill and a power cut look like a crash; then the suspects are processed without a failure.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from imageloom.model import Item
 from imageloom.system.private import private_folder
 
 SLOT = 256
-"""Bytes of an item's note: the number of runs that ended with it in hand, the length of its name, its name."""
+"""Bytes of an item's record: number of runs that ended while processing it, length of its name, name."""
 SLOTS = 512
 MOST_RUNS = 3
-"""Runs that may end with an item in hand, where it cannot be done in a process of its own."""
+"""An item that cannot be isolated in a separate process is quarantined after this number of abnormal ends."""
 
 _HEAD = struct.Struct("<BH")
 log = logging.getLogger(__name__)
 
-noted: dict[str, InHand] = {}
-"""The open notes of this process's runs, by the addresses of their sinks."""
+open_records: dict[str, InProgress] = {}
+"""The open records of this process's runs, by the addresses of their sinks."""
 
 
 def _name(item: Item) -> bytes:
-    """What a note says of an item. Of a long key the end is enough: to be taken for another one harms nobody."""
+    """The name of an item in a record. Only the end of a long key is kept: a mix-up of items is harmless."""
     return f"{item.key}\0{item.fingerprint}".encode(errors="surrogateescape")[_HEAD.size - SLOT :]
 
 
-class InHand:
-    """The notes of one run; nothing is noted where the file cannot be made.
+class InProgress:
+    """The record of the items in progress of one run. If its file cannot be created, nothing is recorded.
 
     Args:
-        folder: for such files, beside the ledger.
-        source, sink: their addresses; the run is the only one that writes into the sink.
+        folder: folder for these files, beside the ledger.
+        source, sink: addresses; no other run writes into the sink.
     """
 
     def __init__(self, folder: Path, source: str, sink: str) -> None:
@@ -61,26 +61,28 @@ class InHand:
         return bool(self._suspects)
 
     def open(self) -> None:
-        """Find what was in hand when an earlier run ended, and begin to take notes."""
+        """Read the suspects of an earlier run, and start recording."""
         with suppress(FileNotFoundError):
             self._suspects = _read(self._path.read_bytes())
         if self._suspects:
             log.warning(
-                "an earlier run ended with %d items in hand, by a crash, a kill or a lack of memory: "
-                "each is done alone now",
+                "an earlier run ended abnormally (crash, kill or out of memory) while processing %d items: "
+                "each of them is processed alone now",
                 len(self._suspects),
             )
         try:
             self._write()
         except StorageError:
             raise
-        except OSError as error:  # the disk is full: the run goes on without notes
-            log.warning("what is in hand is not noted: %s: %s", self._path, error.strerror)
-        noted[self._sink] = self
+        except OSError as error:  # the disk is full: the run continues without a record
+            log.warning("items in progress are not recorded: %s: %s", self._path, error.strerror)
+        open_records[self._sink] = self
 
     def _write(self) -> None:
-        """Put the suspects into a file of their own and map it."""
-        notes = bytearray(SLOT * SLOTS)  # on disk before it is mapped: a full disk crashes no store
+        """Write the suspects into a new file and map it."""
+        notes = bytearray(
+            SLOT * SLOTS
+        )  # written before it is mapped: with a full disk, storing into a mapped hole would crash
         for slot, (name, runs) in enumerate(self._suspects.items()):
             _put(notes, slot, name, runs)
         private_folder(self._folder)
@@ -96,11 +98,11 @@ class InHand:
         self._free = list(range(SLOTS - 1, len(self._suspects) - 1, -1))
 
     def runs(self, item: Item) -> int:
-        """How many runs have ended with an item in hand; 0 for one that is no suspect."""
+        """Number of runs that ended while processing an item; 0 if it is not a suspect."""
         return self._suspects.get(_name(item), 0) if self._suspects else 0
 
     def begin(self, item: Item) -> int:
-        """Note that an item is begun in this process: its slot. Safe to call from any thread."""
+        """Record that an item was started in this process. Returns its slot; -1 if there is none. Thread-safe."""
         name = _name(item)
         runs = min(255, 1 + self._suspects.get(name, 0)) if self._suspects else 1
         try:
@@ -111,26 +113,26 @@ class InHand:
         return slot
 
     def end(self, slot: int) -> None:
-        """The item of a slot is in hand no more."""
+        """Record that the item of a slot is finished."""
         if slot >= 0:
             self._notes[slot * SLOT] = 0
             self._free.append(slot)
 
     def clear(self, item: Item) -> None:
-        """An item is no suspect any more."""
+        """Remove an item from the suspects."""
         self._suspects.pop(_name(item), None)
 
     def keep(self, item: Item) -> None:
-        """An item stays a suspect."""
+        """Keep an item as a suspect for the next run."""
         self._kept.add(_name(item))
 
     def close(self, all_seen: bool) -> None:
-        """Write down the suspects that are left for the next run.
+        """Write the remaining suspects for the next run.
 
         Args:
-            all_seen: the run has come to all items: a suspect that was not kept has changed, or is gone.
+            all_seen: the run has seen all items, so a suspect that was not kept has changed or was deleted.
         """
-        if noted.pop(self._sink, None) is None:
+        if open_records.pop(self._sink, None) is None:
             return
         if all_seen:
             self._suspects = {name: runs for name, runs in self._suspects.items() if name in self._kept}
@@ -139,7 +141,7 @@ class InHand:
                 self._write()
             else:
                 self._path.unlink(missing_ok=True)
-        self._notes = bytearray(SLOT * SLOTS)  # for workers that go on when the second Ctrl-C ended the run
+        self._notes = bytearray(SLOT * SLOTS)  # for worker threads that continue after a second Ctrl-C
 
 
 def _put(notes: mmap.mmap | bytearray, slot: int, name: bytes, runs: int) -> None:
@@ -148,7 +150,7 @@ def _put(notes: mmap.mmap | bytearray, slot: int, name: bytes, runs: int) -> Non
 
 
 def _read(data: bytes) -> dict[bytes, int]:
-    """The items in a file of notes, with the number of runs that ended with them in hand."""
+    """The items in the content of a file, each with the number of runs that ended while processing it."""
     found: dict[bytes, int] = {}
     for at in range(0, min(len(data), SLOT * SLOTS) - SLOT + 1, SLOT):
         runs, length = _HEAD.unpack_from(data, at)

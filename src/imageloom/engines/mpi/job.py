@@ -1,0 +1,211 @@
+"""An MPI job as its supervisor sees it: the process of mpiexec, and a socket to the first rank."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from multiprocessing.connection import Connection
+from pathlib import Path
+from socket import AF_UNIX, gethostname, socket
+
+from imageloom.engines import Settings
+from imageloom.engines.mpi.wire import Kind, Peer, Ready, pack
+from imageloom.errors import MissingExtra
+from imageloom.scheduling.inbox import Inbox
+
+GRACE = 10.0
+"""Seconds that a job has to end, after which it is ended by force."""
+TICK = 0.2
+"""Seconds between two looks at what does not report its end."""
+_SHARED = re.compile(r"/dev/shm/mpich[\w.-]*", re.ASCII).fullmatch
+"""A file of MPICH's shared memory: no other is removed."""
+
+
+def find_mpiexec() -> str:
+    """The mpiexec beside this Python, or the first on the PATH."""
+    found = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
+    if found is None:
+        raise MissingExtra("the engine mpi", "mpi")
+    return found
+
+
+class Deaths:
+    """Which process of a job has ended first, where that can be known: all of them run on this machine.
+
+    The kernel reports the ends of processes through an epoll object in their order, however late it is asked.
+    """
+
+    def __init__(self, peers: tuple[Peer, ...]) -> None:
+        self._poll = select.epoll()
+        self._files: dict[int, int] = {}
+        self._first: int | None = None
+        if all(peer.host == gethostname() for peer in peers):
+            for rank, peer in enumerate(peers):
+                with contextlib.suppress(ProcessLookupError):
+                    file = os.pidfd_open(peer.pid)
+                    self._files[file] = rank
+                    self._poll.register(file, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """A file that can be read once a process has ended."""
+        return self._poll.fileno()
+
+    def first(self, patience: float = 0.0) -> int | None:
+        """The rank of the first process that has ended; None where none has, or that is not known.
+
+        Args:
+            patience: seconds to wait for it.
+        """
+        if self._first is None and (found := self._poll.poll(patience, 1)):
+            self._first = self._files[found[0][0]]
+        return self._first
+
+    def close(self) -> None:
+        self._poll.close()
+        for file in self._files:
+            os.close(file)
+
+
+class MpiJob:
+    """One mpiexec with its ranks.
+
+    Args:
+        mpiexec: path of the program.
+        number: of the job, from 1.
+    """
+
+    def __init__(self, mpiexec: str, settings: Settings, number: int) -> None:
+        self.number = number
+        self.ranks: list[str] = []
+        """Names of the ranks that the scheduler has asked for, in their order; the first is that of rank 1."""
+        self.is_ready = False
+        self.pipe: Connection | None = None
+        self.inbox: Inbox | None = None
+        self._waiting: list[bytes] = []
+        """What is sent as soon as all ranks are there."""
+        self.shared: tuple[str, ...] = ()
+        """Paths of the files that it would leave behind if it were killed, as its first rank says."""
+        self.deaths: Deaths | None = None
+        self.last_line = "it wrote nothing"
+        """Of its standard error, once it is over."""
+        self._folder = tempfile.mkdtemp(prefix="imageloom-mpi-")
+        address = os.path.join(self._folder, "socket")
+        self.listener = socket(AF_UNIX)
+        self.listener.bind(address)
+        self.listener.listen(1)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (until the job's end)
+        program = (sys.executable, "-m", "imageloom.engines.mpi.relay")
+        self._process = subprocess.Popen(
+            [mpiexec, "-n", str(settings.jobs + 1), *program, address, str(settings.threads)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            start_new_session=True,  # Ctrl-C is the driver's
+        )
+        self._forces = deque([self._process.terminate, self._process.kill])
+        self._until = 0.0
+        self.is_over = False
+
+    def name(self, rank: int) -> str:
+        """The scheduler's name of a rank."""
+        return f"job-{self.number}/rank-{rank}"
+
+    def rank(self, name: str) -> int:
+        """The number of the rank with that name; 0 where it is not of this job."""
+        return self.ranks.index(name) + 1 if name in self.ranks else 0
+
+    @property
+    def files(self) -> list[Connection | socket | Deaths]:
+        """What can be read when something has happened."""
+        if self.pipe is None:
+            return [self.listener]
+        return [self.pipe, self.deaths] if self.deaths else [self.pipe]
+
+    @property
+    def has_died(self) -> bool:
+        """A rank has ended, or all have before the first one has connected."""
+        if self.deaths:
+            return self.deaths.first() is not None
+        return self.is_over and self.pipe is None
+
+    def accept(self) -> None:
+        """The first rank connects."""
+        self.pipe = Connection(self.listener.accept()[0].detach())
+        self.inbox = Inbox(self.pipe)
+        shutil.rmtree(self._folder, ignore_errors=True)  # at once: nothing is left if this process is killed
+
+    def send(self, name: str, kind: Kind, body: bytes) -> None:
+        """Send a message to a rank, if it is of this job."""
+        if rank := self.rank(name):
+            data = pack(rank, kind, body)
+            if self.is_ready:
+                self._write(data)
+            else:
+                self._waiting.append(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self.pipe is not None, "it has connected"
+        with contextlib.suppress(OSError):  # the job is dead: the end of its pipe says so
+            self.pipe.send_bytes(data)
+
+    def make_ready(self, ready: Ready) -> None:
+        """All ranks are there."""
+        self.is_ready, self.shared = True, ready.shared
+        if hasattr(os, "pidfd_open"):
+            self.deaths = Deaths(ready.peers)
+        waiting, self._waiting = self._waiting, []
+        for data in waiting:
+            self._write(data)
+
+    def end(self, by_force: bool) -> None:
+        """Have all ranks leave; to be followed by `look` until it is over, or by `wait`."""
+        if self.deaths:
+            self.deaths.close()
+        if self.pipe:
+            self.pipe.close()
+        self.listener.close()
+        self._until = time.monotonic() + GRACE
+        if by_force:
+            self._forces.popleft()()
+
+    def look(self, patience: float = 0.0) -> None:
+        """See whether the job is over, and clear up after it; one that takes too long to end is ended by force.
+
+        Args:
+            patience: seconds to wait for its end, at the most.
+        """
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            if self._until and self._forces and time.monotonic() > self._until:
+                self._until += GRACE
+                self._forces.popleft()()
+        else:
+            self._clear_up()
+
+    def wait(self) -> None:
+        """Wait for the end of a job that was told to end."""
+        while not self.is_over:
+            self.look(TICK)
+
+    def _clear_up(self) -> None:
+        """Remove what the job has left."""
+        if self.is_over:
+            return
+        self.is_over = True
+        for path in filter(_SHARED, self.shared):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with self._errors as errors:
+            errors.seek(0)
+            lines = errors.read().decode(errors="replace").split("\n")
+        self.last_line = next((line for line in reversed(lines) if line.strip()), self.last_line)

@@ -1,0 +1,86 @@
+"""Nodes that run elsewhere: each is asked again and again how it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes import rpc
+from imageloom.engines.nodes.config import Credentials
+from imageloom.engines.nodes.security import channel_credentials, read_token, token_metadata
+from imageloom.engines.nodes.transport import PAUSE, Node, NodeTransport, load_of, reason_of
+
+PERIOD = 1.0
+"""Seconds between two questions to a node that is up."""
+ANSWER = 5.0
+"""Seconds that a node has for the answer."""
+MOST_LIMIT = 256
+"""Tasks at once of one node, whatever it says."""
+
+
+class RemoteNodes(NodeTransport):
+    """The transport of nodes that are known by their addresses, or join later.
+
+    Raises:
+        UsageError: an address needs TLS.
+    """
+
+    def __init__(self, addresses: Iterable[str], own: Credentials, timeout: float) -> None:
+        super().__init__(token_metadata(read_token(own.token)), timeout)
+        self._own = own
+        self._kept: dict[str, asyncio.Task[None]] = {}
+        """What asks each node how it is."""
+        for address in addresses:
+            self.join(address)
+
+    def join(self, address: str) -> None:
+        """Use a node from now on; nothing happens where it is used. From any thread.
+
+        Raises:
+            UsageError: the address needs TLS.
+        """
+        if address not in self._kept:
+            self._call(self._join, address, channel_credentials(address, self._own))
+
+    def leave(self, address: str) -> None:
+        """Give a node nothing more; what it works on it finishes. From any thread."""
+        self._call(self._leave, address)
+
+    def _join(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+        if address in self._kept:
+            return
+        node = self._nodes.get(address)
+        if node is None:
+            node = self._nodes[address] = Node(address)
+            node.connect(rpc.open_async_channel(address, credentials))
+        node.is_gone = False
+        self._kept[address] = self._spawn(self._keep(node))
+
+    def _leave(self, address: str) -> None:
+        if keeper := self._kept.pop(address, None):
+            keeper.cancel()
+            node = self._nodes[address]
+            node.is_up, node.is_gone = False, True
+            self._is_down(node, "it has left")
+
+    async def _keep(self, node: Node) -> None:
+        while True:
+            try:
+                status: Any = pb.NodeStatus.FromString(
+                    await node.describe(pb.NodeQuery(), timeout=ANSWER, metadata=self._metadata)
+                )
+            except (grpc.RpcError, DecodeError) as error:
+                self._is_down(node, reason_of(error))
+                if all("token" in other.trouble for other in self._nodes.values()):
+                    self.answered.set()
+            else:
+                if status.leaving:
+                    self._is_down(node, "it is leaving")
+                else:
+                    self._is_up(node, min(max(1, status.limit), MOST_LIMIT), load_of(status.load))
+            await asyncio.sleep(PERIOD if node.is_up else PAUSE)

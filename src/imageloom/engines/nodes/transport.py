@@ -1,0 +1,331 @@
+"""Deliveries to nodes over gRPC: a coroutine for each of them, all in the engine's thread.
+
+A delivery is one call. Its first receipt says that the node has begun it, the later ones bring results. A node
+that cannot be reached, or leaves, is given nothing more; what it has begun it may finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from imageloom.engines.nodes import imageloom_pb2 as pb
+from imageloom.engines.nodes import rpc
+from imageloom.errors import InvalidResult
+from imageloom.model import Failure, Result
+from imageloom.scheduling.inbox import UNREADABLE
+from imageloom.scheduling.protocol import (
+    Begun,
+    Broken,
+    Drop,
+    End,
+    Event,
+    Finished,
+    Joined,
+    Left,
+    Received,
+    Refused,
+    Returned,
+    Send,
+)
+from imageloom.scheduling.results import refused, shown
+
+PAUSE = 0.2
+"""Seconds before a node that could not be reached, or was busy, is asked again."""
+SLACK = 5.0
+"""Seconds beyond an item's time, for the way there and back."""
+LAST = 2.0
+"""Seconds that calls have to end when they are cancelled."""
+UNBEGUN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.CANCELLED,
+)
+"""What a node says, or is said in its place, that could not begin a task and that others may do."""
+REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
+"""What a node says that will never do a task."""
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """A node with its connection."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls: dict[int, asyncio.Task[None]] = {}
+        """By the number of the delivery."""
+        self.is_up = False
+        self.trouble = "not reached yet"
+        """Why it is not up."""
+        self.is_gone = False
+        """It is forgotten once it works on nothing."""
+        self.said: Joined | None = None
+        """What was last reported of it."""
+        self._channel: grpc.aio.Channel | None = None
+
+    def connect(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        # Answers are bytes here: gRPC logs a traceback of those that it cannot read.
+        self.perform: Any = channel.unary_stream(f"/{rpc.NODE}/Perform", pb.TaskRequest.SerializeToString)
+        self.describe: Any = channel.unary_unary(f"/{rpc.NODE}/Describe", pb.NodeQuery.SerializeToString)
+
+    async def close(self) -> None:
+        if channel := self._channel:
+            self._channel = None
+            del self.perform, self.describe  # gRPC's thread ends with the last of what it has made
+            await channel.close()
+
+
+class NodeTransport:
+    """What calls to nodes have in common, wherever these run.
+
+    Args:
+        metadata: goes with each call.
+        timeout: seconds that one item may take; 0 for no bound.
+    """
+
+    def __init__(self, metadata: Any, timeout: float) -> None:
+        self._metadata, self._timeout = metadata, timeout
+        self._nodes: dict[str, Node] = {}
+        self._events: list[Event] = []
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failed: Callable[[str], None] = lambda reason: None
+        self.answered = threading.Event()
+        """Set as soon as a node is up, or none of them will ever be."""
+
+    @property
+    def is_reached(self) -> bool:
+        """A node is up."""
+        return any(node.is_up for node in list(self._nodes.values()))
+
+    @property
+    def troubles(self) -> str:
+        """Why nodes are not up, in words."""
+        nodes = list(self._nodes.values())
+        return (
+            "; ".join(f"{node.name}: {node.trouble}" for node in nodes if not node.is_up) or "there is none"
+        )
+
+    # For the engine
+
+    def open(self, failed: Callable[[str], None]) -> None:
+        self._failed = failed
+
+    def start(self) -> None:
+        raise NotImplementedError("nodes elsewhere start by themselves")
+
+    def send(self, command: Send) -> None:
+        if node := self._nodes.get(command.worker):
+            call = self._spawn(self._deliver(node, command))
+            node.calls[command.task.id] = call
+            call.add_done_callback(lambda _: self._has_delivered(node, command.task.id))
+
+    def drop(self, command: Drop) -> None:
+        self.end(command)
+        self._events.append(Finished(command.worker, command.delivery))
+
+    def end(self, command: End | Drop) -> None:
+        """A node whose call is cancelled ends what works on it."""
+        node = self._nodes.get(command.worker)
+        if node and (call := node.calls.get(command.delivery)):
+            call.cancel()
+
+    def events(self, patience: float | None) -> list[Event]:
+        timer = None
+        if self._events or patience == 0:
+            self._loop.call_soon(self._loop.stop)
+        elif patience is not None:
+            timer = self._loop.call_later(patience, self._loop.stop)
+        self._loop.run_forever()
+        if timer:
+            timer.cancel()
+        events, self._events = self._events, []
+        return events
+
+    def wake(self) -> None:
+        self._call(self._loop.stop)
+
+    def close(self, patience: float) -> None:
+        self._loop.run_until_complete(self._end_calls())
+        self._loop.close()
+
+    async def _end_calls(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for node in self._nodes.values():
+            await node.close()
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:  # gRPC's own, of calls that were cancelled
+            await asyncio.wait(rest, timeout=LAST)
+
+    def _call(self, function: Callable[..., object], *args: object) -> None:
+        """Have the engine's thread call a function. From any thread."""
+        with contextlib.suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._has_ended)
+        return task
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a call's coroutine has failed", exc_info=error)
+            self._failed(f"{type(error).__name__}: {error}")
+
+    # Events
+
+    def _report(self, event: Event) -> None:
+        self._events.append(event)
+        self._loop.stop()
+
+    def _is_up(self, node: Node, slots: int = 1, load: float = 0.0) -> None:
+        """A node may be given tasks."""
+        joined = Joined(node.name, slots, load=load, reports_begin=True)
+        if joined != node.said:
+            node.said = joined
+            self._report(joined)
+        node.is_up = True
+        self.answered.set()
+
+    def _is_down(self, node: Node, trouble: str) -> None:
+        """A node cannot be reached, or leaves: what it has not begun goes to others."""
+        if node.is_up:
+            log.warning("node %s: %s", node.name, trouble)
+        node.is_up, node.trouble = False, trouble
+        if node.said and node.said.slots and node.calls:
+            node.said = Joined(node.name, 0, reports_begin=True)
+            self._report(node.said)
+        self._forget_idle(node)
+
+    def _forget_idle(self, node: Node) -> None:
+        """A node that is not up and works on nothing has left."""
+        if node.is_up or node.calls:
+            return
+        if node.said:
+            node.said = None
+            self._report(Left(node.name))
+        if node.is_gone and node.name in self._nodes:
+            del self._nodes[node.name]
+            self._spawn(node.close())
+
+    def _has_delivered(self, node: Node, number: int) -> None:
+        del node.calls[number]
+        self._forget_idle(node)
+
+    # Calls
+
+    async def _deliver(self, node: Node, command: Send) -> None:
+        """Bring a delivery to a node and report what comes of it."""
+        number = command.task.id
+        try:
+            await self._perform(node, command)
+        except InvalidResult as error:
+            log.warning("refused results of node %s: %s", node.name, error)
+            failure = Failure("InvalidResult", f"its node {node.name} sent {error}", True)
+            self._report(Broken(node.name, number, failure))
+        except Exception as error:  # whatever a node makes of a call, the next one is made
+            log.exception("node %s: an answer could not be taken in", node.name)
+            failure = Failure("InvalidResult", f"{type(error).__name__}: {shown(str(error))}", True)
+            self._report(Broken(node.name, number, failure))
+
+    async def _perform(self, node: Node, command: Send) -> None:
+        number, items = command.task.id, len(command.task.work)
+        request = pb.TaskRequest(task=rpc.pack(command.task), must_accept=command.must_accept, together=True)
+        seconds = (self._timeout + SLACK) * (command.ahead + items) + SLACK if self._timeout else None
+        call = node.perform(request, timeout=seconds, metadata=self._metadata)
+        has_begun, done = False, 0
+        try:
+            async for data in call:
+                receipt = _receipt(data)
+                if receipt.status == pb.TASK_REJECTED:
+                    self._is_rejected(node, number, receipt)
+                    return
+                if not has_begun:
+                    has_begun = True
+                    self._report(Begun(node.name, number))
+                for packed in receipt.results:
+                    if done == items:
+                        raise InvalidResult("more results than items")
+                    result = _result(packed, node.name)
+                    name = "/".join(filter(None, (node.name, result.worker)))
+                    self._report(Received(node.name, number, done, result, name))
+                    done += 1
+            if done < items:
+                failure = Failure("WorkerLost", "its node broke off", True)
+                self._report(Broken(node.name, number, failure))
+        except grpc.RpcError as error:
+            if done < items:
+                await self._has_failed(node, number, has_begun, error)
+        finally:
+            call.cancel()
+
+    def _is_rejected(self, node: Node, number: int, receipt: Any) -> None:
+        if node.said:
+            self._is_up(node, node.said.slots, load_of(receipt.load))
+        self._report(Refused(node.name, number, "they are loaded"))
+
+    async def _has_failed(self, node: Node, number: int, has_begun: bool, error: Any) -> None:
+        """Report what the error of a call means for its delivery."""
+        code, reason = error.code(), reason_of(error)
+        if has_begun:
+            if code == grpc.StatusCode.UNAVAILABLE:
+                self._is_down(node, reason)
+            reason = f"its node {node.name} died or was cut off: {reason}"
+            self._report(Broken(node.name, number, Failure("WorkerLost", reason, True)))
+        elif code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+            await asyncio.sleep(PAUSE)
+            self._report(Refused(node.name, number, reason, counts=False))
+        elif code in UNBEGUN:
+            self._is_down(node, reason)
+            self._report(Returned(node.name, number))
+        elif code in REFUSED:
+            self._report(Refused(node.name, number, reason, is_final=True))
+        else:
+            log.warning("refused an answer of node %s: %s", node.name, reason)
+            reason = f"its node {node.name} gave no answer: {reason}"
+            self._report(Broken(node.name, number, Failure("InvalidResult", reason, True)))
+
+
+def _receipt(data: bytes) -> Any:
+    """A receipt.
+
+    Raises:
+        InvalidResult: it is none.
+    """
+    try:
+        return pb.TaskReceipt.FromString(data)
+    except DecodeError:
+        raise InvalidResult("a receipt that cannot be read") from None
+
+
+def _result(packed: bytes, node: str) -> Result:
+    """A result; a failure without a key in its place where it cannot be read."""
+    try:
+        return rpc.unpack(packed, Result)
+    except UNREADABLE as error:
+        return refused("", node, shown(str(error)))
+
+
+def load_of(load: float) -> float:
+    """A node's load, whatever it says."""
+    return min(load, 1.0) if load > 0.0 else 0.0
+
+
+def reason_of(error: Any) -> str:
+    if not isinstance(error, grpc.RpcError):
+        return str(error)
+    details = shown(" ".join(str(error.details()).split()))
+    return f"{error.code().name}: {details}"

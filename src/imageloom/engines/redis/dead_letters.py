@@ -1,0 +1,74 @@
+"""Dead letters: the items that failed for good, in a stream that outlives the runs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from imageloom.engines.redis.wire import DEAD, FIELD, DeadLetter
+from imageloom.model import Task
+from imageloom.records.events import Event, Failed
+from imageloom.scheduling.inbox import UNREADABLE
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+MOST = 10_000
+"""Dead letters that are kept, approximately; the oldest are deleted first."""
+_AT_ONCE = 200
+
+
+class DeadLetters:
+    """The dead letters of one run."""
+
+    def __init__(self) -> None:
+        self._unwritten: deque[DeadLetter] = deque()
+
+    def add(self, event: Event, task: Task | None) -> None:
+        """Take note of an item that failed for good. One that the driver has refused was never in a stream.
+
+        Args:
+            task: any of the item's run.
+        """
+        if task and isinstance(event, Failed) and event.worker != "driver" and event.result.failure:
+            key, failure = event.result.key, event.result.failure
+            self._unwritten.append(
+                DeadLetter(
+                    key, task.source, task.sink, failure.kind, failure.message, event.attempt, time.time()
+                )
+            )
+
+    def write(self, client: Redis) -> None:
+        """Write those that are not written yet."""
+        while self._unwritten:
+            data = msgspec.msgpack.encode(self._unwritten[0])
+            client.xadd(DEAD, {FIELD: data}, maxlen=MOST, approximate=True)
+            self._unwritten.popleft()
+
+
+def read(client: Redis) -> Iterator[tuple[bytes, DeadLetter]]:
+    """All dead letters with the ids of their entries, the oldest first. Other entries are skipped."""
+    after = "-"
+    while found := _entries(client, after):
+        for entry, fields in found:
+            try:
+                yield entry, msgspec.msgpack.decode(fields.get(FIELD.encode(), b""), type=DeadLetter)
+            except (TypeError, *UNREADABLE):  # TypeError: it was too large, and was skipped
+                continue
+        after = f"({found[-1][0].decode()}"
+
+
+def _entries(client: Redis, after: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    found: Any = client.xrange(DEAD, after, "+", count=_AT_ONCE)
+    return [(entry, fields or {}) for entry, fields in found if isinstance(entry, bytes)]
+
+
+def remove(client: Redis, entries: Iterable[bytes]) -> None:
+    for entry in entries:
+        client.xdel(DEAD, entry)
+    if not client.xlen(DEAD):
+        client.delete(DEAD)

@@ -1,0 +1,151 @@
+"""Replies of a Redis server, read within bounded memory: others may write to the server as well.
+
+The parser of redis-py accepts a reply of any size. This one knows a string's size before it reads the string.
+"""
+
+from __future__ import annotations
+
+import builtins
+import select
+from typing import Any, Final
+
+from redis._parsers.base import BaseParser
+from redis.exceptions import ConnectionError, InvalidResponse, TimeoutError
+
+OVERSIZED: Final = object()
+"""In place of a string or an array that is too large by itself."""
+_AT_ONCE = 1 << 16
+_OVERHEAD = 64
+"""Bytes that an element of a reply takes besides its content."""
+
+
+class BoundedParser(BaseParser):
+    """A parser for protocol 2 of Redis. It skips values beyond its bounds.
+
+    `OVERSIZED` stands for a value that is too large by itself, None for one that the reply has no room for.
+    """
+
+    most_string = 1 << 20
+    """Bytes of one string."""
+    most_elements = 200_000
+    """Elements of one array."""
+    most_reply = 8 << 20
+    """Bytes of one reply, with what its elements take in memory."""
+
+    def __init__(self, socket_read_size: int) -> None:
+        self._socket: Any = None
+        self._data, self._at = b"", 0
+        self._room = 0
+
+    def on_connect(self, connection: Any) -> None:
+        self._socket = connection._sock
+        self._data, self._at = b"", 0
+
+    def on_disconnect(self) -> None:
+        self._socket = None
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """Whether there is a part of a reply, or the connection is closed."""
+        if self._socket is None:
+            return False
+        if self._at < len(self._data) or getattr(self._socket, "pending", int)():
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(round(1000 * timeout)))
+
+    def read_response(self, *_: object, **__: object) -> Any:
+        """The next reply, as bytes, integers, None, errors, and lists of these."""
+        self._room = self.most_reply
+        return self._parse()
+
+    def _parse(self) -> Any:
+        line = self._line()
+        kind, rest = line[:1], line[1:]
+        if kind == b"$":
+            return self._string(int(rest))
+        if kind == b"*":
+            return self._array(int(rest))
+        if kind == b":":
+            return int(rest)
+        if kind == b"+":
+            return rest
+        if kind != b"-":
+            raise InvalidResponse(f"the server's reply begins with {line[:40]!r}")
+        error = self.parse_error(rest.decode(errors="replace"))  # type: ignore[no-untyped-call]
+        if isinstance(error, ConnectionError):
+            raise error
+        return error
+
+    def _string(self, size: int) -> Any:
+        if size < 0:
+            return None
+        if size > self.most_string:
+            return self._skip_string(size, OVERSIZED)
+        self._room -= size + _OVERHEAD
+        if self._room < 0:
+            return self._skip_string(size, None)
+        while len(self._data) < self._at + size + 2:
+            self._receive()
+        start, self._at = self._at, self._at + size + 2
+        return self._data[start : start + size]
+
+    def _skip_string(self, size: int, instead: object) -> object:
+        left = size + 2
+        while left:
+            if self._at == len(self._data):
+                self._receive()
+            step = min(left, len(self._data) - self._at)
+            self._at += step
+            left -= step
+        return instead
+
+    def _array(self, count: int) -> Any:
+        if count < 0:
+            return None
+        if count <= self.most_elements:
+            return [self._parse() for _ in range(count)]
+        room, self._room = self._room, 0
+        for _ in range(count):
+            self._parse()
+        self._room = room
+        return OVERSIZED
+
+    def _line(self) -> bytes:
+        end = self._data.find(b"\r\n", self._at)
+        while end < 0:
+            if len(self._data) - self._at > _AT_ONCE:
+                raise InvalidResponse("the server sends a line without an end")
+            self._receive()
+            end = self._data.find(b"\r\n", self._at)
+        start, self._at = self._at, end + 2
+        return self._data[start:end]
+
+    def _receive(self) -> None:
+        if self._socket is None:
+            raise ConnectionError("not connected")
+        try:
+            data = self._socket.recv(_AT_ONCE)
+        except builtins.TimeoutError:
+            raise TimeoutError("the server does not answer") from None
+        except OSError as error:
+            raise ConnectionError(f"while reading: {error}") from None
+        if not data:
+            raise ConnectionError("the server has closed the connection")
+        self._data = self._data[self._at :] + data
+        self._at = 0
+
+
+class TaskParser(BoundedParser):
+    """For workers, which read one task at a time."""
+
+    most_string = 16 << 20
+    most_elements = 1000
+    most_reply = 64 << 20
+
+
+class ResultsParser(BoundedParser):
+    """For the driver, which reads many results at a time."""
+
+    most_elements = 1000
+    most_reply = 4 << 20

@@ -1,0 +1,386 @@
+"""Redis Streams as a transport: tasks are entries of streams, and consumers of a group take them.
+
+The server chooses the consumer. So the scheduler has one worker, the streams, with room for a few deliveries for
+each consumer. A consumer says when it begins a delivery. If it dies, or does not renew its lease, its delivery in
+progress is charged; a delivery that it has not begun, or that the server has lost, is given back without a charge.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from imageloom.engines import Settings
+from imageloom.engines.redis import group
+from imageloom.engines.redis import wire as redis_wire
+from imageloom.engines.redis.dead_letters import DeadLetters
+from imageloom.engines.redis.deliveries import Deliveries, Lost
+from imageloom.engines.redis.results import Fields, ResultsReader
+from imageloom.engines.redis.server import Server
+from imageloom.engines.redis.wire import (
+    BEGUN,
+    FIELD,
+    FIRST_BACKOFF,
+    LONGEST_BACKOFF,
+    PATIENCE,
+    log,
+    results_key,
+    run_key,
+)
+from imageloom.engines.workers import work
+from imageloom.errors import InvalidResult, StorageError
+from imageloom.model import Failure, Task
+from imageloom.records.events import Event as RunEvent
+from imageloom.scheduling.backoff import Backoff
+from imageloom.scheduling.engine import GRACE
+from imageloom.scheduling.fleet import Fleet
+from imageloom.scheduling.inbox import message_of
+from imageloom.scheduling.protocol import (
+    Begun,
+    Broken,
+    Drop,
+    End,
+    Event,
+    Finished,
+    Joined,
+    Left,
+    Received,
+    Returned,
+    Send,
+)
+from imageloom.scheduling.results import shown
+from imageloom.scheduling.transport import Waker
+from imageloom.worker.fork_server import warm_up
+from imageloom.worker.message import Message
+from imageloom.worker.settings import WorkerSettings
+
+WORKER = "redis"
+"""The scheduler's name of all consumers together."""
+WINDOW = 4
+"""Deliveries in the streams for each consumer."""
+MOST_GATHER, GATHERED = 0.02, 8
+"""Before results are read they may gather for so many seconds, at most, or while so many items are done."""
+MOST_CAPACITY = 4096
+"""Consumers that count, whoever else calls itself one."""
+_PRELOAD = ("imageloom.engines.redis.worker", "redis")  # by the fork server
+
+
+class RedisTransport:
+    """The transport.
+
+    Raises:
+        UsageError: the address is not one of a Redis server.
+        StorageError: the server cannot be reached, refuses the user, or is too old.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lease = redis_wire.LEASE
+        if settings.jobs:
+            warm_up(*_PRELOAD)
+        self.server = None if settings.connect else Server()
+        self._url = settings.connect or (self.server.url if self.server else "")
+        self.run = os.urandom(8).hex()
+        self.fleet: Fleet | None = None
+        self._item_seconds = 0.0
+        """Mean of an item."""
+        self._host = f"{socket.gethostname()}/"
+        self._consumers = 0
+        self._events: list[Event] = []
+        self._deaths: deque[tuple[int, str]] = deque()
+        self._ended: set[int] = set()
+        """Processes that were ended because of one item: their other items are not charged."""
+        self._letters = DeadLetters()
+        self._latest: Task | None = None
+        self._next_read = self._next_inspection = 0.0
+        self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
+        self._stops_at: float | None = None
+        """When it is too late to wait for a server that does not answer; None before `stop`."""
+        self._is_taken_back = self._has_left = False
+        self._client = redis_wire.connect(self._url)
+        self._deliveries = Deliveries(self._client, self.run, self._lease, settings.timeout)
+        self._reader = ResultsReader(self._client, results_key(self.run))
+        try:
+            self._log_in()
+        except BaseException:
+            self._client.close()
+            if self.server:
+                self.server.close()
+            raise
+        self._waker = Waker()
+        self.wake = self._waker.wake
+
+    def _log_in(self) -> None:
+        redis_wire.check_server(self._client, self._url)
+        try:
+            self._renew()
+            group.snapshots(self._client)  # whether that is permitted
+        except RedisError as error:
+            raise redis_wire.refusal(error, self._url) from None
+
+    @property
+    def capacity(self) -> int:
+        own = self._settings.jobs * self._settings.threads
+        return max(1, own, min(self._consumers, MOST_CAPACITY))
+
+    @property
+    def missing(self) -> str:
+        if self._consumers or self._settings.jobs:
+            return ""
+        return (
+            f"no worker takes tasks from {redis_wire.shown(self._url)}: start some by "
+            "`imageloom worker --engine redis --root FOLDER`, or give --jobs"
+        )
+
+    def lag(self) -> dict[str, int]:
+        """Deliveries in each stream that no worker has taken; empty while the server is away."""
+        return group.lags(self._client)
+
+    def note_failed(self, event: RunEvent) -> None:
+        """Have a dead letter written for an item that failed for good. From any thread."""
+        self._letters.add(event, self._latest)
+        self.wake()
+
+    def stop(self) -> None:
+        """Begin to close: what no worker has begun is taken back. From any thread."""
+        if self._stops_at is None:
+            self._stops_at = time.monotonic() + GRACE
+            self.wake()
+
+    # Commands
+
+    def open(self, failed: Callable[[str], None]) -> None:
+        """Start the local workers."""
+        self._join()
+        own = self._settings
+        if own.jobs:
+            self.fleet = Fleet(
+                work,
+                ("redis", WorkerSettings(self._url, own.threads, own.memory, own.guard)),
+                own.jobs,
+                self._note_death,
+                preload=_PRELOAD,
+                failed=failed,
+            )
+
+    def _note_death(self, pid: int, cause: str) -> None:
+        """A local worker has died: called by the fleet's thread."""
+        self._deaths.append((pid, cause))
+        self.wake()
+
+    def _join(self) -> None:
+        if self._stops_at is None:
+            self._events.append(Joined(WORKER, WINDOW * self.capacity, reports_begin=True))
+
+    def start(self) -> None:
+        raise NotImplementedError("the fleet starts workers")
+
+    def send(self, command: Send) -> None:
+        self._latest = command.task
+        if self._stops_at is None:
+            self._deliveries.add(command.task)
+
+    def drop(self, command: Drop) -> None:
+        if sent := self._deliveries.get(command.delivery):
+            sent.is_dropped = True
+
+    def end(self, command: End) -> None:
+        """End a local worker. One elsewhere ends itself, or finds out that its entry is removed."""
+        if sent := self._deliveries.remove(command.delivery):
+            log.debug("worker %s is ended: %s", shown(sent.consumer), command.failure.message)
+            pid = group.pid_of(sent.consumer, self._host)
+            if self.fleet and pid in self.fleet.pids:
+                self._ended.add(pid)
+                self.fleet.kill(pid)
+
+    # Events
+
+    def events(self, patience: float | None) -> list[Event]:
+        wait = PATIENCE if patience is None else patience
+        pause = self._backoff.until - time.monotonic()
+        if pause > 0.0:
+            self._wait(min(wait, pause), False)
+        else:
+            try:
+                self._exchange(wait)
+                self._backoff.succeed()
+            except RedisError as error:
+                self._recover(error)
+        events, self._events = self._events, []
+        return events
+
+    def _exchange(self, patience: float) -> None:
+        """Put deliveries in, read what workers have said, look after leases."""
+        self._deliveries.flush()
+        now = time.monotonic()
+        is_reading = now >= self._next_read
+        if is_reading:
+            self._reader.ask()
+        else:
+            patience = min(patience, self._next_read - now)
+        if self._wait(0.0 if self._events else min(patience, self._next_inspection - now), is_reading):
+            entries = self._reader.take()
+            self._take_in(entries)
+            if entries:
+                self._next_read = time.monotonic() + min(MOST_GATHER, GATHERED * self._item_seconds)
+        if self._deaths or time.monotonic() >= self._next_inspection:
+            self._inspect()
+        if self._stops_at is not None:
+            self._take_back()
+        self._letters.write(self._client)
+
+    def _wait(self, seconds: float, is_reading: bool) -> bool:
+        """Wait for results or `wake`; whether there are results."""
+        if is_reading and self._reader.has_answer:
+            return True
+        poll = select.poll()
+        poll.register(self._waker.file, select.POLLIN)
+        if is_reading:
+            poll.register(self._reader.fileno(), select.POLLIN)
+        ready = [file for file, _ in poll.poll(max(0.0, 1000 * seconds))]
+        if self._waker.file in ready:
+            self._waker.clear()
+            ready.remove(self._waker.file)
+        return bool(ready)
+
+    def _recover(self, error: RedisError) -> None:
+        """After an error: start our own server again, or wait for the given one."""
+        level = log.warning if self._backoff.failures in (0, 5) else log.debug
+        level("the server at %s: %s; trying again", redis_wire.shown(self._url), error)
+        self._reader.reset()
+        self._next_inspection = 0.0
+        self._backoff.fail(time.monotonic())
+        if self._stops_at is not None and time.monotonic() > self._stops_at:
+            self._leave()
+        try:
+            if self.server and self.server.revive():
+                self._backoff.succeed()
+        except StorageError as again:
+            log.error("%s", again)
+
+    # Results
+
+    def _take_in(self, entries: list[Fields | None]) -> None:
+        """Take in what workers have said. What is late, repeated or from a stranger does nothing."""
+        for fields in entries:
+            if fields is None:
+                self._inspect_soon()
+            for field, use in ((BEGUN, self._note_begun), (FIELD, self._receive)):
+                if data := (fields or {}).get(field.encode()):
+                    try:
+                        use(message_of(data))
+                    except InvalidResult as error:
+                        log.warning("dropped an entry of the results: it is no result, but %s", error)
+                        self._inspect_soon()
+
+    def _note_begun(self, message: Message) -> None:
+        if sent := self._deliveries.get(message.delivery):
+            sent.consumer = message.worker
+            self._events.append(Begun(WORKER, message.delivery))
+        if self.fleet and (pid := group.pid_of(message.worker, self._host)) in self.fleet.pids:
+            self.fleet.is_well(pid)
+
+    def _receive(self, message: Message) -> None:
+        number, sent = message.delivery, self._deliveries.get(message.delivery)
+        if sent is None or (message.result is not None and message.place != sent.done):
+            self._inspect_soon()
+        elif message.result is None:
+            self._deliveries.finish(number)
+            self._events.append(Finished(WORKER, number, message.worker))
+        else:
+            self._events.append(Received(WORKER, number, message.place, message.result, message.worker))
+            seconds = min(1.0, max(0.0, message.result.times.total))
+            self._item_seconds += 0.1 * (seconds - self._item_seconds)
+            sent.done += 1
+            if sent.done == len(sent.task.work):
+                self._deliveries.finish(number)
+            elif sent.is_dropped:
+                self._deliveries.remove(number)
+
+    def _inspect_soon(self) -> None:
+        self._next_inspection = min(self._next_inspection, time.monotonic() + PATIENCE / 5)
+
+    # Leases
+
+    def _inspect(self) -> None:
+        """Find out which deliveries are lost, and renew the keys of this run."""
+        self._next_inspection = time.monotonic() + self._lease / 2
+        self._renew()
+        dead = list(self._deaths)
+        deaths = {f"{self._host}{pid}/": cause for pid, cause in dead}
+        known = self._deliveries.known()
+        found = group.snapshots(self._client)
+        self._take_in(self._reader.take_all())  # what was acknowledged before has its results there
+        for lost in self._deliveries.lost(known, found, deaths):
+            self._report(lost)
+        self._deliveries.remove_abandoned(found)
+        group.remove_consumers(self._client, deaths)
+        for pid, _ in dead:
+            self._deaths.popleft()
+            self._ended.discard(pid)
+
+    def _report(self, lost: Lost) -> None:
+        """Charge the item in progress of a delivery that is lost with its consumer; give back any other."""
+        pid = group.pid_of(lost.consumer, self._host)
+        if not lost.has_begun or pid in self._ended:
+            self._events.append(Returned(WORKER, lost.number))
+        else:
+            reason = f"its worker {shown(lost.consumer)} did not renew its lease of {self._lease:g} s"
+            if lost.cause:
+                reason = f"its worker died: {lost.cause}"
+            self._events.append(Broken(WORKER, lost.number, Failure("WorkerLost", reason, True)))
+        if lost.consumer and not lost.cause and self.fleet:
+            self.fleet.kill(pid)
+
+    def _renew(self) -> None:
+        group.renew_keys(self._client, self.run, self._lease)
+        recent, before = max(2 * self._lease, 5 * PATIENCE), self.capacity
+        self._consumers = len({name for _, name, idle in group.consumers(self._client) if idle < recent})
+        if self.capacity != before:
+            self._join()
+
+    # The end
+
+    def _take_back(self) -> None:
+        """Remove what no worker has, once; leave as soon as the workers have finished the rest."""
+        if not self._is_taken_back:
+            self._is_taken_back = True
+            found = group.snapshots(self._client)
+            self._take_in(self._reader.take_all())
+            for number in self._deliveries.not_taken(found):
+                self._deliveries.remove(number)
+        if not self._deliveries:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._deliveries.remove_all()
+        if not self._has_left:
+            self._has_left = True
+            self._events.append(Left(WORKER))
+
+    def close(self, patience: float) -> None:
+        """Let the local workers finish, and leave nothing of this run on a server that is not ours."""
+        self.stop()
+        self._leave()
+        if self.fleet:
+            self.fleet.drain(patience)
+            self.fleet.close(0.0)
+        try:
+            self._letters.write(self._client)
+            if not self.server:
+                self._deliveries.flush()
+                self._client.delete(run_key(self.run), results_key(self.run))
+                group.remove_idle_streams(self._client)
+        except RedisError as error:
+            log.warning("at the end the server at %s did not answer: %s", redis_wire.shown(self._url), error)
+        self._reader.close()
+        self._client.close()
+        if self.server:
+            self.server.close()
+        self._waker.close()
