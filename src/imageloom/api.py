@@ -15,6 +15,7 @@ from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
 from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Recipe
 from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.recipe import parse_format
 from imageloom.records.events import Listener
 from imageloom.records.ledger import Ledger
 from imageloom.records.recorder import Recorder
@@ -69,7 +70,7 @@ def process(
             and has its own format, quality, decode and metadata.
         source: address of a folder or a file: a path, or an address such as `s3://bucket/folder`.
         sink: address of a folder; it is created if it does not exist.
-        engine: a name of `imageloom.engines.ENGINES`, or `auto`.
+        engine: a name of `imageloom.engines.ENGINES`, an engine of an installed plug-in, or `auto`.
         connect: address of an existing cluster, for the engines that connect to one.
         jobs: number of workers on this machine. 0: one per core, or none if `bind` or `connect` brings workers.
         threads: number of threads in each worker process, for the engines that have worker processes.
@@ -109,8 +110,9 @@ def process(
     if isinstance(pipeline, str):
         pipeline = Pipeline.parse(pipeline)
     if isinstance(pipeline, Pipeline):
+        chosen = parse_format(format) if format is not None else None
         pipeline = Recipe(
-            (Output(pipeline.steps, format=format, quality=quality),), decode, metadata=metadata
+            (Output(pipeline.steps, format=chosen, quality=quality),), decode, metadata=metadata
         )
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality = {quality}: must be from 1 to 100")
@@ -133,13 +135,13 @@ def process(
         links=links,
     )
     asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)
-    chosen, settings, _ = choose_engine(engine, asked, job)
+    engine, settings, _ = choose_engine(engine, asked, job)
     with (
-        closing(open_engine(chosen, settings)) as opened,
+        closing(open_engine(engine, settings)) as opened,
         Ledger(ledger) as book,
-        Recorder(book.path, job, chosen, opened.capacity, timeline) as recorder,
+        Recorder(book.path, job, engine, opened.capacity, timeline) as recorder,
     ):
-        return Driver(job, opened, book, chosen, (*recorder.listeners, *listeners)).run()
+        return Driver(job, opened, book, engine, (*recorder.listeners, *listeners)).run()
 
 
 def _of_the_main_program(recipe: Recipe) -> str:

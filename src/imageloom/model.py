@@ -6,7 +6,7 @@ Sizes are in pixels, times in seconds, memory and files in bytes, unless a field
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -26,7 +26,7 @@ uint8 and uint16 use the full range of the type; float32 is from 0 to 1.
 
 DType = Literal["uint8", "uint16", "float32"]
 Decode = Literal["safe", "fast", "exact"]
-Format = Literal["jpeg", "png", "webp", "tiff", "bmp", "pnm", "avif", "gif", "zarr"]
+Format = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]  # a codec's name: see `codecs.get`
 Keep = Literal["keep", "strip"]
 Value = int | float | str | bool | None
 

@@ -135,7 +135,7 @@ def command(
     from imageloom.errors import UsageError
 
     if engine not in ENGINES:
-        raise UsageError(f"there is no engine {engine!r}; there are: {', '.join(ENGINES)}")
+        raise UsageError(f"there is no engine {engine!r}; there are: {', '.join(ENGINES.names())}")
     rates = {
         "kill-workers": kill_workers,
         "stop-workers": stop_workers,

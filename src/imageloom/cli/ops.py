@@ -22,9 +22,10 @@ def command(name: str | None) -> None:
     from imageloom.operators.registry import describe_parameter
 
     if name is None:
+        operators.load_packages()
         for operator in operators.operators():
             say(f"{operator.name:<15} {operator.summary}")
-            say(f"{'':<15} {operator.examples[0]}", dim=True)
+            say(*(f"{'':<15} {example}" for example in operator.examples[:1]), dim=True)
         return
     operator = operators.get(name)
     say(f"{operator.name}: {operator.declared}; takes {', '.join(operator.dtypes)}", "")

@@ -97,16 +97,14 @@ def command(
     Exit codes: 0 ended by a signal, or because the run ended; 2 usage error, or the driver has another protocol
     version; 4 access error; 130 ended at once.
     """
-    from imageloom.engines import WORKERS
+    from imageloom.engines import worker_target
     from imageloom.engines.workers import work, work_and_report
-    from imageloom.errors import UsageError
     from imageloom.scheduling.fleet import Fleet
     from imageloom.system.machine import available_cores
     from imageloom.worker.guard import Guard
     from imageloom.worker.settings import WorkerSettings
 
-    if engine not in WORKERS:
-        raise UsageError(f"--engine {engine!r} has no external workers; choose one of: {', '.join(WORKERS)}")
+    module = worker_target(engine).partition(":")[0]
     guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)))
     settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()
@@ -118,7 +116,7 @@ def command(
         jobs or available_cores(),
         died=lambda pid, cause: say(f"worker {pid} died: {cause}; starting a replacement", err=True),
         left=ended.put,
-        preload=[WORKERS[engine].partition(":")[0]],
+        preload=[module],
     )
     try:
         with _health(health, fleet, reports):

@@ -6,16 +6,18 @@ decodes pixels. `read_header`, `decode` and `read_metadata` raise an `ItemError`
 
 from __future__ import annotations
 
-import importlib
 import mmap
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
+
+import msgspec
 
 from imageloom.codecs.bits import Data, MoreNeeded, View
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
 from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.system.registry import Registry
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import Encoder
@@ -25,7 +27,10 @@ HEAD = 16 << 10
 
 
 class Codec(Protocol):
-    """One format. Call the functions of this module instead of its methods: they convert errors."""
+    """One format. Call the functions of this module instead of its methods: they convert errors.
+
+    The class of a plug-in also has `magic` and `suffixes`, see `_Known`.
+    """
 
     format: Format
     quality: int
@@ -66,7 +71,7 @@ class _Known(NamedTuple):
     """The properties of a format that are known before its codec is imported."""
 
     codec: str
-    """Module and class of the codec."""
+    """Module and class of the codec, as "module:class"."""
     magic: bytes
     """A pattern of the first bytes of its files; empty if the format cannot be read."""
     suffixes: tuple[str, ...]
@@ -75,39 +80,89 @@ class _Known(NamedTuple):
 
 _NOTHING = rb"(?!)"
 _KNOWN: dict[Format, _Known] = {
-    "jpeg": _Known("jpeg.Jpeg", rb"\xff\xd8\xff", ("jpg", "jpeg", "jpe", "jfif")),
-    "png": _Known("png.Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
-    "webp": _Known("webp.WebP", rb"(?s)RIFF.{4}WEBP", ("webp",)),
-    "tiff": _Known("tiff.Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff")),
-    "bmp": _Known("bmp.Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
-    "pnm": _Known("pnm.Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
-    "avif": _Known("avif.Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
-    "gif": _Known("gif.Gif", rb"GIF8[79]a", ("gif",)),
-    "zarr": _Known("zarr.Zarr", b"", ("zarr",)),
+    "jpeg": _Known("imageloom.codecs.jpeg:Jpeg", rb"\xff\xd8\xff", ("jpg", "jpeg", "jpe", "jfif")),
+    "png": _Known("imageloom.codecs.png:Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
+    "webp": _Known("imageloom.codecs.webp:WebP", rb"(?s)RIFF.{4}WEBP", ("webp",)),
+    "tiff": _Known("imageloom.codecs.tiff:Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff")),
+    "bmp": _Known("imageloom.codecs.bmp:Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
+    "pnm": _Known("imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
+    "avif": _Known("imageloom.codecs.avif:Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
+    "gif": _Known("imageloom.codecs.gif:Gif", rb"GIF8[79]a", ("gif",)),
+    "zarr": _Known("imageloom.codecs.zarr:Zarr", b"", ("zarr",)),
 }
 
 
+_SUFFIXES = {suffix: format for format, known in _KNOWN.items() for suffix in known.suffixes}
+_NEEDED = [
+    "quality",
+    "encoder_bytes",
+    "written",
+    "carries",
+    "header",
+    "cannot_hold",
+    "decode",
+    "metadata",
+    "encode",
+    "magic",
+    "suffixes",
+]
+"""The attributes of a plug-in's class besides `format`."""
+
+
+def _check_plugin(name: str, codec: Any) -> None:
+    """Refuse what is no codec, or claims the suffix of another one.
+
+    Raises:
+        Exception: why.
+    """
+    msgspec.convert(name, Format)
+    if lacking := [attribute for attribute in _NEEDED if not hasattr(codec, attribute)]:
+        raise TypeError(f"it has no {', '.join(lacking)}")
+    if codec.format != name:
+        raise ValueError(f"its format is {codec.format!r}")
+    _pattern(codec.magic)
+    for suffix in msgspec.convert(codec.suffixes, Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]):
+        if owner := _SUFFIXES.get(suffix):
+            raise ValueError(f"the suffix {suffix!r} is that of {owner} ({_KNOWN[owner].codec})")
+
+
+CODECS = Registry("codec", {format: known.codec for format, known in _KNOWN.items()}, _check_plugin)
+
+
 @cache
-def _magic(format: Format) -> re.Pattern[bytes]:
-    """What the first bytes of its files match; nothing where they are not read."""
-    return re.compile(_KNOWN[format].magic or _NOTHING)
+def _plugins() -> dict[Format, _Known]:
+    """The codecs of plug-ins: asked for only where a file is none of imageloom's own formats."""
+    return {
+        name: _Known(f"{codec.__module__}:{codec.__qualname__}", codec.magic, codec.suffixes)
+        for name, codec in CODECS.plugins()
+    }
+
+
+@cache
+def _pattern(magic: bytes) -> re.Pattern[bytes]:
+    """What the first bytes of files match; nothing where they are not read."""
+    return re.compile(magic or _NOTHING)
 
 
 @cache
 def get(format: Format) -> Codec:
-    """The codec of a format. It is imported when it is first needed."""
-    module, _, name = _KNOWN[format].codec.partition(".")
-    codec: Codec = getattr(importlib.import_module(f"imageloom.codecs.{module}"), name)()
+    """The codec of a format. It is imported when it is first needed.
+
+    Raises:
+        UsageError: there is none (the message lists the known ones), or its plug-in cannot be loaded.
+    """
+    codec: Codec = CODECS.load(format)()
     return codec
 
 
 def formats() -> tuple[Format, ...]:
+    """Those of imageloom itself."""
     return tuple(_KNOWN)
 
 
 def suffixes(format: Format) -> tuple[str, ...]:
     """The file suffixes of a format, the default first."""
-    return _KNOWN[format].suffixes
+    return (_KNOWN.get(format) or _plugins()[format]).suffixes
 
 
 def written_as(asked: Format | None, found: Format) -> Format:
@@ -118,7 +173,14 @@ def written_as(asked: Format | None, found: Format) -> Format:
 def format_of(name: str) -> Format | None:
     """The format of a file name's suffix; None if unknown."""
     suffix = name.rpartition(".")[2].lower()
-    return next((format for format, known in _KNOWN.items() if suffix in known.suffixes), None)
+    if (found := _SUFFIXES.get(suffix)) or "." not in name.rpartition("/")[2]:
+        return found
+    return next((format for format, known in _plugins().items() if suffix in known.suffixes), None)
+
+
+def _by_content(data: bytes, table: dict[Format, _Known]) -> Format | None:
+    """The format in a table that a file's first bytes are of."""
+    return next((format for format, known in table.items() if _pattern(known.magic).match(data)), None)
 
 
 def read_header(
@@ -139,9 +201,9 @@ def read_header(
     if size == 0:
         raise CorruptImage("the file is empty")
     data = head(HEAD)
-    format = next((format for format in _KNOWN if _magic(format).match(data)), None)
+    format = _by_content(data, _KNOWN) or _by_content(data, _plugins())
     if format is None:
-        known = ", ".join(format for format, known in _KNOWN.items() if known.magic)
+        known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
         raise UnsupportedImage(f"the file is not an image of a supported format ({known})")
     codec = get(format)
     try:

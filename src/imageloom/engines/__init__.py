@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -10,29 +9,35 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Task
 from imageloom.scheduling.results import Told
+from imageloom.system.registry import Registry, load
 from imageloom.worker.guard import Guard
 
 if TYPE_CHECKING:
     from imageloom.records.events import Listener
 
-ENGINES: dict[str, str] = {
-    "serial": "imageloom.engines.serial:Serial",
-    "threads": "imageloom.engines.threads:Threads",
-    "processes": "imageloom.engines.processes:Processes",
-    "pipeline": "imageloom.engines.pipeline.engine:Pipeline",
-    "zeromq": "imageloom.engines.zeromq.engine:Zeromq",
-    "redis": "imageloom.engines.redis.engine:RedisStreams",
-    "nodes": "imageloom.engines.nodes.engine:Nodes",
-    "mpi": "imageloom.engines.mpi.engine:open_mpi",
-    "dask": "imageloom.engines.dask:Dask",
-    "ray": "imageloom.engines.ray:Ray",
-}
+ENGINES = Registry(
+    "engine",
+    {
+        "serial": "imageloom.engines.serial:Serial",
+        "threads": "imageloom.engines.threads:Threads",
+        "processes": "imageloom.engines.processes:Processes",
+        "pipeline": "imageloom.engines.pipeline.engine:Pipeline",
+        "zeromq": "imageloom.engines.zeromq.engine:Zeromq",
+        "redis": "imageloom.engines.redis.engine:RedisStreams",
+        "nodes": "imageloom.engines.nodes.engine:Nodes",
+        "mpi": "imageloom.engines.mpi.engine:open_mpi",
+        "dask": "imageloom.engines.dask:Dask",
+        "ray": "imageloom.engines.ray:Ray",
+    },
+)
+"""Each is a function of `Settings` that makes an `Engine`."""
 
 WORKERS: dict[str, str] = {
     "zeromq": "imageloom.engines.zeromq.worker:work_for",
     "redis": "imageloom.engines.redis.worker:work_for",
 }
-"""What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`."""
+"""What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`.
+The engine of a plug-in has it as its attribute `work_for`."""
 
 
 class Settings(Plain, frozen=True):
@@ -129,25 +134,35 @@ def open_engine(name: str, settings: Settings) -> Engine:
     """The engine of that name.
 
     Raises:
-        UsageError: there is none; the message lists the known ones.
+        UsageError: there is none (the message lists the known ones), or its plug-in cannot be loaded.
         MissingExtra: its library is not installed; the extra has the engine's name.
     """
-    if name not in ENGINES:
-        raise UsageError(f"there is no engine {name!r}; there are: {', '.join(ENGINES)}")
-    engine: Engine = _load(name, ENGINES)(settings)
+    engine: Engine = _load(name, ENGINES.load, name)(settings)
     return engine
+
+
+def worker_target(name: str) -> str:
+    """Where what a worker process of that engine runs is defined, as "module:attribute".
+
+    Raises:
+        UsageError: nothing connects to that engine.
+    """
+    if name in WORKERS:
+        return WORKERS[name]
+    if name not in ENGINES.built_in and name in ENGINES and hasattr(engine := ENGINES.load(name), "work_for"):
+        return f"{engine.__module__}:{engine.__qualname__}.work_for"
+    raise UsageError(f"--engine {name!r} has no external workers; choose one of: {', '.join(WORKERS)}")
 
 
 def worker_function(name: str) -> Callable[..., None]:
     """What a worker process of that engine runs, until it has finished after the event was set."""
-    function: Callable[..., None] = _load(name, WORKERS)
+    function: Callable[..., None] = _load(name, load, worker_target(name))
     return function
 
 
-def _load(name: str, table: dict[str, str]) -> Any:
-    module, _, attribute = table[name].partition(":")
+def _load(name: str, loader: Callable[[str], Any], target: str) -> Any:
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return loader(target)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("imageloom"):
             raise

@@ -4,6 +4,8 @@ A package declares its operators in its pyproject.toml:
 
     [project.entry-points."imageloom.operators"]
     mine = "my_package.my_operators"
+
+The name is free: the operators' own names are those of their functions.
 """
 
 from __future__ import annotations
@@ -14,16 +16,15 @@ import threading
 import traceback
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from hashlib import sha256
 from itertools import zip_longest
 from pathlib import Path
 
 from imageloom.errors import TaskRefused, UsageError
+from imageloom.system.registry import Registry
 
-GROUP = "imageloom.operators"
-
-
+_PACKAGES = Registry("operator", {}, labels=True)
 _loaded: dict[str, str] = {}
 """The SHA-256 of each file whose operators are registered, by its path."""
 _loading = threading.RLock()
@@ -92,22 +93,11 @@ def _run(path: str, source: bytes) -> None:
         ) from None
 
 
-@lru_cache(maxsize=1)
+@cache
 def load_packages() -> None:
-    """Import the modules that installed packages declare.
-
-    Raises:
-        UsageError: a module raises an error; the message names the package's entry point.
-    """
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=GROUP):
-        try:
-            point.load()
-        except Exception as error:
-            raise UsageError(
-                f"cannot load the operators of the installed package {point.value}: {error}"
-            ) from error
+    """Import the modules that installed packages declare, once; those that cannot be imported are logged."""
+    for _ in _PACKAGES.plugins():
+        pass
 
 
 def contents(paths: Iterable[str]) -> list[int]:

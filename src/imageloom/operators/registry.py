@@ -294,7 +294,8 @@ def operator(
     def register(function: F) -> F:
         name = function.__name__.rstrip("_")
         if name in _OPERATORS and _OPERATORS[name].function.__module__ != function.__module__:
-            raise PipelineError(f"an operator {name!r} is already registered; choose another name")
+            there, here = _OPERATORS[name].function.__module__, function.__module__
+            raise PipelineError(f"the operator {name!r} is that of {there}: {here} cannot replace it")
         if (kind == "local") != (halo is not None):
             raise PipelineError(
                 f"operator {name!r}: halo is required for the kind local, and only allowed there"

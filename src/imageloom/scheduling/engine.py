@@ -53,6 +53,11 @@ class EngineCore:
         self._closing = False
         self._broken = ""
 
+    @property
+    def capacity(self) -> int:
+        """How many tasks run at the same time; for workers that come by themselves a subclass says it."""
+        return max(1, self.scheduler.rules.jobs)
+
     def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         if self._broken:

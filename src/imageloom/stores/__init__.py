@@ -1,13 +1,12 @@
 """Stores: storage by address, one module per family, imported when needed.
 
 A path or `file://` is a local folder. `s3://`, `gs://` and `az://` are object stores, `gdrive://` is Google
-Drive. All other schemes are those of fsspec. An address never contains a password: each family finds its
-credentials in the usual way.
+Drive. All other schemes are those of installed plug-ins and of fsspec. An address never contains a password: each
+family finds its credentials in the usual way.
 """
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -17,11 +16,23 @@ from urllib.parse import unquote
 from imageloom.errors import UnwritableOutput, UsageError
 from imageloom.model import Item, Links, Unlisted
 from imageloom.stores.local import LocalStore
+from imageloom.system.registry import Registry, load
 
 OBJECTS = ("s3", "gs", "az", "memory")
 """The schemes of object stores. `memory` is in the memory of this process, for tests."""
 
-_FAMILIES = dict.fromkeys(OBJECTS, "object:ObjectStore") | {"gdrive": "drive:DriveStore"}
+_FSSPEC = "imageloom.stores.fsspec:FsspecStore"
+STORES = Registry(
+    "store",
+    {
+        "file": "imageloom.stores.local:LocalStore",
+        "gdrive": "imageloom.stores.drive:DriveStore",
+        **dict.fromkeys(OBJECTS, "imageloom.stores.object:ObjectStore"),
+        **dict.fromkeys(("sftp", "ssh", "ftp", "http", "https", "zip", "tar"), _FSSPEC),
+    },
+)
+"""By scheme: each is a function of an address that makes a `Store`. The schemes of fsspec that people use most are
+here, so that no plug-in takes them."""
 
 kept: dict[tuple[str, str, str], bytes] = {}
 """Files that were read ahead, for the workers of this process: by store address, key and fingerprint."""
@@ -162,7 +173,8 @@ def open_store(address: str) -> Store:
     """Open the store at an address.
 
     Raises:
-        UsageError: the address contains a password or a query, or its scheme is unknown.
+        UsageError: the address contains a password or a query, its scheme is unknown, or the scheme's plug-in
+            cannot be loaded.
         MissingExtra: the library for the scheme is not installed.
         StorageError: the store cannot be used.
     """
@@ -170,9 +182,7 @@ def open_store(address: str) -> Store:
         return LocalStore(local_path(address))
     scheme = address.partition("://")[0]
     check_address(address)
-    family = _FAMILIES.get(scheme, "fsspec:FsspecStore")
-    module, _, name = family.partition(":")
-    store: Store = getattr(importlib.import_module(f"imageloom.stores.{module}"), name)(address)
+    store: Store = (STORES.load(scheme) if scheme in STORES else load(_FSSPEC))(address)
     return store
 
 

@@ -39,7 +39,7 @@ def bases() -> Iterator[tuple[str, Format, bytes]]:
         for of_format in made:
             if turn < len(of_format):
                 format, name, data = of_format[turn]
-                yield f"{format}-{name}", format, data  # type: ignore[misc]
+                yield f"{format}-{name}", format, data
 
 
 def _metadata() -> Metadata:
