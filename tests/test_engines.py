@@ -32,6 +32,9 @@ class Fault(NamedTuple):
 
 
 KNOWN_FAULTS: dict[str, dict[str, Fault]] = {
+    "dask": {
+        THREE: Fault("Dask runs calls of a dead worker again: begun more often than charged", always=False),
+    },
     "zeromq": {
         THREE: Fault("a result that its worker had sent may be lost with the worker", always=False),
     },

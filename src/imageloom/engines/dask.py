@@ -115,7 +115,8 @@ class DaskTransport(ExecutorTransport):
             log.warning("the Dask worker %s cannot be restarted: %s", address, error)
 
     def close(self, patience: float) -> None:
-        super().close(patience)
+        if self._executor:
+            self._executor.shutdown(wait=False)  # what is left is what Dask does once more for a dead worker
         self._client.close()
         if self._own:
             self._own.close()
