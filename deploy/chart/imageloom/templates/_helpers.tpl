@@ -23,7 +23,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "imageloom.check" -}}
 {{- $given := or .Values.connect.address .Values.connect.existingSecret }}
 {{- if and (has .Values.engine (list "dask" "ray")) (not $given) }}
-{{- fail (printf "engine %s drives a cluster that is there already: give connect.address or connect.existingSecret" .Values.engine) }}
+{{- fail (printf "engine %s uses an existing cluster: give connect.address or connect.existingSecret" .Values.engine) }}
 {{- end }}
 {{- if and .Values.data.hostPath .Values.data.existingClaim }}
 {{- fail "give data.hostPath or data.existingClaim, not both" }}
