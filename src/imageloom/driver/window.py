@@ -32,7 +32,7 @@ class Flight:
 
     task: Task
     bytes: int
-    telling: set[Flight]
+    telling: dict[Flight, None]
     """The window's tasks of which some results have arrived before the end of the task."""
     wake: Callable[[], None]
     """Called from any thread when the first such result arrives."""
@@ -48,7 +48,7 @@ class Flight:
     def tell(self, place: int, result: Result) -> None:
         """Add the result of the item at a position. Called by the engine, from any thread."""
         self.arrived[place] = result
-        self.telling.add(self)
+        self.telling[self] = None  # in the order of their first results
         if len(self.telling) == 1:
             self.wake()
 
@@ -78,7 +78,7 @@ class Flight:
 
     def take_arrived(self) -> list[tuple[Work, Result]]:
         """The results that have arrived since the last call."""
-        self.telling.discard(self)  # a result that arrives from now on adds it again
+        self.telling.pop(self, None)  # a result that arrives from now on adds it again
         new = [place for place in list(self.arrived) if place not in self.taken]
         self.taken.update(new)
         return [(self.task.work[place], self.arrived[place]) for place in new]
@@ -107,7 +107,7 @@ class Window:
         self._by_items = by_items
         self._items = 0
         self._flights: dict[int, Flight] = {}
-        self._telling: set[Flight] = set()
+        self._telling: dict[Flight, None] = set()
         self._bytes = 0
         self._suspects = 0
         """Number of tasks in flight whose items failed before."""
@@ -145,7 +145,7 @@ class Window:
         self._bytes -= flight.bytes
         self._items -= len(flight.task.work)
         self._suspects -= _is_suspect(flight.task)
-        self._telling.discard(flight)
+        self._telling.pop(flight, None)
         return flight
 
     @property

@@ -335,14 +335,9 @@ class Scheduler:
         return True
 
     def _refuse_result(self, worker: Worker, delivery: Delivery | None, event: Received, now: float) -> None:
-        """What to do about a result that was not due: it may be late, or those before it were lost."""
+        """End a worker that sends a result which was not due, unless it is late."""
         if delivery is None:
             is_late = self.has_sent(event.delivery)
-        elif delivery.done < event.place < len(delivery.places):
-            self._commands.append(Drop(worker.name, delivery.number, delivery.done))
-            self._give_back(worker, delivery, now)
-            self._assign(now)
-            return
         else:
             is_late = event.place < delivery.done or delivery.is_cut
         if is_late or not self.rules.ends_liars:
@@ -357,7 +352,7 @@ class Scheduler:
         if failure := self._tickets.refuse(ticket, event, self.rules):
             self._remove(worker, delivery, now)
             self._tickets.fail(ticket, delivery.places[delivery.done :], failure, now)
-        elif event.counts:
+        elif event.counts or event.is_final:  # which have bounds of their own
             self._requeue(worker, delivery, now)
         else:
             self._give_back(worker, delivery, now)

@@ -159,6 +159,7 @@ class MpiJob:
     def make_ready(self, ready: Ready) -> None:
         """All ranks are there."""
         self.is_ready, self.shared = True, ready.shared
+        self._remove_shared()  # all ranks have mapped them: nothing is left if this process is killed
         if hasattr(os, "pidfd_open"):
             self.deaths = Deaths(ready.peers)
         waiting, self._waiting = self._waiting, []
@@ -174,7 +175,7 @@ class MpiJob:
         self.listener.close()
         self._until = time.monotonic() + GRACE
         if by_force:
-            self._forces.popleft()()
+            self._force()
 
     def look(self, patience: float = 0.0) -> None:
         """See whether the job is over, and clear up after it; one that takes too long to end is ended by force.
@@ -187,25 +188,44 @@ class MpiJob:
         except subprocess.TimeoutExpired:
             if self._until and self._forces and time.monotonic() > self._until:
                 self._until += GRACE
-                self._forces.popleft()()
+                self._force()
         else:
             self._clear_up()
+
+    def _force(self) -> None:
+        """End the job by the next stronger signal; ranks that have not reported their files leave none either."""
+        self.shared = tuple({*self.shared, *_mapped_in_session(self._process.pid)})
+        self._forces.popleft()()
 
     def wait(self) -> None:
         """Wait for the end of a job that was told to end."""
         while not self.is_over:
             self.look(TICK)
 
+    def _remove_shared(self) -> None:
+        for path in filter(_SHARED, self.shared):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
     def _clear_up(self) -> None:
         """Remove what the job has left."""
         if self.is_over:
             return
         self.is_over = True
-        for path in filter(_SHARED, self.shared):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        self._remove_shared()
         shutil.rmtree(self._folder, ignore_errors=True)
         with self._errors as errors:
             errors.seek(0)
             lines = errors.read().decode(errors="replace").split("\n")
         self.last_line = next((line for line in reversed(lines) if line.strip()), self.last_line)
+
+
+def _mapped_in_session(session: int) -> set[str]:
+    """The files of MPICH's shared memory that the processes of a session have mapped."""
+    found: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(process.name)) == session:
+                lines = (process / "maps").read_text().splitlines()
+                found |= {line.split()[-1] for line in lines if "/dev/shm/mpich" in line}
+    return found

@@ -182,7 +182,9 @@ class SchedulerLaws:
                 delivery.has_begun, delivery.since = True, self._now
         else:
             del worker.deliveries[delivery.number]
-            if isinstance(event, Broken):
+            if isinstance(event, Broken) and event.done >= len(delivery.work):
+                self._return(delivery)  # nothing of it was in progress
+            elif isinstance(event, Broken):
                 behind = delivery.left[max(0, event.done - delivery.done) :] or delivery.left[-1:]
                 self._allow(behind[:1], "broken")
             elif isinstance(event, Refused) and (event.is_final or event.counts):
