@@ -107,7 +107,7 @@ class Window:
         self._by_items = by_items
         self._items = 0
         self._flights: dict[int, Flight] = {}
-        self._telling: dict[Flight, None] = set()
+        self._telling: dict[Flight, None] = {}
         self._bytes = 0
         self._suspects = 0
         """Number of tasks in flight whose items failed before."""

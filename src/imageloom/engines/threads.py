@@ -13,6 +13,8 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import partial
 
+from msgspec.structs import replace
+
 from imageloom import stores
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
@@ -120,7 +122,7 @@ class _Journey:
         with self._telling():
             attempt.commit()
             if self._told is not None:
-                self._told(place, attempt.result)
+                self._told(place, replace(attempt.result, worker=worker_name()))
             if next(self._committed) == len(self._task.work):
                 results = tuple(attempt.result for attempt in self._attempts)
                 self.outcome.set_result(Outcome(self._task.id, worker_name(), results))

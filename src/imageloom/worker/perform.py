@@ -42,7 +42,7 @@ def perform(task: Task, told: Callable[[int, Result], None] | None = None) -> Ou
     for place, result in enumerate(results(task)):
         made.append(result)
         if told is not None:
-            told(place, result)
+            told(place, replace(result, worker=worker_name()))
     return Outcome(task.id, worker_name(), tuple(made))
 
 
