@@ -65,5 +65,5 @@ def test_a_node_notes_what_it_has_in_hand(tmp_path: Path) -> None:
     running = marks.run(TASK, lambda _: True)
     for done in (1, 2, 3):
         next(running)
-        assert done_by(folder, pid, 7) == done
+        assert (done_by(folder, pid, 7) or 0) >= done, "the thread that works may be ahead"
     assert done_by(folder, pid, 8) is None, "that is another task"

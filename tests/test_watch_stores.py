@@ -57,6 +57,7 @@ def test_one_image_in_a_bucket_becomes_three_although_workers_are_killed(
     with Watching(*THREE, *slow, place.address, sink.address, *flags) as watch:
         place.put("new/1.jpg", data)
         watch.wait_for("new/1.jpg", kind="planned")
+        wait_until((tmp_path / "slow.begun").exists)
         killed = workers_of(watch)
         for worker in killed:
             worker.kill()

@@ -98,18 +98,21 @@ def made_of_one(data: bytes, name: str, scratch: Path, pipeline: str = PIPELINE)
 
 SLOW = '''
 import time
+from pathlib import Path
 from imageloom.model import Pixels
 from imageloom.operators import operator
 
 @operator("point", examples=("slow",))
 def slow(image: Pixels) -> Pixels:
     """Take half a second."""
+    Path({begun!r}).touch()
     time.sleep(0.5)
     return image
 '''
 
 
 def slow_operator(folder: Path) -> Path:
+    """The path of a file with the operator `slow`. Beside it, `slow.begun` appears when it is used first."""
     path = folder / "slow.py"
-    path.write_text(SLOW)
+    path.write_text(SLOW.format(begun=str(path.with_suffix(".begun"))))
     return path
