@@ -131,7 +131,7 @@ def test_a_machine_without_room_for_a_chunk_says_so(ring: Ring, monkeypatch: pyt
 
     real = os.posix_fallocate
     monkeypatch.setattr(os, "posix_fallocate", lambda file, start, size: real(file, 1 << 62, 1 << 62))
-    with pytest.raises(UnwritableOutput, match="no shared memory for"):
+    with pytest.raises(UnwritableOutput, match="not enough shared memory for"):
         ring.put(1, b"x", [noise(10, 10)])
     monkeypatch.undo()
     for number in range(4):  # the slot is free again

@@ -116,7 +116,7 @@ def write_tasks(client: Any) -> None:
 
 @pytest.mark.parametrize(
     ("write", "said"),
-    [(write_results, "deleted an entry of the results"), (write_tasks, "it is no delivery")],
+    [(write_results, "deleted an entry of the results"), (write_tasks, "which is not a delivery")],
 )
 def test_large_entries_take_no_memory_of_the_driver(
     write: Callable[[Any], None], said: str, tmp_path: Path

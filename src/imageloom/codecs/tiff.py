@@ -263,7 +263,7 @@ def _refuse_loop(data: Data, at: int, order: Order, big: bool) -> None:
     seen: set[int] = set()
     while at and len(seen) < _MOST_PAGES:
         if at in seen:
-            raise CorruptImage("the TIFF's chain of directories is a loop")
+            raise CorruptImage("the TIFF's directories form a loop")
         seen.add(at)
         at = next_directory(data, at, order, big)
 
@@ -286,7 +286,7 @@ def _palette(data: bytes, layout: Layout) -> Pixels | None:
         return None
     entry, length = layout.entries.get(_PALETTE), 3 << layout.bits
     if entry is None or entry.kind != SHORT or entry.length < length or entry.at + 2 * length > len(data):
-        raise CorruptImage("the TIFF lacks its palette")
+        raise CorruptImage("the TIFF has no palette")
     values = np.frombuffer(data, "<u2" if layout.order == "little" else ">u2", length, entry.at)
     return values.reshape(3, -1).T
 

@@ -78,8 +78,10 @@ class DaskTransport(ExecutorTransport):
         except (OSError, ValueError, TimeoutError) as error:
             if self._own:
                 self._own.close()
-                raise WorkerLost(f"no Dask worker has started in {PATIENCE:g} s: {error}") from None
-            raise UsageError(f"--connect {settings.connect}: no cluster answers: {error}") from None
+                raise WorkerLost(f"no Dask worker started within {PATIENCE:g} s: {error}") from None
+            raise UsageError(
+                f"--connect {settings.connect}: cannot connect to the cluster: {error}"
+            ) from None
         self._known = settings.jobs * settings.threads
         self._asked, self._seen = float("-inf"), time.monotonic()
         self._not_to_blame: set[int] = set()
@@ -143,7 +145,7 @@ class DaskTransport(ExecutorTransport):
                 self._known = found or self._known
             self._asked = now
             if now > self._seen + PATIENCE:
-                raise EngineFailed(f"there has been no Dask worker for {PATIENCE:g} s")
+                raise EngineFailed(f"no Dask worker was available for {PATIENCE:g} s")
         return self._known
 
 

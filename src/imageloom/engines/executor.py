@@ -201,7 +201,7 @@ class ExecutorTransport:
         try:
             message = message_of(data)
         except InvalidResult as error:
-            log.warning("refused a message of a worker: %s", error)
+            log.warning("refused a message from a worker: %s", error)
             return []
         number = message.delivery
         if number not in self._sent:

@@ -74,7 +74,7 @@ class ProcessTransport(PipeTransport):
 
     def end(self, command: End) -> None:
         if process := self._processes.pop(command.worker, None):
-            log.debug("worker %s is ended: %s", command.worker, command.failure.message)
+            log.debug("ended worker %s: %s", command.worker, command.failure.message)
             process.kill()
             self.remove(command.worker)
             self._ended.append(process)

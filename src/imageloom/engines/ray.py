@@ -86,7 +86,9 @@ class RayTransport(ExecutorTransport):
                 **own,
             )
         except ConnectionError as error:
-            raise UsageError(f"--connect {settings.connect}: no cluster answers: {error}") from None
+            raise UsageError(
+                f"--connect {settings.connect}: cannot connect to the cluster: {error}"
+            ) from None
         self._function = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(perform_and_yield)
         self._calls: dict[int, Any] = {}
         self._loop = asyncio.new_event_loop()

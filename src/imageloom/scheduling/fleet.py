@@ -158,4 +158,4 @@ def cause_of(exitcode: int | None) -> str:
     """What ended a process, in words."""
     if exitcode is not None and exitcode < 0:
         return f"killed by {signal.Signals(-exitcode).name}"
-    return f"it left with exit code {exitcode}"
+    return f"it exited with code {exitcode}"

@@ -116,8 +116,8 @@ def start_thread(name: str, run: Callable[[], None], failed: Callable[[str], obj
         except EngineFailed as error:
             failed(str(error))
         except BaseException as error:
-            log.exception("the thread %s has failed", name)
-            failed(f"its thread {name} has failed: {type(error).__name__}: {error}")
+            log.exception("the thread %s failed", name)
+            failed(f"the engine's thread {name} failed: {type(error).__name__}: {error}")
 
     thread = threading.Thread(target=guarded, name=name, daemon=True)
     thread.start()

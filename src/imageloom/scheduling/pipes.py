@@ -112,7 +112,7 @@ class PipeTransport(Transport):
             reason = f"its worker died: {self.cause(worker.name)}"
             yield Died(worker.name, Failure.of(WorkerLost(reason)))
         except InvalidResult as error:
-            log.warning("refused a message of worker %s, which is ended: %s", worker.name, error)
+            log.warning("refused a message from worker %s and ended the worker: %s", worker.name, error)
             failure = Failure.of(InvalidResult(f"its worker {worker.name} sent {error}"))
             self.end(End(worker.name, 0, failure))
             yield Died(worker.name, failure)

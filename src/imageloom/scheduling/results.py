@@ -66,7 +66,7 @@ def all_of(task: Task, outcome: Outcome) -> tuple[Result, ...]:
     """An outcome's results, one for each item of the task; where they are another task's, none is believed."""
     if outcome.task == task.id and len(outcome.results) == len(task.work):
         return outcome.results
-    wrong = f"its outcome is another task's, with {len(outcome.results)} results"
+    wrong = f"its outcome is that of another task, with {len(outcome.results)} results"
     return all_refused(task, shown(outcome.worker), wrong).results
 
 
@@ -94,15 +94,15 @@ def shown(text: str, most: int = MOST_NAME) -> str:
 def _wrong(task: Task, work: Work, result: Result) -> str | None:
     """The field of a result that is wrong, in words; None for none."""
     if result.key != work.item.key:
-        return "key is another item's"
+        return "key is that of another item"
     failure, spent = result.failure, astuple(result.times)
     if not (0.0 <= sum(spent) <= MOST_SECONDS and min(spent) >= 0.0):
-        return "times are no durations"
+        return "times are not valid durations"
     if not (0.0 <= result.started <= LATEST and 0.0 <= result.lost <= MOST_SECONDS):
-        return "moment is none"
+        return "moment is not a valid time"
     if failure is not None:
         if not re.fullmatch(_KIND, failure.kind):
-            return "kind of failure is none"
+            return "kind of failure is not a class name"
         return "failure has outputs" if result.written or result.pieces or result.measure else None
     if task.part is not None:
         from imageloom.worker import parts  # no small image waits for it
@@ -112,7 +112,7 @@ def _wrong(task: Task, work: Work, result: Result) -> str | None:
     if not 0 <= result.pixels <= task.limits.max_pixels:
         return "number of pixels is beyond the limit"
     if result.pieces or result.measure:
-        return "pieces are of a part, which it is none of"
+        return "pieces are those of a part, but the task is an item"
     return _wrong_outputs(task, work, result, work.names)
 
 
@@ -127,13 +127,13 @@ def _wrong_outputs(
     """
     written = result.written
     if len(written) != len(names):
-        return f"outputs are {len(written)} and not {len(names)}"
+        return f"number of outputs is {len(written)}, not {len(names)}"
     before = f"{task.job}-{work.number}-{work.attempt}-"
     for place, one in enumerate(written):
         if one.name != names[place]:
-            return "output's name is another one"
+            return "output has a wrong name"
         if not 0 < one.size <= MOST_BYTES:
-            return "output's size is none"
+            return "output has an invalid size"
         behind = f"-{part or place}"
         random = one.staged[len(before) : -len(behind)]
         if (
@@ -141,5 +141,5 @@ def _wrong_outputs(
             or len(random) != _RANDOM
             or not _HEXADECIMAL.issuperset(random)
         ):
-            return "staged output is none of this attempt's"
+            return "staged output is not from this attempt"
     return None

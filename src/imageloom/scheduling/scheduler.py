@@ -188,7 +188,7 @@ class Scheduler:
 
     def abandon(self, ticket: Ticket, now: float) -> None:
         """End what is in progress of a task that nobody waits for any more; its items fail."""
-        failure = Failure("WorkerLost", "nobody waits for it any more", True)
+        failure = Failure("WorkerLost", "its result is no longer needed", True)
         self._tickets.fail(ticket, ticket.missing, failure, now)
         for worker in self.workers:
             for delivery in list(worker.in_progress()):
@@ -270,7 +270,7 @@ class Scheduler:
             ticket, spent = delivery.ticket, now - delivery.since
             if not worker.is_ready:
                 if self.rules.jobs and spent > START_PATIENCE:
-                    failure = Failure.of(WorkerLost(f"it did not start in {START_PATIENCE:g} s"))
+                    failure = Failure.of(WorkerLost(f"it did not start within {START_PATIENCE:g} s"))
                     self._commands.append(End(worker.name, delivery.number, failure))
                     self._lose(Died(worker.name, failure), now)
                     return
@@ -347,7 +347,7 @@ class Scheduler:
             is_late = event.place < delivery.done or delivery.is_cut
         if is_late or not self.rules.ends_liars:
             return
-        reason = f"sent a result that was not due: {event.place} of delivery {event.delivery}"
+        reason = f"sent an unexpected result: item {event.place} of delivery {event.delivery}"
         failure = Failure.of(InvalidResult(f"worker {worker.name} {reason}"))
         self._commands.append(End(worker.name, event.delivery, failure))
         self._lose(Died(worker.name, failure), now)
@@ -368,7 +368,7 @@ class Scheduler:
         ticket.returns += 1
         if ticket.returns > self.rules.returns:
             times, ticket.returns = ticket.returns, 0
-            reason = f"workers gave it back {times} times without a result, the last one {worker.name}"
+            reason = f"workers returned it {times} times without a result; the last one was {worker.name}"
             self._break(worker, delivery, Failure.of(WorkerLost(reason)), now)
         else:
             self._requeue(worker, delivery, now)

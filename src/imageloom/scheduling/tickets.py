@@ -90,7 +90,7 @@ class Tickets:
         if not event.counts:
             return None
         if ticket.must_accept:
-            return Failure.of(InvalidResult(f"{event.worker} refuses what it must accept"))
+            return Failure.of(InvalidResult(f"{event.worker} refused a task that it must accept"))
         ticket.refusals += 1
         if not rules.refusals or ticket.refusals < rules.refusals:
             return None
@@ -98,4 +98,4 @@ class Tickets:
         if rules.falls_back:
             return None
         reason = f"workers refused it {ticket.refusals} times: {event.reason}"
-        return Failure.of(TaskRejected(f"{reason} (in the file of nodes: rejections, fallback: mandatory)"))
+        return Failure.of(TaskRejected(f"{reason} (see rejections and fallback in the file of nodes)"))

@@ -148,4 +148,4 @@ class Client:
             raise UsageError(details) from None
         if code == grpc.StatusCode.UNAVAILABLE:
             raise StorageError(f"cannot reach the server {self._address}: {details}") from None
-        raise StorageError(f"the server {self._address} says {code.name}: {details}") from None
+        raise StorageError(f"the server {self._address} answered {code.name}: {details}") from None

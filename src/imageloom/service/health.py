@@ -67,13 +67,11 @@ class Tally:
 
     def of_run(self, engine: Engine) -> Iterator[Metric]:
         """What there is to say of a run."""
-        yield self._outcomes("Items of the run, by what came of them.")
+        yield self._outcomes("Items of the run, by outcome.")
         yield Metric("imageloom_retries_total", "counter", "Attempts that failed and were followed by another.",
                      {"": self._retried})  # fmt: skip
         yield self._written()
-        yield Metric(
-            "imageloom_tasks_in_flight", "gauge", "Tasks that the engine has.", {"": self._in_flight}
-        )
+        yield Metric("imageloom_tasks_in_flight", "gauge", "Tasks in the engine.", {"": self._in_flight})
         yield _workers(engine.capacity)
         if lag := engine.lag():
             by_stream = {f'stream="{stream}"': float(count) for stream, count in lag.items()}
@@ -83,7 +81,7 @@ class Tally:
 
     def of_workers(self, fleet: Fleet) -> Iterator[Metric]:
         """What there is to say of worker processes: each attempt is an item here."""
-        yield self._outcomes("Attempts of these workers, by what came of them.")
+        yield self._outcomes("Attempts of these workers, by outcome.")
         yield self._written()
         yield Metric(
             "imageloom_worker_deaths_total", "counter", "Worker processes that died.", {"": fleet.deaths}
@@ -99,7 +97,7 @@ class Tally:
 
 
 def _workers(count: int) -> Metric:
-    return Metric("imageloom_workers", "gauge", "Workers that are there.", {"": count})
+    return Metric("imageloom_workers", "gauge", "Workers that are running.", {"": count})
 
 
 class Health:
@@ -124,7 +122,7 @@ class Health:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             listener = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
         except OSError as error:
-            raise StorageError(f"cannot listen at {host}:{port} (--health): {error.strerror}") from None
+            raise StorageError(f"cannot listen on {host}:{port} (--health): {error.strerror}") from None
         self.address = f"{host}:{listener.getsockname()[1]}"
         self._server = ProbeServer(listener, self.answer, slow=("/metrics",))  # an engine may ask its broker
 
@@ -143,7 +141,7 @@ class Health:
             return (200, "ready\n") if self.is_ready() else (503, "not ready\n")
         if path == "/metrics":
             return 200, to_text(self.measure())
-        return 404, "there are /health, /ready and /metrics\n"
+        return 404, "not found: the paths are /health, /ready and /metrics\n"
 
 
 def to_text(metrics: Iterable[Metric]) -> str:
@@ -159,5 +157,5 @@ def to_text(metrics: Iterable[Metric]) -> str:
 def _split(address: str) -> tuple[str, int]:
     found = re.fullmatch(r"(?:(.+):)?(\d{1,5})", address)
     if found is None or int(found[2]) > 65535:
-        raise UsageError(f"--health {address}: a port, or HOST:PORT")
+        raise UsageError(f"--health {address}: expected PORT or HOST:PORT")
     return found[1] or "127.0.0.1", int(found[2])

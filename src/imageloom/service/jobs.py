@@ -71,7 +71,7 @@ class JobFiles:
                 request = json_format.Parse(path.read_text(), pb.JobRequest(), True)
                 check_id(request.id)
             except (json_format.ParseError, ValueError, OSError) as error:
-                log.error("%s is no request of a job, and is passed over: %s", path, error)
+                log.error("ignored %s, which is not the request of a job: %s", path, error)
                 continue
             found.append(request)
         return found

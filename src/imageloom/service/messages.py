@@ -67,7 +67,7 @@ def to_job(request: pb.JobRequest) -> Job:
     """
     if unknown := set(request.needs) - KNOWN_NEEDS:
         raise UsageError(
-            f"this server does not know {', '.join(sorted(unknown))}: it is older than the client"
+            f"this server does not support {', '.join(sorted(unknown))}: it is older than the client"
         )
     if not request.source or not request.outputs or not (request.sink or request.in_place):
         raise UsageError("a job has a source, a sink and at least one output")
@@ -104,7 +104,7 @@ def _recipe(request: pb.JobRequest) -> Recipe:
 
 def _folder(name: str) -> str:
     if name.startswith("/") or ".." in name.split("/"):
-        raise PipelineError(f"an output's folder lies below the sink, not at {name!r}")
+        raise PipelineError(f"an output's folder must be below the sink, not {name!r}")
     return name
 
 
@@ -119,7 +119,7 @@ def _checked(data: P, kind: type[P]) -> P:
     try:
         return msgspec.convert(msgspec.to_builtins(data), kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"the request makes no sense: {error}") from None
+        raise UsageError(f"the request is invalid: {error}") from None
 
 
 def to_item_receipt(event: Event) -> pb.ItemReceipt | None:

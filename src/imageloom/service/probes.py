@@ -138,13 +138,13 @@ class ProbeServer:
         """Answer what is a request, and refuse what will not become one."""
         head, end, _ = connection.received.partition(b"\r\n\r\n")
         if len(head) > MOST_REQUEST:
-            self._send(connection, _response(431, f"a request has at most {MOST_REQUEST} bytes\n"))
+            self._send(connection, _response(431, f"a request must have at most {MOST_REQUEST} bytes\n"))
         elif end:
             found = re.match(rb"([A-Z]+) ([!-~]+) HTTP/1\.[01](\r\n|$)", head)
             if found is None:
-                self._send(connection, _response(400, "it is no request\n"))
+                self._send(connection, _response(400, "this is not an HTTP request\n"))
             elif found[1] not in (b"GET", b"HEAD"):
-                self._send(connection, _response(405, "there are GET and HEAD\n"))
+                self._send(connection, _response(405, "only GET and HEAD are supported\n"))
             else:
                 self._ask(connection, found[2].decode().partition("?")[0], has_body=found[1] == b"GET")
 
@@ -153,8 +153,8 @@ class ProbeServer:
             try:
                 status, text = self._answer(path)
             except Exception:
-                log.exception("no answer to %s", path)
-                status, text = 500, "it failed: see the log\n"
+                log.exception("cannot answer %s", path)
+                status, text = 500, "internal error: see the log\n"
             self._answered.append((connection, _response(status, text, has_body)))
             os.write(self._button, b".")
 

@@ -51,10 +51,12 @@ class JobQueue:
             count = Counter(job.client for job in self._running)
             count.update({name: len(jobs) for name, jobs in self._waiting.items()})
         if count.total() >= self._bounds.jobs:
-            raise ServerBusy(f"the server has {self._bounds.jobs} jobs (--max-jobs): try again later")
+            raise ServerBusy(
+                f"the server has {self._bounds.jobs} jobs, the maximum (--max-jobs): try again later"
+            )
         if count[client] >= self._bounds.client_jobs:
             raise ServerBusy(
-                f"the server has {self._bounds.client_jobs} jobs of {client} (--max-client-jobs): try again later"
+                f"the server has {self._bounds.client_jobs} jobs of {client}, the maximum (--max-client-jobs): try again later"
             )
 
     def put(self, job: RunningJob) -> None:

@@ -165,14 +165,14 @@ class Server:
                 if len(self._leases) >= most or own >= max(1, most // 2):
                     raise ServerBusy(
                         f"the server has {len(self._leases)} nodes, {own} of them of {host or 'this machine'}: "
-                        f"it takes {most}, half of them of one host (--max-nodes)"
+                        f"it accepts at most {most}, and half of them of one host (--max-nodes)"
                     )
             self._leases[address] = time.monotonic(), host
 
     def _accept(self, request: pb.JobRequest, context: grpc.ServicerContext) -> RunningJob:
         """Write a job down and begin it."""
         if self._leaving.is_set():
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the server is leaving")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         request.id = request.id or secrets.token_hex(8)
         client = host_of(context.peer()) or "this machine"
         try:
@@ -192,10 +192,12 @@ class Server:
     def _check(self, request: pb.JobRequest) -> None:
         """Refuse what lies outside of the roots or is too much; it is asked before any of it is looked at."""
         if request.ByteSize() > MOST_REQUEST or len(request.outputs) > MOST_OUTPUTS:
-            raise UsageError(f"a job's request has at most {MOST_REQUEST} bytes and {MOST_OUTPUTS} outputs")
+            raise UsageError(
+                f"a job's request must have at most {MOST_REQUEST} bytes and {MOST_OUTPUTS} outputs"
+            )
         if request.links == "follow":
             raise TaskRefused(
-                "a server follows no links that lead out of the source (--links inside or refuse)"
+                "a server does not follow links that lead out of the source (--links inside or refuse)"
             )
         if not request.source:
             return
@@ -249,7 +251,7 @@ class Server:
                 items = [unsent.popleft() for _ in range(min(MOST_ITEMS, len(unsent)))]
                 is_over = job.is_over and not unsent
             if is_over and job.is_paused and job.receipt().status == pb.JOB_RUNNING:
-                reason = "the server is leaving; the job goes on when it is there again"
+                reason = "the server is shutting down; the job continues when the server is back"
                 context.abort(grpc.StatusCode.UNAVAILABLE, reason)
             if items or is_over:
                 yield job.receipt(items)
@@ -263,7 +265,7 @@ class Server:
             try:
                 self._look()
             except Exception:  # the next look may go well
-                log.exception("a look at the jobs and nodes has failed")
+                log.exception("the check of the jobs and nodes failed")
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -271,7 +273,7 @@ class Server:
             if job.is_over and not job.followers:
                 self._forget(job)
             elif not (job.detached or job.followers) and now - job.left_at > self._patience:
-                self._cancel(job, f"its client was gone for {self._patience:g} s")
+                self._cancel(job, f"its client was disconnected for {self._patience:g} s")
         for address, (seen, _) in list(self._leases.items()):
             if now - seen > LEASE:
                 self._leases.pop(address, None)

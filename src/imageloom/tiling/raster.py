@@ -65,7 +65,7 @@ def open_raster(path: str, frame: Frame, roots: tuple[str, ...] = ()) -> Raster:
     if not path.startswith(_HELD):
         return FileRaster(path, frame, roots=roots)
     if (held := _held.get(path)) is None:
-        raise UnwritableOutput(f"cannot open scratch {path}: it is in no memory of this process")
+        raise UnwritableOutput(f"cannot open scratch {path}: it is not in the memory of this process")
     return held
 
 
@@ -96,7 +96,7 @@ class HeldRaster:
                 pixels[top - box.y0 : bottom - box.y0] = strip[top - y : bottom - y, box.x0 : box.x1]
                 missing -= bottom - top
         if missing:
-            raise UnwritableOutput(f"scratch {self.path} does not hold {missing} rows that are read")
+            raise UnwritableOutput(f"scratch {self.path} lacks {missing} rows that are read")
         return pixels
 
     def write(self, box: Box, pixels: Pixels) -> None:
@@ -150,7 +150,7 @@ class FileRaster:
             while len(view):
                 count = os.preadv(self._file, [view], at)
                 if not count:
-                    raise UnwritableOutput(f"scratch {self.path} ends before its pixels")
+                    raise UnwritableOutput(f"scratch {self.path} is shorter than its pixels")
                 view, at = view[count:], at + count
         return pixels
 

@@ -89,9 +89,9 @@ def _why_whole(step: Step, frame: Frame) -> str | None:
     if operator.whole and (reason := operator.whole(frame, **operator.filled(step))):
         return f"{step.name} {reason}"
     if kind == "geometric" and not operator.source:
-        return f"{step.name} may fetch a pixel from anywhere in the image"
+        return f"{step.name} may read pixels from anywhere in the image"
     if kind == "global" and not operator.measured:
-        return f"{step.name} may make a pixel out of all of the image"
+        return f"{step.name} may compute a pixel from the whole image"
     return None
 
 

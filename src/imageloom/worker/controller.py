@@ -44,7 +44,7 @@ class Controller:
         self, least: int, most: int, start: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         if not 1 <= least <= start <= most:
-            raise ValueError(f"1 <= {least} <= {start} <= {most} is not so")
+            raise ValueError(f"1 <= {least} <= {start} <= {most} is not true")
         self._least, self._most, self._clock = least, most, clock
         self._lock = threading.Lock()
         self._good = start

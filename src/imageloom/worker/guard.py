@@ -64,7 +64,7 @@ class Guard(Plain, frozen=True):
         operators = set(map(os.path.realpath, self.operators))
         for path in task.recipe.operators:
             if "\0" in path or os.path.realpath(path) not in operators:
-                raise TaskRefused(f"{path} is no file of operators of this worker (--operators)")
+                raise TaskRefused(f"{path} is not an operators file of this worker (--operators)")
         folders = self.folders
         return replace(
             task,
@@ -89,7 +89,7 @@ class Guard(Plain, frozen=True):
 
     def _check_address(self, address: str) -> None:
         if reason := _misleading(address):
-            raise TaskRefused(f"{address!r} is no address for a worker: {reason} (--root)")
+            raise TaskRefused(f"{address!r} is not an address for a worker: {reason} (--root)")
         if not any(_is_below(address, root) for root in self.roots) and not self._is_scratch(address):
             raise TaskRefused(f"{address} is not below a root of this worker (--root)")
 
@@ -104,12 +104,12 @@ class Guard(Plain, frozen=True):
 def _check_names(task: Task) -> None:
     """Refuse a task whose words cannot be parts of paths."""
     if not re.fullmatch(_JOB, task.job):
-        raise TaskRefused(f"{task.job!r:.80} is no id of a job: 1 to 64 letters, digits, '-' and '_'")
+        raise TaskRefused(f"{task.job!r:.80} is not an id of a job: 1 to 64 letters, digits, '-' and '_'")
     for work in task.work:
         if not (0 <= work.number < MOST_NUMBER and 0 <= work.attempt < MOST_NUMBER):
             raise TaskRefused(f"an item's number {work.number} or attempt {work.attempt} is out of range")
         if re.search(_NO_RELATIVE, work.item.key):
-            raise TaskRefused(f"{work.item.key!r} is no path below a folder (--root)")
+            raise TaskRefused(f"{work.item.key!r} is not a path below a folder (--root)")
         for name in work.names:
             try:
                 check_output_name(name)
@@ -117,7 +117,7 @@ def _check_names(task: Task) -> None:
                 raise TaskRefused(str(error)) from None
     for output in task.recipe.outputs:
         if output.folder and re.search(_NO_RELATIVE, output.folder):
-            raise TaskRefused(f"an output's folder {output.folder!r} is no path below the sink")
+            raise TaskRefused(f"an output's folder {output.folder!r} is not a path below the sink")
 
 
 def _paths(task: Task) -> list[str]:
@@ -140,12 +140,12 @@ def _misleading(address: str) -> str | None:
         path = local_path(address)
         if not os.path.isabs(path):
             return "it is not absolute"
-        return "it has '.', '..' or NUL in it" if re.search(_NO_RELATIVE, path.strip("/") or "-") else None
+        return "it contains '.', '..' or NUL" if re.search(_NO_RELATIVE, path.strip("/") or "-") else None
     _, _, rest = address.partition("://")
     if "::" in address or "://" in rest:
-        return "it names another one"
+        return "it names another host"
     if re.search(_ENCODED, rest):
-        return "it has an encoded '.', '/', backslash or NUL"
+        return "it contains an encoded '.', '/', backslash or NUL"
     return unsafe(rest.strip("/") or "-")
 
 

@@ -136,14 +136,14 @@ def wrong(task: Task, part: Part, result: Result) -> str | None:
         box = part.write
         indices = list(encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1))
     if [piece.index for piece in result.pieces] != indices or any(p.size < 1 for p in result.pieces):
-        return "pieces are none of this part's"
+        return "pieces are not those of this part"
     if result.pixels != (output.frame.pixels if phase is None else part.write.width * part.write.height):
-        return "number of pixels is not the part's"
+        return "number of pixels is not that of the part"
     if phase is not None and phase.measured and part.writes:
         if not tiles.is_measure(phase, result.measure, part.write):
-            return "measure is none"
+            return "measure is invalid"
     elif result.measure:
-        return "measure was not asked for"
+        return "measure was not requested"
     if indices and result.written and result.written[0].size != sum(piece.size for piece in result.pieces):
         return "output's size is not that of its pieces"
     return None

@@ -119,7 +119,7 @@ class SizedExecutor(Executor):
         """
         with self._lock:
             if self._is_shut:
-                raise RuntimeError("the pool is shut")
+                raise RuntimeError("the pool is shut down")
             self._calls.add(call)
             self._waiting.put(call)
         self._pool.grow()

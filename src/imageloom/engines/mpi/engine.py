@@ -123,7 +123,7 @@ class JobTransport:
     def end(self, command: End) -> None:
         """End the job: one rank alone cannot be ended."""
         if self._job and self._job.rank(command.worker):
-            log.debug("the job of %s is ended: %s", command.worker, command.failure.message)
+            log.debug("ended the MPI job of %s: %s", command.worker, command.failure.message)
             self._events.append(self._lose(self._job, command.worker, command.failure))
 
     def events(self, patience: float | None) -> list[Event]:
@@ -164,12 +164,12 @@ class JobTransport:
                 elif kind is Kind.READY and not job.is_ready:
                     yield from self._make_ready(job, body)
                 else:
-                    raise InvalidResult(f"a message that was not due: {kind.name} of rank {number}")
+                    raise InvalidResult(f"an unexpected message: {kind.name} from rank {number}")
         except (EOFError, OSError):
             yield self._lose_to_death(job)
         except InvalidResult as error:
             log.warning(
-                "refused a message of %s, whose MPI job is ended: %s", name or "the first rank", error
+                "refused a message from %s and ended its MPI job: %s", name or "the first rank", error
             )
             yield self._lose(job, name, Failure("InvalidResult", f"its worker {name} sent {error}", True))
 
@@ -179,7 +179,7 @@ class JobTransport:
         except UNREADABLE as error:
             raise InvalidResult(f"a message that cannot be read: {shown(str(error))}") from None
         if len(ready.peers) != self._settings.jobs + 1:
-            raise InvalidResult(f"that it has {len(ready.peers)} ranks")
+            raise InvalidResult(f"a wrong number of ranks: {len(ready.peers)}")
         job.make_ready(ready)
         self._failed_starts = 0
         for name in job.ranks:
@@ -216,7 +216,7 @@ class JobTransport:
         if self._failed_starts >= MOST_FAILED_STARTS:
             job.wait()
             raise EngineFailed(
-                f"{self._failed_starts} MPI jobs in a row ended before they did anything: {job.last_line}"
+                f"{self._failed_starts} MPI jobs in a row ended before they processed an item: {job.last_line}"
             )
         return Died(guilty, failure, tuple(name for name in job.ranks if name != guilty))
 
@@ -230,4 +230,4 @@ class JobTransport:
         self._waker.close()
 
 
-_DEATH = Failure("WorkerLost", "its MPI rank died, and the job with it", True)
+_DEATH = Failure("WorkerLost", "its MPI rank died, and this ended the MPI job", True)

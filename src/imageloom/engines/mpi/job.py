@@ -94,7 +94,7 @@ class MpiJob:
         self.shared: tuple[str, ...] = ()
         """Paths of the files that it would leave behind if it were killed, as its first rank says."""
         self.deaths: Deaths | None = None
-        self.last_line = "it wrote nothing"
+        self.last_line = "it wrote no output"
         """Of its standard error, once it is over."""
         self._folder = tempfile.mkdtemp(prefix="imageloom-mpi-")
         address = os.path.join(self._folder, "socket")

@@ -45,7 +45,9 @@ class Ranks(TransportEngine, Engine):
     def __init__(self, settings: Settings) -> None:
         world = MPI.COMM_WORLD
         if world.Get_size() == 1:
-            raise UsageError("the first rank only gives tasks out: mpiexec -n 2 or more (--engine mpi)")
+            raise UsageError(
+                "--engine mpi needs at least 2 ranks, because the first one only distributes tasks: mpiexec -n 2"
+            )
         if world.Get_rank() > 0:
             serve(settings.threads)
         self._capacity = (world.Get_size() - 1) * settings.threads
@@ -85,7 +87,7 @@ class RanksTransport:
 
     def end(self, command: End) -> None:
         """Have a rank give up all that it has; it can be used again as soon as it says so."""
-        log.debug("%s restarts: %s", command.worker, command.failure.message)
+        log.debug("restarting %s: %s", command.worker, command.failure.message)
         self._restart(_rank(command.worker))
 
     def _restart(self, rank: int) -> None:
@@ -119,7 +121,7 @@ class RanksTransport:
                 if message.result is None:
                     raise InvalidResult("a message without a result")
             except InvalidResult as error:
-                log.warning("refused a message of %s, which restarts: %s", name, error)
+                log.warning("refused a message from %s and restarted it: %s", name, error)
                 self._restart(rank)
                 yield Left(name)
             else:

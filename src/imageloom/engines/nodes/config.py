@@ -111,7 +111,7 @@ def check_address(address: str) -> None:
     if address.startswith("unix:") and len(address) > len("unix:"):
         return
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{address!r} is no address: HOST:PORT, as in 127.0.0.1:7000")
+        raise UsageError(f"{address!r} is not an address HOST:PORT, such as 127.0.0.1:7000")
 
 
 def check_owner(address: str, host: str) -> None:
@@ -131,8 +131,9 @@ def check_owner(address: str, host: str) -> None:
         found = set()
     if host not in found and (host or not is_local(address)):
         raise UsageError(
-            f"{host or 'this machine'} registers {address}, which is another host's: a node registers itself "
-            "(--advertise), or the server is told the host (--node-host)"
+            f"{host or 'this machine'} cannot register {address}, an address of another host: a node must "
+            "register its own "
+            "address (--advertise), or the server must allow its host (--node-host)"
         )
 
 
@@ -161,15 +162,15 @@ def _convert(path: str, node: yaml.Node, kind: type[C]) -> C:
     """A mapping as plain data; each value is checked by itself, so that its line is known."""
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"{_at(path, node)}: a mapping, with {', '.join(fields)}")
+        raise UsageError(f"{_at(path, node)}: expected a mapping with {', '.join(fields)}")
     found: dict[str, Any] = {}
     for key, value in node.value:
         if key.value not in fields:
             raise UsageError(
-                f"{_at(path, key)}: there is no {key.value!r} here; there are: {', '.join(fields)}"
+                f"{_at(path, key)}: there is no field {key.value!r} here; the fields are: {', '.join(fields)}"
             )
         if key.value in found:
-            raise UsageError(f"{_at(path, key)}: {key.value} is there twice")
+            raise UsageError(f"{_at(path, key)}: {key.value} is given twice")
         wanted = fields[key.value].type
         if isinstance(wanted, type) and issubclass(wanted, Plain):
             found[key.value] = _convert(path, value, wanted)

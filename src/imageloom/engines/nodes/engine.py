@@ -105,7 +105,7 @@ class Nodes(TransportEngine, Engine):
         if self._waits or self._nodes.is_reached or not self.scheduler.waiting:
             self._last_reached = now
         elif now - self._last_reached > PATIENCE:
-            failure = Failure("WorkerLost", f"{self.missing} for {PATIENCE:g} s")
+            failure = Failure("WorkerLost", f"{self.missing} (waited {PATIENCE:g} s)")
             self.scheduler.give_up(failure, now)
         return super()._step()
 

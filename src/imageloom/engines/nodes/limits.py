@@ -148,7 +148,7 @@ class CallLimits(grpc.ServerInterceptor):
             oldest = next(one for one in self._silent if waiting[one.client] == most)
             self._silent.remove(oldest)
         oldest.refuse(
-            grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MOST_SILENT} calls are here that send no message"
+            grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MOST_SILENT} open calls have not sent a message"
         )
 
     def _has_message(self, call: _SilentCall) -> bool:
@@ -168,7 +168,7 @@ class CallLimits(grpc.ServerInterceptor):
                 self._silent = [call for call in self._silent if call.until >= now]
             for call in late:
                 call.refuse(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no message has come within {FIRST_MESSAGE:g} s"
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no message was received within {FIRST_MESSAGE:g} s"
                 )
 
     @contextmanager
@@ -186,7 +186,7 @@ class CallLimits(grpc.ServerInterceptor):
             bound = most if full else most // 2
             context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{bound} calls of {name} {whose} are under way: try later (server: --max-calls; node: --limit)",
+                f"there are already {bound} calls of {name} {whose}: try again later (server: --max-calls; node: --limit)",
             )
         try:
             yield

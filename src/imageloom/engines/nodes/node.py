@@ -120,7 +120,7 @@ class Node:
         self, request: pb.TaskRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.TaskReceipt]:
         if self._leaving.is_set():
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the node is leaving")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the node is shutting down")
         task = self._task(request, context)
         load = self.load
         with self._lock:

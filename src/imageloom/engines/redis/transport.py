@@ -134,7 +134,7 @@ class RedisTransport:
         if self._consumers or self._settings.jobs:
             return ""
         return (
-            f"no worker takes tasks from {redis_wire.shown(self._url)}: start some by "
+            f"no worker takes tasks from {redis_wire.shown(self._url)}: start workers with "
             "`imageloom worker --engine redis --root FOLDER`, or give --jobs"
         )
 
@@ -193,7 +193,7 @@ class RedisTransport:
     def end(self, command: End) -> None:
         """End a local worker. One elsewhere ends itself, or finds out that its entry is removed."""
         if sent := self._deliveries.remove(command.delivery):
-            log.debug("worker %s is ended: %s", shown(sent.consumer), command.failure.message)
+            log.debug("ended worker %s: %s", shown(sent.consumer), command.failure.message)
             pid = group.pid_of(sent.consumer, self._host)
             if self.fleet and pid in self.fleet.pids:
                 self._ended.add(pid)
@@ -276,7 +276,7 @@ class RedisTransport:
                     try:
                         use(message_of(data))
                     except InvalidResult as error:
-                        log.warning("dropped an entry of the results: it is no result, but %s", error)
+                        log.warning("deleted an entry of the results that is not a result: %s", error)
                         self._inspect_soon()
 
     def _note_begun(self, message: Message) -> None:
@@ -378,7 +378,11 @@ class RedisTransport:
                 self._client.delete(run_key(self.run), results_key(self.run))
                 group.remove_idle_streams(self._client)
         except RedisError as error:
-            log.warning("at the end the server at %s did not answer: %s", redis_wire.shown(self._url), error)
+            log.warning(
+                "the server at %s did not answer when the engine closed: %s",
+                redis_wire.shown(self._url),
+                error,
+            )
         self._reader.close()
         self._client.close()
         if self.server:

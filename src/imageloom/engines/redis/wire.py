@@ -116,7 +116,7 @@ def connect(url: str, reads_tasks: bool = False) -> Redis:
         raise MissingExtra("the engine redis", "redis") from None
     if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
         raise UsageError(
-            "--connect: a Redis server's address is redis://USER:PASSWORD@HOST:PORT/0 or rediss://..."
+            "--connect: the address of a Redis server must have the form redis://USER:PASSWORD@HOST:PORT/0 or rediss://..."
         )
     try:
         return Redis.from_url(
@@ -129,8 +129,8 @@ def connect(url: str, reads_tasks: bool = False) -> Redis:
         )
     except (ValueError, TypeError):  # their text may hold a part of the password
         raise UsageError(
-            f"--connect {shown(url)}: it is no Redis server's address; in a password %XX stands for a character "
-            "that an address uses itself"
+            f"--connect {shown(url)}: not an address of a Redis server; in a password, each special character, "
+            "such as @ or /, must be written as %XX"
         ) from None
 
 
@@ -160,7 +160,7 @@ def refusal(error: RedisError, url: str) -> StorageError:
     where = shown(url)
     said = re.sub(r"User \S+ has", "the user has", str(error))
     if isinstance(error, NoPermissionError):
-        return StorageError(f"the Redis server at {where} does not permit what is needed: {said}")
+        return StorageError(f"the Redis server at {where} denies a command that imageloom needs: {said}")
     if isinstance(error, AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS")):
         return StorageError(f"the Redis server at {where} refuses the user or the password (--connect)")
     return StorageError(f"cannot use the Redis server at {where}: {said.replace(url, where)}")

@@ -270,7 +270,7 @@ class _Consumer:
         except self._worker.errors:
             raise
         except Exception:  # it would fail again and again
-            log.exception("worker %s: dropped the entry %s", self.name, entry.decode())
+            log.exception("worker %s: dropped the entry %s, which failed", self.name, entry.decode())
             drop(self._client, stream, entry)
         finally:
             self.current = None
@@ -279,7 +279,7 @@ class _Consumer:
         try:
             delivery = _DELIVERIES.decode((fields or {})[FIELD.encode()])
         except (KeyError, TypeError, *UNREADABLE):  # TypeError: it was too large, and was skipped
-            log.warning("worker %s: dropped the entry %s: it is no delivery", self.name, entry.decode())
+            log.warning("worker %s: dropped the entry %s, which is not a delivery", self.name, entry.decode())
             return None
         if delivery.version != VERSION:
             log.warning("worker %s: dropped a delivery of version %d", self.name, delivery.version)

@@ -48,7 +48,9 @@ class Door:
     def _refuse(self, descriptor: int, endpoint: bytes) -> None:
         if not self._is_full:
             self._is_full = True
-            log.warning("%s has %d connections: others are refused", endpoint.decode(), self.most)
+            log.warning(
+                "%s has %d connections, the maximum: refusing new connections", endpoint.decode(), self.most
+            )
         # libzmq may have closed it already, and its number may be a new connection's: only ours is looked for.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
             if connection.getsockname()[1] == int(endpoint.rpartition(b":")[2]):

@@ -107,7 +107,7 @@ class Zeromq(TransportEngine, Engine):
         if self._server.has_peers or self._settings.jobs:
             return ""
         return (
-            f"no worker has connected to {self._settings.bind}: start some by "
+            f"no worker has connected to {self._settings.bind}: start workers with "
             "`imageloom worker --engine zeromq --connect ADDRESS --root FOLDER`"
         )
 
@@ -180,9 +180,7 @@ class Server:
                 self._doors.append(Door(channel))
                 channel.bind(f"tcp://{host}:{number}")
         except zmq.ZMQError as error:
-            raise StorageError(
-                f"cannot listen at {address} and the port after it: {error.strerror}"
-            ) from None
+            raise StorageError(f"cannot listen on {address} and on the next port: {error.strerror}") from None
         self._router.router_handover = True
         self.address = f"tcp://{host}:{_port(self._router)}"
         everywhere = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
@@ -234,7 +232,7 @@ class Server:
         peer = self._peer(command.worker)
         if peer is None:
             return
-        log.debug("worker %s is ended: %s", peer.name, command.failure.message)
+        log.debug("ended worker %s: %s", peer.name, command.failure.message)
         if command.failure.kind == "InvalidResult":
             self._send(peer.routing_id, b"unknown")
         elif peer.is_local and self._fleet:
@@ -296,7 +294,7 @@ class Server:
     def _hear(self, routing_id: bytes, frames: list[bytes]) -> None:
         header, kind, body = (*frames, b"", b"", b"")[:3]
         if header != HEADER:
-            log.warning("ignored what is no message of this version: %.40r", header)
+            log.warning("ignored data that is not a message of this version: %.40r", header)
             if header.startswith(PROTOCOL):
                 self._send(routing_id, b"unknown")  # its header tells the other side why
             return
@@ -308,7 +306,7 @@ class Server:
         if peer is None:
             if kind != b"leave":
                 log.info(
-                    "refused the %s of a worker that is not known, or was lost", kind.decode(errors="replace")
+                    "refused the %s of a worker that is unknown or was lost", kind.decode(errors="replace")
                 )
                 self._send(routing_id, b"unknown")
             return
@@ -332,7 +330,7 @@ class Server:
             if message.result is None:
                 raise InvalidResult("no result")
         except InvalidResult as error:
-            log.warning("refused a message of worker %s: %s", peer.name, error)
+            log.warning("refused a message from worker %s: %s", peer.name, error)
             self._lose(peer, Failure.of(InvalidResult(f"its worker {peer.name} sent {error}")))
             self._send(peer.routing_id, b"unknown")
         else:
@@ -346,7 +344,11 @@ class Server:
             if before := self._peers.get(hello.previous):
                 self._let_go(before)
             if len(self._peers) >= MOST_PEERS:
-                log.warning("refused a worker of %r: there are %d already", hello.host, MOST_PEERS)
+                log.warning(
+                    "refused a worker of %r: there are already %d workers, the maximum",
+                    hello.host,
+                    MOST_PEERS,
+                )
                 return  # it says hello again, later
             is_local = hello.local == self._local
             self._peers[routing_id] = _Peer(routing_id, hello, is_local, time.monotonic())
@@ -389,7 +391,7 @@ class Server:
             if was_away:  # this process was stopped: what came meanwhile is not read yet
                 peer.heard = now
             if peer.heard <= now - SILENCE:
-                reason = f"nothing was heard of its worker {peer.name} for {SILENCE:g} s"
+                reason = f"its worker {peer.name} sent nothing for {SILENCE:g} s"
                 self._lose(peer, Failure.of(WorkerLost(reason)))
         if now >= self._beaten + HEARTBEAT:
             self._beaten = now

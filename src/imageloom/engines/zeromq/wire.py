@@ -81,7 +81,7 @@ def body_of(kind: type[P], body: bytes) -> P | None:
     try:
         return msgspec.msgpack.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        log.warning("ignored what is no %s: %s", kind.__name__, error)
+        log.warning("ignored data that is not a %s: %s", kind.__name__, error)
         return None
 
 
@@ -96,7 +96,7 @@ def split(address: str) -> tuple[str, str]:
     """
     found = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.%\w]+\]|[^:/\s]+):(\d{1,5}|\*)", address)
     if found is None:
-        raise UsageError(f"{address!r} is no address such as tcp://127.0.0.1:5555")
+        raise UsageError(f"{address!r} is not an address, such as tcp://127.0.0.1:5555")
     return found[1], found[2]
 
 
@@ -108,7 +108,9 @@ def check_secured(address: str, keys: object, file: str) -> None:
     """
     split(address)
     if not keys:
-        raise UsageError(f"{address} needs keys: `imageloom keys DIR` makes them, then --keys DIR/{file}.key")
+        raise UsageError(
+            f"{address} needs keys: make them with `imageloom keys DIR`, then give --keys DIR/{file}.key"
+        )
 
 
 # Keys
@@ -162,7 +164,7 @@ def read_keys(path: str, kind: type[P]) -> P:
     except OSError as error:
         raise UsageError(f"cannot read the keys {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UsageError(f"{path} is no file of a {side}'s keys, as `imageloom keys` makes them") from None
+        raise UsageError(f"{path} is not a file of {side} keys made by `imageloom keys`") from None
 
 
 def make_keys(folder: str, names: Sequence[str]) -> list[str]:
@@ -178,9 +180,9 @@ def make_keys(folder: str, names: Sequence[str]) -> list[str]:
         server = read_keys(path, ServerKeys) if os.path.exists(path) else new_server_keys()
         for name in names:
             if not re.fullmatch(r"[\w.-]+", name) or name == "server":
-                raise UsageError(f"{name!r} is no name of a client: letters, digits, dots and dashes")
+                raise UsageError(f"{name!r} is not a name of a client: use letters, digits, dots and dashes")
             if name in server.clients:
-                raise UsageError(f"{path} knows a client {name!r} already: choose another name (--client)")
+                raise UsageError(f"{path} already has a client {name!r}: choose another name (--client)")
         server, clients = add_clients(server, *names)
         made = {os.path.join(folder, f"{name}.key"): keys for name, keys in clients.items()}
         for target, keys in [*made.items(), (path, server)]:
@@ -218,7 +220,7 @@ def authenticate(door: zmq.Socket[bytes], keys: ServerKeys) -> None:
     if mechanism == b"CURVE" and credentials and credentials[0] in known:
         verdict = [b"200", b"OK"]
     else:
-        log.warning("refused %s: its key is not known", address.decode(errors="replace"))
+        log.warning("refused %s: its key is unknown", address.decode(errors="replace"))
         verdict = [b"400", b"its key is not known"]
     door.send_multipart([version, request, *verdict, b"", b""])
 

@@ -177,7 +177,7 @@ class _Worker:
             self._send(b"beat", msgspec.msgpack.encode(Beat(tuple(self._holding))))
             self._beaten = now
         if now >= self._heard + silence:
-            what = "no word" if self._welcome else "no answer (is it there, are the keys right?)"
+            what = "no message" if self._welcome else "no answer (is it there, are the keys right?)"
             log.warning("%s from %s for %g s", what, self._settings.connect, silence)
             self._goes_on = True
         if (self._leaving.is_set() or self._draining) and not self._holding:
@@ -192,10 +192,10 @@ class _Worker:
             if header.startswith(PROTOCOL):
                 theirs = header.removeprefix(PROTOCOL).decode(errors="replace")
                 raise UsageError(
-                    f"the server at {self._settings.connect} speaks version {theirs} of the protocol, this "
+                    f"the server at {self._settings.connect} uses version {theirs} of the protocol, this "
                     f"worker {VERSION}: install the same imageloom on both sides"
                 )
-            log.warning("ignored what is no message: %.40r", header)
+            log.warning("ignored data that is not a message: %.40r", header)
             return
         self._heard = time.monotonic()
         if kind == b"task":
@@ -217,7 +217,7 @@ class _Worker:
         elif kind == b"unknown":
             self._goes_on = True
         elif kind == b"die":
-            log.error("imageloom worker %d: ended, for an item took too long (--timeout)", os.getpid())
+            log.error("imageloom worker %d: ended, because an item took too long (--timeout)", os.getpid())
             os._exit(1)
 
     def _pass_on(self) -> None:

@@ -180,7 +180,7 @@ class SimulatedTransport:
         if self._time.now - self._heard[name] > SILENCE:
             held = sorted(self._holds(name))
             self._let_go(worker)
-            failure = Failure("WorkerLost", f"nothing was heard of its worker for {SILENCE:g} s", True)
+            failure = Failure("WorkerLost", f"its worker sent nothing for {SILENCE:g} s", True)
             self._tell(Died(name, failure))
             for delivery in held:  # its connection breaks only now
                 self._tell(Returned(name, delivery))
