@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Task
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.system.registry import Registry, load
 from imageloom.worker.guard import Guard
 
@@ -74,8 +74,8 @@ class Capabilities(Plain, frozen=True):
     """Its workers see the memory of the driver's process."""
     overlaps: bool = False
     """The requests of a task's items to stores do not wait for each other."""
-    tells: bool = False
-    """It tells the results of a task's items before the task's end: it is a `TellingEngine`."""
+    reports_results: bool = False
+    """It tells the results of a task's items before the task's end: it is a `ReportingEngine`."""
     ends_items: bool = False
     """It ends an item that takes longer than `Settings.timeout`."""
     survives_death: bool = False
@@ -117,16 +117,16 @@ class Engine(Protocol):
         """Let go of all that the engine holds; what has not begun is cancelled."""
 
 
-class TellingEngine(Engine, Protocol):
+class ReportingEngine(Engine, Protocol):
     """One that knows the results of a task's items before the task's end."""
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]: ...
+    def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]: ...
 
 
-def submit(engine: Engine, task: Task, told: Told) -> Future[Outcome]:
+def submit(engine: Engine, task: Task, on_result: ResultCallback) -> Future[Outcome]:
     """Hand a task to an engine, which may tell some results before the task's end, from any thread."""
-    if engine.capabilities.tells:
-        return cast("TellingEngine", engine).submit(task, told)
+    if engine.capabilities.reports_results:
+        return cast("ReportingEngine", engine).submit(task, on_result)
     return engine.submit(task)
 
 

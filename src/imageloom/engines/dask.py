@@ -50,7 +50,7 @@ import imageloom.worker.perform
 class Dask(ExecutorEngine):
     """Workers that die are replaced by the cluster; here one death is enough for a task to be lost."""
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(DaskTransport(settings), settings.timeout)

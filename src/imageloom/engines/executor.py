@@ -84,7 +84,7 @@ class ExecutorEngine(TransportEngine, Engine):
         timeout: seconds that an item may take; 0 where it cannot be ended.
     """
 
-    capabilities = Capabilities(tells=True)
+    capabilities = Capabilities(reports_results=True)
 
     def __init__(self, transport: ExecutorTransport, timeout: float = 0.0) -> None:
         self._executor = transport

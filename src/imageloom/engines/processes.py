@@ -25,7 +25,7 @@ from imageloom.worker.process import serve, start
 class Processes(TransportEngine, Engine):
     """The engine."""
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         most = settings.jobs * settings.threads

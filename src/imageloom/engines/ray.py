@@ -50,7 +50,7 @@ LOST = (
 class Ray(ExecutorEngine):
     """Workers that die are replaced by Ray; one death is enough for a task to be lost."""
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(RayTransport(settings), settings.timeout)

@@ -16,14 +16,14 @@ from functools import partial
 from imageloom import stores
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.controller import fixed, for_requests
 from imageloom.worker.perform import Attempt, perform, settle, worker_name
 from imageloom.worker.pool import Bunches, SizedExecutor
 
 
 class Threads(Engine):
-    capabilities = Capabilities(shares_memory=True, overlaps=True, tells=True)
+    capabilities = Capabilities(shares_memory=True, overlaps=True, reports_results=True)
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -41,10 +41,10 @@ class Threads(Engine):
     def capacity(self) -> int:
         return self._controller.size
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+    def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         if not self._waits:
-            return self.computing.submit(perform, task, told)
-        journey = _Journey(self, task, told)
+            return self.computing.submit(perform, task, on_result)
+        journey = _Journey(self, task, on_result)
         self._under_way.add(journey.outcome)
         journey.outcome.add_done_callback(self._under_way.discard)
         journey.begin()
@@ -61,10 +61,10 @@ class Threads(Engine):
 class _Journey:
     """A task on its way from pool to pool: each step hands on the next one."""
 
-    def __init__(self, engine: Threads, task: Task, told: Told | None) -> None:
+    def __init__(self, engine: Threads, task: Task, on_result: ResultCallback | None) -> None:
         self._engine = engine
         self._task = task
-        self._told = told
+        self._on_result = on_result
         self._attempts: list[Attempt] = []
         self._committed = itertools.count(1)  # of which next() is one step
         self.outcome: Future[Outcome] = Future()
@@ -119,8 +119,8 @@ class _Journey:
     def _commit_one(self, place: int, attempt: Attempt) -> None:
         with self._telling():
             attempt.commit()
-            if self._told is not None:
-                self._told(place, attempt.result)
+            if self._on_result is not None:
+                self._on_result(place, attempt.result)
             if next(self._committed) == len(self._task.work):
                 results = tuple(attempt.result for attempt in self._attempts)
                 self.outcome.set_result(Outcome(self._task.id, worker_name(), results))

@@ -25,7 +25,7 @@ from imageloom.scheduling.protocol import (
     Start,
     Ticket,
 )
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.scheduler import Scheduler
 from imageloom.scheduling.transport import Transport
@@ -47,9 +47,9 @@ class EngineCore:
         self.scheduler = scheduler
         self._transport = transport
         self._clock = clock
-        self._submitted: SimpleQueue[tuple[Ticket, Future[Outcome], Told | None]] = SimpleQueue()
+        self._submitted: SimpleQueue[tuple[Ticket, Future[Outcome], ResultCallback | None]] = SimpleQueue()
         self._abandoned: SimpleQueue[Future[Outcome]] = SimpleQueue()
-        self._waiting: dict[Ticket, tuple[Future[Outcome], Told | None]] = {}
+        self._waiting: dict[Ticket, tuple[Future[Outcome], ResultCallback | None]] = {}
         self._closing = False
         self._broken = ""
 
@@ -58,13 +58,13 @@ class EngineCore:
         """How many tasks run at the same time; for workers that come by themselves a subclass says it."""
         return max(1, self.scheduler.rules.jobs)
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+    def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         if self._broken:
             future.set_exception(EngineFailed(self._broken))
             return future
-        ticket = Ticket(task, future.set_running_or_notify_cancel, reports=told is not None)
-        self._submitted.put((ticket, future, told))
+        ticket = Ticket(task, future.set_running_or_notify_cancel, reports=on_result is not None)
+        self._submitted.put((ticket, future, on_result))
         self._transport.wake()
         if self._broken:  # meanwhile
             self._fail(self._broken)
@@ -100,13 +100,13 @@ class EngineCore:
     def _take_submitted(self) -> None:
         while True:
             try:
-                ticket, future, told = self._submitted.get_nowait()
+                ticket, future, on_result = self._submitted.get_nowait()
             except Empty:
                 return
             if self._closing:
                 future.cancel()
                 continue
-            self._waiting[ticket] = future, told
+            self._waiting[ticket] = future, on_result
             self.scheduler.submit(ticket, self._clock())
 
     def _take_abandoned(self) -> None:
@@ -127,9 +127,9 @@ class EngineCore:
         elif isinstance(command, Completed):
             self._waiting.pop(command.ticket)[0].set_result(command.outcome)
         elif isinstance(command, Progress):
-            told = self._waiting[command.ticket][1]
-            if told is not None:
-                told(command.place, command.result)
+            on_result = self._waiting[command.ticket][1]
+            if on_result is not None:
+                on_result(command.place, command.result)
         elif isinstance(command, Start):
             self._transport.start()
         elif isinstance(command, Drop):
@@ -144,10 +144,10 @@ class EngineCore:
         self._broken = reason
         while True:
             try:
-                ticket, future, told = self._submitted.get_nowait()
+                ticket, future, on_result = self._submitted.get_nowait()
             except Empty:
                 break
-            self._waiting[ticket] = future, told
+            self._waiting[ticket] = future, on_result
         for future, _ in list(self._waiting.values()):
             fail(future, EngineFailed(reason))
 

@@ -22,7 +22,7 @@ from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
 
 Died = Callable[[int, str], None]
-"""Told a dead worker's process id and the cause in words, from the fleet's thread."""
+"""Called in the fleet's thread with the process id of a dead worker and the cause of its death."""
 
 FINAL = (0, 2, 4)
 """Exit codes of a worker that left on its own: it was let go, or cannot be of use (as of errors.py)."""

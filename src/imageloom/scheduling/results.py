@@ -37,7 +37,7 @@ _UNSHOWN = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 
 log = logging.getLogger(__name__)
 
-Told = Callable[[int, Result], None]
+ResultCallback = Callable[[int, Result], None]
 """Called with an item's place in its task and its result, as soon as it is there."""
 
 

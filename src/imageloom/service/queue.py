@@ -56,7 +56,8 @@ class JobQueue:
             )
         if count[client] >= self._bounds.client_jobs:
             raise ServerBusy(
-                f"the server has {self._bounds.client_jobs} jobs of {client}, the maximum (--max-client-jobs): try again later"
+                f"the server has {self._bounds.client_jobs} jobs of {client}, the maximum "
+                "(--max-client-jobs): try again later"
             )
 
     def put(self, job: RunningJob) -> None:

@@ -272,7 +272,7 @@ class EngineFaults(EngineBase):
         assert [result.key for result in outcome.results] == keys
         assert not any(result.failure for result in outcome.results)
         early = [result for place, result, is_early in told if is_early and place == 0]
-        assert early, f"told was called for {[place for place, *_ in told]}, too late for the first item"
+        assert early, f"on_result was called for {[place for place, *_ in told]}, too late for the first item"
         assert (early[0].key, early[0].failure) == (keys[0], None)
 
     def one_that_refuses(self, why: Refusal, stage: Stage, folder: Path) -> AbstractContextManager[Engine]:

@@ -32,17 +32,17 @@ Turn = contextlib.AbstractContextManager[object]
 NO_BOUND = contextlib.nullcontext()
 
 
-def perform(task: Task, told: Callable[[int, Result], None] | None = None) -> Outcome:
+def perform(task: Task, on_result: Callable[[int, Result], None] | None = None) -> Outcome:
     """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
 
     Args:
-        told: called with an item's place and its result, as soon as it is there.
+        on_result: called with an item's place and its result, as soon as it is there.
     """
     made: list[Result] = []
     for place, result in enumerate(results(task)):
         made.append(result)
-        if told is not None:
-            told(place, result)
+        if on_result is not None:
+            on_result(place, result)
     return Outcome(task.id, worker_name(), tuple(made))
 
 
@@ -224,7 +224,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 def _keep_freed_memory() -> None:
     """Have malloc keep an image's memory for the next one: returning and clearing it costs a tenth of the time.
 
-    What is larger than 32 MB goes back at once all the same. Only glibc can be told so.
+    What is larger than 32 MB goes back at once all the same. Only glibc can be on_result so.
     """
     if sys.platform != "linux":
         return

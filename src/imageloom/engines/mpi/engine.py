@@ -69,7 +69,7 @@ def open_mpi(settings: Settings) -> Engine:
 class Supervised(TransportEngine, Engine):
     """The engine, where this process is in no MPI job."""
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self._capacity = settings.jobs * settings.threads

@@ -40,7 +40,7 @@ class Ranks(TransportEngine, Engine):
         SystemExit: in the other ranks, always.
     """
 
-    capabilities = Capabilities(tells=True)
+    capabilities = Capabilities(reports_results=True)
 
     def __init__(self, settings: Settings) -> None:
         world = MPI.COMM_WORLD

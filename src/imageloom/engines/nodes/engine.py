@@ -55,7 +55,7 @@ class Nodes(TransportEngine, Engine):
         StorageError: no node answers.
     """
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True, refuses=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True, refuses=True)
 
     def __init__(self, settings: Settings, config: NodesConfig | None = None, waits: bool = False) -> None:
         config = config or (read_config(settings.nodes, NodesConfig) if settings.nodes else NodesConfig())

@@ -186,7 +186,8 @@ class CallLimits(grpc.ServerInterceptor):
             bound = most if full else most // 2
             context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"there are already {bound} calls of {name} {whose}: try again later (server: --max-calls; node: --limit)",
+                f"there are already {bound} calls of {name} {whose}: try again later "
+                "(server: --max-calls; node: --limit)",
             )
         try:
             yield

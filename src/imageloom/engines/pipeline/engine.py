@@ -78,7 +78,7 @@ class Pipeline(TransportEngine, Engine):
         StorageError: there is no shared memory to be had.
     """
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(
         self,

@@ -164,7 +164,8 @@ class Ring:
         size = _aligned(len(about)) + sum(_aligned(array.nbytes) for array in arrays)
         if size > SPAN:
             raise LimitExceeded(
-                f"a chunk of {size:,} bytes is over the limit of {SPAN:,}: process the image in tiles (--tile always)"
+                f"a chunk of {size:,} bytes is over the limit of {SPAN:,}: process the image "
+                "in tiles (--tile always)"
             )
         with self._locked():
             states = self._state.tolist()

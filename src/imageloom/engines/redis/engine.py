@@ -16,7 +16,7 @@ class RedisStreams(TransportEngine, Engine):
         StorageError: the server cannot be reached, refuses the user, or is too old.
     """
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self.transport = RedisTransport(settings)

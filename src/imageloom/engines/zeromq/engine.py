@@ -86,7 +86,7 @@ class Zeromq(TransportEngine, Engine):
         StorageError: the ports cannot be opened.
     """
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -7,13 +7,13 @@ from concurrent.futures import Future
 from random import Random
 
 from imageloom.driver.window import DEPTH
-from imageloom.engines import Capabilities, TellingEngine
+from imageloom.engines import Capabilities, ReportingEngine
 from imageloom.model import Outcome, Task
 from imageloom.recipes.plan import make_plan
 from imageloom.scheduling.engine import EngineCore
 from imageloom.scheduling.policies import open_choice
 from imageloom.scheduling.protocol import Cancelled, Command, Completed, Event, Progress, Send, Ticket
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.scheduling.scheduler import Scheduler
 from imageloom.testing.simulation import coverage
 from imageloom.testing.simulation.checks import SchedulerLaws, attempt_of
@@ -54,10 +54,10 @@ class WatchedScheduler(Scheduler):
         return commands
 
 
-class SimulatedEngine(EngineCore, TellingEngine):
+class SimulatedEngine(EngineCore, ReportingEngine):
     """The engine of one run of the driver."""
 
-    capabilities = Capabilities(tells=True)
+    capabilities = Capabilities(reports_results=True)
 
     def __init__(
         self,
@@ -90,14 +90,14 @@ class SimulatedEngine(EngineCore, TellingEngine):
         self._capacity = max(1, self._plan.workers * self._plan.slots, self.scheduler.capacity)
         return self._capacity
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+    def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         self._process.step()
         needs = 0
         for work in task.work:
             assert work.header is not None
             needs = max(needs, make_plan(work.header, task.recipe).bytes + work.item.size)
         self._driver_laws.submit(task, needs, DEPTH * self._capacity, self._time.now)
-        future = super().submit(task, told)
+        future = super().submit(task, on_result)
         future.add_done_callback(lambda done: self._is_over_with(task, done))
         return future
 
