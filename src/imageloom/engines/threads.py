@@ -18,7 +18,7 @@ from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.controller import fixed, for_requests
-from imageloom.worker.perform import Attempt, perform, settle, worker_name
+from imageloom.worker.perform import Attempt, perform, prepare, worker_name
 from imageloom.worker.pool import Bunches, SizedExecutor
 
 
@@ -103,7 +103,7 @@ class _Journey:
                     self._commit(place, attempt)
 
     def _begin_attempts(self) -> Iterator[Attempt]:
-        settle(self._task)
+        prepare(self._task)
         for work in self._task.work:
             self._attempts.append(Attempt(self._task, work))
             yield self._attempts[-1]

@@ -324,7 +324,7 @@ class Scheduler:
         delivery.since = now
         ticket.returns = 0
         name = event.name or worker.name
-        self._tickets.settle(ticket, place, result if result.worker == name else replace(result, worker=name))
+        self._tickets.record(ticket, place, result if result.worker == name else replace(result, worker=name))
         if delivery.done == len(delivery.places):
             self._placement.note_complete(worker, now - delivery.began)
             self._remove(worker, delivery, now)

@@ -23,7 +23,7 @@ class Tickets:
     def __init__(self, workers: dict[str, Worker], emit: Callable[[Command], None], epoch: float) -> None:
         self._workers, self._emit, self._epoch = workers, emit, epoch
 
-    def settle(self, ticket: Ticket, place: int, result: Result) -> None:
+    def record(self, ticket: Ticket, place: int, result: Result) -> None:
         """Note the result of one item; only the first one counts."""
         if place not in ticket.results:
             ticket.results[place] = result
@@ -48,7 +48,7 @@ class Tickets:
         for place in places:
             key = ticket.task.work[place].item.key
             result = Result(key, failure=failure, started=began, lost=spent, worker=worker)
-            self.settle(ticket, place, result)
+            self.record(ticket, place, result)
         self.complete(ticket, worker)
 
     def complete(self, ticket: Ticket, worker: str) -> None:

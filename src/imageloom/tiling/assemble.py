@@ -190,11 +190,11 @@ class Assembly:
             self._target = self._raster(f"{self._output}-{number}", phase.frame)
         boxes = parts_of(self._phases, number, plan, self._workers)
         first: list[Step | None] = [None] * len(boxes)
-        settled = [phase] * len(boxes)
+        measured_phases = [phase] * len(boxes)
         if merged is not None:
-            settled = tiles.settle(self._phases[number - 1], merged, phase, boxes)
-            first = [one.steps[0] for one in settled]
-        self._reads = [tiles.tile(one, box).read for one, box in zip(settled, boxes, strict=True)]
+            measured_phases = tiles.apply_measure(self._phases[number - 1], merged, phase, boxes)
+            first = [one.steps[0] for one in measured_phases]
+        self._reads = [tiles.tile(one, box).read for one, box in zip(measured_phases, boxes, strict=True)]
         self._count = len(boxes)
         self._todo = deque(
             Part(

@@ -5,7 +5,7 @@ each step, last to first, says which box it needs of the pixels before it. A ste
 first (a histogram, a hysteresis) ends a phase: the tiles are measured, the measures merged, and what they
 resolve to begins the next one. What only a whole image can be done to is a phase of one tile.
 
-    phases -> boxes -> tile -> run_tile -> measure_tile -> merge -> settle -> the next phase
+    phases -> boxes -> tile -> run_tile -> measure_tile -> merge -> apply_measure -> the next phase
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def boxes(phase: Phase, size: int) -> tuple[Box, ...]:
 
 
 def tile(phase: Phase, write: Box) -> Tile:
-    """The tile that writes a box, of a phase whose first step is settled."""
+    """The tile that writes a box, of a phase whose first step is measured_phases."""
     return Tile(write, _chain(phase, write)[0])
 
 
@@ -206,7 +206,7 @@ def _array_from_plain(kind: type, data: Any) -> Any:
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def settle(before: Phase, merged: Any, phase: Phase, boxes: Sequence[Box]) -> list[Phase]:
+def apply_measure(before: Phase, merged: Any, phase: Phase, boxes: Sequence[Box]) -> list[Phase]:
     """For each box that the phase writes the phase, its first step fixed by what the one before measured.
 
     Where the measure is `placed`, the boxes are those that were measured.
@@ -222,10 +222,10 @@ def run_tiled(image: Pixels, steps: Sequence[Step], size: int) -> Pixels:
     before, merged = None, None
     for phase in phases(steps, frame_of(image)):
         writes = boxes(phase, size)
-        settled = settle(before, merged, phase, writes) if before else [phase] * len(writes)
+        measured_phases = apply_measure(before, merged, phase, writes) if before else [phase] * len(writes)
         made = empty(phase.frame)
         measures = []
-        for part, write in zip(settled, writes, strict=True):
+        for part, write in zip(measured_phases, writes, strict=True):
             one = tile(part, write)
             pixels = run_tile(part, image[one.read.slices(Box.of(part.frames[0]))], one)
             made[write.slices(Box.of(phase.frame))] = pixels

@@ -53,7 +53,7 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
         computing: held while pixels are worked on, so that more tasks than cores can wait for a store.
     """
     try:
-        settle(task)
+        prepare(task)
     except Exception as error:  # its operators cannot be loaded here
         yield from (_failed(work, error) for work in task.work)
         return
@@ -70,9 +70,9 @@ def _failed(work: Work, error: BaseException) -> Result:
     return Result(work.item.key, failure=failure_of(work.item.key, error), started=time.time())
 
 
-def settle(task: Task) -> None:
+def prepare(task: Task) -> None:
     """Make this process a good worker, and the task's operators known to it."""
-    settle_process()
+    configure_process()
     operators.load_files(task.recipe.operators, task.digests)
 
 
@@ -209,7 +209,7 @@ class Stopwatch:
 
 
 @lru_cache(maxsize=1)
-def settle_process() -> None:
+def configure_process() -> None:
     """Make this process a good worker: once, before its first item."""
     import cv2
 

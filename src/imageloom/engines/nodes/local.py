@@ -100,11 +100,11 @@ def serve(folder: str, pipe: Connection, memory: int, guard: Guard) -> None:
     from imageloom.engines.nodes.config import Credentials, NodeConfig
     from imageloom.engines.nodes.node import WAITING_CALLS, Node
     from imageloom.engines.nodes.rpc import NODE, Service
-    from imageloom.worker.perform import settle_process
+    from imageloom.worker.perform import configure_process
 
     if memory:
         bound_memory(memory)
-    settle_process()
+    configure_process()
     node = Node(Marks(folder).run, NodeConfig(limit=1), guard)
     service = Service(node, NODE, address_in(folder, os.getpid()), Credentials(), WAITING_CALLS)
     pipe.send_bytes(b"ready")

@@ -137,7 +137,7 @@ class _Stage:
     def _do(self, taken: Taken, about: Description, started: float, watch: Stopwatch) -> Result | None:
         """Run the stage; None where its chunk has gone into the next ring."""
         task = replace(_task(about.task), work=(about.work,))
-        perform.settle(task)
+        perform.prepare(task)
         chunk = None
         if about.header is not None:
             pixels = arrays_of(taken.pixels, about.frames)
