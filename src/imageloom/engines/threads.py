@@ -44,11 +44,11 @@ class Threads(Engine):
     def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         if not self._waits:
             return self.computing.submit(perform, task, on_result)
-        journey = _Journey(self, task, on_result)
-        self._under_way.add(journey.outcome)
-        journey.outcome.add_done_callback(self._under_way.discard)
-        journey.begin()
-        return journey.outcome
+        run = _TaskRun(self, task, on_result)
+        self._under_way.add(run.outcome)
+        run.outcome.add_done_callback(self._under_way.discard)
+        run.begin()
+        return run.outcome
 
     def close(self) -> None:
         for outcome in list(self._under_way):
@@ -58,7 +58,7 @@ class Threads(Engine):
         self.requests.shutdown()
 
 
-class _Journey:
+class _TaskRun:
     """A task on its way from pool to pool: each step hands on the next one."""
 
     def __init__(self, engine: Threads, task: Task, on_result: ResultCallback | None) -> None:
@@ -72,7 +72,7 @@ class _Journey:
     def begin(self) -> None:
         uncomputed, number = self._engine.uncomputed, self._task.id
         uncomputed.add(number)
-        self.outcome.add_done_callback(lambda _: uncomputed.discard(number))  # it keeps no journey alive
+        self.outcome.add_done_callback(lambda _: uncomputed.discard(number))  # it keeps no run alive
         source = self._task.source
         if stores.is_remote(source) and not all(
             (source, work.item.key, work.item.fingerprint) in stores.kept for work in self._task.work
@@ -83,20 +83,20 @@ class _Journey:
 
     def _read(self) -> None:
         if self.outcome.set_running_or_notify_cancel():
-            with self._telling():
+            with self._errors_end_task():
                 for attempt in self._begin_attempts():
                     attempt.read()
                 self._engine.computing.post(self._compute)
 
     def _compute(self) -> None:
-        with self._telling():
+        with self._errors_end_task():
             for place, attempt in enumerate(self._attempts):
                 attempt.compute()
                 self._commit(place, attempt)
 
     def _read_and_compute(self) -> None:
         if self.outcome.set_running_or_notify_cancel():
-            with self._telling():
+            with self._errors_end_task():
                 for place, attempt in enumerate(self._begin_attempts()):
                     attempt.read()
                     attempt.compute()
@@ -117,7 +117,7 @@ class _Journey:
             self._commit_one(place, attempt)
 
     def _commit_one(self, place: int, attempt: Attempt) -> None:
-        with self._telling():
+        with self._errors_end_task():
             attempt.commit()
             if self._on_result is not None:
                 self._on_result(place, attempt.result)
@@ -126,7 +126,7 @@ class _Journey:
                 self.outcome.set_result(Outcome(self._task.id, worker_name(), results))
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _errors_end_task(self) -> Iterator[None]:
         """What a step raises, which is a bug, ends the task."""
         try:
             yield
