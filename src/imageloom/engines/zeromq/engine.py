@@ -21,7 +21,7 @@ import zmq
 
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.workers import work
-from imageloom.engines.zeromq.doors import Door
+from imageloom.engines.zeromq.connections import ConnectionLimit
 from imageloom.engines.zeromq.wire import (
     HEADER,
     MOST_SUBSCRIBED,
@@ -167,7 +167,7 @@ class Server:
         """Make the sockets; from the thread's start on they are the thread's."""
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind("inproc://zeromq.zap.01")
-        self._doors: list[Door] = []
+        self._limits: list[ConnectionLimit] = []
         self._router, self._control = self._context.socket(zmq.ROUTER), self._context.socket(zmq.PUB)
         host, port = split(address)
         try:
@@ -177,7 +177,7 @@ class Server:
             ):
                 options(channel, address, most)
                 secure_server(channel, self._keys)
-                self._doors.append(Door(channel))
+                self._limits.append(ConnectionLimit(channel))
                 channel.bind(f"tcp://{host}:{number}")
         except zmq.ZMQError as error:
             raise StorageError(f"cannot listen on {address} and on the next port: {error.strerror}") from None
@@ -187,7 +187,7 @@ class Server:
         self._local_address = f"tcp://{everywhere.get(host, host)}:{_port(self._router)}"
         self._control_port = _port(self._control)
         self._poller = zmq.Poller()
-        for source in (self._router, self._zap, *(door.monitor for door in self._doors)):
+        for source in (self._router, self._zap, *(limit.monitor for limit in self._limits)):
             self._poller.register(source, zmq.POLLIN)
 
     def open(self, failed: Callable[[str], None]) -> None:
@@ -270,8 +270,8 @@ class Server:
         ready = dict(poller.poll(0 if self._events else math.ceil(wait * 1000)))
         if self._waker.file in ready:
             self._waker.clear()
-        for door in self._doors:
-            door.look()
+        for limit in self._limits:
+            limit.update()
         if self._zap in ready:
             authenticate(self._zap, self._keys)
         if self._router in ready:

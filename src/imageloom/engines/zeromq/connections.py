@@ -17,7 +17,7 @@ MOST_CONNECTIONS = 1024
 """To each port; fewer where the process may have fewer than eight times as many files open."""
 
 
-class Door:
+class ConnectionLimit:
     """Watches a socket that listens, and closes what comes beyond the bound.
 
     Its thread is the socket's.
@@ -30,7 +30,7 @@ class Door:
         """Their descriptors."""
         self._is_full = False
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Take in who has come and gone."""
         while True:
             try:
