@@ -32,15 +32,15 @@ def address_in(folder: str, pid: int) -> str:
     return f"unix:{folder}/{pid}"
 
 
-_MARK = struct.Struct("qq")
+_PROGRESS = struct.Struct("qq")
 
 
-class Marks:
+class ProgressFile:
     """A file in which a node notes the item in progress: when it dies, results may still be unsent."""
 
     def __init__(self, folder: str) -> None:
-        self._file = os.open(_marks_of(folder, os.getpid()), os.O_WRONLY | os.O_CREAT, 0o600)
-        os.pwrite(self._file, _MARK.pack(-1, 0), 0)
+        self._file = os.open(_progress_path(folder, os.getpid()), os.O_WRONLY | os.O_CREAT, 0o600)
+        os.pwrite(self._file, _PROGRESS.pack(-1, 0), 0)
         self._thread = ThreadPoolExecutor(1, "thread")
 
     def run(self, task: Task, ended: Ended) -> Iterator[Result | None]:
@@ -60,9 +60,9 @@ class Marks:
         from imageloom.worker.perform import results
 
         try:
-            os.pwrite(self._file, _MARK.pack(task.id, 0), 0)
+            os.pwrite(self._file, _PROGRESS.pack(task.id, 0), 0)
             for place, result in enumerate(results(task)):
-                os.pwrite(self._file, _MARK.pack(task.id, place + 1), 0)
+                os.pwrite(self._file, _PROGRESS.pack(task.id, place + 1), 0)
                 arrived.put((place, result))
                 if not wanted.is_set():
                     return
@@ -70,18 +70,18 @@ class Marks:
             arrived.put(None)
 
 
-def done_by(folder: str, pid: int, task: int) -> int | None:
+def completed_items(folder: str, pid: int, task: int) -> int | None:
     """How many items of a task a node had done when it died; None where it had not begun the task."""
     try:
-        with open(_marks_of(folder, pid), "rb") as file:
-            number, done = _MARK.unpack(file.read(_MARK.size))
+        with open(_progress_path(folder, pid), "rb") as file:
+            number, done = _PROGRESS.unpack(file.read(_PROGRESS.size))
     except (OSError, struct.error):
         return None
     return int(done) if number == task else None
 
 
-def _marks_of(folder: str, pid: int) -> str:
-    return f"{folder}/{pid}.marks"
+def _progress_path(folder: str, pid: int) -> str:
+    return f"{folder}/{pid}.progress"
 
 
 def serve(folder: str, pipe: Connection, memory: int, guard: Guard) -> None:
@@ -105,7 +105,7 @@ def serve(folder: str, pipe: Connection, memory: int, guard: Guard) -> None:
     if memory:
         bound_memory(memory)
     configure_process()
-    node = Node(Marks(folder).run, NodeConfig(limit=1), guard)
+    node = Node(ProgressFile(folder).run, NodeConfig(limit=1), guard)
     service = Service(node, NODE, address_in(folder, os.getpid()), Credentials(), WAITING_CALLS)
     pipe.send_bytes(b"ready")
     signal.sigwait([signal.SIGTERM])

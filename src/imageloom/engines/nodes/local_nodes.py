@@ -16,7 +16,7 @@ import grpc
 
 from imageloom.engines import Settings
 from imageloom.engines.nodes import rpc
-from imageloom.engines.nodes.local import address_in, done_by, serve
+from imageloom.engines.nodes.local import address_in, completed_items, serve
 from imageloom.engines.nodes.transport import REFUSED, Node, NodeTransport
 from imageloom.model import Failure
 from imageloom.scheduling.fleet import cause_of
@@ -122,7 +122,7 @@ class LocalNodes(NodeTransport):
             await asyncio.wait_for(node.has_died.wait(), LATE)
         node.kill()
         await node.has_died.wait()
-        done = done_by(self._folder, node.pid, number)
+        done = completed_items(self._folder, node.pid, number)
         if done is None:
             self._report(Returned(node.name, number))
         else:
