@@ -150,7 +150,7 @@ class ExecutorTransport:
         except Exception as error:  # it is broken, or shut down
             self._put(partial(self._break, task.id, error, True))
         else:
-            call.add_done_callback(lambda done: self._put(partial(self._take_in, task.id, done)))
+            call.add_done_callback(lambda done: self._put(partial(self._handle_outcome, task.id, done)))
 
     def drop(self, command: Drop) -> None:
         """A call that runs cannot be stopped: its results come too late."""
@@ -211,7 +211,7 @@ class ExecutorTransport:
             return [Begun(WORKER, number)]
         return [Received(WORKER, number, message.place, message.result, message.worker)]
 
-    def _take_in(self, number: int, call: Future[bytes]) -> list[Event]:
+    def _handle_outcome(self, number: int, call: Future[bytes]) -> list[Event]:
         task = self._sent.get(number)
         if task is None:
             return []

@@ -56,12 +56,12 @@ class Fleet:
         self._died, self._left = died, left
         self._context = warm_up(target.__module__, *preload)
         self._processes: dict[int, ForkServerProcess] = {}
-        self._well: set[int] = set()
+        self._ready: set[int] = set()
         self.deaths = 0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
         """Of workers in a row that died before they were well."""
         self._closing = self._closed = False
-        self._bell, self._button = os.pipe()
+        self._wake_reader, self._wake_writer = os.pipe()
         for _ in range(count):
             self._start()
         self._thread = start_thread("fleet", self._watch, failed)
@@ -71,13 +71,13 @@ class Fleet:
         return list(self._processes)
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """All workers are there, and none was asked to leave."""
         return not self._closing and len(self._processes) >= self._count
 
-    def is_well(self, pid: int) -> None:
+    def mark_ready(self, pid: int) -> None:
         """A worker has begun to work: if it dies, its successor need not wait."""
-        self._well.add(pid)
+        self._ready.add(pid)
         self._backoff.succeed()
 
     def kill(self, pid: int) -> None:
@@ -99,8 +99,8 @@ class Fleet:
                 process.join()
             process.close()
         self._processes.clear()
-        os.close(self._bell)
-        os.close(self._button)
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
 
     def drain(self, patience: float | None = None) -> None:
         """Ask the workers by SIGTERM to finish what they have in hand, and wait until they have left.
@@ -118,7 +118,7 @@ class Fleet:
     def _stop_watching(self) -> None:
         if not self._closing:
             self._closing = True
-            os.write(self._button, b".")
+            os.write(self._wake_writer, b".")
             self._thread.join()
 
     def _start(self) -> None:
@@ -133,11 +133,11 @@ class Fleet:
             missing = len(self._processes) < self._count
             patience = max(0.0, self._backoff.until - time.monotonic()) if missing else None
             sentinels = {process.sentinel: pid for pid, process in self._processes.items()}
-            for ready in wait([self._bell, *sentinels], patience):
+            for ready in wait([self._wake_reader, *sentinels], patience):
                 if ready in sentinels and not self._closing:
-                    self._bury(sentinels[ready])
+                    self._handle_exit(sentinels[ready])
 
-    def _bury(self, pid: int) -> None:
+    def _handle_exit(self, pid: int) -> None:
         process = self._processes.pop(pid)
         process.join()
         exitcode = process.exitcode
@@ -147,8 +147,8 @@ class Fleet:
             self._left(exitcode)
             return
         self.deaths += 1
-        if pid in self._well:
-            self._well.discard(pid)
+        if pid in self._ready:
+            self._ready.discard(pid)
         else:
             self._backoff.fail(time.monotonic())
         self._died(pid, cause_of(exitcode))

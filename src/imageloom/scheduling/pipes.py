@@ -71,12 +71,12 @@ class PipeTransport(Transport):
                 self._events.append(Joined(worker.name, slots, is_ready=worker.is_ready))
 
     def send(self, command: Send) -> None:
-        self._say(command.worker, msgspec.msgpack.encode(command.task))
+        self._write(command.worker, msgspec.msgpack.encode(command.task))
 
     def drop(self, command: Drop) -> None:
-        self._say(command.worker, msgspec.msgpack.encode((command.delivery, command.keep)))
+        self._write(command.worker, msgspec.msgpack.encode((command.delivery, command.keep)))
 
-    def _say(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes) -> None:
         if worker := self._workers.get(name):
             with contextlib.suppress(OSError):  # it is dead: its pipe will end
                 worker.pipe.send_bytes(data)

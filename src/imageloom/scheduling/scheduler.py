@@ -81,7 +81,7 @@ class Scheduler:
         """Of the latest delivery."""
         self._starting = 0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
-        self._next_look = 0.0
+        self._next_check = 0.0
 
     # What the engine asks
 
@@ -121,7 +121,7 @@ class Scheduler:
     def next_due(self, now: float) -> float | None:
         """Seconds until `tick` has something to do; None where only an event can bring that."""
         if self._placement.held or (self._queue.has_suspects and self._workers):
-            return max(0.0, self._next_look - now)
+            return max(0.0, self._next_check - now)
         if self._missing > 0 and not self.is_closing:
             return max(0.0, self._backoff.until - now)
         return None
@@ -176,10 +176,10 @@ class Scheduler:
 
     def tick(self, now: float) -> None:
         """Look at the time: end what takes too long, cut what is slow, start workers that are missing."""
-        if now >= self._next_look:
-            self._next_look = now + TICK
+        if now >= self._next_check:
+            self._next_check = now + TICK
             for worker in list(self._workers.values()):
-                self._look(worker, now)
+                self._check_worker(worker, now)
         if self._missing > 0 and now >= self._backoff.until and not self.is_closing:
             for _ in range(self._missing):
                 self._starting += 1
@@ -264,7 +264,7 @@ class Scheduler:
         else:
             self._requeue(worker, delivery, now, is_suspect=in_doubt)
 
-    def _look(self, worker: Worker, now: float) -> None:
+    def _check_worker(self, worker: Worker, now: float) -> None:
         """End a worker's item that takes too long; let others do what waits behind a slow one."""
         for delivery in list(worker.in_progress()):
             ticket, spent = delivery.ticket, now - delivery.since
@@ -423,7 +423,7 @@ class Scheduler:
         if not places or not self._may_begin(ticket):
             return
         if self.is_idle:
-            self._next_look = now + TICK
+            self._next_check = now + TICK
         self._number += 1
         ahead = sum(len(other.places) - other.done for other in worker.deliveries.values())
         delivery = worker.deliveries[self._number] = Delivery(

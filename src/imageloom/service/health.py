@@ -58,7 +58,7 @@ class Tally:
         self._items[outcome] += 1
         self._bytes += size
 
-    def hear(self, line: Connection) -> None:
+    def receive(self, line: Connection) -> None:
         """Count what workers report on a line, until its end."""
         with contextlib.suppress(EOFError, OSError):
             while True:

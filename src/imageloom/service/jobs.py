@@ -232,7 +232,7 @@ class RunningJob:
         try:
             with Ledger(ledger) as book:
                 source = Source(job.source, job.include, job.exclude, job.links, roots)
-                self._driver = Driver(job, engine, book, "nodes", [self._hear], source)
+                self._driver = Driver(job, engine, book, "nodes", [self._on_event], source)
                 if self._cancelled or self.is_paused:
                     self._driver.stop()
                 self._end(self._driver.run(), files)
@@ -242,7 +242,7 @@ class RunningJob:
             log.exception("job %s", self.id)
             self._fail(ImageloomError(f"the server failed: {type(error).__name__}: {error}"), files)
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         receipt = to_item_receipt(event)
         with self.change:
             match event:

@@ -57,14 +57,14 @@ class ProbeServer:
     ) -> None:
         self._listener, self._answer, self._slow = listener, answer, slow
         listener.setblocking(False)
-        self._bell, self._button = os.pipe()
+        self._wake_reader, self._wake_writer = os.pipe()
         self._open: dict[_Connection, None] = {}
         """The oldest first."""
         self._answered: deque[tuple[_Connection, bytes]] = deque()
         self._scrapes = ThreadPoolExecutor(1, "scrape")
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
-        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
@@ -73,19 +73,19 @@ class ProbeServer:
 
     def close(self) -> None:
         self._is_closing = True
-        os.write(self._button, b".")
+        os.write(self._wake_writer, b".")
         self._thread.join()
         self._scrapes.shutdown(cancel_futures=True)
-        os.close(self._button)
-        os.close(self._bell)
+        os.close(self._wake_writer)
+        os.close(self._wake_reader)
 
     def _run(self) -> None:
         while not self._is_closing:
             for key, _ in self._selector.select(TICK):
                 if key.fileobj is self._listener:
                     self._accept()
-                elif key.fileobj == self._bell:
-                    os.read(self._bell, 4096)
+                elif key.fileobj == self._wake_reader:
+                    os.read(self._wake_reader, 4096)
                 elif key.data in self._open:  # it may just have made room
                     self._receive(key.data)
             while self._answered:
@@ -156,7 +156,7 @@ class ProbeServer:
                 log.exception("cannot answer %s", path)
                 status, text = 500, "internal error: see the log\n"
             self._answered.append((connection, _response(status, text, has_body)))
-            os.write(self._button, b".")
+            os.write(self._wake_writer, b".")
 
         connection.is_asked = True
         if path in self._slow:

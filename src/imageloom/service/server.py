@@ -37,7 +37,7 @@ LEASE = 10.0
 """Seconds after which a node that registered is forgotten, unless it does so again."""
 MOST_ITEMS = 500
 """In one receipt."""
-BREATH = 0.05
+POLL = 0.05
 """Seconds between two receipts of a job."""
 MOST_REQUEST = 128 << 10
 """Bytes of a job's request."""
@@ -119,7 +119,7 @@ class Server:
         if job.error and not job.has_begun:
             self._forget(job)
             _abort(context, job.error)
-        yield from self._tell(job, follower, context)
+        yield from self._receipts(job, follower, context)
 
     def Follow(  # noqa: N802
         self, request: pb.JobQuery, context: grpc.ServicerContext
@@ -130,7 +130,7 @@ class Server:
             return
         follower = job.follow()
         context.add_callback(lambda: job.leave(follower))
-        yield from self._tell(job, follower, context)
+        yield from self._receipts(job, follower, context)
 
     def Cancel(self, request: pb.JobQuery, context: grpc.ServicerContext) -> pb.JobReceipt:  # noqa: N802
         job = self._find(request.id)
@@ -239,7 +239,7 @@ class Server:
             _abort(context, error)
             raise
 
-    def _tell(
+    def _receipts(
         self, job: RunningJob, follower: Follower, context: grpc.ServicerContext
     ) -> Iterator[pb.JobReceipt]:
         """Receipts until the job is over."""
@@ -257,17 +257,17 @@ class Server:
                 yield job.receipt(items)
             if is_over:
                 return
-            time.sleep(BREATH)
+            time.sleep(POLL)
 
     def _watch(self) -> None:
         """Cancel jobs whose clients are gone, forget jobs that are over, and nodes that are silent."""
         while not self._leaving.wait(0.2):
             try:
-                self._look()
+                self._check_jobs_and_nodes()
             except Exception:  # the next look may go well
                 log.exception("the check of the jobs and nodes failed")
 
-    def _look(self) -> None:
+    def _check_jobs_and_nodes(self) -> None:
         now = time.monotonic()
         for job in list(self._jobs.values()):
             if job.is_over and not job.followers:

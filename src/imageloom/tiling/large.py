@@ -140,7 +140,7 @@ class LargeImages:
         try:
             self._begin(work, header, plan, capacity)
         except BaseException:
-            self._let_go(work.number)
+            self._release(work.number)
             raise
 
     def _begin(self, work: Work, header: Header, plan: Plan, capacity: int) -> None:
@@ -225,7 +225,7 @@ class LargeImages:
         if failure is not None:
             failure = replace(failure, message=f"{failure.message} ({assembly.missing()})", transient=False)
         self._close(assembly, failed=failure is not None)
-        self._let_go(number)
+        self._release(number)
         written = () if failure else tuple(assembly.written)
         pixels = assembly.plan.decoded.pixels
         return Result(assembly.work.item.key, written, failure, times, started, pixels)
@@ -238,7 +238,7 @@ class LargeImages:
         """Give up what is under way."""
         for assembly, _ in self._under_way.values():
             self._close(assembly, failed=True)
-            self._let_go(assembly.work.number)
+            self._release(assembly.work.number)
         self._under_way.clear()
 
     def _close(self, assembly: Assembly, failed: bool) -> None:
@@ -249,7 +249,7 @@ class LargeImages:
         except BaseException as error:
             failure_of(assembly.work.item.key, error)
 
-    def _let_go(self, number: int) -> None:
+    def _release(self, number: int) -> None:
         """Drop what is kept of an image that has ended."""
         self._notes.end(self._slots.pop(number, -1))
         if (file := self._files.pop(number, None)) is not None:

@@ -80,7 +80,7 @@ class Controller:
             if self._count >= self._enough:
                 seconds = self._clock() - self._since
                 if self._idle > IDLE * seconds * self._size:
-                    self._go_on_with(self._good)
+                    self._continue_with(self._good)
                 elif seconds >= LEAST_SECONDS:
                     self._judge(self._amount / seconds)
 
@@ -98,7 +98,7 @@ class Controller:
         self._enough = max(least, 2 * self._size)
         self._since = self._clock()
 
-    def _go_on_with(self, size: int) -> None:
+    def _continue_with(self, size: int) -> None:
         before, self._size = self._size, size
         self._begin(skip=0 if size == before else before)
 
@@ -112,13 +112,13 @@ class Controller:
     def _judge(self, rate: float) -> None:
         """Take in the throughput of an interval, and choose the size of the next one."""
         if self._size != self._good:
-            self._go_on_with(self._judge_neighbour(rate))
+            self._continue_with(self._judge_neighbour(rate))
         else:
             changed = self._rate and abs(rate / self._rate - 1) > CHANGED
             if changed:
                 self._search(max(self._step, 0.5))
             self._rate = rate if changed or not self._rate else (self._rate + rate) / 2
-            self._go_on_with(self._neighbour())
+            self._continue_with(self._neighbour())
 
     def _judge_neighbour(self, rate: float) -> int:
         """The next size: beyond one that is better; else back."""

@@ -75,7 +75,7 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     poller = select.poll()
     poller.register(pipe.fileno(), select.POLLIN)
 
-    def hear() -> None:
+    def receive() -> None:
         message = _MESSAGES.decode(pipe.recv_bytes())
         if isinstance(message, tuple):
             kept[message[0]] = message[1]
@@ -87,7 +87,7 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
             with sending:
                 pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
             while in_flight == 1 and place + 1 < len(task.work) and poller.poll(0):
-                hear()
+                receive()
             if place + 1 >= kept.get(task.id, len(task.work)):
                 break
 
@@ -99,7 +99,7 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
         pipe.send_bytes(msgspec.msgpack.encode(Message()))
         while True:
             while not waiting:
-                hear()
+                receive()
             if in_flight == 1:
                 run(waiting.popleft())
             else:

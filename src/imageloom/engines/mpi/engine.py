@@ -129,7 +129,7 @@ class JobTransport:
     def events(self, patience: float | None) -> list[Event]:
         job = self._job
         for one in [*self._ending, *([job] if job else [])]:
-            one.look()
+            one.poll()
         self._ending = [one for one in self._ending if not one.is_over]
         if self._events:
             patience = 0.0

@@ -176,7 +176,7 @@ class MpiJob:
         if by_force:
             self._forces.popleft()()
 
-    def look(self, patience: float = 0.0) -> None:
+    def poll(self, patience: float = 0.0) -> None:
         """See whether the job is over, and clear up after it; one that takes too long to end is ended by force.
 
         Args:
@@ -194,7 +194,7 @@ class MpiJob:
     def wait(self) -> None:
         """Wait for the end of a job that was told to end."""
         while not self.is_over:
-            self.look(TICK)
+            self.poll(TICK)
 
     def _clear_up(self) -> None:
         """Remove what the job has left."""

@@ -44,7 +44,7 @@ class Link:
     def has_outgoing(self) -> bool:
         return bool(self._outgoing)
 
-    def say(self, rank: int, kind: Kind, body: bytes = b"") -> None:
+    def send(self, rank: int, kind: Kind, body: bytes = b"") -> None:
         data = pack(rank, kind, body)
         self._outgoing += struct.pack("!i", len(data)) + data
 
@@ -54,7 +54,7 @@ class Link:
             while self._outgoing:
                 del self._outgoing[: os.write(self.file, self._outgoing)]
 
-    def hear(self) -> list[tuple[int, Kind, bytes]]:
+    def receive(self) -> list[tuple[int, Kind, bytes]]:
         """The messages that have come; only to be called where there is something.
 
         Raises:
@@ -81,20 +81,20 @@ class Relay:
                     if kind is Kind.READY:
                         self._note_ready(rank, body)
                     else:
-                        self._link.say(rank, kind, body)
+                        self._link.send(rank, kind, body)
                 self._link.flush()
                 writes = select.POLLOUT if self._link.has_outgoing else 0
                 self._poll.modify(self._link.file, select.POLLIN | writes)
                 pause = 0 if found else min(pause + 1, LONGEST_PAUSE)
                 if any(event != select.POLLOUT for _, event in self._poll.poll(pause)):
-                    for rank, kind, body in self._link.hear():
+                    for rank, kind, body in self._link.receive():
                         self._hub.send(rank, kind, body)
 
     def _note_ready(self, rank: int, body: bytes) -> None:
         self._peers[rank] = msgspec.msgpack.decode(body, type=Peer)
         if len(self._peers) > len(self._hub.ranks):
             ready = Ready(tuple(peer for _, peer in sorted(self._peers.items())), _shared_memory())
-            self._link.say(0, Kind.READY, msgspec.msgpack.encode(ready))
+            self._link.send(0, Kind.READY, msgspec.msgpack.encode(ready))
 
 
 def _shared_memory() -> tuple[str, ...]:

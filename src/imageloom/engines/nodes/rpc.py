@@ -133,15 +133,15 @@ class Service:
         host = address.rpartition(":")[0]
         self.address = address if address.startswith("unix:") else f"{host}:{self.port}"
         self._server.start()
-        self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
-    def _tell_health(self, status: Any) -> None:
+    def _set_health(self, status: Any) -> None:
         for name in ("", self._name):
             self._health.set(name, status)
 
     def leave(self) -> None:
         """Say that no new calls are wanted."""
-        self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     def close(self, grace: float | None) -> None:
         """Take no more calls, and end those that are under way after `grace` seconds."""
@@ -157,7 +157,7 @@ def pack(data: Plain) -> bytes:
     So an older peer reads all that does not use what it does not know, and refuses the rest by name: it must not
     do something else than it was asked for.
     """
-    return msgspec.msgpack.encode(_lean(data))
+    return msgspec.msgpack.encode(_without_defaults(data))
 
 
 _READY = msgspec.msgpack.Decoder(tuple[Task, Result])
@@ -173,15 +173,15 @@ def unpack(data: bytes, kind: type[P]) -> P:
     return msgspec.msgpack.decode(data, type=kind)
 
 
-def _lean(value: Any) -> Any:
+def _without_defaults(value: Any) -> Any:
     if isinstance(value, Plain):
         defaults = _defaults(type(value))
         return {
-            name: _lean(item)
+            name: _without_defaults(item)
             for name in value.__struct_fields__
             if (item := getattr(value, name)) != defaults.get(name, msgspec.NODEFAULT)
         }
-    return [_lean(one) for one in value] if isinstance(value, tuple) else value
+    return [_without_defaults(one) for one in value] if isinstance(value, tuple) else value
 
 
 _known: dict[type[Plain], dict[str, Any]] = {}

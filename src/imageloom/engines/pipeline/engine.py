@@ -62,7 +62,7 @@ BUDGET = 64 << 20
 """Bytes of pixels in a ring, at the most, but for a chunk that has it for itself."""
 MOST_FAILED_STARTS = 6
 """Processes of a stage in a row that may die before they are ready; then the engine fails."""
-LONGEST_LOOK = 1.0
+LONGEST_CHECK_INTERVAL = 1.0
 """Seconds between two looks at what the stages have in hand."""
 
 
@@ -146,7 +146,7 @@ class RingTransport:
         """Deliveries whose time runs, and the ring that they were taken from."""
         self._missed: set[int] = set()
         """Deliveries that were in no ring at the last look, and have no result."""
-        self._next_look = 0.0
+        self._next_check = 0.0
         self._events: list[Event] = [Joined(WORKER, SLOTS * len(stages), reports_begin=True)]
         self._waker = Waker()
         self.wake = self._waker.wake
@@ -205,8 +205,8 @@ class RingTransport:
             else:
                 os.read(self._rings[0].room, 8)
         self._put()
-        if time.monotonic() >= self._next_look:
-            self._look()
+        if time.monotonic() >= self._next_check:
+            self._check_stages()
         events, self._events = self._events, []
         return events
 
@@ -217,7 +217,7 @@ class RingTransport:
         now = time.monotonic()
         due = [stage.backoff.until - now for stage in self._stages if stage.process is None]
         if self._sent:
-            due.append(self._next_look - now)
+            due.append(self._next_check - now)
         if patience is not None:
             due.append(patience)
         return max(0.0, min(due)) if due else None
@@ -249,10 +249,12 @@ class RingTransport:
 
     # What the stages have in hand
 
-    def _look(self) -> None:
+    def _check_stages(self) -> None:
         """Report what has begun and what waits, and what a stage has let go of without a word."""
         now = time.monotonic()
-        self._next_look = now + min(LONGEST_LOOK, self._settings.timeout / 4 or LONGEST_LOOK)
+        self._next_check = now + min(
+            LONGEST_CHECK_INTERVAL, self._settings.timeout / 4 or LONGEST_CHECK_INTERVAL
+        )
         held = {}
         for stage in self._stages:
             for number, since in stage.source.held().items():

@@ -226,7 +226,7 @@ class RedisTransport:
             patience = min(patience, self._next_read - now)
         if self._wait(0.0 if self._events else min(patience, self._next_inspection - now), is_reading):
             entries = self._reader.take()
-            self._take_in(entries)
+            self._handle_entries(entries)
             if entries:
                 self._next_read = time.monotonic() + min(MOST_GATHER, GATHERED * self._item_seconds)
         if self._deaths or time.monotonic() >= self._next_inspection:
@@ -266,7 +266,7 @@ class RedisTransport:
 
     # Results
 
-    def _take_in(self, entries: list[Fields | None]) -> None:
+    def _handle_entries(self, entries: list[Fields | None]) -> None:
         """Take in what workers have said. What is late, repeated or from a stranger does nothing."""
         for fields in entries:
             if fields is None:
@@ -284,7 +284,7 @@ class RedisTransport:
             sent.consumer = message.worker
             self._events.append(Begun(WORKER, message.delivery))
         if self.fleet and (pid := group.pid_of(message.worker, self._host)) in self.fleet.pids:
-            self.fleet.is_well(pid)
+            self.fleet.mark_ready(pid)
 
     def _receive(self, message: Message) -> None:
         number, sent = message.delivery, self._deliveries.get(message.delivery)
@@ -316,7 +316,7 @@ class RedisTransport:
         deaths = {f"{self._host}{pid}/": cause for pid, cause in dead}
         known = self._deliveries.known()
         found = group.snapshots(self._client)
-        self._take_in(self._reader.take_all())  # what was acknowledged before has its results there
+        self._handle_entries(self._reader.take_all())  # what was acknowledged before has its results there
         for lost in self._deliveries.lost(known, found, deaths):
             self._report(lost)
         self._deliveries.remove_abandoned(found)
@@ -352,7 +352,7 @@ class RedisTransport:
         if not self._is_taken_back:
             self._is_taken_back = True
             found = group.snapshots(self._client)
-            self._take_in(self._reader.take_all())
+            self._handle_entries(self._reader.take_all())
             for number in self._deliveries.not_taken(found):
                 self._deliveries.remove(number)
         if not self._deliveries:

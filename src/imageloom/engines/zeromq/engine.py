@@ -275,23 +275,23 @@ class Server:
         if self._zap in ready:
             authenticate(self._zap, self._keys)
         if self._router in ready:
-            self._hear_all()
+            self._receive_all()
         while self._deaths:
-            self._bury(*self._deaths.popleft())
-        self._look()
+            self._handle_death(*self._deaths.popleft())
+        self._check_peers()
         events, self._events = self._events, []
         return events
 
-    def _hear_all(self) -> None:
+    def _receive_all(self) -> None:
         """Take in what has come; after some of it others are to have their turn."""
         for _ in range(100):
             try:
                 routing_id, *frames = self._router.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._hear(routing_id, frames)
+            self._handle(routing_id, frames)
 
-    def _hear(self, routing_id: bytes, frames: list[bytes]) -> None:
+    def _handle(self, routing_id: bytes, frames: list[bytes]) -> None:
         header, kind, body = (*frames, b"", b"", b"")[:3]
         if header != HEADER:
             log.warning("ignored data that is not a message of this version: %.40r", header)
@@ -312,7 +312,7 @@ class Server:
             return
         peer.heard = time.monotonic()
         if kind == b"result":
-            self._take_in(peer, body)
+            self._handle_result(peer, body)
         elif kind == b"over":
             if delivery := body_of(Delivery, body):
                 peer.sent.discard(delivery.number)
@@ -321,9 +321,9 @@ class Server:
             if beat := body_of(Beat, body):
                 self._compare(peer, set(beat.holding))
         elif kind == b"leave":
-            self._let_go(peer)
+            self._release(peer)
 
-    def _take_in(self, peer: _Peer, body: bytes) -> None:
+    def _handle_result(self, peer: _Peer, body: bytes) -> None:
         """Take a result in; a worker that sends what none of ours would is let go of."""
         try:
             message = message_of(body)
@@ -342,7 +342,7 @@ class Server:
             self._send(routing_id, b"stop")
         elif routing_id not in self._peers:
             if before := self._peers.get(hello.previous):
-                self._let_go(before)
+                self._release(before)
             if len(self._peers) >= MOST_PEERS:
                 log.warning(
                     "refused a worker of %r: there are already %d workers, the maximum",
@@ -353,7 +353,7 @@ class Server:
             is_local = hello.local == self._local
             self._peers[routing_id] = _Peer(routing_id, hello, is_local, time.monotonic())
             if is_local and self._fleet:
-                self._fleet.is_well(hello.pid)
+                self._fleet.mark_ready(hello.pid)
             peer = self._peers[routing_id]
             self._events.append(Joined(peer.id, max(1, hello.threads)))
             self._send(routing_id, b"welcome", Welcome(self._control_port, HEARTBEAT, SILENCE))
@@ -366,12 +366,12 @@ class Server:
             self._events.append(Returned(peer.id, number))
         peer.missed = missing
 
-    def _let_go(self, peer: _Peer) -> None:
+    def _release(self, peer: _Peer) -> None:
         """A worker leaves on its own."""
         self._events.append(Left(peer.id))
         del self._peers[peer.routing_id]
 
-    def _bury(self, pid: int, cause: str) -> None:
+    def _handle_death(self, pid: int, cause: str) -> None:
         """A local worker has died."""
         for peer in [peer for peer in self._peers.values() if peer.is_local and peer.hello.pid == pid]:
             self._lose(peer, Failure.of(WorkerLost(f"its worker died: {cause}")))
@@ -380,7 +380,7 @@ class Server:
         self._events.append(Died(peer.id, failure))
         del self._peers[peer.routing_id]
 
-    def _look(self) -> None:
+    def _check_peers(self) -> None:
         """See who is silent, and send heartbeats."""
         now = time.monotonic()
         if now < self._looked + TICK:

@@ -88,11 +88,11 @@ class _Worker:
         self._holding: set[int] = set()
         self._dropped: set[int] = set()
         self._tasks: SimpleQueue[tuple[int, Task]] = SimpleQueue()
-        self._said: SimpleQueue[tuple[int, Message | int]] = SimpleQueue()
+        self._reports: SimpleQueue[tuple[int, Message | int]] = SimpleQueue()
         """By the threads: a result, or the number of a delivery that is over."""
-        self._bell, self._button = os.pipe()
-        os.set_blocking(self._button, False)
-        signal.set_wakeup_fd(self._button, warn_on_full_buffer=False)
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         for number in range(settings.threads):
             threading.Thread(target=self._compute, name=f"thread_{number}", daemon=True).start()
 
@@ -104,18 +104,18 @@ class _Worker:
             began, task = self._tasks.get()
             if self._wants(began, task.id):
                 for place, result in enumerate(guarded(task, self._settings.guard)):
-                    self._say(began, Message(task.id, place, name, result))
+                    self._report(began, Message(task.id, place, name, result))
                     if not self._wants(began, task.id):
                         break
-            self._say(began, task.id)
+            self._report(began, task.id)
 
     def _wants(self, began: int, delivery: int) -> bool:
         return began == self._round and delivery not in self._dropped and not self._leaving.is_set()
 
-    def _say(self, began: int, what: Message | int) -> None:
-        self._said.put((began, what))
+    def _report(self, began: int, what: Message | int) -> None:
+        self._reports.put((began, what))
         with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
-            os.write(self._button, b".")
+            os.write(self._wake_writer, b".")
 
     # The main thread
 
@@ -133,7 +133,7 @@ class _Worker:
         try:
             self._greet()
             self._poller = zmq.Poller()
-            for source in (self._bell, self._dealer, self._control):
+            for source in (self._wake_reader, self._dealer, self._control):
                 self._poller.register(source, zmq.POLLIN)
             while self._goes_on is None:
                 self._turn()
@@ -163,12 +163,12 @@ class _Worker:
         silence = self._welcome.silence if self._welcome else FIRST_SILENCE
         patience = min(self._beaten + heartbeat, self._heard + silence) - time.monotonic()
         ready = dict(self._poller.poll(max(0, math.ceil(patience * 1000))))
-        if self._bell in ready:
-            os.read(self._bell, 4096)
+        if self._wake_reader in ready:
+            os.read(self._wake_reader, 4096)
         for channel in (self._dealer, self._control):
             while channel in ready and self._goes_on is None:
                 try:
-                    self._hear(channel.recv_multipart(zmq.NOBLOCK))
+                    self._handle(channel.recv_multipart(zmq.NOBLOCK))
                 except zmq.Again:
                     break
         self._pass_on()
@@ -186,7 +186,7 @@ class _Worker:
                 self._send(b"leave")
             self._goes_on = not self._settings.once
 
-    def _hear(self, frames: list[bytes]) -> None:
+    def _handle(self, frames: list[bytes]) -> None:
         header, kind, body = (*frames, b"", b"", b"")[:3]
         if header != HEADER:
             if header.startswith(PROTOCOL):
@@ -224,7 +224,7 @@ class _Worker:
         """Send what the threads have said."""
         while self._goes_on is None:
             try:
-                began, what = self._said.get_nowait()
+                began, what = self._reports.get_nowait()
             except Empty:
                 return
             if began != self._round:

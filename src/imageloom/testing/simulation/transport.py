@@ -92,7 +92,7 @@ class SimulatedTransport:
             self._ended.add((worker.name, command.delivery))
             worker.end(command.delivery)
         else:
-            self._let_go(worker)
+            self._release(worker)
             worker.is_alive = False
 
     def events(self, patience: float | None) -> list[Event]:
@@ -141,7 +141,7 @@ class SimulatedTransport:
             worker.become_ready()
             self._carry(worker, False, lambda: self._resize(worker), may_lose=False)
 
-    def _let_go(self, worker: SimulatedWorker) -> None:
+    def _release(self, worker: SimulatedWorker) -> None:
         """The scheduler knows that a worker is gone; another one comes."""
         if self.workers.pop(worker.name, None) and not self._plan.rules.jobs:
             self._time.after(self._random.expovariate(2.0), self._join)
@@ -168,7 +168,7 @@ class SimulatedTransport:
     def _report_death(self, worker: SimulatedWorker, why: str) -> None:
         def report() -> None:
             if worker.name in self.workers or self._plan.beats:
-                self._let_go(worker)
+                self._release(worker)
                 self._tell(Died(worker.name, Failure("WorkerLost", f"its worker died: {why}", True)))
 
         self._carry(worker, False, report, may_lose=False)
@@ -179,7 +179,7 @@ class SimulatedTransport:
             return
         if self._time.now - self._heard[name] > SILENCE:
             held = sorted(self._holds(name))
-            self._let_go(worker)
+            self._release(worker)
             failure = Failure("WorkerLost", f"its worker sent nothing for {SILENCE:g} s", True)
             self._tell(Died(name, failure))
             for delivery in held:  # its connection breaks only now
@@ -297,7 +297,7 @@ class SimulatedTransport:
 
     def _leave(self, worker: SimulatedWorker) -> None:
         if worker.name in self.workers or self._plan.beats:
-            self._let_go(worker)
+            self._release(worker)
             self._tell(Left(worker.name))
 
     def _disconnect(self, worker: SimulatedWorker) -> None:
