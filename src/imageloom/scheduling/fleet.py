@@ -1,7 +1,7 @@
-"""A fleet: worker processes of this machine that are kept at their number.
+"""A fleet: a fixed number of worker processes on this machine. A process that dies is replaced.
 
-It is what an engine with a broker between it and its workers starts them by, and `imageloom worker` too. What
-they work on is not its concern: it starts them, says which one has died and of what, and starts another.
+It is used by engines with a broker between the engine and its workers, and by `imageloom worker`. It starts the
+processes, reports each death with its cause, and starts a replacement. It does not see their tasks.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ Died = Callable[[int, str], None]
 """Called in the fleet's thread with the process id of a dead worker and the cause of its death."""
 
 FINAL = (0, 2, 4)
-"""Exit codes of a worker that left on its own: it was let go, or cannot be of use (as of errors.py)."""
+"""Exit codes (see errors.py) of a worker that exited normally, or that cannot work and must not be restarted."""
 
 
 class Fleet:
-    """Processes that run one function, each for as long as it does not return.
+    """Processes that each run one function until it returns.
 
     Args:
-        target: a function of a module: it is found by its name in a new interpreter.
-        args: plain data for it.
-        count: how many processes.
-        died: called for each one that ends before `close`.
-        left: called with the exit code of one that leaves on its own (`FINAL`), which is then not replaced;
-            without it such a one has died.
-        preload: modules that the workers need, loaded once for all of them.
-        failed: called with the reason where workers cannot be replaced any more, from the fleet's thread.
+        target: a function at the top level of a module, because a new interpreter imports it by its name.
+        args: its arguments, as plain data.
+        count: number of processes.
+        died: called for each process that ends before `close`.
+        left: called with the exit code of a process that exits with one of `FINAL`. It is not replaced.
+            Without this argument, it counts as dead.
+        preload: modules that the workers need. They are loaded once, for all workers.
+        failed: called in the fleet's thread, with the reason, if workers can no longer be replaced.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Fleet:
         self._ready: set[int] = set()
         self.deaths = 0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
-        """Of workers in a row that died before they were well."""
+        """Back-off for workers in a row that died before they were ready."""
         self._closing = self._closed = False
         self._wake_reader, self._wake_writer = os.pipe()
         for _ in range(count):
@@ -72,21 +72,21 @@ class Fleet:
 
     @property
     def is_complete(self) -> bool:
-        """All workers are there, and none was asked to leave."""
+        """Whether all workers are running, and none was asked to exit."""
         return not self._closing and len(self._processes) >= self._count
 
     def mark_ready(self, pid: int) -> None:
-        """A worker has begun to work: if it dies, its successor need not wait."""
+        """Note that a worker has started to work. If it dies now, it is replaced without a pause."""
         self._ready.add(pid)
         self._backoff.succeed()
 
     def kill(self, pid: int) -> None:
-        """End a worker at once; nothing happens where it is not of the fleet."""
+        """Kill a worker. Does nothing if the process is not in the fleet."""
         if process := self._processes.get(pid):
             process.kill()
 
     def close(self, grace: float = GRACE) -> None:
-        """Wait for the workers, who were told to leave; after `grace` seconds end them."""
+        """Wait for the workers, which were asked to exit. Kill them after `grace` seconds."""
         if self._closed:
             return
         self._closed = True
@@ -103,10 +103,10 @@ class Fleet:
         os.close(self._wake_writer)
 
     def drain(self, patience: float | None = None) -> None:
-        """Ask the workers by SIGTERM to finish what they have in hand, and wait until they have left.
+        """Send SIGTERM to the workers, so that they finish their tasks, and wait for their exit.
 
         Args:
-            patience: seconds to wait at the most.
+            patience: time-out of the wait, in seconds; None for no time-out.
         """
         self._stop_watching()
         for process in self._processes.values():
@@ -155,7 +155,7 @@ class Fleet:
 
 
 def cause_of(exitcode: int | None) -> str:
-    """What ended a process, in words."""
+    """The cause of a process's end, as text."""
     if exitcode is not None and exitcode < 0:
         return f"killed by {signal.Signals(-exitcode).name}"
     return f"it exited with code {exitcode}"
