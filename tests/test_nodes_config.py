@@ -69,7 +69,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         (NodesConfig, "- a:1\n", 1, "expected a mapping with nodes"),
         (NodeConfig, "# load\n\nload: 1.5\n", 3, "must be from 0 to 1"),
         (NodeConfig, "acceptance: never\n", 1, "Invalid enum value"),
-        (NodeConfig, "credentials:\n  token: a\n  tokens: b\n", 3, "there is no 'tokens'"),
+        (NodeConfig, "credentials:\n  token: a\n  tokens: b\n", 3, "there is no field 'tokens'"),
         (NodeConfig, "limit: many\n", 1, "Expected `int`"),
     ],
 )

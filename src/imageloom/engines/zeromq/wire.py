@@ -213,16 +213,16 @@ def secure_client(socket: zmq.Socket[bytes], keys: ClientKeys) -> None:
     socket.curve_secretkey = keys.secret.encode()
 
 
-def authenticate(limit: zmq.Socket[bytes], keys: ServerKeys) -> None:
+def authenticate(channel: zmq.Socket[bytes], keys: ServerKeys) -> None:
     """Answer a question of libzmq, whether a client may come in (ZAP, RFC 27 of ZeroMQ)."""
-    version, request, _, address, _, mechanism, *credentials = limit.recv_multipart()
+    version, request, _, address, _, mechanism, *credentials = channel.recv_multipart()
     known = {z85.decode(public) for public in keys.clients.values()}
     if mechanism == b"CURVE" and credentials and credentials[0] in known:
         verdict = [b"200", b"OK"]
     else:
         log.warning("refused %s: its key is unknown", address.decode(errors="replace"))
         verdict = [b"400", b"its key is not known"]
-    limit.send_multipart([version, request, *verdict, b"", b""])
+    channel.send_multipart([version, request, *verdict, b"", b""])
 
 
 def options(socket: zmq.Socket[Any], address: str, most: int) -> None:
