@@ -1,4 +1,5 @@
-"""One task after the other, here and now: the debugger, and the oracle of all other engines."""
+"""The engine serial: runs tasks one after the other in the caller's thread. For debugging, and as the reference in
+tests of other engines."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ class Serial(Engine):
     capabilities = Capabilities(shares_memory=True, reports_results=True)
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing of it is used here: there is one worker, the caller."""
+        """Not used: the caller's thread is the only worker."""
         self.settings = settings
 
     def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:

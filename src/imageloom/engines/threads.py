@@ -1,8 +1,8 @@
-"""Pools of threads: the codecs and OpenCV let go of the interpreter's lock while they work.
+"""The engine threads: pools of threads. The codecs and OpenCV release the interpreter's lock while they work.
 
-Where tasks wait for stores there are two: as many threads as workers for what is done to pixels, and for the
-requests as many as measuring finds. So a thread that waits holds up no pixels, and no core waits for a turn.
-Uploads wait for each other as long as more are about to come: stores take many at a time with less work.
+If tasks wait for stores, there are two pools: one with a thread for each worker, which processes pixels, and one
+for requests, whose size is found by measuring. So a waiting request does not block the processing of pixels.
+Uploads are grouped as long as more are expected, because stores handle a group with less work.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Threads(Engine):
         self.requests = SizedExecutor(self._controller, "request") if settings.waits else self.computing
         self.commits = Bunches(self.requests, lambda: bool(self.uncomputed))
         self.uncomputed: set[int] = set()
-        """The tasks whose outputs are not made yet."""
+        """Numbers of the tasks whose outputs are not computed yet."""
         self._waits = settings.waits
         self._under_way: set[Future[Outcome]] = set()
 
@@ -53,20 +53,20 @@ class Threads(Engine):
     def close(self) -> None:
         for outcome in list(self._under_way):
             outcome.cancel()
-        wait(list(self._under_way))  # what has begun goes from pool to pool
+        wait(list(self._under_way))  # a task that has begun moves from pool to pool
         self.computing.shutdown(cancel_futures=True)
         self.requests.shutdown()
 
 
 class _TaskRun:
-    """A task on its way from pool to pool: each step hands on the next one."""
+    """A task that moves from pool to pool: each step schedules the next one."""
 
     def __init__(self, engine: Threads, task: Task, on_result: ResultCallback | None) -> None:
         self._engine = engine
         self._task = task
         self._on_result = on_result
         self._attempts: list[Attempt] = []
-        self._committed = itertools.count(1)  # of which next() is one step
+        self._committed = itertools.count(1)  # next() is atomic
         self.outcome: Future[Outcome] = Future()
 
     def begin(self) -> None:
@@ -127,7 +127,7 @@ class _TaskRun:
 
     @contextmanager
     def _errors_end_task(self) -> Iterator[None]:
-        """What a step raises, which is a bug, ends the task."""
+        """An exception in a step, which is a bug, ends the task."""
         try:
             yield
         except BaseException as error:

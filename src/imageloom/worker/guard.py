@@ -30,8 +30,8 @@ class Guard(Plain, frozen=True):
     operators: tuple[str, ...] = ()
     """Paths of the operators files that it may execute."""
     links: Links | None = None
-    """Policy for symbolic links in its source, if it works for one job. None: the policy of the task, but links must
-    lead to a place below the roots."""
+    """Policy for symbolic links in its source, if it works for one job. None: the policy of the task, but links
+    must lead to a place below the roots."""
     scratch: str = ""
     """Path of the folder in which runs make their scratch folders; empty if it is below a root."""
 

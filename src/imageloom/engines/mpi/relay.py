@@ -1,4 +1,4 @@
-"""The first rank of a supervised MPI job, which relays messages; and the program of all its ranks."""
+"""The first rank of a supervised MPI job, which relays messages, and the main function of all its ranks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from imageloom.scheduling.inbox import Inbox
 from imageloom.worker.process import die_with_parent
 
 LONGEST_PAUSE = 4
-"""Milliseconds between two looks for messages of ranks."""
+"""Milliseconds between two checks for messages of ranks."""
 
 
 class Link:
-    """The socket to the supervisor. Neither side ever waits for the other to read.
+    """The socket to the supervisor. Writing never blocks, on either side.
 
     Args:
-        address: its path.
+        address: path of the socket.
     """
 
     def __init__(self, address: str) -> None:
@@ -49,13 +49,13 @@ class Link:
         self._outgoing += struct.pack("!i", len(data)) + data
 
     def flush(self) -> None:
-        """Write what can be written now."""
+        """Write as much as possible without blocking."""
         with contextlib.suppress(BlockingIOError):
             while self._outgoing:
                 del self._outgoing[: os.write(self.file, self._outgoing)]
 
     def receive(self) -> list[tuple[int, Kind, bytes]]:
-        """The messages that have come; only to be called where there is something.
+        """The messages that have arrived. Call it only if the socket is readable.
 
         Raises:
             EOFError: the supervisor has closed the socket.
@@ -64,7 +64,7 @@ class Link:
 
 
 class Relay:
-    """Passes messages on until the supervisor closes its socket."""
+    """Relays messages until the supervisor closes its socket."""
 
     def __init__(self, hub: Hub, link: Link) -> None:
         self._hub, self._link = hub, link
@@ -98,7 +98,7 @@ class Relay:
 
 
 def _shared_memory() -> tuple[str, ...]:
-    """The files of MPICH's shared memory that this process has."""
+    """Paths of the files of MPICH's shared memory that this process uses."""
     if sys.platform != "linux":
         return ()
     with open("/proc/self/maps") as maps:
@@ -107,11 +107,11 @@ def _shared_memory() -> tuple[str, ...]:
 
 
 def main(address: str, threads: int) -> None:
-    """Be a rank of a supervised job.
+    """Run as a rank of a supervised job.
 
     Args:
         address: path of the supervisor's socket.
-        threads: tasks that a rank does at the same time.
+        threads: number of tasks that a rank runs at the same time.
     """
     if MPI.COMM_WORLD.Get_rank() > 0:
         serve(threads)
