@@ -72,7 +72,7 @@ class RanksTransport:
         self.wake = self._waker.wake
 
     def open(self, failed: Callable[[str], None]) -> None:
-        """Report the ranks, which mpiexec has started."""
+        """Does nothing: mpiexec has started the ranks."""
 
     def start(self) -> None:
         raise NotImplementedError("mpiexec starts ranks")

@@ -1,8 +1,8 @@
-"""Workers that connect over ZeroMQ, from this machine or others, and come and go as they like.
+"""Workers that connect over ZeroMQ, from this machine or others. They may join and leave at any time.
 
-The engine's thread is the server: workers connect to it, hold one task at a time for each of their threads, and
-send results item by item. Both sides send heartbeats. The death of a local worker is known at once; another worker
-is lost when nothing was heard of it for too long. What a lost worker says later is refused.
+The engine's thread is the server. A worker connects to it, has one task for each of its threads, and sends the
+result of each item. Both sides send heartbeats. The death of a local worker is detected at once. A remote worker
+is lost if it sends nothing for `SILENCE` seconds. Later messages of a lost worker are refused.
 """
 
 from __future__ import annotations
@@ -65,24 +65,24 @@ from imageloom.scheduling.transport import Waker
 from imageloom.worker.settings import WorkerSettings
 
 HEARTBEAT = 1.0
-"""Seconds from one to the next."""
+"""Seconds between two heartbeats."""
 SILENCE = 10.0
-"""Seconds after which a silent worker is lost, and a silent server gone."""
+"""Time-out of heartbeats in seconds. After it, the other side counts as lost."""
 MOST_PEERS = 512
-"""Workers that connect."""
+"""Maximum number of workers."""
 MOST_CAPACITY = 4096
-"""Tasks at once, whatever the workers say of themselves."""
+"""Maximum number of slots of one worker, whatever the worker reports."""
 TICK = 0.2
-"""Seconds between one look at the clock and the next."""
+"""Seconds between two checks of heartbeats."""
 LINGER = 200
-"""Milliseconds that the last messages to remote workers may take on their way."""
+"""Time in milliseconds to deliver the last messages to remote workers."""
 
 
 class Zeromq(TransportEngine, Engine):
     """The engine.
 
     Raises:
-        UsageError: the address needs keys, or no worker could ever connect.
+        UsageError: the address needs keys, or no worker could connect.
         StorageError: the ports cannot be opened.
     """
 
@@ -114,16 +114,16 @@ class Zeromq(TransportEngine, Engine):
 
 @dataclass(eq=False)
 class _Peer:
-    """A worker that has said hello."""
+    """A connected worker."""
 
     routing_id: bytes
     hello: Hello
     is_local: bool
     heard: float
     sent: set[int] = field(default_factory=set)
-    """Deliveries that it was sent and has not reported to be over."""
+    """Deliveries that were sent to it and that it has not finished."""
     missed: set[int] = field(default_factory=set)
-    """Of these, what it did not have by its last heartbeat."""
+    """Those of them that were missing in its last heartbeat."""
 
     @property
     def id(self) -> str:
@@ -150,7 +150,7 @@ class Server:
         self._is_closing = False
         self._beaten = self._looked = 0.0
         self._context = zmq.Context()
-        # Without `bind` nobody else is to connect: keys of this run alone.
+        # Without `bind`, only local workers connect: use keys for this run only.
         known = read_keys(settings.keys, ServerKeys) if settings.keys else new_server_keys()
         self._keys, self._made = add_clients(known, "local")
         self._fleet: Fleet | None = None
@@ -164,7 +164,7 @@ class Server:
         self.wake = self._waker.wake
 
     def _open(self, address: str) -> None:
-        """Make the sockets; from the thread's start on they are the thread's."""
+        """Open the sockets. After the start of the engine's thread, only this thread uses them."""
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind("inproc://zeromq.zap.01")
         self._limits: list[ConnectionLimit] = []
@@ -210,7 +210,7 @@ class Server:
         return bool(self._peers)
 
     def _note_death(self, pid: int, cause: str) -> None:
-        """A local worker has died: called by the fleet's thread."""
+        """Note the death of a local worker. Called in the fleet's thread."""
         self._deaths.append((pid, cause))
         self.wake()
 
@@ -242,7 +242,7 @@ class Server:
         del self._peers[peer.routing_id]
 
     def close(self, patience: float) -> None:
-        """Tell the workers to stop; those that connect meanwhile are told too."""
+        """Ask the workers to stop, including those that connect meanwhile."""
         self._is_closing = True
         lingers = any(not peer.is_local for peer in self._peers.values())
         for peer in self._peers.values():
@@ -283,7 +283,7 @@ class Server:
         return events
 
     def _receive_all(self) -> None:
-        """Take in what has come; after some of it others are to have their turn."""
+        """Read messages, up to a maximum, so that other work is not delayed."""
         for _ in range(100):
             try:
                 routing_id, *frames = self._router.recv_multipart(zmq.NOBLOCK)
@@ -296,7 +296,9 @@ class Server:
         if header != HEADER:
             log.warning("ignored data that is not a message of this version: %.40r", header)
             if header.startswith(PROTOCOL):
-                self._send(routing_id, b"unknown")  # its header tells the other side why
+                self._send(
+                    routing_id, b"unknown"
+                )  # its header has the version, so the other side can report the mismatch
             return
         if kind == b"hello":
             if hello := body_of(Hello, body):
@@ -324,7 +326,7 @@ class Server:
             self._release(peer)
 
     def _handle_result(self, peer: _Peer, body: bytes) -> None:
-        """Take a result in; a worker that sends what none of ours would is let go of."""
+        """Handle a result. A worker that sends an invalid message is removed."""
         try:
             message = message_of(body)
             if message.result is None:
@@ -349,7 +351,7 @@ class Server:
                     hello.host,
                     MOST_PEERS,
                 )
-                return  # it says hello again, later
+                return  # it tries again later
             is_local = hello.local == self._local
             self._peers[routing_id] = _Peer(routing_id, hello, is_local, time.monotonic())
             if is_local and self._fleet:
@@ -359,7 +361,7 @@ class Server:
             self._send(routing_id, b"welcome", Welcome(self._control_port, HEARTBEAT, SILENCE))
 
     def _compare(self, peer: _Peer, holding: set[int]) -> None:
-        """Report what a worker should have and has not, twice in a row: a connection broke."""
+        """Report deliveries that are missing in two heartbeats in a row: they were lost with a connection."""
         missing = peer.sent - holding
         for number in missing & peer.missed:
             peer.sent.discard(number)
@@ -367,12 +369,12 @@ class Server:
         peer.missed = missing
 
     def _release(self, peer: _Peer) -> None:
-        """A worker leaves on its own."""
+        """Remove a worker that has left."""
         self._events.append(Left(peer.id))
         del self._peers[peer.routing_id]
 
     def _handle_death(self, pid: int, cause: str) -> None:
-        """A local worker has died."""
+        """Handle the death of a local worker."""
         for peer in [peer for peer in self._peers.values() if peer.is_local and peer.hello.pid == pid]:
             self._lose(peer, Failure.of(WorkerLost(f"its worker died: {cause}")))
 
@@ -381,14 +383,14 @@ class Server:
         del self._peers[peer.routing_id]
 
     def _check_peers(self) -> None:
-        """See who is silent, and send heartbeats."""
+        """Find workers without heartbeats, and send heartbeats."""
         now = time.monotonic()
         if now < self._looked + TICK:
             return
         was_away = self._looked and now > self._looked + SILENCE / 2
         self._looked = now
         for peer in list(self._peers.values()):
-            if was_away:  # this process was stopped: what came meanwhile is not read yet
+            if was_away:  # this process was stopped: its messages are not read yet
                 peer.heard = now
             if peer.heard <= now - SILENCE:
                 reason = f"its worker {peer.name} sent nothing for {SILENCE:g} s"
@@ -399,14 +401,14 @@ class Server:
             self._control.send_multipart([HEADER, word, b""], zmq.NOBLOCK)
 
     def _send(self, routing_id: bytes, kind: bytes, body: Plain | None = None) -> None:
-        """To one worker; what cannot be delivered is dropped, and missed by the next heartbeats."""
+        """Send to one worker. A message that cannot be delivered is dropped. The next heartbeats show the loss."""
         with contextlib.suppress(zmq.Again):
             packed = b"" if body is None else msgspec.msgpack.encode(body)
             self._router.send_multipart([routing_id, HEADER, kind, packed], zmq.NOBLOCK)
 
 
 def _port(channel: zmq.Socket[bytes]) -> int:
-    """Where a socket listens."""
+    """The port on which a socket listens."""
     endpoint = channel.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(endpoint, bytes)
     return int(endpoint.rstrip(b"\0").rpartition(b":")[2])
