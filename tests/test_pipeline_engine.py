@@ -280,7 +280,7 @@ def test_a_stage_that_does_not_start_gives_up(photos: Path, tmp_path: Path) -> N
     with (
         closing(Pipeline(Settings(1), stages)) as engine,
         Ledger(tmp_path / "ledger.db") as ledger,
-        pytest.raises(EngineFailed, match="the stage stages:missing does not start"),
+        pytest.raises(EngineFailed, match="the stage stages:missing cannot start"),
     ):
         Driver(job, engine, ledger).run()
 

@@ -1,7 +1,8 @@
-"""A small HTTP server for probes and scrapers. The number of clients does not change what it takes.
+"""A small HTTP server for probes and scrapers. Its resources do not depend on the number of clients.
 
-One thread serves all connections: a fixed number of them, each for a few seconds and one short request. Where one
-more comes, the oldest gets 503 and is closed. So a client that sends its request at once is answered at once.
+One thread serves all connections. Their number is limited, and each one may last a few seconds and send one short
+request. Above the limit, the oldest connection gets status 503 and is closed. So a client that sends its request
+at once is answered at once.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
-"""The type of Prometheus' text."""
+"""The content type of the text format of Prometheus."""
 PATIENCE = 5.0
-"""Seconds that a connection may take, from its first byte to its end."""
+"""Time-out of a connection, in seconds."""
 MOST_CONNECTIONS = 64
-"""At the same time."""
+"""Maximum number of open connections."""
 MOST_REQUEST = 8192
-"""Bytes of a request."""
+"""Maximum size of a request, in bytes."""
 TICK = 0.5
-"""Seconds between one look at the clock and the next."""
+"""Seconds between two checks of time-outs."""
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +41,16 @@ class _Connection:
     until: float
     received: bytes = b""
     is_asked: bool = False
-    """Its request is there; what follows is read and dropped."""
+    """Whether its request has arrived. Later data is ignored."""
 
 
 class ProbeServer:
     """Answers requests until it is closed.
 
     Args:
-        listener: a socket that listens; it is closed too.
-        answer: gives the status and the text for a path.
-        slow: paths whose answer may take a while: they wait for each other, and nothing else does for them.
+        listener: a listening socket. `close` closes it, too.
+        answer: returns the HTTP status and the text for a path.
+        slow: paths whose answers may be slow. They run one at a time, in another thread.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class ProbeServer:
         listener.setblocking(False)
         self._wake_reader, self._wake_writer = os.pipe()
         self._open: dict[_Connection, None] = {}
-        """The oldest first."""
+        """Open connections, the oldest first."""
         self._answered: deque[tuple[_Connection, bytes]] = deque()
         self._scrapes = ThreadPoolExecutor(1, "scrape")
         self._selector = selectors.DefaultSelector()
@@ -86,7 +87,7 @@ class ProbeServer:
                     self._accept()
                 elif key.fileobj == self._wake_reader:
                     os.read(self._wake_reader, 4096)
-                elif key.data in self._open:  # it may just have made room
+                elif key.data in self._open:  # it may have been closed meanwhile
                     self._receive(key.data)
             while self._answered:
                 self._send(*self._answered.popleft())
@@ -107,7 +108,7 @@ class ProbeServer:
             accepted, _ = self._listener.accept()
         except BlockingIOError:
             return
-        except OSError:  # there is no descriptor left
+        except OSError:  # no file descriptor is available
             time.sleep(TICK / 10)
             return
         accepted.setblocking(False)
@@ -135,7 +136,7 @@ class ProbeServer:
             self._parse(connection)
 
     def _parse(self, connection: _Connection) -> None:
-        """Answer what is a request, and refuse what will not become one."""
+        """Answer a complete request, and refuse invalid data."""
         head, end, _ = connection.received.partition(b"\r\n\r\n")
         if len(head) > MOST_REQUEST:
             self._send(connection, _response(431, f"a request must have at most {MOST_REQUEST} bytes\n"))
@@ -165,7 +166,8 @@ class ProbeServer:
             ask()
 
     def _send(self, connection: _Connection, response: bytes) -> None:
-        """Send an answer, which a socket's buffer takes at once; the client closes, or its time is over."""
+        """Send an answer, which fits into the socket's buffer. The client closes the connection, or it times
+        out."""
         connection.is_asked = True
         with contextlib.suppress(OSError):
             connection.socket.send(response)
