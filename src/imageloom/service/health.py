@@ -124,9 +124,8 @@ class Health:
         except OSError as error:
             raise StorageError(f"cannot listen on {host}:{port} (--health): {error.strerror}") from None
         self.address = f"{host}:{listener.getsockname()[1]}"
-        self._server = ProbeServer(
-            listener, self.answer, slow=("/metrics",)
-        )  # an engine may send a request to its broker
+        # An engine may have to ask its broker for metrics.
+        self._server = ProbeServer(listener, self.answer, slow=("/metrics",))
 
     def __enter__(self) -> Health:
         self._server.start()

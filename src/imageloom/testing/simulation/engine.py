@@ -1,4 +1,4 @@
-"""The engine of a simulated run: the real scheduler and the real loop around it, in simulated time."""
+"""The engine of a simulated run: the real scheduler and its real loop, in simulated time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from imageloom.testing.simulation.transport import Log, SimulatedTransport
 
 
 class WatchedScheduler(Scheduler):
-    """The scheduler; what goes in and comes out is checked."""
+    """The scheduler. Its inputs and outputs are checked."""
 
     laws: SchedulerLaws
     seen: coverage.Coverage
@@ -114,7 +114,7 @@ class SimulatedEngine(EngineCore, ReportingEngine):
             self._time.advance(self._time.now + 1.0)
 
     def kill(self) -> None:
-        """The driver was killed, and the engine with it."""
+        """The driver was killed together with the engine."""
         self._is_over = True
         self.transport.abandon()
 
@@ -145,7 +145,7 @@ class SimulatedEngine(EngineCore, ReportingEngine):
 
 
 def shown(command: Command) -> str:
-    """A command in a line of the log."""
+    """A command as one line of the log."""
     if isinstance(command, Send):
         what = ", ".join(f"{work.item.key} attempt {work.attempt}" for work in command.task.work)
         return f"Send({command.worker}, {command.task.id}: {what})"
