@@ -289,7 +289,7 @@ class EngineFaults(EngineBase):
     def test_a_refused_task_costs_nothing(
         self, stage: Stage, opened: Engine, ledger: Ledger, tmp_path: Path, why: Refusal
     ) -> None:
-        """It goes to another worker."""
+        """A refused task goes to another worker, and no item is charged."""
         if not opened.capabilities.refuses:
             pytest.skip("the engine declares that its workers do not refuse tasks")
         with self.one_that_refuses(why, stage, tmp_path / "elsewhere") as engine:

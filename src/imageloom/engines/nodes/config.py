@@ -63,7 +63,7 @@ class NodeConfig(Plain, frozen=True):
     delay: float = 3.0
     """Delay before an accepted task in seconds, with a probability equal to the load, if the load is fixed."""
     seed: int | None = None
-    """Of the numbers drawn at random."""
+    """Seed of the random numbers."""
     timeout: float = 600.0
     """Time-out of one item, in seconds."""
     memory: int = 0
@@ -90,7 +90,7 @@ class NodesConfig(Plain, frozen=True):
     stragglers: bool = True
     """Whether the last tasks of slow nodes are copied to idle nodes."""
     seed: int | None = None
-    """Of the numbers drawn at random."""
+    """Seed of the random numbers."""
     credentials: Credentials = Credentials()
 
     def check(self) -> None:
