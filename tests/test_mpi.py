@@ -232,7 +232,7 @@ def test_ctrl_c_finishes_what_is_in_hand(crowd: Path, out: Path) -> None:
     os.killpg(running.pid, signal.SIGINT)
     stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert stderr.startswith("stopping: finishing what is in hand")
+    assert stderr.startswith("stopping: finishing the items in progress")
     assert " 0 failed" in stdout
     assert 0 < len(contents(out)) < 240
     assert not (out / ".imageloom").exists()
@@ -331,7 +331,7 @@ def test_under_mpiexec_an_interruption_finishes_what_is_in_hand(
     running.send_signal(number)
     stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130, stderr
-    assert stderr.count("stopping: finishing what is in hand") == 1
+    assert stderr.count("stopping: finishing the items in progress") == 1
     assert "interrupted:" in stdout
     assert not (out / ".imageloom").exists()
 

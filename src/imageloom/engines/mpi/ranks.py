@@ -46,7 +46,8 @@ class Ranks(TransportEngine, Engine):
         world = MPI.COMM_WORLD
         if world.Get_size() == 1:
             raise UsageError(
-                "--engine mpi needs at least 2 ranks, because the first one only distributes tasks: mpiexec -n 2"
+                "--engine mpi needs at least 2 ranks, because the first one only distributes tasks: "
+                "mpiexec -n 2 or more"
             )
         if world.Get_rank() > 0:
             serve(settings.threads)
