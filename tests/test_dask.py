@@ -119,7 +119,7 @@ def test_a_cluster_that_does_not_answer_is_named(
     photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imageloom.engines.dask.PATIENCE", 0.5)
-    with pytest.raises(UsageError, match=r"--connect tcp://127.0.0.1:9: no cluster answers"):
+    with pytest.raises(UsageError, match=r"--connect tcp://127.0.0.1:9: cannot connect to the cluster"):
         process("invert", photos, out, engine="dask", connect="tcp://127.0.0.1:9")
 
 

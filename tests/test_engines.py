@@ -35,6 +35,9 @@ KNOWN_FAULTS: dict[str, dict[str, Fault]] = {
     "dask": {
         THREE: Fault("Dask runs calls of a dead worker again: begun more often than charged", always=False),
     },
+    "mpi": {
+        THREE: Fault("a result that the first rank had not passed on is lost with the job", always=False),
+    },
     "zeromq": {
         THREE: Fault("a result that its worker had sent may be lost with the worker", always=False),
     },

@@ -52,7 +52,7 @@ def test_workers_that_cannot_start_are_tried_more_and_more_seldom() -> None:
         died = [deaths.get(timeout=60) for _ in range(4)]
     finally:
         fleet.close()
-    assert {cause for _, cause in died} == {"it left with exit code 7"}
+    assert {cause for _, cause in died} == {"it exited with code 7"}
     (first, _), *_, (last, _) = died
     assert last - first > 6 * FIRST_BACKOFF, "each pause is twice the one before"
 

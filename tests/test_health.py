@@ -175,13 +175,13 @@ def test_a_client_that_says_nothing_holds_nobody_up() -> None:
             silent.setblocking(False)
             with pytest.raises(BlockingIOError):  # it is still waited for
                 silent.recv(1)
-            with pytest.raises(StorageError, match=f"cannot listen at 127.0.0.1:{port}"):
+            with pytest.raises(StorageError, match=f"cannot listen on 127.0.0.1:{port}"):
                 Health(health.address, lambda: True, list)
 
 
 @pytest.mark.parametrize("address", ["", "here", "localhost:", "1:99999", "-1"])
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="a port, or HOST:PORT"):
+    with pytest.raises(UsageError, match="expected PORT or HOST:PORT"):
         Health(address, lambda: True, list)
 
 

@@ -25,7 +25,7 @@ from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Collected, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.tiling.raster import FileRaster, HeldRaster, open_raster
 
 PIPELINES = (
@@ -224,13 +224,13 @@ class LossyInTime(Lossy):
 
 def test_what_fails_for_good_names_its_missing_tiles(tmp_path: Path, photos: Path) -> None:
     class Refusing(Serial):
-        def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+        def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
             if task.part is not None and task.part.number == 3:
                 failed = Failure("OperatorFailed", "no", transient=True)
                 future: Future[Outcome] = Future()
                 future.set_result(Outcome(task.id, "x", (Result(task.work[0].item.key, failure=failed),)))
                 return future
-            return super().submit(task, told)
+            return super().submit(task, on_result)
 
     out = tmp_path / "out"
     summary = drive(photos, out, Refusing(Settings()))

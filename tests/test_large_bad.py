@@ -94,7 +94,7 @@ DAMAGE: dict[str, tuple[Callable[[bytearray], None], str]] = {
     "missing tile": (without_a_tile, "tile 5 (row 0, column 5) is missing"),
     "tile beyond": (with_a_tile_beyond, "tile 5 (row 0, column 5) lies beyond the end"),
     "damaged tile": (with_a_damaged_tile, "tile 0 (row 0, column 0) is damaged"),
-    "loop": (with_a_loop, "chain of directories is a loop"),
+    "loop": (with_a_loop, "directories form a loop"),
 }
 
 

@@ -208,6 +208,6 @@ def test_a_server_follows_no_link_out_of_a_source(
             )
             shutil.rmtree(tmp_path / "lies")
             monkeypatch.setattr(client_module, "to_request", follows)
-            with pytest.raises(StorageError, match="follows no links"):
+            with pytest.raises(StorageError, match="does not follow links"):
                 client.submit(job)
         assert not (tmp_path / "lies").exists()

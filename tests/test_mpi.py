@@ -196,7 +196,7 @@ def test_a_job_that_never_connects_is_ended(
     silent.chmod(0o755)
     monkeypatch.setattr(mpi, "find_mpiexec", lambda: str(silent))
     monkeypatch.setattr(scheduler, "START_PATIENCE", 0.1)
-    with pytest.raises(EngineFailed, match="it wrote nothing"):
+    with pytest.raises(EngineFailed, match="it wrote no output"):
         process("invert", reds, tmp_path / "out", engine="mpi", jobs=2, ledger=tmp_path / "ledger.db")
     assert not [child for child in psutil.Process().children() if child.name() == "sleep"]
 

@@ -42,7 +42,7 @@ class SubprocessTransport(PipeTransport):
 
 
 class Subprocesses(TransportEngine, Engine):
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         rules = Rules(timeout=settings.timeout, jobs=settings.jobs)

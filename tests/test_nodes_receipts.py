@@ -10,7 +10,7 @@ import pytest
 
 from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.engines.nodes.config import Credentials, NodeConfig
-from imageloom.engines.nodes.local import Marks, done_by
+from imageloom.engines.nodes.local import ProgressFile, completed_items
 from imageloom.engines.nodes.node import Ended, Node
 from imageloom.engines.nodes.rpc import NODE, Service, open_channel, pack, stubs, unpack
 from imageloom.model import Failure, Item, Limits, Recipe, Result, Task, Work
@@ -60,10 +60,10 @@ def test_results_come_together_in_their_order_for_who_asks_for_it(address: str) 
 
 def test_a_node_notes_what_it_has_in_hand(tmp_path: Path) -> None:
     folder, pid = str(tmp_path), os.getpid()
-    marks = Marks(folder)
-    assert done_by(folder, pid, 7) is None, "it has begun nothing"
-    running = marks.run(TASK, lambda _: True)
+    progress = ProgressFile(folder)
+    assert completed_items(folder, pid, 7) is None, "it has begun nothing"
+    running = progress.run(TASK, lambda _: True)
     for done in (1, 2, 3):
         next(running)
-        assert (done_by(folder, pid, 7) or 0) >= done, "the thread that works may be ahead"
-    assert done_by(folder, pid, 8) is None, "that is another task"
+        assert (completed_items(folder, pid, 7) or 0) >= done, "the thread that works may be ahead"
+    assert completed_items(folder, pid, 8) is None, "that is another task"

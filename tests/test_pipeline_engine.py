@@ -131,7 +131,7 @@ def test_a_machine_without_room_for_a_chunk_says_so(ring: Ring, monkeypatch: pyt
 
     real = os.posix_fallocate
     monkeypatch.setattr(os, "posix_fallocate", lambda file, start, size: real(file, 1 << 62, 1 << 62))
-    with pytest.raises(UnwritableOutput, match="no shared memory for"):
+    with pytest.raises(UnwritableOutput, match="not enough shared memory for"):
         ring.put(1, b"x", [noise(10, 10)])
     monkeypatch.undo()
     for number in range(4):  # the slot is free again
@@ -280,7 +280,7 @@ def test_a_stage_that_does_not_start_gives_up(photos: Path, tmp_path: Path) -> N
     with (
         closing(Pipeline(Settings(1), stages)) as engine,
         Ledger(tmp_path / "ledger.db") as ledger,
-        pytest.raises(EngineFailed, match="the stage stages:missing does not start"),
+        pytest.raises(EngineFailed, match="the stage stages:missing cannot start"),
     ):
         Driver(job, engine, ledger).run()
 

@@ -76,7 +76,7 @@ def test_a_name_with_brackets_is_a_name(channels: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["webp", "avif", "gif", "bmp", "pnm"])
 def test_other_formats_are_read_as_a_whole(format: str, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedImage, match=f"{format} is not read in pieces"):
+    with pytest.raises(UnsupportedImage, match=f"{format} cannot be read in pieces"):
         open_reader(tmp_path / "a", format, Frame(64, 48, 3))
 
 

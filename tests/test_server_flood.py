@@ -99,7 +99,7 @@ def test_silent_calls_shut_nobody_out(place: Site, tmp_path: Path, method: str, 
         codes = Counter(call.code() for call in calls if not call.is_active())
     if has_token:
         assert set(codes) <= {EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
-        assert "send no message" in calls[0].details()
+        assert "have not sent a message" in calls[0].details()
     else:  # a loaded machine may take too long to connect
         assert codes.pop(grpc.StatusCode.UNAUTHENTICATED) >= 256
         assert set(codes) <= {grpc.StatusCode.UNAVAILABLE}
@@ -221,7 +221,7 @@ def test_a_node_registers_no_address_but_its_own(place: Site, address: str) -> N
         for leaving in (False, True):
             code, reason = register(server.address, named, leaving)
             assert code == grpc.StatusCode.INVALID_ARGUMENT
-            assert "another host's" in reason
+            assert "an address of another host" in reason
         other.settimeout(0.5)
         with pytest.raises(TimeoutError):
             other.accept()

@@ -86,7 +86,7 @@ def accept_late_results(patch: Patch) -> None:
         if delivery is None and (ticket := tickets.get(event.delivery)):
             place = next((p for p, w in enumerate(ticket.task.work) if w.item.key == event.result.key), None)
             if place is not None:
-                self._tickets.settle(ticket, place, event.result)
+                self._tickets.record(ticket, place, event.result)
                 self._tickets.complete(ticket, worker.name)
         elif delivery is not None:
             tickets[delivery.number] = delivery.ticket

@@ -178,7 +178,7 @@ def test_who_was_stopped_for_too_long_comes_too_late(
     ran = Ran(recipe, photos, stop_and_go_on, jobs=2)
     assert (ran.summary.done, ran.summary.failed) == (24, 0)
     lost = [e.result.failure for e in ran.events if isinstance(e, Retried)]
-    reason = f"nothing was heard of its worker {stopped[0].pid} for"
+    reason = f"its worker {stopped[0].pid} sent nothing for"
     assert [f.kind for f in lost if f and reason in f.message] == ["WorkerLost"]
     assert len(ran.attempts) == 24
     assert contents(ran.out) == serial(recipe, photos)

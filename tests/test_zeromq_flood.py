@@ -119,7 +119,7 @@ def test_ten_times_as_many_connections_cost_no_image(driver: Driver, said: bytes
                     raw.sendall(said)
         errors = driver.finish()
     if not said:
-        assert f"has {FILES // 8} connections: others are refused" in errors
+        assert f"has {FILES // 8} connections, the maximum: refusing new connections" in errors
 
 
 def test_junk_from_who_has_no_keys_takes_no_memory(driver: Driver, connect: Peer) -> None:

@@ -55,8 +55,8 @@ def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
     assert (server.clients["other"], server.public) == (other.public, other.server)
     again = imageloom("keys", tmp_path / "keys")
     assert again.returncode == 2
-    assert "knows a client 'client' already" in again.stderr
-    with pytest.raises(UsageError, match="no file of a client's keys"):
+    assert "already has a client 'client'" in again.stderr
+    with pytest.raises(UsageError, match="not a file of client keys"):
         read_keys(str(tmp_path / "keys" / "server.key"), ClientKeys)
 
 
@@ -89,7 +89,7 @@ def test_no_port_and_no_worker_is_without_keys() -> None:
         refused = imageloom("worker", "--engine", "zeromq", "--connect", f"tcp://{host}:5555", "-j", 1)
         assert refused.returncode == 2
         assert "imageloom keys DIR" in refused.stderr
-    with pytest.raises(UsageError, match="no address such as"):
+    with pytest.raises(UsageError, match="not an address, such as"):
         Zeromq(Settings(1, bind="ipc:///tmp/x"))
 
 
@@ -161,8 +161,8 @@ def test_junk_is_ignored(photos: Path, caplog: pytest.LogCaptureFixture) -> None
         context.destroy(500)
         engine.close()
     assert not canary.exists()
-    assert "ignored what is no Hello" in caplog.text
-    assert "ignored what is no message of this version: b'imageloom/9'" in caplog.text
+    assert "ignored data that is not a Hello" in caplog.text
+    assert "ignored data that is not a message of this version: b'imageloom/9'" in caplog.text
 
 
 @contextlib.contextmanager
@@ -225,7 +225,7 @@ def test_a_worker_that_speaks_another_version_is_told_and_leaves(photos: Path) -
             server.send_multipart([routing_id, b"imageloom/99", b"unknown", b""])
             assert guest.wait(60) == 2
             assert guest.stderr is not None
-            assert "speaks version 99 of the protocol, this worker 1" in guest.stderr.read()
+            assert "uses version 99 of the protocol, this worker 1" in guest.stderr.read()
     finally:
         context.destroy(0)
         engine.close()

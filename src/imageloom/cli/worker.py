@@ -138,7 +138,7 @@ def _health(address: str | None, fleet: Fleet, reports: Connection) -> Iterator[
     from imageloom.service.health import Health, Tally
 
     tally = Tally()
-    threading.Thread(target=tally.hear, args=(reports,), daemon=True).start()
-    with Health(address, lambda: fleet.is_whole, lambda: tally.of_workers(fleet)) as health:
+    threading.Thread(target=tally.receive, args=(reports,), daemon=True).start()
+    with Health(address, lambda: fleet.is_complete, lambda: tally.of_workers(fleet)) as health:
         say(f"health {health.address}", err=True)
         yield

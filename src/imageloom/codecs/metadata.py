@@ -62,20 +62,20 @@ def for_output(metadata: Metadata, frame: Frame) -> Metadata:
 
 def _adapted(exif: bytes, frame: Frame) -> bytes:
     """The adapted EXIF block. It is changed in place, so that offsets in maker notes remain valid."""
-    settled, order = bytearray(exif), order_of(exif)
+    cleaned, order = bytearray(exif), order_of(exif)
     try:
         first = first_directory(exif)
-        _put(settled, first, _ORIENTATION, 1, order)
+        _put(cleaned, first, _ORIENTATION, 1, order)
         if first.next:
-            settled[first.next_at : first.next_at + 4] = bytes(4)
-            _wipe_thumbnail(settled, exif, directory(exif, first.next, order), order)
+            cleaned[first.next_at : first.next_at + 4] = bytes(4)
+            _wipe_thumbnail(cleaned, exif, directory(exif, first.next, order), order)
         if EXIF in first.entries:
             below = directory(exif, numbers(exif, first.entries[EXIF], order)[0], order)
-            _put(settled, below, _WIDTH, frame.width, order)
-            _put(settled, below, _HEIGHT, frame.height, order)
+            _put(cleaned, below, _WIDTH, frame.width, order)
+            _put(cleaned, below, _HEIGHT, frame.height, order)
     except (MoreNeeded, IndexError):
         pass  # readers stop at the same place: the rest needs no change
-    return bytes(settled)
+    return bytes(cleaned)
 
 
 def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> None:

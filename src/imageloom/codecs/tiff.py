@@ -1,7 +1,7 @@
-"""TIFF: read by tifffile and imagecodecs, written here.
+"""TIFF: decoded by tifffile and imagecodecs, encoded by this module.
 
-The tags are checked here before the library sees the file: only kinds of pixels whose meaning is known pass,
-and only parts that the file holds.
+The tags are checked before the library reads the file. Only supported kinds of pixels are accepted, and all strips
+and tiles must be inside the file.
 """
 
 from __future__ import annotations
@@ -63,17 +63,17 @@ _REFUSED_COLOURS = {4: "mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab"
 _PACKINGS = {1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "zstd"}
 _DEFLATE = 8
 _ASSOCIATED = 1
-"""An alpha that the colours are multiplied by."""
+"""Associated alpha: the colours are multiplied by it."""
 _MOST_PAGES = 16
-"""Directories that are looked at for a loop."""
+"""Maximum number of directories to check for a loop."""
 _DESCRIPTIVE = frozenset((269, 270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, EXIF, GPS))
-"""Tags of the first directory that describe the picture and not how it is stored."""
+"""Tags of the first directory that describe the picture, not its storage."""
 _STRIP = 1 << 18
-"""Bytes of pixels in a strip that is written, about."""
+"""Approximate size of the pixels of a written strip, in bytes."""
 
 
 class Layout(NamedTuple):
-    """What the first directory says of the pixels."""
+    """The layout of the pixels, from the first directory."""
 
     frame: Frame
     colours: int
@@ -127,7 +127,8 @@ class Tiff:
         return _as_declared(pixels, _palette(data, layout), layout)
 
     def metadata(self, data: bytes) -> Metadata:
-        """EXIF as a block of its own, made of the file's tags: a maker's notes may lose their places."""
+        """The metadata. EXIF becomes a separate block, made from the file's tags. Offsets in maker notes may
+        become invalid."""
         order, big, at = _beginning(data)
         entries = directory(data, at, order, big).entries
         kept = tree(data, at, order, _DESCRIPTIVE, big)
@@ -138,7 +139,7 @@ class Tiff:
         return Metadata(start + laid_out(kept, 8, order) if kept else b"", xmp, b"", icc)
 
     def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
-        """Strips in deflate at zlib's level 1, whole numbers as differences to the pixel on their left."""
+        """Encode strips with deflate at level 1. Integers are stored as differences to the pixel on the left."""
         if is_large(image):
             return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
         order, described = _described(metadata.exif)
@@ -176,7 +177,7 @@ class Tiff:
 
     def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """An encoder that encodes a large image tile by tile, to the same bytes as `encode`."""
-        from imageloom.codecs.piecewise import tiff  # small images must not wait for the import
+        from imageloom.codecs.piecewise import tiff  # imported late: small images do not need it
 
         def tags(branch: Tree) -> tuple[tiff.Tag, ...]:
             return tuple(
@@ -194,7 +195,7 @@ class Tiff:
 
 
 def _described(exif: bytes) -> tuple[Order, Tree]:
-    """The byte order of an EXIF block and what it says of the picture."""
+    """The byte order of an EXIF block, and its tags that describe the picture."""
     if not exif:
         return "little", {}
     order = order_of(exif)
@@ -202,7 +203,7 @@ def _described(exif: bytes) -> tuple[Order, Tree]:
 
 
 def _beginning(data: Data) -> tuple[Order, bool, int]:
-    """The byte order, whether it is a BigTIFF, and where the first directory stands."""
+    """The byte order, whether it is a BigTIFF, and the offset of the first directory."""
     order = order_of(data)
     big = b"+" in data[2:4]
     return order, big, number(data, 8 if big else 4, 8 if big else 4, order)
@@ -213,11 +214,11 @@ def _extent(entry: Entry | None) -> tuple[int, int]:
 
 
 def layout_of(data: Data) -> Layout:
-    """What the first directory says, where it can be decoded rightly.
+    """The layout from the first directory, if it is supported.
 
     Raises:
-        MoreNeeded: it goes on behind the end.
-        UnsupportedImage: pixels of another kind, or several pages.
+        MoreNeeded: the directory is behind the end of the data.
+        UnsupportedImage: the kind of pixels is not supported, or there are several pages.
         CorruptImage: tags are missing.
     """
     order, big, at = _beginning(data)
@@ -259,17 +260,17 @@ def layout_of(data: Data) -> Layout:
 
 
 def _refuse_loop(data: Data, at: int, order: Order, big: bool) -> None:
-    """Raise CorruptImage where a chain of directories comes back to one of its own."""
+    """Raise CorruptImage if the directories form a loop."""
     seen: set[int] = set()
     while at and len(seen) < _MOST_PAGES:
         if at in seen:
-            raise CorruptImage("the TIFF's chain of directories is a loop")
+            raise CorruptImage("the TIFF's directories form a loop")
         seen.add(at)
         at = next_directory(data, at, order, big)
 
 
 def _dtype(bits: int, kind: int, samples: int, colours: int) -> DType:
-    """The type of the decoded samples. kind: 1 whole numbers, 2 signed ones, 3 floating point."""
+    """The type of the decoded samples. kind: 1 unsigned integer, 2 signed integer, 3 floating point."""
     if kind == 3 and bits == 32 and colours != _PALETTED:
         return "float32"
     if kind == 1 and (bits == 8 or (samples == 1 and bits in (1, 2, 4))):
@@ -281,18 +282,18 @@ def _dtype(bits: int, kind: int, samples: int, colours: int) -> DType:
 
 
 def _palette(data: bytes, layout: Layout) -> Pixels | None:
-    """The colours of a paletted image, of 16 bits, as rows of RGB."""
+    """The 16-bit palette of an image, as rows of RGB; None without a palette."""
     if layout.colours != _PALETTED:
         return None
     entry, length = layout.entries.get(_PALETTE), 3 << layout.bits
     if entry is None or entry.kind != SHORT or entry.length < length or entry.at + 2 * length > len(data):
-        raise CorruptImage("the TIFF lacks its palette")
+        raise CorruptImage("the TIFF has no palette")
     values = np.frombuffer(data, "<u2" if layout.order == "little" else ">u2", length, entry.at)
     return values.reshape(3, -1).T
 
 
 def _as_declared(pixels: Pixels, palette: Pixels | None, layout: Layout) -> Pixels:
-    """The samples as gray or RGB, in the whole range of their type."""
+    """The samples as gray or RGB, in the full range of their type."""
     frame = layout.frame
     if palette is not None:
         return (palette >> 8).astype(np.uint8)[pixels[:, :, 0]]
@@ -310,7 +311,7 @@ def _as_declared(pixels: Pixels, palette: Pixels | None, layout: Layout) -> Pixe
 
 
 def divided_by_alpha(pixels: Pixels) -> Pixels:
-    """Colours that were multiplied by their alpha as they were before, as far as they can be known."""
+    """Undo the multiplication of colours by their alpha, as far as possible."""
     top = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
     alpha = pixels[:, :, -1:].astype(np.float64)
     share = np.divide(top, alpha, out=np.zeros_like(alpha), where=alpha > 0)
@@ -321,7 +322,7 @@ def divided_by_alpha(pixels: Pixels) -> Pixels:
 
 
 def _packed(rows: Pixels, order: Order) -> bytes:
-    """A strip: differences along the rows, but for floating point, in deflate."""
+    """A strip compressed with deflate. Integers are differences along the rows."""
     samples = rows.copy()
     if rows.dtype != np.float32:
         np.subtract(rows[:, 1:], rows[:, :-1], out=samples[:, 1:])

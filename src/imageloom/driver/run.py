@@ -323,7 +323,7 @@ class Driver:
         self._sink.begin()
         flight = self._in_flight.add(task, needs)
         try:
-            flight.future = submit(self._suspects.engine_for(task), task, flight.tell)
+            flight.future = submit(self._suspects.engine_for(task), task, flight.add_result)
         except ImageloomError:
             raise
         except Exception as error:  # the task cannot be sent

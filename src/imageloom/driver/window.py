@@ -32,7 +32,7 @@ class Flight:
 
     task: Task
     bytes: int
-    telling: dict[Flight, None]
+    reporting: dict[Flight, None]
     """The window's tasks of which some results have arrived before the end of the task."""
     wake: Callable[[], None]
     """Called from any thread when the first such result arrives."""
@@ -45,11 +45,11 @@ class Flight:
     taken: set[int] = field(default_factory=set)
     """Positions of the results that were already collected."""
 
-    def tell(self, place: int, result: Result) -> None:
+    def add_result(self, place: int, result: Result) -> None:
         """Add the result of the item at a position. Called by the engine, from any thread."""
         self.arrived[place] = result
-        self.telling[self] = None  # in the order of their first results
-        if len(self.telling) == 1:
+        self.reporting[self] = None  # in the order of their first results
+        if len(self.reporting) == 1:
             self.wake()
 
     def outcome(self) -> Outcome:
@@ -78,7 +78,7 @@ class Flight:
 
     def take_arrived(self) -> list[tuple[Work, Result]]:
         """The results that have arrived since the last call."""
-        self.telling.pop(self, None)  # a result that arrives from now on adds it again
+        self.reporting.pop(self, None)  # a result that arrives from now on adds it again
         new = [place for place in list(self.arrived) if place not in self.taken]
         self.taken.update(new)
         return [(self.task.work[place], self.arrived[place]) for place in new]
@@ -107,7 +107,7 @@ class Window:
         self._by_items = by_items
         self._items = 0
         self._flights: dict[int, Flight] = {}
-        self._telling: dict[Flight, None] = {}
+        self._reporting: dict[Flight, None] = {}
         self._bytes = 0
         self._suspects = 0
         """Number of tasks in flight whose items failed before."""
@@ -133,7 +133,7 @@ class Window:
 
     def add(self, task: Task, needs: int) -> Flight:
         """Add a task, which needs this memory in bytes, before it is submitted."""
-        flight = Flight(task, needs, self._telling, self._wake, self._clock.monotonic())
+        flight = Flight(task, needs, self._reporting, self._wake, self._clock.monotonic())
         self._flights[task.id] = flight
         self._bytes += needs
         self._items += len(task.work)
@@ -145,19 +145,19 @@ class Window:
         self._bytes -= flight.bytes
         self._items -= len(flight.task.work)
         self._suspects -= _is_suspect(flight.task)
-        self._telling.pop(flight, None)
+        self._reporting.pop(flight, None)
         return flight
 
     @property
     def has_arrived(self) -> bool:
         """Whether results have arrived before the end of their tasks."""
-        return bool(self._telling)
+        return bool(self._reporting)
 
     def late(self) -> list[Flight]:
         """The tasks that have been running for LATE seconds and of which results have arrived."""
         limit = self._clock.monotonic() - LATE
-        told = [flight for flight in list(self._telling) if flight.since < limit]
-        return [flight for flight in told if flight.task.id in self._flights]
+        old = [flight for flight in list(self._reporting) if flight.since < limit]
+        return [flight for flight in old if flight.task.id in self._flights]
 
     def cancel(self) -> None:
         """Cancel the tasks that no worker has started."""

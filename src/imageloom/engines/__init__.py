@@ -1,4 +1,4 @@
-"""Engines: they run tasks somewhere, one file for each technology, loaded when it is named."""
+"""Engines run tasks. Each engine is one file or folder, and is loaded when it is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Task
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.system.registry import Registry, load
 from imageloom.worker.guard import Guard
 
@@ -30,122 +30,124 @@ ENGINES = Registry(
         "ray": "imageloom.engines.ray:Ray",
     },
 )
-"""Each is a function of `Settings` that makes an `Engine`."""
+"""Each engine is a function that takes `Settings` and returns an `Engine`."""
 
 WORKERS: dict[str, str] = {
     "zeromq": "imageloom.engines.zeromq.worker:work_for",
     "redis": "imageloom.engines.redis.worker:work_for",
 }
-"""What a process of `imageloom worker` runs, by engine: a function of `WorkerSettings` and an event, `leaving`.
-The engine of a plug-in has it as its attribute `work_for`."""
+"""The function that a process of `imageloom worker` runs, by engine. Its arguments are `WorkerSettings`
+and an event, `leaving`. The engine of a plug-in has it as the attribute `work_for`."""
 
 
 class Settings(Plain, frozen=True):
-    """How an engine is to run. Each one takes from it what it has use for."""
+    """Settings of an engine. Each engine uses those that apply to it."""
 
     jobs: int = 1
     """Workers."""
     threads: int = 1
-    """Threads in each worker process."""
+    """Number of threads in each worker process."""
     timeout: float = 600.0
-    """Seconds that one item may take before its worker is ended."""
+    """Time-out of one item, in seconds. Then its worker is ended."""
     memory: int = 0
-    """Bytes that one worker may take for data; 0 for no bound."""
+    """Maximum memory for data of one worker, in bytes; 0 for no limit."""
     connect: str = ""
     """Address of an existing cluster, broker or server; empty for a local one."""
     bind: str = ""
     """Address that workers elsewhere connect to; empty for local workers only."""
     keys: str = ""
-    """Path of the file of keys that this side proves itself with."""
+    """Path of the file with the keys of this side."""
     nodes: str = ""
-    """Path of the file of the engine `nodes`: its nodes, and how they are chosen."""
+    """Path of the configuration file of the engine `nodes`."""
     waits: bool = False
-    """Tasks wait for stores: more are under way than there are workers, of which only as many work on pixels."""
+    """Whether tasks wait for remote stores. Then more tasks than workers are in progress, but only
+    as many as workers process pixels."""
     in_flight: int = 0
-    """Tasks under way together, where they wait for stores; 0 for as many as measuring finds."""
+    """Number of tasks in progress together if `waits` is set; 0 to find it by measuring."""
     guard: Guard = Guard()
-    """The bounds of workers that the engine itself starts, where others than the driver can send them tasks."""
+    """Limits of the workers that the engine starts, if not only the driver can send them tasks."""
 
 
 class Capabilities(Plain, frozen=True):
-    """What an engine is able to do. A test of an engine is skipped only where this says that it cannot."""
+    """What an engine can do. A test of an engine is skipped only if a capability is missing."""
 
     shares_memory: bool = False
-    """Its workers see the memory of the driver's process."""
+    """Its workers share the memory of the driver's process."""
     overlaps: bool = False
-    """The requests of a task's items to stores do not wait for each other."""
-    tells: bool = False
-    """It tells the results of a task's items before the task's end: it is a `TellingEngine`."""
+    """The items of a task make their requests to stores concurrently."""
+    reports_results: bool = False
+    """It reports the result of each item before the end of the task: it is a `ReportingEngine`."""
     ends_items: bool = False
-    """It ends an item that takes longer than `Settings.timeout`."""
+    """It ends an item after `Settings.timeout`."""
     survives_death: bool = False
-    """The death of one of its workers ends neither the engine nor the driver."""
+    """The engine and the driver survive the death of a worker."""
     refuses: bool = False
-    """A worker may refuse a task, which costs nothing: it goes to another one."""
+    """A worker may refuse a task. The task then goes to another worker, and no item is charged."""
 
 
 class Engine(Protocol):
-    """Runs tasks. An engine inherits from this class what it does not define itself.
+    """Runs tasks. An engine inherits the default methods of this class.
 
-    A failing item is data in the outcome. A future raises only `WorkerLost` (a worker died with the task) or
-    what is a bug.
+    The failure of an item is data in the outcome. A future raises `WorkerLost` if a worker died with the
+    task. Any other exception is a bug.
     """
 
     capabilities: Capabilities = Capabilities()
     settings: Settings = Settings()
-    """For the worker processes that the driver opens beside an engine which shares its memory."""
+    """Used for worker processes that the driver starts in addition, if the engine shares its memory."""
     listeners: Sequence[Listener] = ()
     """Called with each event of the run, in the driver's thread."""
 
     @property
     def missing(self) -> str:
-        """What to do where there are no workers, for engines whose workers are started elsewhere; else empty."""
+        """What the user must do if there are no workers, for engines whose workers are started elsewhere; else
+        empty."""
         return ""
 
     def lag(self) -> dict[str, int]:
-        """Tasks that no worker has taken, by the name of their stream, for engines with a broker; else empty."""
+        """Number of tasks that no worker has taken, by stream, for engines with a broker. Otherwise empty."""
         return {}
 
     @property
     def capacity(self) -> int:
-        """How many tasks run at the same time; it may change."""
+        """Number of tasks that run at the same time. It may change."""
 
     def submit(self, task: Task) -> Future[Outcome]:
-        """Take a task on. Never blocks for long, but for the serial engine, which does it at once."""
+        """Submit a task. It does not block for long, except in the serial engine, which runs the task at once."""
 
     def close(self) -> None:
-        """Let go of all that the engine holds; what has not begun is cancelled."""
+        """Close the engine and free its resources. Tasks that have not begun are cancelled."""
 
 
-class TellingEngine(Engine, Protocol):
-    """One that knows the results of a task's items before the task's end."""
+class ReportingEngine(Engine, Protocol):
+    """An engine that reports the result of each item before the end of the task."""
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]: ...
+    def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]: ...
 
 
-def submit(engine: Engine, task: Task, told: Told) -> Future[Outcome]:
-    """Hand a task to an engine, which may tell some results before the task's end, from any thread."""
-    if engine.capabilities.tells:
-        return cast("TellingEngine", engine).submit(task, told)
+def submit(engine: Engine, task: Task, on_result: ResultCallback) -> Future[Outcome]:
+    """Submit a task. An engine that can calls `on_result` for each item before the task's end, from any thread."""
+    if engine.capabilities.reports_results:
+        return cast("ReportingEngine", engine).submit(task, on_result)
     return engine.submit(task)
 
 
 def open_engine(name: str, settings: Settings) -> Engine:
-    """The engine of that name.
+    """The engine with this name.
 
     Raises:
-        UsageError: there is none (the message lists the known ones), or its plug-in cannot be loaded.
-        MissingExtra: its library is not installed; the extra has the engine's name.
+        UsageError: no engine has this name (the message lists the known names), or its plug-in cannot be loaded.
+        MissingExtra: its library is not installed. The extra has the engine's name.
     """
     engine: Engine = _load(name, ENGINES.load, name)(settings)
     return engine
 
 
 def worker_target(name: str) -> str:
-    """Where what a worker process of that engine runs is defined, as "module:attribute".
+    """The function that a worker process of this engine runs, as "module:attribute".
 
     Raises:
-        UsageError: nothing connects to that engine.
+        UsageError: this engine has no external workers.
     """
     if name in WORKERS:
         return WORKERS[name]
@@ -155,7 +157,7 @@ def worker_target(name: str) -> str:
 
 
 def worker_function(name: str) -> Callable[..., None]:
-    """What a worker process of that engine runs, until it has finished after the event was set."""
+    """The function that a worker process of this engine runs. It returns after its event was set."""
     function: Callable[..., None] = _load(name, load, worker_target(name))
     return function
 

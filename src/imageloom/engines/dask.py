@@ -1,4 +1,4 @@
-"""Dask: processes on this machine, or an existing cluster by its scheduler's address (distributed's executor)."""
+"""The engine dask: processes on this machine, or an existing cluster by its scheduler's address."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ except ImportError:
     raise MissingExtra("the engine dask", "dask") from None
 
 PATIENCE = 30.0
-"""Seconds that a scheduler may take to answer, and that there may be no worker."""
+"""Time-out in seconds for an answer of the Dask scheduler, and for the absence of workers."""
 FRESH = 5.0
-"""Seconds for which the number of workers holds."""
+"""Time in seconds for which the number of workers is cached."""
 LOOPBACK = "127.0.0.1:0"
 LOST = (KilledWorker, CommClosedError)
 
 _QUIET = {
-    "distributed.worker.profile.enabled": False,  # it looks at all stacks a hundred times a second
+    "distributed.worker.profile.enabled": False,  # it samples all stacks 100 times per second
     "distributed.admin.tick.interval": "500ms",
 }
 _PRELOAD = """
 import signal
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C: it finishes what is in progress
 import imageloom.worker.perform
 """
 
 
 class Dask(ExecutorEngine):
-    """Workers that die are replaced by the cluster; here one death is enough for a task to be lost."""
+    """The engine. The cluster replaces workers that die. Dask itself does not retry tasks."""
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(DaskTransport(settings), settings.timeout)
 
 
 def perform_and_log(packed: bytes, topic: str) -> bytes:
-    """Do a task; its begin and its results are logged as events of that topic, and its outcome is returned."""
+    """Run a task. Its begin and its results are logged as events of this topic, and its outcome is returned."""
     worker = distributed.get_worker()
     task = msgspec.msgpack.decode(packed, type=Task)
     return msgspec.msgpack.encode(report_all(task, worker.address, partial(worker.log_event, topic)))
 
 
 class DaskTransport(ExecutorTransport):
-    """Tasks are calls, messages are events that the cluster's scheduler passes on."""
+    """The transport: a task is a call, and messages are events that the Dask scheduler forwards."""
 
     def __init__(self, settings: Settings) -> None:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -78,8 +78,10 @@ class DaskTransport(ExecutorTransport):
         except (OSError, ValueError, TimeoutError) as error:
             if self._own:
                 self._own.close()
-                raise WorkerLost(f"no Dask worker has started in {PATIENCE:g} s: {error}") from None
-            raise UsageError(f"--connect {settings.connect}: no cluster answers: {error}") from None
+                raise WorkerLost(f"no Dask worker started within {PATIENCE:g} s: {error}") from None
+            raise UsageError(
+                f"--connect {settings.connect}: cannot connect to the cluster: {error}"
+            ) from None
         self._known = settings.jobs * settings.threads
         self._asked, self._seen = float("-inf"), time.monotonic()
         self._not_to_blame: set[int] = set()
@@ -91,7 +93,7 @@ class DaskTransport(ExecutorTransport):
         self._client.subscribe_topic(self._topic, lambda event: self.report(event[1]))
 
     def end(self, command: End) -> None:
-        """Restart the worker's process; what runs beside that item in it goes to another one."""
+        """Restart the worker's process. Other tasks in it go to another worker."""
         address = self._begun.get(command.delivery)
         super().end(command)
         if address is None:
@@ -104,14 +106,14 @@ class DaskTransport(ExecutorTransport):
         )
         for nanny in own:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(nanny.pid, signal.SIGKILL)  # the nanny starts another one
+                os.kill(nanny.pid, signal.SIGKILL)  # the nanny restarts it
         if not own:
             threading.Thread(target=self._restart, args=(address,), name="restart", daemon=True).start()
 
     def _restart(self, address: str) -> None:
         try:
             self._client.restart_workers([address], timeout=PATIENCE, raise_for_error=False)
-        except Exception as error:  # a worker without a nanny, a cluster that is gone
+        except Exception as error:  # for example a worker without a nanny, or a cluster that has ended
             log.warning("the Dask worker %s cannot be restarted: %s", address, error)
 
     def close(self, patience: float) -> None:
@@ -131,20 +133,20 @@ class DaskTransport(ExecutorTransport):
         return super()._break(number, error, has_begun and is_to_blame)
 
     def _workers(self) -> int:
-        """Threads of all workers, as they were a few seconds ago.
+        """Number of threads of all workers. It may be a few seconds old.
 
         Raises:
-            EngineFailed: there has been no worker for `PATIENCE` seconds.
+            EngineFailed: no worker was available for `PATIENCE` seconds.
         """
         now = time.monotonic()
         if now > self._asked + FRESH:
-            with contextlib.suppress(*LOST, OSError, TimeoutError):  # its futures say that it is gone
+            with contextlib.suppress(*LOST, OSError, TimeoutError):  # if it has ended, its futures fail
                 found = sum(self._client.nthreads().values())
                 self._seen = now if found else self._seen
                 self._known = found or self._known
             self._asked = now
             if now > self._seen + PATIENCE:
-                raise EngineFailed(f"there has been no Dask worker for {PATIENCE:g} s")
+                raise EngineFailed(f"no Dask worker was available for {PATIENCE:g} s")
         return self._known
 
 
@@ -162,6 +164,6 @@ def _local_cluster(settings: Settings) -> distributed.LocalCluster:
             scheduler_kwargs={
                 "allowed_failures": 0,  # the driver counts attempts
                 "dashboard": False,
-                "dashboard_address": LOOPBACK,  # its small HTTP server listens all the same
+                "dashboard_address": LOOPBACK,  # without a dashboard it still has a small HTTP server
             },
         )

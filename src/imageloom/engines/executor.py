@@ -1,8 +1,8 @@
-"""Any `concurrent.futures.Executor` as a transport.
+"""A transport for any `concurrent.futures.Executor`.
 
-Bytes go in and bytes come out, so that a library which pickles carries a function's name and bytes, and both ends
-check what they read. Where the library can carry messages besides, a subclass reports what is begun, and results
-item by item.
+Arguments and return values are bytes: a library that uses pickle transfers only a function's name and bytes, and
+both sides validate what they read. If the library can also send messages, a subclass reports the begin of
+deliveries, and the result of each item.
 """
 
 from __future__ import annotations
@@ -40,36 +40,38 @@ from imageloom.worker.message import Message
 from imageloom.worker.perform import perform, results, worker_name
 
 MOST_RETURNS = 100
-"""Times that a task may come back: what waits in a worker's own queue is returned whenever that worker dies."""
+"""How often a task may be returned: tasks in a worker's own queue are returned each time that worker dies."""
 WORKER = "executor"
-"""The executor chooses a worker by itself: to the scheduler it is one with many slots."""
+"""The executor chooses the workers. For the scheduler it is one worker with many slots."""
 
 _TASK, _OUTCOME = msgspec.msgpack.Decoder(Task), msgspec.msgpack.Decoder(Outcome)
-"""Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
+"""Created before there are threads: msgspec 0.22 crashes if several threads use a type for the first time
+together."""
 
 
 def perform_packed(packed: bytes) -> bytes:
-    """Do a task, packed as MessagePack; its outcome, likewise."""
+    """Run a task. The task and its outcome are packed as MessagePack."""
     return msgspec.msgpack.encode(perform(_TASK.decode(packed)))
 
 
-def report_all(task: Task, worker: str, say: Callable[[bytes], object]) -> Outcome:
-    """Do a task, and report its begin and each of its results.
+def report_all(task: Task, worker: str, send: Callable[[bytes], object]) -> Outcome:
+    """Run a task, and report its begin and each of its results.
 
     Args:
-        worker: what the transport can end it by.
-        say: carries a message to `ExecutorTransport.report`.
+        worker: identifies the worker, so that the transport can end it.
+        send: sends a message to `ExecutorTransport.report`.
     """
-    say(msgspec.msgpack.encode(Message(task.id, worker=worker)))
+    send(msgspec.msgpack.encode(Message(task.id, worker=worker)))
     made: list[Result] = []
     for place, result in enumerate(results(task)):
         made.append(result)
-        say(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
+        send(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
     return Outcome(task.id, worker_name(), tuple(made))
 
 
 def outcome_of(packed: bytes, task: Task) -> Outcome:
-    """The outcome of a task; of refused results where it cannot be read or is another task's."""
+    """Decode the outcome of a task. If it cannot be decoded or belongs to another task, all results are
+    refused."""
     try:
         outcome = _OUTCOME.decode(packed)
     except (*UNREADABLE, TypeError) as error:
@@ -81,10 +83,10 @@ class ExecutorEngine(TransportEngine, Engine):
     """The engine of an executor transport.
 
     Args:
-        timeout: seconds that an item may take; 0 where it cannot be ended.
+        timeout: time-out of one item, in seconds; 0 if items cannot be ended.
     """
 
-    capabilities = Capabilities(tells=True)
+    capabilities = Capabilities(reports_results=True)
 
     def __init__(self, transport: ExecutorTransport, timeout: float = 0.0) -> None:
         self._executor = transport
@@ -104,14 +106,14 @@ class ExecutorEngine(TransportEngine, Engine):
 
 
 class ExecutorTransport:
-    """Carries each task by a call of an executor.
+    """Sends each task as a call of an executor.
 
     Args:
-        executor: `close` shuts it down; None where a subclass makes the calls.
-        count: tells how many calls it runs at the same time, asked for again and again.
-        ahead: calls that it may hold for each that it can run; more than 1 hides the way there and back.
-        lost: what the executor raises where a worker has died.
-        reports_begin: a subclass calls `report` with messages of what is begun and what is done.
+        executor: `close` shuts it down. None if a subclass makes the calls.
+        count: returns the number of calls that it runs at the same time. Called repeatedly.
+        ahead: number of calls that may be queued for each one that runs. More than 1 hides the transfer time.
+        lost: exceptions that the executor raises if a worker has died.
+        reports_begin: a subclass calls `report` with a message for each begin and each result.
     """
 
     def __init__(
@@ -129,15 +131,15 @@ class ExecutorTransport:
         self._lost: tuple[type[BaseException], ...] = (BrokenExecutor, *lost)
         self._reports_begin = reports_begin
         self._events: SimpleQueue[Callable[[], list[Event]]] = SimpleQueue()
-        """What has come, from whatever thread; it is looked at in the engine's."""
+        """New events from any thread. They are handled in the engine's thread."""
         self._sent: dict[int, Task] = {}
         self._begun: dict[int, str] = {}
-        """By delivery that was begun: the worker that has it."""
+        """The worker of each delivery that was begun."""
         self._slots = 0
         self.capacity = max(1, count())
 
     def open(self, failed: Callable[[str], None]) -> None:
-        """The library starts its workers."""
+        """Does nothing: the library starts its workers."""
 
     def start(self) -> None:
         raise NotImplementedError("the library starts workers")
@@ -147,20 +149,20 @@ class ExecutorTransport:
         self._sent[task.id] = task
         try:
             call = self._call(msgspec.msgpack.encode(task))
-        except Exception as error:  # it is broken, or shut down
+        except Exception as error:  # the executor is broken or shut down
             self._put(partial(self._break, task.id, error, True))
         else:
-            call.add_done_callback(lambda done: self._put(partial(self._take_in, task.id, done)))
+            call.add_done_callback(lambda done: self._put(partial(self._handle_outcome, task.id, done)))
 
     def drop(self, command: Drop) -> None:
-        """A call that runs cannot be stopped: its results come too late."""
+        """Does nothing: a running call cannot be stopped. Its late results are ignored."""
 
     def end(self, command: End) -> None:
-        """Subclasses that can end a call do so, and forget it."""
+        """Does nothing. A subclass that can end a call overrides it."""
         self._forget(command.delivery)
 
     def report(self, data: bytes) -> None:
-        """Take in a worker's message, from any thread: a result, or no result for a delivery that it begins."""
+        """Handle a worker's message, in any thread: a result, or without a result the begin of a delivery."""
         self._put(partial(self._read, data))
 
     def events(self, patience: float | None) -> list[Event]:
@@ -201,7 +203,7 @@ class ExecutorTransport:
         try:
             message = message_of(data)
         except InvalidResult as error:
-            log.warning("refused a message of a worker: %s", error)
+            log.warning("refused a message from a worker: %s", error)
             return []
         number = message.delivery
         if number not in self._sent:
@@ -211,7 +213,7 @@ class ExecutorTransport:
             return [Begun(WORKER, number)]
         return [Received(WORKER, number, message.place, message.result, message.worker)]
 
-    def _take_in(self, number: int, call: Future[bytes]) -> list[Event]:
+    def _handle_outcome(self, number: int, call: Future[bytes]) -> list[Event]:
         task = self._sent.get(number)
         if task is None:
             return []
@@ -220,9 +222,9 @@ class ExecutorTransport:
         except BaseException as error:
             return self._break(number, error, number in self._begun or not self._reports_begin)
         self._forget(number)
-        if not packed:  # all was reported
+        if not packed:  # all results were reported by messages
             return [Finished(WORKER, number)]
-        outcome = outcome_of(packed, task)  # what was reported before is taken once
+        outcome = outcome_of(packed, task)  # results that were reported before are ignored
         events: list[Event] = [
             Received(WORKER, number, place, result, result.worker or shown(outcome.worker))
             for place, result in enumerate(outcome.results)
@@ -230,7 +232,8 @@ class ExecutorTransport:
         return [*events, Finished(WORKER, number)]
 
     def _break(self, number: int, error: BaseException, has_begun: bool) -> list[Event]:
-        """A lost worker in our words; what it had not begun costs nothing, and what is a bug fails the item."""
+        """The events for a failed call. A lost worker is reported as a death if the task had begun. A bug fails
+        the item."""
         task = self._sent.get(number)
         self._forget(number)
         if task is None:

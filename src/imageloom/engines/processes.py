@@ -1,7 +1,7 @@
 """Supervised worker processes: one that crashes or hangs fails only the items that it was processing.
 
-Each worker has a pipe, on which tasks go out and the result of each item comes back. The scheduler decides which
-worker gets what; this module starts processes, ends them and reads what they send.
+Each worker has a pipe, which carries tasks to the worker and the result of each item back. The scheduler assigns
+the tasks. This module starts and ends the processes, and reads their messages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from imageloom.worker.process import serve, start
 class Processes(TransportEngine, Engine):
     """The engine."""
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         most = settings.jobs * settings.threads
@@ -39,7 +39,7 @@ class Processes(TransportEngine, Engine):
 
     @property
     def capacity(self) -> int:
-        """Tasks under way together: more than workers where they wait for stores."""
+        """Number of tasks in progress together: more than workers if tasks wait for stores."""
         return -(-self._controller.size // self._jobs) * self._jobs
 
     def _events(self, patience: float | None) -> Iterable[Event]:
@@ -50,7 +50,7 @@ class Processes(TransportEngine, Engine):
 
 
 class ProcessTransport(PipeTransport):
-    """Worker processes that come from a fork server."""
+    """Worker processes that a fork server starts."""
 
     def __init__(self, settings: Settings, controller: Controller) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class ProcessTransport(PipeTransport):
 
     def end(self, command: End) -> None:
         if process := self._processes.pop(command.worker, None):
-            log.debug("worker %s is ended: %s", command.worker, command.failure.message)
+            log.debug("ended worker %s: %s", command.worker, command.failure.message)
             process.kill()
             self.remove(command.worker)
             self._ended.append(process)

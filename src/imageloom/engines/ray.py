@@ -1,4 +1,4 @@
-"""Ray: processes on this machine, or an existing cluster by its address."""
+"""The engine ray: processes on this machine, or an existing cluster by its address."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ from imageloom.worker.message import Message
 from imageloom.worker.perform import results, worker_name
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault(
-    "RAY_AUTH_MODE", "disabled"
-)  # on loopback; a cluster of one's own brings its mode along
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # on loopback; an existing cluster has its own mode
 
 try:
     import ray
@@ -35,9 +33,9 @@ except ImportError:
     raise MissingExtra("the engine ray", "ray") from None
 
 LONGEST = 20
-"""Characters of the temporary folder's path: Ray's sockets add 87 to it, and a socket's path may have 107."""
+"""Maximum length of the temporary folder's path: Ray adds 87 characters, and a socket's path may have 107."""
 FRESH = 5.0
-"""Seconds for which the number of an existing cluster's cores holds."""
+"""Time in seconds for which the number of cores of an existing cluster is cached."""
 LOST = (
     exceptions.WorkerCrashedError,
     exceptions.NodeDiedError,
@@ -48,16 +46,16 @@ LOST = (
 
 
 class Ray(ExecutorEngine):
-    """Workers that die are replaced by Ray; one death is enough for a task to be lost."""
+    """The engine. Ray replaces workers that die. Ray itself does not retry tasks."""
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(RayTransport(settings), settings.timeout)
 
 
 def perform_and_yield(packed: bytes) -> Iterator[bytes]:
-    """Do a task; a message of its begin, then one of each result."""
+    """Run a task. Yields a message for its begin, then one for each result."""
     task = msgspec.msgpack.decode(packed, type=Task)
     yield msgspec.msgpack.encode(Message(task.id, worker=worker_name()))
     for place, result in enumerate(results(task)):
@@ -65,7 +63,7 @@ def perform_and_yield(packed: bytes) -> Iterator[bytes]:
 
 
 class RayTransport(ExecutorTransport):
-    """Tasks are calls of a generator, messages are what it yields; an event loop waits for all of them."""
+    """The transport: a task is a call of a generator, which yields the messages. An event loop waits for them."""
 
     def __init__(self, settings: Settings) -> None:
         self._known, self._asked = settings.jobs * settings.threads, float("inf")
@@ -86,7 +84,9 @@ class RayTransport(ExecutorTransport):
                 **own,
             )
         except ConnectionError as error:
-            raise UsageError(f"--connect {settings.connect}: no cluster answers: {error}") from None
+            raise UsageError(
+                f"--connect {settings.connect}: cannot connect to the cluster: {error}"
+            ) from None
         self._function = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(perform_and_yield)
         self._calls: dict[int, Any] = {}
         self._loop = asyncio.new_event_loop()
@@ -101,7 +101,7 @@ class RayTransport(ExecutorTransport):
         super().send(command)
 
     def end(self, command: End) -> None:
-        """End the process that does a task: it has no other one."""
+        """Kill the process that runs a task. It runs no other task."""
         super().end(command)
         if call := self._calls.pop(command.delivery, None):
             ray.cancel(call, force=True)
@@ -129,7 +129,7 @@ class RayTransport(ExecutorTransport):
         self._calls.pop(number, None)
 
     def _cores(self) -> int:
-        """Cores of all nodes."""
+        """Number of cores of all nodes."""
         if time.monotonic() > self._asked + FRESH:
             self._known = max(1, int(ray.cluster_resources().get("CPU", 1)))
             self._asked = time.monotonic()

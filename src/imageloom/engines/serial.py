@@ -1,4 +1,5 @@
-"""One task after the other, here and now: the debugger, and the oracle of all other engines."""
+"""The engine serial: runs tasks one after the other in the caller's thread. For debugging, and as the reference in
+tests of other engines."""
 
 from __future__ import annotations
 
@@ -6,21 +7,21 @@ from concurrent.futures import Future
 
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.perform import perform
 
 
 class Serial(Engine):
     capacity = 1
-    capabilities = Capabilities(shares_memory=True, tells=True)
+    capabilities = Capabilities(shares_memory=True, reports_results=True)
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing of it is used here: there is one worker, the caller."""
+        """Not used: the caller's thread is the only worker."""
         self.settings = settings
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+    def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
-        future.set_result(perform(task, told))
+        future.set_result(perform(task, on_result))
         return future
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""Pools of threads: the codecs and OpenCV let go of the interpreter's lock while they work.
+"""The engine threads: pools of threads. The codecs and OpenCV release the interpreter's lock while they work.
 
-Where tasks wait for stores there are two: as many threads as workers for what is done to pixels, and for the
-requests as many as measuring finds. So a thread that waits holds up no pixels, and no core waits for a turn.
-Uploads wait for each other as long as more are about to come: stores take many at a time with less work.
+If tasks wait for stores, there are two pools: one with a thread for each worker, which processes pixels, and one
+for requests, whose size is found by measuring. So a waiting request does not block the processing of pixels.
+Uploads are grouped as long as more are expected, because stores handle a group with less work.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from msgspec.structs import replace
 from imageloom import stores
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.controller import fixed, for_requests
-from imageloom.worker.perform import Attempt, perform, settle, worker_name
+from imageloom.worker.perform import Attempt, perform, prepare, worker_name
 from imageloom.worker.pool import Bunches, SizedExecutor
 
 
 class Threads(Engine):
-    capabilities = Capabilities(shares_memory=True, overlaps=True, tells=True)
+    capabilities = Capabilities(shares_memory=True, overlaps=True, reports_results=True)
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -35,7 +35,7 @@ class Threads(Engine):
         self.requests = SizedExecutor(self._controller, "request") if settings.waits else self.computing
         self.commits = Bunches(self.requests, lambda: bool(self.uncomputed))
         self.uncomputed: set[int] = set()
-        """The tasks whose outputs are not made yet."""
+        """Numbers of the tasks whose outputs are not computed yet."""
         self._waits = settings.waits
         self._under_way: set[Future[Outcome]] = set()
 
@@ -43,38 +43,38 @@ class Threads(Engine):
     def capacity(self) -> int:
         return self._controller.size
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+    def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         if not self._waits:
-            return self.computing.submit(perform, task, told)
-        journey = _Journey(self, task, told)
-        self._under_way.add(journey.outcome)
-        journey.outcome.add_done_callback(self._under_way.discard)
-        journey.begin()
-        return journey.outcome
+            return self.computing.submit(perform, task, on_result)
+        run = _TaskRun(self, task, on_result)
+        self._under_way.add(run.outcome)
+        run.outcome.add_done_callback(self._under_way.discard)
+        run.begin()
+        return run.outcome
 
     def close(self) -> None:
         for outcome in list(self._under_way):
             outcome.cancel()
-        wait(list(self._under_way))  # what has begun goes from pool to pool
+        wait(list(self._under_way))  # a task that has begun moves from pool to pool
         self.computing.shutdown(cancel_futures=True)
         self.requests.shutdown()
 
 
-class _Journey:
-    """A task on its way from pool to pool: each step hands on the next one."""
+class _TaskRun:
+    """A task that moves from pool to pool: each step schedules the next one."""
 
-    def __init__(self, engine: Threads, task: Task, told: Told | None) -> None:
+    def __init__(self, engine: Threads, task: Task, on_result: ResultCallback | None) -> None:
         self._engine = engine
         self._task = task
-        self._told = told
+        self._on_result = on_result
         self._attempts: list[Attempt] = []
-        self._committed = itertools.count(1)  # of which next() is one step
+        self._committed = itertools.count(1)  # next() is atomic
         self.outcome: Future[Outcome] = Future()
 
     def begin(self) -> None:
         uncomputed, number = self._engine.uncomputed, self._task.id
         uncomputed.add(number)
-        self.outcome.add_done_callback(lambda _: uncomputed.discard(number))  # it keeps no journey alive
+        self.outcome.add_done_callback(lambda _: uncomputed.discard(number))  # it keeps no run alive
         source = self._task.source
         if stores.is_remote(source) and not all(
             (source, work.item.key, work.item.fingerprint) in stores.kept for work in self._task.work
@@ -85,27 +85,27 @@ class _Journey:
 
     def _read(self) -> None:
         if self.outcome.set_running_or_notify_cancel():
-            with self._telling():
+            with self._errors_end_task():
                 for attempt in self._begin_attempts():
                     attempt.read()
                 self._engine.computing.post(self._compute)
 
     def _compute(self) -> None:
-        with self._telling():
+        with self._errors_end_task():
             for place, attempt in enumerate(self._attempts):
                 attempt.compute()
                 self._commit(place, attempt)
 
     def _read_and_compute(self) -> None:
         if self.outcome.set_running_or_notify_cancel():
-            with self._telling():
+            with self._errors_end_task():
                 for place, attempt in enumerate(self._begin_attempts()):
                     attempt.read()
                     attempt.compute()
                     self._commit(place, attempt)
 
     def _begin_attempts(self) -> Iterator[Attempt]:
-        settle(self._task)
+        prepare(self._task)
         for work in self._task.work:
             self._attempts.append(Attempt(self._task, work))
             yield self._attempts[-1]
@@ -119,17 +119,17 @@ class _Journey:
             self._commit_one(place, attempt)
 
     def _commit_one(self, place: int, attempt: Attempt) -> None:
-        with self._telling():
+        with self._errors_end_task():
             attempt.commit()
-            if self._told is not None:
-                self._told(place, replace(attempt.result, worker=worker_name()))
+            if self._on_result is not None:
+                self._on_result(place, replace(attempt.result, worker=worker_name()))
             if next(self._committed) == len(self._task.work):
                 results = tuple(attempt.result for attempt in self._attempts)
                 self.outcome.set_result(Outcome(self._task.id, worker_name(), results))
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """What a step raises, which is a bug, ends the task."""
+    def _errors_end_task(self) -> Iterator[None]:
+        """An exception in a step, which is a bug, ends the task."""
         try:
             yield
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""The worker processes of engines whose workers connect to the driver or to a server."""
+"""Worker processes of engines whose workers connect to the driver or to a broker."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from imageloom.worker.settings import WorkerSettings
 
 
 def work(engine: str, settings: WorkerSettings, *more: object) -> None:
-    """Serve an engine's driver until it lets go of this worker, or SIGTERM asks it to leave.
+    """Run as a worker of an engine until the engine releases it, or until SIGTERM.
 
-    The process is a fleet's. It leaves with an error's exit code where it can be of no use.
+    The process belongs to a fleet. If it cannot work, it exits with the error's exit code.
 
     Args:
-        more: for the engine's function, where the engine itself starts the worker.
+        more: further arguments of the engine's function, if the engine starts the worker.
     """
     leaving = threading.Event()
     become_worker(settings.memory)
@@ -41,7 +41,7 @@ def work(engine: str, settings: WorkerSettings, *more: object) -> None:
 
 
 def work_and_report(line: Connection, engine: str, settings: WorkerSettings) -> None:
-    """`work`, and say of each item on a line to the starter what came of it, and how many bytes."""
+    """Like `work`, and report the outcome and the bytes of each item to the starter, through a pipe."""
     _lines.append(line)
     work(engine, settings)
 
@@ -53,12 +53,12 @@ def _report(result: Result) -> None:
     outcome = "failed" if result.failure else "done"
     size = sum(written.size for written in result.written)
     for line in _lines:
-        with contextlib.suppress(OSError):  # it is full, for nobody listens: the work is what counts
+        with contextlib.suppress(OSError):  # the pipe may be full if nobody reads it
             line.send_bytes(f"{outcome} {size}".encode())
 
 
 def guarded(task: Task, guard: Guard) -> Iterator[Result]:
-    """The results of a task that came from elsewhere: what cannot be begun here is a failure of each item."""
+    """Yield the results of a task within the limits of a guard. If the task cannot begin, each item fails."""
     done, began = 0, time.time()
     try:
         for result in results(guard.bounded(task)):

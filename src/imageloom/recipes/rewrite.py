@@ -33,10 +33,10 @@ def rewrite(steps: Sequence[Step], frame: Frame) -> Steps:
 
 def resolve_sizes(steps: Steps, frame: Frame) -> Steps:
     """Replace a proportional resize by a resize to a size in pixels, or remove it; replace fit=cover by a crop."""
-    settled: list[Step] = []
+    rewritten: list[Step] = []
     for step, before in zip(steps, operators.frames(steps, frame), strict=False):
         if step.name != "resize":
-            settled.append(step)
+            rewritten.append(step)
             continue
         params = operators.get("resize").filled(step)
         width, height = target(
@@ -45,11 +45,11 @@ def resolve_sizes(steps: Steps, frame: Frame) -> Steps:
         kernel = {"kernel": step.params["kernel"]} if "kernel" in step.params else {}
         # A resize makes the colour of fully transparent pixels black, even a resize to the same size.
         if (width, height) != (before.width, before.height) or before.channels in (2, 4):
-            settled.append(Step("resize", {"size": f"{width}x{height}", **kernel}))
+            rewritten.append(Step("resize", {"size": f"{width}x{height}", **kernel}))
         kept = box_of_cover(width, height, params["size"], params["fit"])
         if kept:
-            settled.append(Step("crop", {"area": f"{kept[0]}x{kept[1]}"}))
-    return tuple(settled)
+            rewritten.append(Step("crop", {"area": f"{kept[0]}x{kept[1]}"}))
+    return tuple(rewritten)
 
 
 def drop_identities(steps: Steps, frame: Frame) -> Steps:

@@ -1,1 +1,1 @@
-"""Which worker gets which task, what was lost, and what runs again."""
+"""The scheduler: it assigns tasks to workers, and repeats what was lost. Its engines and transports."""

@@ -1,35 +1,35 @@
-"""What an item should cost: seconds expected from its pixels, by what others of the same kind have taken."""
+"""The expected time of an item: computed from its pixels and from the measured times of other items."""
 
 from __future__ import annotations
 
 from imageloom.model import Result, Task, Work
 
 FIXED = 250_000
-"""Pixels that what does not depend on the size of an item costs as much as."""
+"""Fixed cost of an item, expressed as a number of pixels that take the same time."""
 SHARE = 0.1
-"""Weight of the latest item in the running mean."""
+"""Weight of the latest item in the running mean, from 0 to 1."""
 FIRST = 1.0
-"""Seconds that an item of `FIXED` pixels seems to cost until one has been measured: high, so that nothing seems
-slow at first."""
+"""Assumed time of an item of `FIXED` pixels, in seconds, before the first measurement. It is high, so that no
+item counts as slow at first."""
 
 
 class Costs:
-    """A running mean of seconds for each pixel."""
+    """A running mean of the seconds per pixel."""
 
     def __init__(self) -> None:
         self._rate = FIRST / FIXED
         self.mean = FIRST
-        """Seconds of an item, whatever its size."""
+        """Running mean of the seconds per item of any size."""
 
     def observe(self, work: Work, task: Task, result: Result) -> None:
-        """Take note of the seconds that an item has taken, as its worker says."""
+        """Add the time of a finished item, as its worker reported it."""
         seconds = result.times.total
         if result.failure is None and 0.0 <= seconds < 1e6:
             self.mean += SHARE * (seconds - self.mean)
             self._rate += SHARE * (seconds / _weight(work, task) - self._rate)
 
     def expected(self, work: Work, task: Task) -> float:
-        """Seconds that an item should take."""
+        """Expected time of an item, in seconds."""
         return self._rate * _weight(work, task)
 
 

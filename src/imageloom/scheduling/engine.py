@@ -1,4 +1,4 @@
-"""An engine made of the scheduler and a transport, in a thread of its own."""
+"""An engine that runs a scheduler and a transport in its own thread."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from imageloom.scheduling.protocol import (
     Start,
     Ticket,
 )
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.scheduler import Scheduler
 from imageloom.scheduling.transport import Transport
 
 GRACE = 5.0
-"""Seconds that workers have to leave when the engine is closed."""
+"""Time in seconds for workers to exit when the engine is closed. Then they are ended."""
 
 
 class EngineCore:
-    """Takes tasks from the driver, and has the scheduler and the transport do them. It has no thread of its own.
+    """Accepts tasks from the driver and runs them with a scheduler and a transport. It has no thread of its own.
 
     Args:
-        clock: the time in seconds, which never goes back.
+        clock: returns a monotonic time in seconds.
     """
 
     def __init__(
@@ -47,37 +47,37 @@ class EngineCore:
         self.scheduler = scheduler
         self._transport = transport
         self._clock = clock
-        self._submitted: SimpleQueue[tuple[Ticket, Future[Outcome], Told | None]] = SimpleQueue()
+        self._submitted: SimpleQueue[tuple[Ticket, Future[Outcome], ResultCallback | None]] = SimpleQueue()
         self._abandoned: SimpleQueue[Future[Outcome]] = SimpleQueue()
-        self._waiting: dict[Ticket, tuple[Future[Outcome], Told | None]] = {}
+        self._waiting: dict[Ticket, tuple[Future[Outcome], ResultCallback | None]] = {}
         self._closing = False
         self._broken = ""
 
     @property
     def capacity(self) -> int:
-        """How many tasks run at the same time; for workers that come by themselves a subclass says it."""
+        """Number of tasks that run at the same time. A subclass overrides it if workers connect by themselves."""
         return max(1, self.scheduler.rules.jobs)
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+    def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         if self._broken:
             future.set_exception(EngineFailed(self._broken))
             return future
-        ticket = Ticket(task, future.set_running_or_notify_cancel, reports=told is not None)
-        self._submitted.put((ticket, future, told))
+        ticket = Ticket(task, future.set_running_or_notify_cancel, reports=on_result is not None)
+        self._submitted.put((ticket, future, on_result))
         self._transport.wake()
-        if self._broken:  # meanwhile
+        if self._broken:  # the thread may have failed since the check above
             self._fail(self._broken)
         return future
 
     def abandon(self, future: Future[Outcome]) -> None:
-        """End what is in progress of a task that nobody waits for any more, so that others have its workers."""
+        """End the items in progress of a task whose results are no longer needed. This frees its workers."""
         if not (future.cancel() or future.done()):
             self._abandoned.put(future)
             self._transport.wake()
 
     def _step(self) -> bool:
-        """Handle what has come; False when the engine is closed and nothing is in progress."""
+        """Handle new tasks and events. Returns False when the engine is closed and nothing is in progress."""
         scheduler = self.scheduler
         self._take_submitted()
         self._take_abandoned()
@@ -100,13 +100,13 @@ class EngineCore:
     def _take_submitted(self) -> None:
         while True:
             try:
-                ticket, future, told = self._submitted.get_nowait()
+                ticket, future, on_result = self._submitted.get_nowait()
             except Empty:
                 return
             if self._closing:
                 future.cancel()
                 continue
-            self._waiting[ticket] = future, told
+            self._waiting[ticket] = future, on_result
             self.scheduler.submit(ticket, self._clock())
 
     def _take_abandoned(self) -> None:
@@ -127,9 +127,9 @@ class EngineCore:
         elif isinstance(command, Completed):
             self._waiting.pop(command.ticket)[0].set_result(command.outcome)
         elif isinstance(command, Progress):
-            told = self._waiting[command.ticket][1]
-            if told is not None:
-                told(command.place, command.result)
+            on_result = self._waiting[command.ticket][1]
+            if on_result is not None:
+                on_result(command.place, command.result)
         elif isinstance(command, Start):
             self._transport.start()
         elif isinstance(command, Drop):
@@ -140,23 +140,23 @@ class EngineCore:
             self._waiting.pop(command.ticket)[0].cancel()
 
     def _fail(self, reason: str) -> None:
-        """The thread has failed: fail what is not done, and all that is submitted from now on."""
+        """Called when the thread has failed: fail all unfinished tasks, and all tasks submitted from now on."""
         self._broken = reason
         while True:
             try:
-                ticket, future, told = self._submitted.get_nowait()
+                ticket, future, on_result = self._submitted.get_nowait()
             except Empty:
                 break
-            self._waiting[ticket] = future, told
+            self._waiting[ticket] = future, on_result
         for future, _ in list(self._waiting.values()):
             fail(future, EngineFailed(reason))
 
 
 class TransportEngine(EngineCore):
-    """An engine with a thread of its own.
+    """An engine that runs in its own thread.
 
     Args:
-        name: of the thread.
+        name: name of the thread.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class TransportEngine(EngineCore):
         self._thread = start_thread(name, self._run, self._fail)
 
     def close(self) -> None:
-        """Cancel what no worker has begun, wait for the rest, and let the workers go."""
+        """Cancel the tasks that no worker has started, wait for the others, and release the workers."""
         with self._lock:
             if self._closing:
                 return

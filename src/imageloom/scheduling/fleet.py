@@ -1,7 +1,7 @@
-"""A fleet: worker processes of this machine that are kept at their number.
+"""A fleet: a fixed number of worker processes on this machine. A process that dies is replaced.
 
-It is what an engine with a broker between it and its workers starts them by, and `imageloom worker` too. What
-they work on is not its concern: it starts them, says which one has died and of what, and starts another.
+It is used by engines with a broker between the engine and its workers, and by `imageloom worker`. It starts the
+processes, reports each death with its cause, and starts a replacement. It does not see their tasks.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
 
 Died = Callable[[int, str], None]
-"""Told a dead worker's process id and the cause in words, from the fleet's thread."""
+"""Called in the fleet's thread with the process id of a dead worker and the cause of its death."""
 
 FINAL = (0, 2, 4)
-"""Exit codes of a worker that left on its own: it was let go, or cannot be of use (as of errors.py)."""
+"""Exit codes (see errors.py) of a worker that exited normally, or that cannot work and must not be restarted."""
 
 
 class Fleet:
-    """Processes that run one function, each for as long as it does not return.
+    """Processes that each run one function until it returns.
 
     Args:
-        target: a function of a module: it is found by its name in a new interpreter.
-        args: plain data for it.
-        count: how many processes.
-        died: called for each one that ends before `close`.
-        left: called with the exit code of one that leaves on its own (`FINAL`), which is then not replaced;
-            without it such a one has died.
-        preload: modules that the workers need, loaded once for all of them.
-        failed: called with the reason where workers cannot be replaced any more, from the fleet's thread.
+        target: a function at the top level of a module, because a new interpreter imports it by its name.
+        args: its arguments, as plain data.
+        count: number of processes.
+        died: called for each process that ends before `close`.
+        left: called with the exit code of a process that exits with one of `FINAL`. It is not replaced.
+            Without this argument, it counts as dead.
+        preload: modules that the workers need. They are loaded once, for all workers.
+        failed: called in the fleet's thread, with the reason, if workers can no longer be replaced.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Fleet:
         self._died, self._left = died, left
         self._context = warm_up(target.__module__, *preload)
         self._processes: dict[int, ForkServerProcess] = {}
-        self._well: set[int] = set()
+        self._ready: set[int] = set()
         self.deaths = 0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
-        """Of workers in a row that died before they were well."""
+        """Back-off for workers in a row that died before they were ready."""
         self._closing = self._closed = False
-        self._bell, self._button = os.pipe()
+        self._wake_reader, self._wake_writer = os.pipe()
         for _ in range(count):
             self._start()
         self._thread = start_thread("fleet", self._watch, failed)
@@ -71,22 +71,22 @@ class Fleet:
         return list(self._processes)
 
     @property
-    def is_whole(self) -> bool:
-        """All workers are there, and none was asked to leave."""
+    def is_complete(self) -> bool:
+        """Whether all workers are running, and none was asked to exit."""
         return not self._closing and len(self._processes) >= self._count
 
-    def is_well(self, pid: int) -> None:
-        """A worker has begun to work: if it dies, its successor need not wait."""
-        self._well.add(pid)
+    def mark_ready(self, pid: int) -> None:
+        """Note that a worker has started to work. If it dies now, it is replaced without a pause."""
+        self._ready.add(pid)
         self._backoff.succeed()
 
     def kill(self, pid: int) -> None:
-        """End a worker at once; nothing happens where it is not of the fleet."""
+        """Kill a worker. Does nothing if the process is not in the fleet."""
         if process := self._processes.get(pid):
             process.kill()
 
     def close(self, grace: float = GRACE) -> None:
-        """Wait for the workers, who were told to leave; after `grace` seconds end them."""
+        """Wait for the workers, which were asked to exit. Kill them after `grace` seconds."""
         if self._closed:
             return
         self._closed = True
@@ -99,14 +99,14 @@ class Fleet:
                 process.join()
             process.close()
         self._processes.clear()
-        os.close(self._bell)
-        os.close(self._button)
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
 
     def drain(self, patience: float | None = None) -> None:
-        """Ask the workers by SIGTERM to finish what they have in hand, and wait until they have left.
+        """Send SIGTERM to the workers, so that they finish their tasks, and wait for their exit.
 
         Args:
-            patience: seconds to wait at the most.
+            patience: time-out of the wait, in seconds; None for no time-out.
         """
         self._stop_watching()
         for process in self._processes.values():
@@ -118,7 +118,7 @@ class Fleet:
     def _stop_watching(self) -> None:
         if not self._closing:
             self._closing = True
-            os.write(self._button, b".")
+            os.write(self._wake_writer, b".")
             self._thread.join()
 
     def _start(self) -> None:
@@ -133,11 +133,11 @@ class Fleet:
             missing = len(self._processes) < self._count
             patience = max(0.0, self._backoff.until - time.monotonic()) if missing else None
             sentinels = {process.sentinel: pid for pid, process in self._processes.items()}
-            for ready in wait([self._bell, *sentinels], patience):
+            for ready in wait([self._wake_reader, *sentinels], patience):
                 if ready in sentinels and not self._closing:
-                    self._bury(sentinels[ready])
+                    self._handle_exit(sentinels[ready])
 
-    def _bury(self, pid: int) -> None:
+    def _handle_exit(self, pid: int) -> None:
         process = self._processes.pop(pid)
         process.join()
         exitcode = process.exitcode
@@ -147,15 +147,15 @@ class Fleet:
             self._left(exitcode)
             return
         self.deaths += 1
-        if pid in self._well:
-            self._well.discard(pid)
+        if pid in self._ready:
+            self._ready.discard(pid)
         else:
             self._backoff.fail(time.monotonic())
         self._died(pid, cause_of(exitcode))
 
 
 def cause_of(exitcode: int | None) -> str:
-    """What ended a process, in words."""
+    """The cause of a process's end, as text."""
     if exitcode is not None and exitcode < 0:
         return f"killed by {signal.Signals(-exitcode).name}"
-    return f"it left with exit code {exitcode}"
+    return f"it exited with code {exitcode}"

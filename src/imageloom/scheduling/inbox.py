@@ -1,4 +1,4 @@
-"""Messages from workers, read so that no worker can hold up or end who reads: whole ones, bounded, and decoded."""
+"""Messages from workers. A slow or faulty worker can neither block nor crash the reader."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from imageloom.scheduling.results import refused, shown
 from imageloom.worker.message import Message
 
 MOST_BYTES = 64 << 20
-"""Of one message."""
+"""Maximum size of one message, in bytes."""
 _AT_ONCE = 1 << 16
 _SIZE = struct.Struct("!i")
-"""What `Connection` puts before a message; a negative one is followed by a size of 8 bytes."""
+"""The size that `Connection` writes before a message. After a negative value, the size follows in 8 bytes."""
 
 log = logging.getLogger(__name__)
 
 
 class Inbox:
-    """The messages that come through a pipe. Nobody waits for the rest of one that is not there as a whole."""
+    """The messages that arrive through a pipe. Reading does not block on an incomplete message."""
 
     def __init__(self, pipe: Connection) -> None:
         self._file = pipe.fileno()
@@ -36,15 +36,15 @@ class Inbox:
 
     @property
     def is_amid(self) -> bool:
-        """A message has begun and is not there as a whole."""
+        """Whether a message has arrived only in part."""
         return bool(self._held)
 
     def take(self) -> list[bytes]:
-        """The messages that are complete with what can be read now; only to be called where there is something.
+        """Read what has arrived, and return the complete messages. Call it only if the pipe is readable.
 
         Raises:
-            EOFError: the other end is closed.
-            InvalidResult: what comes next is no message.
+            EOFError: the other end was closed.
+            InvalidResult: the data is not a message, or it is too large.
         """
         read = os.read(self._file, _AT_ONCE)
         if not read:
@@ -66,7 +66,7 @@ class Inbox:
 
 
 class _Envelope(Plain, frozen=True):
-    """A message whose result is not read yet."""
+    """A message whose result is not decoded yet."""
 
     delivery: int = 0
     place: int = 0
@@ -76,14 +76,14 @@ class _Envelope(Plain, frozen=True):
 
 _messages, _envelopes = msgspec.msgpack.Decoder(Message), msgspec.msgpack.Decoder(_Envelope)
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are no such data."""
+"""What msgspec raises for bytes that cannot be decoded."""
 
 
 def message_of(data: bytes) -> Message:
-    """A message; where its result alone cannot be read, with a failure in its place that has no key.
+    """Decode a message. If only its result cannot be decoded, the result is a failure without a key.
 
     Raises:
-        InvalidResult: it is none.
+        InvalidResult: the data is not a message.
     """
     try:
         return _messages.decode(data)
@@ -98,16 +98,16 @@ def message_of(data: bytes) -> Message:
 
 
 def fail(future: Future[Any], error: Exception) -> None:
-    """End a future by an error, unless it has ended."""
+    """Set the exception of a future, unless it is done."""
     if future.running() or (not future.done() and future.set_running_or_notify_cancel()):
         future.set_exception(error)
 
 
 def start_thread(name: str, run: Callable[[], None], failed: Callable[[str], object]) -> threading.Thread:
-    """Start a thread of an engine's own. Where it ends by an error, what waits for it is told.
+    """Start a thread of an engine. An exception in it is logged and reported.
 
     Args:
-        failed: called with the reason then.
+        failed: called with the reason, as text, if `run` raises an exception.
     """
 
     def guarded() -> None:
@@ -116,8 +116,8 @@ def start_thread(name: str, run: Callable[[], None], failed: Callable[[str], obj
         except EngineFailed as error:
             failed(str(error))
         except BaseException as error:
-            log.exception("the thread %s has failed", name)
-            failed(f"its thread {name} has failed: {type(error).__name__}: {error}")
+            log.exception("the thread %s failed", name)
+            failed(f"the engine's thread {name} failed: {type(error).__name__}: {error}")
 
     thread = threading.Thread(target=guarded, name=name, daemon=True)
     thread.start()

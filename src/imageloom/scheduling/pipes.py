@@ -1,4 +1,4 @@
-"""Transports whose workers are processes of this machine, each at the end of a pipe."""
+"""A transport whose workers are processes on this machine. Each one is connected by a pipe."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class _Worker:
     slots: int
     inbox: Inbox = field(init=False)
     is_ready: bool = False
-    """It has said so: its imports are done."""
+    """Whether it has reported that its imports are done."""
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.pipe)
 
 
 class PipeTransport(Transport):
-    """Carries tasks and results through pipes. A subclass starts the processes and ends them.
+    """Sends tasks and receives results through pipes. A subclass starts and ends the processes.
 
-    The process at the other end of a pipe runs `worker.process.serve`; it leaves when its pipe is closed.
+    The process at the other end of a pipe runs `worker.process.serve`. It exits when its pipe is closed.
     """
 
     def __init__(self) -> None:
@@ -45,40 +45,40 @@ class PipeTransport(Transport):
         self._selector.register(self._waker.file, selectors.EVENT_READ)
 
     def open(self, failed: Callable[[str], None]) -> None:
-        """The scheduler asks for each worker."""
+        """Does nothing: the scheduler requests each worker by `Start`."""
 
     @abstractmethod
     def cause(self, worker: str) -> str:
-        """Why a worker's process has ended, in words. Called when its pipe has ended."""
+        """The cause of the end of a worker's process, as text. Called when its pipe is closed."""
 
     def add(self, worker: str, pipe: Connection, slots: int = 1) -> None:
-        """Take on a worker whose process was started."""
+        """Add a worker whose process was started."""
         added = self._workers[worker] = _Worker(worker, pipe, slots)
         self._selector.register(pipe, selectors.EVENT_READ, added)
         self._events.append(Joined(worker, slots, is_ready=False))
 
     def remove(self, worker: str) -> None:
-        """Close a worker's pipe; nothing that it has sent is read any more."""
+        """Close a worker's pipe. Messages that were not read yet are lost."""
         removed = self._workers.pop(worker)
         self._selector.unregister(removed.pipe)
         removed.pipe.close()
 
     def resize(self, slots: int) -> None:
-        """Change how many deliveries each worker works on at the same time."""
+        """Change the number of deliveries that each worker processes at the same time."""
         for worker in self._workers.values():
             if worker.slots != slots:
                 worker.slots = slots
                 self._events.append(Joined(worker.name, slots, is_ready=worker.is_ready))
 
     def send(self, command: Send) -> None:
-        self._say(command.worker, msgspec.msgpack.encode(command.task))
+        self._write(command.worker, msgspec.msgpack.encode(command.task))
 
     def drop(self, command: Drop) -> None:
-        self._say(command.worker, msgspec.msgpack.encode((command.delivery, command.keep)))
+        self._write(command.worker, msgspec.msgpack.encode((command.delivery, command.keep)))
 
-    def _say(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes) -> None:
         if worker := self._workers.get(name):
-            with contextlib.suppress(OSError):  # it is dead: its pipe will end
+            with contextlib.suppress(OSError):  # it is dead: the end of its pipe is reported by `events`
                 worker.pipe.send_bytes(data)
 
     def wake(self) -> None:
@@ -94,7 +94,7 @@ class PipeTransport(Transport):
         return events
 
     def _receive(self, worker: _Worker) -> Iterator[Event]:
-        """What a worker sends; its death; its end, where it sends what none of our workers would."""
+        """Read a worker's messages. Yields `Died` if its pipe is closed, or if it sent an invalid message."""
         try:
             for data in worker.inbox.take():
                 message = message_of(data)
@@ -112,13 +112,13 @@ class PipeTransport(Transport):
             reason = f"its worker died: {self.cause(worker.name)}"
             yield Died(worker.name, Failure.of(WorkerLost(reason)))
         except InvalidResult as error:
-            log.warning("refused a message of worker %s, which is ended: %s", worker.name, error)
+            log.warning("refused a message from worker %s and ended the worker: %s", worker.name, error)
             failure = Failure.of(InvalidResult(f"its worker {worker.name} sent {error}"))
             self.end(End(worker.name, 0, failure))
             yield Died(worker.name, failure)
 
     def close(self, patience: float) -> None:
-        """Close all pipes, by which the workers know that they are to leave. A subclass waits for them."""
+        """Close all pipes, so that the workers exit. A subclass waits for them."""
         for name in list(self._workers):
             self.remove(name)
         self._selector.close()

@@ -1,4 +1,4 @@
-"""Which worker gets what waits: the idlest one with room, or a policy's choice; suspects last and alone."""
+"""Placement: chooses a worker for each waiting task. Suspects are sent last, and run alone."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.workers import Delivery, Worker
 
 LONGEST_WAIT = 30.0
-"""Seconds for which an item that failed before lets others go first."""
+"""Time in seconds for which a suspect waits behind other items."""
 MOST_SUSPECTS = 2
-"""Items that failed before which run at the same time while others wait: they may take all workers down."""
+"""Maximum number of suspects that run at the same time while other items wait. Suspects may crash workers."""
 LEAST_STRAGGLE, STRAGGLE = 0.5, 2.0
-"""A delivery is copied after so many seconds, at the least, and after so many times the mean of a delivery."""
+"""A delivery is a straggler after this minimum in seconds, and after this multiple of the mean time. Then it is
+copied."""
 
 
 class Placement:
-    """Pairs workers with what waits.
+    """Pairs waiting runs of items with workers.
 
     Args:
-        workers: by name; the scheduler adds and removes them.
-        choice: a policy that chooses a worker for each task, also one without room; None for any that has room,
-            the idlest first.
+        workers: all workers by name. The scheduler adds and removes them.
+        choice: a policy that chooses a worker for each task, even a worker without a free slot. None: any worker
+            with a free slot, the one with the fewest deliveries first.
     """
 
     def __init__(
@@ -32,9 +33,9 @@ class Placement:
         self._rules, self._queue, self._workers = rules, queue, workers
         self._choice, self._random = choice, random
         self.held = self.suspects = 0
-        """Deliveries under way; how many of them failed before."""
+        """Number of deliveries in flight, and how many of them are suspects."""
         self._mean = 0.0
-        """Seconds of a delivery."""
+        """Mean time of a delivery, in seconds."""
 
     def note_sent(self, delivery: Delivery) -> None:
         self.held += 1
@@ -45,26 +46,26 @@ class Placement:
         self.suspects -= delivery.is_suspect
 
     def note_complete(self, worker: Worker, seconds: float) -> None:
-        """Take note of how long a worker took for a delivery."""
+        """Record the time that a worker took for a delivery, in seconds."""
         worker.seconds += (seconds - worker.seconds) * (0.2 if worker.seconds else 1.0)
         if self._rules.brief:
             worker.ahead = int(worker.seconds < self._rules.brief)
         self._mean += (seconds - self._mean) * (0.1 if self._mean else 1.0)
 
     def unreserve(self, worker: Worker) -> None:
-        """Queue again what a worker was to have."""
+        """Queue again the runs that are reserved for a worker."""
         for run in reversed(worker.reserved):
             self._queue.put(run, first=True)
         worker.reserved.clear()
 
     def take_waiting(self) -> list[Run]:
-        """Remove and return what no worker has."""
+        """Remove and return all runs that no worker has."""
         for worker in self._workers.values():
             self.unreserve(worker)
         return self._queue.clear()
 
     def next(self, now: float) -> tuple[Worker, Run] | None:
-        """The next worker and what it is to have; None where nothing waits or nobody has room."""
+        """The next worker and the run to send to it; None if nothing waits or no worker has a free slot."""
         if self._choice is not None and (found := self._chosen(self._choice)):
             return found
         if self._choice is not None and self._queue.has_fresh and not self._queue.has_suspects:
@@ -87,7 +88,7 @@ class Placement:
         return min(with_room, key=lambda worker: worker.in_hand / worker.limit, default=None)
 
     def _for_idlest(self, worker: Worker, now: float) -> Run | None:
-        """Suspects after all others, or a few that have waited long."""
+        """The next run for the least busy worker: suspects come last, except for a few that have waited long."""
         queue, isolation = self._queue, self._rules.isolation
         if isolation == "engine" and self.suspects:
             return None
@@ -104,7 +105,7 @@ class Placement:
         return queue.pop_fresh() if queue.has_fresh and self._choice is None else None
 
     def _chosen(self, choice: Choice) -> tuple[Worker, Run] | None:
-        """Choose workers for what waits, as long as one has room; the first that can have what it is to have."""
+        """Let the policy choose workers for the waiting runs. Returns the first worker with a free slot."""
         workers = list(self._workers.values())
         for worker in workers:
             if worker.reserved and self._has_room(worker):
@@ -133,7 +134,7 @@ class Placement:
         return None
 
     def _copy(self, now: float) -> tuple[Worker, Run] | None:
-        """What another worker is slow with, for an idle one."""
+        """A copy of a straggler, for an idle worker."""
         limit = now - max(LEAST_STRAGGLE, STRAGGLE * self._mean)
         for worker in self._workers.values():
             if worker.reserved or not self._has_room(worker):

@@ -1,4 +1,4 @@
-"""Which node a task is offered to, and whether the node takes it."""
+"""Policies of the engine nodes: which node gets a task, and whether the node accepts it."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ from typing import Literal, Protocol
 from imageloom.errors import UsageError
 
 Acceptance = Literal["mandatory", "optional"]
-"""Whether a node must accept a task, or rejects it with a probability equal to its load."""
+"""Whether a node must accept each task, or rejects it with a probability equal to its load."""
 
 
 class Candidate(Protocol):
-    """What is known of a node that a task may be offered to."""
+    """A node that may get a task, as a policy sees it."""
 
     name: str
     limit: int
-    """Tasks that it does at once."""
+    """Number of tasks that it processes at the same time."""
     load: float
-    """As the node says: 0 to 1."""
+    """Load that the node reports, from 0 to 1."""
     seconds: float
-    """Mean time of a task there; 0 where none is known."""
+    """Mean time of a task on this node, in seconds; 0 if unknown."""
 
     @property
     def in_hand(self) -> int:
-        """Tasks that it does, and that wait for it."""
+        """Number of tasks that it has, in progress or waiting."""
 
 
 class Choice(Protocol):
     def choose(self, nodes: Sequence[Candidate], tried: Container[str], random: Random) -> Candidate:
-        """One of the nodes.
+        """Choose one of the nodes.
 
         Args:
             nodes: at least one.
-            tried: the names of those that have rejected the task.
+            tried: names of the nodes that have rejected the task.
         """
 
 
 class RandomChoice:
-    """Any node, each with the same probability, whatever it has in hand."""
+    """Chooses a random node. All nodes have the same probability."""
 
     def choose(self, nodes: Sequence[Candidate], tried: Container[str], random: Random) -> Candidate:
         return random.choice(nodes)
 
 
 class LeastLoaded:
-    """The node with the least load and the least in hand for its limit."""
+    """Chooses the node with the least load: its own load, plus its tasks in proportion to its limit."""
 
     def choose(self, nodes: Sequence[Candidate], tried: Container[str], random: Random) -> Candidate:
         return min(_fresh(nodes, tried), key=lambda node: (_pressure(node), random.random()))
 
 
 class TwoChoices:
-    """The less loaded one of two nodes that are drawn: nearly as good, and it looks at two nodes only."""
+    """Draws two random nodes and chooses the less loaded one: nearly as good as LeastLoaded, and cheaper."""
 
     def choose(self, nodes: Sequence[Candidate], tried: Container[str], random: Random) -> Candidate:
         fresh = _fresh(nodes, tried)
@@ -61,7 +61,7 @@ class TwoChoices:
 
 
 class Weighted:
-    """Any node, with a probability in proportion to its measured speed."""
+    """Chooses a random node, with a probability in proportion to its measured speed."""
 
     def choose(self, nodes: Sequence[Candidate], tried: Container[str], random: Random) -> Candidate:
         fresh = _fresh(nodes, tried)
@@ -79,10 +79,10 @@ CHOICES: dict[str, type[Choice]] = {
 
 
 def open_choice(name: str) -> Choice:
-    """The policy of that name.
+    """The policy with this name.
 
     Raises:
-        UsageError: there is none; the message lists the known ones.
+        UsageError: no policy has this name. The message lists the known names.
     """
     if name not in CHOICES:
         raise UsageError(f"there is no choice {name!r}; there are: {', '.join(CHOICES)}")
@@ -90,12 +90,12 @@ def open_choice(name: str) -> Choice:
 
 
 def accepts(acceptance: Acceptance, load: float, random: Random) -> bool:
-    """Whether a node with that load takes a task."""
+    """Whether a node with this load accepts a task."""
     return acceptance == "mandatory" or random.random() >= load
 
 
 def _fresh(nodes: Sequence[Candidate], tried: Container[str]) -> Sequence[Candidate]:
-    """Those that have not rejected the task; all where each one has."""
+    """The nodes that have not rejected the task; all nodes if each of them has."""
     return [node for node in nodes if node.name not in tried] or nodes
 
 

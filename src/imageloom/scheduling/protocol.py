@@ -1,8 +1,8 @@
-"""What goes into the scheduler and what comes out of it: events of workers, and commands to them.
+"""The scheduler's input and output: events from transports, and commands to them.
 
-Plain data without behaviour. A worker is whatever a transport calls one, by a name of its choice: a process, a
-node, a rank, a place in a stream. A delivery is one hand-over of a task to one worker; its number is the `id` of
-the task that is sent, and no two deliveries have the same number.
+Plain data without behaviour. The transport defines what a worker is (a process, a node, an MPI rank, a consumer
+of a stream), and names it. A delivery is a task, or some of its items, sent once to one worker. Its number is
+unique, and it is the `id` of the task that is sent.
 """
 
 from __future__ import annotations
@@ -12,41 +12,42 @@ from dataclasses import dataclass, field
 
 from imageloom.model import Failure, Outcome, Result, Task
 
-# Events: what a transport reports.
+# Events, reported by a transport.
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A worker exists, or its size has changed."""
+    """A worker has joined, or its number of slots has changed."""
 
     worker: str
     slots: int = 1
-    """Deliveries that it works on at the same time; 0 where it may not be given any: it is starting, or leaves and
-    finishes what it has."""
+    """Number of deliveries that it processes at the same time. 0 if it must not get any, because it is starting or
+    shutting down."""
     ahead: int = 0
-    """Deliveries that it may hold beyond these, so that it need not wait for the next one."""
+    """Number of further deliveries that may wait on it, so that it is never idle between two deliveries."""
     load: float = 0.0
-    """0 to 1, as the worker says; for placement only."""
+    """Load that the worker reports, from 0 to 1. Used for placement only."""
     is_ready: bool = True
-    """False for a process that is still starting: if it dies now, no item is to blame."""
+    """False for a process that is still starting. If it dies now, no item is charged."""
     reports_begin: bool = False
-    """The transport sends `Begun` and loses none: what has not begun has no time-out. Otherwise what was sent
-    first counts as begun, one delivery for each slot."""
+    """Whether the transport reliably sends `Begun`: the time-out starts with it. Otherwise the first deliveries,
+    one for each slot, count as begun."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A worker has begun a delivery, or goes on with one that it had put aside: its time runs from now on."""
+    """A worker has begun a delivery, or has resumed a paused one. Its time-out starts now."""
 
     worker: str
     delivery: int
     ago: float = 0.0
-    """Seconds since it was so."""
+    """Seconds since this event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A worker has put a delivery aside until it begins it again: no time runs, and no death is its fault."""
+    """A worker has paused a delivery until it begins it again. Meanwhile it has no time-out, and a death is not
+    charged to it."""
 
     worker: str
     delivery: int
@@ -59,15 +60,15 @@ class Received:
     worker: str
     delivery: int
     place: int
-    """Of the item in what was delivered, from 0."""
+    """Position of the item in the delivery, from 0."""
     result: Result
     name: str = ""
-    """Who made it, in words: a process and a thread, say."""
+    """Name of the process and thread that made it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A worker has nothing more to say of a delivery. Items without a result are queued again."""
+    """A worker has finished a delivery. Items without a result are queued again."""
 
     worker: str
     delivery: int
@@ -76,23 +77,23 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A worker did not begin a delivery and will not: it is busy, is leaving, does not see the storage.
+    """A worker refused a delivery before it began: it is busy, is shutting down, or cannot access the storage.
 
-    This costs the items no attempt.
+    The items are not charged.
     """
 
     worker: str
     delivery: int
     reason: str
     is_final: bool = False
-    """It will never do it, whatever its load: where each worker has said so, the items fail."""
+    """Whether the worker will never accept this task. If all workers refuse it finally, the items fail."""
     counts: bool = True
-    """It counts towards the number of refusals after which a task must be accepted, or fails."""
+    """Whether it counts towards `Rules.refusals`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What a worker had of a delivery is lost without anybody's fault: a connection broke."""
+    """A delivery was lost without a failure, for example because a connection broke. No item is charged."""
 
     worker: str
     delivery: int
@@ -100,70 +101,72 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A worker has gone without anybody's fault. What it had is queued again and costs no attempt."""
+    """A worker has left without a failure. Its items are queued again, and none is charged."""
 
     worker: str
     others: tuple[str, ...] = ()
-    """Workers that have gone with it."""
+    """Workers that have left with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A delivery has failed on a worker that goes on: its item in progress is charged."""
+    """A delivery has failed on a worker that continues. Its item in progress is charged."""
 
     worker: str
     delivery: int
     failure: Failure
     done: int = 0
-    """Items of the delivery that are known to be complete although their results never arrived: where these are
-    all, none was in progress."""
+    """Number of items of the delivery that are known to be complete, although their results may not have arrived.
+    If it is the number of all items, no item was in progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A worker is dead, silent for too long, or ended for what it sent: the items in progress are charged."""
+    """A worker has died, missed its heartbeats, or was ended for an invalid message. Its items in progress are
+    charged."""
 
     worker: str
-    """Empty where it is not known which one of `others` has died: what they had in progress is not charged, but
-    runs alone from now on; if that happens to an item that runs alone, it is charged."""
+    """Empty if it is unknown which one of `others` has died. Then their items in progress become
+    suspects, which run alone, and are not charged. A suspect in progress is charged."""
     failure: Failure
     others: tuple[str, ...] = ()
-    """Workers that ended with it: what they had is queued again and costs no attempt."""
+    """Workers that ended with it. Their items are queued again, and none is charged."""
 
 
 Event = Joined | Begun | Paused | Received | Finished | Refused | Returned | Left | Broken | Died
 
-# Commands: what a transport is asked for.
+# Commands, carried out by a transport or by the engine.
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Give a task to a worker."""
+    """Send a task to a worker."""
 
     worker: str
     task: Task
-    """Its `id` is the delivery's number; its items are those of this delivery."""
+    """Its `id` is the delivery's number, and it has only the items of this delivery."""
     must_accept: bool = False
-    """The worker may not refuse it for its load."""
+    """Whether the worker must not refuse it because of its load."""
     ahead: int = 0
-    """Items that the worker has to do before these."""
+    """Number of items that the worker has to process before these."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Nobody waits for what a worker has not begun of a delivery: others do it, or have done it."""
+    """Drop the items of a delivery that a worker has not begun: other workers process them, or have done so."""
 
     worker: str
     delivery: int
     keep: int = 0
-    """So many of its first items are still to be done: the worker may be just before the last one of them."""
+    """Number of its first items that must still be processed. The worker may not have begun the last one of
+    them."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """End what works on a delivery, at once and by force.
+    """End the worker of a delivery, or only the delivery, at once and by force: see `Rules.ends`.
 
-    The scheduler has forgotten the worker, or the delivery alone where `Rules.ends` says so.
+    The scheduler has already removed the worker or the delivery.
     """
 
     worker: str
@@ -173,12 +176,12 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start one more worker; the transport reports it by `Joined`."""
+    """Start one more worker. The transport reports it by `Joined`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """For the driver: the result of one item of a task that is not complete yet."""
+    """For the driver: the result of one item of a task in progress."""
 
     ticket: Ticket
     place: int
@@ -195,7 +198,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """For the driver: a task was cancelled before any worker had it."""
+    """For the driver: a task was cancelled before it was sent to a worker."""
 
     ticket: Ticket
 
@@ -209,41 +212,41 @@ def _always() -> bool:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A submitted task until each of its items has a result."""
+    """A submitted task and its state, until each of its items has a result."""
 
     task: Task
     begin: Callable[[], bool] = _always
-    """Asked once, before the first delivery: False where the task was cancelled meanwhile."""
+    """Called once, before the first delivery. Returns False if the task was cancelled."""
     results: dict[int, Result] = field(default_factory=dict)
-    """By the item's place in the task."""
+    """Results by the item's position in the task."""
     reports: bool = False
-    """Each result is a `Progress` as soon as it is there."""
+    """Whether each result is reported at once, by `Progress`."""
     has_begun: bool = False
     is_suspect: bool = False
-    """An attempt at one of its items has failed before."""
+    """Whether an attempt at one of its items has failed before."""
     returns: int = 0
-    """Deliveries without a result and without a fault, since the last result."""
+    """Number of deliveries returned without a result and without a failure, since the last result."""
     refusals: int = 0
     refused_by: set[str] = field(default_factory=set)
     barred: set[str] = field(default_factory=set)
-    """Workers that will never do it."""
+    """Workers that have refused it finally."""
     must_accept: bool = False
     deliveries: int = 0
-    """How many are under way."""
+    """Number of its deliveries in flight."""
     was_lost: bool = False
-    """A worker has died with it."""
+    """Whether a worker has died while it had a delivery of this task."""
     is_over: bool = False
-    """It was reported as complete."""
+    """Whether it was reported as complete."""
 
     def __post_init__(self) -> None:
         self.is_suspect = any(work.attempt > 1 for work in self.task.work)
 
     @property
     def unwilling(self) -> set[str]:
-        """Workers that are not to be asked for it now."""
+        """Workers that must not get it now."""
         return self.refused_by | self.barred if self.barred else self.refused_by
 
     @property
     def missing(self) -> list[int]:
-        """Places of the items without a result."""
+        """Positions of the items without a result."""
         return [place for place in range(len(self.task.work)) if place not in self.results]

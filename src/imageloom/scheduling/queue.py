@@ -1,4 +1,4 @@
-"""Items that wait for a worker: each job in turn, and what failed before behind the others."""
+"""The queue of items that wait for a worker. Jobs take turns, and suspects come last."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from imageloom.scheduling.protocol import Ticket
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """Items of a task that wait together, by their places in it."""
+    """Items of one task that wait together."""
 
     ticket: Ticket
     places: list[int]
     since: float
-    """When they came here."""
+    """Time at which they were queued."""
     is_suspect: bool = False
-    """They run alone: an attempt at one of them has failed before, or may have ended a worker."""
+    """Whether they are suspects, which run alone: an attempt at one of them failed, or may have killed a
+    worker."""
 
     def __post_init__(self) -> None:
         self.is_suspect |= self.ticket.is_suspect
 
 
 class Queue:
-    """Two queues: items without a failed attempt, in turns by job, and suspects in the order of their arrival."""
+    """Two queues: items without a failed attempt, from each job in turn, and suspects in the order of arrival."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, deque[Run]] = OrderedDict()
-        """The first job is the next to be served."""
+        """The first job is the next one to be served."""
         self._fresh = 0
         self._suspects: deque[Run] = deque()
 
@@ -51,15 +52,15 @@ class Queue:
 
     @property
     def first(self) -> Run:
-        """What is served next; suspects come last."""
+        """The next run to be served. Suspects come last."""
         return next(iter(self))
 
     def suspect_waits_since(self) -> float:
-        """When the first suspect came here; infinity where there is none."""
+        """Time at which the first suspect was queued; infinity if there is none."""
         return self._suspects[0].since if self._suspects else float("inf")
 
     def put(self, run: Run, first: bool = False) -> None:
-        """Add items; before all others of their kind where `first`."""
+        """Add items: at the end, or with `first` before all others of their kind."""
         if run.is_suspect:
             queue = self._suspects
         else:
@@ -68,7 +69,7 @@ class Queue:
         (queue.appendleft if first else queue.append)(run)
 
     def pop_fresh(self) -> Run:
-        """The next items of the job whose turn it is."""
+        """Remove and return the next items of the job whose turn it is."""
         job, runs = next(iter(self._jobs.items()))
         run = runs.popleft()
         self._fresh -= 1

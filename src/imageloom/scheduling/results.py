@@ -1,8 +1,7 @@
-"""Results as they come in: a worker may run anywhere, so nothing that it says is believed unchecked.
+"""Validation of results. A worker may run anywhere, so each value that it reports is checked.
 
-A result is of the item that was asked for, says the names that were asked for, and names bytes that were staged
-for this very attempt. One that says anything else is refused: it counts as a failed attempt, and no file that it
-names is touched.
+A valid result has the key of the requested item, the requested names of outputs, and the staged files of this
+attempt. Any other result is refused: it counts as a failed attempt, and the files that it names are not touched.
 """
 
 from __future__ import annotations
@@ -19,34 +18,34 @@ from imageloom.system.printable import printable_lines
 from imageloom.system.tracing import MOST_TRACE
 
 MOST_BYTES = 1 << 40
-"""Of one output."""
+"""Maximum size of one output, in bytes."""
 MOST_SECONDS = 1e8
-"""Of an attempt: three years."""
+"""Maximum time of an attempt, in seconds: three years."""
 LATEST = 1e11
-"""Seconds since the epoch."""
+"""Latest valid time, in seconds since the epoch."""
 MOST_TEXT = 2000
-"""Characters of a failure's message; the rest is cut off."""
+"""Maximum length of a failure's message, in characters. The rest is cut off."""
 MOST_NAME = 200
-"""Characters of a worker's name and of a failure's kind."""
+"""Maximum length of a worker's name and of a failure's kind, in characters."""
 
 _RANDOM = 12
-"""Hexadecimal digits in a token: see `names.new_token`."""
+"""Number of hexadecimal digits in a token: see `names.new_token`."""
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _KIND = rf"[A-Za-z_][A-Za-z0-9_.]{{0,{MOST_NAME - 1}}}"
 _UNSHOWN = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 
 log = logging.getLogger(__name__)
 
-Told = Callable[[int, Result], None]
-"""Called with an item's place in its task and its result, as soon as it is there."""
+ResultCallback = Callable[[int, Result], None]
+"""Called with an item's position in its task and with its result, as soon as the result is known."""
 
 
 def checked(task: Task, work: Work, result: Result, worker: str) -> Result:
-    """A result that can be believed: the one that came in, or a failure in its place.
+    """Check a result. Returns it if it is valid, otherwise a failure.
 
     Args:
-        work: the item that the result should be of.
-        worker: who has sent it, where the result does not say so itself.
+        work: the item that the result must belong to.
+        worker: name of the sender, used if the result has none.
     """
     if result.worker and not (result.worker.isprintable() and len(result.worker) <= MOST_NAME):
         result = replace(result, worker=shown(result.worker))
@@ -63,27 +62,28 @@ def checked(task: Task, work: Work, result: Result, worker: str) -> Result:
 
 
 def all_of(task: Task, outcome: Outcome) -> tuple[Result, ...]:
-    """An outcome's results, one for each item of the task; where they are another task's, none is believed."""
+    """The checked results of an outcome, one for each item of the task. All are failures if the outcome
+    belongs to another task."""
     if outcome.task == task.id and len(outcome.results) == len(task.work):
         return outcome.results
-    wrong = f"its outcome is another task's, with {len(outcome.results)} results"
+    wrong = f"its outcome is that of another task, with {len(outcome.results)} results"
     return all_refused(task, shown(outcome.worker), wrong).results
 
 
 def all_refused(task: Task, worker: str, reason: str) -> Outcome:
-    """The outcome of a task whose worker sent nothing that can be believed."""
+    """The outcome of a task whose worker sent no valid data: each item has failed."""
     return Outcome(task.id, worker, tuple(refused(work.item.key, worker, reason) for work in task.work))
 
 
 def refused(key: str, worker: str, reason: str) -> Result:
-    """The result of an attempt whose worker sent what cannot be; the log says so too."""
+    """The failed result of an attempt whose worker sent an invalid result. It is also logged."""
     log.warning("refused the result of worker %s for %s: %s", worker or "?", shown(key) or "an item", reason)
     error = InvalidResult(f"worker {worker or '?'} sent a result that was refused: {reason}")
     return Result(key, failure=Failure.of(error), worker=worker)
 
 
 def shown(text: str, most: int = MOST_NAME) -> str:
-    """A text from elsewhere as it can be shown and written down."""
+    """A text from elsewhere, made safe for the log and the terminal, and cut off after `most` characters."""
     if len(text) > most:
         text = text[: most - 3] + "..."
     if text.isprintable():
@@ -92,48 +92,48 @@ def shown(text: str, most: int = MOST_NAME) -> str:
 
 
 def _wrong(task: Task, work: Work, result: Result) -> str | None:
-    """The field of a result that is wrong, in words; None for none."""
+    """What is wrong with a result, as text; None if it is valid."""
     if result.key != work.item.key:
-        return "key is another item's"
+        return "key is that of another item"
     failure, spent = result.failure, astuple(result.times)
     if not (0.0 <= sum(spent) <= MOST_SECONDS and min(spent) >= 0.0):
-        return "times are no durations"
+        return "times are not valid durations"
     if not (0.0 <= result.started <= LATEST and 0.0 <= result.lost <= MOST_SECONDS):
-        return "moment is none"
+        return "moment is not a valid time"
     if failure is not None:
         if not re.fullmatch(_KIND, failure.kind):
-            return "kind of failure is none"
+            return "kind of failure is not a class name"
         return "failure has outputs" if result.written or result.pieces or result.measure else None
     if task.part is not None:
-        from imageloom.worker import parts  # no small image waits for it
+        from imageloom.worker import parts  # imported late: small images do not need it
 
         names, token_end = parts.outputs_of(task, task.part)
         return _wrong_outputs(task, work, result, names, token_end) or parts.wrong(task, task.part, result)
     if not 0 <= result.pixels <= task.limits.max_pixels:
         return "number of pixels is beyond the limit"
     if result.pieces or result.measure:
-        return "pieces are of a part, which it is none of"
+        return "pieces are those of a part, but the task is an item"
     return _wrong_outputs(task, work, result, work.names)
 
 
 def _wrong_outputs(
     task: Task, work: Work, result: Result, names: Sequence[str], part: str = ""
 ) -> str | None:
-    """What is wrong with the staged outputs, in words; None for nothing.
+    """What is wrong with the staged outputs, as text; None if they are valid.
 
     Args:
-        names: that they should have, in this order.
-        part: what the token of a part's output ends in; else it is the output's place.
+        names: names that they must have, in this order.
+        part: end of the token of a part's output. For an item, the token ends in the output's position.
     """
     written = result.written
     if len(written) != len(names):
-        return f"outputs are {len(written)} and not {len(names)}"
+        return f"number of outputs is {len(written)}, not {len(names)}"
     before = f"{task.job}-{work.number}-{work.attempt}-"
     for place, one in enumerate(written):
         if one.name != names[place]:
-            return "output's name is another one"
+            return "output has a wrong name"
         if not 0 < one.size <= MOST_BYTES:
-            return "output's size is none"
+            return "output has an invalid size"
         behind = f"-{part or place}"
         random = one.staged[len(before) : -len(behind)]
         if (
@@ -141,5 +141,5 @@ def _wrong_outputs(
             or len(random) != _RANDOM
             or not _HEXADECIMAL.issuperset(random)
         ):
-            return "staged output is none of this attempt's"
+            return "staged output is not from this attempt"
     return None

@@ -1,4 +1,4 @@
-"""What a scheduler is to do: bounds and habits that differ from one engine to another. Plain data."""
+"""The settings of a scheduler, which differ between engines. Plain data."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from imageloom.model import Plain
 
 
 class Rules(Plain, frozen=True):
-    """The rules of one scheduler."""
+    """The settings of one scheduler."""
 
     timeout: float = 600.0
-    """Seconds that one item may take; 0 for no bound."""
+    """Time-out of one item, in seconds; 0 for none."""
     jobs: int = 0
-    """Workers that the scheduler keeps alive by `Start`; 0 where they come by themselves."""
+    """Number of workers that the scheduler starts and replaces by `Start`; 0 if workers connect by themselves."""
     ends: Literal["worker", "delivery"] = "worker"
-    """What is ended with an item that takes too long."""
+    """What is ended if an item exceeds its time-out: the worker, or the delivery only."""
     isolation: Literal["none", "worker", "engine"] = "worker"
-    """Where an item is alone after a failed attempt: on its worker; in the whole engine, where one worker's death
-    ends the others too; nowhere, where it is not the scheduler that chooses the worker."""
+    """Where a suspect runs alone. "worker": on its worker. "engine": in the whole engine, because the death of one
+    worker ends the others too. "none": nowhere, because the scheduler does not choose the worker."""
     splits: bool = False
-    """Each item of a task is a delivery of its own."""
+    """Whether each item of a task is a separate delivery."""
     cuts: bool = True
-    """A worker can give up what it has not begun of a delivery: others do what waits behind a slow item."""
+    """Whether a worker can drop the items of a delivery that it has not begun. Then other workers process what
+    waits behind a slow item."""
     ends_liars: bool = True
-    """A worker that sends a result that was not due is ended. False where others can write in its name."""
+    """Whether a worker that sends an unexpected result is ended. False if others can send messages in its name."""
     returns: int = 6
-    """How often a task may come back without a result and without a fault; then an item is charged."""
+    """How often workers may return a task without a result and without a failure. After that, an item is
+    charged."""
     refusals: int = 0
-    """After so many refusals a task must be accepted, or fails; 0 for no bound."""
+    """Maximum number of refusals of a task, 0 for no limit. After that, it must be accepted, or it fails."""
     falls_back: bool = True
-    """Then it must be accepted."""
+    """Whether a task must be accepted after the maximum number of refusals; otherwise it fails."""
     copies: bool = False
-    """What a slow worker does is given to an idle one too, when nothing else waits. The first result counts."""
+    """Whether an idle worker gets a copy of a straggler if nothing else waits. The first result counts."""
     brief: float = 0.0
-    """Seconds; a worker whose deliveries take less, on average, may hold one more than it works on: the way there
-    would be felt. 0 for none."""
+    """A worker whose deliveries take less than this on average, in seconds, may have one more delivery than it has
+    slots, because the transfer time would matter. 0 to disable this."""

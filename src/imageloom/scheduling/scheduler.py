@@ -1,10 +1,10 @@
-"""The scheduler: which worker gets which task, what was lost, what runs alone, who takes too long.
+"""The scheduler: assigns tasks to workers, and handles deaths, time-outs, retries and stragglers.
 
-A state machine without threads, sockets or a clock: events go in with the time, commands come out. So it runs
-under every engine, and under a simulated clock. A worker has deliveries, each of some items of one task, and works
-on these items one after the other. A worker that dies, or is ended because of a time-out, costs an attempt of the
-items in progress only; everything else that it had goes to other workers and costs nothing. An item that failed
-before waits for those that did not, and runs alone.
+A state machine without threads, sockets or a clock: its input is events with the time, its output is commands. So
+it runs under every engine, and under a simulated clock. A worker has deliveries, each with some items of one task,
+and processes these items in order. If a worker dies, or is ended because of a time-out, only its items in progress
+are charged an attempt. Its other items go to other workers and are not charged. An item with a failed attempt is a
+suspect: it waits behind other items, and runs alone.
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ from imageloom.scheduling.tickets import Tickets
 from imageloom.scheduling.workers import NEVER, Delivery, Worker
 
 PATIENCE = 8.0
-"""An item is slow after so many times the seconds that it should cost."""
+"""An item is slow after this multiple of its expected time."""
 LEAST_PATIENCE = 0.1
-"""Seconds, at the least."""
+"""Minimum time after which an item is slow, in seconds."""
 START_PATIENCE = 60.0
-"""Seconds that a worker may take to start."""
+"""Time-out of a worker's start, in seconds."""
 TICK = 0.05
-"""Seconds between two looks for what takes too long, while something is in progress."""
+"""Seconds between two checks for time-outs and slow items, while something is in progress."""
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 5.0
-"""Seconds before a worker that died at its start is replaced."""
+"""First and longest pause before a worker that died at its start is replaced, in seconds."""
 
 
 class Scheduler:
-    """The state machine. Not safe to use from several threads at once.
+    """The state machine. It is not thread-safe.
 
     Args:
-        rules: bounds and habits.
-        choice: a policy that chooses a worker for each task, also one without room; None for any that has room,
-            the idlest first.
+        rules: its settings.
+        choice: a policy that chooses a worker for each task, even a worker without a free slot. None: any worker
+            with a free slot, the one with the fewest deliveries first.
         random: for the policy.
-        epoch: what the time of the events is to be added to, to make seconds since the epoch.
+        epoch: added to the time of an event, it gives seconds since the Unix epoch.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class Scheduler:
         self._commands: list[Command] = []
         self._tickets = Tickets(self._workers, self._commands.append, epoch)
         self._number = 0
-        """Of the latest delivery."""
+        """Number of the latest delivery."""
         self._starting = 0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
-        self._next_look = 0.0
+        self._next_check = 0.0
 
-    # What the engine asks
+    # Queries of the engine
 
     @property
     def workers(self) -> list[Worker]:
@@ -91,51 +91,51 @@ class Scheduler:
 
     @property
     def capacity(self) -> int:
-        """Deliveries that the workers work on at the same time."""
+        """Number of deliveries that the workers process at the same time."""
         return sum(worker.limit for worker in self.workers)
 
     @property
     def waiting(self) -> int:
-        """Deliveries that no worker has."""
+        """Number of deliveries that wait for a worker."""
         return len(self._queue) + sum(len(worker.reserved) for worker in self._workers.values())
 
     @property
     def held(self) -> int:
-        """Deliveries that workers have."""
+        """Number of deliveries that workers have."""
         return self._placement.held
 
     @property
     def is_idle(self) -> bool:
-        """No worker has anything."""
+        """Whether no worker has a delivery."""
         return not self._placement.held
 
     def has_sent(self, delivery: int) -> bool:
-        """Whether there ever was a delivery of that number."""
+        """Whether a delivery with this number was ever sent."""
         return 0 < delivery <= self._number
 
     def deliveries(self, worker: str) -> set[int]:
-        """The numbers of what a worker has."""
+        """The numbers of a worker's deliveries."""
         known = self._workers.get(worker)
         return set(known.deliveries) if known else set()
 
     def next_due(self, now: float) -> float | None:
-        """Seconds until `tick` has something to do; None where only an event can bring that."""
+        """Seconds until `tick` must be called; None if only an event can require it."""
         if self._placement.held or (self._queue.has_suspects and self._workers):
-            return max(0.0, self._next_look - now)
+            return max(0.0, self._next_check - now)
         if self._missing > 0 and not self.is_closing:
             return max(0.0, self._backoff.until - now)
         return None
 
     def take_commands(self) -> list[Command]:
-        """What is to be done since the last call, in this order."""
+        """The commands since the last call, in their order."""
         commands = self._commands.copy()
         self._commands.clear()
         return commands
 
-    # What happens
+    # Inputs
 
     def submit(self, ticket: Ticket, now: float) -> None:
-        """Take on a task."""
+        """Accept a task."""
         places = list(range(len(ticket.task.work)))
         if places:
             for run in [[place] for place in places] if self.rules.splits else [places]:
@@ -145,7 +145,7 @@ class Scheduler:
         self._assign(now)
 
     def handle(self, event: Event, now: float) -> bool:
-        """Take in an event; False where it says nothing about what is under way, because it comes late, say."""
+        """Handle an event. Returns False if it concerns nothing in flight, for example because it is late."""
         if isinstance(event, Joined):
             self._join(event, now)
             return True
@@ -169,17 +169,17 @@ class Scheduler:
             self._refuse(worker, delivery, event, now)
         elif isinstance(event, Broken) and event.done < len(delivery.places):
             self._break(worker, delivery, event.failure, now, event.done)
-        else:  # nothing of it is in progress
+        else:  # it is not in progress
             self._give_back(worker, delivery, now)
         self._assign(now)
         return True
 
     def tick(self, now: float) -> None:
-        """Look at the time: end what takes too long, cut what is slow, start workers that are missing."""
-        if now >= self._next_look:
-            self._next_look = now + TICK
+        """Handle the time: end items after their time-out, cut slow deliveries, start missing workers."""
+        if now >= self._next_check:
+            self._next_check = now + TICK
             for worker in list(self._workers.values()):
-                self._look(worker, now)
+                self._check_worker(worker, now)
         if self._missing > 0 and now >= self._backoff.until and not self.is_closing:
             for _ in range(self._missing):
                 self._starting += 1
@@ -187,8 +187,8 @@ class Scheduler:
         self._assign(now)
 
     def abandon(self, ticket: Ticket, now: float) -> None:
-        """End what is in progress of a task that nobody waits for any more; its items fail."""
-        failure = Failure("WorkerLost", "nobody waits for it any more", True)
+        """End the items in progress of a task whose results are no longer needed. Its items fail."""
+        failure = Failure("WorkerLost", "its result is no longer needed", True)
         self._tickets.fail(ticket, ticket.missing, failure, now)
         for worker in self.workers:
             for delivery in list(worker.in_progress()):
@@ -197,7 +197,7 @@ class Scheduler:
         self._assign(now)
 
     def close(self) -> None:
-        """Begin no further task. What has begun is finished."""
+        """Send no further task. Deliveries that have begun are finished."""
         self.is_closing = True
         for run in self._placement.take_waiting():
             if run.ticket.has_begun:
@@ -206,7 +206,7 @@ class Scheduler:
                 self._commands.append(Cancelled(run.ticket))
 
     def give_up(self, failure: Failure, now: float) -> None:
-        """Fail all that no worker has: there is no worker, and there will be none."""
+        """Fail all items that no worker has, because no worker will be available."""
         for run in self._placement.take_waiting():
             if self._may_begin(run.ticket):
                 self._tickets.fail(run.ticket, run.places, failure, now)
@@ -239,11 +239,11 @@ class Scheduler:
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.name, None)
-        worker.limit = 0  # it begins nothing more
+        worker.limit = 0  # it gets nothing more
         self._placement.unreserve(worker)
 
     def _lose(self, event: Left | Died, now: float) -> bool:
-        """Forget the workers that are gone, charge what is to be charged, and queue the rest again."""
+        """Remove the lost workers, charge their items in progress, and queue the other items again."""
         gone = [self._workers[name] for name in (event.worker, *event.others) if name in self._workers]
         for worker in gone:
             self._forget(worker)
@@ -264,13 +264,13 @@ class Scheduler:
         else:
             self._requeue(worker, delivery, now, is_suspect=in_doubt)
 
-    def _look(self, worker: Worker, now: float) -> None:
-        """End a worker's item that takes too long; let others do what waits behind a slow one."""
+    def _check_worker(self, worker: Worker, now: float) -> None:
+        """End items after their time-out, and let other workers process what waits behind a slow item."""
         for delivery in list(worker.in_progress()):
             ticket, spent = delivery.ticket, now - delivery.since
             if not worker.is_ready:
                 if self.rules.jobs and spent > START_PATIENCE:
-                    failure = Failure.of(WorkerLost(f"it did not start in {START_PATIENCE:g} s"))
+                    failure = Failure.of(WorkerLost(f"it did not start within {START_PATIENCE:g} s"))
                     self._commands.append(End(worker.name, delivery.number, failure))
                     self._lose(Died(worker.name, failure), now)
                     return
@@ -289,7 +289,7 @@ class Scheduler:
         self._end(worker, delivery, Failure.of(ItemTimeout(reason)), now)
 
     def _end(self, worker: Worker, delivery: Delivery, failure: Failure, now: float) -> None:
-        """End what works on a delivery; its item in progress is charged."""
+        """End a delivery, and charge its item in progress."""
         self._commands.append(End(worker.name, delivery.number, failure))
         if self.rules.ends == "worker":
             self._forget(worker)
@@ -299,7 +299,7 @@ class Scheduler:
         self._break(worker, delivery, failure, now)
 
     def _cut(self, worker: Worker, delivery: Delivery, now: float) -> None:
-        """Queue again what waits behind the item in progress."""
+        """Queue again the items behind the item in progress."""
         behind = delivery.places[delivery.done + 1 :]
         del delivery.places[delivery.done + 1 :]
         delivery.is_cut = True
@@ -316,7 +316,7 @@ class Scheduler:
         work, result = ticket.task.work[place], event.result
         if result.failure is None or result.key:
             self.costs.observe(work, ticket.task, result)
-        else:  # it could not be read
+        else:  # the result could not be decoded
             result = replace(result, key=work.item.key)
         worker.is_ready = True
         delivery.begin(now)
@@ -324,7 +324,7 @@ class Scheduler:
         delivery.since = now
         ticket.returns = 0
         name = event.name or worker.name
-        self._tickets.settle(ticket, place, result if result.worker == name else replace(result, worker=name))
+        self._tickets.record(ticket, place, result if result.worker == name else replace(result, worker=name))
         if delivery.done == len(delivery.places):
             self._placement.note_complete(worker, now - delivery.began)
             self._remove(worker, delivery, now)
@@ -342,7 +342,7 @@ class Scheduler:
             is_late = event.place < delivery.done or delivery.is_cut
         if is_late or not self.rules.ends_liars:
             return
-        reason = f"sent a result that was not due: {event.place} of delivery {event.delivery}"
+        reason = f"sent an unexpected result: item {event.place} of delivery {event.delivery}"
         failure = Failure.of(InvalidResult(f"worker {worker.name} {reason}"))
         self._commands.append(End(worker.name, event.delivery, failure))
         self._lose(Died(worker.name, failure), now)
@@ -358,18 +358,18 @@ class Scheduler:
             self._give_back(worker, delivery, now)
 
     def _give_back(self, worker: Worker, delivery: Delivery, now: float) -> None:
-        """Queue again what is left of a delivery; too often without a result, and its next item is charged."""
+        """Queue again the rest of a delivery. If that happens too often without a result, charge its next item."""
         ticket = delivery.ticket
         ticket.returns += 1
         if ticket.returns > self.rules.returns:
             times, ticket.returns = ticket.returns, 0
-            reason = f"workers gave it back {times} times without a result, the last one {worker.name}"
+            reason = f"workers returned it {times} times without a result; the last one was {worker.name}"
             self._break(worker, delivery, Failure.of(WorkerLost(reason)), now)
         else:
             self._requeue(worker, delivery, now)
 
     def _break(self, worker: Worker, delivery: Delivery, failure: Failure, now: float, done: int = 0) -> None:
-        """Charge the item in progress, and queue again what else is left of a delivery."""
+        """Charge the item in progress, and queue again the rest of a delivery."""
         ticket = delivery.ticket
         left = delivery.places[delivery.done :]
         self._remove(worker, delivery, now)
@@ -386,7 +386,7 @@ class Scheduler:
         self._put_back(delivery.ticket, left, now, is_suspect or delivery.is_suspect)
 
     def _put_back(self, ticket: Ticket, places: list[int], now: float, is_suspect: bool = False) -> None:
-        """Queue items again, unless they have their results or another worker has them."""
+        """Queue items again, unless they have results or another worker has them."""
         elsewhere = self._tickets.places_elsewhere(ticket)
         left = [place for place in places if place not in ticket.results and place not in elsewhere]
         if left:
@@ -408,7 +408,7 @@ class Scheduler:
         return ticket.has_begun
 
     def _assign(self, now: float) -> None:
-        """Give the workers what they have room for."""
+        """Send waiting items to workers with free slots."""
         while found := self._placement.next(now):
             self._send(*found, now)
 
@@ -418,7 +418,7 @@ class Scheduler:
         if not places or not self._may_begin(ticket):
             return
         if self.is_idle:
-            self._next_look = now + TICK
+            self._next_check = now + TICK
         self._number += 1
         ahead = sum(len(other.places) - other.done for other in worker.deliveries.values())
         delivery = worker.deliveries[self._number] = Delivery(

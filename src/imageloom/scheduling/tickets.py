@@ -1,4 +1,4 @@
-"""Results of tasks: the first one of each item counts, and a complete task is reported once."""
+"""Records the results of tasks. The first result of each item counts, and a complete task is reported once."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from imageloom.scheduling.workers import Worker
 
 
 class Tickets:
-    """Notes results, and reports what is complete.
+    """Records results, and reports complete tasks.
 
     Args:
-        workers: by name, to tell those that still work on what is complete.
-        emit: takes a command.
-        epoch: what a time is to be added to, to make seconds since the epoch.
+        workers: all workers by name. Those that still have deliveries of a complete task get a `Drop`.
+        emit: called with each command.
+        epoch: added to a time, it gives seconds since the Unix epoch.
     """
 
     def __init__(self, workers: dict[str, Worker], emit: Callable[[Command], None], epoch: float) -> None:
         self._workers, self._emit, self._epoch = workers, emit, epoch
 
-    def settle(self, ticket: Ticket, place: int, result: Result) -> None:
-        """Note the result of one item; only the first one counts."""
+    def record(self, ticket: Ticket, place: int, result: Result) -> None:
+        """Record the result of one item. Only the first result counts."""
         if place not in ticket.results:
             ticket.results[place] = result
             if ticket.reports:
@@ -39,20 +39,20 @@ class Tickets:
         worker: str = "",
         spent: float = 0.0,
     ) -> None:
-        """Charge items.
+        """Charge items: each gets a failed result.
 
         Args:
-            spent: seconds that the worker had worked on them.
+            spent: time that the worker spent on them, in seconds.
         """
         began = self._epoch + now - spent
         for place in places:
             key = ticket.task.work[place].item.key
             result = Result(key, failure=failure, started=began, lost=spent, worker=worker)
-            self.settle(ticket, place, result)
+            self.record(ticket, place, result)
         self.complete(ticket, worker)
 
     def complete(self, ticket: Ticket, worker: str) -> None:
-        """Report a task that has all its results; whoever still works on it need not."""
+        """Report a task that has all its results, and drop its other deliveries."""
         if ticket.is_over or len(ticket.results) < len(ticket.task.work):
             return
         ticket.is_over = True
@@ -66,7 +66,8 @@ class Tickets:
                         self._emit(Drop(other.name, delivery.number))
 
     def places_elsewhere(self, ticket: Ticket) -> set[int]:
-        """Places of a task that deliveries bring: of a copy, or of what was taken from a slow worker."""
+        """Positions of the items of a task that are in other deliveries: copies, or items taken from a slow
+        worker."""
         if not ticket.deliveries:
             return set()
         return {
@@ -78,7 +79,8 @@ class Tickets:
         }
 
     def refuse(self, ticket: Ticket, event: Refused, rules: Rules) -> Failure | None:
-        """Count a refusal; the failure of the task's items where it was one too many."""
+        """Count a refusal. Returns the failure of the task's items if the task must not be tried again, otherwise
+        None."""
         up = {worker.name for worker in self._workers.values() if worker.limit}
         if event.is_final:
             ticket.barred.add(event.worker)
@@ -90,7 +92,7 @@ class Tickets:
         if not event.counts:
             return None
         if ticket.must_accept:
-            return Failure.of(InvalidResult(f"{event.worker} refuses what it must accept"))
+            return Failure.of(InvalidResult(f"{event.worker} refused a task that it must accept"))
         ticket.refusals += 1
         if not rules.refusals or ticket.refusals < rules.refusals:
             return None
@@ -98,4 +100,4 @@ class Tickets:
         if rules.falls_back:
             return None
         reason = f"workers refused it {ticket.refusals} times: {event.reason}"
-        return Failure.of(TaskRejected(f"{reason} (in the file of nodes: rejections, fallback: mandatory)"))
+        return Failure.of(TaskRejected(f"{reason} (see rejections and fallback in the file of nodes)"))

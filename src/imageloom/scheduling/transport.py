@@ -1,4 +1,4 @@
-"""What the scheduler needs of a technology: a transport carries tasks to workers and events back."""
+"""Transports: a transport sends tasks to workers, and returns their events. Each engine has one."""
 
 from __future__ import annotations
 
@@ -12,49 +12,50 @@ from imageloom.scheduling.protocol import Drop, End, Event, Send
 
 
 class Transport(Protocol):
-    """Carries commands to workers, and events from them.
+    """Sends commands to workers, and returns events from them.
 
-    All methods but `wake` are called from one thread. None of them blocks, except for `events` and `close`.
+    All methods except `wake` are called from one thread. Only `events` and `close` may block.
     """
 
     def open(self, failed: Callable[[str], None]) -> None:
-        """Begin to work.
+        """Start the transport.
 
         Args:
-            failed: to be called, from any thread, with the reason why the transport cannot go on.
+            failed: the transport calls it, from any thread, with the reason if it cannot continue.
         """
 
     def start(self) -> None:
-        """Start one more worker and report it by `Joined`, also one that dies at once.
+        """Start one more worker and report it by `Joined`, even if it dies at once.
 
-        Called only where `Rules.jobs` is given.
+        Called only if `Rules.jobs` is above 0.
         """
 
     def send(self, command: Send) -> None:
-        """Give a task to a worker. What cannot be delivered is reported by a later event."""
+        """Send a task to a worker. A failure to send is reported by a later event."""
 
     def drop(self, command: Drop) -> None:
-        """Have a worker give up what it has not begun of a delivery; `Finished` says that it has."""
+        """Ask a worker to drop the items of a delivery that it has not begun. `Finished` confirms it."""
 
     def end(self, command: End) -> None:
-        """End a worker by force, or what works on a delivery. No event of it may follow."""
+        """End a worker or a delivery by force. No event of it may follow."""
 
     def events(self, patience: float | None) -> Iterable[Event]:
-        """What has happened; waits for it for so many seconds, or until `wake` is called.
+        """The new events. Waits for one until the time-out, or until `wake` is called.
 
         Args:
-            patience: seconds; None for no bound.
+            patience: time-out in seconds; None for none.
         """
 
     def wake(self) -> None:
-        """Have `events` return soon. From any thread; it does nothing after `close`."""
+        """Make `events` return soon. It may be called from any thread, and does nothing after `close`."""
 
     def close(self, patience: float) -> None:
-        """Let the workers leave; after so many seconds end them. Leave nothing behind."""
+        """Ask the workers to exit, and end them after `patience` seconds. Nothing may be left: no process, no
+        file."""
 
 
 class Waker:
-    """A pipe by which other threads wake one that waits for file descriptors."""
+    """A pipe that wakes a thread which waits for file descriptors."""
 
     def __init__(self) -> None:
         self.file, self._end = os.pipe()
@@ -64,12 +65,12 @@ class Waker:
         self._is_closed = False
 
     def wake(self) -> None:
-        with self._lock, contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
-            if not self._is_closed:  # else its number may be another file's by now
+        with self._lock, contextlib.suppress(BlockingIOError):  # a full pipe wakes the thread, too
+            if not self._is_closed:  # its descriptor may belong to another file by now
                 os.write(self._end, b".")
 
     def clear(self) -> None:
-        """Forget all calls of `wake` so far."""
+        """Reset: discard all earlier calls of `wake`."""
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self.file, 4096)) == 4096:
                 pass

@@ -14,28 +14,29 @@ NEVER = float("inf")
 
 @dataclass(eq=False, slots=True)
 class Delivery:
-    """Items of a task that one worker was given."""
+    """Items of a task that were sent to one worker."""
 
     number: int
     ticket: Ticket
     places: list[int]
     done: int = 0
-    """How many of the places have their results: the next one is in progress."""
+    """Number of items that have results. The next item is in progress."""
     began: float = NEVER
-    """When the first item was begun."""
+    """Time at which the first item was begun."""
     since: float = NEVER
-    """When the item in progress was begun; infinity before the first."""
+    """Time at which the item in progress was begun; infinity before the first one."""
     is_cut: bool = False
-    """Items behind the one in progress were taken from the worker, which may not know it yet."""
+    """Whether the items behind the item in progress were dropped. The worker may not have received the `Drop`
+    yet."""
     is_suspect: bool = False
-    """It runs alone."""
+    """Whether it runs alone."""
 
     @property
     def has_begun(self) -> bool:
         return self.since < NEVER
 
     def begin(self, now: float) -> None:
-        """Note the begin; a second one does not restart the time."""
+        """Record the begin. A second call does not restart the time."""
         if not self.has_begun:
             self.since = now
             self.began = min(self.began, now)
@@ -47,26 +48,26 @@ class Worker:
 
     name: str
     limit: int = 1
-    """Deliveries that it works on at the same time."""
+    """Number of deliveries that it processes at the same time."""
     ahead: int = 0
     load: float = 0.0
     seconds: float = 0.0
-    """Mean of a delivery; 0 where none is known."""
+    """Mean time of a delivery, in seconds; 0 if unknown."""
     is_ready: bool = True
     reports_begin: bool = False
     deliveries: dict[int, Delivery] = field(default_factory=dict)
-    """In the order in which they were sent."""
+    """Its deliveries by number, in the order in which they were sent."""
     reserved: deque[Run] = field(default_factory=deque)
-    """What a policy has chosen it for while it had no room."""
+    """Runs that a policy has reserved for it while it had no free slot."""
 
     @property
     def in_hand(self) -> int:
-        """Tasks that it has or is to have."""
+        """Number of deliveries that it has or that are reserved for it."""
         return len(self.deliveries) + len(self.reserved)
 
     @property
     def room(self) -> int:
-        """Deliveries that it may still be given."""
+        """Number of further deliveries that it can get."""
         return self.limit + self.ahead - len(self.deliveries) if self.limit else 0
 
     @property
@@ -77,7 +78,7 @@ class Worker:
         return (delivery for delivery in self.deliveries.values() if delivery.has_begun)
 
     def mark_begun(self, now: float) -> None:
-        """Where it does not report what it begins: it begins what was sent first."""
+        """For workers that do not report it: mark the first deliveries as begun, one for each slot."""
         if not self.reports_begin:
             for delivery, _ in zip(self.deliveries.values(), range(self.limit), strict=False):
                 delivery.begin(now)

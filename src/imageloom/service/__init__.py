@@ -1,1 +1,1 @@
-"""Jobs for clients over gRPC, and health over HTTP."""
+"""The services: jobs for clients over gRPC, and health over HTTP."""

@@ -1,4 +1,5 @@
-"""The client: hands a job to a server and follows it, also when the server is away for a while."""
+"""The client: submits a job to a server and follows it. It tolerates that the server is unavailable for a
+while."""
 
 from __future__ import annotations
 
@@ -19,13 +20,13 @@ from imageloom.records.events import Began, Listener
 from imageloom.service.messages import to_event, to_request
 
 ANSWER = 10.0
-"""Seconds for a call that is answered at once."""
+"""Time-out in seconds for a call that is answered at once."""
 PAUSE = 0.5
-"""Seconds between two attempts to reach a server that is away, or full."""
+"""Seconds between two attempts to reach a server that is unavailable or full."""
 FULL = "Socket closed"
-"""What gRPC says where a server has as many connections as it takes."""
+"""The error text of gRPC if a server has reached its maximum number of connections."""
 FIRST_PATIENCE = 10.0
-"""Seconds that a server may have no room for a new connection."""
+"""Time in seconds for which a server may be full."""
 
 
 class Client:
@@ -33,10 +34,10 @@ class Client:
 
     Args:
         address: HOST:PORT.
-        patience: seconds that a server may be away amid a job.
+        patience: time in seconds for which the server may be unavailable during a job.
 
     Raises:
-        UsageError: the address is none, or needs TLS.
+        UsageError: the address is invalid, or needs TLS.
     """
 
     def __init__(self, address: str, credentials: Credentials, patience: float = 60.0) -> None:
@@ -57,15 +58,15 @@ class Client:
         id: str = "",
         accepted: Callable[[str], None] = lambda id: None,
     ) -> pb.JobReceipt:
-        """Hand a job over and follow it to its end, or, detached, until it is accepted.
+        """Submit a job and follow it to its end. A detached job is followed only until it is accepted.
 
         Args:
-            id: of the job; the same id is the same job, however often it is sent. Empty for a new one.
+            id: id of the job. If it is sent again with the same id, it is the same job. Empty for a new id.
             accepted: called with the id as soon as the server has the job.
 
         Raises:
-            UsageError: the job makes no sense, says the server.
-            StorageError: the server cannot be reached, or cannot do the job.
+            UsageError: the server has refused the job as invalid.
+            StorageError: the server cannot be reached, or cannot run the job.
         """
         request = to_request(job, id or secrets.token_hex(8), detached)
 
@@ -85,7 +86,7 @@ class Client:
         return self._follow(lambda: self._stub.Follow(query, metadata=self._metadata), listeners)
 
     def cancel(self, id: str) -> pb.JobReceipt:
-        """Have a job finish what is in hand, and no more.
+        """Cancel a job. Its items in progress are finished.
 
         Raises:
             UsageError: the server knows no such job.
@@ -115,7 +116,7 @@ class Client:
                     if not told:
                         told = True
                         accepted(receipt.id)
-                    if receipt.job and not has_begun:  # it may have waited for others
+                    if receipt.job and not has_begun:  # it may have waited for other jobs
                         has_begun = True
                         for listener in listeners:
                             listener(Began(receipt.job))
@@ -136,16 +137,16 @@ class Client:
             time.sleep(PAUSE)
 
     def _last(self, receipt: pb.JobReceipt) -> pb.JobReceipt:
-        """The last receipt, unless it says that the job could not be done at all."""
+        """Return the last receipt, or raise its error if the job could not run at all."""
         if receipt.status == pb.JOB_FAILURE and receipt.exit_code != 1:
             raise (UsageError if receipt.exit_code == 2 else StorageError)(receipt.message)
         return receipt
 
     def _refuse(self, error: Any) -> NoReturn:
-        """What a status means to who asked."""
+        """Raise the exception for the status of a call."""
         code, details = error.code(), " ".join(str(error.details()).split())
         if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED):
             raise UsageError(details) from None
         if code == grpc.StatusCode.UNAVAILABLE:
             raise StorageError(f"cannot reach the server {self._address}: {details}") from None
-        raise StorageError(f"the server {self._address} says {code.name}: {details}") from None
+        raise StorageError(f"the server {self._address} answered {code.name}: {details}") from None

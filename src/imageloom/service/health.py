@@ -1,6 +1,6 @@
-"""What a long-running role says of itself over HTTP: /health, /ready, and /metrics as Prometheus reads them.
+"""Health of a long-running role over HTTP: /health, /ready, and /metrics in the format of Prometheus.
 
-It is for probes and scrapers: nothing can be changed through it, and it names no file.
+It is for probes and scrapers: it is read-only, and shows no names of files.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from imageloom.service.probes import MOST_CONNECTIONS, ProbeServer
 
 
 class Metric(NamedTuple):
-    """A number that is measured, or several of them, told apart by a label."""
+    """A metric: one number, or several numbers with labels."""
 
     name: str
     kind: Literal["counter", "gauge"]
     what: str
     values: dict[str, float]
-    """By label, as `outcome="done"`; the label is empty where there is but one."""
+    """Values by label, such as `outcome="done"`. The label is empty for a single value."""
 
 
 class Tally:
-    """Counts what happens: a listener of a run's events, and of what worker processes report."""
+    """Counts the events of a run, and the reports of worker processes."""
 
     def __init__(self) -> None:
         self.has_begun = False
@@ -58,22 +58,20 @@ class Tally:
         self._items[outcome] += 1
         self._bytes += size
 
-    def hear(self, line: Connection) -> None:
-        """Count what workers report on a line, until its end."""
+    def receive(self, line: Connection) -> None:
+        """Count the reports of workers from a pipe until its end."""
         with contextlib.suppress(EOFError, OSError):
             while True:
                 outcome, _, size = line.recv_bytes().decode().partition(" ")
                 self.count(outcome, int(size))
 
     def of_run(self, engine: Engine) -> Iterator[Metric]:
-        """What there is to say of a run."""
-        yield self._outcomes("Items of the run, by what came of them.")
+        """The metrics of a run."""
+        yield self._outcomes("Items of the run, by outcome.")
         yield Metric("imageloom_retries_total", "counter", "Attempts that failed and were followed by another.",
                      {"": self._retried})  # fmt: skip
         yield self._written()
-        yield Metric(
-            "imageloom_tasks_in_flight", "gauge", "Tasks that the engine has.", {"": self._in_flight}
-        )
+        yield Metric("imageloom_tasks_in_flight", "gauge", "Tasks in the engine.", {"": self._in_flight})
         yield _workers(engine.capacity)
         if lag := engine.lag():
             by_stream = {f'stream="{stream}"': float(count) for stream, count in lag.items()}
@@ -82,8 +80,8 @@ class Tally:
             )
 
     def of_workers(self, fleet: Fleet) -> Iterator[Metric]:
-        """What there is to say of worker processes: each attempt is an item here."""
-        yield self._outcomes("Attempts of these workers, by what came of them.")
+        """The metrics of worker processes. Each attempt counts as an item."""
+        yield self._outcomes("Attempts of these workers, by outcome.")
         yield self._written()
         yield Metric(
             "imageloom_worker_deaths_total", "counter", "Worker processes that died.", {"": fleet.deaths}
@@ -99,20 +97,20 @@ class Tally:
 
 
 def _workers(count: int) -> Metric:
-    return Metric("imageloom_workers", "gauge", "Workers that are there.", {"": count})
+    return Metric("imageloom_workers", "gauge", "Workers that are running.", {"": count})
 
 
 class Health:
-    """A server of these answers, in a thread of its own, for the time of a block.
+    """A context manager that runs the HTTP server in its own thread.
 
     Args:
-        address: a port, which only this machine reaches, or HOST:PORT; port 0 is any free one.
-        is_ready: whether the role does its work; it may be alive without, as while it drains.
-        measure: called for each scrape.
+        address: a port, which only this machine can reach, or HOST:PORT. Port 0 is any free port.
+        is_ready: returns whether the role is working. While it drains, it is healthy but not ready.
+        measure: returns the metrics. Called for each scrape.
 
     Raises:
-        UsageError: it is no address.
-        StorageError: the address cannot be had.
+        UsageError: the address is invalid.
+        StorageError: it cannot listen on the address.
     """
 
     def __init__(
@@ -124,9 +122,10 @@ class Health:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             listener = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
         except OSError as error:
-            raise StorageError(f"cannot listen at {host}:{port} (--health): {error.strerror}") from None
+            raise StorageError(f"cannot listen on {host}:{port} (--health): {error.strerror}") from None
         self.address = f"{host}:{listener.getsockname()[1]}"
-        self._server = ProbeServer(listener, self.answer, slow=("/metrics",))  # an engine may ask its broker
+        # An engine may have to ask its broker for metrics.
+        self._server = ProbeServer(listener, self.answer, slow=("/metrics",))
 
     def __enter__(self) -> Health:
         self._server.start()
@@ -136,18 +135,18 @@ class Health:
         self._server.close()
 
     def answer(self, path: str) -> tuple[int, str]:
-        """The status and the text for a path."""
+        """The HTTP status and the text for a path."""
         if path == "/health":
             return 200, "ok\n"
         if path == "/ready":
             return (200, "ready\n") if self.is_ready() else (503, "not ready\n")
         if path == "/metrics":
             return 200, to_text(self.measure())
-        return 404, "there are /health, /ready and /metrics\n"
+        return 404, "not found: the paths are /health, /ready and /metrics\n"
 
 
 def to_text(metrics: Iterable[Metric]) -> str:
-    """Metrics as Prometheus' text."""
+    """Metrics in the text format of Prometheus."""
     lines = []
     for name, kind, what, values in metrics:
         lines += [f"# HELP {name} {what}", f"# TYPE {name} {kind}"]
@@ -159,5 +158,5 @@ def to_text(metrics: Iterable[Metric]) -> str:
 def _split(address: str) -> tuple[str, int]:
     found = re.fullmatch(r"(?:(.+):)?(\d{1,5})", address)
     if found is None or int(found[2]) > 65535:
-        raise UsageError(f"--health {address}: a port, or HOST:PORT")
+        raise UsageError(f"--health {address}: expected PORT or HOST:PORT")
     return found[1] or "127.0.0.1", int(found[2])

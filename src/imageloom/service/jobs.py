@@ -1,4 +1,4 @@
-"""The jobs of a server: each is written down before it is accepted, and run by a driver of its own."""
+"""The jobs of a server. Each job is saved before it is accepted, and has its own driver."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ from imageloom.service.messages import to_item_receipt, to_job
 from imageloom.system.private import private_folder
 
 MOST_UNSENT = 10_000
-"""Receipts of items that wait for a client that is slow to take them; older ones it never sees."""
+"""Maximum number of receipts that wait for a slow client. Older ones are dropped."""
 MOST_KEPT = 1_000
-"""Jobs that are over and can still be asked for."""
+"""Number of finished jobs that clients can still query."""
 
 log = logging.getLogger(__name__)
 
 
 def check_id(id: str) -> None:
-    """Refuse an id that would not do as the name of a file.
+    """Check that an id can be used as a file name.
 
     Raises:
-        UsageError: says what an id is.
+        UsageError: it cannot. The message has the format of an id.
     """
     if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", id):
         raise UsageError("the id of a job is 1 to 64 letters, digits and hyphens")
 
 
 class JobFiles:
-    """What survives the server: a file for each job, with its request, then with its last receipt.
+    """The files that persist when the server ends: one file for each job, with its request, and later its last
+    receipt.
 
-    An id is checked wherever it comes in.
+    Each id is checked before it is used.
 
     Raises:
         StorageError: the folder cannot be used.
@@ -64,23 +65,23 @@ class JobFiles:
             ) from None
 
     def unfinished(self) -> list[pb.JobRequest]:
-        """The jobs that are to be gone on with, the oldest first."""
+        """The jobs to resume, the oldest first."""
         found = []
         for path in sorted(self._folder.glob("*.request"), key=lambda path: path.stat().st_mtime):
             try:
                 request = json_format.Parse(path.read_text(), pb.JobRequest(), True)
                 check_id(request.id)
             except (json_format.ParseError, ValueError, OSError) as error:
-                log.error("%s is no request of a job, and is passed over: %s", path, error)
+                log.error("ignored %s, which is not the request of a job: %s", path, error)
                 continue
             found.append(request)
         return found
 
     def receipt(self, id: str) -> pb.JobReceipt | None:
-        """What came of a job that is over.
+        """The last receipt of a finished job; None if it is not known.
 
         Raises:
-            UsageError: it is no id.
+            UsageError: the id is invalid.
         """
         check_id(id)
         try:
@@ -90,7 +91,7 @@ class JobFiles:
         return json_format.Parse(text, pb.JobReceipt(), True)
 
     def accept(self, request: pb.JobRequest) -> None:
-        """Write a request down; it is on the disk when this returns."""
+        """Save a request. It is on the disk when this method returns."""
         self._write(f"{request.id}.request", json_format.MessageToJson(request))
 
     def finish(self, receipt: pb.JobReceipt) -> None:
@@ -126,7 +127,7 @@ def _for_this_user(path: str, flags: int) -> int:
 
 
 class Follower:
-    """What a client that follows a job has not been told yet."""
+    """The receipts that a following client has not received yet."""
 
     def __init__(self) -> None:
         self.unsent: deque[pb.ItemReceipt] = deque(maxlen=MOST_UNSENT)
@@ -136,9 +137,9 @@ class RunningJob:
     """A job with its driver's thread.
 
     Args:
-        request: as it was written down.
-        job: what it means.
-        client: the host that it comes from; empty for a job of a server before this one.
+        request: the saved request.
+        job: the job of the request.
+        client: host of the client; empty for a job that was resumed.
     """
 
     def __init__(self, request: pb.JobRequest, job: Job, client: str = "") -> None:
@@ -147,10 +148,10 @@ class RunningJob:
         self.change = threading.Condition()
         self.followers: set[Follower] = set()
         self.left_at = time.monotonic()
-        """When the last follower went, by the monotonic clock."""
+        """Time at which the last follower left, in seconds of the monotonic clock."""
         self.error: ImageloomError | None = None
         self.waits = False
-        """For other jobs, before it is begun."""
+        """Whether it waits for other jobs."""
         self.has_begun = self.is_over = self.is_paused = False
         self._cancelled = ""
         self._driver: Driver | None = None
@@ -165,10 +166,10 @@ class RunningJob:
         ended: Callable[[RunningJob], None],
         roots: tuple[str, ...] = (),
     ) -> None:
-        """Run it in a thread of its own, which calls `ended` at its end.
+        """Run the job in its own thread, which calls `ended` at its end.
 
         Args:
-            roots: folders beneath which its source lies; none for no bounds.
+            roots: folders that must contain its source; empty for no limit.
         """
 
         def run() -> None:
@@ -178,25 +179,25 @@ class RunningJob:
         threading.Thread(target=run, name=f"job-{self.id}").start()
 
     def cancel(self, why: str) -> None:
-        """Finish what is in hand and begin nothing more."""
+        """Cancel the job. Its items in progress are finished."""
         with self.change:
             self._cancelled = self._cancelled or why
         self._stop()
 
     def pause(self) -> None:
-        """As `cancel`, but the job goes on when the server is there again."""
+        """Like `cancel`, but the job resumes when the server restarts."""
         self.is_paused = True
         self._stop()
 
     def drop(self, why: str, files: JobFiles) -> None:
-        """As `cancel`, of a job that has not been started."""
+        """Like `cancel`, for a job that has not been started."""
         with self.change:
             self._receipt.status, self._receipt.message = pb.JOB_CANCELLED, why
             self._receipt.exit_code = 130
         self._close(files)
 
     def put_off(self) -> None:
-        """As `pause`, of a job that has not been started."""
+        """Like `pause`, for a job that has not been started."""
         self.is_paused = True
         self._close()
 
@@ -205,7 +206,7 @@ class RunningJob:
             self._driver.stop()
 
     def receipt(self, items: list[pb.ItemReceipt] | None = None) -> pb.JobReceipt:
-        """How the job is now, with what has happened to those items."""
+        """The current receipt of the job, with these receipts of items."""
         with self.change:
             receipt = pb.JobReceipt()
             receipt.CopyFrom(self._receipt)
@@ -232,7 +233,7 @@ class RunningJob:
         try:
             with Ledger(ledger) as book:
                 source = Source(job.source, job.include, job.exclude, job.links, roots)
-                self._driver = Driver(job, engine, book, "nodes", [self._hear], source)
+                self._driver = Driver(job, engine, book, "nodes", [self._on_event], source)
                 if self._cancelled or self.is_paused:
                     self._driver.stop()
                 self._end(self._driver.run(), files)
@@ -242,7 +243,7 @@ class RunningJob:
             log.exception("job %s", self.id)
             self._fail(ImageloomError(f"the server failed: {type(error).__name__}: {error}"), files)
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         receipt = to_item_receipt(event)
         with self.change:
             match event:
@@ -291,7 +292,7 @@ class RunningJob:
 
     def _close(self, files: JobFiles | None = None) -> None:
         if files:
-            with contextlib.suppress(StorageError):  # it is done again after a restart: nothing is lost
+            with contextlib.suppress(StorageError):  # it is repeated after a restart: nothing is lost
                 files.finish(self._receipt)
         with self.change:
             self.is_over = True
@@ -299,12 +300,12 @@ class RunningJob:
 
 
 def resumed(files: JobFiles) -> list[RunningJob]:
-    """The jobs that a server before this one had accepted and not finished."""
+    """The jobs that an earlier server had accepted and not finished."""
     found = []
     for request in files.unfinished():
         try:
             found.append(RunningJob(request, to_job(request)))
-        except ImageloomError as error:  # its pipeline is of a file of operators that is not loaded any more
+        except ImageloomError as error:  # its pipeline may need an operators file that is no longer loaded
             files.finish(
                 pb.JobReceipt(
                     id=request.id, status=pb.JOB_FAILURE, message=str(error), exit_code=error.exit_code

@@ -1,7 +1,8 @@
-"""Jobs and events as messages and back. Pipelines travel as text: every version reads it, or names what is new.
+"""Converts jobs and events to messages and back. Pipelines are sent as text, in which a server can name unknown
+parts.
 
-A recipe's text is the language that people write too, so it is what changes least; a field that a peer does not
-know is left out by an older one and ignored by a newer one (see `imageloom.proto`).
+The text of a recipe is what users write, so it is the most stable format. An older peer does not send newer
+fields, and a newer peer tolerates that (see `imageloom.proto`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from imageloom.records.summary import Summary
 P = TypeVar("P", bound=Plain)
 
 KNOWN_NEEDS: frozenset[str] = frozenset()
-"""Names of what a client may ask for that not every server knows."""
+"""Names of features that a client may request and that older servers do not support."""
 
 
 def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
-    """A job as a client asks for it."""
+    """The request for a job."""
     recipe, limits = job.recipe, job.limits
     return pb.JobRequest(
         id=id,
@@ -54,20 +55,20 @@ def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
         max_file_size=limits.max_file_size,
         max_expansion=limits.max_expansion,
         attempts=job.attempts,
-        links="" if job.links == "follow" else job.links,  # a server follows no links out of a source
+        links="" if job.links == "follow" else job.links,  # a server does not follow links out of a source
         detached=detached,
     )
 
 
 def to_job(request: pb.JobRequest) -> Job:
-    """The job that a client asks for. The files of operators must be loaded before.
+    """The job of a request. Operators files must be loaded before.
 
     Raises:
-        UsageError: it cannot be meant, with the reason.
+        UsageError: the request is invalid. The message has the reason.
     """
     if unknown := set(request.needs) - KNOWN_NEEDS:
         raise UsageError(
-            f"this server does not know {', '.join(sorted(unknown))}: it is older than the client"
+            f"this server does not support {', '.join(sorted(unknown))}: it is older than the client"
         )
     if not request.source or not request.outputs or not (request.sink or request.in_place):
         raise UsageError("a job has a source, a sink and at least one output")
@@ -104,7 +105,7 @@ def _recipe(request: pb.JobRequest) -> Recipe:
 
 def _folder(name: str) -> str:
     if name.startswith("/") or ".." in name.split("/"):
-        raise PipelineError(f"an output's folder lies below the sink, not at {name!r}")
+        raise PipelineError(f"an output's folder must be below the sink, not {name!r}")
     return name
 
 
@@ -115,15 +116,15 @@ def _given(message: Any, kind: type[Any], names: tuple[str, ...] = ()) -> dict[s
 
 
 def _checked(data: P, kind: type[P]) -> P:
-    """Plain data whose words are among those that there are."""
+    """Return plain data after checking its values against their types."""
     try:
         return msgspec.convert(msgspec.to_builtins(data), kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"the request makes no sense: {error}") from None
+        raise UsageError(f"the request is invalid: {error}") from None
 
 
 def to_item_receipt(event: Event) -> pb.ItemReceipt | None:
-    """An event of a run as a client is told of it; None for those that it is not told of."""
+    """The receipt of an event for a client; None for events that clients do not get."""
     match event:
         case Done(result, attempt, worker):
             return _receipt(pb.ITEM_DONE, result, attempt, worker)
@@ -154,7 +155,7 @@ def _receipt(
 
 
 def to_event(receipt: pb.ItemReceipt) -> Event:
-    """The event that a client is told of."""
+    """The event of a receipt."""
     if receipt.status == pb.ITEM_SKIPPED:
         return Skipped(Item(receipt.key), receipt.reason)  # type: ignore[arg-type]
     written = tuple(Written(one.name, "", one.size) for one in receipt.written)
@@ -168,7 +169,7 @@ def to_event(receipt: pb.ItemReceipt) -> Event:
 
 
 def to_summary(receipt: pb.JobReceipt) -> Summary:
-    """What came of a job, as a client shows it."""
+    """The summary of a job for the client's output."""
     return Summary(
         receipt.job,
         receipt.done,

@@ -1,7 +1,8 @@
-"""A small HTTP server for probes and scrapers. The number of clients does not change what it takes.
+"""A small HTTP server for probes and scrapers. Its resources do not depend on the number of clients.
 
-One thread serves all connections: a fixed number of them, each for a few seconds and one short request. Where one
-more comes, the oldest gets 503 and is closed. So a client that sends its request at once is answered at once.
+One thread serves all connections. Their number is limited, and each one may last a few seconds and send one short
+request. Above the limit, the oldest connection gets status 503 and is closed. So a client that sends its request
+at once is answered at once.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
-"""The type of Prometheus' text."""
+"""The content type of the text format of Prometheus."""
 PATIENCE = 5.0
-"""Seconds that a connection may take, from its first byte to its end."""
+"""Time-out of a connection, in seconds."""
 MOST_CONNECTIONS = 64
-"""At the same time."""
+"""Maximum number of open connections."""
 MOST_REQUEST = 8192
-"""Bytes of a request."""
+"""Maximum size of a request, in bytes."""
 TICK = 0.5
-"""Seconds between one look at the clock and the next."""
+"""Seconds between two checks of time-outs."""
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +41,16 @@ class _Connection:
     until: float
     received: bytes = b""
     is_asked: bool = False
-    """Its request is there; what follows is read and dropped."""
+    """Whether its request has arrived. Later data is ignored."""
 
 
 class ProbeServer:
     """Answers requests until it is closed.
 
     Args:
-        listener: a socket that listens; it is closed too.
-        answer: gives the status and the text for a path.
-        slow: paths whose answer may take a while: they wait for each other, and nothing else does for them.
+        listener: a listening socket. `close` closes it, too.
+        answer: returns the HTTP status and the text for a path.
+        slow: paths whose answers may be slow. They run one at a time, in another thread.
     """
 
     def __init__(
@@ -57,14 +58,14 @@ class ProbeServer:
     ) -> None:
         self._listener, self._answer, self._slow = listener, answer, slow
         listener.setblocking(False)
-        self._bell, self._button = os.pipe()
+        self._wake_reader, self._wake_writer = os.pipe()
         self._open: dict[_Connection, None] = {}
-        """The oldest first."""
+        """Open connections, the oldest first."""
         self._answered: deque[tuple[_Connection, bytes]] = deque()
         self._scrapes = ThreadPoolExecutor(1, "scrape")
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
-        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
@@ -73,20 +74,20 @@ class ProbeServer:
 
     def close(self) -> None:
         self._is_closing = True
-        os.write(self._button, b".")
+        os.write(self._wake_writer, b".")
         self._thread.join()
         self._scrapes.shutdown(cancel_futures=True)
-        os.close(self._button)
-        os.close(self._bell)
+        os.close(self._wake_writer)
+        os.close(self._wake_reader)
 
     def _run(self) -> None:
         while not self._is_closing:
             for key, _ in self._selector.select(TICK):
                 if key.fileobj is self._listener:
                     self._accept()
-                elif key.fileobj == self._bell:
-                    os.read(self._bell, 4096)
-                elif key.data in self._open:  # it may just have made room
+                elif key.fileobj == self._wake_reader:
+                    os.read(self._wake_reader, 4096)
+                elif key.data in self._open:  # it may have been closed meanwhile
                     self._receive(key.data)
             while self._answered:
                 self._send(*self._answered.popleft())
@@ -107,7 +108,7 @@ class ProbeServer:
             accepted, _ = self._listener.accept()
         except BlockingIOError:
             return
-        except OSError:  # there is no descriptor left
+        except OSError:  # no file descriptor is available
             time.sleep(TICK / 10)
             return
         accepted.setblocking(False)
@@ -135,16 +136,16 @@ class ProbeServer:
             self._parse(connection)
 
     def _parse(self, connection: _Connection) -> None:
-        """Answer what is a request, and refuse what will not become one."""
+        """Answer a complete request, and refuse invalid data."""
         head, end, _ = connection.received.partition(b"\r\n\r\n")
         if len(head) > MOST_REQUEST:
-            self._send(connection, _response(431, f"a request has at most {MOST_REQUEST} bytes\n"))
+            self._send(connection, _response(431, f"a request must have at most {MOST_REQUEST} bytes\n"))
         elif end:
             found = re.match(rb"([A-Z]+) ([!-~]+) HTTP/1\.[01](\r\n|$)", head)
             if found is None:
-                self._send(connection, _response(400, "it is no request\n"))
+                self._send(connection, _response(400, "this is not an HTTP request\n"))
             elif found[1] not in (b"GET", b"HEAD"):
-                self._send(connection, _response(405, "there are GET and HEAD\n"))
+                self._send(connection, _response(405, "only GET and HEAD are supported\n"))
             else:
                 self._ask(connection, found[2].decode().partition("?")[0], has_body=found[1] == b"GET")
 
@@ -153,10 +154,10 @@ class ProbeServer:
             try:
                 status, text = self._answer(path)
             except Exception:
-                log.exception("no answer to %s", path)
-                status, text = 500, "it failed: see the log\n"
+                log.exception("cannot answer %s", path)
+                status, text = 500, "internal error: see the log\n"
             self._answered.append((connection, _response(status, text, has_body)))
-            os.write(self._button, b".")
+            os.write(self._wake_writer, b".")
 
         connection.is_asked = True
         if path in self._slow:
@@ -165,7 +166,8 @@ class ProbeServer:
             ask()
 
     def _send(self, connection: _Connection, response: bytes) -> None:
-        """Send an answer, which a socket's buffer takes at once; the client closes, or its time is over."""
+        """Send an answer, which fits into the socket's buffer. The client closes the connection, or it times
+        out."""
         connection.is_asked = True
         with contextlib.suppress(OSError):
             connection.socket.send(response)

@@ -1,4 +1,4 @@
-"""Which jobs of a server run and which wait: bounded in all and for each client, one client after the other."""
+"""The queue of a server's jobs. Their number is limited, in total and per client. Clients take turns."""
 
 from __future__ import annotations
 
@@ -12,53 +12,56 @@ from imageloom.service.jobs import RunningJob
 
 
 class Bounds(Plain, frozen=True):
-    """How much a server takes on."""
+    """The limits of a server."""
 
     running: int = 16
-    """Jobs that run at the same time."""
+    """Maximum number of jobs that run at the same time."""
     jobs: int = 256
-    """Jobs that run or wait."""
+    """Maximum number of jobs that run or wait."""
     client_jobs: int = 64
-    """Jobs of one client that run or wait."""
+    """Maximum number of jobs of one client that run or wait."""
     nodes: int = 256
-    """Nodes that have registered; one host may have half of them."""
+    """Maximum number of registered nodes. One host may have half of them."""
     calls: int = 128
-    """Calls of each method at the same time; one client may have half of them."""
+    """Maximum number of concurrent calls of each method. One client may have half of them."""
 
 
 class JobQueue:
-    """Safe to use from many threads.
+    """The queue. It is thread-safe.
 
     Args:
-        begin: starts a job; called under a lock.
+        begin: starts a job. Called with a lock held.
     """
 
     def __init__(self, bounds: Bounds, begin: Callable[[RunningJob], None]) -> None:
         self._bounds, self._begin = bounds, begin
         self._waiting: OrderedDict[str, deque[RunningJob]] = OrderedDict()
-        """By client; the first client is the next to be served."""
+        """Waiting jobs by client. The first client is the next one to be served."""
         self._running: set[RunningJob] = set()
         self._closed = False
         self._lock = threading.RLock()
 
     def check(self, client: str) -> None:
-        """Refuse one more job.
+        """Check that one more job is within the limits.
 
         Raises:
-            ServerBusy: names the bound and its flag.
+            ServerBusy: it is not. The message has the limit and its option.
         """
         with self._lock:
             count = Counter(job.client for job in self._running)
             count.update({name: len(jobs) for name, jobs in self._waiting.items()})
         if count.total() >= self._bounds.jobs:
-            raise ServerBusy(f"the server has {self._bounds.jobs} jobs (--max-jobs): try again later")
+            raise ServerBusy(
+                f"the server has {self._bounds.jobs} jobs, the maximum (--max-jobs): try again later"
+            )
         if count[client] >= self._bounds.client_jobs:
             raise ServerBusy(
-                f"the server has {self._bounds.client_jobs} jobs of {client} (--max-client-jobs): try again later"
+                f"the server has {self._bounds.client_jobs} jobs of {client}, the maximum "
+                "(--max-client-jobs): try again later"
             )
 
     def put(self, job: RunningJob) -> None:
-        """Begin a job as soon as there is room for it."""
+        """Add a job. It starts as soon as the limits permit."""
         with self._lock:
             job.waits = True
             self._waiting.setdefault(job.client, deque()).append(job)
@@ -70,7 +73,7 @@ class JobQueue:
             self._fill()
 
     def withdraw(self, job: RunningJob) -> bool:
-        """Whether the job was waiting; it does not do so any more."""
+        """Remove a waiting job. Returns whether it was waiting."""
         with self._lock:
             if not job.waits:
                 return False
@@ -80,7 +83,7 @@ class JobQueue:
             return True
 
     def close(self) -> list[RunningJob]:
-        """Begin no more jobs; those that wait."""
+        """Start no more jobs. Returns the waiting jobs."""
         with self._lock:
             self._closed = True
             return [job for jobs in self._waiting.values() for job in jobs]

@@ -1,4 +1,5 @@
-"""The server: takes jobs from clients, runs a driver for each over nodes that all share, tells how they go."""
+"""The server: accepts jobs from clients, runs a driver for each job on shared nodes, and reports their
+progress."""
 
 from __future__ import annotations
 
@@ -34,29 +35,29 @@ from imageloom.worker.guard import Guard
 log = logging.getLogger(__name__)
 
 LEASE = 10.0
-"""Seconds after which a node that registered is forgotten, unless it does so again."""
+"""Seconds after which a registered node is removed, unless it registers again."""
 MOST_ITEMS = 500
-"""In one receipt."""
-BREATH = 0.05
+"""Maximum number of items in one receipt."""
+POLL = 0.05
 """Seconds between two receipts of a job."""
 MOST_REQUEST = 128 << 10
-"""Bytes of a job's request."""
+"""Maximum size of a job's request, in bytes."""
 MOST_OUTPUTS = 100
-"""Of a job for each input."""
+"""Maximum number of outputs of a job for each input."""
 
 
 class Server:
-    """What answers the calls of `ImageProcessingServer`.
+    """The gRPC service `ImageProcessingServer`.
 
     Args:
-        config: the nodes that are known from the beginning, and how nodes are chosen.
-        guard: below which folders jobs may read and write.
-        state: the folder of what survives the server.
-        ledger: the file of the ledger; None for the one in the user's state directory.
-        patience: seconds that a job goes on without its client.
-        timeout: seconds that an item may take.
-        bounds: how much it takes on.
-        hosts: whose nodes anybody may register; any other node registers itself.
+        config: the nodes known at the start, and the policy that chooses between nodes.
+        guard: folders that jobs may read and write.
+        state: folder of the files that persist when the server ends.
+        ledger: path of the ledger; None for the one in the user's state folder.
+        patience: time in seconds for which a job continues without its client.
+        timeout: time-out of one item, in seconds.
+        bounds: its limits.
+        hosts: hosts whose nodes any client may register. Other nodes must register themselves.
     """
 
     def __init__(
@@ -76,7 +77,8 @@ class Server:
         self._files = JobFiles(state)
         self._jobs: dict[str, RunningJob] = {}
         self._leases: dict[str, tuple[float, str]] = {}
-        """When a node was heard of, and from which host, by its address."""
+        """For each registered node, by address: the time of its last registration, and the host that registered
+        it."""
         self._queue = JobQueue(bounds, self._start)
         self._lock = threading.Lock()
         self._leaving = threading.Event()
@@ -87,7 +89,8 @@ class Server:
         self._thread.start()
 
     def leave(self) -> None:
-        """Take no more jobs, and have those that run finish what is in hand: they go on after a restart."""
+        """Accept no more jobs, and pause the running ones: items in progress are finished, and jobs resume after a
+        restart."""
         self._leaving.set()
         self._thread.join()
         for job in self._queue.close():
@@ -119,7 +122,7 @@ class Server:
         if job.error and not job.has_begun:
             self._forget(job)
             _abort(context, job.error)
-        yield from self._tell(job, follower, context)
+        yield from self._receipts(job, follower, context)
 
     def Follow(  # noqa: N802
         self, request: pb.JobQuery, context: grpc.ServicerContext
@@ -130,7 +133,7 @@ class Server:
             return
         follower = job.follow()
         context.add_callback(lambda: job.leave(follower))
-        yield from self._tell(job, follower, context)
+        yield from self._receipts(job, follower, context)
 
     def Cancel(self, request: pb.JobQuery, context: grpc.ServicerContext) -> pb.JobReceipt:  # noqa: N802
         job = self._find(request.id)
@@ -165,14 +168,14 @@ class Server:
                 if len(self._leases) >= most or own >= max(1, most // 2):
                     raise ServerBusy(
                         f"the server has {len(self._leases)} nodes, {own} of them of {host or 'this machine'}: "
-                        f"it takes {most}, half of them of one host (--max-nodes)"
+                        f"it accepts at most {most}, and half of them of one host (--max-nodes)"
                     )
             self._leases[address] = time.monotonic(), host
 
     def _accept(self, request: pb.JobRequest, context: grpc.ServicerContext) -> RunningJob:
-        """Write a job down and begin it."""
+        """Save a job and start it."""
         if self._leaving.is_set():
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the server is leaving")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         request.id = request.id or secrets.token_hex(8)
         client = host_of(context.peer()) or "this machine"
         try:
@@ -190,12 +193,14 @@ class Server:
         return job
 
     def _check(self, request: pb.JobRequest) -> None:
-        """Refuse what lies outside of the roots or is too much; it is asked before any of it is looked at."""
+        """Check that a request is within the roots and the limits, before anything of it is accessed."""
         if request.ByteSize() > MOST_REQUEST or len(request.outputs) > MOST_OUTPUTS:
-            raise UsageError(f"a job's request has at most {MOST_REQUEST} bytes and {MOST_OUTPUTS} outputs")
+            raise UsageError(
+                f"a job's request must have at most {MOST_REQUEST} bytes and {MOST_OUTPUTS} outputs"
+            )
         if request.links == "follow":
             raise TaskRefused(
-                "a server follows no links that lead out of the source (--links inside or refuse)"
+                "a server does not follow links that lead out of the source (--links inside or refuse)"
             )
         if not request.source:
             return
@@ -237,10 +242,10 @@ class Server:
             _abort(context, error)
             raise
 
-    def _tell(
+    def _receipts(
         self, job: RunningJob, follower: Follower, context: grpc.ServicerContext
     ) -> Iterator[pb.JobReceipt]:
-        """Receipts until the job is over."""
+        """Yield receipts until the job is over."""
         unsent = follower.unsent
         yield job.receipt()
         while context.is_active():
@@ -249,29 +254,30 @@ class Server:
                 items = [unsent.popleft() for _ in range(min(MOST_ITEMS, len(unsent)))]
                 is_over = job.is_over and not unsent
             if is_over and job.is_paused and job.receipt().status == pb.JOB_RUNNING:
-                reason = "the server is leaving; the job goes on when it is there again"
+                reason = "the server is shutting down; the job continues when the server is back"
                 context.abort(grpc.StatusCode.UNAVAILABLE, reason)
             if items or is_over:
                 yield job.receipt(items)
             if is_over:
                 return
-            time.sleep(BREATH)
+            time.sleep(POLL)
 
     def _watch(self) -> None:
-        """Cancel jobs whose clients are gone, forget jobs that are over, and nodes that are silent."""
+        """Cancel jobs whose clients have disconnected. Remove finished jobs, and nodes that have not registered
+        again."""
         while not self._leaving.wait(0.2):
             try:
-                self._look()
-            except Exception:  # the next look may go well
-                log.exception("a look at the jobs and nodes has failed")
+                self._check_jobs_and_nodes()
+            except Exception:  # the next check may succeed
+                log.exception("the check of the jobs and nodes failed")
 
-    def _look(self) -> None:
+    def _check_jobs_and_nodes(self) -> None:
         now = time.monotonic()
         for job in list(self._jobs.values()):
             if job.is_over and not job.followers:
                 self._forget(job)
             elif not (job.detached or job.followers) and now - job.left_at > self._patience:
-                self._cancel(job, f"its client was gone for {self._patience:g} s")
+                self._cancel(job, f"its client was disconnected for {self._patience:g} s")
         for address, (seen, _) in list(self._leases.items()):
             if now - seen > LEASE:
                 self._leases.pop(address, None)
@@ -279,7 +285,7 @@ class Server:
 
 
 def _abort(context: grpc.ServicerContext, error: Exception) -> None:
-    """End the call with the status that an error means."""
+    """End the call with the status for an error."""
     code = grpc.StatusCode.INTERNAL
     match error:
         case UsageError():

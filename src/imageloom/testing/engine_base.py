@@ -1,4 +1,4 @@
-"""What the suites for engines share: which engine is tested, how it is opened, and fixtures."""
+"""The common base of the suites for engines: the tested engine and the fixtures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from imageloom.records.ledger import Ledger
 
 
 class EngineBase:
-    """Which engine is tested, and the fixtures of its tests."""
+    """The tested engine, and the fixtures of its tests."""
 
     engine: ClassVar[str]
-    """The registered name."""
+    """Registered name of the engine."""
     settings: ClassVar[Settings] = Settings(jobs=2)
 
     def open_engine(self, **changes: Any) -> Engine:
-        """The engine, with some settings other than the suite's."""
+        """Open the engine, with changes to the suite's settings."""
         return open_engine(self.engine, replace(self.settings, **changes))
 
     @pytest.fixture
@@ -43,7 +43,7 @@ class EngineBase:
 
     @pytest.fixture(autouse=True)
     def _small_batches_and_short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Two items in a task, so that a dozen of them makes a crowd."""
+        """Tasks of two items, so that a dozen items are several tasks."""
         monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 2)
         monkeypatch.setattr(window, "FIRST_PAUSE", 0.01)
 

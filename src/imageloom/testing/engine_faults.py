@@ -1,8 +1,9 @@
-"""What an engine does where an item hangs, a worker dies or a worker refuses a task: time-outs, charges, results.
+"""The suite for faults: an item hangs, a worker dies, a worker refuses a task. It checks time-outs, charges and
+results.
 
-A charge is an attempt that failed: the driver counts it, and gives an item up after the last one. An item may be
-charged only where it was itself in hand. These tests see an engine from outside: the driver's events, the ledger,
-and the notes that the operators of `marked` write about what they begin and end.
+A charge is a failed attempt. The driver counts the attempts of an item, and the item fails after the last one.
+Only an item in progress may be charged. These tests observe an engine from outside: the events of the driver, the
+ledger, and the notes of the operators of `marked`, which record the begin and the end of each image.
 """
 
 from __future__ import annotations
@@ -36,40 +37,41 @@ from imageloom.stores.names import STAGING
 from imageloom.testing.engine_base import EngineBase
 
 COUNT = 30
-"""Images of a run."""
+"""Number of images in a run."""
 MARKED = 4
-"""The place of the image that does harm, in the order in which the folder lists them: many follow it."""
+"""Position of the harmful image in the folder. Many other images follow it."""
 TIMEOUT = 2.0
-"""Seconds that an item may take."""
+"""Time-out of one item, in seconds."""
 LONGEST = 5.0
-"""Seconds after its begin by which an item that hangs must have been ended."""
+"""Time in seconds after its begin within which a hung item must be ended."""
 NOISE = 1.5
-"""Seconds that a busy machine may add to that."""
+"""Further time in seconds for a busy machine."""
 PATIENCE = 15.0
-"""Seconds after which an item that hangs is let go, so that a test of an engine that does not end it fails."""
+"""Time in seconds after which a hung item is released, so that the test of an engine that does not end it
+fails."""
 MARKED_OPERATORS = str(Path(__file__).with_name("marked.py"))
 Refusal = Literal["busy", "elsewhere"]
-"""Why a worker refuses: its policy rejects the task, or it does not see the task's storage."""
+"""Why a worker refuses a task: its policy rejects it, or it cannot access the storage."""
 
 
 @dataclass
 class Begun:
-    """An image in an operator's hands, as the operator noted it."""
+    """The begin of an image in an operator, from the operator's note."""
 
     number: int
     pid: int
     at: float
-    """When, by the monotonic clock."""
+    """Time of the begin, in seconds of the monotonic clock."""
     ended: float = float("inf")
 
 
 @dataclass
 class Stage:
-    """A folder of numbered images, one marked, and of the notes of the operators."""
+    """A folder with numbered images, one of them marked, and with the notes of the operators."""
 
     folder: Path
     events: list[tuple[float, Event]] = field(default_factory=list)
-    """What the driver said, each with the time of the monotonic clock."""
+    """The events of the driver, each with its time on the monotonic clock."""
 
     def __post_init__(self) -> None:
         self.photos, self.sink = self.folder / "photos", self.folder / "out"
@@ -77,7 +79,7 @@ class Stage:
         for number in range(COUNT):
             self._draw(number)
         self.numbers = [int(entry.name.partition(".")[0]) for entry in os.scandir(self.photos)]
-        """In the order of the folder, which is that of the run."""
+        """Create the images. The order of their names is the order of the run."""
         self.marked = self.numbers[MARKED]
         self._draw(self.marked, 255)
 
@@ -90,7 +92,7 @@ class Stage:
         return replace(loaded, outputs=(Output(Pipeline(text).steps),))
 
     def run(self, engine: Engine, name: str, ledger: Ledger, text: str, attempts: int = 3) -> Summary:
-        """Do the whole folder, small images only."""
+        """Process the whole folder. All images are small."""
         job = Job(str(self.photos), str(self.sink), self.recipe(text), tile="never", attempts=attempts)
         summary = Driver(job, engine, ledger, name, [self._listen]).run()
         self._check_ledger(ledger, summary)
@@ -100,19 +102,19 @@ class Stage:
         self.events.append((time.monotonic(), event))
 
     def _check_ledger(self, ledger: Ledger, summary: Summary) -> None:
-        """The ledger counts the attempts that the events tell of."""
+        """Check that the ledger has the same number of attempts as the events."""
         failures = self.charges
         for item in ledger.items(summary.job):
             last = item.state == "done"
             assert item.attempts == failures[item.key] + last, f"{item.key} in the ledger"
 
     def release(self) -> None:
-        """Let all go that wait or hang."""
+        """Release all waiting and hung operators."""
         (self.folder / "release").touch()
 
     @contextmanager
     def released_in_the_end(self, seconds: float = PATIENCE) -> Iterator[threading.Timer]:
-        """Release what still hangs after some seconds; the timer is alive as long as it has not."""
+        """Release hung operators after some seconds. The timer is alive until then."""
         timer = threading.Timer(seconds, self.release)
         timer.start()
         try:
@@ -124,7 +126,7 @@ class Stage:
 
     @property
     def begun(self) -> list[Begun]:
-        """What was begun so far, in the order of its begin."""
+        """The images begun so far, in order."""
         path, found = self.folder / "notes", list[Begun]()
         for line in path.read_text().splitlines() if path.exists() else ():
             what, number, pid, at = line.split()
@@ -137,17 +139,17 @@ class Stage:
 
     @property
     def in_hand(self) -> list[Begun]:
-        """What was begun and has not ended."""
+        """The images that have begun and not ended."""
         return [one for one in self.begun if one.ended == float("inf")]
 
     @property
     def charged(self) -> list[tuple[float, Failed | Retried]]:
-        """The attempts that failed, with the time at which the driver knew."""
+        """The failed attempts, each with the time at which the driver reported it."""
         return [(at, event) for at, event in self.events if isinstance(event, Failed | Retried)]
 
     @property
     def charges(self) -> Counter[str]:
-        """How many attempts each item was charged."""
+        """Number of failed attempts of each item."""
         return Counter(event.result.key for _, event in self.charged)
 
     def __str__(self) -> str:
@@ -164,7 +166,7 @@ def key_of(number: int) -> str:
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether a condition came to hold in time."""
+    """Wait for a condition. Returns whether it was true before the time-out."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
@@ -177,13 +179,13 @@ class EngineFaults(EngineBase):
     """The suite of time-outs, charges and results by item."""
 
     processes: ClassVar[int] = 2
-    """Worker processes that run operators."""
+    """Number of worker processes that run operators."""
     in_hand: ClassVar[int] = 1
-    """Items that one worker process may have in hand at once."""
+    """Maximum number of items in progress in one worker process."""
 
     @pytest.fixture
     def stage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-        """To be made before the engine is opened: its workers have the variable from this process."""
+        """Request it before the engine is opened, because its workers inherit the environment variable."""
         monkeypatch.setenv("IMAGELOOM_STAGE", str(tmp_path / "stage"))
         return Stage(tmp_path / "stage")
 
@@ -191,7 +193,7 @@ class EngineFaults(EngineBase):
     def test_a_hung_item_is_ended_at_its_time_out(
         self, stage: Stage, ledger: Ledger, harm: str, attempts: int
     ) -> None:
-        """It alone is charged, while the others are under way."""
+        """Only this item is charged, although others are in progress."""
         with closing(self.open_engine(timeout=TIMEOUT)) as engine:
             if not engine.capabilities.ends_items:
                 pytest.skip("the engine declares that it cannot end an item")
@@ -212,7 +214,7 @@ class EngineFaults(EngineBase):
             before = at
 
     def test_a_killed_worker_costs_only_what_it_had_in_hand(self, stage: Stage, ledger: Ledger) -> None:
-        """All workers are busy with items that wait; one of them is killed, then the others go on."""
+        """All workers process items that wait. One worker is killed, then the others continue."""
         killed: list[int] = []
 
         def kill() -> None:
@@ -238,7 +240,7 @@ class EngineFaults(EngineBase):
         assert set(stage.charges.values()) <= {1}, stage
 
     def test_three_kills(self, stage: Stage, ledger: Ledger) -> None:
-        """An item that kills its worker each time is given up after three of them."""
+        """An item that kills its worker each time fails after three attempts."""
         with closing(self.open_engine()) as engine:
             if not engine.capabilities.survives_death:
                 pytest.skip("the engine declares that it does not survive a worker's death")
@@ -254,7 +256,7 @@ class EngineFaults(EngineBase):
         assert others <= 3 * (self.in_hand - 1), f"{others} other attempts were charged: {stage}"
 
     def test_results_come_item_by_item(self, stage: Stage, opened: Engine) -> None:
-        """The last item of a task waits until the first one's result is there."""
+        """The last item of a task waits until the first item's result is reported."""
         (stage.sink / STAGING).mkdir(parents=True)
         keys = [key_of(number) for number in stage.numbers[MARKED - 2 : MARKED + 1]]
         works = tuple(Work(Item(key), (key,), number) for number, key in enumerate(keys))
@@ -272,22 +274,22 @@ class EngineFaults(EngineBase):
         assert [result.key for result in outcome.results] == keys
         assert not any(result.failure for result in outcome.results)
         early = [result for place, result, is_early in told if is_early and place == 0]
-        assert early, f"told was called for {[place for place, *_ in told]}, too late for the first item"
+        assert early, f"on_result was called for {[place for place, *_ in told]}, too late for the first item"
         assert (early[0].key, early[0].failure) == (keys[0], None)
 
     def one_that_refuses(self, why: Refusal, stage: Stage, folder: Path) -> AbstractContextManager[Engine]:
-        """The engine over two workers, of which one refuses each task.
+        """The engine with two workers. One of them refuses each task.
 
         Args:
-            folder: another one than the images are in.
+            folder: a folder that does not contain the images.
         """
-        raise NotImplementedError("an engine whose workers refuse tasks says here how to make one that does")
+        raise NotImplementedError("override this for an engine whose workers can refuse tasks")
 
     @pytest.mark.parametrize("why", ["busy", "elsewhere"])
     def test_a_refused_task_costs_nothing(
         self, stage: Stage, opened: Engine, ledger: Ledger, tmp_path: Path, why: Refusal
     ) -> None:
-        """It goes to another worker."""
+        """A refused task goes to another worker, and no item is charged."""
         if not opened.capabilities.refuses:
             pytest.skip("the engine declares that its workers do not refuse tasks")
         with self.one_that_refuses(why, stage, tmp_path / "elsewhere") as engine:
@@ -297,7 +299,7 @@ class EngineFaults(EngineBase):
 
 
 def _is_over(pid: int) -> bool:
-    """Whether a process has ended, waited for or not."""
+    """Whether a process has ended. It may be a zombie."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,8 +1,9 @@
-"""Operators that hang, or kill their worker, on marked images, and note each image that they begin and end.
+"""Operators that hang, or kill their worker, on marked images. They record the begin and the end of each image.
 
-For the tests of engines, by `Recipe.operators`. The variable IMAGELOOM_STAGE names the folder of the notes, which
-workers get from the process that opens the engine. Operators wait for a file `release` there, so every test comes
-to an end. Each image has one colour: red is its number, and blue is 255 where it is marked.
+For the tests of engines, with `Recipe.operators`. The environment variable IMAGELOOM_STAGE is the folder of the
+notes. Workers inherit it from the process that opens the engine. Waiting operators return when the file `release`
+exists in this folder, so each test ends. Each image has one colour: red is its number, and blue is 255 if it is
+marked.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def _in_stage(name: str) -> Path:
 
 @contextmanager
 def _noted(image: Pixels) -> Iterator[bool]:
-    """Note the image's begin and end, with this process and the time; whether the image is marked."""
+    """Record the image's begin and end, with process id and time. Yields whether the image is marked."""
     number, _, blue = image[0, 0].tolist()
     _note("begin", number)
     yield blue == 255
@@ -52,7 +53,7 @@ def _sleep() -> None:
 
 @operator("point", examples=("wait",))
 def wait(image: Pixels) -> Pixels:
-    """Return when the test says so, whatever the image."""
+    """Wait for the file `release`, with any image."""
     with _noted(image):
         _wait_for_release(_sleep)
     return image
@@ -60,7 +61,7 @@ def wait(image: Pixels) -> Pixels:
 
 @operator("point", examples=("hang_on_mark 0",))
 def hang_on_mark(image: Pixels, *, seconds: float) -> Pixels:
-    """Sleep on a marked image; take some seconds for any other one."""
+    """Hang on a marked image. Sleep for `seconds` on any other image."""
     with _noted(image) as is_marked:
         if is_marked:
             _wait_for_release(_sleep)
@@ -71,7 +72,7 @@ def hang_on_mark(image: Pixels, *, seconds: float) -> Pixels:
 
 @operator("point", examples=("spin_on_mark 0",))
 def spin_on_mark(image: Pixels, *, seconds: float) -> Pixels:
-    """Keep a core busy on a marked image; take some seconds for any other one."""
+    """Loop without end on a marked image. Sleep for `seconds` on any other image."""
     with _noted(image) as is_marked:
         if is_marked:
             _wait_for_release(lambda: None)
@@ -82,7 +83,7 @@ def spin_on_mark(image: Pixels, *, seconds: float) -> Pixels:
 
 @operator("point", examples=("die_on_mark 0",))
 def die_on_mark(image: Pixels, *, seconds: float) -> Pixels:
-    """Kill the worker process on a marked image; take some seconds for any other one."""
+    """Kill the worker process on a marked image. Sleep for `seconds` on any other image."""
     with _noted(image) as is_marked:
         if is_marked:
             os.kill(os.getpid(), signal.SIGKILL)

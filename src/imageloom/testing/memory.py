@@ -1,4 +1,4 @@
-"""The shared memory that a test's programs have left, on a machine that others use too."""
+"""Finds shared memory that the programs of a test have left, on a machine with other users."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 
 
 def shared_memory() -> set[str]:
-    """What lies in /dev/shm, but for what other programs have in hand; orphans of a test are none of these."""
+    """The files in /dev/shm that no running program has open. Orphans of a test are among them."""
     process = psutil.Process()
     ours = {process.pid, *(child.pid for child in process.children(recursive=True))}
     mapped: set[str] = set()
@@ -19,7 +19,7 @@ def shared_memory() -> set[str]:
             one.info["ppid"] == 1 and "PYTEST_CURRENT_TEST" in (one.info["environ"] or ())
         ):
             continue
-        with suppress(OSError):  # it has ended, or is another user's
+        with suppress(OSError):  # the process has ended, or belongs to another user
             lines = Path(f"/proc/{one.pid}/maps").read_text().splitlines()
             mapped |= {line.split()[4] for line in lines if "/dev/shm/" in line}
     found = set()

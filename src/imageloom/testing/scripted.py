@@ -15,7 +15,7 @@ PATIENCE = 0.2
 
 
 class ScriptedEngine(Engine):
-    """Hands tasks to another engine, but for what the script says, and keeps records.
+    """Passes tasks to another engine, with faults from a script, and records them.
 
     The caller opens and closes the other engine.
 

@@ -1,1 +1,2 @@
-"""Large images in tiles: phases, boxes, scratch pixels, regions read, pieces written, assembly."""
+"""Tiled processing of large images: phases, boxes, scratch pixels, reading of regions, writing of pieces,
+assembly."""

@@ -1,9 +1,9 @@
-"""Assembling a large image: which parts it has, which are done, and when it is complete.
+"""Assembly of a large image: its parts, their state, and its completion.
 
-An image goes through the phases of each output. A phase's parts are strips of full width; they become ready
-as the rows that they read are there, and are taken in their order, in a bounded window. What they make goes
-into the raster that the next phase reads, or piece by piece into the output's file. A part that is late,
-doubled or out of order changes nothing; one that is missing keeps the image from being published.
+An image passes through the phases of each output. The parts of a phase are strips of full width. A part becomes
+ready when the rows that it reads are available. Parts are started in order, within a limited window. Their pixels
+are written to the raster that the next phase reads, or piece by piece to the output's file. A part that is late,
+duplicated or out of order is ignored. An image with a missing part is not published.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from imageloom.tiling.loader import Loader, open_in_pieces
 from imageloom.tiling.raster import FileRaster, HeldRaster, Raster
 
 PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"
-"""The variable of the environment by which `imageloom bench` tries other sizes; the result is the same."""
+"""The environment variable with which `imageloom bench` tries other sizes. The result does not depend on it."""
 PART_PIXELS = int(os.environ.get(PART_PIXELS_FROM) or 4_000_000)
-"""Pixels that a part goes through, about: tens of milliseconds of work, tens of megabytes."""
+"""Approximate number of pixels of a part: tens of milliseconds of work, tens of megabytes."""
 LEAST_PIXELS = 1_000_000
-"""Of a part, where there would be too few of them to keep all workers busy to the end."""
+"""Minimum number of pixels of a part. Parts become that small if there are too few parts for all workers."""
 SHARES = 2
-"""Parts for each worker, at the least."""
+"""Minimum number of parts for each worker."""
 LOOK_AHEAD = 3
-"""Strips that are decoded before they are asked for, for each worker."""
+"""Number of strips that are decoded in advance, for each worker."""
 
 
 def parts_of(phases: Sequence[tiles.Phase], number: int, output: OutputPlan, workers: int = 1) -> list[Box]:
-    """What the parts of a phase write, each.
+    """The box that each part of a phase writes.
 
-    They are the same in phases of the same size, as what a tile has measured may belong to that very tile. Where a
-    phase makes a small image of a large one, a row of the result stands for many of the large one's.
+    They are equal in phases of the same size, because a measurement may belong to a single tile. If a phase
+    reduces the image, one row of the result corresponds to many rows of the input.
     """
     frame = phases[number].frame
     if phases[number].whole:
@@ -62,25 +62,25 @@ class Original(NamedTuple):
     """The file of a large image."""
 
     path: str
-    """Its own, or that of a copy."""
+    """Path of the file, or of a copy."""
     opened: str
-    """A path that leads to it for as long as the image is under way, whatever becomes of its own."""
+    """A path that refers to the file while the image is in progress, even if the file is renamed or deleted."""
     mtime_ns: int
 
 
 class Assembly:
-    """One large image under way.
+    """One large image in progress.
 
     Args:
-        work: the item and its outputs' names.
+        work: the item and the names of its outputs.
         source: its file.
-        sink: where outputs are staged.
+        sink: the store in which outputs are staged.
         scratch: path of a folder for rasters.
-        job: its number, as the ledger has it.
-        memory: bytes that there are for decoding it as a whole, where it is found that it must be.
-        workers: how many parts run at the same time.
-        held: bytes of decoded rows that may wait in memory for their parts; 0 where workers do not share it.
-        wake: called from another thread when more parts may be ready.
+        job: number of the job in the ledger.
+        memory: memory for decoding the image as a whole, in bytes, if that turns out to be necessary.
+        workers: number of parts that run at the same time.
+        held: maximum size in bytes of decoded rows that wait in memory; 0 if workers do not share memory.
+        wake: called in another thread when more parts may be ready.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class Assembly:
         self._sink = sink
         self._source = source
         self._prefix = new_token(job, work.number, work.attempt)
-        """Begins the names of scratch files and of staged outputs."""
+        """Prefix of the names of scratch files and staged outputs."""
         self._scratch = os.path.join(scratch, self._prefix)
         self._memory = memory
         self._workers = workers
         self._ahead = LOOK_AHEAD * workers
-        """How many parts may be begun beyond the first that is not done."""
+        """Number of parts that may be started after the first unfinished one."""
         self._metadata = (
             codecs.metadata_of(source.opened, header.format) if recipe.metadata == "keep" else NO_METADATA
         )
@@ -124,10 +124,10 @@ class Assembly:
                 self.close(failed=True)
             raise
 
-    # What is to be done
+    # Parts to start
 
     def _load(self, header: Header, held: int, wake: Callable[[], None]) -> Loader | None:
-        """None where tiles are read from the file itself, else what decodes it into a raster."""
+        """The loader that decodes the file into a raster; None if tiles are read directly from the file."""
         frame, reader = self.plan.decoded, None
         if not (self.plan.luma or self.plan.scale > 1):
             reader = open_in_pieces(self._source.opened, header)
@@ -140,7 +140,7 @@ class Assembly:
                 f"decoding {frame} from this {header.format}, which is done as a whole, needs {needs:,} bytes of "
                 f"memory, over the limit of {self._memory:,} (--memory)"
             )
-        # With one output the rows behind the window are not needed again.
+        # With one output, the rows before the window are not needed again.
         bounded = len(self.plan.outputs) == 1
         room = self._ahead * max(1, PART_PIXELS // frame.width)
         fits = room * frame.bytes <= held * frame.height
@@ -151,7 +151,7 @@ class Assembly:
         return Loader(reader, self._source.opened, header, self.plan, raster, wake, room if bounded else 0)
 
     def _reads_downward(self) -> bool:
-        """Whether the parts that the decoded rows are for read them from the top down."""
+        """Whether the parts read the decoded rows from top to bottom."""
         output = self.plan.outputs[0]
         phases = tiles.phases(output.steps, self.plan.decoded)
         boxes = parts_of(phases, 0, output, self._workers)
@@ -190,11 +190,11 @@ class Assembly:
             self._target = self._raster(f"{self._output}-{number}", phase.frame)
         boxes = parts_of(self._phases, number, plan, self._workers)
         first: list[Step | None] = [None] * len(boxes)
-        settled = [phase] * len(boxes)
+        measured_phases = [phase] * len(boxes)
         if merged is not None:
-            settled = tiles.settle(self._phases[number - 1], merged, phase, boxes)
-            first = [one.steps[0] for one in settled]
-        self._reads = [tiles.tile(one, box).read for one, box in zip(settled, boxes, strict=True)]
+            measured_phases = tiles.apply_measure(self._phases[number - 1], merged, phase, boxes)
+            first = [one.steps[0] for one in measured_phases]
+        self._reads = [tiles.tile(one, box).read for one, box in zip(measured_phases, boxes, strict=True)]
         self._count = len(boxes)
         self._todo = deque(
             Part(
@@ -230,7 +230,7 @@ class Assembly:
         return raster
 
     def next_part(self) -> Part | None:
-        """A part that can be begun now.
+        """The next part that can be started now; None if there is none.
 
         Raises:
             ItemError: the file cannot be decoded.
@@ -246,13 +246,13 @@ class Assembly:
         return self._todo.popleft()
 
     def put_back(self, part: Part) -> None:
-        """Queue a part again whose attempt has failed."""
+        """Queue a part again after a failed attempt."""
         self._todo.appendleft(part)
 
-    # What is done
+    # Results of parts
 
     def accept(self, part: Part, result: Result) -> None:
-        """Take in what a part has made; one that comes twice is taken once.
+        """Handle the result of a part. Duplicates are ignored.
 
         Raises:
             ItemError: the output cannot be written.
@@ -295,7 +295,7 @@ class Assembly:
         return next((i for i in range(self._count) if i not in self._done), self._count)
 
     def _forget(self) -> None:
-        """Give back the rows of the input that no part to come reads."""
+        """Free the rows of the input that no further part reads."""
         first = self._first_undone
         if self._input is None or first == self._count:
             return
@@ -333,14 +333,14 @@ class Assembly:
         return self._output == len(self.plan.outputs)
 
     def missing(self) -> str:
-        """The parts that are not done, for people."""
+        """A description of the unfinished parts."""
         numbers = [i for i in range(self._count) if i not in self._done]
         shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
         return f"{len(numbers)} of {self._count} tiles are missing in phase {self._phase + 1}: {shown}"
 
     def close(self, failed: bool) -> None:
-        """Remove the scratch; of a failed image, what was staged too."""
-        with ExitStack() as tidying:  # each one is done, whatever the others raise
+        """Remove the scratch files. For a failed image, remove the staged outputs, too."""
+        with ExitStack() as tidying:  # each step runs, even if another one raises
             if failed:
                 for written in self.written:
                     tidying.callback(self._sink.discard, written.staged)
@@ -358,12 +358,12 @@ def _top(box: Box) -> int:
 
 
 def _cut(frame: Frame, row: float, across: int, down: int, pixels: int) -> Iterator[Box]:
-    """The boxes of parts: strips of full width, or pieces of strips where they are too large.
+    """Yield the boxes of parts: strips of full width, or pieces of strips that are too large.
 
     Args:
-        row: pixels that a row of the frame stands for.
-        across, down: what width and height are multiples of.
-        pixels: that a part goes through, about.
+        row: number of pixels to process for one row of the frame.
+        across, down: width and height are multiples of these.
+        pixels: approximate number of pixels to process for one part.
     """
     height = max(1, round(pixels / (row * down))) * down
     pieces = -(-row * down // PART_PIXELS)

@@ -1,4 +1,4 @@
-"""The large images of a run: which images are done in tiles, and which of their parts come next."""
+"""The large images of a run: which images are processed in tiles, and which part is next."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ from imageloom.tiling.assemble import Assembly, Original, parts_of
 from imageloom.tiling.readers import IN_ORDER
 
 TOGETHER = 2
-"""Large images under way at one time: one that ends and one that begins."""
+"""Maximum number of large images in progress: one that ends and one that begins."""
 
 
 HALO = 512
-"""Rows and columns that are counted for the halos of a part, and for borders of pieces."""
+"""Rows and columns to add for the halo of a part, and for borders of pieces, in estimates of memory."""
 LOADING = (-1, 0)
-"""The place of decoding in the table of needs."""
+"""The key of decoding in the table of needs."""
 
 
 class Need(Plain, frozen=True):
-    """The most memory that one kind of part takes."""
+    """The maximum memory of one kind of part."""
 
     bytes: int
     what: str
-    """In words: the beginning of a sentence that says how much it needs."""
+    """The subject of an error message about its memory, as text."""
 
 
 def needs_of(header: Header, plan: Plan, size: int) -> dict[tuple[int, int], Need]:
-    """What the parts of an image need, by output and phase; after the last phase comes the encoding as a whole.
+    """The memory of the parts of an image, by output and phase. The encoding of a whole output follows the last
+    phase.
 
     Args:
-        size: of the file, in bytes.
+        size: size of the file, in bytes.
     """
     needs = {LOADING: _loading(header, plan, size)}
     for number, output in enumerate(plan.outputs):
@@ -71,13 +72,13 @@ def _loading(header: Header, plan: Plan, size: int) -> Need:
 
 
 def _need(phases: tuple[tiles.Phase, ...], number: int, output: OutputPlan) -> Need:
-    """Of a part with the halos around it four copies, about; of a whole image three."""
+    """The memory of a part with its halo is about four copies; of a whole image, three copies."""
     phase = phases[number]
     frame = max(phase.frames, key=lambda frame: frame.bytes)
     if phase.whole:
         return Need(3 * frame.bytes, f"a whole image of {frame} at one time, as {phase.whole},")
     box = parts_of(phases, number, output)[0]
-    share = -(-frame.width * box.width // phase.frame.width)  # of a wide strip that is cut across
+    share = -(-frame.width * box.width // phase.frame.width)  # a wide strip is cut into pieces
     across = min(frame.width, share + HALO if share < frame.width else share)
     rows = min(frame.height, assemble.PART_PIXELS // across + HALO)
     return Need(4 * rows * across * (frame.bytes // frame.pixels), f"one tile of {across}x{rows} pixels")
@@ -88,10 +89,10 @@ class LargeImages:
 
     Args:
         scratch: path of the folder for rasters, and for copies of files that are not local.
-        number: the job's, as the ledger has it.
-        held: bytes of decoded rows that may wait in memory for their parts; 0 where workers do not share it.
-        wake: called from another thread when more parts may be ready.
-        notes: where an image is noted as long as this process decodes and joins it.
+        number: number of the job in the ledger.
+        held: maximum size in bytes of decoded rows that wait in memory; 0 if workers do not share memory.
+        wake: called in another thread when more parts may be ready.
+        notes: records each image while this process decodes and assembles it.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class LargeImages:
         self._times: dict[int, Times] = {}
         self._copies: dict[int, str] = {}
         self._files: dict[int, int] = {}
-        """Open for as long as their images are under way."""
+        """Files that are open while their images are in progress."""
 
     @property
     def is_full(self) -> bool:
@@ -128,19 +129,19 @@ class LargeImages:
         return bool(self._under_way)
 
     def has(self, work: Work) -> bool:
-        """Whether the image is under way: parts of one that has failed may come back later."""
+        """Whether the image is in progress. Parts of a failed image may still return."""
         return work.number in self._under_way
 
     def begin(self, work: Work, header: Header, plan: Plan, capacity: int) -> None:
-        """Begin an image.
+        """Start an image.
 
         Raises:
-            Exception: whatever goes wrong; nothing of the image is left then.
+            Exception: the image cannot start. Nothing of it is left then.
         """
         try:
             self._begin(work, header, plan, capacity)
         except BaseException:
-            self._let_go(work.number)
+            self._release(work.number)
             raise
 
     def _begin(self, work: Work, header: Header, plan: Plan, capacity: int) -> None:
@@ -166,7 +167,7 @@ class LargeImages:
         self._times[work.number] = Times()
 
     def _fetch(self, work: Work) -> str:
-        """The path of a copy of a file that is not local."""
+        """Copy a remote file into the scratch folder. Returns the path of the copy."""
         path = self._copies[work.number] = os.path.join(
             self._scratch, f"{new_token(self._number, work.number, work.attempt)}-file"
         )
@@ -174,7 +175,7 @@ class LargeImages:
         return path
 
     def _open(self, work: Work, path: str) -> int:
-        """The image's file, if it is the one that was planned, or the copy of it."""
+        """Open the image's file or its copy, and check that it is the planned file."""
         try:
             if not isinstance(self._source, LocalStore):
                 return os.open(path, READ)
@@ -189,7 +190,8 @@ class LargeImages:
         return file
 
     def next_part(self) -> tuple[Work, Part, int] | tuple[Work, Result] | None:
-        """A part that can be begun, with its bytes; an image that failed; or None while there is neither."""
+        """A part that can be started, with its memory in bytes; or an image that failed; or None if there is
+        neither."""
         for assembly, needs in list(self._under_way.values()):
             try:
                 part = assembly.next_part()
@@ -200,7 +202,7 @@ class LargeImages:
         return None
 
     def accept(self, task: Task, result: Result) -> tuple[Work, Result] | None:
-        """Take in what came of a part: the image's result where it has ended with that, else None."""
+        """Handle the result of a part. Returns the image's result if the image has ended, otherwise None."""
         assert task.part is not None
         number = task.work[0].number
         if number not in self._under_way:
@@ -225,7 +227,7 @@ class LargeImages:
         if failure is not None:
             failure = replace(failure, message=f"{failure.message} ({assembly.missing()})", transient=False)
         self._close(assembly, failed=failure is not None)
-        self._let_go(number)
+        self._release(number)
         written = () if failure else tuple(assembly.written)
         pixels = assembly.plan.decoded.pixels
         return Result(assembly.work.item.key, written, failure, times, started, pixels)
@@ -235,22 +237,22 @@ class LargeImages:
             self._sink.discard(written.staged)
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Abandon all images in progress."""
         for assembly, _ in self._under_way.values():
             self._close(assembly, failed=True)
-            self._let_go(assembly.work.number)
+            self._release(assembly.work.number)
         self._under_way.clear()
 
     def _close(self, assembly: Assembly, failed: bool) -> None:
-        """Have an image's scratch removed. What goes wrong in that changes nothing of what came of the image."""
+        """Remove the scratch files of an image. An error does not change the image's result."""
         try:
             with suppress(OSError):
                 assembly.close(failed)
         except BaseException as error:
             failure_of(assembly.work.item.key, error)
 
-    def _let_go(self, number: int) -> None:
-        """Drop what is kept of an image that has ended."""
+    def _release(self, number: int) -> None:
+        """Release the resources of an image that has ended."""
         self._notes.end(self._slots.pop(number, -1))
         if (file := self._files.pop(number, None)) is not None:
             os.close(file)

@@ -1,4 +1,4 @@
-"""Loading a large image whose file gives its pixels in one order only: into a raster, ahead of the tiles."""
+"""Loads a large image whose pixels can be decoded only in order: into a raster, ahead of the tiles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imageloom.tiling.readers import Reader, open_reader
 
 
 def open_in_pieces(path: str, header: Header) -> Reader | None:
-    """A reader of the file in pieces; None where it can only be decoded as a whole."""
+    """A reader that decodes the file in pieces; None if the file can only be decoded as a whole."""
     try:
         return open_reader(Path(path), header.format, header.frame)
     except UnsupportedImage:
@@ -23,12 +23,12 @@ def open_in_pieces(path: str, header: Header) -> Reader | None:
 
 
 class Loader(threading.Thread):
-    """Decodes a file from its top into a raster, not further ahead than there is room.
+    """Decodes a file from top to bottom into a raster. It pauses if it is too far ahead.
 
     Args:
-        reader: of full rows in order; None to decode the file as a whole.
-        room: rows that may be decoded before they are asked for; 0 for no bound.
-        wake: called when there are more rows, or a failure.
+        reader: reads full rows in order; None to decode the file as a whole.
+        room: maximum number of rows to decode in advance; 0 for no limit.
+        wake: called when more rows are decoded, or on a failure.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class Loader(threading.Thread):
         self.start()
 
     def check(self) -> None:
-        """Raise what decoding has failed with."""
+        """Raise the exception with which decoding has failed, if any."""
         if self._failure:
             raise self._failure
 
     def wanted(self, row: int) -> None:
-        """Rows up to this one are waited for."""
+        """Note that rows up to this one are needed now."""
         with self._turn:
             self._asked = max(self._asked, row)
             self._turn.notify()
 
     def passed(self, row: int) -> None:
-        """Rows up to this one are not read any more."""
+        """Note that rows up to this one are no longer needed."""
         with self._turn:
             self._passed = row
             self._turn.notify()
@@ -88,7 +88,7 @@ class Loader(threading.Thread):
                 self._load_whole()
             else:
                 self._load_strips(self._reader)
-        except BaseException as error:  # a thread that ends without a word would be waited for
+        except BaseException as error:  # otherwise the driver would wait forever
             self._failure = error
         self._wake()
 

@@ -1,8 +1,8 @@
-"""Rasters: the scratch pixels of one large image, which its tiles read and write by position.
+"""Rasters: scratch pixels of one large image. Its tiles read and write them by position.
 
-In a file nothing is mapped: what is read and written counts for the one who does it, for as long as it is
-held. The file is as long as the image and takes the room of what was written and not yet forgotten. Where all
-workers share one memory and the rows that are needed together are few, they are held there instead.
+A raster in a file is not mapped into memory, so a process uses memory only for the pixels that it reads or writes.
+The file is sparse: it uses disk space only for rows that were written and not yet forgotten. If all workers share
+memory and only a few rows are needed together, the rows are held in memory instead.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _held: WeakValueDictionary[str, HeldRaster] = WeakValueDictionary()
 
 
 class Raster(Protocol):
-    """The pixels of a frame, or those of its rows that are not yet forgotten."""
+    """The pixels of a frame, or of the rows that are not yet forgotten."""
 
     path: str
-    """Names it for `open_raster`."""
+    """Its path, for `open_raster`."""
     frame: Frame
 
     def read(self, box: Box) -> Pixels:
@@ -44,35 +44,35 @@ class Raster(Protocol):
         """
 
     def forget(self, y0: int, y1: int) -> None:
-        """Give back the room of rows that nobody reads any more, as far as possible."""
+        """Free the space of rows that are no longer needed, as far as possible."""
 
     def close(self) -> None:
-        """Let go of what was opened."""
+        """Close the raster in this process."""
 
     def remove(self) -> None:
-        """Give back all."""
+        """Remove the raster and free its space."""
 
 
 def open_raster(path: str, frame: Frame, roots: tuple[str, ...] = ()) -> Raster:
-    """A raster that is there.
+    """Open an existing raster.
 
     Args:
-        roots: folders beneath which it lies; none for no bounds.
+        roots: folders that must contain it; empty for no limit.
 
     Raises:
-        UnwritableOutput: it is not, or cannot be opened.
+        UnwritableOutput: it does not exist, or cannot be opened.
     """
     if not path.startswith(_HELD):
         return FileRaster(path, frame, roots=roots)
     if (held := _held.get(path)) is None:
-        raise UnwritableOutput(f"cannot open scratch {path}: it is in no memory of this process")
+        raise UnwritableOutput(f"cannot open scratch {path}: it is not in the memory of this process")
     return held
 
 
 class HeldRaster:
-    """Full rows in the memory of this process, written in strips from the top down.
+    """Full rows in the memory of this process, written in strips from top to bottom.
 
-    A strip is held as it was written, not copied, until all of its rows are forgotten.
+    A strip is stored without a copy until all of its rows are forgotten.
     """
 
     def __init__(self, path: str, frame: Frame) -> None:
@@ -86,7 +86,7 @@ class HeldRaster:
         """A copy of the pixels of a box.
 
         Raises:
-            UnwritableOutput: not all of its rows are held.
+            UnwritableOutput: some of its rows are missing.
         """
         pixels = _empty(self.frame, box)
         missing = box.height
@@ -96,7 +96,7 @@ class HeldRaster:
                 pixels[top - box.y0 : bottom - box.y0] = strip[top - y : bottom - y, box.x0 : box.x1]
                 missing -= bottom - top
         if missing:
-            raise UnwritableOutput(f"scratch {self.path} does not hold {missing} rows that are read")
+            raise UnwritableOutput(f"scratch {self.path} lacks {missing} rows that are read")
         return pixels
 
     def write(self, box: Box, pixels: Pixels) -> None:
@@ -108,7 +108,7 @@ class HeldRaster:
             self._strips = tuple((y, strip) for y, strip in self._strips if not y0 <= y <= y1 - len(strip))
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """Does nothing: there is no file."""
 
     def remove(self) -> None:
         with self._turn:
@@ -124,11 +124,11 @@ class FileRaster:
     """The pixels of a frame in a file, row by row.
 
     Args:
-        new: make the file. Otherwise it must be there: a late part does not bring back what was removed.
-        roots: as of `open_raster`.
+        new: create the file. Otherwise it must exist, so that a late part does not recreate a removed file.
+        roots: as in `open_raster`.
 
     Raises:
-        UnwritableOutput: the file cannot be made or opened.
+        UnwritableOutput: the file cannot be created or opened.
     """
 
     def __init__(self, path: str, frame: Frame, new: bool = False, roots: tuple[str, ...] = ()) -> None:
@@ -150,7 +150,7 @@ class FileRaster:
             while len(view):
                 count = os.preadv(self._file, [view], at)
                 if not count:
-                    raise UnwritableOutput(f"scratch {self.path} ends before its pixels")
+                    raise UnwritableOutput(f"scratch {self.path} is shorter than its pixels")
                 view, at = view[count:], at + count
         return pixels
 
@@ -171,14 +171,14 @@ class FileRaster:
             raise UnwritableOutput(f"cannot write scratch {self.path}: {error.strerror}") from None
 
     def _runs(self, box: Box, rows: Pixels) -> list[tuple[int, Pixels]]:
-        """Where in the file each run of bytes lies: one for full rows, else one for each row."""
+        """The position of each run of bytes in the file: one run for full rows, otherwise one for each row."""
         start = box.y0 * self._row + box.x0 * self._pixel
         if box.width == self.frame.width:
             return [(start, rows.reshape(-1))]
         return [(start + y * self._row, row) for y, row in enumerate(rows)]
 
     def forget(self, y0: int, y1: int) -> None:
-        """Give back the room of rows that nobody reads any more, where the file system can."""
+        """Free the space of rows that are no longer needed, if the file system supports it."""
         if sys.platform == "linux" and y1 > y0:
             at, length = ctypes.c_int64(y0 * self._row), ctypes.c_int64((y1 - y0) * self._row)
             _libc().fallocate(self._file, _KEEP_SIZE | _PUNCH_HOLE, at, length)

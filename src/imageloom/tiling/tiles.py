@@ -1,11 +1,12 @@
-"""Tiles: an image done part by part, with the same result, bit for bit, as if it had been done whole.
+"""Tiles: processes an image part by part. The result is identical to that of the whole image, bit for bit.
 
-A pipeline falls into phases. Within one a tile goes through all steps by itself: from the box that it writes
-each step, last to first, says which box it needs of the pixels before it. A step that must see every tile
-first (a histogram, a hysteresis) ends a phase: the tiles are measured, the measures merged, and what they
-resolve to begins the next one. What only a whole image can be done to is a phase of one tile.
+A pipeline is split into phases. Within a phase, each tile passes through all steps independently. The box that it
+reads is computed from the box that it writes: from the last step to the first, each step adds the pixels that it
+needs. A step that must see all tiles first (a histogram, a hysteresis) ends a phase: the tiles are measured, the
+measures are merged, and the next phase begins with the step and the measured parameters. A step that needs the
+whole image is a phase of one tile.
 
-    phases -> boxes -> tile -> run_tile -> measure_tile -> merge -> settle -> the next phase
+    phases -> boxes -> tile -> run_tile -> measure_tile -> merge -> apply_measure -> the next phase
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ from imageloom.operators.registry import colour
 from imageloom.recipes.pipeline import frame_of
 
 ALIGNED = 32
-"""Local steps read boxes at multiples of so many pixels: there OpenCV's vector code meets the pixels of a tile
-in the order in which it meets those of the whole image, which rounds floats the same way."""
+"""Local steps read boxes that are aligned to this number of pixels. So OpenCV's vector code processes the pixels
+of a tile in the same order as those of the whole image, and floats are rounded in the same way."""
 
 
 class Phase(Plain, frozen=True):
-    """A run of steps that one pass over the tiles does."""
+    """Consecutive steps that one pass over the tiles processes."""
 
     steps: tuple[Step, ...]
-    """Empty where the input is only measured."""
+    """Empty if the input is only measured."""
     frames: tuple[Frame, ...]
-    """Before the first step, and after each one."""
+    """The frame before the first step, and after each step."""
     measured: Step | None = None
-    """The global step that is to be measured on what this phase makes; it comes first in the next one."""
+    """The global step that is measured on the output of this phase. It is the first step of the next phase."""
     whole: str | None = None
-    """Why there is one tile alone, in words."""
+    """Why there is only one tile, as text; empty if there are several."""
 
     @property
     def frame(self) -> Frame:
-        """Of what it makes."""
+        """The frame of its output."""
         return self.frames[-1]
 
 
@@ -51,13 +52,13 @@ def phases(steps: Sequence[Step], frame: Frame) -> tuple[Phase, ...]:
     """The phases of a pipeline for an image.
 
     Raises:
-        OperatorRefused: a step does not take what comes to it.
+        OperatorRefused: a step does not accept its input.
     """
     made: list[Phase] = []
     now = Phase((), (frame,))
     for step in _expanded(steps, frame):
         measure, whole = _measure_of(step), _why_whole(step, now.frame)
-        if measure and measure.placed and now.whole:  # its places are those of the tiles of the next phase
+        if measure and measure.placed and now.whole:  # its positions are those of the tiles of the next phase
             made.append(now)
             now = Phase((), (now.frame,))
         if measure or (now.steps and (whole or now.whole or not _may_follow(now, step))):
@@ -69,7 +70,7 @@ def phases(steps: Sequence[Step], frame: Frame) -> tuple[Phase, ...]:
 
 
 def _expanded(steps: Sequence[Step], frame: Frame) -> Iterator[Step]:
-    """The steps, checked by their own names, in the form that can be tiled where they have one."""
+    """The checked steps, each in its tileable form if it has one."""
     for step in steps:
         operator = operators.get(step.name)
         after = operator.frame_after(step, frame)
@@ -89,25 +90,27 @@ def _why_whole(step: Step, frame: Frame) -> str | None:
     if operator.whole and (reason := operator.whole(frame, **operator.filled(step))):
         return f"{step.name} {reason}"
     if kind == "geometric" and not operator.source:
-        return f"{step.name} may fetch a pixel from anywhere in the image"
+        return f"{step.name} may read pixels from anywhere in the image"
     if kind == "global" and not operator.measured:
-        return f"{step.name} may make a pixel out of all of the image"
+        return f"{step.name} may compute a pixel from the whole image"
     return None
 
 
 def _may_follow(phase: Phase, step: Step) -> bool:
-    """What resolves apart for each tile is done to that very tile, so that only point steps keep to it."""
+    """Whether a step may follow in the same phase. After a step with separate parameters for each tile, only point
+    steps may follow."""
     measure = _measure_of(phase.steps[0])
     return not (measure and measure.placed) or operators.get(step.name).kind(step) == "point"
 
 
 def why_not(steps: Sequence[Step], frame: Frame) -> str | None:
-    """Which step cannot be tiled and why, or None: the whole image that comes to it must fit the memory."""
+    """Which step cannot be tiled and why, as text; or None. The input of such a step must fit into memory as a
+    whole."""
     return next((phase.whole for phase in phases(steps, frame) if phase.whole), None)
 
 
 def boxes(phase: Phase, size: int) -> tuple[Box, ...]:
-    """The boxes of size x size pixels, or less at the right and the bottom, that the phase writes."""
+    """The boxes that the phase writes: size x size pixels, or less at the right and bottom edges."""
     whole = Box.of(phase.frame)
     if phase.whole:
         return (whole,)
@@ -119,15 +122,15 @@ def boxes(phase: Phase, size: int) -> tuple[Box, ...]:
 
 
 def tile(phase: Phase, write: Box) -> Tile:
-    """The tile that writes a box, of a phase whose first step is settled."""
+    """The tile that writes a box. The measured parameters of the first step must be known."""
     return Tile(write, _chain(phase, write)[0])
 
 
 def run_tile(phase: Phase, pixels: Pixels, tile: Tile) -> Pixels:
-    """The pixels of a tile's write box from those of its read box.
+    """Compute the pixels of a tile's write box from those of its read box.
 
     Raises:
-        OperatorFailed: an operator raised; names it.
+        OperatorFailed: an operator raised. The message has its name.
     """
     if phase.whole:
         (step,) = phase.steps
@@ -141,7 +144,7 @@ def run_tile(phase: Phase, pixels: Pixels, tile: Tile) -> Pixels:
 
 
 def _chain(phase: Phase, write: Box) -> list[Box]:
-    """The boxes before the first step and after each one that end in the box to write."""
+    """The boxes before the first step and after each step. The last one is the box to write."""
     if phase.whole:
         return [Box.of(frame) for frame in phase.frames]
     chain = [write]
@@ -155,7 +158,7 @@ def _chain(phase: Phase, write: Box) -> list[Box]:
 
 
 def measure_tile(phase: Phase, pixels: Pixels, tile: Tile) -> Any:
-    """The measure of what a tile writes, for `merge`."""
+    """Measure the pixels that a tile writes, for `merge`."""
     assert phase.measured is not None
     params = operators.get(phase.measured.name).filled(phase.measured)
     return _measure(phase).of(np.ascontiguousarray(colour(pixels)), tile.write, params)
@@ -168,22 +171,22 @@ def _measure(phase: Phase) -> Measure:
 
 
 def merge(phase: Phase, measures: Sequence[Any]) -> Any:
-    """The measures of all tiles as one; their order does not matter."""
+    """Merge the measures of all tiles. Their order does not matter."""
     return reduce(_measure(phase).merge, measures)
 
 
 def pack(phase: Phase, measure: Any) -> bytes:
-    """A tile's measure as plain bytes, for the way between processes."""
+    """A tile's measure as bytes, to send it to another process."""
     return msgspec.msgpack.encode(measure, enc_hook=_array_to_plain)
 
 
 def unpack(phase: Phase, data: bytes) -> Any:
-    """The measure that was packed."""
+    """The measure from its bytes."""
     return msgspec.msgpack.decode(data, type=_measure(phase).plain, dec_hook=_array_from_plain)
 
 
 def is_measure(phase: Phase, data: bytes, box: Box) -> bool:
-    """Whether packed bytes from elsewhere can be the measure of what a tile writes at a box."""
+    """Whether bytes from another process are a valid measure of a tile that writes this box."""
     assert phase.measured is not None
     measure = _measure(phase)
     try:
@@ -193,7 +196,7 @@ def is_measure(phase: Phase, data: bytes, box: Box) -> bool:
         one = measure.measure(colour(empty(replace(phase.frame, width=1, height=1))))
         is_alike = (found.dtype, found.shape) == (one.dtype, one.shape)
         return bool(is_alike and found.min() >= 0 and (found.sum(axis=-1) == box.width * box.height).all())
-    except Exception:  # it is something else
+    except Exception:  # it is not a measure
         return False
 
 
@@ -206,10 +209,10 @@ def _array_from_plain(kind: type, data: Any) -> Any:
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def settle(before: Phase, merged: Any, phase: Phase, boxes: Sequence[Box]) -> list[Phase]:
-    """For each box that the phase writes the phase, its first step fixed by what the one before measured.
+def apply_measure(before: Phase, merged: Any, phase: Phase, boxes: Sequence[Box]) -> list[Phase]:
+    """The phase for each box, with the measured parameters of its first step. The phase before has measured them.
 
-    Where the measure is `placed`, the boxes are those that were measured.
+    If the measure is `placed`, the boxes must be those that were measured.
     """
     assert before.measured is not None
     params = operators.get(before.measured.name).filled(before.measured)
@@ -218,14 +221,15 @@ def settle(before: Phase, merged: Any, phase: Phase, boxes: Sequence[Box]) -> li
 
 
 def run_tiled(image: Pixels, steps: Sequence[Step], size: int) -> Pixels:
-    """A pipeline done to an image in memory, in tiles of size x size pixels: every engine's in a few lines."""
+    """Run a pipeline on an image in memory, in tiles of size x size pixels. A short reference of the tiled
+    processing."""
     before, merged = None, None
     for phase in phases(steps, frame_of(image)):
         writes = boxes(phase, size)
-        settled = settle(before, merged, phase, writes) if before else [phase] * len(writes)
+        measured_phases = apply_measure(before, merged, phase, writes) if before else [phase] * len(writes)
         made = empty(phase.frame)
         measures = []
-        for part, write in zip(settled, writes, strict=True):
+        for part, write in zip(measured_phases, writes, strict=True):
             one = tile(part, write)
             pixels = run_tile(part, image[one.read.slices(Box.of(part.frames[0]))], one)
             made[write.slices(Box.of(phase.frame))] = pixels

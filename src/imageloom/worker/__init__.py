@@ -1,1 +1,1 @@
-"""What every worker runs on every engine: an item, a part of a large image, and the bounds of both."""
+"""The code that workers of all engines run: an item, a part of a large image, and the limits of both."""

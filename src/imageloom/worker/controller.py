@@ -1,9 +1,9 @@
-"""How many threads a pool should have, found by measuring: hill climbing on throughput.
+"""Finds the best number of threads of a pool: hill climbing on the measured throughput.
 
-A size is measured over an interval of completions. Then a neighbour is tried, first far away, then nearer; it
-is kept if it brings more than noise, or costs less. In between the size that is known to be good is measured
-again, so that a load that drifts is not taken for a gain. When no neighbour is better the controller rests, and
-looks around again now and then, or at once when the throughput has changed.
+A size is measured over an interval of completions. Then a neighbouring size is tried, first a distant one, then
+nearer ones. It is kept if its gain is above the noise, or if it needs fewer threads. In between, the best size
+is measured again, so that a change of the load is not mistaken for a gain. When no neighbour is better, the
+controller rests. It searches again from time to time, or at once when the throughput has changed.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ import time
 from collections.abc import Callable
 
 LEAST_COMPLETIONS = 12
-"""In an interval, at the least; and twice as many as there are threads."""
+"""Minimum number of completions in an interval. It is also at least twice the number of threads."""
 LEAST_SECONDS = 0.04
-"""Of an interval: shorter ones measure the scheduler."""
+"""Minimum length of an interval, in seconds. A shorter one would measure the operating system's scheduler."""
 SHARE = 0.25
-"""A thread is worth having if it brings this part of what an average one brings."""
+"""A further thread is kept if it brings at least this share of an average thread's throughput."""
 WIDEST, NARROWEST = 1.0, 0.125
-"""Steps between sizes: doubling and halving at first, an eighth at last."""
+"""Steps between sizes, as a share of the size: first doubling and halving, at last an eighth."""
 CHANGED = 0.3
-"""Part of the throughput that it must gain or lose for the load to count as changed."""
+"""The load counts as changed if the throughput changes by more than this share."""
 IDLE = 0.25
-"""Part of the threads' time without work from which an interval is not judged."""
+"""An interval is ignored if the threads were idle for more than this share of their time."""
 SHORTEST_REST, LONGEST_REST = 16, 128
-"""Intervals until it looks around again; twice as many each time that nothing better is found."""
+"""Number of intervals until the next search. It doubles each time that nothing better is found."""
 LEAST_REQUESTS, MOST_REQUESTS, FIRST_REQUESTS = 4, 256, 64
-"""Requests in flight on a store with round trips: it begins with many, for one that waits costs little."""
+"""Number of requests in flight to a remote store at the start: many, because a waiting request costs little."""
 
 
 class Controller:
-    """Sizes a pool by what it gets done. It has no threads of its own, and any thread may call it.
+    """Chooses the size of a pool by its throughput. It has no threads of its own, and is thread-safe.
 
     Args:
         least: the smallest size.
         most: the largest size.
-        start: the size before anything is measured.
-        clock: seconds, from any point in time.
+        start: the size before the first measurement.
+        clock: returns a monotonic time in seconds.
     """
 
     def __init__(
         self, least: int, most: int, start: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         if not 1 <= least <= start <= most:
-            raise ValueError(f"1 <= {least} <= {start} <= {most} is not so")
+            raise ValueError(f"1 <= {least} <= {start} <= {most} is not true")
         self._least, self._most, self._clock = least, most, clock
         self._lock = threading.Lock()
         self._good = start
@@ -58,7 +58,7 @@ class Controller:
 
     @property
     def most(self) -> int:
-        """The largest size that it may come to want."""
+        """The largest size that it may choose."""
         return self._most
 
     @property
@@ -67,11 +67,11 @@ class Controller:
         return self._size
 
     def record(self, amount: float = 1.0) -> None:
-        """Note that a piece of work is done, which was so much."""
+        """Count a piece of work that is done, of this amount."""
         if self._least == self._most:
             return
         with self._lock:
-            if self._skip:  # it was begun when the pool had another size
+            if self._skip:  # this work began when the pool had another size
                 self._skip -= 1
                 self._since = self._clock()
                 return
@@ -80,48 +80,48 @@ class Controller:
             if self._count >= self._enough:
                 seconds = self._clock() - self._since
                 if self._idle > IDLE * seconds * self._size:
-                    self._go_on_with(self._good)
+                    self._continue_with(self._good)
                 elif seconds >= LEAST_SECONDS:
                     self._judge(self._amount / seconds)
 
     def idle(self, seconds: float) -> None:
-        """Note that a thread has had nothing to do: where that is much, the interval says nothing of the size."""
+        """Count time in seconds for which a thread was idle. An interval with much idle time is ignored."""
         with self._lock:
             self._idle += seconds
 
     def _begin(self, skip: int) -> None:
-        """Begin an interval after some completions."""
+        """Start an interval after `skip` completions, which are not counted."""
         self._skip = skip
         self._amount, self._count, self._idle = 0.0, 0, 0.0
-        # Doubling and halving show at once.
+        # The effect of doubling and halving is visible at once.
         least = LEAST_COMPLETIONS if self._step < WIDEST else LEAST_COMPLETIONS // 2
         self._enough = max(least, 2 * self._size)
         self._since = self._clock()
 
-    def _go_on_with(self, size: int) -> None:
+    def _continue_with(self, size: int) -> None:
         before, self._size = self._size, size
         self._begin(skip=0 if size == before else before)
 
     def _search(self, step: float) -> None:
-        """Look at sizes around the good one, the larger ones first."""
+        """Start a search around the best size, larger sizes first."""
         self._step = step
         self._grow = True
         self._worse: set[int] = set()
         self._resting = 0
 
     def _judge(self, rate: float) -> None:
-        """Take in the throughput of an interval, and choose the size of the next one."""
+        """Evaluate the throughput of an interval, and choose the size of the next one."""
         if self._size != self._good:
-            self._go_on_with(self._judge_neighbour(rate))
+            self._continue_with(self._judge_neighbour(rate))
         else:
             changed = self._rate and abs(rate / self._rate - 1) > CHANGED
             if changed:
                 self._search(max(self._step, 0.5))
             self._rate = rate if changed or not self._rate else (self._rate + rate) / 2
-            self._go_on_with(self._neighbour())
+            self._continue_with(self._neighbour())
 
     def _judge_neighbour(self, rate: float) -> int:
-        """The next size: beyond one that is better; else back."""
+        """The next size: if this one is better, a further step, otherwise back."""
         if rate > self._rate * (1 + SHARE * (self._size / self._good - 1)):
             self._good, self._rate = self._size, rate
             self._worse.clear()
@@ -132,7 +132,7 @@ class Controller:
         return self._good
 
     def _neighbour(self) -> int:
-        """The next size to try, or the good one at rest."""
+        """The next size to try, or the best one while resting."""
         if self._resting:
             self._resting -= 1
             if not self._resting:
@@ -157,16 +157,16 @@ class Controller:
 
 
 def fixed(size: int) -> Controller:
-    """One that always wants the same."""
+    """A controller with a fixed size."""
     return Controller(size, size, size)
 
 
 def for_requests(asked: int, least: int = 1) -> Controller:
-    """One for pools whose threads wait for a store most of the time.
+    """A controller for pools whose threads mostly wait for a store.
 
     Args:
-        asked: the size; 0 for what measuring finds.
-        least: the smallest size that makes sense.
+        asked: a fixed size; 0 to find it by measuring.
+        least: the smallest useful size.
     """
     if asked:
         return fixed(max(asked, least))

@@ -1,4 +1,4 @@
-"""The fork server that local worker processes come from: one that has loaded what they need begins at once."""
+"""The fork server that starts local worker processes. It has loaded their modules, so they start quickly."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PRELOAD = (
 
 
 def warm_up(*modules: str) -> ForkServerContext:
-    """Start the fork server, if there is none, which loads what workers need while its caller does something else.
+    """Start the fork server if it is not running. It loads the workers' modules in the background.
 
     Args:
-        modules: that the workers need beside those of all.
+        modules: names of modules to load in addition to those that all workers need.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOAD, *modules])

@@ -1,4 +1,4 @@
-"""What a worker that others send tasks to takes on: nothing outside of the roots that it was started with."""
+"""The limits of a worker that gets tasks over the network: it accesses nothing outside its roots."""
 
 from __future__ import annotations
 
@@ -17,44 +17,46 @@ from imageloom.stores.staging import SCRATCH
 MOST_NUMBER = 1 << 53
 _JOB = r"[0-9A-Za-z_-]{1,64}"
 _NO_RELATIVE = r"\A(?:/|\Z)|(?:\A|/)\.{1,2}(?:/|\Z)|\x00"
-"""No path below a folder: it is empty, absolute, leads up, or has a NUL."""
+"""Matches what is not a path below a folder: it is empty or absolute, contains '..', or contains NUL."""
 _ENCODED = r"(?i)%(?:2e|2f|5c|00)"
-"""A dot, a slash, a backslash or a NUL, as some store's library might read it."""
+"""An encoded dot, slash, backslash or NUL, which a store's library might decode."""
 
 
 class Guard(Plain, frozen=True):
-    """The bounds of a worker. Without roots there are none: a worker whose tasks the driver alone can send."""
+    """The limits of a worker. Without roots there are no limits: only the driver can send it tasks."""
 
     roots: tuple[str, ...] = ()
-    """Paths of folders, or addresses of stores, below which it reads and writes."""
+    """Paths of folders, or addresses of stores. The worker reads and writes only below them."""
     operators: tuple[str, ...] = ()
-    """Paths of the files of operators that it runs: they are code."""
+    """Paths of the operators files that it may execute."""
     links: Links | None = None
-    """Which links in its source it follows, where it works for one job; None for what a task says, as far as they
-    lead to a place below the roots."""
+    """Policy for symbolic links in its source, if it works for one job. None: the policy of the task, but links
+    must lead to a place below the roots."""
     scratch: str = ""
-    """Path of the folder in which runs make scratch folders of their own; empty where the roots hold them."""
+    """Path of the folder in which runs make their scratch folders; empty if it is below a root."""
 
     @classmethod
     def of(cls, job: Job) -> Guard:
-        """For workers of one job: where it reads and writes, and its own operators."""
+        """The limits for workers of one job: its source, sink, scratch and operators files."""
         source, sink = (_canonical(address) for address in (job.source, job.sink))
         folder, _, name = source.rpartition("/")
-        if codecs.format_of(name) if is_remote(source) else os.path.isfile(source):  # its folder is read
+        if (
+            codecs.format_of(name) if is_remote(source) else os.path.isfile(source)
+        ):  # a single file: allow its folder
             source = folder or "/"
         scratch = ""
         if job.scratch or is_remote(sink):
-            import tempfile  # few jobs have scratch
+            import tempfile  # imported late: few jobs need it
 
             scratch = os.path.abspath(job.scratch or tempfile.gettempdir())
         return cls(tuple(dict.fromkeys((source, sink))), job.recipe.operators, job.links, scratch)
 
     def bounded(self, task: Task) -> Task:
-        """A task that keeps to the bounds, as it is to be done: whatever its files are changed to meanwhile, none
-        is opened outside of the roots, but by a link of the source where the job follows all of them.
+        """The task with the limits added, so that no file outside the roots is opened, even if files are replaced
+        meanwhile. The only exception are links of the source, if the job follows all links.
 
         Raises:
-            TaskRefused: the task leaves the bounds, or makes no sense; names the address and the flag.
+            TaskRefused: the task exceeds the limits, or is invalid. The message has the address and the option.
         """
         _check_names(task)
         if not self.roots:
@@ -64,7 +66,7 @@ class Guard(Plain, frozen=True):
         operators = set(map(os.path.realpath, self.operators))
         for path in task.recipe.operators:
             if "\0" in path or os.path.realpath(path) not in operators:
-                raise TaskRefused(f"{path} is no file of operators of this worker (--operators)")
+                raise TaskRefused(f"{path} is not an operators file of this worker (--operators)")
         folders = self.folders
         return replace(
             task,
@@ -75,12 +77,12 @@ class Guard(Plain, frozen=True):
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The roots that are local, as absolute paths; never none where there are any roots."""
+        """The local roots as absolute paths. It is never empty if there are roots."""
         local = [local_path(root) for root in (*self.roots, self.scratch) if root and not is_remote(root)]
         return tuple(map(os.path.abspath, local or (self.roots and (os.devnull,))))
 
     def permits(self, task: Task) -> bool:
-        """Whether a task keeps to the bounds."""
+        """Whether a task is within the limits."""
         try:
             self.bounded(task)
         except TaskRefused:
@@ -89,7 +91,7 @@ class Guard(Plain, frozen=True):
 
     def _check_address(self, address: str) -> None:
         if reason := _misleading(address):
-            raise TaskRefused(f"{address!r} is no address for a worker: {reason} (--root)")
+            raise TaskRefused(f"{address!r} is not an address for a worker: {reason} (--root)")
         if not any(_is_below(address, root) for root in self.roots) and not self._is_scratch(address):
             raise TaskRefused(f"{address} is not below a root of this worker (--root)")
 
@@ -102,14 +104,14 @@ class Guard(Plain, frozen=True):
 
 
 def _check_names(task: Task) -> None:
-    """Refuse a task whose words cannot be parts of paths."""
+    """Refuse a task with a name that must not be part of a path."""
     if not re.fullmatch(_JOB, task.job):
-        raise TaskRefused(f"{task.job!r:.80} is no id of a job: 1 to 64 letters, digits, '-' and '_'")
+        raise TaskRefused(f"{task.job!r:.80} is not an id of a job: 1 to 64 letters, digits, '-' and '_'")
     for work in task.work:
         if not (0 <= work.number < MOST_NUMBER and 0 <= work.attempt < MOST_NUMBER):
             raise TaskRefused(f"an item's number {work.number} or attempt {work.attempt} is out of range")
         if re.search(_NO_RELATIVE, work.item.key):
-            raise TaskRefused(f"{work.item.key!r} is no path below a folder (--root)")
+            raise TaskRefused(f"{work.item.key!r} is not a path below a folder (--root)")
         for name in work.names:
             try:
                 check_output_name(name)
@@ -117,11 +119,11 @@ def _check_names(task: Task) -> None:
                 raise TaskRefused(str(error)) from None
     for output in task.recipe.outputs:
         if output.folder and re.search(_NO_RELATIVE, output.folder):
-            raise TaskRefused(f"an output's folder {output.folder!r} is no path below the sink")
+            raise TaskRefused(f"an output's folder {output.folder!r} is not a path below the sink")
 
 
 def _paths(task: Task) -> list[str]:
-    """Those of a part; its item's own file is opened as an item is."""
+    """The paths of a part's scratch files. The item's own file is checked like any item."""
     if task.part is None:
         return []
     part, own = task.part, [f"{local_path(task.source)}/{work.item.key}" for work in task.work]
@@ -130,22 +132,22 @@ def _paths(task: Task) -> list[str]:
 
 
 def _canonical(address: str) -> str:
-    """An address as the driver has it in tasks."""
+    """An address in the form that the driver uses in tasks."""
     return address.rstrip("/") if is_remote(address) else os.path.abspath(local_path(address))
 
 
 def _misleading(address: str) -> str | None:
-    """Why an address may be read in more than one way; None where it may not."""
+    """Why an address is ambiguous, as text; None if it is not."""
     if not is_remote(address):
         path = local_path(address)
         if not os.path.isabs(path):
             return "it is not absolute"
-        return "it has '.', '..' or NUL in it" if re.search(_NO_RELATIVE, path.strip("/") or "-") else None
+        return "it contains '.', '..' or NUL" if re.search(_NO_RELATIVE, path.strip("/") or "-") else None
     _, _, rest = address.partition("://")
     if "::" in address or "://" in rest:
-        return "it names another one"
+        return "it names another host"
     if re.search(_ENCODED, rest):
-        return "it has an encoded '.', '/', backslash or NUL"
+        return "it contains an encoded '.', '/', backslash or NUL"
     return unsafe(rest.strip("/") or "-")
 
 

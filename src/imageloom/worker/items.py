@@ -1,4 +1,4 @@
-"""What a worker does of an item, in stages: read, decode, filter, encode, commit."""
+"""The stages of an item in a worker: read, decode, filter, encode, commit."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from imageloom.stores import Store, stage
 from imageloom.stores.names import new_token
 
 Lap = Callable[[str], None]
-"""Told the name of the stage that has ended, for `Times`."""
+"""Called with the name of each stage that has ended, for `Times`."""
 
 
 class Chunk(NamedTuple):
-    """What goes from one stage to the next: pixels, and what the later stages need to know of them."""
+    """The data passed from one stage to the next: pixels and their description."""
 
     pixels: tuple[Pixels, ...]
-    """As they were decoded; after the filters those of each output."""
+    """The decoded pixels; after the filters, the pixels of each output."""
     header: Header
     metadata: Metadata = NO_METADATA
     measure: bytes = b""
-    """What a part has measured."""
+    """The measurement of a part."""
 
 
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
     """Read an item's bytes.
 
     Args:
-        lap: told the name of what has ended, for `Times`.
+        lap: called with the name of each stage that has ended, for `Times`.
 
     Raises:
-        Exception: whatever goes wrong, here as in the stages; an `ItemError` where it is the item's fault.
+        ItemError: the item itself is faulty. Any other exception may be raised too, here and in the stages.
     """
     data = stores.kept.pop((task.source, work.item.key, work.item.fingerprint), None)
     if data is None:
@@ -57,7 +57,7 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
-    """The second stage: from the decoded pixels to those of each output."""
+    """The second stage: compute the pixels of each output from the decoded pixels."""
     made: list[tuple[tuple[Step, ...], Pixels]] = [((), chunk.pixels[0])]
     pixels = tuple(_filter(output.steps, made) for output in make_plan(chunk.header, task.recipe).outputs)
     lap("filter")
@@ -65,7 +65,7 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
 
 
 def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
-    """The third stage: encode the outputs and stage them in the sink; the result is without times."""
+    """The third stage: encode the outputs and stage them in the sink. The result has no times."""
     token = new_token(task.job, work.number, work.attempt)
     plan = make_plan(chunk.header, task.recipe)
     written: list[Written] = []
@@ -85,14 +85,14 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
-    """Say of what is staged that it is an item's outputs, when all are there, or none."""
+    """Commit the staged outputs of an item: all of them or none."""
     for output in made.written:
         sink.commit(output.staged, output.name, f"{task.source}/{work.item.key}", work.replace)
     lap("write")
 
 
 def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]) -> Pixels:
-    """The pixels after the steps, from the longest beginning of them that another output has done."""
+    """The pixels after the steps. The longest common prefix of steps with another output is computed only once."""
     done, pixels = max((m for m in made if m[0] == steps[: len(m[0])]), key=lambda m: len(m[0]))
     for step in steps[len(done) :]:
         pixels = operators.apply(step, pixels)

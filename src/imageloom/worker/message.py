@@ -1,4 +1,4 @@
-"""What a worker sends."""
+"""The message that a worker sends."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from imageloom.model import Plain, Result
 
 
 class Message(Plain, frozen=True):
-    """One item's result on its way from a worker; without one, the word that the worker is ready."""
+    """The result of one item. Without a result, it means that the worker is ready."""
 
     delivery: int = 0
     place: int = 0
-    """Of the item in what was delivered."""
+    """Position of the item in the delivery, from 0."""
     worker: str = ""
     result: Result | None = None

@@ -1,7 +1,8 @@
-"""What a worker does of a large image: one tile of a phase, or the encoding of the whole.
+"""The stages of a part of a large image in a worker: one tile of a phase, or the encoding of the whole output.
 
-The plan, the phases and the encoder follow from the file's header and the recipe, so that a part only names
-itself. Its pixels come from the file or a raster and go into a raster, or as compressed pieces into the sink.
+The plan, the phases and the encoder are derived from the file's header and the recipe, so a part contains only its
+position. Its pixels are read from the file or a raster, and written to a raster, or to the sink as compressed
+pieces.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def is_encoding(task: Task) -> bool:
 
 
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
-    """Nothing: a part reads what it needs by itself."""
+    """Returns no bytes: a part reads its input in the next stage."""
     return b""
 
 
@@ -82,7 +83,7 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
-    """What a part's phase makes of its pixels, and measures of that."""
+    """Compute the pixels of a part's phase, and measure them."""
     part = _part(task)
     _, phase = _phase(task, part)
     if phase is None:
@@ -95,7 +96,7 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
 
 
 def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
-    """Put a part's pixels into its raster, or stage them compressed; its result, without times."""
+    """Write a part's pixels to its raster, or stage them compressed. The result has no times."""
     part = _part(task)
     header, phase = _phase(task, part)
     output = make_plan(header, task.recipe).outputs[part.output]
@@ -114,19 +115,19 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
-    """Say of an output that was encoded as a whole that it is the item's; pieces are the assembler's."""
+    """Commit an output that was encoded as a whole. The assembler commits pieces."""
     if not _part(task).staging:
         items.commit(task, work, made, sink, lap)
 
 
 def outputs_of(task: Task, part: Part) -> tuple[tuple[str, ...], str]:
-    """The names of what a part stages, and what their tokens end in."""
+    """The names of the outputs that a part stages, and the end of their tokens."""
     names = () if part.writes or part.folder else (task.work[0].names[part.output],)
     return names, _token_end(part)
 
 
 def wrong(task: Task, part: Part, result: Result) -> str | None:
-    """The field of a part's result that is wrong, its outputs apart, in words; None for none."""
+    """What is wrong with a part's result except its outputs, as text; None if it is valid."""
     header, phase = _phase(task, part)
     output = make_plan(header, task.recipe).outputs[part.output]
     indices: list[int] = []
@@ -136,14 +137,14 @@ def wrong(task: Task, part: Part, result: Result) -> str | None:
         box = part.write
         indices = list(encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1))
     if [piece.index for piece in result.pieces] != indices or any(p.size < 1 for p in result.pieces):
-        return "pieces are none of this part's"
+        return "pieces are not those of this part"
     if result.pixels != (output.frame.pixels if phase is None else part.write.width * part.write.height):
-        return "number of pixels is not the part's"
+        return "number of pixels is not that of the part"
     if phase is not None and phase.measured and part.writes:
         if not tiles.is_measure(phase, result.measure, part.write):
-            return "measure is none"
+            return "measure is invalid"
     elif result.measure:
-        return "measure was not asked for"
+        return "measure was not requested"
     if indices and result.written and result.written[0].size != sum(piece.size for piece in result.pieces):
         return "output's size is not that of its pieces"
     return None
@@ -159,7 +160,8 @@ def _token_end(part: Part) -> str:
 
 
 def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
-    """The image's header, and the part's phase with its first step settled; None for the encoding."""
+    """The image's header, and the part's phase with the measured parameters of its first step; None for the
+    encoding."""
     header = task.work[0].header
     assert header is not None, "a part is of an image that was planned"
     plan = make_plan(header, task.recipe)
@@ -172,26 +174,26 @@ def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
 
 @contextlib.contextmanager
 def _reading(task: Task, part: Part, header: Header, frame: Frame) -> Iterator[Callable[[Box], Pixels]]:
-    """What reads a box of the part's input."""
+    """A function that reads a box of the part's input."""
     if part.reads:
         with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
             yield raster.read
         return
     file = _File.of(task, part)
-    with file.opened():  # it is still the one that was planned
+    with file.opened():  # checks that the file is the planned one
         reader = _reader(file, header)
     yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1)
 
 
 @lru_cache(maxsize=2)
 def _reader(file: _File, header: Header) -> Reader:
-    """An open reader, kept for the file's other tiles."""
+    """An open reader. It is kept for other tiles of the file."""
     with file.opened() as path:
         return open_reader(Path(path), header.format, header.frame)
 
 
 class _File(NamedTuple):
-    """The file that a part is made of, and the bounds within which it is opened."""
+    """The input file of a part, and the limits for opening it."""
 
     source: str
     links: Links
@@ -207,10 +209,10 @@ class _File(NamedTuple):
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[str]:
-        """A path that leads to the open file.
+        """A path that refers to the open file.
 
         Raises:
-            UnreadableItem: it cannot be opened, or is another one than was planned.
+            UnreadableItem: it cannot be opened, or it is not the planned file.
         """
         source = open_bounded(self.source, self.links, self.source_roots)
         try:
@@ -228,7 +230,7 @@ class _File(NamedTuple):
 
 
 def _compress(task: Task, part: Part, token: str, lap: Lap, output: OutputPlan, pixels: Pixels) -> Result:
-    """Stage the pieces that the part's rows make."""
+    """Stage the compressed pieces of the part's rows."""
     encoder = codecs.in_pieces(output.format, output.frame, output.quality)
     assert encoder is not None, "only large outputs have pieces"
     box = part.write

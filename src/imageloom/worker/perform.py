@@ -1,7 +1,7 @@
-"""What every worker on every engine runs: a task in, an outcome out.
+"""The function that workers of all engines run: it takes a task and returns an outcome.
 
-A task is of items or of a part of one: `items` and `parts` have the stages of each. A failure of an operator or of
-a file is data in the outcome; nothing of it is raised.
+A task has items, or a part of one item: their stages are in `items` and `parts`. A failure of an operator or of a
+file is data in the outcome and is not raised.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ Turn = contextlib.AbstractContextManager[object]
 NO_BOUND = contextlib.nullcontext()
 
 
-def perform(task: Task, told: Callable[[int, Result], None] | None = None) -> Outcome:
-    """Do a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
+def perform(task: Task, on_result: Callable[[int, Result], None] | None = None) -> Outcome:
+    """Run a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
 
     Args:
-        told: called with an item's place and its result, as soon as it is there.
+        on_result: called with an item's position and its result, as soon as the result is known.
     """
     made: list[Result] = []
     for place, result in enumerate(results(task)):
         made.append(result)
-        if told is not None:
-            told(place, replace(result, worker=worker_name()))
+        if on_result is not None:
+            on_result(place, replace(result, worker=worker_name()))
     return Outcome(task.id, worker_name(), tuple(made))
 
 
 def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
-    """The results of a task's items in their order, each as soon as it is there.
+    """Yield the results of a task's items in their order, each as soon as it is known.
 
     Args:
-        computing: held while pixels are worked on, so that more tasks than cores can wait for a store.
+        computing: held while pixels are processed, so that more tasks than cores can wait for a store.
     """
     try:
-        settle(task)
-    except Exception as error:  # its operators cannot be loaded here
+        prepare(task)
+    except Exception as error:  # its operators cannot be loaded on this machine
         yield from (_failed(work, error) for work in task.work)
         return
     for work in task.work:
@@ -70,22 +70,22 @@ def _failed(work: Work, error: BaseException) -> Result:
     return Result(work.item.key, failure=failure_of(work.item.key, error), started=time.time())
 
 
-def settle(task: Task) -> None:
-    """Make this process a good worker, and the task's operators known to it."""
-    settle_process()
+def prepare(task: Task) -> None:
+    """Configure this process, and load the task's operators."""
+    configure_process()
     operators.load_files(task.recipe.operators, task.digests)
 
 
 def worker_name() -> str:
-    """The process and the thread that this runs in."""
+    """Name of the current process and thread."""
     return f"{os.getpid()}/{threading.current_thread().name}"
 
 
 class Stages(Protocol):
-    """What is done of a task's item, one stage after the other.
+    """The stages of an item or a part, in their order.
 
     Raises:
-        Exception: whatever goes wrong, in each stage; an `ItemError` where it is the item's fault.
+        ItemError: the item itself is faulty. Any other exception may be raised too, in each stage.
     """
 
     def fetch(self, task: Task, work: Work, source: Store, lap: Lap) -> bytes:
@@ -95,28 +95,28 @@ class Stages(Protocol):
         """Decode them."""
 
     def run_filters(self, task: Task, chunk: Chunk, lap: Lap) -> Chunk:
-        """From the decoded pixels to those of each output."""
+        """Compute the pixels of each output from the decoded pixels."""
 
     def finish(self, task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
-        """Encode the outputs and stage them in the sink; the result is without times."""
+        """Encode the outputs and stage them in the sink. The result has no times."""
 
     def commit(self, task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
-        """Say of what is staged that it is an item's outputs, when all are there, or none."""
+        """Commit the staged outputs of an item: all of them or none."""
 
 
 def stages_of(task: Task) -> Stages:
-    """The stages of a task's kind."""
+    """The stages for this kind of task."""
     if task.part is None:
         return items
-    from imageloom.worker import parts  # no small image waits for it
+    from imageloom.worker import parts  # imported late: small images do not need it
 
     return parts
 
 
 class Attempt:
-    """An attempt at one item, in three pieces that different threads may do, one after the other.
+    """An attempt at one item, in three steps. Different threads may run them, one after the other.
 
-    What goes wrong in a piece is the result, and the pieces after it do nothing.
+    An exception in a step becomes the result, and the later steps do nothing.
     """
 
     def __init__(self, task: Task, work: Work) -> None:
@@ -129,7 +129,7 @@ class Attempt:
         self._do(self._read)
 
     def compute(self) -> None:
-        """From the bytes to outputs that are staged."""
+        """Decode and filter the bytes, and stage the outputs."""
         notes = open_records.get(self._task.sink)
         if notes is None:
             self._do(self._compute)
@@ -150,9 +150,11 @@ class Attempt:
             self._watch.skip()
             try:
                 piece()
-            except KeyboardInterrupt:  # where the caller's thread is the only worker
+            except KeyboardInterrupt:  # the caller's thread may be the only worker
                 raise
-            except BaseException as error:  # an operator that exits, too, and a panic of a library in Rust
+            except (
+                BaseException
+            ) as error:  # includes SystemExit of an operator, and a panic of a Rust library
                 self._made = _failed(self._work, error)
 
     def _read(self) -> None:
@@ -175,20 +177,20 @@ class Attempt:
 
 
 def source_of(task: Task) -> Store:
-    """The store that a task's items are read from, within the task's bounds."""
+    """The store of a task's source, within the task's limits."""
     return open_bounded(task.source, task.links, task.source_roots)
 
 
 def sink_of(task: Task) -> Store:
-    """The store that a task's outputs are staged in, within the task's bounds."""
+    """The store of a task's sink, within the task's limits."""
     return open_bounded(task.sink, "follow", task.roots)
 
 
 class Stopwatch:
-    """Adds up the seconds of each stage.
+    """Adds up the time of each stage, in seconds.
 
     Args:
-        before: what was spent already, elsewhere.
+        before: time that was already spent, elsewhere.
     """
 
     def __init__(self, before: Times | None = None) -> None:
@@ -201,7 +203,7 @@ class Stopwatch:
         self._last = now
 
     def skip(self) -> None:
-        """Waiting for its turn is no work."""
+        """Restart the current lap: the time of waiting is not counted."""
         self._last = time.perf_counter()
 
     def times(self) -> Times:
@@ -209,11 +211,11 @@ class Stopwatch:
 
 
 @lru_cache(maxsize=1)
-def settle_process() -> None:
-    """Make this process a good worker: once, before its first item."""
+def configure_process() -> None:
+    """Configure this process as a worker. Call it before the first item."""
     import cv2
 
-    cv2.setNumThreads(1)  # parallel work is the engine's to divide
+    cv2.setNumThreads(1)  # the engine is responsible for parallelism
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     _keep_freed_memory()
 
@@ -222,9 +224,9 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
 def _keep_freed_memory() -> None:
-    """Have malloc keep an image's memory for the next one: returning and clearing it costs a tenth of the time.
+    """Configure malloc to keep freed memory for the next image: returning and clearing it costs 10% of the time.
 
-    What is larger than 32 MB goes back at once all the same. Only glibc can be told so.
+    Blocks above 32 MB are still returned at once. This works only with glibc.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""Pools of threads that have the size which a controller wants."""
+"""Pools of threads whose size is set by a controller."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 BUNCH = 32
-"""Calls that go on together, at the most; and half as many as the pool has threads."""
+"""Maximum number of calls that are passed on together. It is also at most half the number of threads."""
 LONGEST_WAIT = 0.1
-"""Seconds that a call waits for others."""
+"""Maximum time that a call waits for others, in seconds."""
 
 
 class SizedPool:
-    """Threads that repeat one function, as many as the controller wants.
+    """Threads that repeat one function. The controller sets their number.
 
     Args:
-        turn: does one piece of work; it waits for it if there is none. True: a thread is to end.
-        controller: told of each piece of work that is done.
-        name: begins the threads' names; a thread has the number of one that has ended, where there is one.
-        wanted: how many threads there is work for now: no others are begun; None where that is not known.
+        turn: waits for one piece of work and does it. It returns True if the thread must end.
+        controller: sets the size; it gets a record of each piece of work.
+        name: prefix of the threads' names. Numbers of threads that have ended are used again.
+        wanted: returns the number of threads that have work now. No more are started. None if it is unknown.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SizedPool:
         self.grow()
 
     def grow(self) -> None:
-        """Begin the threads that are missing."""
+        """Start the missing threads."""
         if len(self._threads) < self._controller.size:
             with self._lock:
                 self._grow()
@@ -69,7 +69,7 @@ class SizedPool:
 
     def _run(self) -> None:
         while not self._turn():
-            if len(self._threads) >= self._controller.size:  # one that is not full says nothing of its size
+            if len(self._threads) >= self._controller.size:  # a pool that is not full cannot measure its size
                 self._controller.record()
             if len(self._threads) > self._controller.size:
                 if self._has_shrunk():
@@ -81,7 +81,7 @@ class SizedPool:
             self._threads.pop(threading.current_thread(), None)
 
     def _has_shrunk(self) -> bool:
-        """End this thread if it is one too many: true where it is to go."""
+        """Remove this thread if there are too many. Returns whether it must end."""
         with self._lock:
             too_many = len(self._threads) > self._controller.size
             if too_many:
@@ -90,7 +90,7 @@ class SizedPool:
 
 
 class SizedExecutor(Executor):
-    """An executor whose threads are as many as its controller wants, where there are calls for them."""
+    """An executor whose number of threads is set by its controller, and is at most the number of calls."""
 
     def __init__(self, controller: Controller, name: str) -> None:
         self._controller = controller
@@ -98,12 +98,12 @@ class SizedExecutor(Executor):
         self._lock = threading.Lock()
         self._is_shut = False
         self._calls: set[Callable[[], object]] = set()
-        """Those that wait and those under way."""
+        """Calls that wait or are in progress."""
         self._pool = SizedPool(self._turn, controller, name, lambda: len(self._calls))
 
     @property
     def size(self) -> int:
-        """How many threads it is to have."""
+        """Wanted number of threads."""
         return self._controller.size
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -112,14 +112,14 @@ class SizedExecutor(Executor):
         return call.future
 
     def post(self, call: Callable[[], object]) -> None:
-        """Have something called that tells its result by itself, and raises nothing: at half a future's cost.
+        """Schedule a call without a future, at half the cost. It must not raise, and must report its own result.
 
         Args:
-            call: not equal to any other.
+            call: must not be equal to another call.
         """
         with self._lock:
             if self._is_shut:
-                raise RuntimeError("the pool is shut")
+                raise RuntimeError("the pool is shut down")
             self._calls.add(call)
             self._waiting.put(call)
         self._pool.grow()
@@ -151,10 +151,10 @@ class SizedExecutor(Executor):
 
 
 class Bunches:
-    """Calls go on to a pool many at a time: a server does so with less work than it does them one by one.
+    """Passes calls to a pool in groups, because a server handles a group with less work than single calls.
 
     Args:
-        coming: whether more calls are about to come; if not, none waits.
+        coming: returns whether more calls are expected. If not, no call waits.
     """
 
     def __init__(self, pool: SizedExecutor, coming: Callable[[], bool]) -> None:
@@ -165,7 +165,7 @@ class Bunches:
         self._timer: threading.Timer | None = None
 
     def post(self, call: Callable[[], object]) -> None:
-        """As `SizedExecutor.post`, at most `LONGEST_WAIT` seconds later."""
+        """Like `SizedExecutor.post`, but delayed by at most `LONGEST_WAIT` seconds."""
         with self._lock:
             self._held.append(call)
             if len(self._held) < min(BUNCH, self._pool.size // 2) and self._coming():
@@ -187,7 +187,7 @@ class Bunches:
 
 
 class _Call(Generic[T]):
-    """A call whose result a future tells."""
+    """A call whose result is set on a future."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function

@@ -1,4 +1,4 @@
-"""A worker process: tasks come in through a pipe, each item's result goes out as soon as it is there."""
+"""A worker process: it receives tasks through a pipe, and sends the result of each item at once."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ from imageloom.worker.perform import NO_BOUND, Turn, results, worker_name
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MESSAGES: msgspec.msgpack.Decoder[Task | tuple[int, int]] = msgspec.msgpack.Decoder(Task | tuple[int, int])
-"""Made once, in the fork server: a worker that takes a dead one's place is at work at once."""
+"""Created once, in the fork server, so that a replacement worker starts quickly."""
 
 _starting = threading.Lock()
 
 
 def start(context: ForkServerContext, run: Callable[..., None], *args: object) -> ForkServerProcess:
-    """A process of the fork server's that runs a function, with this process's environment.
+    """Start a process from the fork server. It runs a function with this process's environment variables.
 
-    It does not import the program's main module, which it has no use for: a script without a guard would begin
-    again in each worker, and one that imports much would make each of them wait.
+    The process does not import the program's main module: a script without `if __name__ == "__main__"` would run
+    again in each worker, and its imports would slow down each start.
     """
     main = sys.modules["__main__"]
     process = context.Process(target=_run, args=(dict(os.environ), run, *args), daemon=True)
-    with _starting:  # of two at once, one would put the other's back
-        spec, main.__spec__ = main.__spec__, ModuleSpec("__main__", None)  # by this name it is left alone
+    with _starting:  # two threads at once would restore the wrong spec
+        spec, main.__spec__ = (
+            main.__spec__,
+            ModuleSpec("__main__", None),
+        )  # with this name, multiprocessing does not import it
         try:
             process.start()
         finally:
@@ -50,21 +53,21 @@ def start(context: ForkServerContext, run: Callable[..., None], *args: object) -
 
 
 def _run(environment: dict[str, str], run: Callable[..., None], *args: object) -> None:
-    """In the process: the fork server has the variables of its own start."""
+    """Runs in the process: it replaces the fork server's environment variables, which are older."""
     os.environ.clear()
     os.environ.update(environment)
     run(*args)
 
 
 def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
-    """Run tasks until the pipe's other end is closed.
+    """Run tasks until the other end of the pipe is closed.
 
-    Two numbers that come in place of a task are those of a delivery and of the items of it that are still wanted.
+    A message is a task, or a pair: the number of a delivery, and how many of its first items are still needed.
 
     Args:
-        threads: how many tasks work on pixels at the same time.
-        memory: bytes that this process may take for data beyond what it has; 0 for no bound.
-        in_flight: how many tasks are under way at the same time, at the most.
+        threads: number of tasks that process pixels at the same time.
+        memory: maximum memory for data in bytes, beyond what the process uses already; 0 for no limit.
+        in_flight: maximum number of tasks in progress at the same time.
     """
     become_worker(memory)
     sending = threading.Lock()
@@ -75,7 +78,7 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
     poller = select.poll()
     poller.register(pipe.fileno(), select.POLLIN)
 
-    def hear() -> None:
+    def receive() -> None:
         message = _MESSAGES.decode(pipe.recv_bytes())
         if isinstance(message, tuple):
             kept[message[0]] = message[1]
@@ -87,11 +90,11 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
             with sending:
                 pipe.send_bytes(msgspec.msgpack.encode(Message(task.id, place, worker_name(), result)))
             while in_flight == 1 and place + 1 < len(task.work) and poller.poll(0):
-                hear()
+                receive()
             if place + 1 >= kept.get(task.id, len(task.work)):
                 break
 
-    # The end of the pipe, in either direction, says that the engine has let go of this worker.
+    # The engine closes the pipe to end this worker: both reading and writing then fail.
     with (
         contextlib.suppress(EOFError, OSError),
         ThreadPoolExecutor(in_flight, thread_name_prefix="thread") as pool,
@@ -99,7 +102,7 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
         pipe.send_bytes(msgspec.msgpack.encode(Message()))
         while True:
             while not waiting:
-                hear()
+                receive()
             if in_flight == 1:
                 run(waiting.popleft())
             else:
@@ -107,7 +110,9 @@ def serve(pipe: Connection, threads: int, memory: int, in_flight: int) -> None:
 
 
 def become_worker(memory: int) -> None:
-    """Leave Ctrl-C to the starter, which finishes what is in hand; end with it; take no more memory than that.
+    """Configure this process as a worker.
+
+    It ignores Ctrl-C, which its starter handles. It ends when its starter ends, and has a memory limit.
 
     Args:
         memory: as in `serve`.
@@ -122,15 +127,15 @@ def become_worker(memory: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process with its parent, where the kernel can."""
+    """Ask the kernel to kill this process when its parent ends. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def die_with_starter() -> None:
-    """End this process with the one that asked the fork server for it.
+    """End this process when its starter ends, the process that asked the fork server for it.
 
-    The fork server outlives that one as long as there are processes that it has started.
+    The fork server itself lives on as long as it has child processes.
     """
     starter = multiprocessing.parent_process()
 

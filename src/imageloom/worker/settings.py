@@ -1,4 +1,4 @@
-"""How a worker process is to run."""
+"""Settings of worker processes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from imageloom.worker.guard import Guard
 
 
 class WorkerSettings(Plain, frozen=True):
-    """How a worker process that serves an engine's driver is to run."""
+    """Settings of a worker process that connects to a driver or a broker."""
 
     connect: str
-    """Address of the server or broker that has the tasks."""
+    """Address of the server or broker that sends the tasks."""
     threads: int = 1
-    """Tasks at the same time."""
+    """Number of tasks at the same time."""
     memory: int = 0
-    """Bytes that the process may take for data; 0 for no bound."""
+    """Maximum memory for data of the process, in bytes; 0 for no limit."""
     guard: Guard = Guard()
     keys: str = ""
-    """Path of the file of keys that this side proves itself with."""
+    """Path of the file with the keys of this worker."""
     once: bool = False
-    """Leave when the driver is through, instead of waiting for the next one."""
+    """Exit when the run has ended, instead of waiting for the next one."""
     role: str = "all"
-    """Which kinds of task it takes, where the engine tells them apart: worker, assembler, all."""
+    """Kind of tasks that it takes, for engines that distinguish them: worker, assembler or all."""

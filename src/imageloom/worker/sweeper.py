@@ -1,7 +1,7 @@
-"""Loaded by the fork server alone, after all else: what it forks shares its memory, and nothing is left of it.
+"""Loaded last, by the fork server only: it prepares shared memory pages, and removes the server's socket at exit.
 
-That program has made a folder for the socket that the fork server listens on, and removes it at its end, if it
-comes to that. If not, the fork server does.
+The program has created a folder for the socket of the fork server, and normally removes it at its end. If the
+program was killed, the fork server removes it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import os
 import socket
 
 MOST_FILES = 64
-"""The socket is among the first of the open files: it was passed on."""
+"""Number of file descriptors to check. The socket is among the first ones, because it was inherited."""
 
 
 def _listening() -> str:
-    """Path of the socket that this process listens on; empty where there is none."""
+    """Path of the socket that this process listens on; empty if there is none."""
     for number in range(3, MOST_FILES):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as found:
             if found.family == socket.AF_UNIX and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -26,12 +26,12 @@ def _listening() -> str:
 
 
 def _clear_up(path: str, owner: int) -> None:
-    if path and os.getpid() == owner:  # not in what was forked
+    if path and os.getpid() == owner:  # not in forked processes
         with contextlib.suppress(OSError):
             os.unlink(path)
-        with contextlib.suppress(OSError):  # the program itself was faster, or has more in there
+        with contextlib.suppress(OSError):  # the program has removed it, or it is not empty
             os.rmdir(os.path.dirname(path))
 
 
-gc.freeze()  # what is loaded stays shared with the workers: no collection writes to it
+gc.freeze()  # loaded objects stay shared with the workers, because the collector does not touch them
 atexit.register(_clear_up, _listening(), os.getpid())

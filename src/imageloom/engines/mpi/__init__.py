@@ -1,1 +1,1 @@
-"""MPI ranks, and the supervisor of their job."""
+"""The engine mpi: MPI ranks, and the supervisor of their job."""

@@ -1,8 +1,8 @@
-"""MPI ranks under a supervisor: the driver is no part of their job, and outlives it.
+"""MPI ranks under a supervisor. The driver is not part of the MPI job, so it survives the end of the job.
 
-MPI ends a whole job when one of its ranks dies. The first rank only relays messages, and tells which rank was the
-first one to die; what that one was processing is charged, what the others had is given to the next job. Under
-mpiexec this program itself is the job: `ranks` has the engine for that.
+MPI ends a whole job when one of its ranks dies. The first rank only relays messages. The items in progress of the
+rank that died first are charged. The items of the other ranks go to the next job, uncharged. If the program itself
+runs under mpiexec, the engine in `ranks` is used.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.transport import Waker
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
-"""What MPICH, Slurm and Open MPI tell a rank its number by."""
+"""The environment variables in which MPICH, Slurm and Open MPI store the number of a rank."""
 RELAY_PATIENCE = 0.05
-"""Seconds in which the first rank passes on what it has, after another one has died."""
+"""Time in seconds for the first rank to relay pending messages after another rank has died."""
 DEATH_PATIENCE = 1.0
-"""Seconds in which a process ends that has closed its socket."""
+"""Time in seconds for a process to end after it has closed its socket."""
 MOST_FAILED_STARTS = 4
-"""Jobs in a row that end before their ranks are ready, after which no other one is started."""
+"""Number of jobs in a row that may end before their ranks are ready. Then the engine fails."""
 
 
 def rank() -> int | None:
-    """The number of this process in its MPI job; None where it is in none."""
+    """The rank of this process in its MPI job; None if it is not in an MPI job."""
     found = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), None)
     return None if found is None else int(found)
 
 
 def silence_all_but_the_first() -> None:
-    """All ranks run the same command: one of them says what there is to say."""
+    """Discard the output of all ranks but the first, because all of them run the same command."""
     if rank():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until it exits)
 
 
 def open_mpi(settings: Settings) -> Engine:
-    """The ranks of the job that this process is in, or of one that is started and watched.
+    """The engine: the ranks of this process's MPI job, or of a job that it starts and supervises.
 
     Raises:
-        MissingExtra: there is no mpi4py or no mpiexec.
-        UsageError: this process is a job's only rank.
+        MissingExtra: mpi4py or mpiexec is missing.
+        UsageError: this process is the only rank of its job.
     """
     if find_spec("mpi4py") is None:
         raise MissingExtra("the engine mpi", "mpi")
@@ -67,9 +67,9 @@ def open_mpi(settings: Settings) -> Engine:
 
 
 class Supervised(TransportEngine, Engine):
-    """The engine, where this process is in no MPI job."""
+    """The engine if this process is not in an MPI job."""
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self._capacity = settings.jobs * settings.threads
@@ -82,7 +82,8 @@ class Supervised(TransportEngine, Engine):
 
 
 class JobTransport:
-    """An MPI job at a time, whose first rank relays messages to the others: these are the scheduler's workers."""
+    """The transport: one MPI job at a time. Its first rank relays messages to the others, which are the
+    workers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -95,10 +96,10 @@ class JobTransport:
         self.wake = self._waker.wake
 
     def open(self, failed: Callable[[str], None]) -> None:
-        """The scheduler asks for each rank."""
+        """Does nothing: the scheduler requests each rank by `Start`."""
 
     def start(self) -> None:
-        """Add a rank: the first one starts the job with all of them."""
+        """Add a rank. The first call starts the job with all ranks."""
         if self._job is None:
             self._count += 1
             self._job = MpiJob(self._mpiexec, self._settings, self._count)
@@ -121,19 +122,19 @@ class JobTransport:
             )
 
     def end(self, command: End) -> None:
-        """End the job: one rank alone cannot be ended."""
+        """End the job, because a single rank cannot be ended."""
         if self._job and self._job.rank(command.worker):
-            log.debug("the job of %s is ended: %s", command.worker, command.failure.message)
+            log.debug("ended the MPI job of %s: %s", command.worker, command.failure.message)
             self._events.append(self._lose(self._job, command.worker, command.failure))
 
     def events(self, patience: float | None) -> list[Event]:
         job = self._job
         for one in [*self._ending, *([job] if job else [])]:
-            one.look()
+            one.poll()
         self._ending = [one for one in self._ending if not one.is_over]
         if self._events:
             patience = 0.0
-        elif self._ending or (job and not job.is_ready):  # their ends wake nobody
+        elif self._ending or (job and not job.is_ready):  # their ends are not reported by a file descriptor
             patience = TICK if patience is None else min(patience, TICK)
         files = [self._waker.file, *(job.files if job else ())]
         for ready in wait(files, patience):
@@ -149,7 +150,8 @@ class JobTransport:
         return events
 
     def _receive(self, job: MpiJob) -> Iterator[Event]:
-        """What the first rank sends; the end of the job where it ends, or sends what none of ours would."""
+        """Read the messages of the first rank. Yields `Died` if the job has ended, or if it sent an invalid
+        message."""
         assert job.inbox is not None
         name = ""
         try:
@@ -164,12 +166,12 @@ class JobTransport:
                 elif kind is Kind.READY and not job.is_ready:
                     yield from self._make_ready(job, body)
                 else:
-                    raise InvalidResult(f"a message that was not due: {kind.name} of rank {number}")
+                    raise InvalidResult(f"an unexpected message: {kind.name} from rank {number}")
         except (EOFError, OSError):
             yield self._lose_to_death(job)
         except InvalidResult as error:
             log.warning(
-                "refused a message of %s, whose MPI job is ended: %s", name or "the first rank", error
+                "refused a message from %s and ended its MPI job: %s", name or "the first rank", error
             )
             yield self._lose(job, name, Failure("InvalidResult", f"its worker {name} sent {error}", True))
 
@@ -179,14 +181,14 @@ class JobTransport:
         except UNREADABLE as error:
             raise InvalidResult(f"a message that cannot be read: {shown(str(error))}") from None
         if len(ready.peers) != self._settings.jobs + 1:
-            raise InvalidResult(f"that it has {len(ready.peers)} ranks")
+            raise InvalidResult(f"a wrong number of ranks: {len(ready.peers)}")
         job.make_ready(ready)
         self._failed_starts = 0
         for name in job.ranks:
             yield self._joined(job, name)
 
     def _drain(self, job: MpiJob) -> Iterator[Event]:
-        """Take in what the first rank still relays after a death: what was done is not charged."""
+        """Read what the first rank still relays after a death, so that finished items are not charged."""
         until = time.monotonic() + RELAY_PATIENCE
         while job is self._job and job.pipe and job.pipe.poll(max(0.0, until - time.monotonic())):
             yield from self._receive(job)
@@ -194,18 +196,18 @@ class JobTransport:
             yield self._lose_to_death(job)
 
     def _lose_to_death(self, job: MpiJob) -> Event:
-        """A job has ended because one of its ranks has died."""
+        """Handle the end of a job after the death of a rank."""
         first = job.deaths.first(DEATH_PATIENCE) if job.deaths else None
-        if first == 0:  # it does no tasks
+        if first == 0:  # the first rank has no tasks
             died = self._lose(job, "", _DEATH)
             return Left(died.others[0], died.others[1:])
         return self._lose(job, job.ranks[first - 1] if first else "", _DEATH)
 
     def _lose(self, job: MpiJob, guilty: str, failure: Failure) -> Died:
-        """A job has ended, or is ended.
+        """Remove a job that has ended, or end it.
 
         Args:
-            guilty: name of the rank that has died, or was ended; empty where that is not known.
+            guilty: name of the rank that has died or was ended; empty if unknown.
         """
         self._job = None
         self._ending.append(job)
@@ -216,12 +218,12 @@ class JobTransport:
         if self._failed_starts >= MOST_FAILED_STARTS:
             job.wait()
             raise EngineFailed(
-                f"{self._failed_starts} MPI jobs in a row ended before they did anything: {job.last_line}"
+                f"{self._failed_starts} MPI jobs in a row ended before they processed an item: {job.last_line}"
             )
         return Died(guilty, failure, tuple(name for name in job.ranks if name != guilty))
 
     def close(self, patience: float) -> None:
-        """The end of its pipe tells the first rank to have the others leave."""
+        """Close the pipe of the first rank, so that all ranks exit."""
         if self._job:
             self._job.end(by_force=not self._job.is_ready)
             self._ending.append(self._job)
@@ -230,4 +232,4 @@ class JobTransport:
         self._waker.close()
 
 
-_DEATH = Failure("WorkerLost", "its MPI rank died, and the job with it", True)
+_DEATH = Failure("WorkerLost", "its MPI rank died, and this ended the MPI job", True)

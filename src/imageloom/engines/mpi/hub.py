@@ -1,4 +1,5 @@
-"""Messages between the first rank of an MPI job and the others: bytes, with their kind as the tag. No pickle."""
+"""Messages between the first rank of an MPI job and the others: bytes, with their kind as the MPI tag. No
+pickle."""
 
 from __future__ import annotations
 
@@ -12,18 +13,18 @@ from imageloom.errors import InvalidResult
 from imageloom.scheduling.inbox import MOST_BYTES
 
 MOST_AT_ONCE = 100
-"""Messages that are taken in before anything else has its turn."""
+"""Maximum number of messages that are read in one turn."""
 GRACE = 8.0
-"""Seconds that the ranks have to leave."""
+"""Time in seconds for the ranks to exit."""
 LEAVE_PAUSE = 0.002
-"""Seconds between two looks for ranks that leave."""
+"""Seconds between two checks for ranks that exit."""
 
 
 def receive() -> tuple[int, Kind, bytes] | None:
-    """The rank, kind and bytes of the next message to this rank; None where there is none now.
+    """The sender's rank, the kind and the bytes of the next message to this rank; None if there is none.
 
     Raises:
-        InvalidResult: it is too large, or of no kind.
+        InvalidResult: it is too large, or its kind is unknown.
     """
     world, status = MPI.COMM_WORLD, MPI.Status()
     if not world.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
@@ -40,7 +41,7 @@ def receive() -> tuple[int, Kind, bytes] | None:
 
 
 class Hub:
-    """The first rank's end. To be used by one thread."""
+    """The side of the first rank. It must be used by one thread only."""
 
     def __init__(self) -> None:
         self.ranks = range(1, MPI.COMM_WORLD.Get_size())
@@ -48,14 +49,14 @@ class Hub:
         self._left: set[int] = set()
 
     def send(self, rank: int, kind: Kind, body: bytes = b"") -> None:
-        """Send a message; it waits for nobody, for a rank may be waiting until this one receives."""
+        """Send a message without blocking, to avoid a deadlock with a rank that is sending to this one."""
         self._sending.append((MPI.COMM_WORLD.Isend([body, MPI.BYTE], rank, kind), body))
 
     def receive(self) -> Iterator[tuple[int, Kind, bytes]]:
-        """The messages that have come.
+        """Yield the messages that have arrived.
 
         Raises:
-            InvalidResult: one is none.
+            InvalidResult: a message is invalid.
         """
         self._sending = [pair for pair in self._sending if not pair[0].Test()]
         for _ in range(MOST_AT_ONCE):
@@ -68,12 +69,12 @@ class Hub:
                 yield message
 
     def dismiss(self) -> bool:
-        """Have all ranks leave; False where one did not in time."""
+        """Ask all ranks to exit. Returns False if one did not exit in time."""
         for rank in self.ranks:
             self.send(rank, Kind.LEAVE)
         until = time.monotonic() + GRACE
         while len(self._left) < len(self.ranks) and time.monotonic() < until:
             for _ in self.receive():
-                """What was done meanwhile is not waited for."""
+                """Results that arrive meanwhile are ignored."""
             time.sleep(LEAVE_PAUSE)
         return len(self._left) == len(self.ranks)

@@ -1,4 +1,4 @@
-"""An MPI job as its supervisor sees it: the process of mpiexec, and a socket to the first rank."""
+"""An MPI job on the supervisor's side: the process of mpiexec, and a socket to the first rank."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from imageloom.errors import MissingExtra
 from imageloom.scheduling.inbox import Inbox
 
 GRACE = 10.0
-"""Seconds that a job has to end, after which it is ended by force."""
+"""Time in seconds for a job to end. Then it is killed."""
 TICK = 0.2
-"""Seconds between two looks at what does not report its end."""
+"""Seconds between two checks for an end that is not reported."""
 _SHARED = re.compile(r"/dev/shm/mpich[\w.-]*", re.ASCII).fullmatch
-"""A file of MPICH's shared memory: no other is removed."""
+"""Matches a file of MPICH's shared memory. No other file is removed."""
 
 
 def find_mpiexec() -> str:
-    """The mpiexec beside this Python, or the first on the PATH."""
+    """Path of the mpiexec beside this Python, or of the first one on the PATH."""
     found = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
     if found is None:
         raise MissingExtra("the engine mpi", "mpi")
@@ -38,9 +38,9 @@ def find_mpiexec() -> str:
 
 
 class Deaths:
-    """Which process of a job has ended first, where that can be known: all of them run on this machine.
+    """Finds the process of a job that ended first. This works only if all processes run on this machine.
 
-    The kernel reports the ends of processes through an epoll object in their order, however late it is asked.
+    The kernel reports the ends of processes through an epoll object, in their order, even if it is read late.
     """
 
     def __init__(self, peers: tuple[Peer, ...]) -> None:
@@ -55,14 +55,14 @@ class Deaths:
                     self._poll.register(file, select.EPOLLIN)
 
     def fileno(self) -> int:
-        """A file that can be read once a process has ended."""
+        """A file descriptor that is readable once a process has ended."""
         return self._poll.fileno()
 
     def first(self, patience: float = 0.0) -> int | None:
-        """The rank of the first process that has ended; None where none has, or that is not known.
+        """The rank of the first process that has ended; None if none has ended, or if it is unknown.
 
         Args:
-            patience: seconds to wait for it.
+            patience: time-out in seconds.
         """
         if self._first is None and (found := self._poll.poll(patience, 1)):
             self._first = self._files[found[0][0]]
@@ -79,23 +79,23 @@ class MpiJob:
 
     Args:
         mpiexec: path of the program.
-        number: of the job, from 1.
+        number: number of the job, from 1.
     """
 
     def __init__(self, mpiexec: str, settings: Settings, number: int) -> None:
         self.number = number
         self.ranks: list[str] = []
-        """Names of the ranks that the scheduler has asked for, in their order; the first is that of rank 1."""
+        """Names of the ranks that the scheduler has requested, in their order, from rank 1."""
         self.is_ready = False
         self.pipe: Connection | None = None
         self.inbox: Inbox | None = None
         self._waiting: list[bytes] = []
-        """What is sent as soon as all ranks are there."""
+        """Messages to send as soon as all ranks are ready."""
         self.shared: tuple[str, ...] = ()
-        """Paths of the files that it would leave behind if it were killed, as its first rank says."""
+        """Paths of the files to remove if the job is killed, as reported by its first rank."""
         self.deaths: Deaths | None = None
-        self.last_line = "it wrote nothing"
-        """Of its standard error, once it is over."""
+        self.last_line = "it wrote no output"
+        """Last line of its standard error, once it is over."""
         self._folder = tempfile.mkdtemp(prefix="imageloom-mpi-")
         address = os.path.join(self._folder, "socket")
         self.listener = socket(AF_UNIX)
@@ -108,7 +108,7 @@ class MpiJob:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
-            start_new_session=True,  # Ctrl-C is the driver's
+            start_new_session=True,  # the driver handles Ctrl-C
         )
         self._forces = deque([self._process.terminate, self._process.kill])
         self._until = 0.0
@@ -119,31 +119,33 @@ class MpiJob:
         return f"job-{self.number}/rank-{rank}"
 
     def rank(self, name: str) -> int:
-        """The number of the rank with that name; 0 where it is not of this job."""
+        """The number of the rank with this name; 0 if it is not in this job."""
         return self.ranks.index(name) + 1 if name in self.ranks else 0
 
     @property
     def files(self) -> list[Connection | socket | Deaths]:
-        """What can be read when something has happened."""
+        """The files that are readable when there is an event."""
         if self.pipe is None:
             return [self.listener]
         return [self.pipe, self.deaths] if self.deaths else [self.pipe]
 
     @property
     def has_died(self) -> bool:
-        """A rank has ended, or all have before the first one has connected."""
+        """Whether a rank has ended, or the whole job before its first rank has connected."""
         if self.deaths:
             return self.deaths.first() is not None
         return self.is_over and self.pipe is None
 
     def accept(self) -> None:
-        """The first rank connects."""
+        """Accept the connection of the first rank."""
         self.pipe = Connection(self.listener.accept()[0].detach())
         self.inbox = Inbox(self.pipe)
-        shutil.rmtree(self._folder, ignore_errors=True)  # at once: nothing is left if this process is killed
+        shutil.rmtree(
+            self._folder, ignore_errors=True
+        )  # removed at once, so that nothing is left if this process is killed
 
     def send(self, name: str, kind: Kind, body: bytes) -> None:
-        """Send a message to a rank, if it is of this job."""
+        """Send a message to a rank, if it is in this job."""
         if rank := self.rank(name):
             data = pack(rank, kind, body)
             if self.is_ready:
@@ -153,11 +155,11 @@ class MpiJob:
 
     def _write(self, data: bytes) -> None:
         assert self.pipe is not None, "it has connected"
-        with contextlib.suppress(OSError):  # the job is dead: the end of its pipe says so
+        with contextlib.suppress(OSError):  # if the job is dead, reading its pipe reports it
             self.pipe.send_bytes(data)
 
     def make_ready(self, ready: Ready) -> None:
-        """All ranks are there."""
+        """Note that all ranks are ready, and send the waiting messages."""
         self.is_ready, self.shared = True, ready.shared
         self._remove_shared()  # all ranks have mapped them: nothing is left if this process is killed
         if hasattr(os, "pidfd_open"):
@@ -167,7 +169,7 @@ class MpiJob:
             self._write(data)
 
     def end(self, by_force: bool) -> None:
-        """Have all ranks leave; to be followed by `look` until it is over, or by `wait`."""
+        """Ask all ranks to exit, or kill them. Call `poll` until the job is over, or `wait`."""
         if self.deaths:
             self.deaths.close()
         if self.pipe:
@@ -177,11 +179,11 @@ class MpiJob:
         if by_force:
             self._force()
 
-    def look(self, patience: float = 0.0) -> None:
-        """See whether the job is over, and clear up after it; one that takes too long to end is ended by force.
+    def poll(self, patience: float = 0.0) -> None:
+        """Check whether the job is over, and clean up. A job that takes too long to end is killed.
 
         Args:
-            patience: seconds to wait for its end, at the most.
+            patience: time-out of a wait for its end, in seconds.
         """
         try:
             self._process.wait(patience)
@@ -198,9 +200,9 @@ class MpiJob:
         self._forces.popleft()()
 
     def wait(self) -> None:
-        """Wait for the end of a job that was told to end."""
+        """Wait for the end of a job after `end`."""
         while not self.is_over:
-            self.look(TICK)
+            self.poll(TICK)
 
     def _remove_shared(self) -> None:
         for path in filter(_SHARED, self.shared):
@@ -208,7 +210,7 @@ class MpiJob:
                 os.unlink(path)
 
     def _clear_up(self) -> None:
-        """Remove what the job has left."""
+        """Remove the files that the job has left."""
         if self.is_over:
             return
         self.is_over = True

@@ -1,4 +1,4 @@
-"""A rank that works: its first thread takes messages, others do tasks."""
+"""A rank that processes tasks: the main thread handles messages, other threads run tasks."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from imageloom.worker.perform import results, worker_name
 from imageloom.worker.process import die_with_parent
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0001, 0.002
-"""Seconds between two looks for messages, while there is no task that waits here; longer and longer."""
+"""Shortest and longest pause between two checks for messages in seconds, while no task waits here."""
 BUSY_PAUSE = 0.02
-"""Seconds between two looks while there is one."""
+"""Seconds between two checks while a task waits here."""
 
 _TASK = msgspec.msgpack.Decoder(Task)
 
 
 def serve(threads: int) -> NoReturn:
-    """Do what the first rank hands out, until it says that this one is to leave.
+    """Run the tasks that the first rank sends, until it asks this rank to exit.
 
     Args:
-        threads: how many tasks are done at the same time.
+        threads: number of tasks that run at the same time.
 
     Raises:
         SystemExit: always.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # the driver's: it finishes what is in hand
+    for number in (signal.SIGINT, signal.SIGTERM):  # the driver handles them: it finishes what is in progress
         signal.signal(number, signal.SIG_IGN)
     die_with_parent()
-    importlib.import_module("simplejpeg")  # before the time of the first item runs
+    importlib.import_module("simplejpeg")  # so that its import is not measured as part of the first item
     sending = threading.Lock()
 
     def send(kind: Kind, body: bytes = b"") -> None:
@@ -78,10 +78,10 @@ def serve(threads: int) -> NoReturn:
 
 
 class WorkThreads:
-    """Threads that do tasks in the order in which they came.
+    """Threads that run tasks in the order of their arrival.
 
     Args:
-        count: how many.
+        count: number of threads.
         send: sends a message to the first rank.
     """
 
@@ -102,11 +102,11 @@ class WorkThreads:
         self._waiting.put(task)
 
     def drop(self, number: int, keep: int) -> None:
-        """Do only so many of a task's items."""
+        """Process only the first `keep` items of a task."""
         self._kept[number] = keep
 
     def abandon(self) -> None:
-        """Send no further result. A thread that hangs is left to itself: it ends with the process."""
+        """Send no further result. A hung thread is not stopped: it ends with the process."""
         self._is_abandoned = True
         for _ in range(self._count):
             self._waiting.put(None)

@@ -1,7 +1,7 @@
-"""MPI ranks under mpiexec, all of which run the same command: the first one drives, and the others do tasks.
+"""MPI ranks under mpiexec. All ranks run the same command: the first one is the driver, the others run tasks.
 
-When a rank dies, MPI ends the job, and the driver with it: the same command goes on from the ledger then. An item
-that hangs is given up and its rank goes on with new threads, for a rank cannot be replaced.
+When a rank dies, MPI ends the job, including the driver. The same command then resumes from the ledger. An item
+that hangs is abandoned, and its rank continues with new threads, because a rank cannot be replaced.
 """
 
 from __future__ import annotations
@@ -27,25 +27,28 @@ from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.transport import Waker
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0001, 0.002
-"""Seconds between two looks for messages; longer and longer while there are none."""
+"""Shortest and longest pause between two checks for messages, in seconds. It grows while there are none."""
 RESTART_PATIENCE = 10.0
-"""Seconds in which one of the ranks must answer, where all of them were told to restart."""
+"""Time in seconds in which at least one rank must answer, if all of them were asked to restart."""
 
 
 class Ranks(TransportEngine, Engine):
-    """The engine, in the first rank; the other ranks serve it and leave.
+    """The engine, in the first rank. The other ranks run its tasks and then exit.
 
     Raises:
-        UsageError: there are no other ranks.
+        UsageError: there is no other rank.
         SystemExit: in the other ranks, always.
     """
 
-    capabilities = Capabilities(tells=True)
+    capabilities = Capabilities(reports_results=True)
 
     def __init__(self, settings: Settings) -> None:
         world = MPI.COMM_WORLD
         if world.Get_size() == 1:
-            raise UsageError("the first rank only gives tasks out: mpiexec -n 2 or more (--engine mpi)")
+            raise UsageError(
+                "--engine mpi needs at least 2 ranks, because the first one only distributes tasks: "
+                "mpiexec -n 2 or more"
+            )
         if world.Get_rank() > 0:
             serve(settings.threads)
         self._capacity = (world.Get_size() - 1) * settings.threads
@@ -58,19 +61,19 @@ class Ranks(TransportEngine, Engine):
 
 
 class RanksTransport:
-    """The other ranks of this process's job, by messages of MPI."""
+    """The transport: the other ranks of this process's job are the workers. It uses MPI messages."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._hub = Hub()
         self._ready: set[int] = set()
         self._restarted = float("inf")
-        """When a rank was told to restart last."""
+        """Time at which a rank was last asked to restart."""
         self._waker = Waker()
         self.wake = self._waker.wake
 
     def open(self, failed: Callable[[str], None]) -> None:
-        """mpiexec has started the ranks."""
+        """Does nothing: mpiexec has started the ranks."""
 
     def start(self) -> None:
         raise NotImplementedError("mpiexec starts ranks")
@@ -84,8 +87,8 @@ class RanksTransport:
         )
 
     def end(self, command: End) -> None:
-        """Have a rank give up all that it has; it can be used again as soon as it says so."""
-        log.debug("%s restarts: %s", command.worker, command.failure.message)
+        """Ask a rank to abandon all its tasks. It can be used again after it has confirmed this."""
+        log.debug("restarting %s: %s", command.worker, command.failure.message)
         self._restart(_rank(command.worker))
 
     def _restart(self, rank: int) -> None:
@@ -119,7 +122,7 @@ class RanksTransport:
                 if message.result is None:
                     raise InvalidResult("a message without a result")
             except InvalidResult as error:
-                log.warning("refused a message of %s, which restarts: %s", name, error)
+                log.warning("refused a message from %s and restarted it: %s", name, error)
                 self._restart(rank)
                 yield Left(name)
             else:
@@ -136,6 +139,6 @@ def _rank(name: str) -> int:
 
 
 def _abort() -> None:
-    """End the ranks that do not leave, and this one, which MPI would have wait for them."""
+    """Kill the ranks that do not exit, and this one, because MPI would make it wait for them."""
     sys.stdout.flush()
     MPI.COMM_WORLD.Abort(1)

@@ -1,4 +1,4 @@
-"""The first rank of a supervised MPI job, which relays messages; and the program of all its ranks."""
+"""The first rank of a supervised MPI job, which relays messages, and the main function of all its ranks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from imageloom.scheduling.inbox import Inbox
 from imageloom.worker.process import die_with_parent
 
 LONGEST_PAUSE = 4
-"""Milliseconds between two looks for messages of ranks."""
+"""Milliseconds between two checks for messages of ranks."""
 
 
 class Link:
-    """The socket to the supervisor. Neither side ever waits for the other to read.
+    """The socket to the supervisor. Writing never blocks, on either side.
 
     Args:
-        address: its path.
+        address: path of the socket.
     """
 
     def __init__(self, address: str) -> None:
@@ -44,18 +44,18 @@ class Link:
     def has_outgoing(self) -> bool:
         return bool(self._outgoing)
 
-    def say(self, rank: int, kind: Kind, body: bytes = b"") -> None:
+    def send(self, rank: int, kind: Kind, body: bytes = b"") -> None:
         data = pack(rank, kind, body)
         self._outgoing += struct.pack("!i", len(data)) + data
 
     def flush(self) -> None:
-        """Write what can be written now."""
+        """Write as much as possible without blocking."""
         with contextlib.suppress(BlockingIOError):
             while self._outgoing:
                 del self._outgoing[: os.write(self.file, self._outgoing)]
 
-    def hear(self) -> list[tuple[int, Kind, bytes]]:
-        """The messages that have come; only to be called where there is something.
+    def receive(self) -> list[tuple[int, Kind, bytes]]:
+        """The messages that have arrived. Call it only if the socket is readable.
 
         Raises:
             EOFError: the supervisor has closed the socket.
@@ -64,7 +64,7 @@ class Link:
 
 
 class Relay:
-    """Passes messages on until the supervisor closes its socket."""
+    """Relays messages until the supervisor closes its socket."""
 
     def __init__(self, hub: Hub, link: Link) -> None:
         self._hub, self._link = hub, link
@@ -81,24 +81,24 @@ class Relay:
                     if kind is Kind.READY:
                         self._note_ready(rank, body)
                     else:
-                        self._link.say(rank, kind, body)
+                        self._link.send(rank, kind, body)
                 self._link.flush()
                 writes = select.POLLOUT if self._link.has_outgoing else 0
                 self._poll.modify(self._link.file, select.POLLIN | writes)
                 pause = 0 if found else min(pause + 1, LONGEST_PAUSE)
                 if any(event != select.POLLOUT for _, event in self._poll.poll(pause)):
-                    for rank, kind, body in self._link.hear():
+                    for rank, kind, body in self._link.receive():
                         self._hub.send(rank, kind, body)
 
     def _note_ready(self, rank: int, body: bytes) -> None:
         self._peers[rank] = msgspec.msgpack.decode(body, type=Peer)
         if len(self._peers) > len(self._hub.ranks):
             ready = Ready(tuple(peer for _, peer in sorted(self._peers.items())), _shared_memory())
-            self._link.say(0, Kind.READY, msgspec.msgpack.encode(ready))
+            self._link.send(0, Kind.READY, msgspec.msgpack.encode(ready))
 
 
 def _shared_memory() -> tuple[str, ...]:
-    """The files of MPICH's shared memory that this process has."""
+    """Paths of the files of MPICH's shared memory that this process uses."""
     if sys.platform != "linux":
         return ()
     with open("/proc/self/maps") as maps:
@@ -107,11 +107,11 @@ def _shared_memory() -> tuple[str, ...]:
 
 
 def main(address: str, threads: int) -> None:
-    """Be a rank of a supervised job.
+    """Run as a rank of a supervised job.
 
     Args:
         address: path of the supervisor's socket.
-        threads: tasks that a rank does at the same time.
+        threads: number of tasks that a rank runs at the same time.
     """
     if MPI.COMM_WORLD.Get_rank() > 0:
         serve(threads)

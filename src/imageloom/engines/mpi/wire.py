@@ -1,4 +1,4 @@
-"""What the processes of an MPI job and its supervisor send each other: a rank, a kind and bytes."""
+"""Messages between the processes of an MPI job and its supervisor: a rank, a kind and bytes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _HEAD = Struct("!IB")
 
 
 class Kind(IntEnum):
-    """What a message says; its bytes are MessagePack of what is named here, or empty."""
+    """The kind of a message. Its bytes are MessagePack of the type named here, or empty."""
 
     READY = 1
-    """A rank can take tasks: `Peer`. From the first rank to the supervisor: all of them can, `Ready`."""
+    """From a rank: it is ready, `Peer`. From the first rank to the supervisor: all ranks are ready, `Ready`."""
     TASK = 2
     """To a rank: `model.Task`, whose id is the delivery's number."""
     DROP = 3
-    """To a rank: the number of a delivery, and how many of its first items are still wanted."""
+    """To a rank: the number of a delivery, and how many of its first items are still needed."""
     RESTART = 4
-    """To a rank: give up everything, and say READY again."""
+    """To a rank: abandon all tasks, and send READY again."""
     RESULT = 5
     """From a rank: `worker.message.Message`."""
     LEAVE = 6
-    """To a rank: end."""
+    """To a rank: exit."""
     LEFT = 7
-    """From a rank: it ends."""
+    """From a rank: it exits."""
 
 
 class Peer(Plain, frozen=True):
@@ -44,19 +44,19 @@ def this_process() -> Peer:
 
 
 class Ready(Plain, frozen=True):
-    """A job can take tasks."""
+    """A job is ready for tasks."""
 
     peers: tuple[Peer, ...]
-    """All ranks, by their number; the first one does no tasks."""
+    """All ranks in the order of their numbers. The first one runs no tasks."""
     shared: tuple[str, ...] = ()
-    """Paths of the files of shared memory that the job would leave behind if it were killed."""
+    """Paths of the files of shared memory to remove if the job is killed."""
 
 
 def pack(rank: int, kind: Kind, body: bytes = b"") -> bytes:
     """A message between the supervisor and the first rank.
 
     Args:
-        rank: that it comes from or goes to.
+        rank: the sender or the receiver.
     """
     return _HEAD.pack(rank, kind) + body
 
@@ -65,7 +65,7 @@ def unpack(data: bytes) -> tuple[int, Kind, bytes]:
     """Rank, kind and bytes of a message.
 
     Raises:
-        InvalidResult: it is none.
+        InvalidResult: the data is not a message.
     """
     if len(data) < _HEAD.size:
         raise InvalidResult("a message that is too short")

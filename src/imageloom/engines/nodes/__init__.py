@@ -1,1 +1,1 @@
-"""Nodes that are offered tasks over gRPC."""
+"""The engine nodes: nodes that get tasks over gRPC."""

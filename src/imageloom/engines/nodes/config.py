@@ -1,4 +1,4 @@
-"""Configuration files of clients, servers and nodes: YAML mappings, whose errors name the line."""
+"""Configuration files of clients, servers and nodes: YAML mappings. Errors have the line."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from imageloom.system.machine import is_loopback
 C = TypeVar("C", bound=Plain)
 
 MOST_REJECTIONS = 40
-"""As in the program that this service comes from."""
+"""The default of the program that this service replaces."""
 
 
 class Credentials(Plain, frozen=True):
-    """Paths of files; empty where there is none."""
+    """Paths of the files of credentials; empty for none."""
 
     token: str = ""
-    """A secret that both sides know, in the file's first line."""
+    """File with the token in its first line: a secret that both sides share."""
     certificate: str = ""
-    """What this side shows who connects to it: PEM, with the chain."""
+    """This side's certificate with its chain, in PEM."""
     key: str = ""
-    """The certificate's private key: PEM."""
+    """The certificate's private key, in PEM."""
     authority: str = ""
-    """The certificates that this side trusts when it connects: PEM."""
+    """The certificates that this side trusts when it connects, in PEM."""
 
 
 class ClientConfig(Plain, frozen=True):
@@ -38,7 +38,7 @@ class ClientConfig(Plain, frozen=True):
     server: str = ""
     """HOST:PORT"""
     root: str = ""
-    """Path of the storage that all share: SOURCE and SINK are below it."""
+    """Path of the shared storage. SOURCE and SINK are below it."""
     credentials: Credentials = Credentials()
 
 
@@ -46,28 +46,28 @@ class NodeConfig(Plain, frozen=True):
     """node.yaml"""
 
     listen: str = "127.0.0.1:0"
-    """HOST:PORT; port 0 for any that is free."""
+    """HOST:PORT to listen on. Port 0 is any free port."""
     advertise: str = ""
-    """HOST:PORT where the server reaches this node; empty for the one that it listens on."""
+    """HOST:PORT at which the server reaches this node; empty for the address that it listens on."""
     server: str = ""
-    """HOST:PORT of a server to register with; empty: the server has this node in its file."""
+    """HOST:PORT of a server to register with; empty if the server has this node in its configuration file."""
     roots: tuple[str, ...] = ()
-    """Paths of the folders below which it reads and writes."""
+    """Paths of folders. The node reads and writes only below them."""
     operators: tuple[str, ...] = ()
-    """Paths of the files of operators that it runs."""
+    """Paths of the operators files that it may execute."""
     limit: int = 0
-    """Tasks at once; 0 for one for each core."""
+    """Maximum number of tasks at the same time; 0 for one per core."""
     acceptance: Acceptance = "mandatory"
     load: float | Literal["auto"] = 0.0
-    """0 to 1, or as it is measured."""
+    """Load from 0 to 1, or "auto" to measure it."""
     delay: float = 3.0
-    """Seconds before an accepted task, with a probability equal to the load, where that is no measured one."""
+    """Delay before an accepted task in seconds, with a probability equal to the load, if the load is fixed."""
     seed: int | None = None
-    """Of the numbers drawn at random."""
+    """Seed of the random numbers."""
     timeout: float = 600.0
-    """Seconds that one item may take."""
+    """Time-out of one item, in seconds."""
     memory: int = 0
-    """Bytes that one worker process may take for data; 0 for no bound."""
+    """Maximum memory for data of one worker process, in bytes; 0 for no limit."""
     credentials: Credentials = Credentials()
 
     def check(self) -> None:
@@ -78,19 +78,19 @@ class NodeConfig(Plain, frozen=True):
 
 
 class NodesConfig(Plain, frozen=True):
-    """nodes.yaml: the nodes of a server or a run, and how they are chosen."""
+    """nodes.yaml: the nodes of a server or a run, and the policy that chooses between them."""
 
     nodes: tuple[str, ...] = ()
-    """HOST:PORT of each."""
+    """HOST:PORT of each node."""
     choice: str = "least-loaded"
     rejections: int = MOST_REJECTIONS
-    """Of one task, after which it fails, or falls back."""
+    """Maximum number of rejections of one task. After it, the task fails or falls back."""
     fallback: Literal["none", "mandatory"] = "none"
-    """Whether a task that is rejected so often must then be accepted."""
+    """Whether a task with the maximum number of rejections must then be accepted."""
     stragglers: bool = True
-    """Whether the last tasks of slow nodes are given to idle ones too."""
+    """Whether the last tasks of slow nodes are copied to idle nodes."""
     seed: int | None = None
-    """Of the numbers drawn at random."""
+    """Seed of the random numbers."""
     credentials: Credentials = Credentials()
 
     def check(self) -> None:
@@ -102,27 +102,27 @@ class NodesConfig(Plain, frozen=True):
 
 
 def check_address(address: str) -> None:
-    """Refuse what is neither HOST:PORT nor unix:PATH.
+    """Check that an address is HOST:PORT or unix:PATH.
 
     Raises:
-        UsageError: names it.
+        UsageError: it is not. The message has the address.
     """
     host, colon, port = address.rpartition(":")
     if address.startswith("unix:") and len(address) > len("unix:"):
         return
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{address!r} is no address: HOST:PORT, as in 127.0.0.1:7000")
+        raise UsageError(f"{address!r} is not an address HOST:PORT, such as 127.0.0.1:7000")
 
 
 def check_owner(address: str, host: str) -> None:
-    """Refuse a node's address that is not the one of the host that registers it.
+    """Check that the address of a node belongs to the host that registers it.
 
     Args:
         address: HOST:PORT.
-        host: the address that the registration comes from; empty for a socket of this machine that is a file.
+        host: the address of the client that registers it; empty for a unix socket of this machine.
 
     Raises:
-        UsageError: names both, and the flag that permits it.
+        UsageError: it does not. The message has both, and the option that permits it.
     """
     name = address.rpartition(":")[0].strip("[]")
     try:
@@ -131,16 +131,17 @@ def check_owner(address: str, host: str) -> None:
         found = set()
     if host not in found and (host or not is_local(address)):
         raise UsageError(
-            f"{host or 'this machine'} registers {address}, which is another host's: a node registers itself "
-            "(--advertise), or the server is told the host (--node-host)"
+            f"{host or 'this machine'} cannot register {address}, an address of another host: a node must "
+            "register its own "
+            "address (--advertise), or the server must allow its host (--node-host)"
         )
 
 
 def read_config(path: str, kind: type[C]) -> C:
-    """The configuration in a file.
+    """Read the configuration in a file.
 
     Raises:
-        UsageError: names the file, the line and what is wrong there.
+        UsageError: it is invalid. The message has the file, the line and the reason.
     """
     try:
         with open(path, "rb") as file:
@@ -158,18 +159,18 @@ def read_config(path: str, kind: type[C]) -> C:
 
 
 def _convert(path: str, node: yaml.Node, kind: type[C]) -> C:
-    """A mapping as plain data; each value is checked by itself, so that its line is known."""
+    """Convert a mapping to plain data. Each value is checked separately, so that errors have its line."""
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"{_at(path, node)}: a mapping, with {', '.join(fields)}")
+        raise UsageError(f"{_at(path, node)}: expected a mapping with {', '.join(fields)}")
     found: dict[str, Any] = {}
     for key, value in node.value:
         if key.value not in fields:
             raise UsageError(
-                f"{_at(path, key)}: there is no {key.value!r} here; there are: {', '.join(fields)}"
+                f"{_at(path, key)}: there is no field {key.value!r} here; the fields are: {', '.join(fields)}"
             )
         if key.value in found:
-            raise UsageError(f"{_at(path, key)}: {key.value} is there twice")
+            raise UsageError(f"{_at(path, key)}: {key.value} is given twice")
         wanted = fields[key.value].type
         if isinstance(wanted, type) and issubclass(wanted, Plain):
             found[key.value] = _convert(path, value, wanted)
@@ -183,7 +184,7 @@ def _convert(path: str, node: yaml.Node, kind: type[C]) -> C:
 
 
 def _line_of(path: str, value: yaml.Node, kind: type[Plain], key: str) -> str:
-    """The line of the first entry of a list that is wrong by itself, or of the whole value."""
+    """The line of the first invalid entry of a list, or of the whole value."""
     wanted = {field.name: field for field in msgspec.structs.fields(kind)}[key].type
     if isinstance(value, yaml.SequenceNode):
         for entry in value.value:
@@ -214,6 +215,6 @@ def _at(path: str, node: yaml.Node) -> str:
 
 
 def is_local(address: str) -> bool:
-    """Only processes of this machine reach the address."""
+    """Whether only processes on this machine can reach the address."""
     host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
     return address.startswith("unix:") or is_loopback(host)

@@ -1,7 +1,7 @@
-"""gRPC nodes: tasks are offered to nodes by a policy, and results come back item by item.
+"""gRPC nodes: a policy chooses a node for each task, and the result of each item is returned at once.
 
-Nodes run elsewhere (`imageloom node`), or are processes that this engine starts for itself. A node that dies costs
-an attempt of the items in progress there; one that cannot be reached costs nothing.
+Nodes run elsewhere (`imageloom node`), or are processes that this engine starts. If a node dies, its items in
+progress are charged. If a node cannot be reached, no item is charged.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ except ImportError:
     raise MissingExtra("the engine nodes", "nodes") from None
 
 FIRST_ANSWER = 10.0
-"""Seconds within which one of the nodes must have answered for the first time."""
+"""Time-out for the first answer of any node, in seconds."""
 PATIENCE = 60.0
-"""Seconds without any node after which what waits for one is given up."""
+"""Time without any node, in seconds, after which waiting tasks fail."""
 LOOK = 1.0
-"""Seconds between two looks for nodes."""
+"""Seconds between two checks for nodes."""
 MOST_CAPACITY = 4096
-"""Tasks at once, whatever the nodes say of themselves."""
+"""Maximum number of tasks at the same time, whatever the nodes report."""
 BRIEF = 0.2
-"""Seconds of a task below which a node has the next one before it needs it."""
+"""If tasks take less than this on average, in seconds, a node gets its next task in advance."""
 MOST_RETURNS = 300
-"""Times that nodes may send one task back without a result: each takes some tenths of a second."""
+"""How often nodes may return a task without a result. Each time takes some tenths of a second."""
 
 
 class Nodes(TransportEngine, Engine):
     """The engine.
 
     Args:
-        settings: with `connect`, addresses with commas between them; with `nodes`, the path of a file; with
-            neither of them, as many local nodes as it has jobs.
-        config: instead of the file.
-        waits: whether tasks wait for nodes that will come, however long: a server's do.
+        settings: `connect` has addresses separated by commas, or `nodes` the path of a configuration file. Without
+            both, `jobs` local nodes are started.
+        config: replaces the configuration file.
+        waits: whether tasks wait for nodes without a time-out, as in a server.
 
     Raises:
-        UsageError: the file makes no sense, or an address needs TLS.
-        StorageError: no node answers.
+        UsageError: the file is invalid, or an address needs TLS.
+        StorageError: no node can be reached.
     """
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True, refuses=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True, refuses=True)
 
     def __init__(self, settings: Settings, config: NodesConfig | None = None, waits: bool = False) -> None:
         config = config or (read_config(settings.nodes, NodesConfig) if settings.nodes else NodesConfig())
@@ -78,7 +78,7 @@ class Nodes(TransportEngine, Engine):
 
     @property
     def capacity(self) -> int:
-        """What the nodes that are up do at once."""
+        """Number of tasks that the connected nodes run at the same time."""
         return max(self._least, min(self.scheduler.capacity, MOST_CAPACITY))
 
     @property
@@ -86,7 +86,7 @@ class Nodes(TransportEngine, Engine):
         return "" if self._nodes.is_reached else f"no node can be reached: {self._nodes.troubles}"
 
     def join(self, address: str) -> None:
-        """Use a node from now on; nothing happens where it is used.
+        """Add a node. Does nothing if it is used already.
 
         Raises:
             UsageError: the address needs TLS.
@@ -95,17 +95,17 @@ class Nodes(TransportEngine, Engine):
             self._remote.join(address)
 
     def leave(self, address: str) -> None:
-        """Give a node nothing more; what it works on it finishes."""
+        """Send no more tasks to a node. It finishes its tasks."""
         if self._remote:
             self._remote.leave(address)
 
     def _step(self) -> bool:
-        """Give up what waits where there is no node for long."""
+        """Fail the waiting tasks if there was no node for `PATIENCE` seconds."""
         now = time.monotonic()
         if self._waits or self._nodes.is_reached or not self.scheduler.waiting:
             self._last_reached = now
         elif now - self._last_reached > PATIENCE:
-            failure = Failure("WorkerLost", f"{self.missing} for {PATIENCE:g} s")
+            failure = Failure("WorkerLost", f"{self.missing} (waited {PATIENCE:g} s)")
             self.scheduler.give_up(failure, now)
         return super()._step()
 
@@ -114,7 +114,7 @@ class Nodes(TransportEngine, Engine):
 
 
 def rules_of(config: NodesConfig, settings: Settings, is_local: bool = False) -> Rules:
-    """The scheduler's rules for nodes that are chosen so."""
+    """The scheduler's rules for this configuration."""
     rules = Rules(
         timeout=settings.timeout,
         cuts=False,
@@ -126,4 +126,4 @@ def rules_of(config: NodesConfig, settings: Settings, is_local: bool = False) ->
     )
     if is_local:
         return replace(rules, jobs=settings.jobs)
-    return replace(rules, ends="delivery", isolation="none")  # a node has a process for each task
+    return replace(rules, ends="delivery", isolation="none")  # a node has a separate process for each task

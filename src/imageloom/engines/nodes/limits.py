@@ -1,8 +1,8 @@
-"""Limits on the calls that a gRPC server handles at once: by method, by client, and without a message.
+"""Limits on the number of concurrent calls to a gRPC server: per method, per client, and without a message.
 
-gRPC gives a thread to each call, also to one whose message never comes. Here a call waits a few seconds for its
-message, and the number of such calls is bounded. Where one more comes, the oldest call of the client that has the
-most is refused. A call whose message has come counts against the limits of its method and its client.
+gRPC uses a thread for each call, even if its message never arrives. Here a call waits a few seconds for its
+message, and the number of such calls is limited. Above the limit, the oldest call of the client with the most
+calls is refused. A call whose message has arrived counts towards the limits of its method and its client.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 import grpc
 
 FIRST_MESSAGE = 5.0
-"""Seconds that a client has to send a call's message."""
+"""Time-out for the message of a call, in seconds."""
 MOST_SILENT = 64
-"""Calls at once whose message has not come."""
+"""Maximum number of concurrent calls without a message."""
 SHORT_CALLS = 32
-"""Calls at once of a method that answers at once."""
+"""Maximum number of concurrent calls of a method that answers at once."""
 UNBOUNDED = ("/grpc.health.v1.Health/Watch",)
-"""Methods that are not served: they would hold a call for as long as a client likes."""
+"""Methods that are not served, because a client could keep their calls open forever."""
 
 
 @dataclass(eq=False)
@@ -39,16 +39,16 @@ class _SilentCall:
 class CallLimits(grpc.ServerInterceptor):
     """Limits on calls.
 
-    Args:
-        calls: of each method with a stream of answers, at the same time. One client may have half of them.
+    Args: calls: maximum number of concurrent calls of each method with a stream of answers. One client may have
+        half.
     """
 
     def __init__(self, calls: int) -> None:
         self._calls = calls
         self._silent: list[_SilentCall] = []
-        """The oldest first."""
+        """Calls without a message, the oldest first."""
         self._running: Counter[str] = Counter()
-        """By method, and by method and client."""
+        """Number of calls by method, and by method and client."""
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._watch = threading.Thread(target=self._expire, name="call-limits", daemon=True)
@@ -67,7 +67,7 @@ class CallLimits(grpc.ServerInterceptor):
         return self._bounded(handler, details.method)
 
     def _bounded(self, handler: Any, method: str) -> Any:
-        """The handler behind the bounds: it is called once a message is there."""
+        """The handler with the limits. It is called when a message has arrived."""
         function = next(
             function
             for function in (
@@ -84,7 +84,7 @@ class CallLimits(grpc.ServerInterceptor):
         ) -> None:
             client = client_of(context.peer())
             messages = self._messages(requests, context, send, client)
-            for first in messages:  # not one where the call is refused
+            for first in messages:  # no message if the call is refused
                 with self._room(method, client, handler.response_streaming, context):
                     given = _chained(first, messages) if handler.request_streaming else first
                     answer = function(given, context)
@@ -99,7 +99,7 @@ class CallLimits(grpc.ServerInterceptor):
                 send(None)
                 return
 
-        # The call is answered by `send` alone, so that another thread can refuse it.
+        # The call is answered only by `send`, so that another thread can refuse it.
         behave.experimental_non_blocking = True  # type: ignore[attr-defined]
         return grpc.stream_stream_rpc_method_handler(
             behave, handler.request_deserializer, handler.response_serializer
@@ -112,12 +112,12 @@ class CallLimits(grpc.ServerInterceptor):
         send: Callable[[Any], None],
         client: str,
     ) -> Iterator[Any]:
-        """A call's messages, each within its time; nothing more once the call is refused."""
+        """Yield a call's messages, each within its time-out. It ends when the call is refused."""
 
         def refuse(code: grpc.StatusCode, reason: str) -> None:
             context.set_code(code)
             context.set_details(reason)
-            with suppress(Exception):  # gRPC raises where the call has just ended
+            with suppress(Exception):  # gRPC raises if the call has just ended
                 if context.is_active():
                     send(None)
 
@@ -148,11 +148,11 @@ class CallLimits(grpc.ServerInterceptor):
             oldest = next(one for one in self._silent if waiting[one.client] == most)
             self._silent.remove(oldest)
         oldest.refuse(
-            grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MOST_SILENT} calls are here that send no message"
+            grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MOST_SILENT} open calls have not sent a message"
         )
 
     def _has_message(self, call: _SilentCall) -> bool:
-        """A call's message has come: whether the call was still waiting for it."""
+        """Note that a call's message has arrived. Returns whether the call was still waiting."""
         with self._lock:
             if call not in self._silent:
                 return False
@@ -160,7 +160,7 @@ class CallLimits(grpc.ServerInterceptor):
             return True
 
     def _expire(self) -> None:
-        """Refuse the calls whose message is late."""
+        """Refuse the calls whose message is overdue."""
         while not self._closing.wait(0.2):
             now = time.monotonic()
             with self._lock:
@@ -168,7 +168,7 @@ class CallLimits(grpc.ServerInterceptor):
                 self._silent = [call for call in self._silent if call.until >= now]
             for call in late:
                 call.refuse(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no message has come within {FIRST_MESSAGE:g} s"
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no message was received within {FIRST_MESSAGE:g} s"
                 )
 
     @contextmanager
@@ -186,7 +186,8 @@ class CallLimits(grpc.ServerInterceptor):
             bound = most if full else most // 2
             context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{bound} calls of {name} {whose} are under way: try later (server: --max-calls; node: --limit)",
+                f"there are already {bound} calls of {name} {whose}: try again later "
+                "(server: --max-calls; node: --limit)",
             )
         try:
             yield
@@ -198,17 +199,17 @@ class CallLimits(grpc.ServerInterceptor):
 
 
 def client_of(peer: str) -> str:
-    """Whose call it is: the other machine's, or on this machine the connection's.
+    """The client of a call: the remote machine, or for this machine the connection.
 
     Args:
-        peer: as gRPC has it: ipv4:HOST:PORT, ipv6:%5BHOST%5D:PORT, unix:PATH.
+        peer: in the format of gRPC: ipv4:HOST:PORT, ipv6:%5BHOST%5D:PORT, unix:PATH.
     """
     host = host_of(peer)
     return peer if not host or host.startswith("127.") or host == "::1" else host
 
 
 def host_of(peer: str) -> str:
-    """The address of the machine that a call comes from; empty for this machine's sockets that are files."""
+    """The address of the machine that makes a call; empty for a unix socket."""
     kind, _, rest = peer.partition(":")
     host = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
     return host.removeprefix("::ffff:") if kind in ("ipv4", "ipv6") else ""

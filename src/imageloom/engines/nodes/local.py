@@ -1,7 +1,7 @@
-"""A node for one run on this machine: one process, one task at a time, reached through a socket in a folder.
+"""A node for one run on this machine: one process, one task at a time, with a unix socket in a folder.
 
-When it dies, another one takes its place, and the item in progress has cost an attempt. The folder is its owner's
-alone, so no other user of the machine can send it tasks, as with a port they could.
+If it dies, it is replaced, and its item in progress is charged. The folder is private, so other users of the
+machine cannot send it tasks.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from imageloom.worker.guard import Guard
 
 GRACE = 5.0
-"""Seconds for a call that is under way when the node is to leave."""
+"""Time in seconds for a call in progress when the node shuts down."""
 
 
 def address_in(folder: str, pid: int) -> str:
     return f"unix:{folder}/{pid}"
 
 
-_MARK = struct.Struct("qq")
+_PROGRESS = struct.Struct("qq")
 
 
-class Marks:
-    """A file in which a node notes the item in progress: when it dies, results may still be unsent."""
+class ProgressFile:
+    """A file in which a node records the item in progress, because results may be unsent when it dies."""
 
     def __init__(self, folder: str) -> None:
-        self._file = os.open(_marks_of(folder, os.getpid()), os.O_WRONLY | os.O_CREAT, 0o600)
-        os.pwrite(self._file, _MARK.pack(-1, 0), 0)
+        self._file = os.open(_progress_path(folder, os.getpid()), os.O_WRONLY | os.O_CREAT, 0o600)
+        os.pwrite(self._file, _PROGRESS.pack(-1, 0), 0)
         self._thread = ThreadPoolExecutor(1, "thread")
 
     def run(self, task: Task, ended: Ended) -> Iterator[Result | None]:
-        """Do a task in a thread of its own: its results do not wait for an item that takes long."""
+        """Run a task in a separate thread, so that results are not delayed by a slow item."""
         from imageloom.engines.nodes.node import in_order
 
         arrived: Arrived = SimpleQueue()
@@ -60,9 +60,9 @@ class Marks:
         from imageloom.worker.perform import results
 
         try:
-            os.pwrite(self._file, _MARK.pack(task.id, 0), 0)
+            os.pwrite(self._file, _PROGRESS.pack(task.id, 0), 0)
             for place, result in enumerate(results(task)):
-                os.pwrite(self._file, _MARK.pack(task.id, place + 1), 0)
+                os.pwrite(self._file, _PROGRESS.pack(task.id, place + 1), 0)
                 arrived.put((place, result))
                 if not wanted.is_set():
                     return
@@ -70,42 +70,42 @@ class Marks:
             arrived.put(None)
 
 
-def done_by(folder: str, pid: int, task: int) -> int | None:
-    """How many items of a task a node had done when it died; None where it had not begun the task."""
+def completed_items(folder: str, pid: int, task: int) -> int | None:
+    """Number of items of a task that a dead node had completed; None if it had not begun the task."""
     try:
-        with open(_marks_of(folder, pid), "rb") as file:
-            number, done = _MARK.unpack(file.read(_MARK.size))
+        with open(_progress_path(folder, pid), "rb") as file:
+            number, done = _PROGRESS.unpack(file.read(_PROGRESS.size))
     except (OSError, struct.error):
         return None
     return int(done) if number == task else None
 
 
-def _marks_of(folder: str, pid: int) -> str:
-    return f"{folder}/{pid}.marks"
+def _progress_path(folder: str, pid: int) -> str:
+    return f"{folder}/{pid}.progress"
 
 
 def serve(folder: str, pipe: Connection, memory: int, guard: Guard) -> None:
-    """Do tasks until SIGTERM.
+    """Run tasks until SIGTERM.
 
     Args:
-        pipe: told when the node can be called; its end says that the process has ended.
-        memory: bytes that the process may take for data beyond what it has; 0 for no bound.
-        guard: the bounds of what it does.
+        pipe: gets a message when the node is ready. Its end means that the process has ended.
+        memory: maximum memory for data in bytes, beyond what the process uses already; 0 for no limit.
+        guard: the limits of its tasks.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's: it finishes what is in hand
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C: it finishes what is in progress
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     die_with_parent()
     die_with_starter()
-    # gRPC is loaded here, not above: the server that processes are forked from must never have it.
+    # gRPC is imported here and not above: the fork server must not load it.
     from imageloom.engines.nodes.config import Credentials, NodeConfig
     from imageloom.engines.nodes.node import WAITING_CALLS, Node
     from imageloom.engines.nodes.rpc import NODE, Service
-    from imageloom.worker.perform import settle_process
+    from imageloom.worker.perform import configure_process
 
     if memory:
         bound_memory(memory)
-    settle_process()
-    node = Node(Marks(folder).run, NodeConfig(limit=1), guard)
+    configure_process()
+    node = Node(ProgressFile(folder).run, NodeConfig(limit=1), guard)
     service = Service(node, NODE, address_in(folder, os.getpid()), Credentials(), WAITING_CALLS)
     pipe.send_bytes(b"ready")
     signal.sigwait([signal.SIGTERM])

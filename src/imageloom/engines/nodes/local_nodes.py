@@ -1,4 +1,4 @@
-"""Nodes that a run starts on this machine: a process that dies or hangs costs its item in progress alone."""
+"""Nodes that a run starts on this machine. If a process dies or hangs, only its item in progress is charged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import grpc
 
 from imageloom.engines import Settings
 from imageloom.engines.nodes import rpc
-from imageloom.engines.nodes.local import address_in, done_by, serve
+from imageloom.engines.nodes.local import address_in, completed_items, serve
 from imageloom.engines.nodes.transport import REFUSED, Node, NodeTransport
 from imageloom.model import Failure
 from imageloom.scheduling.fleet import cause_of
@@ -25,11 +25,11 @@ from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
 
 LATE = 1.0
-"""Seconds after a call has broken in which its process is to have ended by itself."""
+"""Time in seconds for a process to end after its call has failed."""
 
 
 class _Process(Node):
-    """A node with its process, which has one end of a pipe."""
+    """A node with its process, which has the other end of a pipe."""
 
     def __init__(self, process: ForkServerProcess, pipe: Connection) -> None:
         super().__init__(f"node-{process.pid}")
@@ -42,7 +42,7 @@ class _Process(Node):
 
 
 class LocalNodes(NodeTransport):
-    """The transport of a run that is told of no nodes."""
+    """The transport of a run without given nodes."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(None, settings.timeout)
@@ -64,7 +64,7 @@ class LocalNodes(NodeTransport):
         self._loop.add_reader(ours.fileno(), self._read, node)
 
     def end(self, command: End | Drop) -> None:
-        """End a process; of what is only dropped, end the call."""
+        """End a process. For a drop, only cancel the call."""
         node = self._nodes.get(command.worker)
         if isinstance(command, Drop) or not isinstance(node, _Process):
             super().end(command)
@@ -89,7 +89,7 @@ class LocalNodes(NodeTransport):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _read(self, node: _Process) -> None:
-        """A process can be called, or has ended."""
+        """Handle a process that is ready or has ended."""
         if not os.read(node.pipe.fileno(), 64):
             self._note_end(node)
         elif not node.is_up:
@@ -114,7 +114,7 @@ class LocalNodes(NodeTransport):
         self._is_down(node, trouble)
 
     async def _has_failed(self, node: Node, number: int, has_begun: bool, error: Any) -> None:
-        """A call that breaks is its process's death, whose cause is told a moment later."""
+        """A failed call means that its process has died. The cause is known a moment later."""
         if error.code() in (*REFUSED, grpc.StatusCode.RESOURCE_EXHAUSTED) or not isinstance(node, _Process):
             await super()._has_failed(node, number, has_begun, error)
             return
@@ -122,7 +122,7 @@ class LocalNodes(NodeTransport):
             await asyncio.wait_for(node.has_died.wait(), LATE)
         node.kill()
         await node.has_died.wait()
-        done = done_by(self._folder, node.pid, number)
+        done = completed_items(self._folder, node.pid, number)
         if done is None:
             self._report(Returned(node.name, number))
         else:

@@ -1,4 +1,4 @@
-"""A node: a gRPC face on something that does tasks, a limited number of them at once."""
+"""A node: a gRPC service that runs tasks, a limited number at the same time."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
     from imageloom.engines.processes import Processes
 
 Ended = Callable[[Callable[[], None]], bool]
-"""Has a function called when the call of a task has ended; False where it has."""
+"""Registers a function to call when the call of a task ends. Returns False if the call has ended already."""
 Runner = Callable[[Task, Ended], Iterator[Result | None]]
-"""Does a task: its items' results, in their order; None where there is none for `LAG` seconds."""
+"""Runs a task, and yields the results of its items in their order. Yields None after `LAG` seconds without a
+result."""
 Arrived = SimpleQueue[tuple[int, Result] | None]
-"""Places of items and their results; None at the end."""
+"""A queue of positions of items and their results. None is the end."""
 
 LAG = 0.1
-"""Seconds for which a result may wait for others to go with them: a message has its price."""
+"""Maximum time in seconds for which a result waits for others, to reduce the number of messages."""
 WAITING_CALLS = 16
-"""Calls that a node answers beside those of the tasks that it does."""
+"""Number of calls that a node handles in addition to those of its tasks in progress."""
 
 
 def supervised(engine: Processes) -> Runner:
-    """Does tasks in supervised processes: one that dies takes only its item along.
+    """A runner with supervised processes: the death of a process fails only its item in progress.
 
-    A task whose call ends before it does is abandoned: who called has ended an item that hangs, or is gone.
+    A task is abandoned if its call ends early: the caller has ended a hung item, or has disconnected.
     """
 
     def run(task: Task, ended: Ended) -> Iterator[Result | None]:
@@ -57,7 +58,7 @@ def supervised(engine: Processes) -> Runner:
 
 
 def in_order(arrived: Arrived, items: int) -> Iterator[Result | None]:
-    """The results of so many items, as of a `Runner`."""
+    """Yield the results of this number of items, like a `Runner`."""
     early: dict[int, Result] = {}
     for place in range(items):
         while place not in early:
@@ -73,12 +74,12 @@ def in_order(arrived: Arrived, items: int) -> Iterator[Result | None]:
 
 
 class Node:
-    """What answers the calls of `ImageProcessingNode`.
+    """The gRPC service `ImageProcessingNode`.
 
     Args:
-        run: does a task.
-        config: how it is set, with a limit that is not 0.
-        guard: the bounds of what it does; None for the configuration's roots and operators.
+        run: runs a task.
+        config: its configuration, with a limit above 0.
+        guard: the limits of its tasks; None for the roots and operators of the configuration.
     """
 
     def __init__(self, run: Runner, config: NodeConfig, guard: Guard | None = None) -> None:
@@ -92,7 +93,7 @@ class Node:
         self._leaving = threading.Event()
 
     def leave(self) -> None:
-        """Take no more tasks."""
+        """Accept no more tasks."""
         self._leaving.set()
 
     @property
@@ -101,7 +102,7 @@ class Node:
 
     @property
     def load(self) -> float:
-        """From 0 to 1: the one that was set, or the machine's in the last minute."""
+        """Load from 0 to 1: the configured load, or that of the machine in the last minute."""
         if self._config.load == "auto":
             return min(1.0, os.getloadavg()[0] / available_cores())
         return self._config.load
@@ -120,7 +121,7 @@ class Node:
         self, request: pb.TaskRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.TaskReceipt]:
         if self._leaving.is_set():
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the node is leaving")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the node is shutting down")
         task = self._task(request, context)
         load = self.load
         with self._lock:
@@ -150,7 +151,8 @@ class Node:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
 
     def _results(self, task: Task, ended: Ended, lag: float) -> Iterator[pb.TaskReceipt]:
-        """Receipts with the items' results, `lag` seconds apart or more; the last one says how it went."""
+        """Yield receipts with the items' results, at most one per `lag` seconds. The last one has the final
+        status."""
         status, unsaid, due = pb.TASK_SUCCESS, [], time.monotonic() + lag
         for result in self._attempts(task, ended):
             if result is not None:
@@ -163,7 +165,7 @@ class Node:
         yield pb.TaskReceipt(status=status, load=self.load, results=unsaid)
 
     def _attempts(self, task: Task, ended: Ended) -> Iterator[Result | None]:
-        """The items' results; what cannot be begun here fails each item."""
+        """Yield the items' results. If the task cannot begin, each item fails."""
         began, done = time.time(), 0
         try:
             for result in self._run(task, ended):

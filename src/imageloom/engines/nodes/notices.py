@@ -1,4 +1,4 @@
-"""A node tells a server that it is there, again and again, and when it leaves."""
+"""A node registers with a server repeatedly, and unregisters when it shuts down."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from imageloom.engines.nodes.config import NodeConfig
 from imageloom.engines.nodes.security import read_token, token_metadata
 
 PERIOD = 2.0
-"""Seconds between two notices: a server that is started again knows its nodes soon."""
+"""Seconds between two registrations. A restarted server gets its nodes after this time."""
 ANSWER = 5.0
 
 log = logging.getLogger(__name__)
 
 
 def notify(settings: NodeConfig, address: str, leaving: threading.Event) -> None:
-    """Register with a server until the event is set, then take leave of it.
+    """Register with a server repeatedly until the event is set, then unregister.
 
     Args:
-        address: where the server reaches the node.
+        address: address at which the server reaches the node.
     """
     metadata = token_metadata(read_token(settings.credentials.token))
     channel = rpc.open_channel(settings.server, settings.credentials)

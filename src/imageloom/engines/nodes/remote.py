@@ -1,4 +1,4 @@
-"""Nodes that run elsewhere: each is asked again and again how it is."""
+"""Nodes that run elsewhere. The state of each node is polled."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from imageloom.engines.nodes.security import channel_credentials, read_token, to
 from imageloom.engines.nodes.transport import PAUSE, Node, NodeTransport, load_of, reason_of
 
 PERIOD = 1.0
-"""Seconds between two questions to a node that is up."""
+"""Seconds between two polls of a connected node."""
 ANSWER = 5.0
-"""Seconds that a node has for the answer."""
+"""Time-out for the answer of a node, in seconds."""
 MOST_LIMIT = 256
-"""Tasks at once of one node, whatever it says."""
+"""Maximum number of tasks of one node at the same time, whatever it reports."""
 
 
 class RemoteNodes(NodeTransport):
-    """The transport of nodes that are known by their addresses, or join later.
+    """The transport of nodes with given addresses, or that join later.
 
     Raises:
         UsageError: an address needs TLS.
@@ -34,12 +34,12 @@ class RemoteNodes(NodeTransport):
         super().__init__(token_metadata(read_token(own.token)), timeout)
         self._own = own
         self._kept: dict[str, asyncio.Task[None]] = {}
-        """What asks each node how it is."""
+        """The polling coroutine of each node."""
         for address in addresses:
             self.join(address)
 
     def join(self, address: str) -> None:
-        """Use a node from now on; nothing happens where it is used. From any thread.
+        """Add a node. Does nothing if it is used already. May be called from any thread.
 
         Raises:
             UsageError: the address needs TLS.
@@ -48,7 +48,7 @@ class RemoteNodes(NodeTransport):
             self._call(self._join, address, channel_credentials(address, self._own))
 
     def leave(self, address: str) -> None:
-        """Give a node nothing more; what it works on it finishes. From any thread."""
+        """Send no more tasks to a node. It finishes its tasks. May be called from any thread."""
         self._call(self._leave, address)
 
     def _join(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
@@ -66,7 +66,7 @@ class RemoteNodes(NodeTransport):
             keeper.cancel()
             node = self._nodes[address]
             node.is_up, node.is_gone = False, True
-            self._is_down(node, "it has left")
+            self._is_down(node, "it has shut down")
 
     async def _keep(self, node: Node) -> None:
         while True:
@@ -80,7 +80,7 @@ class RemoteNodes(NodeTransport):
                     self.answered.set()
             else:
                 if status.leaving:
-                    self._is_down(node, "it is leaving")
+                    self._is_down(node, "it is shutting down")
                 else:
                     self._is_up(node, min(max(1, status.limit), MOST_LIMIT), load_of(status.load))
             await asyncio.sleep(PERIOD if node.is_up else PAUSE)

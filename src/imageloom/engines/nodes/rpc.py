@@ -1,4 +1,4 @@
-"""What both ends of a call agree on: limits, keep-alive, and plain data as bytes."""
+"""The common part of both sides of a call: limits, keep-alive, and the encoding of plain data."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from imageloom.system.machine import open_files
 P = TypeVar("P", bound=Plain)
 
 MOST_BYTES = 16 << 20
-"""Of an answer."""
+"""Maximum size of an answer, in bytes."""
 MOST_ASKED = 1 << 20
-"""Bytes of a request: a task of 64 items with the longest of names is below that."""
+"""Maximum size of a request, in bytes. A task of 64 items with the longest names is smaller."""
 MOST_CONNECTIONS = 1024
-"""To one server; fewer where the process may have fewer than four times as many files open."""
+"""Maximum number of connections to one server, and at most a quarter of the process's limit of open files."""
 HANDSHAKE = 5.0
-"""Seconds that a new connection has until it speaks HTTP/2."""
+"""Time-out for the HTTP/2 handshake of a new connection, in seconds."""
 IDLE = 10.0
-"""Seconds without a call after which a connection is closed; clients connect again by themselves."""
+"""Time without a call, in seconds, after which a connection is closed. Clients reconnect automatically."""
 KEEP_ALIVE = 10.0
-"""Seconds without a word after which the other side is asked whether it is still there."""
+"""Idle time in seconds after which a keep-alive ping is sent."""
 KEEP_ALIVE_ANSWER = 5.0
-"""Seconds that it has for the answer."""
+"""Time-out for the answer to a ping, in seconds."""
 
 SERVER = pb.DESCRIPTOR.services_by_name["ImageProcessingServer"].full_name
 NODE = pb.DESCRIPTOR.services_by_name["ImageProcessingNode"].full_name
@@ -57,7 +57,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.use_local_subchannel_pool", 1),  # a channel's connection ends with it
+    ("grpc.use_local_subchannel_pool", 1),  # each channel has its own connection
     ("grpc.enable_http_proxy", 0),
 )
 _SERVER_OPTIONS = (
@@ -66,12 +66,12 @@ _SERVER_OPTIONS = (
     ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE)),
     ("grpc.max_connection_idle_ms", int(1000 * IDLE)),
     ("grpc.http2.min_ping_interval_without_data_ms", int(500 * KEEP_ALIVE)),
-    ("grpc.so_reuseport", 0),  # a port that another server has is an error
+    ("grpc.so_reuseport", 0),  # a port that is in use is an error
 )
 
 
 def open_channel(address: str, own: Credentials) -> grpc.Channel:
-    """A channel to an address; nothing is sent yet."""
+    """A channel to an address. It does not connect yet."""
     credentials = channel_credentials(address, own)
     if credentials:
         return grpc.secure_channel(address, credentials, _CHANNEL_OPTIONS)
@@ -79,23 +79,23 @@ def open_channel(address: str, own: Credentials) -> grpc.Channel:
 
 
 def open_async_channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """As `open_channel`, for coroutines of the thread that calls it."""
+    """Like `open_channel`, for coroutines of the calling thread."""
     if credentials:
         return grpc.aio.secure_channel(address, credentials, _CHANNEL_OPTIONS)
     return grpc.aio.insecure_channel(address, _CHANNEL_OPTIONS)
 
 
 class Service:
-    """A gRPC server with health service and reflection, listening.
+    """A listening gRPC server, with a health service and reflection.
 
     Args:
-        servicer: what answers.
-        name: the full name of its service.
-        calls: of each method, how many it answers at the same time; one client has half of them.
+        servicer: handles the calls.
+        name: full name of its service.
+        calls: maximum number of concurrent calls of each method. One client may have half of them.
 
     Raises:
-        UsageError: others could reach the address, and it is not secured.
-        StorageError: the address cannot be listened on.
+        UsageError: other machines can reach the address, and it has no TLS or token.
+        StorageError: it cannot listen on the address.
     """
 
     def __init__(self, servicer: object, name: str, address: str, own: Credentials, calls: int) -> None:
@@ -127,22 +127,24 @@ class Service:
         except RuntimeError:
             self._limits.close()
             self._pool.shutdown()
-            raise StorageError(f"cannot listen on {address}: it is taken, or not this machine's") from None
+            raise StorageError(
+                f"cannot listen on {address}: it is in use, or it is not an address of this machine"
+            ) from None
         host = address.rpartition(":")[0]
         self.address = address if address.startswith("unix:") else f"{host}:{self.port}"
         self._server.start()
-        self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
-    def _tell_health(self, status: Any) -> None:
+    def _set_health(self, status: Any) -> None:
         for name in ("", self._name):
             self._health.set(name, status)
 
     def leave(self) -> None:
-        """Say that no new calls are wanted."""
-        self._tell_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        """Report that no new calls are accepted."""
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     def close(self, grace: float | None) -> None:
-        """Take no more calls, and end those that are under way after `grace` seconds."""
+        """Accept no more calls, and end the calls in progress after `grace` seconds."""
         self.leave()
         self._server.stop(grace).wait()
         self._limits.close()
@@ -150,36 +152,37 @@ class Service:
 
 
 def pack(data: Plain) -> bytes:
-    """Plain data as MessagePack without what has its default value.
+    """Encode plain data as MessagePack, without fields that have their default value.
 
-    So an older peer reads all that does not use what it does not know, and refuses the rest by name: it must not
-    do something else than it was asked for.
+    So an older peer can read data that does not use new fields. It refuses data with unknown fields, because it
+    must not ignore a part of the request.
     """
-    return msgspec.msgpack.encode(_lean(data))
+    return msgspec.msgpack.encode(_without_defaults(data))
 
 
 _READY = msgspec.msgpack.Decoder(tuple[Task, Result])
-"""Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
+"""Created before there are threads: msgspec 0.22 crashes if several threads use a type for the first time
+together."""
 
 
 def unpack(data: bytes, kind: type[P]) -> P:
-    """The plain data in a message.
+    """Decode the plain data in a message.
 
     Raises:
-        msgspec.ValidationError: it is something else, or knows more than we do.
+        msgspec.ValidationError: it has another type, or unknown fields.
     """
     return msgspec.msgpack.decode(data, type=kind)
 
 
-def _lean(value: Any) -> Any:
+def _without_defaults(value: Any) -> Any:
     if isinstance(value, Plain):
         defaults = _defaults(type(value))
         return {
-            name: _lean(item)
+            name: _without_defaults(item)
             for name in value.__struct_fields__
             if (item := getattr(value, name)) != defaults.get(name, msgspec.NODEFAULT)
         }
-    return [_lean(one) for one in value] if isinstance(value, tuple) else value
+    return [_without_defaults(one) for one in value] if isinstance(value, tuple) else value
 
 
 _known: dict[type[Plain], dict[str, Any]] = {}

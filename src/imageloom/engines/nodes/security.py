@@ -1,6 +1,7 @@
-"""Who may talk to whom: TLS and a token, which are asked for wherever another machine could listen in.
+"""Authentication and encryption: TLS and a token. They are required if other machines can reach the address.
 
-The token is a secret that both sides have in a file. It travels with each call, so it needs TLS off loopback.
+The token is a secret that both sides have in a file. It is sent with each call, so it needs TLS except on
+loopback.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from imageloom.errors import StorageError, UsageError
 
 HEADER = "authorization"
 OPEN_TO_ALL = "/grpc.health.v1.Health/Check"
-"""What may be asked without a token: whether the service is up."""
+"""Methods that need no token: the health check."""
 
 
 def read_token(path: str) -> str:
-    """The secret in the first line of a file; empty without a file.
+    """Read the token in the first line of a file. It is empty without a file.
 
     Raises:
         StorageError: the file cannot be read.
-        UsageError: it is empty.
+        UsageError: the file is empty.
     """
     if not path:
         return ""
@@ -35,10 +36,10 @@ def read_token(path: str) -> str:
 
 
 def server_credentials(address: str, own: Credentials) -> grpc.ServerCredentials | None:
-    """What a server that listens there shows; None on loopback, where nothing is asked for.
+    """The credentials of a server that listens on this address; None on loopback, where none are needed.
 
     Raises:
-        UsageError: others could reach the address, and there is no certificate or no token.
+        UsageError: other machines can reach the address, and the certificate or the token is missing.
     """
     if bool(own.certificate) != bool(own.key):
         raise UsageError("TLS needs both a certificate and its key (--certificate, --key)")
@@ -52,10 +53,10 @@ def server_credentials(address: str, own: Credentials) -> grpc.ServerCredentials
 
 
 def channel_credentials(address: str, own: Credentials) -> grpc.ChannelCredentials | None:
-    """How the side that connects checks the other one; None without TLS.
+    """The credentials of a client that connects to this address; None without TLS.
 
     Raises:
-        UsageError: the address is another machine's, and no authority is given.
+        UsageError: the address is on another machine, and no authority is given.
     """
     if own.authority:
         return grpc.ssl_channel_credentials(_read(own.authority))
@@ -65,11 +66,11 @@ def channel_credentials(address: str, own: Credentials) -> grpc.ChannelCredentia
 
 
 class TokenCheck(grpc.ServerInterceptor):
-    """Refuses calls that do not carry the token, before any message of theirs is read."""
+    """Refuses calls without the token, before their messages are read."""
 
     def __init__(self, token: str) -> None:
         self._expected = f"Bearer {token}".encode()
-        self._refusal: Any = grpc.stream_stream_rpc_method_handler(_refuse)  # it waits for no message
+        self._refusal: Any = grpc.stream_stream_rpc_method_handler(_refuse)  # it does not wait for a message
 
     def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
@@ -86,7 +87,7 @@ def _refuse(requests: Any, context: grpc.ServicerContext) -> Any:
 
 
 def token_metadata(token: str) -> tuple[tuple[str, str], ...]:
-    """What each call carries."""
+    """The metadata of each call."""
     return ((HEADER, f"Bearer {token}"),) if token else ()
 
 

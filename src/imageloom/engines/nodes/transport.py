@@ -1,7 +1,7 @@
-"""Deliveries to nodes over gRPC: a coroutine for each of them, all in the engine's thread.
+"""Sends deliveries to nodes over gRPC. Each delivery has a coroutine in the engine's thread.
 
-A delivery is one call. Its first receipt says that the node has begun it, the later ones bring results. A node
-that cannot be reached, or leaves, is given nothing more; what it has begun it may finish.
+A delivery is one call. Its first receipt reports that the node has begun it. Later receipts have results. A node
+that cannot be reached, or that shuts down, gets nothing more. It may finish what it has begun.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from imageloom.scheduling.protocol import (
 from imageloom.scheduling.results import refused, shown
 
 PAUSE = 0.2
-"""Seconds before a node that could not be reached, or was busy, is asked again."""
+"""Seconds before a node that could not be reached, or was busy, is tried again."""
 SLACK = 5.0
-"""Seconds beyond an item's time, for the way there and back."""
+"""Time in seconds that is added to the time-out of an item, for the transfer."""
 LAST = 2.0
-"""Seconds that calls have to end when they are cancelled."""
+"""Time in seconds for cancelled calls to end."""
 UNBEGUN = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.CANCELLED,
 )
-"""What a node says, or is said in its place, that could not begin a task and that others may do."""
+"""Status codes of a task that a node could not begin, and that other nodes may run."""
 REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
-"""What a node says that will never do a task."""
+"""Status codes of a task that a node will never run."""
 
 log = logging.getLogger(__name__)
 
@@ -62,35 +62,35 @@ class Node:
     def __init__(self, name: str) -> None:
         self.name = name
         self.calls: dict[int, asyncio.Task[None]] = {}
-        """By the number of the delivery."""
+        """Calls in progress, by the number of the delivery."""
         self.is_up = False
-        self.trouble = "not reached yet"
-        """Why it is not up."""
+        self.trouble = "not connected yet"
+        """Why it is not connected."""
         self.is_gone = False
-        """It is forgotten once it works on nothing."""
+        """Whether it is removed as soon as it has no delivery."""
         self.said: Joined | None = None
-        """What was last reported of it."""
+        """The last event that was reported about it."""
         self._channel: grpc.aio.Channel | None = None
 
     def connect(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
-        # Answers are bytes here: gRPC logs a traceback of those that it cannot read.
+        # Answers are decoded elsewhere: gRPC would log a traceback for an invalid one.
         self.perform: Any = channel.unary_stream(f"/{rpc.NODE}/Perform", pb.TaskRequest.SerializeToString)
         self.describe: Any = channel.unary_unary(f"/{rpc.NODE}/Describe", pb.NodeQuery.SerializeToString)
 
     async def close(self) -> None:
         if channel := self._channel:
             self._channel = None
-            del self.perform, self.describe  # gRPC's thread ends with the last of what it has made
+            del self.perform, self.describe  # the thread of gRPC ends when its last object is deleted
             await channel.close()
 
 
 class NodeTransport:
-    """What calls to nodes have in common, wherever these run.
+    """The common part of the transports to local and remote nodes.
 
     Args:
-        metadata: goes with each call.
-        timeout: seconds that one item may take; 0 for no bound.
+        metadata: sent with each call.
+        timeout: time-out of one item, in seconds; 0 for none.
     """
 
     def __init__(self, metadata: Any, timeout: float) -> None:
@@ -101,19 +101,20 @@ class NodeTransport:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: Callable[[str], None] = lambda reason: None
         self.answered = threading.Event()
-        """Set as soon as a node is up, or none of them will ever be."""
+        """Set as soon as a node is connected, or if no node can be."""
 
     @property
     def is_reached(self) -> bool:
-        """A node is up."""
+        """Whether a node is connected."""
         return any(node.is_up for node in list(self._nodes.values()))
 
     @property
     def troubles(self) -> str:
-        """Why nodes are not up, in words."""
+        """Why nodes are not connected, as text."""
         nodes = list(self._nodes.values())
         return (
-            "; ".join(f"{node.name}: {node.trouble}" for node in nodes if not node.is_up) or "there is none"
+            "; ".join(f"{node.name}: {node.trouble}" for node in nodes if not node.is_up)
+            or "no node is known"
         )
 
     # For the engine
@@ -135,7 +136,7 @@ class NodeTransport:
         self._events.append(Finished(command.worker, command.delivery))
 
     def end(self, command: End | Drop) -> None:
-        """A node whose call is cancelled ends what works on it."""
+        """Cancel the call. The node then ends the worker of the delivery."""
         node = self._nodes.get(command.worker)
         if node and (call := node.calls.get(command.delivery)):
             call.cancel()
@@ -165,11 +166,11 @@ class NodeTransport:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for node in self._nodes.values():
             await node.close()
-        if rest := asyncio.all_tasks() - {asyncio.current_task()}:  # gRPC's own, of calls that were cancelled
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:  # tasks of gRPC, of cancelled calls
             await asyncio.wait(rest, timeout=LAST)
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
-        """Have the engine's thread call a function. From any thread."""
+        """Call a function in the engine's thread. May be called from any thread."""
         with contextlib.suppress(RuntimeError):  # it is closed
             self._loop.call_soon_threadsafe(function, *args)
 
@@ -182,7 +183,7 @@ class NodeTransport:
     def _has_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.error("a call's coroutine has failed", exc_info=error)
+            log.error("a coroutine of a call failed", exc_info=error)
             self._failed(f"{type(error).__name__}: {error}")
 
     # Events
@@ -192,7 +193,7 @@ class NodeTransport:
         self._loop.stop()
 
     def _is_up(self, node: Node, slots: int = 1, load: float = 0.0) -> None:
-        """A node may be given tasks."""
+        """Report a connected node, which can get tasks."""
         joined = Joined(node.name, slots, load=load, reports_begin=True)
         if joined != node.said:
             node.said = joined
@@ -201,7 +202,8 @@ class NodeTransport:
         self.answered.set()
 
     def _is_down(self, node: Node, trouble: str) -> None:
-        """A node cannot be reached, or leaves: what it has not begun goes to others."""
+        """Report a node that cannot be reached, or that shuts down. Deliveries that it has not begun go to other
+        nodes."""
         if node.is_up:
             log.warning("node %s: %s", node.name, trouble)
         node.is_up, node.trouble = False, trouble
@@ -211,7 +213,7 @@ class NodeTransport:
         self._forget_idle(node)
 
     def _forget_idle(self, node: Node) -> None:
-        """A node that is not up and works on nothing has left."""
+        """Remove a node that is not connected and has no delivery."""
         if node.is_up or node.calls:
             return
         if node.said:
@@ -228,16 +230,16 @@ class NodeTransport:
     # Calls
 
     async def _deliver(self, node: Node, command: Send) -> None:
-        """Bring a delivery to a node and report what comes of it."""
+        """Send a delivery to a node, and report the events."""
         number = command.task.id
         try:
             await self._perform(node, command)
         except InvalidResult as error:
-            log.warning("refused results of node %s: %s", node.name, error)
+            log.warning("refused results from node %s: %s", node.name, error)
             failure = Failure("InvalidResult", f"its node {node.name} sent {error}", True)
             self._report(Broken(node.name, number, failure))
-        except Exception as error:  # whatever a node makes of a call, the next one is made
-            log.exception("node %s: an answer could not be taken in", node.name)
+        except Exception as error:  # an invalid answer must not end the engine
+            log.exception("node %s: cannot handle its answer", node.name)
             failure = Failure("InvalidResult", f"{type(error).__name__}: {shown(str(error))}", True)
             self._report(Broken(node.name, number, failure))
 
@@ -264,7 +266,7 @@ class NodeTransport:
                     self._report(Received(node.name, number, done, result, name))
                     done += 1
             if done < items:
-                failure = Failure("WorkerLost", "its node broke off", True)
+                failure = Failure("WorkerLost", "its node ended the call early", True)
                 self._report(Broken(node.name, number, failure))
         except grpc.RpcError as error:
             if done < items:
@@ -275,15 +277,15 @@ class NodeTransport:
     def _is_rejected(self, node: Node, number: int, receipt: Any) -> None:
         if node.said:
             self._is_up(node, node.said.slots, load_of(receipt.load))
-        self._report(Refused(node.name, number, "they are loaded"))
+        self._report(Refused(node.name, number, "the nodes are busy"))
 
     async def _has_failed(self, node: Node, number: int, has_begun: bool, error: Any) -> None:
-        """Report what the error of a call means for its delivery."""
+        """Report the event for a failed call."""
         code, reason = error.code(), reason_of(error)
         if has_begun:
             if code == grpc.StatusCode.UNAVAILABLE:
                 self._is_down(node, reason)
-            reason = f"its node {node.name} died or was cut off: {reason}"
+            reason = f"its node {node.name} died or was disconnected: {reason}"
             self._report(Broken(node.name, number, Failure("WorkerLost", reason, True)))
         elif code == grpc.StatusCode.RESOURCE_EXHAUSTED:
             await asyncio.sleep(PAUSE)
@@ -294,16 +296,16 @@ class NodeTransport:
         elif code in REFUSED:
             self._report(Refused(node.name, number, reason, is_final=True))
         else:
-            log.warning("refused an answer of node %s: %s", node.name, reason)
-            reason = f"its node {node.name} gave no answer: {reason}"
+            log.warning("refused an answer from node %s: %s", node.name, reason)
+            reason = f"its node {node.name} did not answer: {reason}"
             self._report(Broken(node.name, number, Failure("InvalidResult", reason, True)))
 
 
 def _receipt(data: bytes) -> Any:
-    """A receipt.
+    """Decode a receipt.
 
     Raises:
-        InvalidResult: it is none.
+        InvalidResult: it cannot be decoded.
     """
     try:
         return pb.TaskReceipt.FromString(data)
@@ -312,7 +314,7 @@ def _receipt(data: bytes) -> Any:
 
 
 def _result(packed: bytes, node: str) -> Result:
-    """A result; a failure without a key in its place where it cannot be read."""
+    """Decode a result. If that fails, the result is a failure without a key."""
     try:
         return rpc.unpack(packed, Result)
     except UNREADABLE as error:
@@ -320,7 +322,7 @@ def _result(packed: bytes, node: str) -> Result:
 
 
 def load_of(load: float) -> float:
-    """A node's load, whatever it says."""
+    """The load that a node reports, limited to 0 to 1."""
     return min(load, 1.0) if load > 0.0 else 0.0
 
 

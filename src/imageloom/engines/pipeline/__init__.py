@@ -1,1 +1,1 @@
-"""Three supervised stage processes with rings of pixels in shared memory between them."""
+"""The engine pipeline: three supervised stage processes, connected by ring buffers in shared memory."""

@@ -1,13 +1,13 @@
-"""Three supervised processes in a row: a loader, a filter and a reconstruction, with rings of pixels between.
+"""Three supervised processes in a row: a loader, a filter and an encoder, connected by ring buffers of pixels.
 
     tasks -> ring -> load -> ring -> filter -> ring -> finish -> results
 
-Images are at different stages at the same time; the rings' bounds hold back a stage that is ahead of the next
-one. In each stage a pool of threads sizes itself by the throughput that it measures.
+Images are in different stages at the same time. A full ring blocks a stage that is faster than the next one. Each
+stage has a pool of threads, whose size is found by measuring the throughput.
 
-To the scheduler the three are one worker, and each item is a delivery. A stage that is killed is started again:
-the items that its threads were processing are charged, and what waits in the rings is taken by its successor.
-`ring` says why no death at any moment holds up the others.
+For the scheduler, the three stages are one worker, and each item is a delivery. A stage that dies is restarted:
+the items that its threads were processing are charged, and the new process takes the items in the rings. `ring`
+describes why the death of a stage at any moment does not block the others.
 """
 
 from __future__ import annotations
@@ -57,28 +57,28 @@ STAGES = (
     "imageloom.engines.pipeline.stage:finish",
 )
 SLOTS = 64
-"""Chunks in a ring, at the most."""
+"""Maximum number of chunks in a ring."""
 BUDGET = 64 << 20
-"""Bytes of pixels in a ring, at the most, but for a chunk that has it for itself."""
+"""Maximum size of the pixels in a ring, in bytes. A single chunk may be larger."""
 MOST_FAILED_STARTS = 6
-"""Processes of a stage in a row that may die before they are ready; then the engine fails."""
-LONGEST_LOOK = 1.0
-"""Seconds between two looks at what the stages have in hand."""
+"""Number of processes of a stage in a row that may die before they are ready. Then the engine fails."""
+LONGEST_CHECK_INTERVAL = 1.0
+"""Longest time between two checks of the items in the stages, in seconds."""
 
 
 class Pipeline(TransportEngine, Engine):
     """The engine.
 
     Args:
-        stages: the names of what the stages do, each a `stage.Stage` as `module:function`.
-        sizes: the least, the most and the first number of threads of each stage; None for what suits the jobs.
+        stages: the function of each stage, a `stage.Stage`, as `module:function`.
+        sizes: minimum, maximum and first number of threads of each stage; None to derive them from the settings.
 
     Raises:
-        UsageError: this system has no shared memory without a name, or no semaphores: it is not Linux.
-        StorageError: there is no shared memory to be had.
+        UsageError: this system is not Linux: it has no memfd or no eventfd.
+        StorageError: shared memory cannot be allocated.
     """
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Pipeline(TransportEngine, Engine):
         sizes: Sequence[tuple[int, int, int]] | None = None,
     ) -> None:
         if not hasattr(os, "memfd_create") or not hasattr(os, "eventfd"):
-            raise UsageError("engine pipeline needs Linux; take --engine processes")
+            raise UsageError("--engine pipeline needs Linux; use --engine processes")
         self._jobs = settings.jobs
         self._rings = RingTransport(settings, stages, sizes)
         rules = Rules(
@@ -102,13 +102,14 @@ class Pipeline(TransportEngine, Engine):
 
     @property
     def capacity(self) -> int:
-        """As many as are being loaded: where that is waiting, there are more of them than workers."""
+        """The number of items that are loaded together. It is above the number of workers if loading waits for
+        stores."""
         return max(self._jobs, self._rings.loading)
 
 
 @dataclass(eq=False)
 class StageProcess:
-    """A stage, and its process while there is one."""
+    """A stage, and its process while it is running."""
 
     function: str
     threads: tuple[int, int, int]
@@ -118,13 +119,14 @@ class StageProcess:
     pipe: Connection | None = None
     inbox: Inbox | None = None
     is_ready: bool = False
-    """The process has said so: its imports are done."""
+    """Whether the process has reported that its imports are done."""
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_BACKOFF, LONGEST_BACKOFF))
-    """Of processes in a row that died before they were ready."""
+    """Back-off for processes in a row that died before they were ready."""
 
 
 class RingTransport:
-    """Puts items into the first ring, takes results from the stages, and replaces stages that die."""
+    """The transport: puts items into the first ring, receives results from the stages, and replaces dead
+    stages."""
 
     def __init__(
         self, settings: Settings, stages: tuple[str, str, str], sizes: Sequence[tuple[int, int, int]] | None
@@ -139,28 +141,28 @@ class RingTransport:
             for each in zip(stages, sizes, self._rings, [*self._rings[1:], None], strict=True)
         ]
         self._unsent: deque[tuple[int, bytes]] = deque()
-        """What the first ring has no room for."""
+        """Tasks that do not fit into the first ring yet."""
         self._sent: set[int] = set()
-        """Deliveries without a result, these included."""
+        """Deliveries without a result, including the waiting ones."""
         self._begun: dict[int, Ring] = {}
-        """Deliveries whose time runs, and the ring that they were taken from."""
+        """Deliveries whose time-out runs, and the ring that each was taken from."""
         self._missed: set[int] = set()
-        """Deliveries that were in no ring at the last look, and have no result."""
-        self._next_look = 0.0
+        """Deliveries that were in no ring at the last check, and have no result."""
+        self._next_check = 0.0
         self._events: list[Event] = [Joined(WORKER, SLOTS * len(stages), reports_begin=True)]
         self._waker = Waker()
         self.wake = self._waker.wake
 
     @property
     def loading(self) -> int:
-        """Items that the first stage can load at the same time; 0 where the rings are closed."""
+        """Number of items that the first stage can load at the same time; 0 if the rings are closed."""
         try:
             return self._rings[0].readers
         except ValueError:
             return 0
 
     def open(self, failed: Callable[[str], None]) -> None:
-        """The stages are started as those that are missing are."""
+        """Does nothing: the stages are started by `events`, like any missing stage."""
 
     def start(self) -> None:
         raise NotImplementedError("there is one worker only")
@@ -173,15 +175,15 @@ class RingTransport:
         self._put()
 
     def _put(self) -> None:
-        """Fill the first ring."""
+        """Put waiting tasks into the first ring."""
         while self._unsent and self._rings[0].try_put(*self._unsent[0]):
             self._unsent.popleft()
 
     def drop(self, command: Drop) -> None:
-        """Nothing waits behind the item of a delivery."""
+        """Does nothing: a delivery has only one item."""
 
     def end(self, command: End) -> None:
-        """End the stage that has an item in hand; what it has beside it is done again."""
+        """End the stage that processes an item. Its other items are repeated."""
         number = command.delivery
         self._forget(number)
         for stage in self._stages:
@@ -197,7 +199,7 @@ class RingTransport:
         for ready in wait([self._waker.file, self._rings[0].room, *by_pipe], self._until_next(patience)):
             if isinstance(ready, Connection):
                 stage = by_pipe[ready]
-                # The replacement of another stage may have taken in what was ready here.
+                # The replacement of another stage may have read these messages already.
                 if stage.pipe is ready and ready.poll() and not self._receive(stage):
                     self._replace(stage)
             elif ready == self._waker.file:
@@ -205,25 +207,25 @@ class RingTransport:
             else:
                 os.read(self._rings[0].room, 8)
         self._put()
-        if time.monotonic() >= self._next_look:
-            self._look()
+        if time.monotonic() >= self._next_check:
+            self._check_stages()
         events, self._events = self._events, []
         return events
 
     def _until_next(self, patience: float | None) -> float | None:
-        """Seconds until something is due that no file descriptor tells."""
+        """Seconds until an event that no file descriptor reports."""
         if self._events:
             return 0.0
         now = time.monotonic()
         due = [stage.backoff.until - now for stage in self._stages if stage.process is None]
         if self._sent:
-            due.append(self._next_look - now)
+            due.append(self._next_check - now)
         if patience is not None:
             due.append(patience)
         return max(0.0, min(due)) if due else None
 
     def _receive(self, stage: StageProcess) -> bool:
-        """Take results in; False where the stage is dead and has said all, or says what no stage of ours would."""
+        """Read results. Returns False if the stage is dead and all was read, or if it sent an invalid message."""
         assert stage.inbox is not None
         try:
             for data in stage.inbox.take():
@@ -238,7 +240,7 @@ class RingTransport:
             return False
         except InvalidResult as error:
             assert stage.process is not None
-            log.warning("refused a message of stage %s, which is ended: %s", stage.process.pid, error)
+            log.warning("refused a message from stage %s and ended the stage: %s", stage.process.pid, error)
             stage.process.kill()
             return False
         return True
@@ -247,12 +249,14 @@ class RingTransport:
         self._sent.discard(number)
         self._begun.pop(number, None)
 
-    # What the stages have in hand
+    # Items in the stages
 
-    def _look(self) -> None:
-        """Report what has begun and what waits, and what a stage has let go of without a word."""
+    def _check_stages(self) -> None:
+        """Report items that have begun or are paused, and items that a stage has lost."""
         now = time.monotonic()
-        self._next_look = now + min(LONGEST_LOOK, self._settings.timeout / 4 or LONGEST_LOOK)
+        self._next_check = now + min(
+            LONGEST_CHECK_INTERVAL, self._settings.timeout / 4 or LONGEST_CHECK_INTERVAL
+        )
         held = {}
         for stage in self._stages:
             for number, since in stage.source.held().items():
@@ -264,25 +268,25 @@ class RingTransport:
         self._fail_missing()
 
     def _report_begun(self, number: int, ring: Ring, ago: float) -> None:
-        """Have an item's time run anew where it was taken from another ring than before."""
+        """Report the begin of an item if it was taken from another ring than before. Its time-out restarts."""
         before = self._begun.get(number)
         if before is not ring:
             self._events += [Paused(WORKER, number)] if before else []
             self._events.append(Begun(WORKER, number, ago))
 
     def _fail_missing(self) -> None:
-        """Fail the items that are in no ring at two looks, and have no result."""
+        """Fail the items that are in no ring at two checks, and have no result."""
         waiting = {number for number, _ in self._unsent}
         missing = self._sent - waiting - set().union(*(ring.has() for ring in self._rings))
         lost = missing & self._missed
         self._missed = missing
         for number in lost:
-            failure = Failure("InvalidResult", "a stage let go of it without a result", True)
+            failure = Failure("InvalidResult", "a stage returned it without a result", True)
             self._events.append(Broken(WORKER, number, failure))
             self._forget(number)
         for stage in self._stages if lost else ():
             if stage.inbox and stage.inbox.is_amid and stage.process:
-                stage.process.kill()  # nothing that it says can be told apart any more
+                stage.process.kill()  # its later messages could not be assigned
 
     # Stages
 
@@ -301,10 +305,10 @@ class RingTransport:
         theirs.close()
 
     def _replace(self, stage: StageProcess, is_ended: bool = False) -> None:
-        """Report what a dead stage had in hand, and bring its rings in order for its successor.
+        """Report the items of a dead stage, and repair its rings for the new process.
 
         Args:
-            is_ended: it was ended for one item, which is charged already.
+            is_ended: whether it was ended because of one item, which is already charged.
         """
         assert stage.process is not None
         assert stage.pipe is not None
@@ -323,7 +327,7 @@ class RingTransport:
         stage.process = stage.pipe = None
         failure, now = Failure("WorkerLost", f"its worker died: {cause}", True), time.monotonic()
         for number, since in lost.items():
-            if is_ended or since == float("inf"):  # it is done but for its way into the next ring
+            if is_ended or since == float("inf"):  # it only waits for the next ring
                 self._events.append(Returned(WORKER, number))
             else:
                 self._report_begun(number, stage.source, now - since)
@@ -332,12 +336,12 @@ class RingTransport:
         if not stage.is_ready:
             stage.backoff.fail(now)
             if stage.backoff.failures >= MOST_FAILED_STARTS:
-                raise EngineFailed(f"the stage {stage.function} does not start: {cause}")
+                raise EngineFailed(f"the stage {stage.function} cannot start: {cause}")
 
     def _lost(self, stage: StageProcess) -> dict[int, float]:
-        """What a dead stage had in hand and had not passed on, and since when.
+        """The items that a dead stage had taken and not passed on, with the time since which it had them.
 
-        What it passed on is looked for in the order in which it goes, so that nothing is overlooked.
+        The rings and the pipe are searched in the order in which items move, so that none is missed.
         """
         held = stage.source.held()
         after = self._stages[self._stages.index(stage) + 1 :]
@@ -350,7 +354,7 @@ class RingTransport:
         return {number: since for number, since in held.items() if number in self._sent - passed}
 
     def close(self, patience: float) -> None:
-        """Let the stages go: the ends of their pipes tell them to leave."""
+        """Close the pipes of the stages, so that they exit."""
         for stage in self._stages:
             if stage.pipe:
                 stage.pipe.close()

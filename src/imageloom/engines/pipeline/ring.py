@@ -1,28 +1,29 @@
 """A ring: a bounded queue of chunks in shared memory, between the threads of one process and those of another.
 
-The memory is a nameless file (memfd): the kernel frees it with the last process that has it open, so that
-nothing can be left over, and it is not part of /dev/shm, whose size may be small. A ring has slots. Each has a
-wide range of the file for its chunk, of which pages are taken as far as the chunk goes, so that a chunk of any
-size finds room; `budget` bounds what all chunks together may take, but for one that is alone.
+The memory is an anonymous file (memfd). The kernel frees it when the last process closes it, so nothing is left
+behind. It is not part of /dev/shm, which may be small. A ring has slots. Each slot has a large address range of
+the file for its chunk, and memory pages are allocated only for the size of the chunk. So a chunk of any size fits.
+`budget` limits the memory of all chunks together; a single chunk may exceed it.
 
-A slot is free, being written, full, or being read, and goes around in that order. It is one word in the file,
-and one store changes it:
+The state of a slot is free, writing, full, or reading, and changes in this order. The state is one word in the
+file, and is changed by a single store:
 
     free --claim--> writing --put--> full --take--> reading --release--> free
 
-Two things keep the threads and processes in order, and both survive a kill -9 at any moment:
+Two mechanisms synchronise the threads and processes. Both survive a kill -9 at any moment:
 
-- The lock is a record lock of the file (fcntl) and beside it a lock of this process's threads. The kernel drops
-  a record lock with its process. What the holder had changed by then is whole, because of the single store.
-- The semaphores are eventfds, one that is posted when a slot has become full, one when a slot has become free.
-  Only the reading process waits for the first, and only the writing one for the second, one thread at a time,
-  which looks at the slots, waits if there is nothing for it, and looks again. A count says no more than that a
-  look may pay: one too many costs a look. One too few there cannot be, as each change is followed by its post,
-  unless its process is killed in between; and after each death the supervisor posts all semaphores.
+- The lock is a record lock of the file (fcntl), and a lock between the threads of this process. The kernel
+  releases the record lock when its process ends. The state is then consistent, because each change is a single
+  store.
+- The semaphores are eventfds: one is posted when a slot becomes full, the other when a slot becomes free. Only the
+  reading process waits for the first one, and only the writing process for the second one, one thread at a time.
+  The thread checks the slots, waits if none is usable, and checks again. A count that is too high only costs one
+  more check. A count is never too low: each change is followed by a post, and if a process is killed between the
+  two, the supervisor posts all semaphores after the death.
 
-So after the death of the reading process the slots that are being read are what it had in hand: `recover`
-frees them and says whose they are. After the death of the writing one those that are being written hold nothing.
-Chunks in full slots wait for the next process.
+After the death of the reading process, the slots in state reading are the chunks that it was processing: `recover`
+frees them and returns their numbers. After the death of the writing process, the slots in state writing hold no
+valid data. Chunks in full slots wait for the next process.
 """
 
 from __future__ import annotations
@@ -47,38 +48,38 @@ from imageloom.model import Frame, Pixels
 FREE, WRITING, FULL, READING = range(4)
 _HEAD = 16384
 _TICKETS, _READERS = 0, 1
-"""The words of the order's next number, and of the threads that read."""
+"""Indexes of two words: the next order number, and the number of reading threads."""
 _FIRST = 8
-"""The word at which the columns begin."""
+"""Index of the word at which the columns begin."""
 _ALIGNED = 64
-"""Arrays begin at multiples of so many bytes."""
+"""Alignment of arrays, in bytes."""
 
 SPAN = 8 << 30
-"""Bytes that a chunk may have."""
+"""Maximum size of a chunk, in bytes."""
 KEPT = 4 << 20
-"""Bytes of a slot whose pages stay for the next chunk."""
+"""Bytes of a slot whose pages are kept for the next chunk."""
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
 
 
 class Taken(NamedTuple):
-    """A chunk in a slot that is being read."""
+    """A chunk in a slot in state reading."""
 
     slot: int
     number: int
     about: bytes
     pixels: memoryview
-    """All of its pixels, one array after the other; gone when the slot is released."""
+    """All of its pixels, one array after the other. Invalid after the slot is released."""
 
 
 class Ring:
-    """One end of a ring. To send it to another process, make it an argument of that process.
+    """One end of a ring. To pass it to another process, make it an argument of that process.
 
     Args:
-        slots: how many chunks it holds, at the most.
-        budget: how many bytes they may have together; one alone may have more.
+        slots: maximum number of chunks.
+        budget: maximum size of all chunks together, in bytes. A single chunk may be larger.
 
     Raises:
-        StorageError: there is no shared memory to be had.
+        StorageError: shared memory cannot be allocated.
     """
 
     def __init__(self, slots: int, budget: int) -> None:
@@ -113,7 +114,7 @@ class Ring:
         self._open()
 
     def close(self) -> None:
-        """Let go of this end. Nobody may use it any more."""
+        """Close this end. It must not be used afterwards."""
         for view in (
             self._state,
             self._number,
@@ -134,18 +135,18 @@ class Ring:
 
     @property
     def room(self) -> int:
-        """The semaphore that is posted when a slot has become free: to be waited for with others."""
+        """File descriptor of the semaphore that is posted when a slot becomes free."""
         return self._freed
 
     def put(self, number: int, about: bytes, arrays: Sequence[Pixels] = ()) -> None:
-        """Put a chunk, as soon as there is room for it.
+        """Put a chunk. Blocks until there is room for it.
 
         Args:
-            number: whose chunk it is; above 0.
+            number: number of the chunk's delivery, above 0.
 
         Raises:
-            LimitExceeded: it is larger than a chunk can be.
-            UnwritableOutput: the machine has no memory left for it.
+            LimitExceeded: it exceeds the maximum size of a chunk.
+            UnwritableOutput: the machine does not have enough memory for it.
         """
         with self._putting:
             while (slot := self._claim(number, about, arrays)) is None:
@@ -164,7 +165,8 @@ class Ring:
         size = _aligned(len(about)) + sum(_aligned(array.nbytes) for array in arrays)
         if size > SPAN:
             raise LimitExceeded(
-                f"a chunk of {size:,} bytes is over the limit of {SPAN:,}: do it in tiles (--tile always)"
+                f"a chunk of {size:,} bytes is over the limit of {SPAN:,}: process the image "
+                "in tiles (--tile always)"
             )
         with self._locked():
             states = self._state.tolist()
@@ -186,13 +188,13 @@ class Ring:
         start, size = _HEAD + slot * SPAN, self._size[slot]
         try:
             if size > self._pages[slot]:
-                # Pages are taken now: where there are none it is an error here, and no SIGBUS later.
+                # Allocate the pages now: a lack of memory is an error here, and not a SIGBUS later.
                 os.posix_fallocate(self._file, start, size)
                 self._pages[slot] = size
         except OSError as error:
             self.release(slot)
             raise UnwritableOutput(
-                f"there is no shared memory for {size:,} bytes of pixels: {error.strerror}"
+                f"there is not enough shared memory for {size:,} bytes of pixels: {error.strerror}"
             ) from None
         self._view[start : start + len(about)] = about
         start += _aligned(len(about))
@@ -208,7 +210,7 @@ class Ring:
 
     @property
     def readers(self) -> int:
-        """How many threads read, as they say."""
+        """Number of threads that read, as set by the reading process."""
         return int(self._words[_READERS])
 
     @readers.setter
@@ -216,10 +218,10 @@ class Ring:
         self._words[_READERS] = count
 
     def take(self, waited: Callable[[float], None] | None = None) -> Taken:
-        """Take the chunk that was put first, as soon as there is one. `release` its slot in the end.
+        """Take the oldest chunk. Blocks until there is one. The caller must `release` its slot.
 
         Args:
-            waited: told for how many seconds there was none.
+            waited: called with the time in seconds for which there was no chunk.
         """
         began = time.monotonic()
         with self._taking:
@@ -250,7 +252,7 @@ class Ring:
         return [slot for slot, found in enumerate(states) if found == state]
 
     def wait_for_target(self, slot: int) -> None:
-        """Note that a slot's reader is done but for its waiting for another: no time runs for it."""
+        """Note that the reader of a slot only waits for the next ring, so that its time-out does not run."""
         self._since[slot] = 0
 
     def release(self, slot: int) -> None:
@@ -265,9 +267,10 @@ class Ring:
     # The supervisor
 
     def held(self) -> dict[int, float]:
-        """The numbers of the chunks that are being read, and the seconds since when, by the monotonic clock.
+        """The numbers of the chunks that are being read, with the start time of each, in seconds of the monotonic
+        clock.
 
-        Those whose reader waits are held since infinity.
+        The start time is infinity if the reader only waits for the next ring.
         """
         with self._locked():
             reading = self._in(READING, self._state.tolist())
@@ -280,7 +283,8 @@ class Ring:
             return {self._number[slot] for slot in self._in(FULL, states) + self._in(READING, states)}
 
     def recover(self, state: int) -> list[int]:
-        """After a death: free the slots of that state, READING or WRITING, and name their chunks."""
+        """After a death: free the slots in this state, READING or WRITING, and return the numbers of their
+        chunks."""
         slots = self._in(state, self._state.tolist())
         numbers = [self._number[slot] for slot in slots]
         for slot in slots:
@@ -288,7 +292,7 @@ class Ring:
         return numbers
 
     def post(self) -> None:
-        """Post the semaphores: everyone looks again."""
+        """Post all semaphores, so that all waiting threads check the slots."""
         os.eventfd_write(self._full, 1)
         os.eventfd_write(self._freed, 1)
 
@@ -307,7 +311,7 @@ def _aligned(size: int) -> int:
 
 
 def arrays_of(data: memoryview, frames: Sequence[Frame]) -> tuple[Pixels, ...]:
-    """The arrays of a chunk, where they lie: gone with the slot's release."""
+    """The arrays of a chunk, without a copy. Invalid after the slot is released."""
     arrays, start = [], 0
     for frame in frames:
         shape = (frame.height, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
@@ -318,7 +322,7 @@ def arrays_of(data: memoryview, frames: Sequence[Frame]) -> tuple[Pixels, ...]:
 
 
 def _punch_hole(file: int, start: int, length: int) -> None:
-    """Give pages back."""
+    """Return pages of a file to the system."""
     at, count = ctypes.c_int64(start), ctypes.c_int64(length)
     _libc().fallocate(file, _KEEP_SIZE | _PUNCH_HOLE, at, count)
 

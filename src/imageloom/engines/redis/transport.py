@@ -1,8 +1,8 @@
-"""Redis Streams as a transport: tasks are entries of streams, and consumers of a group take them.
+"""The transport of Redis Streams: tasks are entries of streams, and consumers of a group take them.
 
-The server chooses the consumer. So the scheduler has one worker, the streams, with room for a few deliveries for
-each consumer. A consumer says when it begins a delivery. If it dies, or does not renew its lease, its delivery in
-progress is charged; a delivery that it has not begun, or that the server has lost, is given back without a charge.
+The server chooses the consumer. So the scheduler has a single worker, the streams, with a few slots for each
+consumer. A consumer reports the begin of each delivery. If it dies, or does not renew its lease, its item in
+progress is charged. A delivery that it has not begun, or that the server has lost, is returned without a charge.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ from imageloom.worker.message import Message
 from imageloom.worker.settings import WorkerSettings
 
 WORKER = "redis"
-"""The scheduler's name of all consumers together."""
+"""The name of the scheduler's worker, which stands for all consumers."""
 WINDOW = 4
-"""Deliveries in the streams for each consumer."""
+"""Number of deliveries in the streams for each consumer."""
 MOST_GATHER, GATHERED = 0.02, 8
-"""Before results are read they may gather for so many seconds, at most, or while so many items are done."""
+"""Results may collect for this time in seconds, or for this number of items, before they are read."""
 MOST_CAPACITY = 4096
-"""Consumers that count, whoever else calls itself one."""
-_PRELOAD = ("imageloom.engines.redis.worker", "redis")  # by the fork server
+"""Maximum number of consumers that are counted."""
+_PRELOAD = ("imageloom.engines.redis.worker", "redis")  # loaded by the fork server
 
 
 class RedisTransport:
     """The transport.
 
     Raises:
-        UsageError: the address is not one of a Redis server.
+        UsageError: the address is not that of a Redis server.
         StorageError: the server cannot be reached, refuses the user, or is too old.
     """
 
@@ -89,19 +89,19 @@ class RedisTransport:
         self.run = os.urandom(8).hex()
         self.fleet: Fleet | None = None
         self._item_seconds = 0.0
-        """Mean of an item."""
+        """Mean time of an item, in seconds."""
         self._host = f"{socket.gethostname()}/"
         self._consumers = 0
         self._events: list[Event] = []
         self._deaths: deque[tuple[int, str]] = deque()
         self._ended: set[int] = set()
-        """Processes that were ended because of one item: their other items are not charged."""
+        """Ids of processes that were ended because of one item. Their other items are not charged."""
         self._letters = DeadLetters()
         self._latest: Task | None = None
         self._next_read = self._next_inspection = 0.0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
         self._stops_at: float | None = None
-        """When it is too late to wait for a server that does not answer; None before `stop`."""
+        """End of the wait for a server that does not answer, as monotonic time; None before `stop`."""
         self._is_taken_back = self._has_left = False
         self._client = redis_wire.connect(self._url)
         self._deliveries = Deliveries(self._client, self.run, self._lease, settings.timeout)
@@ -120,7 +120,7 @@ class RedisTransport:
         redis_wire.check_server(self._client, self._url)
         try:
             self._renew()
-            group.snapshots(self._client)  # whether that is permitted
+            group.snapshots(self._client)  # checks the permission
         except RedisError as error:
             raise redis_wire.refusal(error, self._url) from None
 
@@ -134,21 +134,21 @@ class RedisTransport:
         if self._consumers or self._settings.jobs:
             return ""
         return (
-            f"no worker takes tasks from {redis_wire.shown(self._url)}: start some by "
+            f"no worker takes tasks from {redis_wire.shown(self._url)}: start workers with "
             "`imageloom worker --engine redis --root FOLDER`, or give --jobs"
         )
 
     def lag(self) -> dict[str, int]:
-        """Deliveries in each stream that no worker has taken; empty while the server is away."""
+        """Number of deliveries in each stream that no worker has taken; empty while the server is unavailable."""
         return group.lags(self._client)
 
     def note_failed(self, event: RunEvent) -> None:
-        """Have a dead letter written for an item that failed for good. From any thread."""
+        """Add a dead letter for an item that has finally failed. May be called from any thread."""
         self._letters.add(event, self._latest)
         self.wake()
 
     def stop(self) -> None:
-        """Begin to close: what no worker has begun is taken back. From any thread."""
+        """Start to close: deliveries that no worker has begun are removed. May be called from any thread."""
         if self._stops_at is None:
             self._stops_at = time.monotonic() + GRACE
             self.wake()
@@ -170,7 +170,7 @@ class RedisTransport:
             )
 
     def _note_death(self, pid: int, cause: str) -> None:
-        """A local worker has died: called by the fleet's thread."""
+        """Note the death of a local worker. Called in the fleet's thread."""
         self._deaths.append((pid, cause))
         self.wake()
 
@@ -191,9 +191,9 @@ class RedisTransport:
             sent.is_dropped = True
 
     def end(self, command: End) -> None:
-        """End a local worker. One elsewhere ends itself, or finds out that its entry is removed."""
+        """End a local worker. A remote worker ends itself, or detects that its entry was removed."""
         if sent := self._deliveries.remove(command.delivery):
-            log.debug("worker %s is ended: %s", shown(sent.consumer), command.failure.message)
+            log.debug("ended worker %s: %s", shown(sent.consumer), command.failure.message)
             pid = group.pid_of(sent.consumer, self._host)
             if self.fleet and pid in self.fleet.pids:
                 self._ended.add(pid)
@@ -216,7 +216,7 @@ class RedisTransport:
         return events
 
     def _exchange(self, patience: float) -> None:
-        """Put deliveries in, read what workers have said, look after leases."""
+        """Add deliveries, read the workers' messages, and check leases."""
         self._deliveries.flush()
         now = time.monotonic()
         is_reading = now >= self._next_read
@@ -226,7 +226,7 @@ class RedisTransport:
             patience = min(patience, self._next_read - now)
         if self._wait(0.0 if self._events else min(patience, self._next_inspection - now), is_reading):
             entries = self._reader.take()
-            self._take_in(entries)
+            self._handle_entries(entries)
             if entries:
                 self._next_read = time.monotonic() + min(MOST_GATHER, GATHERED * self._item_seconds)
         if self._deaths or time.monotonic() >= self._next_inspection:
@@ -236,7 +236,7 @@ class RedisTransport:
         self._letters.write(self._client)
 
     def _wait(self, seconds: float, is_reading: bool) -> bool:
-        """Wait for results or `wake`; whether there are results."""
+        """Wait for results or `wake`. Returns whether there are results."""
         if is_reading and self._reader.has_answer:
             return True
         poll = select.poll()
@@ -250,7 +250,7 @@ class RedisTransport:
         return bool(ready)
 
     def _recover(self, error: RedisError) -> None:
-        """After an error: start our own server again, or wait for the given one."""
+        """After an error: restart the embedded server, or wait for the given one."""
         level = log.warning if self._backoff.failures in (0, 5) else log.debug
         level("the server at %s: %s; trying again", redis_wire.shown(self._url), error)
         self._reader.reset()
@@ -266,8 +266,8 @@ class RedisTransport:
 
     # Results
 
-    def _take_in(self, entries: list[Fields | None]) -> None:
-        """Take in what workers have said. What is late, repeated or from a stranger does nothing."""
+    def _handle_entries(self, entries: list[Fields | None]) -> None:
+        """Handle the messages of workers. Late, repeated and foreign messages are ignored."""
         for fields in entries:
             if fields is None:
                 self._inspect_soon()
@@ -276,7 +276,7 @@ class RedisTransport:
                     try:
                         use(message_of(data))
                     except InvalidResult as error:
-                        log.warning("dropped an entry of the results: it is no result, but %s", error)
+                        log.warning("deleted an entry of the results that is not a result: %s", error)
                         self._inspect_soon()
 
     def _note_begun(self, message: Message) -> None:
@@ -284,7 +284,7 @@ class RedisTransport:
             sent.consumer = message.worker
             self._events.append(Begun(WORKER, message.delivery))
         if self.fleet and (pid := group.pid_of(message.worker, self._host)) in self.fleet.pids:
-            self.fleet.is_well(pid)
+            self.fleet.mark_ready(pid)
 
     def _receive(self, message: Message) -> None:
         number, sent = message.delivery, self._deliveries.get(message.delivery)
@@ -309,14 +309,14 @@ class RedisTransport:
     # Leases
 
     def _inspect(self) -> None:
-        """Find out which deliveries are lost, and renew the keys of this run."""
+        """Find lost deliveries, and renew the keys of this run."""
         self._next_inspection = time.monotonic() + self._lease / 2
         self._renew()
         dead = list(self._deaths)
         deaths = {f"{self._host}{pid}/": cause for pid, cause in dead}
         known = self._deliveries.known()
         found = group.snapshots(self._client)
-        self._take_in(self._reader.take_all())  # what was acknowledged before has its results there
+        self._handle_entries(self._reader.take_all())  # the results of acknowledged entries are in the stream
         for lost in self._deliveries.lost(known, found, deaths):
             self._report(lost)
         self._deliveries.remove_abandoned(found)
@@ -326,7 +326,7 @@ class RedisTransport:
             self._ended.discard(pid)
 
     def _report(self, lost: Lost) -> None:
-        """Charge the item in progress of a delivery that is lost with its consumer; give back any other."""
+        """Report a lost delivery: if it was lost with its consumer, its item in progress is charged."""
         pid = group.pid_of(lost.consumer, self._host)
         if not lost.has_begun or pid in self._ended:
             self._events.append(Returned(WORKER, lost.number))
@@ -348,11 +348,11 @@ class RedisTransport:
     # The end
 
     def _take_back(self) -> None:
-        """Remove what no worker has, once; leave as soon as the workers have finished the rest."""
+        """Remove the deliveries that no worker has, once. Leave when the workers have finished the others."""
         if not self._is_taken_back:
             self._is_taken_back = True
             found = group.snapshots(self._client)
-            self._take_in(self._reader.take_all())
+            self._handle_entries(self._reader.take_all())
             for number in self._deliveries.not_taken(found):
                 self._deliveries.remove(number)
         if not self._deliveries:
@@ -365,7 +365,7 @@ class RedisTransport:
             self._events.append(Left(WORKER))
 
     def close(self, patience: float) -> None:
-        """Let the local workers finish, and leave nothing of this run on a server that is not ours."""
+        """Let the local workers finish, and remove the data of this run from an external server."""
         self.stop()
         self._leave()
         if self.fleet:
@@ -378,7 +378,11 @@ class RedisTransport:
                 self._client.delete(run_key(self.run), results_key(self.run))
                 group.remove_idle_streams(self._client)
         except RedisError as error:
-            log.warning("at the end the server at %s did not answer: %s", redis_wire.shown(self._url), error)
+            log.warning(
+                "the server at %s did not answer when the engine closed: %s",
+                redis_wire.shown(self._url),
+                error,
+            )
         self._reader.close()
         self._client.close()
         if self.server:

@@ -1,4 +1,4 @@
-"""What driver and workers of the engine `redis` agree on: names of keys, what is in them, the connection."""
+"""The protocol of the engine `redis`: keys, their contents, and the connection."""
 
 from __future__ import annotations
 
@@ -21,48 +21,49 @@ log = logging.getLogger("imageloom.redis")
 Role = Literal["worker", "assembler"]
 
 STREAMS: dict[Role, str] = {"worker": "imageloom:worker", "assembler": "imageloom:assembler"}
-"""Of deliveries, by who takes them: an assembler encodes whole large outputs, a worker does all else."""
+"""The streams of deliveries, by role: an assembler encodes whole large outputs, a worker processes all other
+tasks."""
 GROUP = "imageloom"
 DEAD = "imageloom:dead"
-"""The stream of dead letters: items that were given up."""
+"""The stream of dead letters: items that have finally failed."""
 FIELD = "data"
-"""Of an entry of any stream: it holds MessagePack. Of a run's results: a message with an item's result, or without
-one where a worker gives the rest of a delivery back."""
+"""The field of an entry of any stream, with MessagePack. In a run's results: a message with the result of an item,
+or without a result if a worker returns the rest of a delivery."""
 BEGUN = "begun"
-"""Of an entry of a run's results: a message without a result, sent when a worker begins a delivery."""
+"""The field of an entry of a run's results, with a message that reports the begin of a delivery."""
 
 LEASE = 10.0
-"""Seconds after which a delivery that its worker has not renewed is taken from it, or up to twice as many."""
+"""Length of a lease in seconds. A delivery whose lease was not renewed is taken away after one to two leases."""
 RUN_EXPIRY = 60.0
-"""Seconds, at the least, that a run whose driver is silent counts as alive."""
+"""Minimum time in seconds for which a run without a sign of its driver counts as alive."""
 STREAM_EXPIRY = 3600.0
-"""Seconds after which streams that no driver cares for are gone."""
+"""Time in seconds after which the streams of a run without a driver expire."""
 PATIENCE = 1.0
-"""Seconds that a read blocks at the most."""
+"""Longest time for which a read blocks, in seconds."""
 SILENCE = PATIENCE + 9.0
-"""Seconds after which a server that has not answered counts as gone."""
+"""Time-out for an answer of the server, in seconds."""
 FIRST_BACKOFF = 0.02
-"""Seconds before a connection is tried again; twice as long for each further time in a row."""
+"""First pause before a connection is tried again, in seconds. It doubles after each failure in a row."""
 LONGEST_BACKOFF = 2.0
 OLDEST_SERVER = 7
 VERSION = 2
-"""Of the entries of the streams."""
+"""Version of the entries of the streams."""
 
 
 class Delivery(Plain, frozen=True):
-    """A task on its way to a worker; its id is the delivery's number."""
+    """A task for a worker. Its id is the delivery's number."""
 
     version: int
     run: str
     lease: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)]
-    """Seconds for which it is the worker's, unless it renews them."""
+    """Length of its lease, in seconds."""
     timeout: Annotated[float, msgspec.Meta(gt=0.0)]
-    """Seconds that one of its items may take."""
+    """Time-out of one item, in seconds."""
     task: Task
 
 
 class DeadLetter(Plain, frozen=True):
-    """An item that failed for good."""
+    """An item that has finally failed."""
 
     key: str
     source: str
@@ -71,22 +72,22 @@ class DeadLetter(Plain, frozen=True):
     message: str
     attempts: int
     time: float
-    """Seconds since the epoch."""
+    """Time of the failure, in seconds since the epoch."""
 
 
 def run_key(run: str) -> str:
-    """A key that is there while the run's driver is alive."""
+    """The key that exists while the run's driver is alive."""
     return f"imageloom:run:{run}"
 
 
 def results_key(run: str) -> str:
-    """The stream of a run's results."""
+    """The key of the stream of a run's results."""
     return f"imageloom:results:{run}"
 
 
 def shown(url: str) -> str:
-    """A server's address without what is secret in it."""
-    parts = urlsplit(re.sub(r"//.*@", "//", url))  # up to the last one: a password may have any character
+    """A server's address without user and password."""
+    parts = urlsplit(re.sub(r"//.*@", "//", url))  # up to the last @: a password may contain any character
     if parts.scheme == "unix":
         return f"unix://{parts.path}"
     try:
@@ -97,14 +98,14 @@ def shown(url: str) -> str:
 
 
 def connect(url: str, reads_tasks: bool = False) -> Redis:
-    """A client of a server; it does not connect yet. What is beyond the bounds of `replies` is skipped.
+    """A client of a server. It does not connect yet. Values above the limits of `replies` are skipped.
 
     Args:
-        reads_tasks: it reads tasks, which may be larger than anything else.
+        reads_tasks: whether it reads tasks, which have a higher size limit.
 
     Raises:
         MissingExtra: the client library is not installed.
-        UsageError: it is no address of a Redis server.
+        UsageError: the address is not that of a Redis server.
     """
     try:
         from redis import Redis
@@ -116,7 +117,7 @@ def connect(url: str, reads_tasks: bool = False) -> Redis:
         raise MissingExtra("the engine redis", "redis") from None
     if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
         raise UsageError(
-            "--connect: a Redis server's address is redis://USER:PASSWORD@HOST:PORT/0 or rediss://..."
+            "--connect: the address of a Redis server must have the form redis://USER:PASSWORD@HOST:PORT/0 or rediss://..."
         )
     try:
         return Redis.from_url(
@@ -127,15 +128,15 @@ def connect(url: str, reads_tasks: bool = False) -> Redis:
             socket_timeout=SILENCE,
             retry=Retry(NoBackoff(), 0),  # the callers repeat commands
         )
-    except (ValueError, TypeError):  # their text may hold a part of the password
+    except (ValueError, TypeError):  # their text may contain a part of the password
         raise UsageError(
-            f"--connect {shown(url)}: it is no Redis server's address; in a password %XX stands for a character "
-            "that an address uses itself"
+            f"--connect {shown(url)}: not an address of a Redis server; in a password, each special character, "
+            "such as @ or /, must be written as %XX"
         ) from None
 
 
 def check_server(client: Redis, url: str) -> None:
-    """Log in, and see that the server is not too old.
+    """Log in, and check the version of the server.
 
     Raises:
         StorageError: it cannot be reached, refuses the login, or is too old.
@@ -154,20 +155,20 @@ def check_server(client: Redis, url: str) -> None:
 
 
 def refusal(error: RedisError, url: str) -> StorageError:
-    """A server's error in our words, without the user's name."""
+    """The exception for a server's error. Its message does not have the user's name."""
     from redis.exceptions import AuthenticationError, NoPermissionError
 
     where = shown(url)
     said = re.sub(r"User \S+ has", "the user has", str(error))
     if isinstance(error, NoPermissionError):
-        return StorageError(f"the Redis server at {where} does not permit what is needed: {said}")
+        return StorageError(f"the Redis server at {where} denies a command that imageloom needs: {said}")
     if isinstance(error, AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS")):
         return StorageError(f"the Redis server at {where} refuses the user or the password (--connect)")
     return StorageError(f"cannot use the Redis server at {where}: {said.replace(url, where)}")
 
 
 def is_fatal(error: RedisError) -> bool:
-    """Whether trying again is of no use."""
+    """Whether a retry cannot help."""
     from redis.exceptions import AuthenticationError, NoPermissionError
 
     return isinstance(error, (AuthenticationError, NoPermissionError)) or str(error).startswith("NOAUTH")

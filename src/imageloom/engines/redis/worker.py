@@ -1,9 +1,9 @@
 """A worker process of the engine `redis`.
 
-Each thread is a consumer of the group. A delivery belongs to its consumer until its lease ends; one more thread
-renews the leases of all consumers. A consumer tells the driver when it begins a delivery, and sends each item's
-result before it begins the next item, without waiting for the server's answer. It acknowledges the entry with the
-last result. Messages that are lost with a connection are sent again; the driver ignores repeated ones.
+Each thread is a consumer of the group. A delivery belongs to its consumer until its lease ends. One more thread
+renews the leases of all consumers. A consumer reports the begin of each delivery. It sends the result of each item
+before it begins the next item, without waiting for the server's answer. It acknowledges the entry with the last
+result. Messages that were lost with a connection are sent again. The driver ignores duplicates.
 """
 
 from __future__ import annotations
@@ -63,32 +63,33 @@ Entry = tuple[bytes, dict[bytes, bytes] | None]
 
 
 _DELIVERIES = msgspec.msgpack.Decoder(Delivery)
-"""Made before there are threads: msgspec (0.22) crashes where several need a type for the first time together."""
+"""Created before there are threads: msgspec 0.22 crashes if several threads use a type for the first time
+together."""
 
 UNBLOCK_PAUSE = 0.02
-"""Seconds between two attempts to end the waiting of consumers that are to leave."""
+"""Seconds between two attempts to unblock consumers that must exit."""
 
 
 @dataclass(eq=False)
 class _Current:
-    """The delivery that a consumer works on."""
+    """The delivery that a consumer is processing."""
 
     stream: str
     entry: bytes
     delivery: Delivery
     place: int = 0
-    """Of the item in progress."""
+    """Position of the item in progress."""
     begun: float = float("inf")
-    """When the item was begun, by the monotonic clock."""
+    """Time at which the item was begun, in seconds of the monotonic clock."""
     is_lost: bool = False
-    """Its lease is over: the driver has given it to another worker."""
+    """Whether its lease has expired. The driver has sent it to another worker."""
 
 
 def work_for(settings: WorkerSettings, leaving: threading.Event) -> None:
-    """Take deliveries until the event is set; then finish the items in progress and give the rest back.
+    """Process deliveries until the event is set. Then finish the items in progress and return the others.
 
     Raises:
-        UsageError: there is no such role.
+        UsageError: the role does not exist.
         StorageError: the server refuses this worker.
     """
     if settings.role not in ROLES:
@@ -103,7 +104,7 @@ class _Worker:
         self.settings, self.leaving = settings, leaving
         self.roles = ROLES[settings.role]
         self.start_id = os.urandom(2).hex()
-        """A container that is started again has the same host name and process ids; this differs."""
+        """A random part of the name: a restarted container has the same host name and process ids."""
         self.gate = _Gate()
         self._client = connect(settings.connect)
         self._alive: dict[str, float] = {}
@@ -133,7 +134,7 @@ class _Worker:
         return RedisError
 
     def is_alive(self, client: Redis, delivery: Delivery) -> bool:
-        """Whether somebody waits for what comes of a delivery; asked of the server once in a lease."""
+        """Whether the results of a delivery are still needed. The server is asked once per lease."""
         now = time.monotonic()
         if self._alive.get(delivery.run, 0.0) < now:
             if not client.exists(run_key(delivery.run)):
@@ -142,7 +143,7 @@ class _Worker:
         return True
 
     def note_lease(self, seconds: float) -> None:
-        """Have leases renewed often enough for one of so many seconds."""
+        """Renew leases often enough for a lease of this length, in seconds."""
         if seconds / 3 < self._renewal:
             self._renewal = seconds / 3
             self._pause.set()
@@ -155,7 +156,7 @@ class _Worker:
             self._pause.clear()
             try:
                 self._renew()
-            except self.errors:  # there is another time before the lease is over
+            except self.errors:  # it is tried again before the lease expires
                 continue
             except Exception:
                 log.exception("leases could not be renewed")
@@ -169,7 +170,7 @@ class _Worker:
             current.is_lost = not kept
 
     def _end_process(self, current: _Current, others: list[_Current]) -> None:
-        """An item takes too long, and only the end of its process ends it. The other deliveries are given back."""
+        """End this process, because an item has exceeded its time-out. The other deliveries are returned."""
         key = current.delivery.task.work[current.place].item.key
         reason = f"it took more than {current.delivery.timeout:g} s (--timeout)"
         began = time.time() - (time.monotonic() - current.begun)
@@ -184,7 +185,7 @@ class _Worker:
         os._exit(70)  # EX_SOFTWARE
 
     def _unblock_consumers(self) -> None:
-        """End the waiting of consumers that are to leave. Repeatedly, for one may begin to wait just now."""
+        """Unblock consumers that must exit. It is repeated, because a consumer may just begin to wait."""
         self.leaving.wait()
         while True:
             with contextlib.suppress(self.errors):
@@ -221,11 +222,11 @@ class _Consumer:
             self._leave()
 
     def _register(self) -> None:
-        """Register as a consumer, and do the deliveries that were lost on their way to it."""
+        """Register as a consumer, and process deliveries that were assigned to it but not received."""
         make_groups(self._client, self._worker.roles)
         for role in self._worker.roles:
             self._client.xgroup_createconsumer(STREAMS[role], GROUP, self.name)
-        with contextlib.suppress(self._worker.errors):  # not permitted: then waiting ends by itself
+        with contextlib.suppress(self._worker.errors):  # not permitted: the wait then ends by its time-out
             self.client_id = self._client.client_id()
         for stream, entries in self._read("0"):
             for entry in entries:
@@ -239,7 +240,7 @@ class _Consumer:
         return found or []
 
     def _back_off(self, error: RedisError) -> None:
-        """Wait before the next attempt; leave where none can help."""
+        """Wait before the next attempt. Stop the worker if a retry cannot help."""
         if is_fatal(error):
             self.fatal = error
             self._worker.leaving.set()
@@ -250,13 +251,13 @@ class _Consumer:
         self._failures = min(self._failures + 1, 30)
 
     def _leave(self) -> None:
-        """Remove this consumer from the groups, unless the driver still has to find what it had."""
+        """Remove this consumer from the groups, unless it still has deliveries, which the driver must find."""
         for role in self._worker.roles:
             if not self._client.xpending_range(STREAMS[role], GROUP, "-", "+", 1, self.name):
                 self._client.xgroup_delconsumer(STREAMS[role], GROUP, self.name)
 
     def _take(self, stream: str, entry: bytes, fields: dict[bytes, bytes] | None) -> None:
-        """Do an entry, or drop it: junk, or a task of a run that is over."""
+        """Process an entry. Drop it if it is invalid, or if its run is over."""
         delivery = self._decode(entry, fields)
         if delivery is None or not self._worker.is_alive(self._client, delivery):
             drop(self._client, stream, entry)
@@ -269,8 +270,8 @@ class _Consumer:
                 self._do(self.current)
         except self._worker.errors:
             raise
-        except Exception:  # it would fail again and again
-            log.exception("worker %s: dropped the entry %s", self.name, entry.decode())
+        except Exception:  # it would fail each time
+            log.exception("worker %s: dropped the entry %s, which failed", self.name, entry.decode())
             drop(self._client, stream, entry)
         finally:
             self.current = None
@@ -278,8 +279,8 @@ class _Consumer:
     def _decode(self, entry: bytes, fields: dict[bytes, bytes] | None) -> Delivery | None:
         try:
             delivery = _DELIVERIES.decode((fields or {})[FIELD.encode()])
-        except (KeyError, TypeError, *UNREADABLE):  # TypeError: it was too large, and was skipped
-            log.warning("worker %s: dropped the entry %s: it is no delivery", self.name, entry.decode())
+        except (KeyError, TypeError, *UNREADABLE):  # TypeError: it was too large and was skipped
+            log.warning("worker %s: dropped the entry %s, which is not a delivery", self.name, entry.decode())
             return None
         if delivery.version != VERSION:
             log.warning("worker %s: dropped a delivery of version %d", self.name, delivery.version)
@@ -320,7 +321,7 @@ class _Consumer:
         return guarded(task, guard)
 
     def _send(self, current: _Current, commands: list[Command], is_over: bool) -> None:
-        """Send commands; at the end of a delivery wait until the server has answered them all."""
+        """Send commands. At the end of a delivery, wait for all answers of the server."""
         failures = 0
         self._connection.add(commands)
         while True:
@@ -337,7 +338,7 @@ class _Consumer:
 
 
 def commands_of(current: _Current, messages: list[Message], is_over: bool) -> list[Command]:
-    """The commands that put messages into a run's results, and acknowledge a delivery that is over."""
+    """The commands that add messages to a run's results, and acknowledge a finished delivery."""
     key = results_key(current.delivery.run)
     commands: list[Command] = [("XADD", key, "*", FIELD, msgspec.msgpack.encode(one)) for one in messages]
     if is_over:
@@ -350,7 +351,7 @@ def commands_of(current: _Current, messages: list[Message], is_over: bool) -> li
 
 
 def drop(client: Redis, stream: str, entry: bytes) -> None:
-    """Remove an entry that nobody is to do."""
+    """Remove an entry that no worker must process."""
     with client.pipeline(transaction=False) as pipe:
         pipe.xack(stream, GROUP, entry)
         pipe.xdel(stream, entry)
@@ -358,7 +359,7 @@ def drop(client: Redis, stream: str, entry: bytes) -> None:
 
 
 def _unreachable(task: Task) -> str | None:
-    """A path of the task that does not exist for this worker."""
+    """A path of the task that does not exist on this machine; None if all exist."""
     paths = [task.source, os.path.join(task.sink, STAGING)]
     if task.part:
         paths += [raster for raster in (task.part.reads, task.part.writes) if raster]
@@ -367,7 +368,7 @@ def _unreachable(task: Task) -> str | None:
 
 @dataclass
 class _Gate:
-    """Lets one thread in that must be alone, or any number of others."""
+    """A lock: it admits either one thread that must run alone, or any number of other threads."""
 
     inside: int = 0
     taken: bool = False

@@ -1,1 +1,1 @@
-"""Workers that connect over ZeroMQ."""
+"""The engine zeromq: workers that connect over ZeroMQ."""

@@ -1,8 +1,8 @@
-"""Workers that connect over ZeroMQ, from this machine or others, and come and go as they like.
+"""Workers that connect over ZeroMQ, from this machine or others. They may join and leave at any time.
 
-The engine's thread is the server: workers connect to it, hold one task at a time for each of their threads, and
-send results item by item. Both sides send heartbeats. The death of a local worker is known at once; another worker
-is lost when nothing was heard of it for too long. What a lost worker says later is refused.
+The engine's thread is the server. A worker connects to it, has one task for each of its threads, and sends the
+result of each item. Both sides send heartbeats. The death of a local worker is detected at once. A remote worker
+is lost if it sends nothing for `SILENCE` seconds. Later messages of a lost worker are refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import zmq
 
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.workers import work
-from imageloom.engines.zeromq.doors import Door
+from imageloom.engines.zeromq.connections import ConnectionLimit
 from imageloom.engines.zeromq.wire import (
     HEADER,
     MOST_SUBSCRIBED,
@@ -65,28 +65,28 @@ from imageloom.scheduling.transport import Waker
 from imageloom.worker.settings import WorkerSettings
 
 HEARTBEAT = 1.0
-"""Seconds from one to the next."""
+"""Seconds between two heartbeats."""
 SILENCE = 10.0
-"""Seconds after which a silent worker is lost, and a silent server gone."""
+"""Time-out of heartbeats in seconds. After it, the other side counts as lost."""
 MOST_PEERS = 512
-"""Workers that connect."""
+"""Maximum number of workers."""
 MOST_CAPACITY = 4096
-"""Tasks at once, whatever the workers say of themselves."""
+"""Maximum number of slots of one worker, whatever the worker reports."""
 TICK = 0.2
-"""Seconds between one look at the clock and the next."""
+"""Seconds between two checks of heartbeats."""
 LINGER = 200
-"""Milliseconds that the last messages to remote workers may take on their way."""
+"""Time in milliseconds to deliver the last messages to remote workers."""
 
 
 class Zeromq(TransportEngine, Engine):
     """The engine.
 
     Raises:
-        UsageError: the address needs keys, or no worker could ever connect.
+        UsageError: the address needs keys, or no worker could connect.
         StorageError: the ports cannot be opened.
     """
 
-    capabilities = Capabilities(tells=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -107,23 +107,23 @@ class Zeromq(TransportEngine, Engine):
         if self._server.has_peers or self._settings.jobs:
             return ""
         return (
-            f"no worker has connected to {self._settings.bind}: start some by "
+            f"no worker has connected to {self._settings.bind}: start workers with "
             "`imageloom worker --engine zeromq --connect ADDRESS --root FOLDER`"
         )
 
 
 @dataclass(eq=False)
 class _Peer:
-    """A worker that has said hello."""
+    """A connected worker."""
 
     routing_id: bytes
     hello: Hello
     is_local: bool
     heard: float
     sent: set[int] = field(default_factory=set)
-    """Deliveries that it was sent and has not reported to be over."""
+    """Deliveries that were sent to it and that it has not finished."""
     missed: set[int] = field(default_factory=set)
-    """Of these, what it did not have by its last heartbeat."""
+    """Those of them that were missing in its last heartbeat."""
 
     @property
     def id(self) -> str:
@@ -150,7 +150,7 @@ class Server:
         self._is_closing = False
         self._beaten = self._looked = 0.0
         self._context = zmq.Context()
-        # Without `bind` nobody else is to connect: keys of this run alone.
+        # Without `bind`, only local workers connect: use keys for this run only.
         known = read_keys(settings.keys, ServerKeys) if settings.keys else new_server_keys()
         self._keys, self._made = add_clients(known, "local")
         self._fleet: Fleet | None = None
@@ -164,10 +164,10 @@ class Server:
         self.wake = self._waker.wake
 
     def _open(self, address: str) -> None:
-        """Make the sockets; from the thread's start on they are the thread's."""
+        """Open the sockets. After the start of the engine's thread, only this thread uses them."""
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind("inproc://zeromq.zap.01")
-        self._doors: list[Door] = []
+        self._limits: list[ConnectionLimit] = []
         self._router, self._control = self._context.socket(zmq.ROUTER), self._context.socket(zmq.PUB)
         host, port = split(address)
         try:
@@ -177,19 +177,17 @@ class Server:
             ):
                 options(channel, address, most)
                 secure_server(channel, self._keys)
-                self._doors.append(Door(channel))
+                self._limits.append(ConnectionLimit(channel))
                 channel.bind(f"tcp://{host}:{number}")
         except zmq.ZMQError as error:
-            raise StorageError(
-                f"cannot listen at {address} and the port after it: {error.strerror}"
-            ) from None
+            raise StorageError(f"cannot listen on {address} and on the next port: {error.strerror}") from None
         self._router.router_handover = True
         self.address = f"tcp://{host}:{_port(self._router)}"
         everywhere = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
         self._local_address = f"tcp://{everywhere.get(host, host)}:{_port(self._router)}"
         self._control_port = _port(self._control)
         self._poller = zmq.Poller()
-        for source in (self._router, self._zap, *(door.monitor for door in self._doors)):
+        for source in (self._router, self._zap, *(limit.monitor for limit in self._limits)):
             self._poller.register(source, zmq.POLLIN)
 
     def open(self, failed: Callable[[str], None]) -> None:
@@ -212,7 +210,7 @@ class Server:
         return bool(self._peers)
 
     def _note_death(self, pid: int, cause: str) -> None:
-        """A local worker has died: called by the fleet's thread."""
+        """Note the death of a local worker. Called in the fleet's thread."""
         self._deaths.append((pid, cause))
         self.wake()
 
@@ -234,7 +232,7 @@ class Server:
         peer = self._peer(command.worker)
         if peer is None:
             return
-        log.debug("worker %s is ended: %s", peer.name, command.failure.message)
+        log.debug("ended worker %s: %s", peer.name, command.failure.message)
         if command.failure.kind == "InvalidResult":
             self._send(peer.routing_id, b"unknown")
         elif peer.is_local and self._fleet:
@@ -244,7 +242,7 @@ class Server:
         del self._peers[peer.routing_id]
 
     def close(self, patience: float) -> None:
-        """Tell the workers to stop; those that connect meanwhile are told too."""
+        """Ask the workers to stop, including those that connect meanwhile."""
         self._is_closing = True
         lingers = any(not peer.is_local for peer in self._peers.values())
         for peer in self._peers.values():
@@ -272,33 +270,35 @@ class Server:
         ready = dict(poller.poll(0 if self._events else math.ceil(wait * 1000)))
         if self._waker.file in ready:
             self._waker.clear()
-        for door in self._doors:
-            door.look()
+        for limit in self._limits:
+            limit.update()
         if self._zap in ready:
             authenticate(self._zap, self._keys)
         if self._router in ready:
-            self._hear_all()
+            self._receive_all()
         while self._deaths:
-            self._bury(*self._deaths.popleft())
-        self._look()
+            self._handle_death(*self._deaths.popleft())
+        self._check_peers()
         events, self._events = self._events, []
         return events
 
-    def _hear_all(self) -> None:
-        """Take in what has come; after some of it others are to have their turn."""
+    def _receive_all(self) -> None:
+        """Read messages, up to a maximum, so that other work is not delayed."""
         for _ in range(100):
             try:
                 routing_id, *frames = self._router.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._hear(routing_id, frames)
+            self._handle(routing_id, frames)
 
-    def _hear(self, routing_id: bytes, frames: list[bytes]) -> None:
+    def _handle(self, routing_id: bytes, frames: list[bytes]) -> None:
         header, kind, body = (*frames, b"", b"", b"")[:3]
         if header != HEADER:
-            log.warning("ignored what is no message of this version: %.40r", header)
+            log.warning("ignored data that is not a message of this version: %.40r", header)
             if header.startswith(PROTOCOL):
-                self._send(routing_id, b"unknown")  # its header tells the other side why
+                self._send(
+                    routing_id, b"unknown"
+                )  # its header has the version, so the other side can report the mismatch
             return
         if kind == b"hello":
             if hello := body_of(Hello, body):
@@ -308,13 +308,13 @@ class Server:
         if peer is None:
             if kind != b"leave":
                 log.info(
-                    "refused the %s of a worker that is not known, or was lost", kind.decode(errors="replace")
+                    "refused the %s of a worker that is unknown or was lost", kind.decode(errors="replace")
                 )
                 self._send(routing_id, b"unknown")
             return
         peer.heard = time.monotonic()
         if kind == b"result":
-            self._take_in(peer, body)
+            self._handle_result(peer, body)
         elif kind == b"over":
             if delivery := body_of(Delivery, body):
                 peer.sent.discard(delivery.number)
@@ -323,16 +323,16 @@ class Server:
             if beat := body_of(Beat, body):
                 self._compare(peer, set(beat.holding))
         elif kind == b"leave":
-            self._let_go(peer)
+            self._release(peer)
 
-    def _take_in(self, peer: _Peer, body: bytes) -> None:
-        """Take a result in; a worker that sends what none of ours would is let go of."""
+    def _handle_result(self, peer: _Peer, body: bytes) -> None:
+        """Handle a result. A worker that sends an invalid message is removed."""
         try:
             message = message_of(body)
             if message.result is None:
                 raise InvalidResult("no result")
         except InvalidResult as error:
-            log.warning("refused a message of worker %s: %s", peer.name, error)
+            log.warning("refused a message from worker %s: %s", peer.name, error)
             self._lose(peer, Failure.of(InvalidResult(f"its worker {peer.name} sent {error}")))
             self._send(peer.routing_id, b"unknown")
         else:
@@ -344,33 +344,37 @@ class Server:
             self._send(routing_id, b"stop")
         elif routing_id not in self._peers:
             if before := self._peers.get(hello.previous):
-                self._let_go(before)
+                self._release(before)
             if len(self._peers) >= MOST_PEERS:
-                log.warning("refused a worker of %r: there are %d already", hello.host, MOST_PEERS)
-                return  # it says hello again, later
+                log.warning(
+                    "refused a worker of %r: there are already %d workers, the maximum",
+                    hello.host,
+                    MOST_PEERS,
+                )
+                return  # it tries again later
             is_local = hello.local == self._local
             self._peers[routing_id] = _Peer(routing_id, hello, is_local, time.monotonic())
             if is_local and self._fleet:
-                self._fleet.is_well(hello.pid)
+                self._fleet.mark_ready(hello.pid)
             peer = self._peers[routing_id]
             self._events.append(Joined(peer.id, max(1, hello.threads)))
             self._send(routing_id, b"welcome", Welcome(self._control_port, HEARTBEAT, SILENCE))
 
     def _compare(self, peer: _Peer, holding: set[int]) -> None:
-        """Report what a worker should have and has not, twice in a row: a connection broke."""
+        """Report deliveries that are missing in two heartbeats in a row: they were lost with a connection."""
         missing = peer.sent - holding
         for number in missing & peer.missed:
             peer.sent.discard(number)
             self._events.append(Returned(peer.id, number))
         peer.missed = missing
 
-    def _let_go(self, peer: _Peer) -> None:
-        """A worker leaves on its own."""
+    def _release(self, peer: _Peer) -> None:
+        """Remove a worker that has left."""
         self._events.append(Left(peer.id))
         del self._peers[peer.routing_id]
 
-    def _bury(self, pid: int, cause: str) -> None:
-        """A local worker has died."""
+    def _handle_death(self, pid: int, cause: str) -> None:
+        """Handle the death of a local worker."""
         for peer in [peer for peer in self._peers.values() if peer.is_local and peer.hello.pid == pid]:
             self._lose(peer, Failure.of(WorkerLost(f"its worker died: {cause}")))
 
@@ -378,18 +382,18 @@ class Server:
         self._events.append(Died(peer.id, failure))
         del self._peers[peer.routing_id]
 
-    def _look(self) -> None:
-        """See who is silent, and send heartbeats."""
+    def _check_peers(self) -> None:
+        """Find workers without heartbeats, and send heartbeats."""
         now = time.monotonic()
         if now < self._looked + TICK:
             return
         was_away = self._looked and now > self._looked + SILENCE / 2
         self._looked = now
         for peer in list(self._peers.values()):
-            if was_away:  # this process was stopped: what came meanwhile is not read yet
+            if was_away:  # this process was stopped: its messages are not read yet
                 peer.heard = now
             if peer.heard <= now - SILENCE:
-                reason = f"nothing was heard of its worker {peer.name} for {SILENCE:g} s"
+                reason = f"its worker {peer.name} sent nothing for {SILENCE:g} s"
                 self._lose(peer, Failure.of(WorkerLost(reason)))
         if now >= self._beaten + HEARTBEAT:
             self._beaten = now
@@ -397,14 +401,14 @@ class Server:
             self._control.send_multipart([HEADER, word, b""], zmq.NOBLOCK)
 
     def _send(self, routing_id: bytes, kind: bytes, body: Plain | None = None) -> None:
-        """To one worker; what cannot be delivered is dropped, and missed by the next heartbeats."""
+        """Send to one worker. A message that cannot be delivered is dropped. The next heartbeats show the loss."""
         with contextlib.suppress(zmq.Again):
             packed = b"" if body is None else msgspec.msgpack.encode(body)
             self._router.send_multipart([routing_id, HEADER, kind, packed], zmq.NOBLOCK)
 
 
 def _port(channel: zmq.Socket[bytes]) -> int:
-    """Where a socket listens."""
+    """The port on which a socket listens."""
     endpoint = channel.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(endpoint, bytes)
     return int(endpoint.rstrip(b"\0").rpartition(b":")[2])

@@ -1,8 +1,7 @@
-"""What goes over the wires of the engine zeromq: messages, addresses, and the keys of both sides.
+"""The protocol of the engine zeromq: messages, addresses, and the keys of both sides.
 
-Each message is a header, which names the protocol with its version, a kind, and a body in MessagePack. Nothing of
-it is ever unpickled. Workers write to the server's port; the port beside it, the control channel, speaks to all
-workers at once.
+A message has three parts: a header with the protocol and its version, a kind, and a body in MessagePack. Pickle is
+not used. Workers send to the server's port. The next port is the control channel, which sends to all workers.
 """
 
 from __future__ import annotations
@@ -24,32 +23,32 @@ VERSION = 1
 PROTOCOL = b"imageloom/"
 HEADER = PROTOCOL + b"%d" % VERSION
 MOST_TOLD = 1 << 20
-"""Bytes of a message to the server: what is larger is nothing of ours, and its sender is cut off."""
+"""Maximum size of a message to the server, in bytes. The sender of a larger one is disconnected."""
 MOST_ASKED = 16 << 20
-"""Bytes of a message to a worker."""
+"""Maximum size of a message to a worker, in bytes."""
 MOST_SUBSCRIBED = 4096
-"""Bytes of a message to the control channel: who listens there says little."""
+"""Maximum size of a message to the control channel, in bytes: subscribers only send short messages."""
 MOST_WAITING = 64
-"""Messages of one sender that wait to be read: then it waits."""
+"""Maximum number of unread messages of one sender. Then the sender is blocked."""
 HANDSHAKE = 5000
-"""Milliseconds until a new connection must have proved who it is."""
+"""Time-out for the authentication of a new connection, in milliseconds."""
 BACKLOG = 128
-"""Connections that wait to be accepted."""
+"""Maximum number of connections that wait to be accepted."""
 
 P = TypeVar("P", bound=Plain)
 log = logging.getLogger("imageloom.zeromq")
 
 
 class Hello(Plain, frozen=True, omit_defaults=True):
-    """A worker's first word."""
+    """A worker's first message."""
 
     host: Annotated[str, msgspec.Meta(pattern=r"\A[\w.:%-]{1,253}\Z")]
     pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     previous: Annotated[bytes, msgspec.Meta(max_length=255)] = b""
-    """The routing id that it had before, where it has let go of all that it was given under it."""
+    """Its previous routing id, if it has dropped all deliveries that it had under that id."""
     local: bytes = b""
-    """What the server has given to the workers that it has started itself."""
+    """A token that the server gives to the workers that it has started itself."""
 
 
 class Welcome(Plain, frozen=True):
@@ -58,30 +57,30 @@ class Welcome(Plain, frozen=True):
     control: int
     """Port of the control channel."""
     heartbeat: float
-    """Seconds from one to the next, both ways."""
+    """Seconds between two heartbeats, in both directions."""
     silence: float
-    """Seconds without a word after which the other side is taken for lost."""
+    """Time-out of heartbeats in seconds. After it, the other side counts as lost."""
 
 
 class Beat(Plain, frozen=True):
     """A worker's heartbeat."""
 
     holding: Annotated[tuple[int, ...], msgspec.Meta(max_length=4096)]
-    """The deliveries that it has in hand."""
+    """The numbers of the deliveries that it has."""
 
 
 class Delivery(Plain, frozen=True):
-    """A delivery that concerns its worker no more, but for the item that it is at."""
+    """A delivery that the worker must drop, except for the item in progress."""
 
     number: int
 
 
 def body_of(kind: type[P], body: bytes) -> P | None:
-    """A message's body, or None, with a line in the log, where it is not one."""
+    """Decode a message's body. If it is invalid, this is logged, and None is returned."""
     try:
         return msgspec.msgpack.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        log.warning("ignored what is no %s: %s", kind.__name__, error)
+        log.warning("ignored data that is not a %s: %s", kind.__name__, error)
         return None
 
 
@@ -92,23 +91,25 @@ def split(address: str) -> tuple[str, str]:
     """Host and port of an address; the port may be an asterisk.
 
     Raises:
-        UsageError: it is none of ours.
+        UsageError: the address is invalid.
     """
     found = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.%\w]+\]|[^:/\s]+):(\d{1,5}|\*)", address)
     if found is None:
-        raise UsageError(f"{address!r} is no address such as tcp://127.0.0.1:5555")
+        raise UsageError(f"{address!r} is not an address, such as tcp://127.0.0.1:5555")
     return found[1], found[2]
 
 
 def check_secured(address: str, keys: object, file: str) -> None:
-    """Refuse to speak without keys, on this machine too: whoever reaches a port could fill the memory behind it.
+    """Require keys, also on this machine, because any user who can connect to a port could exhaust the memory.
 
     Raises:
-        UsageError: it names the command that makes some.
+        UsageError: there are no keys. The message has the command that makes them.
     """
     split(address)
     if not keys:
-        raise UsageError(f"{address} needs keys: `imageloom keys DIR` makes them, then --keys DIR/{file}.key")
+        raise UsageError(
+            f"{address} needs keys: make them with `imageloom keys DIR`, then give --keys DIR/{file}.key"
+        )
 
 
 # Keys
@@ -133,12 +134,12 @@ class ClientKeys(Plain, frozen=True):
 
 
 def new_server_keys() -> ServerKeys:
-    """Keys of a server that knows no clients yet."""
+    """New keys of a server without clients."""
     return ServerKeys(*_pair(), {})
 
 
 def add_clients(server: ServerKeys, *names: str) -> tuple[ServerKeys, dict[str, ClientKeys]]:
-    """The server's keys with those of more clients."""
+    """The server's keys with new clients added, and the keys of each new client by name."""
     clients = {name: ClientKeys(*_pair(), server.public) for name in names}
     known = server.clients | {name: keys.public for name, keys in clients.items()}
     return msgspec.structs.replace(server, clients=known), clients
@@ -150,10 +151,10 @@ def _pair() -> tuple[str, str]:
 
 
 def read_keys(path: str, kind: type[P]) -> P:
-    """The keys of a file.
+    """Read the keys from a file.
 
     Raises:
-        UsageError: it is no such file.
+        UsageError: the file cannot be read, or is not a file of keys.
     """
     side = "server" if kind is ServerKeys else "client"
     try:
@@ -162,15 +163,15 @@ def read_keys(path: str, kind: type[P]) -> P:
     except OSError as error:
         raise UsageError(f"cannot read the keys {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UsageError(f"{path} is no file of a {side}'s keys, as `imageloom keys` makes them") from None
+        raise UsageError(f"{path} is not a file of {side} keys made by `imageloom keys`") from None
 
 
 def make_keys(folder: str, names: Sequence[str]) -> list[str]:
-    """Make `server.key` where there is none, and a file of keys for each name of a client; the paths of all.
+    """Make `server.key` if it does not exist, and a file of keys for each client. Returns the paths of all files.
 
     Raises:
-        UsageError: a client of that name has its keys.
-        StorageError: the folder cannot be written into.
+        UsageError: a client with this name has keys already.
+        StorageError: the folder is not writable.
     """
     path = os.path.join(folder, "server.key")
     try:
@@ -178,9 +179,9 @@ def make_keys(folder: str, names: Sequence[str]) -> list[str]:
         server = read_keys(path, ServerKeys) if os.path.exists(path) else new_server_keys()
         for name in names:
             if not re.fullmatch(r"[\w.-]+", name) or name == "server":
-                raise UsageError(f"{name!r} is no name of a client: letters, digits, dots and dashes")
+                raise UsageError(f"{name!r} is not a name of a client: use letters, digits, dots and dashes")
             if name in server.clients:
-                raise UsageError(f"{path} knows a client {name!r} already: choose another name (--client)")
+                raise UsageError(f"{path} already has a client {name!r}: choose another name (--client)")
         server, clients = add_clients(server, *names)
         made = {os.path.join(folder, f"{name}.key"): keys for name, keys in clients.items()}
         for target, keys in [*made.items(), (path, server)]:
@@ -191,7 +192,7 @@ def make_keys(folder: str, names: Sequence[str]) -> list[str]:
 
 
 def _write(path: str, keys: Plain) -> None:
-    """Keys into a file that its owner alone may read, whole or not at all."""
+    """Write keys into a file that only its owner may read, atomically."""
     beside = f"{path}.{os.getpid()}"
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(keys)) + b"\n")
@@ -199,7 +200,7 @@ def _write(path: str, keys: Plain) -> None:
 
 
 def secure_server(socket: zmq.Socket[bytes], keys: ServerKeys) -> None:
-    """Have a socket that is bound take encrypted connections alone, of clients that `authenticate` knows."""
+    """Make a listening socket accept only encrypted connections, of clients that `authenticate` accepts."""
     socket.curve_server = True
     socket.curve_secretkey = keys.secret.encode()
     socket.zap_domain = b"imageloom"
@@ -211,23 +212,23 @@ def secure_client(socket: zmq.Socket[bytes], keys: ClientKeys) -> None:
     socket.curve_secretkey = keys.secret.encode()
 
 
-def authenticate(door: zmq.Socket[bytes], keys: ServerKeys) -> None:
-    """Answer a question of libzmq, whether a client may come in (ZAP, RFC 27 of ZeroMQ)."""
-    version, request, _, address, _, mechanism, *credentials = door.recv_multipart()
+def authenticate(channel: zmq.Socket[bytes], keys: ServerKeys) -> None:
+    """Answer one request of libzmq: whether a client may connect (ZAP, RFC 27 of ZeroMQ)."""
+    version, request, _, address, _, mechanism, *credentials = channel.recv_multipart()
     known = {z85.decode(public) for public in keys.clients.values()}
     if mechanism == b"CURVE" and credentials and credentials[0] in known:
         verdict = [b"200", b"OK"]
     else:
-        log.warning("refused %s: its key is not known", address.decode(errors="replace"))
+        log.warning("refused %s: its key is unknown", address.decode(errors="replace"))
         verdict = [b"400", b"its key is not known"]
-    door.send_multipart([version, request, *verdict, b"", b""])
+    channel.send_multipart([version, request, *verdict, b"", b""])
 
 
 def options(socket: zmq.Socket[Any], address: str, most: int) -> None:
-    """What all sockets are set to.
+    """Set the options that all sockets have in common.
 
     Args:
-        most: bytes of a message that comes in.
+        most: maximum size of an incoming message, in bytes.
     """
     socket.linger = 0
     socket.maxmsgsize = most

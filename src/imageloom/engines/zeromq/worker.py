@@ -1,7 +1,7 @@
-"""A worker of the engine zeromq: the main thread speaks with the server, other threads do the tasks.
+"""A worker of the engine zeromq: the main thread communicates with the server, other threads run the tasks.
 
-So the heart beats however long an item takes. A worker that hears nothing for too long, or that the server does
-not know any more, lets go of all that it was given and begins anew.
+So heartbeats do not depend on the time of an item. A worker drops all its deliveries and connects again if the
+server sends nothing for too long, or if the server has removed it.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ from imageloom.worker.perform import worker_name
 from imageloom.worker.settings import WorkerSettings
 
 PAUSE = 0.5
-"""Seconds between one connection and the next."""
+"""Seconds between two connections."""
 FIRST_SILENCE = 10.0
-"""Seconds without an answer to a hello, before another one is said."""
+"""Time-out for the answer to a hello, in seconds. Then another one is sent."""
 LINGER = 2000
-"""Milliseconds that the last words may take on their way."""
+"""Time in milliseconds to deliver the last messages."""
 
 
 def work_for(
     settings: WorkerSettings, leaving: threading.Event, keys: ClientKeys | None = None, local: bytes = b""
 ) -> None:
-    """Work for one server after the other at an address, until asked to leave.
+    """Run as a worker of one server after the other at an address, until `leaving` is set.
 
     Args:
-        keys: those of `settings.keys`, where they are not in a file.
-        local: what tells the server that it has started this worker itself.
+        keys: the keys, if they are not in the file `settings.keys`.
+        local: the token of a worker that the server has started itself.
 
     Raises:
-        UsageError: the server speaks another version, or the address needs keys.
+        UsageError: the server uses another version, or the address needs keys.
     """
     if keys is None and settings.keys:
         keys = read_keys(settings.keys, ClientKeys)
@@ -84,19 +84,19 @@ class _Worker:
         self._context = zmq.Context()
         self._routing_id = b""
         self._round = 0
-        """Of connections: what was begun in an earlier one is nobody's concern."""
+        """Number of the connection. Results of tasks from an earlier one are dropped."""
         self._holding: set[int] = set()
         self._dropped: set[int] = set()
         self._tasks: SimpleQueue[tuple[int, Task]] = SimpleQueue()
-        self._said: SimpleQueue[tuple[int, Message | int]] = SimpleQueue()
-        """By the threads: a result, or the number of a delivery that is over."""
-        self._bell, self._button = os.pipe()
-        os.set_blocking(self._button, False)
-        signal.set_wakeup_fd(self._button, warn_on_full_buffer=False)
+        self._reports: SimpleQueue[tuple[int, Message | int]] = SimpleQueue()
+        """Reports of the threads: a result, or the number of a finished delivery."""
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         for number in range(settings.threads):
             threading.Thread(target=self._compute, name=f"thread_{number}", daemon=True).start()
 
-    # The threads that do the tasks
+    # The threads that run the tasks
 
     def _compute(self) -> None:
         name = worker_name() if self._settings.once else f"{self._host}:{worker_name()}"
@@ -104,28 +104,29 @@ class _Worker:
             began, task = self._tasks.get()
             if self._wants(began, task.id):
                 for place, result in enumerate(guarded(task, self._settings.guard)):
-                    self._say(began, Message(task.id, place, name, result))
+                    self._report(began, Message(task.id, place, name, result))
                     if not self._wants(began, task.id):
                         break
-            self._say(began, task.id)
+            self._report(began, task.id)
 
     def _wants(self, began: int, delivery: int) -> bool:
         return began == self._round and delivery not in self._dropped and not self._leaving.is_set()
 
-    def _say(self, began: int, what: Message | int) -> None:
-        self._said.put((began, what))
-        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
-            os.write(self._button, b".")
+    def _report(self, began: int, what: Message | int) -> None:
+        self._reports.put((began, what))
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes the main thread, too
+            os.write(self._wake_writer, b".")
 
     # The main thread
 
     def serve(self) -> bool:
-        """Be one server's worker, from hello to the end; whether to look for the next."""
+        """Run as the worker of one server, from hello to the end. Returns whether to connect to the next
+        server."""
         self._round += 1
         self._holding.clear()
         self._dropped.clear()
         self._goes_on: bool | None = None
-        """Known when the connection is to end: whether there is to be another one."""
+        """Set when the connection must end: whether to connect again."""
         self._draining = False
         self._welcome: Welcome | None = None
         self._heard = self._beaten = time.monotonic()
@@ -133,7 +134,7 @@ class _Worker:
         try:
             self._greet()
             self._poller = zmq.Poller()
-            for source in (self._bell, self._dealer, self._control):
+            for source in (self._wake_reader, self._dealer, self._control):
                 self._poller.register(source, zmq.POLLIN)
             while self._goes_on is None:
                 self._turn()
@@ -143,7 +144,7 @@ class _Worker:
             self._control.close()
 
     def close(self) -> None:
-        """Wait for the last words to be on their way."""
+        """Wait until the last messages are sent."""
         self._context.term()
 
     def _greet(self) -> None:
@@ -158,17 +159,17 @@ class _Worker:
         self._send(b"hello", msgspec.msgpack.encode(hello))
 
     def _turn(self) -> None:
-        """Hear, say, and beat."""
+        """Receive messages, send reports and heartbeats."""
         heartbeat = self._welcome.heartbeat if self._welcome else FIRST_SILENCE
         silence = self._welcome.silence if self._welcome else FIRST_SILENCE
         patience = min(self._beaten + heartbeat, self._heard + silence) - time.monotonic()
         ready = dict(self._poller.poll(max(0, math.ceil(patience * 1000))))
-        if self._bell in ready:
-            os.read(self._bell, 4096)
+        if self._wake_reader in ready:
+            os.read(self._wake_reader, 4096)
         for channel in (self._dealer, self._control):
             while channel in ready and self._goes_on is None:
                 try:
-                    self._hear(channel.recv_multipart(zmq.NOBLOCK))
+                    self._handle(channel.recv_multipart(zmq.NOBLOCK))
                 except zmq.Again:
                     break
         self._pass_on()
@@ -177,7 +178,7 @@ class _Worker:
             self._send(b"beat", msgspec.msgpack.encode(Beat(tuple(self._holding))))
             self._beaten = now
         if now >= self._heard + silence:
-            what = "no word" if self._welcome else "no answer (is it there, are the keys right?)"
+            what = "no message" if self._welcome else "no answer (is it there, are the keys right?)"
             log.warning("%s from %s for %g s", what, self._settings.connect, silence)
             self._goes_on = True
         if (self._leaving.is_set() or self._draining) and not self._holding:
@@ -186,16 +187,16 @@ class _Worker:
                 self._send(b"leave")
             self._goes_on = not self._settings.once
 
-    def _hear(self, frames: list[bytes]) -> None:
+    def _handle(self, frames: list[bytes]) -> None:
         header, kind, body = (*frames, b"", b"", b"")[:3]
         if header != HEADER:
             if header.startswith(PROTOCOL):
                 theirs = header.removeprefix(PROTOCOL).decode(errors="replace")
                 raise UsageError(
-                    f"the server at {self._settings.connect} speaks version {theirs} of the protocol, this "
+                    f"the server at {self._settings.connect} uses version {theirs} of the protocol, this "
                     f"worker {VERSION}: install the same imageloom on both sides"
                 )
-            log.warning("ignored what is no message: %.40r", header)
+            log.warning("ignored data that is not a message: %.40r", header)
             return
         self._heard = time.monotonic()
         if kind == b"task":
@@ -217,14 +218,14 @@ class _Worker:
         elif kind == b"unknown":
             self._goes_on = True
         elif kind == b"die":
-            log.error("imageloom worker %d: ended, for an item took too long (--timeout)", os.getpid())
+            log.error("imageloom worker %d: ended, because an item took too long (--timeout)", os.getpid())
             os._exit(1)
 
     def _pass_on(self) -> None:
-        """Send what the threads have said."""
+        """Send the reports of the threads."""
         while self._goes_on is None:
             try:
-                began, what = self._said.get_nowait()
+                began, what = self._reports.get_nowait()
             except Empty:
                 return
             if began != self._round:
@@ -237,5 +238,5 @@ class _Worker:
                 self._send(b"over", msgspec.msgpack.encode(Delivery(what)))
 
     def _send(self, kind: bytes, body: bytes = b"") -> None:
-        with contextlib.suppress(zmq.Again):  # thousands of messages wait for a server that is not there
+        with contextlib.suppress(zmq.Again):  # too many messages wait for a server that does not answer
             self._dealer.send_multipart([HEADER, kind, body], zmq.NOBLOCK)

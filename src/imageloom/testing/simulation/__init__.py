@@ -1,6 +1,7 @@
-"""Histories of whole runs in simulated time: real driver, ledger and scheduler; workers and network simulated.
+"""Simulation of whole runs: the driver, the ledger and the scheduler are real; time, workers and network are
+simulated.
 
-One seed draws one history: the rules of the engine, and what goes wrong with items, workers, messages and the
-driver, and when. Everything runs in one thread, and the same seed gives the same history. The modules `checks` and
-`driver_checks` hold the laws that every history must keep to.
+A seed determines one history: the rules of the engine, and the faults of items, workers, messages and the driver
+with their times. Everything runs in one thread, so the same seed gives the same history. The modules `checks` and
+`driver_checks` check invariants, called laws, in every history.
 """

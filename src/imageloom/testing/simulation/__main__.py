@@ -1,7 +1,7 @@
-"""`python -m imageloom.testing.simulation`: histories of many seeds, or that of one, which is printed.
+"""`python -m imageloom.testing.simulation`: runs the histories of many seeds, or prints the history of one seed.
 
---seed 123                   the history of a seed, and which law it breaks
---seeds 2000 --jobs 2        many seeds, in several processes; the table of what came in which state
+--seed 123                   print the history of a seed, and the law that it breaks
+--seeds 2000 --jobs 2        run many seeds in several processes, and print the table of events by state
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from imageloom.testing.simulation.many import one, run_all
 def main() -> int:
     parser = argparse.ArgumentParser("imageloom.testing.simulation")
     parser.add_argument("--seed", type=int, help="Print the history of this seed.")
-    parser.add_argument("--seeds", type=int, default=2000, help="How many seeds to run.")
-    parser.add_argument("--first", type=int, default=0, help="The first of them.")
-    parser.add_argument("--jobs", type=int, default=2, help="How many processes run them.")
+    parser.add_argument("--seeds", type=int, default=2000, help="Number of seeds to run.")
+    parser.add_argument("--first", type=int, default=0, help="The first seed.")
+    parser.add_argument("--jobs", type=int, default=2, help="Number of processes.")
     arguments = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # refused results are part of every history
+    logging.disable(logging.CRITICAL)  # refused results are logged in every history
     write = sys.stdout.write
     if arguments.seed is not None:
         history = one(arguments.seed)

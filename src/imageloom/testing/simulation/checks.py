@@ -1,6 +1,6 @@
-"""What the scheduler must keep to, checked at every event and command against a record kept here.
+"""The laws of the scheduler, checked at every event and command against a separate record.
 
-The record is made of the same events and commands that the scheduler sees, by the words of the protocol alone.
+The record is built from the same events and commands that the scheduler handles, following only the protocol.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from imageloom.scheduling.rules import Rules
 
 MOST_ATTEMPTS = 3
 FIRST_BACKOFF = 0.05
-"""Seconds before the first replacement of a worker that could not start; each further one takes twice as long."""
+"""First pause before a worker that could not start is replaced, in seconds. It doubles each time."""
 Attempt = tuple[int, int]
-"""An item's number in its run, and the number of the attempt."""
+"""The number of an item in its run, and the number of the attempt."""
 DEATHS = ("died", "ended", "broken", "took too long")
-"""Why an item may be charged that was in progress."""
+"""Reasons for which an item in progress may be charged."""
 OURS = ("WorkerLost", "ItemTimeout", "InvalidResult", "TaskRefused", "TaskRejected")
 
 
 class LawBroken(BaseException):
-    """A law is broken: the history ends here."""
+    """A law is broken. This ends the history."""
 
 
 def attempt_of(work: Work) -> Attempt:
@@ -52,7 +52,7 @@ def attempt_of(work: Work) -> Attempt:
 
 @dataclass
 class SentDelivery:
-    """A delivery, as it is known."""
+    """The recorded state of a delivery."""
 
     number: int
     work: list[Work]
@@ -66,7 +66,7 @@ class SentDelivery:
 
     @property
     def current(self) -> list[Attempt]:
-        """The item that is in progress, if one is."""
+        """The item in progress, if any."""
         return [attempt_of(work) for work in self.work[self.done : self.done + 1]]
 
     @property
@@ -76,7 +76,7 @@ class SentDelivery:
 
 @dataclass
 class KnownWorker:
-    """A worker, as it is known."""
+    """The recorded state of a worker."""
 
     slots: int = 1
     ahead: int = 0
@@ -85,7 +85,7 @@ class KnownWorker:
     deliveries: dict[int, SentDelivery] = field(default_factory=dict)
 
     def mark(self, now: float) -> None:
-        """Without reports, what was sent first has begun."""
+        """Without reports of the begin, the first deliveries count as begun."""
         if not self.reports_begin:
             for delivery in list(self.deliveries.values())[: self.slots]:
                 if not delivery.has_begun:
@@ -96,8 +96,8 @@ class SchedulerLaws:
     """The laws of one engine.
 
     Args:
-        reports_begin: workers say what they begin.
-        broken: told of what is broken.
+        reports_begin: whether workers report the begin of deliveries.
+        broken: called with a description of each broken law.
     """
 
     def __init__(self, rules: Rules, reports_begin: bool, broken: Callable[[str], None]) -> None:
@@ -105,18 +105,18 @@ class SchedulerLaws:
         self._broken = broken
         self.workers: dict[str, KnownWorker] = {}
         self.accepted: dict[Attempt, Result] = {}
-        """The results that count, of items that workers have said."""
+        """The valid results that workers have reported."""
         self.begun: set[Attempt] = set()
-        """What some worker has really begun, whether or not anybody knows."""
+        """Attempts that a worker has really begun, whether or not it was reported."""
         self.cancelled: set[Attempt] = set()
-        """Of tasks that the driver has cancelled before they were begun."""
+        """Attempts of tasks that the driver cancelled before they began."""
         self._starting = 0
         self._failed_starts, self._start_after = 0, 0.0
         self._may_charge: dict[Attempt, str] = {}
-        """Items that may be charged for what has happened just now."""
+        """Attempts that may be charged because of the current event."""
         self._task_of: dict[Attempt, int] = {}
         self._returns: dict[int, int] = {}
-        """Of each task since its last result."""
+        """Number of returns of each task since its last result."""
         self._refusals: dict[int, int] = {}
         self._ended: set[Attempt] = set()
         self._tickets: dict[int, Ticket] = {}
@@ -129,7 +129,7 @@ class SchedulerLaws:
     # Events
 
     def event(self, event: Event, now: float) -> None:
-        """An event goes into the scheduler."""
+        """Check an event before the scheduler handles it."""
         self._may_charge.clear()
         self._now = now
         if isinstance(event, Joined):
@@ -227,12 +227,12 @@ class SchedulerLaws:
     # Commands
 
     def ticked(self, now: float) -> None:
-        """The scheduler looks at the time."""
+        """Check the scheduler's handling of time."""
         self._may_charge.clear()
         self._now = now
 
     def command(self, command: Command) -> None:
-        """A command comes out of the scheduler."""
+        """Check a command of the scheduler."""
         if isinstance(command, Send):
             self._send(command)
         elif isinstance(command, Progress):
@@ -258,7 +258,7 @@ class SchedulerLaws:
     def _send(self, command: Send) -> None:
         worker, task = self.workers.get(command.worker), command.task
         if worker is None:
-            self._broken(f"a task was sent to {command.worker}, which is gone")
+            self._broken(f"a task was sent to {command.worker}, which has left")
             return
         delivery = SentDelivery(task.id, list(task.work))
         held = [sent for each in self.workers.values() for sent in each.deliveries.values()]
@@ -307,7 +307,7 @@ class SchedulerLaws:
     def _end(self, command: End) -> None:
         worker = self.workers.get(command.worker)
         if worker is None:
-            self._broken(f"{command.worker} is ended, which is gone")
+            self._broken(f"{command.worker} is ended, but has left")
             return
         delivery = worker.deliveries.get(command.delivery)
         kind = command.failure.kind
@@ -329,12 +329,12 @@ class SchedulerLaws:
     def _drop(self, command: Drop) -> None:
         worker = self.workers.get(command.worker)
         if worker is None:
-            self._broken(f"{command.worker} is told to drop something, and is gone")
+            self._broken(f"{command.worker} gets a drop, but has left")
         elif delivery := worker.deliveries.get(command.delivery):
             if not all(attempt in self._ended for attempt in delivery.left):  # others do the rest
                 del delivery.work[delivery.done + 1 :]
         else:
-            self._broken(f"{command.worker} is told to drop what it does not have")
+            self._broken(f"{command.worker} gets a drop of a delivery that it does not have")
 
     def _complete(self, ticket: Ticket) -> None:
         if self._tickets.pop(id(ticket), None) is None:
@@ -344,7 +344,7 @@ class SchedulerLaws:
                 self._broken(f"a task is completed without a result for {attempt_of(work)}")
 
     def check_time(self, now: float) -> None:
-        """Nothing is in progress for much longer than it may take."""
+        """Check that nothing is in progress for much longer than its time-out."""
         most = self._rules.timeout + 0.5
         for name, worker in self.workers.items():
             for delivery in worker.deliveries.values():

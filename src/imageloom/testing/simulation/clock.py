@@ -1,4 +1,5 @@
-"""Simulated time, which passes when the driver waits; and the driver's process, which is killed at some step."""
+"""Simulated time, which advances when the driver waits; and the driver's process, which is killed at a given
+step."""
 
 from __future__ import annotations
 
@@ -12,26 +13,26 @@ from imageloom.driver.clock import Clock, Finished
 
 MOST_ACTIONS = 50_000
 MOST_SECONDS = 1000.0
-"""Actions and simulated seconds of one history: one that has more does not end."""
+"""Maximum number of actions and simulated seconds of one history. Above these, it counts as endless."""
 LEAPS = 0.05
-"""Probability that time passes at a step of the driver."""
+"""Probability that time advances at a step of the driver."""
 
 
 class NeverEnds(BaseException):
-    """A history has had too many actions."""
+    """A history exceeds its maximum number of actions or seconds."""
 
 
 class Killed(BaseException):
-    """The driver's process was killed: nothing that it still does has any effect."""
+    """The driver's process was killed. Its later actions have no effect."""
 
 
 class SimulatedTime:
-    """A clock and the actions that are due, in the order of their moments."""
+    """A clock, and scheduled actions in the order of their times."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.actions = 0
-        """How many have happened."""
+        """Number of actions that have run."""
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
 
@@ -39,12 +40,12 @@ class SimulatedTime:
         return self.now
 
     def after(self, seconds: float, action: Callable[[], object]) -> None:
-        """Call something after so many simulated seconds."""
+        """Schedule a call after this simulated time, in seconds."""
         self._count += 1
         heapq.heappush(self._due, (self.now + seconds, self._count, action))
 
     def advance(self, until: float) -> bool:
-        """Go on to the next action; to the moment `until`, and False, where none is due before it."""
+        """Run the next action before `until`. If there is none, advance to `until` and return False."""
         self.actions += 1
         if self.actions > MOST_ACTIONS or self.now > MOST_SECONDS:
             raise NeverEnds
@@ -57,17 +58,17 @@ class SimulatedTime:
         return True
 
     def pass_by(self, seconds: float) -> None:
-        """Let so many seconds pass."""
+        """Advance by this time in seconds, and run the actions that are due."""
         until = self.now + seconds
         while self.advance(until):
             pass
 
 
 class DriverProcess:
-    """The process that the driver runs in, as a number of steps. Time may pass at each of them.
+    """The driver's process as a sequence of steps. Time may advance at each step.
 
     Args:
-        steps: after so many the process is killed; 0 for never.
+        steps: number of steps after which the process is killed; 0 for never.
     """
 
     def __init__(self, time: SimulatedTime, random: Random, steps: int) -> None:
@@ -77,10 +78,10 @@ class DriverProcess:
         self._is_passing = False
 
     def step(self) -> None:
-        """The driver is about to do something.
+        """Called before each action of the driver.
 
         Raises:
-            Killed: it does not do it any more.
+            Killed: the process is killed before the action.
         """
         self.check()
         self.steps += 1
@@ -98,7 +99,7 @@ class DriverProcess:
 
 
 class SimulatedClock(Clock):
-    """The driver's clock. To wait in a queue of it makes time pass."""
+    """The driver's clock. Time advances when the driver waits for one of its queues."""
 
     def __init__(self, time: SimulatedTime, random: Random, process: DriverProcess) -> None:
         self._time, self._random, self._process = time, random, process

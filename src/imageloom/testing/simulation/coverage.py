@@ -1,4 +1,4 @@
-"""Which events have come in which states of a worker, a delivery and a task."""
+"""Coverage: which events occurred in which states of a worker, a delivery and a task."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WORKER = ("unknown", "starting", "idle", "busy")
 DELIVERY = ("none", "over", "sent", "begun", "partly done", "cut")
 TICKET = ("fresh", "suspect", "copied", "lost before", "over")
 Coverage = Counter[tuple[str, str, str]]
-"""How often, by event, by what its state is of, and by the state."""
+"""Number of occurrences by event, by kind of object, and by the object's state."""
 
 
 def note(coverage: Coverage, scheduler: Scheduler, event: Event) -> None:
-    """Note an event that is about to come."""
+    """Count an event before it is handled."""
     kind = type(event).__name__
     worker = scheduler._workers.get(event.worker)
     coverage[kind, "worker", _of_worker(worker)] += 1
@@ -76,7 +76,7 @@ IMPOSSIBLE = {
     ("Died", "delivery", "over"),
     ("Broken", "worker", "starting"),  # it has begun nothing
 }
-"""What no transport can bring about."""
+"""Combinations that no transport can cause."""
 RARE = {
     ("Broken", "task", "over"),
     ("Broken", "worker", "unknown"),
@@ -87,11 +87,11 @@ RARE = {
     ("Refused", "task", "over"),
     ("Refused", "worker", "unknown"),
 }
-"""What comes less than ten times in 2,000 histories."""
+"""Combinations that occur less than ten times in 2,000 histories."""
 
 
 def missing(coverage: Coverage) -> list[tuple[str, str, str]]:
-    """What has never come, and could."""
+    """Combinations that are possible but never occurred."""
     return [cell for cell in _cells() if not coverage[cell] and cell not in IMPOSSIBLE]
 
 

@@ -1,4 +1,4 @@
-"""What the driver must keep to, checked at every task that it submits and at every item that ends."""
+"""The laws of the driver, checked at every submitted task and at every finished item."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from imageloom.testing.simulation.checks import MOST_ATTEMPTS
 
 
 class DriverLaws:
-    """The laws of one run of the driver, and what it has come to.
+    """The laws and the state of one run of the driver.
 
     Args:
-        broken: told of what is broken.
+        broken: called with a description of each broken law.
     """
 
     def __init__(self, memory: int, broken: Callable[[str], None]) -> None:
         self._memory, self._broken = memory, broken
         self.in_flight: dict[int, tuple[Task, int]] = {}
-        """By the task's number, with the bytes that it needs."""
+        """Tasks in flight by number, with their memory in bytes."""
         self.submitted = 0
         self.due: dict[str, float] = {}
-        """When the next attempt of an item may begin, by its key."""
+        """Earliest time of the next attempt of each item, by key."""
         self.ended: dict[str, str] = {}
-        """What has become of each item, by its key."""
+        """The outcome of each item, by key."""
         self.attempts: dict[str, int] = {}
 
     def submit(self, task: Task, needs: int, depth: int, now: float) -> None:
-        """A task goes to the engine."""
+        """Check a task that the driver submits."""
         self.submitted += 1
         self.in_flight[task.id] = task, needs
         fresh = sum(1 for flying, _ in self.in_flight.values() if flying.work[0].attempt == 1)

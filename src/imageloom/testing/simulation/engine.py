@@ -1,4 +1,4 @@
-"""The engine of a simulated run: the real scheduler and the real loop around it, in simulated time."""
+"""The engine of a simulated run: the real scheduler and its real loop, in simulated time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from concurrent.futures import Future
 from random import Random
 
 from imageloom.driver.window import DEPTH
-from imageloom.engines import Capabilities, TellingEngine
+from imageloom.engines import Capabilities, ReportingEngine
 from imageloom.model import Outcome, Task
 from imageloom.recipes.plan import make_plan
 from imageloom.scheduling.engine import EngineCore
 from imageloom.scheduling.policies import open_choice
 from imageloom.scheduling.protocol import Cancelled, Command, Completed, Event, Progress, Send, Ticket
-from imageloom.scheduling.results import Told
+from imageloom.scheduling.results import ResultCallback
 from imageloom.scheduling.scheduler import Scheduler
 from imageloom.testing.simulation import coverage
 from imageloom.testing.simulation.checks import SchedulerLaws, attempt_of
@@ -24,7 +24,7 @@ from imageloom.testing.simulation.transport import Log, SimulatedTransport
 
 
 class WatchedScheduler(Scheduler):
-    """The scheduler; what goes in and comes out is checked."""
+    """The scheduler. Its inputs and outputs are checked."""
 
     laws: SchedulerLaws
     seen: coverage.Coverage
@@ -54,10 +54,10 @@ class WatchedScheduler(Scheduler):
         return commands
 
 
-class SimulatedEngine(EngineCore, TellingEngine):
+class SimulatedEngine(EngineCore, ReportingEngine):
     """The engine of one run of the driver."""
 
-    capabilities = Capabilities(tells=True)
+    capabilities = Capabilities(reports_results=True)
 
     def __init__(
         self,
@@ -90,14 +90,14 @@ class SimulatedEngine(EngineCore, TellingEngine):
         self._capacity = max(1, self._plan.workers * self._plan.slots, self.scheduler.capacity)
         return self._capacity
 
-    def submit(self, task: Task, told: Told | None = None) -> Future[Outcome]:
+    def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         self._process.step()
         needs = 0
         for work in task.work:
             assert work.header is not None
             needs = max(needs, make_plan(work.header, task.recipe).bytes + work.item.size)
         self._driver_laws.submit(task, needs, DEPTH * self._capacity, self._time.now)
-        future = super().submit(task, told)
+        future = super().submit(task, on_result)
         future.add_done_callback(lambda done: self._is_over_with(task, done))
         return future
 
@@ -114,7 +114,7 @@ class SimulatedEngine(EngineCore, TellingEngine):
             self._time.advance(self._time.now + 1.0)
 
     def kill(self) -> None:
-        """The driver was killed, and the engine with it."""
+        """The driver was killed together with the engine."""
         self._is_over = True
         self.transport.abandon()
 
@@ -145,7 +145,7 @@ class SimulatedEngine(EngineCore, TellingEngine):
 
 
 def shown(command: Command) -> str:
-    """A command in a line of the log."""
+    """A command as one line of the log."""
     if isinstance(command, Send):
         what = ", ".join(f"{work.item.key} attempt {work.attempt}" for work in command.task.work)
         return f"Send({command.worker}, {command.task.id}: {what})"

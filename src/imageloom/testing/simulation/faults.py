@@ -1,4 +1,4 @@
-"""What goes wrong in one history, and the rules under which it runs: all drawn from its seed."""
+"""The faults and the rules of one history, drawn from its seed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from imageloom.scheduling.policies import CHOICES
 from imageloom.scheduling.rules import Rules
 
 ITEMS = (50, 60)
-"""The fewest and the most items of a history."""
+"""Minimum and maximum number of items of a history."""
 WORKERS = (3, 5)
 ITEM_FAULTS = (3, 7)
 WORKER_FAULTS = (4, 14)
-"""The fewest and the most things that happen to workers in a history."""
+"""Minimum and maximum number of faults of workers in a history."""
 ALWAYS = 99
 SILENCE = 1.5
-"""Seconds after which a worker is lost of which nothing is heard, where that is how a death is noticed."""
+"""Time-out of heartbeats in seconds, if deaths are detected by heartbeats."""
 
 What = Literal["fails", "is bad", "kills", "hangs", "is slow"]
 WorkerFault = Literal[
@@ -37,51 +37,51 @@ WorkerFault = Literal[
 
 @dataclass(frozen=True)
 class ItemFault:
-    """What is wrong with an item."""
+    """The fault of an item."""
 
     what: What
     attempts: int
-    """In how many of its attempts that shows."""
+    """Number of attempts that have the fault."""
 
 
 @dataclass
 class Plan:
-    """One history before it has happened."""
+    """The plan of one history."""
 
     seed: int
     items: int
     workers: int
     rules: Rules
     choice: str
-    """Name of the policy; empty for none."""
+    """Name of the placement policy; empty for none."""
     slots: int
     ahead: int
     reports_begin: bool
     says_finished: bool
-    """Workers say that a delivery is over, after its results."""
+    """Whether workers report the end of a delivery after its results."""
     loses: float
     """Probability that a message is lost."""
     beats: bool
-    """Workers are heard every second, and say what they hold."""
+    """Whether workers send a heartbeat every second, with the deliveries that they have."""
     latency: float
-    """Mean seconds of a message on its way."""
+    """Mean latency of a message, in seconds."""
     late: float
-    """Probability that one takes a hundred times as long."""
+    """Probability that the latency of a message is 100 times higher."""
     refuses: float
     """Probability that a task is refused."""
     dies_starting: float
     unwritable: float
     """Probability that an output cannot be published."""
     arrives: float
-    """Seconds from the arrival of one item in the source to the next; 0 where all are there."""
+    """Seconds between the arrivals of two items in the source; 0 if all exist at the start."""
     memory: int
-    """Bytes that tasks in flight may need together."""
+    """Maximum memory of all tasks in flight, in bytes."""
     kills_of_driver: list[int]
-    """Steps after which each run is killed; 0 for one that is not."""
+    """Number of steps after which each run is killed; 0 for a run that is not killed."""
     item_faults: dict[int, ItemFault] = field(default_factory=dict)
-    """By the item's number."""
+    """Faults of items, by number."""
     worker_faults: list[tuple[float, WorkerFault]] = field(default_factory=list)
-    """What happens to some worker, and after how many seconds; `stop` is for the driver."""
+    """Faults of workers, each with its time in seconds. `stop` applies to the driver."""
 
 
 def draw(seed: int) -> Plan:

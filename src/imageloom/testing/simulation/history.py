@@ -1,4 +1,4 @@
-"""One history: from a seed to its log and its verdict."""
+"""Runs one history: from a seed to its log and its broken laws."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from imageloom.testing.simulation.faults import ITEMS, Plan, WorkerFault, draw
 from imageloom.testing.simulation.killable import KillableLedger, KillableStore, make_killable
 
 SIZES = ((1, 1), (40, 30), (400, 300), (1600, 1200), (3000, 2000), (4500, 3000))
-"""Width and height of the images, in turns."""
+"""Sizes of the images, used in turn."""
 MOST_RUNS = 12
 FIRST_PAUSE = 0.1
-"""Seconds before a second attempt, at the least; before the third twice as many."""
+"""Minimum pause before a second attempt, in seconds. It doubles before the third."""
 RECIPE = Recipe((Output((Step("invert"),)),))
 
 
 def make_source(folder: Path) -> Path:
-    """The images of all histories: headers, of which nobody decodes the pixels."""
+    """Create the images of all histories: headers only, because no pixels are decoded."""
     folder.mkdir(parents=True)
     random = Random(0)
     for number in range(ITEMS[1]):
@@ -46,7 +46,7 @@ def make_source(folder: Path) -> Path:
 
 
 class SimulatedSource(Source):
-    """The first items of the source, in the order of their names; they may arrive one after the other."""
+    """The first items of the source, in the order of their names. They may arrive one after the other."""
 
     def __init__(self, address: str, plan: Plan, time: SimulatedTime) -> None:
         super().__init__(address)
@@ -66,28 +66,28 @@ class SimulatedSource(Source):
 
 @dataclass
 class History:
-    """What has come of one seed."""
+    """The result of one seed."""
 
     seed: int
     broken: list[str] = field(default_factory=list)
-    """The laws that were broken, in words; the first one ends the history."""
+    """The broken laws, as text. The first one ends the history."""
     faults: int = 0
-    """How many things went wrong: bad items, worker_faults of workers, kills of the driver."""
+    """Number of faults of items and workers, and of kills of the driver."""
     runs: int = 0
     actions: int = 0
     seconds: float = 0.0
-    """Of simulated time."""
+    """Length of the history in simulated seconds."""
     log: list[str] = field(default_factory=list)
     seen: Coverage = field(default_factory=Coverage)
 
 
 class Simulation:
-    """One history while it happens.
+    """One history in progress.
 
     Args:
-        source: as of `make_source`.
-        folder: for its sink and its ledger; removed at the end.
-        keeps_log: else its log is empty.
+        source: a folder made by `make_source`.
+        folder: folder for its sink and its ledger. It is removed at the end.
+        keeps_log: whether to keep a log.
     """
 
     def __init__(self, seed: int, source: Path, folder: Path, keeps_log: bool = False) -> None:
@@ -108,7 +108,7 @@ class Simulation:
         self._job = Job(str(source), str(folder / "sink"), RECIPE, tile="never", memory=self._plan.memory)
 
     def run(self) -> History:
-        """Let it happen."""
+        """Run the history."""
         history = self.history
         self._folder.mkdir(parents=True)
         for seconds, fault in self._plan.worker_faults:
@@ -135,7 +135,7 @@ class Simulation:
             self.history.log.append(f"{self._time.now:9.4f} {text}")
 
     def _break(self, law: str) -> None:
-        """A law is broken: the history ends."""
+        """Record a broken law, and end the history."""
         self._log(f"BROKEN: {law}")
         self.history.broken.append(law)
         self._process.is_dead = True
@@ -146,7 +146,7 @@ class Simulation:
             return
         self.history.faults += 1
         if fault == "stop":
-            self._log("the driver is told to stop")
+            self._log("the driver gets a request to stop")
             assert self._driver is not None
             self._is_stopped = True
             self._driver.stop()
@@ -154,7 +154,7 @@ class Simulation:
             self._engine.transport.happen(fault)
 
     def _run_once(self) -> bool:
-        """One run of the driver; whether it was the last one."""
+        """Run the driver once. Returns whether it was the last run."""
         history, plan = self.history, self._plan
         history.runs += 1
         if history.runs > MOST_RUNS:
@@ -236,7 +236,7 @@ class Simulation:
             laws.end(event.item.key, "skipped")
 
     def _check_published(self, ledger: KillableLedger, token: str, name: str) -> None:
-        """What is about to be published is the accepted result of the item's latest attempt."""
+        """Check that an output to publish is the accepted result of the item's latest attempt."""
         staged = self._folder / "sink" / STAGING / token
         key, attempt = staged.read_text().split()[:2]
         number = int(token.split("-")[1])
@@ -254,13 +254,13 @@ class Simulation:
             raise UnwritableOutput("the disk is full")
 
     def _check_claims(self, ledger: KillableLedger) -> None:
-        """Nothing is in the sink that the ledger does not know, whenever the driver was killed."""
+        """Check that the ledger has a claim for each file in the sink, at any time of a kill."""
         with suppress(FileNotFoundError):
             if unknown := set(os.listdir(self._folder / "sink")) - {STAGING} - ledger.claimed():
                 self._break(f"the ledger does not know {sorted(unknown)}")
 
     def _check_end(self) -> None:
-        """The sink and the ledger agree with what was told, and a further run has nothing to do."""
+        """Check that the sink and the ledger agree with the events, and that a further run has nothing to do."""
         sink = self._folder / "sink"
         ended = self._run_laws.ended
         there = set(os.listdir(sink))
@@ -292,5 +292,5 @@ class Simulation:
 
 
 def simulate(seed: int, source: Path, folder: Path, keeps_log: bool = False) -> History:
-    """The history of a seed."""
+    """Run the history of a seed."""
     return Simulation(seed, source, folder, keeps_log).run()

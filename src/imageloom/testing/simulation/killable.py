@@ -1,4 +1,4 @@
-"""What a driver holds that outlives it: its ledger, its sink, its notes. After its death nothing changes them."""
+"""The persistent state of a driver: its ledger, its sink, its notes. A killed driver cannot change it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imageloom.testing.simulation.clock import DriverProcess
 
 
 class KillableLedger(Ledger):
-    """The ledger, each statement of which may be the driver's last."""
+    """The ledger. The driver may be killed at each statement."""
 
     def __init__(self, path: Path, process: DriverProcess) -> None:
         self._process = process
@@ -28,11 +28,11 @@ class KillableLedger(Ledger):
         return _Connection(super()._open(is_usual), self._process)  # type: ignore[return-value]
 
     def claimed(self) -> set[str]:
-        """All names that are claimed."""
+        """All claimed names."""
         return {name for (name,) in self._select("SELECT name FROM outputs")}
 
     def claim_on_disk(self, sink: str, name: str) -> str:
-        """The key of the item that has the claim on a name, as another process would see it; empty for none."""
+        """The key of the item with the claim on a name, as another process sees it; empty for none."""
         if self._db.in_transaction:
             return ""
         row = self._select(
@@ -42,7 +42,7 @@ class KillableLedger(Ledger):
         return row[0] if row else ""
 
     def abandon(self) -> None:
-        """Let go of the file as the system does after a kill: what was not committed is lost."""
+        """Close the file like the system after a kill: uncommitted changes are lost."""
         self._db.close()
 
 
@@ -71,11 +71,11 @@ class _Connection:
 
 
 class KillableStore(LocalStore):
-    """The sink's folder.
+    """The store of the sink.
 
     Args:
-        published: called with a token and a name before the one is given the other; it may raise what a full disk
-            would.
+        published: called with the token and the name before each publication. It may raise an error, like a full
+            disk.
     """
 
     def __init__(self, address: str, process: DriverProcess, published: Callable[[str, str], None]) -> None:
@@ -100,7 +100,7 @@ class KillableStore(LocalStore):
 
 
 def make_killable(notes: InProgress, process: DriverProcess) -> None:
-    """Have the notes of what is in hand stay as they are when the driver is killed."""
+    """Keep the notes of items in progress unchanged if the driver is killed."""
     close = notes.close
 
     def close_unless_killed(all_seen: bool) -> None:

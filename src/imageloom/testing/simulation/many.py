@@ -1,4 +1,4 @@
-"""Histories of many seeds, in several processes."""
+"""Runs the histories of many seeds, in several processes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from imageloom.testing.simulation.coverage import Coverage
 from imageloom.testing.simulation.history import History, make_source, simulate
 
 MEMORY = "/dev/shm"
-"""A folder in memory, where files are made and removed as fast as that goes."""
+"""A folder in memory, where creating and removing files is fast."""
 CHUNK = 50
-"""Seeds that a process runs at once."""
+"""Number of seeds that a process runs in one call."""
 
 
 @dataclass
 class Findings:
-    """What has come of many seeds."""
+    """The results of many seeds."""
 
     histories: int = 0
     runs: int = 0
-    """Of the driver."""
+    """Number of runs of the driver."""
     faults: int = 0
     least_faults: int = 1_000_000
-    """In one history."""
+    """Smallest number of faults in one history."""
     seen: Coverage = field(default_factory=Coverage)
     broken: list[tuple[int, str]] = field(default_factory=list)
-    """Seeds with the first law that each has broken."""
+    """Seeds with a broken law, and the first law that each has broken."""
 
     def add(self, history: History) -> None:
         self.histories += 1
@@ -61,18 +61,18 @@ def _workplace() -> Iterator[tuple[Path, Path]]:
 
 
 def one(seed: int) -> History:
-    """The history of a seed, with its log."""
+    """Run the history of a seed, with a log."""
     with _workplace() as (source, folder):
         return simulate(seed, source, folder, keeps_log=True)
 
 
 def run_some(seeds: Sequence[int], most_broken: int = 1_000_000) -> Findings:
-    """The histories of some seeds, in this process.
+    """Run the histories of some seeds in this process.
 
     Args:
-        most_broken: after so many broken ones no more are run.
+        most_broken: stop after this number of broken histories.
     """
-    logging.disable(logging.CRITICAL)  # refused results are part of every history
+    logging.disable(logging.CRITICAL)  # refused results are logged in every history
     findings = Findings()
     try:
         with _workplace() as (source, folder):
@@ -86,7 +86,7 @@ def run_some(seeds: Sequence[int], most_broken: int = 1_000_000) -> Findings:
 
 
 def run_all(seeds: range, jobs: int) -> Findings:
-    """The histories of many seeds, in so many processes."""
+    """Run the histories of many seeds, in this number of processes."""
     chunks = [seeds[first : first + CHUNK] for first in range(0, len(seeds), CHUNK)]
     findings = Findings()
     with ProcessPoolExecutor(jobs, get_context("forkserver")) as pool:

@@ -1,4 +1,5 @@
-"""The simulated network: a transport whose messages take time, and may be lost, late, doubled or out of order."""
+"""The simulated network: a transport whose messages have a latency, and may be lost, late, duplicated or out of
+order."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from imageloom.scheduling.protocol import (
 from imageloom.testing.simulation.checks import Attempt
 from imageloom.testing.simulation.clock import SimulatedTime
 from imageloom.testing.simulation.faults import SILENCE, Plan, WorkerFault
-from imageloom.testing.simulation.workers import Said, SimulatedWorker
+from imageloom.testing.simulation.workers import Report, SimulatedWorker
 
 BEAT = 0.5
 """Seconds between two heartbeats."""
@@ -32,13 +33,13 @@ Log = Callable[[str], None]
 
 
 class SimulatedTransport:
-    """Workers of one run of the driver.
+    """The transport and the workers of one run of the driver.
 
     Args:
-        wake: has the engine look for events.
-        holds: the deliveries that a worker should have, by its name.
+        wake: makes the engine read events.
+        holds: returns the deliveries that a worker should have, by its name.
         began: called with each attempt that a worker begins.
-        names: gives each worker its number.
+        names: returns the number of each new worker.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class SimulatedTransport:
         self.is_open = True
         self.wake = wake
         self.workers: dict[str, SimulatedWorker] = {}
-        """Those that the scheduler was told of, and not that they are gone."""
+        """Workers that have joined, and whose end was not reported yet."""
         self._plan, self._time, self._random = plan, time, random
         self._holds, self._began, self._names, self._log = holds, began, names, log
         self._events: list[Event] = []
@@ -68,10 +69,10 @@ class SimulatedTransport:
             for _ in range(plan.workers):
                 time.after(random.expovariate(10.0), self._join)
 
-    # What the engine asks for
+    # Commands of the engine
 
     def open(self, failed: Callable[[str], None]) -> None:
-        """It is open from the beginning."""
+        """Does nothing: it is always open."""
 
     def start(self) -> None:
         self._time.after(self._random.expovariate(1.0 / self._plan.latency), self._join)
@@ -92,7 +93,7 @@ class SimulatedTransport:
             self._ended.add((worker.name, command.delivery))
             worker.end(command.delivery)
         else:
-            self._let_go(worker)
+            self._release(worker)
             worker.is_alive = False
 
     def events(self, patience: float | None) -> list[Event]:
@@ -105,7 +106,7 @@ class SimulatedTransport:
             worker.is_alive = False
 
     def abandon(self) -> None:
-        """The driver was killed: the workers notice it after what they do just now."""
+        """The driver was killed. The workers notice it after their current item."""
         self.is_open = False
 
     # Workers
@@ -127,7 +128,7 @@ class SimulatedTransport:
         self.workers[worker.name] = worker
         self._heard[worker.name] = self._time.now
         self._missed[worker.name] = set()
-        self._tell(self._joined(worker))
+        self._emit(self._joined(worker))
         if self._plan.beats:
             self._time.after(BEAT, lambda: self._beat(worker, worker.name))
 
@@ -141,8 +142,8 @@ class SimulatedTransport:
             worker.become_ready()
             self._carry(worker, False, lambda: self._resize(worker), may_lose=False)
 
-    def _let_go(self, worker: SimulatedWorker) -> None:
-        """The scheduler knows that a worker is gone; another one comes."""
+    def _release(self, worker: SimulatedWorker) -> None:
+        """Handle a reported end of a worker: another one joins."""
         if self.workers.pop(worker.name, None) and not self._plan.rules.jobs:
             self._time.after(self._random.expovariate(2.0), self._join)
 
@@ -151,8 +152,8 @@ class SimulatedTransport:
             if self._log:
                 self._log(f"{worker.name} breaks delivery {delivery} at {done}")
             worker.end(delivery)
-            failure = Failure("WorkerLost", "what worked on it died", True)
-            self.say(worker, Broken(worker.name, delivery, failure, done))
+            failure = Failure("WorkerLost", "the process of the delivery died", True)
+            self.report(worker, Broken(worker.name, delivery, failure, done))
         else:
             self._die(worker, "an item killed it")
 
@@ -162,28 +163,30 @@ class SimulatedTransport:
         if self._log:
             self._log(f"{worker.name} dies: {why}")
         worker.is_alive = False
-        if not self._plan.loses or self._random.random() < 0.1:  # else its silence tells
+        if (
+            not self._plan.loses or self._random.random() < 0.1
+        ):  # otherwise only its missing heartbeats show it
             self._report_death(worker, why)
 
     def _report_death(self, worker: SimulatedWorker, why: str) -> None:
         def report() -> None:
             if worker.name in self.workers or self._plan.beats:
-                self._let_go(worker)
-                self._tell(Died(worker.name, Failure("WorkerLost", f"its worker died: {why}", True)))
+                self._release(worker)
+                self._emit(Died(worker.name, Failure("WorkerLost", f"its worker died: {why}", True)))
 
         self._carry(worker, False, report, may_lose=False)
 
     def _beat(self, worker: SimulatedWorker, name: str) -> None:
-        """A heartbeat of a worker, if it lives; and a look at whether it was heard."""
+        """Send a worker's heartbeat if it is alive, and check its time-out."""
         if self.workers.get(name) is not worker or not self.is_open:
             return
         if self._time.now - self._heard[name] > SILENCE:
             held = sorted(self._holds(name))
-            self._let_go(worker)
-            failure = Failure("WorkerLost", f"nothing was heard of its worker for {SILENCE:g} s", True)
-            self._tell(Died(name, failure))
+            self._release(worker)
+            failure = Failure("WorkerLost", f"its worker sent nothing for {SILENCE:g} s", True)
+            self._emit(Died(name, failure))
             for delivery in held:  # its connection breaks only now
-                self._tell(Returned(name, delivery))
+                self._emit(Returned(name, delivery))
             if worker.is_alive and not worker.hangs:
                 self._time.after(self._random.expovariate(1.0), lambda: self._return(worker))
             return
@@ -193,11 +196,11 @@ class SimulatedTransport:
         self._time.after(BEAT, lambda: self._beat(worker, name))
 
     def _return(self, worker: SimulatedWorker) -> None:
-        """A worker that was taken for dead learns of it."""
+        """Notify a worker that was falsely reported as dead."""
         if worker.is_alive and self.is_open:
             worker.forget_all()
             worker.is_alive = False
-            self._tell(Left(worker.name))
+            self._emit(Left(worker.name))
 
     def _compare(self, name: str, holding: set[int]) -> None:
         if name not in self.workers:
@@ -205,22 +208,22 @@ class SimulatedTransport:
         self._heard[name] = self._time.now
         missing = self._holds(name) - holding
         for delivery in missing & self._missed[name]:
-            self._tell(Returned(name, delivery))
+            self._emit(Returned(name, delivery))
         self._missed[name] = missing
 
     # Messages
 
-    def say(self, worker: SimulatedWorker, event: Said) -> None:
-        """A worker says something."""
+    def report(self, worker: SimulatedWorker, event: Report) -> None:
+        """Send a report of a worker to the scheduler."""
         if worker.lies > 0 and not isinstance(event, Received):
             worker.lies -= 1
-            self._say_once(worker, replace(event, delivery=event.delivery + 1_000_000))
-        self._say_once(worker, event)
+            self._report_once(worker, replace(event, delivery=event.delivery + 1_000_000))
+        self._report_once(worker, event)
         if worker.repeats > 0:
             worker.repeats -= 1
-            self._say_once(worker, event)
+            self._report_once(worker, event)
 
-    def _say_once(self, worker: SimulatedWorker, event: Said) -> None:
+    def _report_once(self, worker: SimulatedWorker, event: Report) -> None:
         def arrive() -> None:
             known = worker.name in self.workers
             if known:
@@ -229,11 +232,11 @@ class SimulatedTransport:
                 return
             if isinstance(event, (Received, Finished)) and (worker.name, event.delivery) in self._ended:
                 return
-            self._tell(event)
+            self._emit(event)
 
         self._carry(worker, False, arrive, may_lose=not isinstance(event, Begun))
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         if self.is_open:
             if self._log:
                 self._log(f"    {_shown(event)}")
@@ -243,7 +246,7 @@ class SimulatedTransport:
     def _carry(
         self, worker: SimulatedWorker, there: bool, arrive: Callable[[], None], may_lose: bool = True
     ) -> None:
-        """Have a message arrive, if it does."""
+        """Deliver a message after its latency, or lose it."""
         random, plan, now = self._random, self._plan, self._time.now
         is_cut_off = self._cut_off.get(worker.name, 0.0) > now
         if may_lose and plan.beats and (is_cut_off or random.random() < plan.loses):
@@ -257,10 +260,10 @@ class SimulatedTransport:
             self._arrival[worker.name, there] = when
         self._time.after(when - now, arrive)
 
-    # Mishaps
+    # Faults
 
     def happen(self, fault: WorkerFault) -> None:
-        """Something happens to some worker."""
+        """Apply a fault to a random worker."""
         there = [worker for worker in self.workers.values() if worker.is_alive]
         if not there or not self.is_open:
             return
@@ -290,26 +293,26 @@ class SimulatedTransport:
         elif fault == "resizes":
             worker.slots = max(1, worker.slots + self._random.choice((-1, 1)))
             self._carry(worker, False, lambda: self._resize(worker), may_lose=False)
-            worker.go_on()
+            worker.continue_work()
         elif fault == "refuses":
             worker.refuses = True
             self._time.after(1.0, lambda: setattr(worker, "refuses", False))
 
     def _leave(self, worker: SimulatedWorker) -> None:
         if worker.name in self.workers or self._plan.beats:
-            self._let_go(worker)
-            self._tell(Left(worker.name))
+            self._release(worker)
+            self._emit(Left(worker.name))
 
     def _disconnect(self, worker: SimulatedWorker) -> None:
-        """What it had is lost, and it goes on."""
+        """Disconnect a worker: its deliveries are lost, and it continues."""
         if worker.name in self.workers:
             worker.forget_all()
             for delivery in sorted(self._holds(worker.name)):
-                self._tell(Returned(worker.name, delivery))
+                self._emit(Returned(worker.name, delivery))
 
     def _resize(self, worker: SimulatedWorker) -> None:
         if worker.name in self.workers:
-            self._tell(self._joined(worker))
+            self._emit(self._joined(worker))
 
 
 def _shown(event: Event) -> str:

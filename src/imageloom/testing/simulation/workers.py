@@ -1,4 +1,4 @@
-"""Simulated workers: each stages a few real bytes for an item, after as long as the item takes."""
+"""Simulated workers: after the simulated time of an item, a worker stages a few real bytes."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from imageloom.testing.simulation.clock import SimulatedTime
 from imageloom.testing.simulation.faults import ItemFault, Plan
 
 SECONDS = 0.05
-"""Mean of an item without pixels."""
+"""Mean time of an item without pixels, in seconds."""
 FOR_PIXELS = 3e-8
-"""Seconds of each pixel."""
+"""Time per pixel, in seconds."""
 SLOW = 25.0
-"""So many times as long does a slow item take."""
-Said = Begun | Received | Finished | Refused | Broken
-"""What a worker says."""
+"""Factor of the time of a slow item."""
+Report = Begun | Received | Finished | Refused | Broken
+"""The events that a worker reports."""
 
 
 class Network(Protocol):
-    """What a worker is connected to."""
+    """The network of a worker."""
 
     is_open: bool
-    """The other end lives."""
+    """Whether the driver is alive."""
 
-    def say(self, worker: SimulatedWorker, event: Said) -> None: ...
+    def report(self, worker: SimulatedWorker, event: Report) -> None: ...
 
     def has_died(self, worker: SimulatedWorker, delivery: int, done: int) -> None:
-        """A worker has died while it worked on an item.
+        """Report that a worker died during an item.
 
         Args:
-            delivery: of that item; 0 where there was none.
-            done: items of it that were complete.
+            delivery: delivery of the item; 0 for none.
+            done: number of its completed items.
         """
 
 
 @dataclass(eq=False)
 class Doing:
-    """A delivery that a worker works on."""
+    """A delivery in progress on a worker."""
 
     task: Task
     place: int = 0
@@ -55,7 +55,7 @@ class Doing:
 
 @dataclass(eq=False)
 class SimulatedWorker:
-    """A worker as it really is, whatever the scheduler knows of it."""
+    """The real state of a worker, which the scheduler may not know."""
 
     name: str
     plan: Plan
@@ -71,9 +71,9 @@ class SimulatedWorker:
     refuses: bool = False
     slowness: float = 1.0
     lies: int = 0
-    """So many of its next results are wrong."""
+    """Number of its next results that are wrong."""
     repeats: int = 0
-    """So many of its next messages are sent twice."""
+    """Number of its next messages that are sent twice."""
     inbox: deque[Task] = field(default_factory=deque)
     doing: dict[int, Doing] = field(default_factory=dict)
     dropped: set[int] = field(default_factory=set)
@@ -84,29 +84,29 @@ class SimulatedWorker:
         return {*self.doing, *(task.id for task in self.inbox)}
 
     def receive(self, command: Send) -> None:
-        """A task has come."""
+        """Handle a new task."""
         if not self.is_alive:
             return
         task = command.task
-        if task.id in self.holding:  # a message that came twice
+        if task.id in self.holding:  # a duplicate message
             return
         if not command.must_accept and not self.hangs and self._refuses():
             is_final = self.random.random() < 0.02
             counts = self.random.random() < 0.7
-            self.network.say(self, Refused(self.name, task.id, "it is busy", is_final, counts))
+            self.network.report(self, Refused(self.name, task.id, "it is busy", is_final, counts))
             return
         self.inbox.append(task)
-        self.go_on()
+        self.continue_work()
 
     def _refuses(self) -> bool:
         return self.refuses or self.random.random() < self.plan.refuses
 
     def become_ready(self) -> None:
         self.is_ready = True
-        self.go_on()
+        self.continue_work()
 
     def drop(self, delivery: int) -> None:
-        """Nobody waits for what is not begun of a delivery."""
+        """Drop the items of a delivery that have not begun."""
         self.dropped.add(delivery)
         for task in list(self.inbox):
             if task.id == delivery:
@@ -114,22 +114,22 @@ class SimulatedWorker:
                 self._finish(delivery, is_cut=True)
 
     def end(self, delivery: int) -> None:
-        """Stop at once what works on a delivery."""
+        """Stop a delivery at once."""
         self.doing.pop(delivery, None)
         self.inbox = deque(task for task in self.inbox if task.id != delivery)
-        self.go_on()
+        self.continue_work()
 
     def forget_all(self) -> None:
         self.inbox.clear()
         self.doing.clear()
 
-    def go_on(self) -> None:
-        """Begin what there is room for."""
+    def continue_work(self) -> None:
+        """Begin waiting deliveries if there is a free slot."""
         while self._works() and self.inbox and len(self.doing) < self.slots:
             task = self.inbox.popleft()
             self.doing[task.id] = doing = Doing(task)
             if self.plan.reports_begin:
-                self.network.say(self, Begun(self.name, task.id))
+                self.network.report(self, Begun(self.name, task.id))
             self._begin_item(doing)
 
     def _works(self) -> bool:
@@ -141,7 +141,7 @@ class SimulatedWorker:
         if is_cut or doing.place == len(task.work) or not self.network.is_open:
             del self.doing[task.id]
             self._finish(task.id, is_cut)
-            self.go_on()
+            self.continue_work()
             return
         work = task.work[doing.place]
         self.began(attempt_of(work))
@@ -164,7 +164,7 @@ class SimulatedWorker:
 
     def _finish(self, delivery: int, is_cut: bool) -> None:
         if self.plan.says_finished or is_cut:
-            self.network.say(self, Finished(self.name, delivery))
+            self.network.report(self, Finished(self.name, delivery))
 
     def _crash(self, doing: Doing, place: int) -> None:
         if self.is_alive and self.doing.get(doing.task.id) is doing and doing.place == place:
@@ -179,9 +179,9 @@ class SimulatedWorker:
         event = Received(self.name, task.id, doing.place, result)
         if self.lies > 0:
             self.lies -= 1
-            self.network.say(self, self._lie(event))
+            self.network.report(self, self._lie(event))
         else:
-            self.network.say(self, event)
+            self.network.report(self, event)
         doing.place += 1
         self._begin_item(doing)
 
@@ -200,7 +200,7 @@ class SimulatedWorker:
             return Result(key, failure=Failure.of(error), times=times)
         return Result(key, (Written(work.names[0], token, len(data)),), times=times)
 
-    def _lie(self, event: Received) -> Said:
+    def _lie(self, event: Received) -> Report:
         kind = self.random.randrange(5)
         if kind == 4:
             return Refused(event.worker, event.delivery, "it does not want to go on")

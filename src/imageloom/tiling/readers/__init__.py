@@ -1,6 +1,6 @@
-"""Huge images read piece by piece, one file for each technology.
+"""Readers of large images piece by piece. Each file format has its module.
 
-A reader gives any region, or strips in order where the format allows no more.
+A reader reads any region, or only strips in order if the format requires it.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from imageloom.model import Frame, Pixels
 from imageloom.tiling.readers import jpeg, tiff, vips, zarr
 
 IN_ORDER = ("jpeg", "png", "tiff")
-"""Formats of which libvips gives strips in order, the same pixels as our codecs."""
+"""Formats that libvips decodes in strips in order, with the same pixels as imageloom's codecs."""
 
 
 class Reader(Protocol):
-    """An open file, never held whole. Opened once by each process that reads it."""
+    """An open file, which is never in memory as a whole. Each process opens it once."""
 
     frame: Frame
     pieces: Pieces
-    """How the file is cut: boxes along these borders are the cheapest."""
+    """Width and height of the file's pieces. Boxes along their borders are the cheapest to read."""
     random: bool
-    """Any box within the image may be read, by several threads at once. Otherwise boxes are full rows, each
-    beginning where the one before has ended."""
+    """Whether any box can be read, by several threads at the same time. Otherwise boxes must be full rows, from
+    top to bottom without gaps."""
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
         """The pixels of a box.
 
         Raises:
-            CorruptImage: they are damaged.
+            CorruptImage: the pixels are damaged.
         """
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 def open_reader(path: Path, format: str, frame: Frame) -> Reader:
-    """A reader of a file, random where the file allows it. What it raises is as that of `codecs.decode`.
+    """Open a reader of a file, with random access if possible. It raises the same errors as `codecs.decode`.
 
     Args:
-        format: the name of the file's format.
-        frame: what its header says.
+        format: name of the file's format.
+        frame: frame from its header.
 
     Raises:
         CorruptImage, UnsupportedImage: it cannot be read in pieces.
@@ -71,13 +71,13 @@ def _open(path: Path, format: str, frame: Frame) -> Reader:
         if format == "jpeg":
             return jpeg.Reader(path)
     if format not in IN_ORDER or (format == "tiff" and frame.channels in (2, 4)):
-        # libvips has no reader, or other pixels: of an alpha that colours are multiplied by it knows nothing.
-        raise UnsupportedImage(f"such a {format} is not read in pieces")
+        # libvips has no reader, or decodes other pixels: it ignores that colours are multiplied by their alpha.
+        raise UnsupportedImage(f"this kind of {format} cannot be read in pieces")
     return vips.Reader(path, format, frame)
 
 
 class _Checked:
-    """A reader that is asked for what it has, and whose errors are all named."""
+    """A reader that checks requests and converts all errors."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader

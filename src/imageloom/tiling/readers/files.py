@@ -1,4 +1,4 @@
-"""Files that several threads read at once, each where it likes."""
+"""Files with random access for several threads."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from imageloom.errors import CorruptImage, UnreadableItem
 from imageloom.model import Frame
 
 _BEHIND = 64 << 20
-"""Bytes that a file may have beside its pixels: a short video, for one."""
+"""Maximum size of other data in a file in addition to its pixels, in bytes, such as a short video."""
 _MOST_CODED = 16
-"""Bytes of the file for each of its pixels' bytes."""
+"""Maximum size of the file in proportion to the size of its pixels."""
 
 
 class RandomFile:
-    """An open file without a position of its own; it is closed with the last reference to it.
+    """An open file without a shared position. It is closed with its last reference.
 
     Raises:
-        UnreadableItem: the operating system says so.
-        CorruptImage: the file ends before the bytes that are asked for.
+        UnreadableItem: the operating system reports an error.
+        CorruptImage: the file ends before the requested bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class RandomFile:
         self._closing = weakref.finalize(self, os.close, self._file)
 
     def read(self, at: int, length: int) -> bytes:
-        """`length` bytes at `at`; no memory is asked for where the file does not hold them."""
+        """Read `length` bytes at `at`. No memory is allocated if the file is too short."""
         if at + length > self.size:
             raise CorruptImage("the file is cut off")
         data = bytearray(length)
@@ -52,20 +52,20 @@ class RandomFile:
             view, at = view[count:], at + count
 
     def check_size(self, frame: Frame) -> None:
-        """Refuse a file with much more behind its pixels than any has, which would all be searched.
+        """Refuse a file with too much other data, because all of it would be searched.
 
         Raises:
-            CorruptImage: it has.
+            CorruptImage: the file is too large.
         """
         if self.size > (most := _BEHIND + _MOST_CODED * frame.bytes):
             raise CorruptImage(f"the file has {self.size:,} bytes, over the limit of {most:,} for {frame}")
 
     def view(self) -> View:
-        """The file as the parser of a header looks at it."""
+        """The file for the parser of a header."""
         return View(self.read, self.size)
 
     def mapped(self) -> mmap.mmap:
-        """Its bytes, read as they are looked at."""
+        """Its bytes, mapped into memory."""
         return mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
 
     def close(self) -> None:

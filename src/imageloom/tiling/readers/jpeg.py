@@ -1,7 +1,7 @@
-"""JPEGs whose restart intervals end with their rows of MCUs: each strip is decoded alone.
+"""JPEGs whose restart intervals end with their rows of MCUs: each strip can be decoded separately.
 
-No coefficient is predicted across a restart marker (ITU-T T.81, E.2.4 and F.1.1.5.1). Other JPEGs are read in
-order, through libvips.
+Coefficients do not depend on data before a restart marker (ITU-T T.81, E.2.4 and F.1.1.5.1). Other JPEGs are read
+in order with libvips.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ from imageloom.tiling.readers.files import RandomFile
 
 _DHT, _DQT, _DRI, _APP14 = 0xC4, 0xDB, 0xDD, 0xEE
 _NEEDED = (*BASELINE, _DHT, SOS, _DQT, _DRI, APP0, _APP14)
-"""What a decoder needs; the colour space hangs on APP0 and APP14."""
+"""Segments that a decoder needs. The colour space depends on APP0 and APP14."""
 _MARKER = re.compile(rb"\xff[\xd0-\xd7\xd9]")
 _CHUNK = 1 << 20
 _MOST_HEAD = 1 << 20
-"""Bytes of segments that each strip is decoded with."""
+"""Maximum size of the segments that are repeated for each strip, in bytes."""
 _MOST_CODED = 8
-"""Bytes that a sample may take, beyond `_CHUNK` for a strip: codes have 16 bits and what they announce 11, and a
-byte of 255 is followed by a zero."""
+"""Maximum size of a sample in bytes, in addition to `_CHUNK` for a strip: a code has up to 16 bits and its value
+up to 11, and a byte of 255 is followed by a zero."""
 _MOST_ROWS = 8
-"""Rows of MCUs between two places to begin at; with more of them, reading in order is better."""
+"""Maximum number of rows of MCUs between two restart points. Above it, reading in order is better."""
 _MARGIN = 8
-"""Rows beyond a box that its pixels may hang on: chroma is interpolated from the neighbouring samples."""
+"""Rows around a box on which its pixels may depend: chroma is interpolated from neighbouring samples."""
 _STRIP = 1 << 21
-"""Pixels of a strip, about."""
+"""Approximate number of pixels of a strip."""
 
 
 class _Layout(NamedTuple):
-    """What the header of a file says."""
+    """The layout of a file, from its header."""
 
     head: bytes
-    """All that a decoder needs, up to the entropy-coded data."""
+    """The segments that a decoder needs, up to the entropy-coded data."""
     height_at: int
-    """Where in it the height stands."""
+    """Offset of the height in them."""
     start: int
-    """Where in the file the entropy-coded data begin."""
+    """Offset of the entropy-coded data in the file."""
     frame: Frame
     group: int
-    """Rows of pixels after which a row of MCUs and a restart interval end together."""
+    """Number of rows of pixels after which a row of MCUs and a restart interval end together."""
     intervals: int
-    """Restart intervals of such a group."""
+    """Number of restart intervals in such a group."""
 
 
 class Reader:
     """Regions of a baseline JPEG whose restart intervals end with its rows of MCUs.
 
-    Rows are decoded in their full width: the pieces are strips. Threads may read at once.
+    Rows are decoded in their full width: the pieces are strips. It is thread-safe.
 
     Raises:
         CorruptImage: the header is damaged, or markers are missing.
-        UnsupportedImage: the file is of another kind, and can only be decoded in order.
+        UnsupportedImage: it is another kind of JPEG, which can only be decoded in order.
         UnreadableItem: the file cannot be read.
     """
 
@@ -100,7 +100,7 @@ class Reader:
         self._file.close()
 
     def _decode(self, first: int, last: int, height: int) -> Pixels:
-        """The rows of some groups, as a file of their own: its restart markers count from RST0."""
+        """Decode the rows of some groups as a separate file, whose restart markers count from RST0."""
         layout = self._layout
         start, end = self._starts[first], self._starts[last] - 2
         if end - start > _MOST_CODED * height * self.frame.width * self.frame.channels + _CHUNK:
@@ -130,7 +130,7 @@ class Reader:
         return f"the JPEG's rows {top} to {top + height - 1}"
 
     def _find_groups(self) -> list[int]:
-        """Where in the file each group begins; at the end, where one would begin behind the last.
+        """The offset of each group in the file, and of the end of the last group.
 
         In entropy-coded data a byte of 0xFF that is followed by anything but zero begins a marker.
         """
@@ -165,7 +165,7 @@ def _layout(file: RandomFile) -> _Layout:
     view = file.view()
     for marker, start, end in walk(view):
         if 0xC0 <= marker <= 0xCF and marker not in (*BASELINE, _DHT, SOS):
-            raise UnsupportedImage("the JPEG is no baseline one")
+            raise UnsupportedImage("the JPEG is not baseline")
         if marker not in _NEEDED:
             continue
         needed += end - start

@@ -1,4 +1,4 @@
-"""TIFF and BigTIFF: tiles and strips read anywhere, found and unpacked by `tiffparts` as those of whole files."""
+"""TIFF and BigTIFF: reads any tiles and strips. `tiffparts` finds and unpacks them, like those of whole files."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from imageloom.tiling.readers.files import RandomFile
 _MOST_PIECES = 1 << 20
 _LARGEST_PIECE = 64 << 20
 _CACHE, _SMALL_CACHE = 64 << 20, 16 << 20
-"""Bytes of unpacked pieces that are kept; the second of them where the first would not hold two rows of pieces."""
+"""Size of the cache of unpacked pieces in bytes: the second value is used if two rows of pieces do not fit into
+the first."""
 
 
 class Reader:
-    """Regions of the first directory's image, for gray and RGB with and without alpha.
+    """Regions of the image in the first directory: gray and RGB, with and without alpha.
 
-    Threads may read at once. The pieces last unpacked are kept, about `cache` bytes of them: neighbouring boxes
-    with halos meet in the same ones.
+    It is thread-safe. About `cache` bytes of unpacked pieces are cached, because neighbouring boxes with halos use
+    the same pieces.
 
     Args:
-        cache: by default what two rows of pieces take, which strips that follow each other meet in, or little.
+        cache: size in bytes; 0 for the size of two rows of pieces, which consecutive strips share, or less.
 
     Raises:
-        CorruptImage: the directory makes no sense, or pieces are missing or not all in the file.
-        UnsupportedImage: pixels of another kind, several pages, or pieces too large to be held.
+        CorruptImage: the directory is invalid, or pieces are missing or incomplete.
+        UnsupportedImage: the kind of pixels is not supported, there are several pages, or pieces are too large.
         UnreadableItem: the file cannot be read.
         MissingExtra: tifffile or imagecodecs is not installed.
     """
@@ -104,7 +105,7 @@ class Reader:
 
 
 def _check_kind(layout: Layout, parts: Parts) -> None:
-    """Refuse an image of a kind that is not read here."""
+    """Refuse an image of an unsupported kind."""
     frame = layout.frame
     if layout.colours not in (GRAY, RGB, YCBCR):
         raise UnsupportedImage(f"TIFF of colour kind {layout.colours} is not read in regions")

@@ -1,7 +1,7 @@
-"""Strips in order, decoded by libvips: for files whose pixels hang on all those before them.
+"""Reads strips in order with libvips, for files whose pixels depend on all pixels before them.
 
-libvips decodes row by row where the format's library can (JPEG, PNG, stripped TIFF) and holds a few rows. Of
-a progressive or interlaced file it holds the whole.
+libvips decodes row by row if the format's library can (JPEG, PNG, stripped TIFF), and keeps a few rows in memory.
+A progressive or interlaced file is kept in memory as a whole.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from imageloom.tiling.readers.files import RandomFile
 
 _DTYPES = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}
 _STRIP = 1 << 21
-"""Pixels of a strip, about."""
+"""Approximate number of pixels of a strip."""
 _ROWS = 16
-"""What is fetched at once: enough for a row of MCUs, and small enough to stay in the processor's cache."""
+"""Rows that are fetched together: enough for a row of MCUs, and small enough for the processor's cache."""
 
 
 @lru_cache(maxsize=1)
@@ -35,21 +35,21 @@ def _library() -> ModuleType:
         pyvips = importlib.import_module("pyvips")
     except ImportError:
         raise MissingExtra("reading large images strip by strip", "tiles") from None
-    # Nothing is opened twice here, and what the cache keeps would keep files open.
+    # Files are opened only once, and the cache of libvips would keep them open.
     pyvips.cache_set_max(0)
     return pyvips
 
 
 class Reader:
-    """Full rows from the top down, each once. One thread at a time.
+    """Reads full rows from top to bottom, each once. It is not thread-safe.
 
     Args:
-        format: of the file.
-        frame: what its header says.
+        format: name of the file's format.
+        frame: frame from its header.
 
     Raises:
         UnreadableItem: the file cannot be opened.
-        CorruptImage: it cannot be decoded, or to other pixels than its header says.
+        CorruptImage: it cannot be decoded, or its frame differs from its header.
         MissingExtra: pyvips is not installed.
     """
 
@@ -61,7 +61,7 @@ class Reader:
         pyvips = _library()
         _check(path, format, frame)
         try:
-            # A source, not a name: libvips takes brackets at the end of a name for options.
+            # A source, not a name: libvips interprets brackets at the end of a name as options.
             source = pyvips.Source.new_from_file(str(path))
             image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="warning")
             self._region = pyvips.Region.new(image)
@@ -81,7 +81,7 @@ class Reader:
         """The next rows.
 
         Raises:
-            CorruptImage: they are damaged.
+            CorruptImage: the rows are damaged.
         """
         frame = self.frame
         shape = (y1 - y0, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
@@ -102,7 +102,7 @@ class Reader:
 
 
 def _check(path: Path, format: str, frame: Frame) -> None:
-    """Refuse what libvips would take too much time or memory for."""
+    """Refuse a file that would cost libvips too much time or memory."""
     file = RandomFile(path)
     try:
         if format == "jpeg":
@@ -121,5 +121,5 @@ def _check(path: Path, format: str, frame: Frame) -> None:
 
 
 def _said(error: Exception) -> str:
-    """What libvips said, on one line."""
+    """The error message of libvips, on one line."""
     return "; ".join(dict.fromkeys(str(error).strip().splitlines()))

@@ -1,4 +1,4 @@
-"""Zarr, version 3: any region of an array (height, width) or (height, width, channels)."""
+"""Zarr, version 3: reads any region of an array (height, width) or (height, width, channels)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imageloom.model import Frame, Pixels
 
 
 class Reader:
-    """Regions of an array. Threads may read at once.
+    """Reads regions of an array. It is thread-safe.
 
     Raises:
         CorruptImage: there is no array.
@@ -28,7 +28,7 @@ class Reader:
         zarr = library()
         try:
             self._array: Any = zarr.open_array(str(path), mode="r")
-        except Exception as error:  # the library raises what it likes
+        except Exception as error:  # the library may raise any exception
             raise CorruptImage(f"the Zarr array cannot be opened: {error}") from None
         shape, dtype = self._array.shape, self._array.dtype.name
         if len(shape) not in (2, 3) or (len(shape) == 3 and not 1 <= shape[2] <= 4) or 0 in shape:
@@ -39,7 +39,7 @@ class Reader:
         self.pieces = Pieces(self.frame, self._array.chunks[1], self._array.chunks[0])
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
-        """The pixels of a box; those of chunks that are not there have the array's fill value.
+        """The pixels of a box. Missing chunks have the array's fill value.
 
         Raises:
             CorruptImage: a chunk of it is damaged.
@@ -47,9 +47,9 @@ class Reader:
         check_box(self.frame, x0, y0, x1, y1)
         try:
             pixels: Pixels = np.asarray(self._array[y0:y1, x0:x1])
-        except Exception as error:  # the library raises what it likes
+        except Exception as error:  # the library may raise any exception
             raise CorruptImage(f"the Zarr array is damaged at {x0},{y0},{x1},{y1}: {error}") from None
         return pixels[:, :, 0] if pixels.ndim == 3 and self.frame.channels == 1 else pixels
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: no file is open."""

@@ -1,4 +1,4 @@
-"""How many connections the ports of the engine zeromq keep: libzmq itself accepts until no descriptor is left."""
+"""A limit on the connections to each port of the engine zeromq. libzmq itself has none."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from imageloom.engines.zeromq.wire import log
 from imageloom.system.machine import open_files
 
 MOST_CONNECTIONS = 1024
-"""To each port; fewer where the process may have fewer than eight times as many files open."""
+"""Maximum number of connections to each port, and at most an eighth of the process's limit of open files."""
 
 
-class Door:
-    """Watches a socket that listens, and closes what comes beyond the bound.
+class ConnectionLimit:
+    """Monitors a listening socket, and closes connections above the limit.
 
-    Its thread is the socket's.
+    It must be used in the socket's thread.
     """
 
     def __init__(self, channel: zmq.Socket[bytes]) -> None:
         self.most = min(MOST_CONNECTIONS, open_files() // 8)
         self.monitor: Any = channel.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._open: set[int] = set()
-        """Their descriptors."""
+        """File descriptors of the open connections."""
         self._is_full = False
 
-    def look(self) -> None:
-        """Take in who has come and gone."""
+    def update(self) -> None:
+        """Handle new and closed connections."""
         while True:
             try:
                 event = recv_monitor_message(self.monitor, zmq.NOBLOCK)
@@ -48,8 +48,10 @@ class Door:
     def _refuse(self, descriptor: int, endpoint: bytes) -> None:
         if not self._is_full:
             self._is_full = True
-            log.warning("%s has %d connections: others are refused", endpoint.decode(), self.most)
-        # libzmq may have closed it already, and its number may be a new connection's: only ours is looked for.
+            log.warning(
+                "%s has %d connections, the maximum: refusing new connections", endpoint.decode(), self.most
+            )
+        # libzmq may have closed it already, and reused its descriptor: check that it is a connection to this port.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
             if connection.getsockname()[1] == int(endpoint.rpartition(b":")[2]):
                 connection.shutdown(socket.SHUT_RDWR)
