@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -335,3 +336,15 @@ def test_a_reason_that_is_no_text_is_a_reason_all_the_same(tmp_path: Path, engin
     shown = imageloom("jobs", "show", "1", "--failed").stdout
     assert r"ValueError: \udc80\x1b[31m\u202e" in shown
     assert not raw(ran.stdout + ran.stderr + shown)
+
+
+def test_a_plan_whose_reader_has_gone_is_no_bug(tmp_path: Path) -> None:
+    """As with `| head -1`: no traceback, and nothing on stderr."""
+    image = draw(tmp_path / "a.jpg")
+    with subprocess.Popen(
+        [*COMMAND, "plan", "grayscale", str(image)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as ran:
+        assert ran.stdout is not None
+        assert ran.stderr is not None
+        ran.stdout.close()
+        assert ran.stderr.read() == ""

@@ -35,7 +35,7 @@ def blamed_on(key: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImageloomError:
+    except (ImageloomError, BrokenPipeError):  # of the second, the reader of stdout has gone
         raise
     except Exception as error:
         raise ItemError(failure_of(key, error).message) from None
