@@ -61,7 +61,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("job", ["", "../../x", "a/b", "a\0b", "1\n", "x" * 65, "日本", ".", "1 2", "%2e%2e"])
 def test_an_id_of_a_job_is_no_path(root: Path, job: str) -> None:
-    with pytest.raises(TaskRefused, match="no id of a job"):
+    with pytest.raises(TaskRefused, match="is not an id of a job"):
         Guard((str(root),)).bounded(task(root / "in", root / "out", job=job))
 
 

@@ -298,3 +298,22 @@ def test_what_nobody_waits_for_is_ended(ends: str) -> None:
             world.finish(send)
     assert [world.failures(number) for number in (2, 3)] == [[""], [""]]
     assert world.scheduler.is_idle
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_task_of_many_deliveries_is_cancelled_once(closes: bool) -> None:
+    world = World(splits=True)
+    asked = []
+
+    def begin() -> bool:
+        asked.append(world.now)
+        return False
+
+    ticket = Ticket(task(1, "a", "b", "c"), begin)
+    world.scheduler.submit(ticket, 0.0)
+    if closes:
+        world.scheduler.close()
+    world.join("w", slots=3)
+    assert not world.sent()
+    assert [command.ticket for command in world.of(Cancelled)] == [ticket]
+    assert len(asked) <= 1

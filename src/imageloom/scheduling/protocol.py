@@ -236,7 +236,7 @@ class Ticket:
     was_lost: bool = False
     """Whether a worker has died while it had a delivery of this task."""
     is_over: bool = False
-    """Whether it was reported as complete."""
+    """Whether it was reported as complete or cancelled."""
 
     def __post_init__(self) -> None:
         self.is_suspect = any(work.attempt > 1 for work in self.task.work)

@@ -203,7 +203,7 @@ class Scheduler:
             if run.ticket.has_begun:
                 self._queue.put(run)
             else:
-                self._commands.append(Cancelled(run.ticket))
+                self._cancel(run.ticket)
 
     def give_up(self, failure: Failure, now: float) -> None:
         """Fail all items that no worker has, because no worker will be available."""
@@ -401,11 +401,16 @@ class Scheduler:
     # Assignment
 
     def _may_begin(self, ticket: Ticket) -> bool:
-        if not ticket.has_begun:
+        if not ticket.has_begun and not ticket.is_over:
             ticket.has_begun = ticket.begin()
             if not ticket.has_begun:
-                self._commands.append(Cancelled(ticket))
+                self._cancel(ticket)
         return ticket.has_begun
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if not ticket.is_over:
+            ticket.is_over = True
+            self._commands.append(Cancelled(ticket))
 
     def _assign(self, now: float) -> None:
         """Send waiting items to workers with free slots."""
