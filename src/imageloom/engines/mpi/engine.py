@@ -7,6 +7,7 @@ runs under mpiexec, the engine in `ranks` is used.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -224,6 +225,11 @@ class JobTransport:
 
     def close(self, patience: float) -> None:
         """Close the pipe of the first rank, so that all ranks exit."""
+        until = time.monotonic() + patience
+        with contextlib.suppress(EngineFailed):
+            # A job that is killed while it starts would leave shared memory.
+            while self._job and not self._job.is_ready and time.monotonic() < until:
+                self.events(TICK)
         if self._job:
             self._job.end(by_force=not self._job.is_ready)
             self._ending.append(self._job)
