@@ -78,11 +78,11 @@ def reds(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("victim", "charged"), [(0, 0), (2, 1)], ids=["the first rank", "another rank"])
+@pytest.mark.parametrize(("victim", "most"), [(0, 0), (2, 1)], ids=["the first rank", "another rank"])
 def test_a_killed_rank_costs_only_the_item_that_it_was_processing(
-    victim: int, charged: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    victim: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In tasks of three; the first rank processes nothing."""
+    """In tasks of three; the first rank processes nothing, and another one may be between two tasks."""
     monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 3)
     photos, out, expected = tmp_path / "photos", tmp_path / "out", tmp_path / "expected"
     draw_photos(photos, 40)
@@ -110,6 +110,8 @@ def test_a_killed_rank_costs_only_the_item_that_it_was_processing(
     assert contents(out) == contents(expected)
     with Ledger(tmp_path / "ledger.db") as ledger:
         attempts = Counter(item.attempts for item in ledger.items(summary.job))
+    charged = attempts[2]
+    assert charged <= most
     assert attempts == Counter({1: 40 - charged, 2: charged}), "the rest was done once"
     lost = [event.result.worker for event in events if isinstance(event, Retried)]
     assert lost == [f"job-1/rank-{victim}"] * charged
