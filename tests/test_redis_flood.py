@@ -25,7 +25,7 @@ from program import contents, start, wait_until
 from redis_servers import GivenServer
 
 KEY = "imageloom:results:1"
-MOST_GROWTH = 200 << 20
+MOST_GROWTH = 512 << 20
 """Bytes by which the driver's memory may rise."""
 
 
