@@ -21,9 +21,10 @@ import tifffile
 from PIL import Image
 
 from faithful import Refused, opened, saved, scene, through
+from imageloom import codecs
 from imageloom.codecs import formats, get, read_header, suffixes
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import Pixels
+from imageloom.model import Encoding, Pixels
 
 
 def from_pillow(format: str, channels: int = 3, mode: str | None = None, **options: Any) -> bytes:
@@ -185,7 +186,7 @@ LOSSLESS: dict[str, tuple[Callable[[], bytes], Pixels]] = {
 def decoded(data: bytes) -> Pixels:
     """The pixels of a file, by imageloom's codec alone."""
     header = read_header(lambda n: data[:n], len(data))
-    return get(header.format).decode(data, header, luma=False, scale=1)
+    return codecs.decode(data, header)
 
 
 def seen(data: bytes) -> Pixels:
@@ -364,7 +365,9 @@ def test_quality_decides_about_the_size(format: Any) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
     codec = get(format)
     assert (
-        len(codec.encode(noise, 20)) < len(codec.encode(noise, codec.quality)) < len(codec.encode(noise, 95))
+        len(codec.encode(noise, Encoding(20)))
+        < len(codec.encode(noise, Encoding(codec.quality)))
+        < len(codec.encode(noise, Encoding(95)))
     )
 
 

@@ -20,7 +20,7 @@ from imageloom.driver.run import Driver
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.serial import Serial
 from imageloom.errors import CorruptImage, UnwritableOutput, WorkerLost
-from imageloom.model import Box, Failure, Frame, Job, Outcome, Output, Pixels, Recipe, Result, Task
+from imageloom.model import Box, Encoding, Failure, Frame, Job, Outcome, Output, Pixels, Recipe, Result, Task
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Collected, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
@@ -54,10 +54,10 @@ def photos(tmp_path: Path) -> Path:
     folder.mkdir()
     image = draw_photo(3, 700, 900)
     for format in ("jpeg", "png"):
-        (folder / f"{format}.{format}").write_bytes(get(format).encode(image, 90))
+        (folder / f"{format}.{format}").write_bytes(get(format).encode(image, Encoding(90)))
     (folder / "tiled.tif").write_bytes(tiff.Encoder(Frame.of(image), tile=64).encode(image))
     deep = (draw_photo(4, 500, 300).astype(np.uint16) << 8) | 77
-    (folder / "deep.png").write_bytes(get("png").encode(deep, 0))
+    (folder / "deep.png").write_bytes(get("png").encode(deep, Encoding(0)))
     return folder
 
 
@@ -196,12 +196,12 @@ def check_lossy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> i
     photos = tmp_path / "photos"
     photos.mkdir()
     image = draw_photo(seed % 7, 100, 35 * 32)
-    (photos / "a.png").write_bytes(get("png").encode(image, 0))
+    (photos / "a.png").write_bytes(get("png").encode(image, Encoding(0)))
     engine = LossyInTime(seed)
     summary = drive(photos, tmp_path / "out", engine)
     assert (summary.done, summary.failed) == (1, 0)
     expected = Pipeline("gaussian_blur 3")(image)
-    assert (tmp_path / "out" / "a.png").read_bytes() == get("png").encode(expected, 0)
+    assert (tmp_path / "out" / "a.png").read_bytes() == get("png").encode(expected, Encoding(0))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
     return engine.harmed
 

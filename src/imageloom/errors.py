@@ -110,6 +110,10 @@ class LimitExceeded(ItemError):
     pass
 
 
+class MetadataLost(ItemError):
+    pass
+
+
 class OperatorRefused(ItemError):
     pass
 

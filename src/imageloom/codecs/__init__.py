@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 import msgspec
 
 from imageloom.codecs.bits import Data, MoreNeeded, View
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 from imageloom.system.registry import Registry
 
 if TYPE_CHECKING:
@@ -39,8 +41,8 @@ class Codec(Protocol):
     """Approximate memory of the encoder in bytes per pixel, without the pixels and the file."""
     written: Format
     """Default format of outputs: the same format, or another one if this format can only be read."""
-    carries: tuple[str, ...]
-    """The kinds of metadata that a file of this format can contain."""
+    carries: tuple[Thing, ...]
+    """What an output of this format can hold beside its pixels: `Metadata` without these things is dropped."""
 
     def header(self, head: Data) -> Header:
         """Parse the header from the first bytes of a file, or from anywhere in it.
@@ -53,8 +55,8 @@ class Codec(Protocol):
     def cannot_hold(self, frame: Frame) -> str | None:
         """The reason why such pixels cannot be encoded, or None."""
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        """Decode a file: only its luma if `luma` is set, at 1/scale of its size."""
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+        """Decode a file: only its luma if `luma` is set, at 1/scale of its size. Report damage to `damage`."""
 
     def metadata(self, data: bytes) -> Metadata:
         """The metadata of a file.
@@ -63,7 +65,7 @@ class Codec(Protocol):
             LimitExceeded: a block is too large when it is decompressed.
         """
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = ...) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = ...) -> bytes:
         """Encode an image to the bytes of a file."""
 
 
@@ -227,13 +229,16 @@ def header_of(data: bytes) -> Header:
     return read_header(lambda length: data[:length], len(data), lambda at, length: data[at : at + length])
 
 
-def decode(data: bytes, header: Header, *, luma: bool = False, scale: int = 1) -> Pixels:
+def decode(
+    data: bytes, header: Header, *, luma: bool = False, scale: int = 1, damage: DamageLog | None = None
+) -> Pixels:
     """Decode a file.
 
     Args:
         header: the header of this file.
         luma: decode only the luma (brightness).
         scale: divisor of width and height: 1, 2, 4 or 8.
+        damage: where damage is reported; None accepts what "warn" accepts, without a report.
 
     Returns:
         Gray (height, width), or gray+alpha, RGB or RGBA (height, width, channels).
@@ -242,7 +247,7 @@ def decode(data: bytes, header: Header, *, luma: bool = False, scale: int = 1) -
         CorruptImage, UnsupportedImage: the file cannot be decoded, or its pixels contradict its header.
     """
     try:
-        pixels = get(header.format).decode(data, header, luma=luma, scale=scale)
+        pixels = get(header.format).decode(data, header, luma=luma, scale=scale, damage=damage or DamageLog())
     except Exception as error:
         raise by_name(error, f"the {header.format} file cannot be decoded") from None
     frame = header.frame
@@ -276,21 +281,23 @@ def by_name(error: Exception, what: str) -> Exception:
     return CorruptImage(f"{what}: {said}" if said and not isinstance(error, MoreNeeded) else what)
 
 
-def in_pieces(format: Format, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> Encoder | None:
+def in_pieces(
+    format: Format, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA
+) -> Encoder | None:
     """An encoder that encodes a large image piece by piece, to the same bytes as `encode`. None for small images
     and for formats without such an encoder. Formats that are folders always have one."""
     codec = get(format)
     made = getattr(codec, "in_pieces", None)
-    return made(frame, quality, metadata) if made and (frame.is_large or hasattr(codec, "files")) else None
+    return made(frame, encoding, metadata) if made and (frame.is_large or hasattr(codec, "files")) else None
 
 
 def encode(
-    format: Format, image: Pixels, quality: int, metadata: Metadata = NO_METADATA
+    format: Format, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA
 ) -> bytes | dict[str, bytes]:
     """Encode an image: to the bytes of a file, or for a folder format to a mapping of relative paths to bytes."""
     codec = get(format)
     files: Callable[[Pixels], dict[str, bytes]] | None = getattr(codec, "files", None)
-    return files(image) if files else codec.encode(image, quality, metadata)
+    return files(image) if files else codec.encode(image, encoding, metadata)
 
 
 def metadata_of(path: str, format: Format) -> Metadata:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 from imageloom.codecs import av1, pillow
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _TURNS = {
     (0, None): 1, (0, 0): 4, (0, 1): 2,
@@ -32,7 +34,7 @@ class Avif:
     quality = 60
     encoder_bytes = 40
     written: Format = "avif"
-    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
 
     def header(self, head: Data) -> Header:
         """The properties of the primary item (ISO/IEC 23008-12, 6.4 and 9.3)."""
@@ -62,7 +64,7 @@ class Avif:
             return f"AVIF is written with at most 16384 pixels per side, not {frame.width}x{frame.height}"
         return None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         _check_pictures(data, header.frame)
         return pillow.decoded(pillow.opened(data, "Avif"), header.frame)
 
@@ -72,7 +74,7 @@ class Avif:
         exif, xmp, icc = (block(part, 0, len(part), "metadata") for part in (exif, xmp, icc))
         return Metadata(exif.removeprefix(b"Exif\0\0"), xmp, b"", icc)
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode with libaom at speed 6, with 4:2:0 subsampling, in the calling thread only."""
         picture = importlib.import_module("PIL.Image").fromarray(image)
         gray = picture.mode in ("L", "LA")
@@ -80,7 +82,7 @@ class Avif:
         picture.convert({"L": "RGB", "LA": "RGBA"}.get(picture.mode, picture.mode)).save(
             file,
             "AVIF",
-            quality=quality,
+            quality=encoding.quality,
             speed=6,
             subsampling="4:2:0",
             max_threads=1,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imageloom.codecs import segments
+from imageloom.codecs.adapt import orientation
 from imageloom.codecs.bits import Data, number
-from imageloom.codecs.metadata import orientation
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels, is_large
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import FileEncoder
@@ -44,7 +46,7 @@ class Jpeg:
     quality = 85
     encoder_bytes = 0
     written: Format = "jpeg"
-    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
 
     def header(self, head: Data) -> Header:
         """Parse the segments up to the first scan, which says whether more scans follow."""
@@ -74,7 +76,7 @@ class Jpeg:
             return f"JPEG supports at most 65500 pixels per side, not {frame.width}x{frame.height}"
         return None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         if header.buffered:
             segments.check_scans(data)
         width, height = -(-header.frame.width // scale), -(-header.frame.height // scale)
@@ -99,23 +101,23 @@ class Jpeg:
     def metadata(self, data: bytes) -> Metadata:
         return segments.read(data)
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         if is_large(image):
-            return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
+            return self.in_pieces(Frame.of(image), encoding, metadata).encode(image)
         gray = image.ndim == 2
         data: bytes = _library().encode_jpeg(
             np.ascontiguousarray(image[:, :, None] if gray else image),
-            quality,
+            encoding.quality,
             colorspace="GRAY" if gray else "RGB",
             colorsubsampling="Gray" if gray else "420",
         )
         return segments.insert(data, metadata)
 
-    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
+    def in_pieces(self, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """An encoder that encodes a large image strip by strip, to the same bytes as `encode`."""
         from imageloom.codecs.piecewise import jpeg  # small images must not wait for the import
 
-        return jpeg.Encoder(frame, quality, b"".join(segments.written(metadata)))
+        return jpeg.Encoder(frame, encoding.quality, b"".join(segments.written(metadata)))
 
 
 def _frame(head: Data, at: int, adobe: bool) -> Frame:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from imageloom.codecs.adapt import inflate, orientation
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
-from imageloom.codecs.metadata import inflate, orientation
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
-from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
+from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import FileEncoder
@@ -45,7 +47,7 @@ class Png:
     quality = 0
     encoder_bytes = 0
     written: Format = "png"
-    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
 
     def header(self, head: Data) -> Header:
         """Parse the chunks before the first pixels."""
@@ -77,7 +79,7 @@ class Png:
     def cannot_hold(self, frame: Frame) -> str | None:
         return f"PNG supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         plain, key = _pixels_alone(data)
         try:
             image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -100,10 +102,10 @@ class Png:
             xmp = inflate(xmp, "XMP")
         return Metadata(found.get(b"eXIf", b""), xmp, b"", icc)
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode with OpenCV's default: zlib level 1 with run lengths only: half the time, 10% larger files."""
         if is_large(image):
-            return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
+            return self.in_pieces(Frame.of(image), encoding, metadata).encode(image)
         if image.ndim == 3 and image.shape[2] == 2:
             data = _encode_gray_alpha(image)
         else:
@@ -115,7 +117,7 @@ class Png:
             return data
         return b"".join((data[:33], *_written(metadata), data[33:]))
 
-    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
+    def in_pieces(self, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """An encoder that encodes a large image strip by strip, to the same bytes as `encode`."""
         from imageloom.codecs.piecewise import png  # small images must not wait for the import
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from mmap import mmap
 
 from imageloom.codecs.bits import Data, MoreNeeded
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, Metadata
 
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"

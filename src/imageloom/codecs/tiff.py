@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from imageloom.codecs.bits import Data, block, number
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.codecs.tags import (
     EXIF,
     GPS,
@@ -51,7 +53,7 @@ from imageloom.codecs.tiffparts import (
     integers,
 )
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
+from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import FileEncoder
@@ -103,7 +105,7 @@ class Tiff:
     quality = 0
     encoder_bytes = 0
     written: Format = "tiff"
-    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
 
     def header(self, head: Data) -> Header:
         layout = layout_of(head)
@@ -112,7 +114,7 @@ class Tiff:
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         layout = layout_of(data)
         parts = layout.parts(data)
         frame = layout.frame
@@ -138,10 +140,10 @@ class Tiff:
         )
         return Metadata(start + laid_out(kept, 8, order) if kept else b"", xmp, b"", icc)
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode strips with deflate at level 1. Integers are stored as differences to the pixel on the left."""
         if is_large(image):
-            return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
+            return self.in_pieces(Frame.of(image), encoding, metadata).encode(image)
         order, described = _described(metadata.exif)
         height, width = image.shape[:2]
         channels = 1 if image.ndim == 2 else image.shape[2]
@@ -175,7 +177,7 @@ class Tiff:
             (mark, ends[-1].to_bytes(4, order), *padded, laid_out(described | tags, ends[-1], order))
         )
 
-    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
+    def in_pieces(self, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """An encoder that encodes a large image tile by tile, to the same bytes as `encode`."""
         from imageloom.codecs.piecewise import tiff  # imported late: small images do not need it
 

@@ -14,8 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from imageloom import codecs, operators
+from imageloom.codecs.adapt import Target
 from imageloom.errors import LimitExceeded, UnsupportedImage
-from imageloom.model import Decode, Format, Frame, Header, Job, Limits, Plain, Recipe, Step
+from imageloom.model import Decode, Encoding, Format, Frame, Header, Job, Limits, Output, Plain, Recipe, Step
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.rewrite import rewrite
 
@@ -46,7 +47,14 @@ class OutputPlan(Plain, frozen=True):
     frame: Frame
     """Frame of the pixels to encode."""
     format: Format
-    quality: int
+    encoding: Encoding
+    moved: bool
+    """Whether a step moves pixels: a resize, a crop, a turn."""
+
+    @property
+    def target(self) -> Target:
+        """What the input's metadata is adapted to."""
+        return Target(self.frame, codecs.get(self.format).carries, self.moved)
 
 
 class Plan(Plain, frozen=True):
@@ -65,7 +73,16 @@ class Plan(Plain, frozen=True):
 def meaning(recipe: Recipe, template: str) -> str:
     """A text that identifies the results of a recipe: equal if bytes and names of the outputs are equal."""
     contents = operators.contents(recipe.operators)
-    return msgspec.json.encode((MEANING, recipe, contents, template), order="deterministic").decode()
+    stated = msgspec.to_builtins(recipe)
+    for field in ("damage", "colors", "gain_map"):  # newer than the first ledgers, which do not have them
+        if stated[field] == getattr(_DEFAULTS, field):
+            del stated[field]
+    if recipe.metadata == "strict":  # the same outputs, if they are made
+        stated["metadata"] = "keep"
+    return msgspec.json.encode((MEANING, stated, contents, template), order="deterministic").decode()
+
+
+_DEFAULTS = Recipe(())
 
 
 UNSUSPECTED = 64 << 20
@@ -132,20 +149,25 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(steps, decoded, codecs.written_as(output.format, header.format), output.quality)
+        _plan_output(steps, decoded, header, output)
         for steps, output in zip(rewritten, recipe.outputs, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
 
-def _plan_output(steps: Sequence[Step], decoded: Frame, format: Format, quality: int | None) -> OutputPlan:
+def _plan_output(steps: Sequence[Step], decoded: Frame, header: Header, output: Output) -> OutputPlan:
     steps = rewrite(steps, decoded)
     frame = operators.frames(steps, decoded)[-1]
+    format = codecs.written_as(output.format, header.format)
     codec = codecs.get(format)
     reason = codec.cannot_hold(frame)
     if reason:
         raise UnsupportedImage(reason)
-    return OutputPlan(tuple(steps), frame, format, quality if quality is not None else codec.quality)
+    encoding = Encoding(codec.quality if output.quality is None else output.quality)
+    moved = decoded != header.frame or any(
+        operators.get(step.name).kind(step) == "geometric" for step in steps
+    )
+    return OutputPlan(tuple(steps), frame, format, encoding, moved)
 
 
 def _wants_luma(steps: Sequence[Step]) -> bool:
@@ -269,7 +291,7 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
             halo = f", halo {operator.halo(**operator.filled(step))} pixels" if operator.halo else ""
             after = operator.frame_after(step, before)
             lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
-        quality = f", quality {output.quality}" if codecs.get(output.format).quality else ""
+        quality = f", quality {output.encoding.quality}" if codecs.get(output.format).quality else ""
         lines.append(f"encode    {output.format}, {output.frame}{quality}")
         lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
     lines.append(f"memory    at most {(plan.bytes + size) / 1e6:,.1f} MB, without tiles")
@@ -304,4 +326,5 @@ def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan) -> str:
         return f"none: imageloom does not support metadata in {reader}"
     lost = header.frame.channels > 2 >= output.frame.channels
     profile = "; not the colour profile, because the output is gray" if lost else ""
-    return f"{', '.join(k for k in carried if not (lost and k == 'ICC'))}, if the file has them{profile}"
+    kept = ", ".join(kind for kind in carried if not (lost and kind == "colour profile"))
+    return f"{kept}, if the file has them{profile}"

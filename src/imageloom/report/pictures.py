@@ -9,7 +9,7 @@ import sys
 
 from imageloom import codecs, operators
 from imageloom.errors import ImageloomError, LimitExceeded
-from imageloom.model import Item, Plain
+from imageloom.model import Encoding, Item, Plain
 from imageloom.recipes.plan import UPRIGHT, meaning
 from imageloom.records.ledger import JobRecord, Ledger
 from imageloom.records.timeline import DONE, PART, Timeline
@@ -58,7 +58,7 @@ def picture(root: str, key: str, side: int) -> bytes:
     small = on_paper(thumbnail(pixels, side))
     for step in UPRIGHT[header.orientation]:
         small = operators.apply(step, small)
-    return codecs.get("jpeg").encode(small, _QUALITY)
+    return codecs.get("jpeg").encode(small, Encoding(_QUALITY))
 
 
 def samples(ledger: Ledger, job: JobRecord, timeline: Timeline) -> list[Sample]:

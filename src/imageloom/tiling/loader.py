@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imageloom import codecs
+from imageloom.codecs.damage import DamageLog
 from imageloom.errors import UnsupportedImage
 from imageloom.model import Box, Header
 from imageloom.recipes.plan import Plan
@@ -29,6 +30,7 @@ class Loader(threading.Thread):
         reader: reads full rows in order; None to decode the file as a whole.
         room: maximum number of rows to decode in advance; 0 for no limit.
         wake: called when more rows are decoded, or on a failure.
+        damage: where damage of the file is reported.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Loader(threading.Thread):
         raster: Raster,
         wake: Callable[[], None],
         room: int,
+        damage: DamageLog,
     ) -> None:
         super().__init__(name="loader", daemon=True)
         self.raster = raster
@@ -51,6 +54,7 @@ class Loader(threading.Thread):
         self._plan = plan
         self._wake = wake
         self._room = room
+        self._damage = damage
         self._asked = self._passed = 0
         self._failure: BaseException | None = None
         self._stopping = False
@@ -95,7 +99,9 @@ class Loader(threading.Thread):
     def _load_whole(self) -> None:
         with open(self._path, "rb") as file:
             data = file.read()
-        pixels = codecs.decode(data, self._header, luma=self._plan.luma, scale=self._plan.scale)
+        pixels = codecs.decode(
+            data, self._header, luma=self._plan.luma, scale=self._plan.scale, damage=self._damage
+        )
         self.raster.write(Box.of(self._plan.decoded), pixels)
         self.rows = self._plan.decoded.height
 

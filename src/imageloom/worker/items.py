@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from imageloom import codecs, operators, stores
-from imageloom.codecs.metadata import for_output
-from imageloom.model import NO_METADATA, Header, Metadata, Pixels, Result, Step, Task, Work, Written
+from imageloom.codecs.adapt import for_output, refuse_losses
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.model import Header, Pixels, Result, Step, Task, Thing, Work, Written
 from imageloom.recipes.plan import check_limits, make_plan
 from imageloom.stores import Store, stage
 from imageloom.stores.names import new_token
@@ -25,6 +27,8 @@ class Chunk(NamedTuple):
     metadata: Metadata = NO_METADATA
     measure: bytes = b""
     """The measurement of a part."""
+    warnings: tuple[str, ...] = ()
+    """Damage of the file that was accepted."""
 
 
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
@@ -50,10 +54,11 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
         header = codecs.header_of(data)
         check_limits(header, task.limits, len(data))
     plan = make_plan(header, task.recipe)
-    metadata = codecs.read_metadata(data, header.format) if task.recipe.metadata == "keep" else NO_METADATA
-    decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale)
+    metadata = NO_METADATA if task.recipe.metadata == "strip" else codecs.read_metadata(data, header.format)
+    damage = DamageLog(task.recipe.damage)
+    decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale, damage=damage)
     lap("decode")
-    return Chunk((decoded,), header, metadata)
+    return Chunk((decoded,), header, metadata, warnings=damage.warnings)
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
@@ -69,10 +74,12 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
     token = new_token(task.job, work.number, work.attempt)
     plan = make_plan(chunk.header, task.recipe)
     written: list[Written] = []
+    dropped: set[Thing] = set()
     try:
         for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
-            carried = for_output(chunk.metadata, output.frame)
-            encoded = codecs.encode(output.format, pixels, output.quality, carried)
+            carried = for_output(chunk.metadata, output.target)
+            dropped |= refuse_losses(task.recipe, carried.dropped)
+            encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
             lap("encode")
             size = stage(sink, f"{token}-{len(written)}", encoded)
             written.append(Written(name, f"{token}-{len(written)}", size))
@@ -81,7 +88,13 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
         for output_ in written:
             sink.discard(output_.staged)
         raise
-    return Result(work.item.key, tuple(written), pixels=plan.decoded.pixels)
+    return Result(
+        work.item.key,
+        tuple(written),
+        pixels=plan.decoded.pixels,
+        dropped=tuple(sorted(dropped)),
+        warnings=chunk.warnings,
+    )
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:

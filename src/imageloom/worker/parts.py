@@ -17,10 +17,10 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from imageloom import codecs
-from imageloom.codecs.metadata import for_output
+from imageloom.codecs.adapt import for_output
+from imageloom.codecs.metadata import NO_METADATA
 from imageloom.errors import UnreadableItem
 from imageloom.model import (
-    NO_METADATA,
     Box,
     Frame,
     Header,
@@ -70,7 +70,7 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
         with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
             pixels = raster.read(Box.of(frame))
         metadata = NO_METADATA
-        if task.recipe.metadata == "keep":
+        if task.recipe.metadata != "strip":
             with _File.of(task, part).opened() as file:
                 metadata = codecs.metadata_of(file, header.format)
         lap("read")
@@ -132,7 +132,7 @@ def wrong(task: Task, part: Part, result: Result) -> str | None:
     output = make_plan(header, task.recipe).outputs[part.output]
     indices: list[int] = []
     if phase is not None and not part.writes:
-        encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+        encoder = codecs.in_pieces(output.format, output.frame, output.encoding)
         assert encoder is not None, "only large outputs have pieces"
         box = part.write
         indices = list(encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1))
@@ -231,7 +231,7 @@ class _File(NamedTuple):
 
 def _compress(task: Task, part: Part, token: str, lap: Lap, output: OutputPlan, pixels: Pixels) -> Result:
     """Stage the compressed pieces of the part's rows."""
-    encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+    encoder = codecs.in_pieces(output.format, output.frame, output.encoding)
     assert encoder is not None, "only large outputs have pieces"
     box = part.write
     made, data = [], []
@@ -258,8 +258,8 @@ def _encode(
 ) -> Result:
     """Encode a whole output that is too small to be written in pieces."""
     name = task.work[0].names[part.output]
-    carried = for_output(chunk.metadata, output.frame)
-    encoded = codecs.encode(output.format, chunk.pixels[0], output.quality, carried)
+    carried = for_output(chunk.metadata, output.target)
+    encoded = codecs.encode(output.format, chunk.pixels[0], output.encoding, carried.metadata)
     lap("encode")
     size = stage(sink, token, encoded)
     lap("write")

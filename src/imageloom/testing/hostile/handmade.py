@@ -12,7 +12,7 @@ from imageloom import codecs
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs.png import chunk
 from imageloom.codecs.segments import MOST_SCANS
-from imageloom.model import Format
+from imageloom.model import Encoding, Format
 from imageloom.testing.hostile.file import Hostile
 from imageloom.testing.raw import bmp, bomb, gif, picture, png, riff, scans, tiff
 
@@ -35,7 +35,7 @@ def good_files() -> dict[Format, bytes]:
     """A small image in each format that can be read."""
     photo = draw_photo(7, 64, 48)
     written = [f for f in codecs.formats() if f not in ("gif", "zarr")]
-    good: dict[Format, bytes] = {f: codecs.get(f).encode(photo, 80) for f in written}
+    good: dict[Format, bytes] = {f: codecs.get(f).encode(photo, Encoding(80)) for f in written}
     good["gif"] = gif(picture(16, 16))
     return good
 
