@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SHARED = (
     *("outputs", "operators", "name", "flatten", "format_", "quality", "decode", "metadata"),
+    "strict_metadata",
     *("jobs", "engine", "connect", "connect_file", "nodes", "threads", "bind", "keys", "timeout"),
     *("include", "exclude", "if_exists", "memory", "tile", "items_at_once", "scratch", "in_flight"),
     *("max_pixels", "max_file_size", "max_expansion", "ledger"),

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import JobRecord
 from imageloom.records.timeline import Timeline, path_of, read
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageloom.model import STAGES, Plain
-from imageloom.records.ledger import JobRecord
+from imageloom.records.schema import JobRecord
 from imageloom.records.timeline import ASSEMBLED, DONE, FAILED, PART, RETRIED, Attempt, Timeline
 
 DEATHS = frozenset({"WorkerLost", "ItemTimeout"})
