@@ -101,7 +101,9 @@ def test_strict_metadata_fails_only_the_items_that_would_lose_something(
     out = tmp_path / "out"
     ran = imageloom("run", "invert", photos, out, "--format", "bmp", "--strict-metadata", "--tile", tile)
     assert ran.returncode == 1
-    wanted = "failed: 0.jpg: MetadataLost: the output would lack what the input has: EXIF, XMP (--strict-metadata)"
+    wanted = (
+        "failed: 0.jpg: MetadataLost: the output would lack what the input has: EXIF, XMP (--strict-metadata)"
+    )
     assert wanted in ran.stderr
     assert [path.name for path in out.iterdir() if path.is_file()] == ["plain.bmp"]
     assert imageloom("run", "invert", photos, out, "--strict-metadata", "--metadata", "strip").returncode == 2

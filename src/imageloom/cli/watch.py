@@ -109,7 +109,7 @@ def command(
         driver = Driver(job, opened, book, chosen, listeners, source)
         finish_on_signals(source.end, "ending", "end")
         summary = driver.run()
-        if summary.total:
+        if summary.total or summary.left_out:
             reporters.finish(summary, "done", given["ledger"])
         _show_latencies(source, given["json_"])
     return 1 if summary.failed and until_idle is not None else 0
