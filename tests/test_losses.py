@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from imageloom import Recipe, process
@@ -19,6 +20,7 @@ from imageloom.model import (
     MOST_WARNINGS,
     Failure,
     Item,
+    Job,
     Limits,
     Output,
     Result,
@@ -40,7 +42,7 @@ def with_metadata(path: Path, seed: int = 0) -> Path:
     image = Image.open(io.BytesIO(draw(path, seed).read_bytes()))
     exif = Image.Exif()
     exif[0x010F] = "Loom"
-    image.save(path, exif=exif, **({"xmp": XMP} if path.suffix == ".jpg" else {}))
+    image.save(path, exif=exif, xmp=XMP)
     return path
 
 
@@ -167,8 +169,6 @@ def test_reported_losses_are_checked(lie: dict[str, object]) -> None:
 
 
 def replaced(lie: dict[str, object]) -> Result:
-    from msgspec.structs import replace
-
     return replace(result(), **lie)
 
 
@@ -214,3 +214,63 @@ def test_missing_pixels_are_told_from_other_damage() -> None:
     log.repaired("a stray byte")
     log.missing("the last 3 of 9 rows")
     assert log.warnings == ("a stray byte", f"{MISSING}the last 3 of 9 rows")
+
+
+def test_the_report_lists_losses(photos: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    imageloom("run", "invert", photos, tmp_path / "out", "--format", "bmp", "--report", page)
+    text = page.read_text()
+    assert '<section id="losses"' in text
+    assert '<tr><th scope="row">0.jpg</th><td>EXIF, XMP</td><td>–</td></tr>' in text
+    assert "  lost: 2 EXIF, 2 XMP" in imageloom("report", "last", "--out", tmp_path / "b.html").stdout
+    figures = json.loads(imageloom("report", "last", "--json").stdout)
+    assert figures["dropped"] == {"EXIF": 2, "XMP": 2}
+    imageloom("run", "invert", photos, tmp_path / "plain", "--report", page)
+    assert '<section id="losses"' not in page.read_text()
+
+
+def test_losses_in_the_metrics() -> None:
+    from imageloom.engines import Settings
+    from imageloom.engines.serial import Serial
+    from imageloom.service.health import Tally, to_text
+
+    tally = Tally()
+    for one in (result(), result(dropped=("EXIF", "gain map")), result(dropped=("EXIF",), warnings=("w",))):
+        tally(Done(one, 1, "w"))
+    text = to_text(tally.of_run(Serial(Settings())))
+    assert 'imageloom_losses_total{thing="EXIF"} 2\n' in text
+    assert 'imageloom_losses_total{thing="gain map"} 1\n' in text
+    assert 'imageloom_damaged_items_total{state="complete"} 1\n' in text
+    assert to_text(Tally().of_run(Serial(Settings()))).count("imageloom_losses_total") == 2, (
+        "help and type alone"
+    )
+
+
+def test_losses_through_a_server(tmp_path: Path) -> None:
+    pb = pytest.importorskip("imageloom.engines.nodes.imageloom_pb2")
+    from imageloom.service.jobs import RunningJob
+    from imageloom.service.messages import to_event, to_item_receipt, to_job, to_request, to_summary
+
+    recipe = Recipe((Output(()),), metadata="strict", damage="salvage", colors="srgb", gain_map="drop")
+    job = Job(str(tmp_path), str(tmp_path / "out"), recipe, links="inside")
+    request = to_request(job, "1", False)
+    assert sorted(request.needs) == ["colors", "damage", "gain_map", "metadata"]
+    assert to_job(request) == job
+    usual = to_request(replace(job, recipe=Recipe((Output(()),), metadata="strip")), "1", False)
+    assert not usual.needs, "an older server can do it"
+
+    event = Done(result(dropped=("EXIF", "gain map"), warnings=(f"{MISSING}a row",)), 1, "w")
+    receipt = to_item_receipt(event)
+    assert receipt is not None
+    received = to_event(receipt)
+    assert isinstance(received, Done)
+    assert (received.result.dropped, received.result.warnings) == (
+        event.result.dropped,
+        event.result.warnings,
+    )
+    running = RunningJob(pb.JobRequest(id="1"), job)
+    for one in (event, event, Done(result(), 1, "w")):
+        running._on_event(one)
+    summary = to_summary(running.receipt())
+    assert (summary.done, summary.lost, summary.dropped) == (3, 2, {"EXIF": 2, "gain map": 2})
+    assert (summary.damaged, summary.incomplete) == (2, 2)

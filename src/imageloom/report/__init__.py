@@ -54,7 +54,7 @@ def write_page(path: Path, ledger: Ledger, job: int | None) -> None:
     from imageloom.report.figures import figures
 
     record, timeline = recorded(ledger, job)
-    found = figures(record, timeline)
+    found = figures(record, timeline, ledger.items(record.id, lost=True))
     text = page.to_html(
         found,
         timeline,
