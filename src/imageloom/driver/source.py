@@ -111,8 +111,9 @@ class Source:
         return codecs.format_of(key) is not None
 
     def _is_left_out(self, entry: Item | Unlisted) -> bool:
-        """Whether an entry that is not wanted is a file that no pattern leaves out."""
-        if isinstance(entry, Unlisted) or self._include:
+        """Whether an entry that is not wanted is a file that no pattern leaves out. Empty files do not count: some
+        stores mark folders with them."""
+        if isinstance(entry, Unlisted) or self._include or not entry.size:
             return False
         return not any(pattern.fits(entry.key) for pattern in self._exclude)
 
