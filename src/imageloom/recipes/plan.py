@@ -21,9 +21,6 @@ from imageloom.model import Decode, Encoding, Format, Frame, Header, Job, Limits
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.rewrite import rewrite
 
-MEANING = 2
-"""Version of the results: must be raised when the same recipe gives other bytes than before."""
-
 BATCH_PIXELS = 4_000_000
 """Maximum number of decoded pixels in a batch: 30 to 60 ms of work on one core."""
 BATCH_ITEMS = 64
@@ -69,21 +66,6 @@ class Plan(Plain, frozen=True):
     outputs: tuple[OutputPlan, ...]
     bytes: int
     """The peak memory for the item, including the input's pixels and the outputs' bytes."""
-
-
-def meaning(recipe: Recipe, template: str) -> str:
-    """A text that identifies the results of a recipe: equal if bytes and names of the outputs are equal."""
-    contents = operators.contents(recipe.operators)
-    stated = msgspec.to_builtins(recipe)
-    for field in ("damage", "colors", "gain_map"):  # newer than the first ledgers, which do not have them
-        if stated[field] == getattr(_DEFAULTS, field):
-            del stated[field]
-    if recipe.metadata == "strict":  # the same outputs, if they are made
-        stated["metadata"] = "keep"
-    return msgspec.json.encode((MEANING, stated, contents, template), order="deterministic").decode()
-
-
-_DEFAULTS = Recipe(())
 
 
 UNSUSPECTED = 64 << 20
