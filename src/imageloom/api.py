@@ -80,7 +80,8 @@ def process(
         format: format of the outputs; None: the format of each input.
         quality: 1 to 100, for lossy formats; None: the format's default.
         decode: how far the decoder may shrink an image; see `Recipe`.
-        metadata: whether the outputs keep EXIF, XMP and the colour profile.
+        metadata: whether the outputs keep EXIF, XMP, the colour profile and the like. What an output cannot
+            hold is dropped and reported (`keep`), or fails the item (`strict`).
         include: patterns of the names to process; by default all names with an image suffix.
         exclude: patterns of the names not to process.
         if_exists: what to do if an output's name is taken by a file that imageloom did not make.
@@ -100,7 +101,7 @@ def process(
         listeners: functions that are called with each event, in the calling thread.
 
     Returns:
-        The numbers of done, failed and skipped items. Failed items raise no exception.
+        The numbers of done, failed and skipped items, and what was lost. Failed items raise no exception.
 
     Raises:
         UsageError: an argument is invalid, or the sink lies inside the source.

@@ -33,6 +33,21 @@ class Quantity(click.ParamType[int]):
         return number
 
 
+_STRICT = "imageloom.strict"
+
+
+def _strict_metadata(context: click.Context, option: click.Parameter, is_given: bool) -> None:
+    context.meta[_STRICT] = is_given
+
+
+def _metadata(context: click.Context, option: click.Parameter, value: str) -> str:
+    if not context.meta.get(_STRICT):
+        return value
+    if value == "strip":
+        raise click.UsageError("--strict-metadata excludes --metadata strip")
+    return "strict"
+
+
 def recipe_options(command: C) -> C:
     """Add the options that determine the bytes of the outputs."""
     for option in reversed(
@@ -60,10 +75,20 @@ def recipe_options(command: C) -> C:
             ),
             click.option(
                 "--metadata",
-                type=click.Choice(["keep", "strip"]),
+                type=click.Choice(["keep", "strict", "strip"]),
                 default="keep",
                 show_default=True,
-                help="Keep or remove EXIF, XMP and the colour profile. A gray output never keeps an RGB profile.",
+                callback=_metadata,
+                help="Keep or remove EXIF, XMP, IPTC, the colour profile and the like. What an output cannot hold "
+                "is dropped and reported (keep), or fails the item (strict).",
+            ),
+            click.option(
+                "--strict-metadata",
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_strict_metadata,
+                help="The same as --metadata strict.",
             ),
         ]
     ):
@@ -157,7 +182,7 @@ include_option = click.option(
     "--include",
     multiple=True,
     metavar="PATTERN",
-    help="Process only files that match this pattern, such as '*.jpg'. Repeatable.",
+    help="Process only files that match this pattern, such as '*.jpg' (which matches A.JPG too). Repeatable.",
 )
 
 exclude_option = click.option(

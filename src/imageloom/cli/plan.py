@@ -50,10 +50,11 @@ def command(
     max_file_size: int,
     max_expansion: int,
 ) -> None:
-    """Explain how PIPELINE would process the image FILE, without processing it. Only the file's header is read.
+    """Explain how PIPELINE would process the image FILE, without processing it. Only its header and metadata
+    are read.
 
-    Printed are the steps after optimization, the decoder and the encoder, the memory, the engine, and the tiles
-    (their number, size and memory) if the image would be processed in tiles.
+    Printed are the steps after optimization, the decoder and the encoder, what metadata would be kept and dropped,
+    the memory, the engine, and the tiles (their number, size and memory) if the image would be processed in tiles.
 
     \b
     imageloom plan 'resize 512x512 | grayscale' photo.jpg
@@ -81,7 +82,9 @@ def command(
             lambda length: source.store.head(key, length), size, lambda at, n: source.store.head(key, n, at)
         )
         plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
-        for line in plan.explain(header, recipe, size):
+        path = source.store.path(key)
+        found = codecs.metadata_of(path, header.format) if path and recipe.metadata != "strip" else None
+        for line in plan.explain(header, recipe, size, found):
             say(line)
         job = Job(str(file), "", recipe, tile=tile)
         engine, settings, why = choose_engine("auto", Settings(jobs or 0), job)

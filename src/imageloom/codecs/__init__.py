@@ -205,8 +205,12 @@ def read_header(
     data = head(HEAD)
     format = _by_content(data, _KNOWN) or _by_content(data, _plugins())
     if format is None:
+        from imageloom.codecs.unknown import name_of  # imported late: images do not need it
+
         known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
-        raise UnsupportedImage(f"the file is not an image of a supported format ({known})")
+        name = name_of(data)
+        found = f"is {name}, not" if name else "is not"
+        raise UnsupportedImage(f"the file {found} an image of a supported format ({known})")
     codec = get(format)
     try:
         try:

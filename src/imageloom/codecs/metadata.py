@@ -68,7 +68,12 @@ NO_METADATA = Metadata()
 
 def things(metadata: Metadata) -> set[Thing]:
     """What the metadata contains, without what is in `found`."""
-    held: dict[Thing, object] = {
+    return set(held(metadata))
+
+
+def held(metadata: Metadata) -> dict[Thing, object]:
+    """The same with the value of each thing."""
+    values: dict[Thing, object] = {
         "EXIF": metadata.exif,
         "XMP": metadata.xmp or metadata.extended_xmp,
         "colour profile": metadata.icc,
@@ -80,4 +85,4 @@ def things(metadata: Metadata) -> set[Thing]:
         "video": metadata.video,
         "georeference": metadata.georeference,
     }
-    return {thing for thing, value in held.items() if value}
+    return {thing: value for thing, value in values.items() if value}

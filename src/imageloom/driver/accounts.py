@@ -16,6 +16,7 @@ from imageloom.model import Item, Job, Result, Work
 from imageloom.records.events import Done, Event, Failed, Listener, Retried, Skipped, SkipReason
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
+from imageloom.records.losses import Losses
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Accounts:
         self._suspects = suspects
         self._listeners = tuple(listeners)
         self._done = self._failed = self._skipped = 0
+        self.losses = Losses()
 
     @property
     def numbers(self) -> tuple[int, int, int]:
@@ -88,6 +90,8 @@ class Accounts:
         failure = result.failure
         if failure is None:
             self._done += 1
+            if result.dropped or result.warnings:
+                self.losses.add(result)
             self._suspects.record_outcome(work.item, None)
             self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
             if self._listeners:

@@ -30,7 +30,8 @@ from imageloom.recipes import plan
 from imageloom.recipes.pipeline import to_text
 from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
 from imageloom.records.inprogress import InProgress
-from imageloom.records.ledger import JobState, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import JobState
 from imageloom.records.summary import Summary
 from imageloom.scheduling import results
 from imageloom.system.machine import half_of_memory
@@ -80,7 +81,7 @@ class Driver:
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
         check_template(job.name)
-        self._sink.check_formats(job.recipe)
+        self._sink.check_recipe(job.recipe)
         self._recipe = plan.meaning(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
         self._memory = job.memory or half_of_memory()
@@ -139,8 +140,7 @@ class Driver:
         finally:
             self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
-        seconds = time.perf_counter() - began
-        return Summary(self._id, *self._accounts.numbers, seconds, self._stopping)
+        return self._summary(self._id, self._accounts.numbers, time.perf_counter() - began)
 
     def _flow(self) -> None:
         try:
@@ -173,7 +173,22 @@ class Driver:
         began = time.perf_counter()
         waiting = sum(1 for _ in self._planned())
         _, failed, skipped = self._accounts.numbers
-        return Summary(0, waiting, failed, skipped, time.perf_counter() - began)
+        return self._summary(0, (waiting, failed, skipped), time.perf_counter() - began)
+
+    def _summary(self, job: int, numbers: tuple[int, int, int], seconds: float) -> Summary:
+        losses, left_out = self._accounts.losses, dict(self._source.left_out.suffixes)
+        dropped = dict(losses.dropped.most_common())
+        return Summary(
+            job,
+            *numbers,
+            seconds,
+            self._stopping,
+            losses.lost,
+            dropped,  # type: ignore[arg-type]  # the names of things are texts
+            losses.damaged,
+            losses.incomplete,
+            left_out,
+        )
 
     # source -> plan
 

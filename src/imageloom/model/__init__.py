@@ -5,6 +5,7 @@ Sizes are in pixels, times in seconds, memory and files in bytes, unless a field
 
 from imageloom.model.image import (
     LARGE,
+    THINGS,
     Box,
     DType,
     Format,
@@ -33,6 +34,8 @@ from imageloom.model.recipe import (
     Value,
 )
 from imageloom.model.work import (
+    MISSING,
+    MOST_WARNING,
     MOST_WARNINGS,
     STAGES,
     Failure,
@@ -50,8 +53,11 @@ from imageloom.model.work import (
 
 __all__ = [
     "LARGE",
+    "MISSING",
+    "MOST_WARNING",
     "MOST_WARNINGS",
     "STAGES",
+    "THINGS",
     "Box",
     "Colors",
     "DType",

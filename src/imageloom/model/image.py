@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -43,6 +43,7 @@ Thing = Literal[
     "XMP",
 ]
 """What a file can hold beside plain pixels: each is kept, adapted to the output, or dropped and reported."""
+THINGS: tuple[Thing, ...] = get_args(Thing)
 Subsampling = Literal["444", "440", "422", "420", "411"]
 """The chroma subsampling of a lossy encoder, as J:a:b without the colons."""
 

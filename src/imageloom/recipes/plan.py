@@ -14,7 +14,8 @@ import msgspec
 from msgspec.structs import replace
 
 from imageloom import codecs, operators
-from imageloom.codecs.adapt import Target
+from imageloom.codecs.adapt import Target, for_output
+from imageloom.codecs.metadata import Metadata, held
 from imageloom.errors import LimitExceeded, UnsupportedImage
 from imageloom.model import Decode, Encoding, Format, Frame, Header, Job, Limits, Output, Plain, Recipe, Step
 from imageloom.recipes.pipeline import to_text
@@ -273,8 +274,12 @@ def why_whole(job: Job) -> str:
     )
 
 
-def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
-    """Lines that explain the plan of an image to users."""
+def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None = None) -> list[str]:
+    """Lines that explain the plan of an image to users.
+
+    Args:
+        metadata: the metadata of the file, if it was read.
+    """
     plan = make_plan(header, recipe)
     frame = header.frame
     lines = [f"input     {header.format}, {frame}, {size:,} bytes"]
@@ -293,12 +298,27 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
             lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
         quality = f", quality {output.encoding.quality}" if codecs.get(output.format).quality else ""
         lines.append(f"encode    {output.format}, {output.frame}{quality}")
-        lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
+        lines.append(f"metadata  {_why_metadata(header, recipe, output, metadata)}")
     lines.append(f"memory    at most {(plan.bytes + size) / 1e6:,.1f} MB, without tiles")
     batch = min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels))
     if batch > 1:
         lines.append(f"batch     up to {batch} images of this size in one task")
     return lines
+
+
+def _fate(metadata: Metadata, recipe: Recipe, output: OutputPlan) -> str:
+    """What becomes of each thing in a file: kept as it is, changed to fit the output, or dropped."""
+    carried = for_output(metadata, output.target)
+    before, after = held(metadata), held(carried.metadata)
+    kept = before.keys() - carried.dropped
+    changed = {thing for thing in kept if before[thing] != after[thing]}
+    dropped = "refused (--strict-metadata)" if recipe.metadata == "strict" else "dropped"
+    parts = [
+        f"{what}: {', '.join(sorted(found))}"
+        for what, found in (("kept", kept - changed), ("changed", changed), (dropped, carried.dropped))
+        if found
+    ]
+    return "; ".join(parts) or "the file has none"
 
 
 def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
@@ -315,9 +335,11 @@ def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
     return "; ".join(parts) or "full size: no resize at the start of the pipeline allows a smaller size"
 
 
-def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan) -> str:
+def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan, metadata: Metadata | None) -> str:
     if recipe.metadata == "strip":
         return "none: --metadata strip"
+    if metadata is not None:
+        return _fate(metadata, recipe, output)
     carried = [
         kind for kind in codecs.get(header.format).carries if kind in codecs.get(output.format).carries
     ]

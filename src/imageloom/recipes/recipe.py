@@ -3,7 +3,7 @@
 A recipe in YAML:
 
     decode: safe                  # or fast, exact
-    metadata: keep                # or strip
+    metadata: keep                # or strict, strip
     operators: [my_ops.py]        # Python files; the user must also give them with --operators
     outputs:
       gray: grayscale
@@ -31,7 +31,7 @@ from imageloom.recipes.pipeline import Pipeline
 
 _RECIPE_KEYS = {"decode", "metadata", "operators", "outputs"}
 _OUTPUT_KEYS = {"pipeline", "format", "quality", "folder"}
-_CHOICES = {"decode": ("safe", "fast", "exact"), "metadata": ("keep", "strip")}
+_CHOICES = {"decode": ("safe", "fast", "exact"), "metadata": ("keep", "strict", "strip")}
 
 
 def parse_format(name: str) -> Format:

@@ -11,7 +11,8 @@ from imageloom import codecs, operators
 from imageloom.errors import ImageloomError, LimitExceeded
 from imageloom.model import Encoding, Item, Plain
 from imageloom.recipes.plan import UPRIGHT, meaning
-from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import JobRecord
 from imageloom.records.timeline import DONE, PART, Timeline
 from imageloom.report.figures import DEATHS, FailedItem
 from imageloom.report.look import on_paper, thumbnail

@@ -27,21 +27,25 @@ from imageloom.errors import (
     OutputExists,
     StorageError,
     UnreadableItem,
+    UnsupportedImage,
     UnwritableOutput,
     UsageError,
 )
 from imageloom.model import Item, Unlisted
 from imageloom.stores import credentials
+from imageloom.stores.media import HEAD, media_type
 from imageloom.stores.names import PROBE, STAGING, unsafe
 from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden
 from imageloom.system import folders
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ObjectStore as Client
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "memory": "s3"}
 MARK = "imageloom"
 """The object attribute that identifies the item that an object was made from."""
+CONTENT_TYPE = "Content-Type"
 PART = 8 << 20
 """Bytes per part of a large upload or download."""
 PAGE = 1000
@@ -105,7 +109,7 @@ class ObjectStore(RemoteStore):
                     for found in page:
                         offset = found["path"]
                         key = offset.removeprefix(self._prefix)
-                        if not is_hidden(key):
+                        if not (is_hidden(key) or self._is_marker(key, found)):
                             yield self._item(key, found)
                 return
             except InvalidPathError as error:
@@ -124,6 +128,10 @@ class ObjectStore(RemoteStore):
                 if _is_final(error) or failures == RETRIES:
                     raise StorageError(f"cannot list {self.address}: {explain(error)}") from None
                 time.sleep(0.1 * 2**failures * (1 + random.random()))
+
+    def _is_marker(self, key: str, found: Mapping[str, Any]) -> bool:
+        """Whether a listed object marks a folder: its key ends with a slash, which the library hides."""
+        return found["size"] == 0 and (not found["path"].startswith(self._prefix) or self.find(key) is None)
 
     def _item(self, key: str, found: Mapping[str, Any]) -> Item:
         modified = int(found["last_modified"].timestamp() * 1_000_000) * 1000
@@ -146,13 +154,24 @@ class ObjectStore(RemoteStore):
                 f"cannot read the metadata of {self.address}/{key}: {explain(error)}"
             ) from None
 
-    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
+    def _open(self, key: str, limit: int, planned: Item | None) -> GetResult:
+        """Begin to read an object, after checks of its version, size and encoding."""
         import obstore
 
+        found = obstore.get(self._client, self._key(key))
+        self._check_planned(planned, found.meta)
+        _check_size(found.meta["size"], limit)
+        encoding = str(found.attributes.get("Content-Encoding") or "").strip().lower()
+        if encoding not in ("", "identity", "aws-chunked"):
+            raise UnsupportedImage(
+                f"the object is stored with Content-Encoding: {encoding[:40]}, which is not decoded: store the "
+                "image itself"
+            )
+        return found
+
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         with self._reading():
-            found = obstore.get(self._client, self._key(key))
-            self._check_planned(planned, found.meta)
-            _check_size(found.meta["size"], limit)
+            found = self._open(key, limit, planned)
             data = found.bytes().to_bytes()
             if len(data) != found.meta["size"]:
                 raise UnreadableItem(
@@ -167,12 +186,8 @@ class ObjectStore(RemoteStore):
             return obstore.get_range(self._client, self._key(key), start=start, length=length).to_bytes()
 
     def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
-        import obstore
-
         with self._reading(), folders.create(path) as file:
-            found = obstore.get(self._client, self._key(key))
-            self._check_planned(planned, found.meta)
-            _check_size(found.meta["size"], limit)
+            found = self._open(key, limit, planned)
             for chunk in found.stream(min_chunk_size=PART):
                 file.write(chunk)
             if file.tell() != found.meta["size"]:
@@ -206,7 +221,7 @@ class ObjectStore(RemoteStore):
         with self._writing(key):
             for mode in ("overwrite",) if replace else ("create", "overwrite"):
                 with contextlib.suppress(AlreadyExistsError):
-                    attributes: Any = {MARK: mark}
+                    attributes: Any = {MARK: mark, CONTENT_TYPE: media_type(data[:HEAD], key)}
                     obstore.put(
                         self._client,
                         self._key(key),
@@ -230,7 +245,9 @@ class ObjectStore(RemoteStore):
         with self._writing(key):
             if not replace and self.exists(key):
                 self._check_maker(key, _mark(maker))
-            attributes: Any = {MARK: _mark(maker)}
+            with open(path, "rb") as file:
+                kind = media_type(file.read(HEAD), key)
+            attributes: Any = {MARK: _mark(maker), CONTENT_TYPE: kind}
             obstore.put(self._client, self._key(key), Path(path), attributes=attributes, chunk_size=PART)
         self._staging.discard(token)
 
