@@ -18,6 +18,7 @@ from imageloom.model.image import (
     is_large,
 )
 from imageloom.model.recipe import (
+    Chroma,
     Colors,
     Damage,
     Decode,
@@ -53,6 +54,7 @@ __all__ = [
     "MOST_WARNINGS",
     "STAGES",
     "Box",
+    "Chroma",
     "Colors",
     "DType",
     "Damage",
