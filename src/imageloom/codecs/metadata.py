@@ -27,6 +27,10 @@ class Text(Plain, frozen=True):
     """The keyword in this language."""
 
 
+COMMENT = "Comment"
+"""The keyword of a comment."""
+
+
 class Primaries(Plain, frozen=True):
     """What the numbers of pixels mean, if no profile says it."""
 
@@ -50,6 +54,8 @@ class Metadata(Plain, frozen=True):
     """The colour profile."""
     iptc: bytes = b""
     """IPTC-IIM records, without the Photoshop block around them."""
+    photoshop: bytes = b""
+    """Other image resources of Photoshop that remain true: the copyright flag and its address."""
     density: Density | None = None
     texts: tuple[Text, ...] = ()
     colours: Primaries | None = None
@@ -75,11 +81,14 @@ def held(metadata: Metadata) -> dict[Thing, object]:
     """The same with the value of each thing."""
     values: dict[Thing, object] = {
         "EXIF": metadata.exif,
-        "XMP": metadata.xmp or metadata.extended_xmp,
+        "XMP": metadata.xmp,
+        "extended XMP": metadata.extended_xmp,
         "colour profile": metadata.icc,
         "IPTC": metadata.iptc,
         "density": metadata.density,
-        "text": metadata.texts,
+        "Photoshop resources": metadata.photoshop,
+        "comment": any(text.keyword == COMMENT for text in metadata.texts),
+        "text": any(text.keyword != COMMENT for text in metadata.texts),
         "colours": metadata.colours,
         "gain map": metadata.gain_map,
         "video": metadata.video,

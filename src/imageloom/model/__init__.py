@@ -19,6 +19,7 @@ from imageloom.model.image import (
     is_large,
 )
 from imageloom.model.recipe import (
+    Chroma,
     Colors,
     Damage,
     Decode,
@@ -59,6 +60,7 @@ __all__ = [
     "STAGES",
     "THINGS",
     "Box",
+    "Chroma",
     "Colors",
     "DType",
     "Damage",

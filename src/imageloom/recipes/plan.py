@@ -55,7 +55,13 @@ class OutputPlan(Plain, frozen=True):
     @property
     def target(self) -> Target:
         """What the input's metadata is adapted to."""
-        return Target(self.frame, codecs.get(self.format).carries, self.moved)
+        return Target(
+            self.frame,
+            codecs.get(self.format).carries,
+            self.moved,
+            changed=self.moved or bool(self.steps),
+            shows_all=all(step.name in ("resize", "flip", "rotate") for step in self.steps),
+        )
 
 
 class Plan(Plain, frozen=True):
@@ -78,6 +84,9 @@ def meaning(recipe: Recipe, template: str) -> str:
     for field in ("damage", "colors", "gain_map"):  # newer than the first ledgers, which do not have them
         if stated[field] == getattr(_DEFAULTS, field):
             del stated[field]
+    for output in stated["outputs"]:
+        if output["subsampling"] is None:
+            del output["subsampling"]
     if recipe.metadata == "strict":  # the same outputs, if they are made
         stated["metadata"] = "keep"
     return msgspec.json.encode((MEANING, stated, contents, template), order="deterministic").decode()
@@ -164,7 +173,10 @@ def _plan_output(steps: Sequence[Step], decoded: Frame, header: Header, output: 
     reason = codec.cannot_hold(frame)
     if reason:
         raise UnsupportedImage(reason)
-    encoding = Encoding(codec.quality if output.quality is None else output.quality)
+    encoding = Encoding(
+        codec.quality if output.quality is None else output.quality,
+        subsampling=header.subsampling if output.subsampling == "keep" else output.subsampling,
+    )
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" for step in steps
     )

@@ -16,6 +16,7 @@ import numpy as np
 from imageloom.codecs.bits import MoreNeeded
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.codecs.png import check_texts
+from imageloom.codecs.repair import check_regular
 from imageloom.codecs.segments import check_scans
 from imageloom.codecs.tiff import layout_of
 from imageloom.errors import CorruptImage, MissingExtra
@@ -109,6 +110,7 @@ def _check(path: Path, format: str, frame: Frame) -> None:
             file.check_size(frame)
             with file.mapped() as data:
                 check_scans(data)
+                check_regular(data)
         elif format == "png":
             check_texts(file.view())
         elif format == "tiff":
