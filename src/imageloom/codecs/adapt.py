@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from imageloom.codecs import packets
 from imageloom.codecs.bits import MoreNeeded
 from imageloom.codecs.metadata import NO_METADATA, Metadata, things
 from imageloom.codecs.tags import (
@@ -36,12 +37,12 @@ _ORIENTATION, _THUMBNAIL, _THUMBNAIL_LENGTH, _WIDTH, _HEIGHT = 0x0112, 0x0201, 0
 _XMP_ORIENTATION = rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]"
 
 
-def orientation(exif: bytes) -> int:
-    """The orientation, 1 to 8, in an EXIF block; 1 if it is missing or invalid (Exif 2.32, 4.6.4)."""
+def orientation(exif: bytes, xmp: bytes = b"") -> int:
+    """The orientation, 1 to 8, in EXIF, or else in XMP; 1 if it is missing or invalid (Exif 2.32, 4.6.4)."""
     try:
         value = numbers(exif, first_directory(exif).entries[_ORIENTATION], order_of(exif))[0]
     except (MoreNeeded, KeyError, IndexError):
-        return 1
+        return packets.orientation(xmp)
     return value if 1 <= value <= 8 else 1
 
 
@@ -85,8 +86,19 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         icc=metadata.icc if fits else b"",
         georeference=b"" if target.moved else metadata.georeference,
     )
-    dropped = things(metadata) - (things(adapted) & set(target.carries))
-    return Carried(adapted, frozenset(dropped.union(metadata.found)))
+    kept = things(adapted) & set(target.carries)
+    if metadata.extended_xmp and "extended XMP" not in target.carries:
+        adapted, is_joined = _in_one_packet(adapted)
+        kept |= {"extended XMP"} if is_joined else set()
+    if metadata.colours and metadata.colours.is_srgb:
+        kept.add("colours")  # readers assume sRGB of a file that says nothing
+    return Carried(adapted, (things(metadata) - kept).union(metadata.found))
+
+
+def _in_one_packet(metadata: Metadata) -> tuple[Metadata, bool]:
+    """The metadata with the XMP in one packet, and whether nothing of it is lost."""
+    joined = packets.joined(metadata.xmp, metadata.extended_xmp)
+    return replace(metadata, xmp=joined or packets.alone(metadata.xmp), extended_xmp=b""), bool(joined)
 
 
 def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:

@@ -46,7 +46,7 @@ class Jpeg:
     quality = 85
     encoder_bytes = 0
     written: Format = "jpeg"
-    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "extended XMP", "colour profile")
 
     def header(self, head: Data) -> Header:
         """Parse the segments up to the first scan, which says whether more scans follow."""

@@ -136,7 +136,7 @@ class Assembly:
         """The loader that decodes the file into a raster; None if tiles are read directly from the file."""
         frame, reader = self.plan.decoded, None
         if not (self.plan.luma or self.plan.scale > 1):
-            reader = open_in_pieces(self._source.opened, header)
+            reader = open_in_pieces(self._source.opened, header, self.damage)
             if reader is not None and reader.random:
                 reader.close()
                 return None

@@ -15,10 +15,10 @@ from imageloom.tiling.raster import Raster
 from imageloom.tiling.readers import Reader, open_reader
 
 
-def open_in_pieces(path: str, header: Header) -> Reader | None:
+def open_in_pieces(path: str, header: Header, damage: DamageLog) -> Reader | None:
     """A reader that decodes the file in pieces; None if the file can only be decoded as a whole."""
     try:
-        return open_reader(Path(path), header.format, header.frame)
+        return open_reader(Path(path), header.format, header.frame, damage)
     except UnsupportedImage:
         return None
 
