@@ -403,10 +403,10 @@ def test_tiff_without_its_extra_names_the_command(tmp_path: Path) -> None:
     program = """
 import sys
 sys.modules["tifffile"] = None
-from imageloom.codecs import get, read_header
+from imageloom.codecs import decode, read_header
 data = open(sys.argv[1], "rb").read()
 header = read_header(lambda n: data[:n], len(data))
-get("tiff").decode(data, header, luma=False, scale=1)
+decode(data, header)
 """
     run = run_python(program, str(tmp_path / "a.tif"))
     assert "MissingExtra" in run.stderr

@@ -219,7 +219,7 @@ def test_metadata_does_not_change_the_pixels_of_a_file() -> None:
 def test_a_tiff_in_pieces_takes_everything_along(
     tmp_path: Path, tile: Any, endian: str, big: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.model.LARGE", 100)
+    monkeypatch.setattr("imageloom.model.image.LARGE", 100)
     if big:
         monkeypatch.setattr("imageloom.codecs.piecewise.tiff._CLASSIC_END", 100)
     block = exif(orientation=6)
