@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from imageloom.codecs import exif, xmp
+from imageloom.codecs import exif, packets, xmp
 from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, things
 from imageloom.errors import LimitExceeded, MetadataLost
 from imageloom.model import Frame, Recipe, Thing
@@ -20,9 +20,9 @@ MOST_INFLATED = 16 << 20
 """Maximum decompressed size of one profile or packet, in bytes."""
 
 
-def orientation(block: bytes) -> int:
-    """The orientation, 1 to 8, in an EXIF block; 1 if it is missing or invalid."""
-    return exif.stated_orientation(block) or 1
+def orientation(block: bytes, packet: bytes = b"") -> int:
+    """The orientation, 1 to 8, in an EXIF block, or else in an XMP packet; 1 if it is missing or invalid."""
+    return exif.stated_orientation(block) or packets.orientation(packet)
 
 
 class Target(NamedTuple):
@@ -83,8 +83,13 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         video=video,
         georeference=b"" if target.moved else metadata.georeference,
     )
-    dropped = things(metadata) - (things(adapted) & set(carries))
-    return Carried(adapted, frozenset(dropped | lost))
+    kept = things(adapted) & set(carries)
+    if metadata.extended_xmp and "extended XMP" not in target.carries:
+        adapted, is_joined = _in_one_packet(adapted)
+        kept |= {"extended XMP"} if is_joined else set()
+    if metadata.colours and metadata.colours.is_srgb:
+        kept.add("colours")  # readers assume sRGB of a file that says nothing
+    return Carried(adapted, frozenset((things(metadata) - kept) | lost))
 
 
 def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thing]) -> bytes:
@@ -107,6 +112,12 @@ def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thi
         lost.add("XMP")
         return b""
     return xmp.upright(packet, target.frame.width, target.frame.height)
+
+
+def _in_one_packet(metadata: Metadata) -> tuple[Metadata, bool]:
+    """The metadata with the XMP in one packet, and whether nothing of it is lost."""
+    joined = packets.joined(metadata.xmp, metadata.extended_xmp)
+    return replace(metadata, xmp=joined or packets.alone(metadata.xmp), extended_xmp=b""), bool(joined)
 
 
 def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:

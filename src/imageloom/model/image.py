@@ -30,6 +30,7 @@ Thing = Literal[
     "damaged metadata",
     "density",
     "depth map",
+    "display hints",
     "EXIF",
     "extended XMP",
     "extra samples",
