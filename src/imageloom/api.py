@@ -13,7 +13,7 @@ from imageloom import operators
 from imageloom.driver.run import Driver
 from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
-from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Recipe
+from imageloom.model import Chroma, Damage, Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Recipe
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.recipes.recipe import parse_format
 from imageloom.records.events import Listener
@@ -42,7 +42,9 @@ def process(
     keys: str = "",
     format: Format | None = None,
     quality: int | None = None,
+    subsampling: Chroma | None = None,
     decode: Decode = "safe",
+    damage: Damage = "warn",
     metadata: Keep = "keep",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
@@ -67,7 +69,7 @@ def process(
 
     Args:
         pipeline: the steps for each image, as text or as a Pipeline. A Recipe makes several outputs of each image
-            and has its own format, quality, decode and metadata.
+            and has these options itself.
         source: address of a folder or a file: a path, or an address such as `s3://bucket/folder`.
         sink: address of a folder; it is created if it does not exist.
         engine: a name of `imageloom.engines.ENGINES`, an engine of an installed plug-in, or `auto`.
@@ -79,7 +81,9 @@ def process(
         keys: path of this side's key file; see `imageloom keys`.
         format: format of the outputs; None: the format of each input.
         quality: 1 to 100, for lossy formats; None: the format's default.
+        subsampling: chroma subsampling of lossy formats; None: the format's default.
         decode: how far the decoder may shrink an image; see `Recipe`.
+        damage: which damaged files are accepted; see `Recipe`.
         metadata: whether the outputs keep EXIF, XMP, the colour profile and the like. What an output cannot
             hold is dropped and reported (`keep`), or fails the item (`strict`).
         include: patterns of the names to process; by default all names with an image suffix.
@@ -113,7 +117,10 @@ def process(
     if isinstance(pipeline, Pipeline):
         chosen = parse_format(format) if format is not None else None
         pipeline = Recipe(
-            (Output(pipeline.steps, format=chosen, quality=quality),), decode, metadata=metadata
+            (Output(pipeline.steps, format=chosen, quality=quality, subsampling=subsampling),),
+            decode,
+            metadata=metadata,
+            damage=damage,
         )
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality = {quality}: must be from 1 to 100")

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.model import Decode, Keep, Limits, Recipe
+from imageloom.model import Chroma, Damage, Decode, Keep, Limits, Recipe
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -66,12 +66,26 @@ def recipe_options(command: C) -> C:
                 help="Quality of outputs in a lossy format, from 1 to 100.",
             ),
             click.option(
+                "--subsampling",
+                type=click.Choice(["keep", "444", "422", "420"]),
+                show_default="420",
+                help="Chroma subsampling of JPEG outputs. keep: that of the input, or 420 if it has none.",
+            ),
+            click.option(
                 "--decode",
                 type=click.Choice(["safe", "fast", "exact"]),
                 default="safe",
                 show_default=True,
                 help="How far the decoder may shrink a JPEG before a resize: to twice the target size (safe), to "
                 "the target size (fast), or not at all (exact).",
+            ),
+            click.option(
+                "--damage",
+                type=click.Choice(["refuse", "warn", "salvage"]),
+                default="warn",
+                show_default=True,
+                help="Which damaged files to accept: none (refuse), those whose pixels are all there (warn), or "
+                "all that can be decoded in part (salvage).",
             ),
             click.option(
                 "--metadata",
@@ -323,6 +337,8 @@ def make_recipe(
     quality: int | None,
     decode: Decode,
     metadata: Keep,
+    subsampling: Chroma | None = None,
+    damage: Damage = "warn",
 ) -> Recipe:
     """Build the recipe from the arguments. Flags set only what the recipe does not set itself."""
     from msgspec.structs import replace
@@ -342,10 +358,12 @@ def make_recipe(
                 output,
                 format=output.format or chosen,
                 quality=output.quality if output.quality is not None else quality,
+                subsampling=output.subsampling or subsampling,
             )
             for output in found.outputs
         ),
         decode=decode if found.decode == "safe" else found.decode,
+        damage=damage if found.damage == "warn" else found.damage,
         metadata=metadata if found.metadata == "keep" else found.metadata,
     )
 

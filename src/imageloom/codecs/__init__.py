@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from imageloom.codecs.bits import Data, MoreNeeded, View
+from imageloom.codecs.bits import HEAD, Data, MoreNeeded, View
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
@@ -23,9 +23,6 @@ from imageloom.system.registry import Registry
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import Encoder
-
-HEAD = 16 << 10
-"""Number of bytes that are read first; most headers are shorter."""
 
 
 class Codec(Protocol):
@@ -235,8 +232,6 @@ def read_header(
         try:
             header = codec.header(data)
         except MoreNeeded:
-            if len(data) >= size:
-                raise
             header = codec.header(View(read or (lambda at, length: head(at + length)[at:]), size, data))
     except MoreNeeded:
         raise CorruptImage(f"the {format} file is cut off within its header") from None

@@ -4,6 +4,7 @@ Sizes are in pixels, times in seconds, memory and files in bytes, unless a field
 """
 
 from imageloom.model.image import (
+    COPIES,
     LARGE,
     THINGS,
     Box,
@@ -19,6 +20,7 @@ from imageloom.model.image import (
     is_large,
 )
 from imageloom.model.recipe import (
+    Chroma,
     Colors,
     Damage,
     Decode,
@@ -52,6 +54,7 @@ from imageloom.model.work import (
 )
 
 __all__ = [
+    "COPIES",
     "LARGE",
     "MISSING",
     "MOST_WARNING",
@@ -59,6 +62,7 @@ __all__ = [
     "STAGES",
     "THINGS",
     "Box",
+    "Chroma",
     "Colors",
     "DType",
     "Damage",

@@ -26,9 +26,13 @@ Thing = Literal[
     "colour profile",
     "colours",
     "comment",
+    "content credentials",
     "damaged metadata",
     "density",
+    "depth map",
+    "display hints",
     "EXIF",
+    "extended XMP",
     "extra samples",
     "gain map",
     "georeference",
@@ -36,6 +40,7 @@ Thing = Literal[
     "IPTC",
     "layers",
     "pages",
+    "Photoshop resources",
     "private metadata",
     "text",
     "thumbnail",
@@ -44,6 +49,8 @@ Thing = Literal[
 ]
 """What a file can hold beside plain pixels: each is kept, adapted to the output, or dropped and reported."""
 THINGS: tuple[Thing, ...] = get_args(Thing)
+COPIES: frozenset[Thing] = frozenset({"thumbnail"})
+"""Small copies of the old picture: no output can be expected to keep them."""
 Subsampling = Literal["444", "440", "422", "420", "411"]
 """The chroma subsampling of a lossy encoder, as J:a:b without the colons."""
 

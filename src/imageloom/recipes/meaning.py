@@ -8,18 +8,19 @@ again. A version of 0 is not written, so the meanings in older ledgers stay vali
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
 from imageloom import codecs, operators
 from imageloom.errors import ImageloomError
-from imageloom.model import Format, Recipe
+from imageloom.model import Format, Output, Plain, Recipe
 
 MEANING = 2
 """Version of all results. Raise that of a codec or an operator instead, if a change concerns only these."""
-_NEWER = ("damage", "colors", "gain_map")
-"""Fields of a recipe that older ledgers do not have."""
-_DEFAULTS = Recipe(())
+_FIRST = {"outputs", "decode", "operators", "metadata"}
+_FIRST_OF_OUTPUTS = {"steps", "folder", "format", "quality"}
+"""The fields of a recipe, and of its outputs, that all ledgers have. A newer field is stated only if it is set."""
 
 
 class Meanings:
@@ -45,10 +46,10 @@ class Meanings:
 
     def _text(self, format: Format | None) -> str:
         recipe = self._recipe
-        stated = msgspec.to_builtins(recipe)
-        for field in _NEWER:
-            if stated[field] == getattr(_DEFAULTS, field):
-                del stated[field]
+        stated = _without_defaults(recipe, Recipe(()), _FIRST)
+        stated["outputs"] = [
+            _without_defaults(output, Output(()), _FIRST_OF_OUTPUTS) for output in recipe.outputs
+        ]
         if recipe.metadata == "strict":  # the same outputs, if they are made
             stated["metadata"] = "keep"
         parts: list[object] = [MEANING, stated, operators.contents(recipe.operators), self._template]
@@ -66,6 +67,16 @@ class Meanings:
             if (written := output.format or _written(format)) is not None:
                 found[f"{written} encoder"] = codecs.versions(written).encoder
         yield from ((name, version) for name, version in found.items() if version)
+
+
+def _without_defaults(data: Plain, usual: Plain, first: set[str]) -> dict[str, Any]:
+    """The fields of data, without newer fields that have their default value."""
+    stated = msgspec.to_builtins(data)
+    return {
+        name: value
+        for name, value in stated.items()
+        if name in first or getattr(data, name) != getattr(usual, name)
+    }
 
 
 def _written(format: Format | None) -> Format | None:

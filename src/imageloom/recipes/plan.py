@@ -52,7 +52,13 @@ class OutputPlan(Plain, frozen=True):
     @property
     def target(self) -> Target:
         """What the input's metadata is adapted to."""
-        return Target(self.frame, codecs.get(self.format).carries, self.moved)
+        return Target(
+            self.frame,
+            codecs.get(self.format).carries,
+            self.moved,
+            changed=self.moved or bool(self.steps),
+            shows_all=all(step.name in ("resize", "flip", "rotate") for step in self.steps),
+        )
 
 
 class Plan(Plain, frozen=True):
@@ -146,7 +152,10 @@ def _plan_output(steps: Sequence[Step], decoded: Frame, header: Header, output: 
     reason = codec.cannot_hold(frame)
     if reason:
         raise UnsupportedImage(reason)
-    encoding = Encoding(codec.quality if output.quality is None else output.quality)
+    encoding = Encoding(
+        codec.quality if output.quality is None else output.quality,
+        subsampling=header.subsampling if output.subsampling == "keep" else output.subsampling,
+    )
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" for step in steps
     )
