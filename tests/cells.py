@@ -6,6 +6,7 @@ reader that is not imageloom, which finds the thing again.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import struct
@@ -170,10 +171,31 @@ def iptc() -> bytes:
     return b"\x1c\x02\x50" + struct.pack(">H", len(TOKEN)) + TOKEN.encode()
 
 
-def photoshop() -> bytes:
-    body = iptc()
+def photoshop(resource: int = 0x0404, body: bytes = b"") -> bytes:
+    """A block of Photoshop with one resource; 0x0404 is IPTC."""
+    body = body or iptc()
     padded = body + b"\0" * (len(body) % 2)
-    return b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(body)) + padded
+    head = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHI", resource, 0, len(body))
+    return head + padded
+
+
+def has_flag(data: bytes) -> bool:
+    """The copyright flag of Photoshop."""
+    return b"8BIM\x04\x0a" in data
+
+
+JUMBF = b"JP\0\1\0\0\0\1" + struct.pack(">I", 36) + b"jumb" + struct.pack(">I", 28) + b"jumdc2pa" + bytes(16)
+"""A segment of content credentials (C2PA)."""
+
+
+def with_extended_xmp(image: Image.Image) -> bytes:
+    rest = f'<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" dc:source="{TOKEN}"/>'
+    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {_RDF}>{rest}</rdf:RDF></x:xmpmeta>'.encode()
+    digest = hashlib.md5(packet).hexdigest().upper()
+    note = 'xmlns:xmpNote="http://ns.adobe.com/xmp/note/"'
+    first = xmp_segment(f'<rdf:Description rdf:about="" {note} xmpNote:HasExtendedXMP="{digest}"/>')
+    head = b"http://ns.adobe.com/xmp/extension/\0" + digest.encode() + struct.pack(">II", len(packet), 0)
+    return jpeg(image, first, segment(0xE1, head + packet))
 
 
 def xmp_segment(description: str) -> bytes:
@@ -281,6 +303,11 @@ CELLS: tuple[Cell, ...] = (
     Cell("jpeg", "gain map", with_gain_map, has_gain_map),
     Cell("jpeg", "video", with_video, has_video),
     Cell("jpeg", "private metadata", lambda i: jpeg(i, segment(0xE7, b"Loom\0" + TOKEN.encode())), has_token),
+    Cell("jpeg", "extended XMP", with_extended_xmp, has_token),
+    Cell("jpeg", "Photoshop resources", lambda i: jpeg(i, segment(0xED, photoshop(0x040A, b"\1"))), has_flag),
+    Cell("jpeg", "content credentials", lambda i: jpeg(i, segment(0xEB, JUMBF)), lambda data: JUMBF in data),
+    Cell("jpeg", "pages", lambda i: animated(i, "MPO"), has_frames),
+    Cell("png", "HDR", lambda i: png(i, chunk(b"mDCV", bytes(24))), lambda data: b"mDCV" in data),
     Cell("png", "EXIF", lambda i: png(i, exif=exif()), has_exif),
     Cell("png", "XMP", lambda i: png(i, pnginfo=xmp_chunk()), has_xmp),
     Cell("png", "colour profile", lambda i: png(i, icc_profile=PROFILE), has_profile),
