@@ -12,7 +12,7 @@ from imageloom.cli import options
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
-    from imageloom.model import Box, Decode, Header, Keep, Links
+    from imageloom.model import Box, Chroma, Colors, Damage, Decode, GainMap, Header, Keep, Links
     from imageloom.recipes.plan import Plan
     from imageloom.tiling.large import Need
     from imageloom.tiling.tiles import Phase
@@ -42,6 +42,10 @@ def command(
     quality: int | None,
     decode: Decode,
     metadata: Keep,
+    subsampling: Chroma | None,
+    damage: Damage,
+    colors: Colors,
+    gain_map: GainMap,
     jobs: int | None,
     memory: int | None,
     tile: Literal["auto", "always", "never"],
@@ -71,7 +75,7 @@ def command(
     from imageloom.system.machine import half_of_memory
     from imageloom.tiling.large import Need, needs_of
 
-    recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata)
+    recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata, subsampling, damage, colors, gain_map)
     with blamed_on(file.name):
         source = Source(str(file), links=links)
         (item,) = source

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from imageloom import colours
 from imageloom.codecs import exif, packets, xmp
 from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, things
 from imageloom.errors import LimitExceeded, MetadataLost
@@ -38,6 +39,12 @@ class Target(NamedTuple):
     """Whether a step changes pixels in any way."""
     shows_all: bool = False
     """Whether only resizes and turns are done: nothing of the picture is cut away or hidden."""
+    colours: str = ""
+    """What the input states of its colours, see `Header.colours`."""
+    converted: bool = False
+    """Whether the colours are converted to sRGB."""
+    profile: bytes = b""
+    """The profile that says the same as the input, if the output cannot say it in the same way."""
 
 
 class Carried(NamedTuple):
@@ -62,8 +69,9 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     if metadata == NO_METADATA:
         return NOTHING
     frame, carries, lost = target.frame, target.carries, set(metadata.found)
-    fits = metadata.icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
-    block = exif.adapted(metadata.exif, frame, target.changed)
+    icc = target.profile or metadata.icc
+    fits = not target.converted and icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
+    block = exif.adapted(metadata.exif, frame, target.changed, target.converted)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
     density = metadata.density
@@ -76,7 +84,8 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         exif=block.exif,
         xmp=_packet(metadata.xmp, target, behind, lost),
         extended_xmp=_packet(metadata.extended_xmp, target, behind, lost),
-        icc=metadata.icc if fits else b"",
+        icc=icc if fits else b"",
+        colours=None if target.converted else metadata.colours,
         density=density if density and (density.x == density.y or not target.moved) else None,
         texts=tuple(t for t in metadata.texts if ("comment" if t.keyword == COMMENT else "text") in carries),
         gain_map=gain_map,
@@ -87,8 +96,10 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     if metadata.extended_xmp and "extended XMP" not in target.carries:
         adapted, is_joined = _in_one_packet(adapted)
         kept |= {"extended XMP"} if is_joined else set()
-    if metadata.colours and metadata.colours.is_srgb:
+    if target.converted or target.profile or (metadata.colours and metadata.colours.is_srgb):
         kept.add("colours")  # readers assume sRGB of a file that says nothing
+    if target.converted or colours.is_srgb(metadata.icc):
+        kept.add("colour profile")
     return Carried(adapted, frozenset((things(metadata) - kept) | lost))
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from imageloom.codecs import jpegmetadata, segments
 from imageloom.codecs.bits import Data, MoreNeeded, View, number
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.jpegmetadata import Orientation
+from imageloom.codecs.jpegmetadata import ICC, Orientation, stated
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing, is_large
@@ -63,6 +63,7 @@ class Jpeg:
     def header(self, head: Data) -> Header:
         """Parse the segments up to the first scan, which says whether more scans follow."""
         turned, adobe, progressive = Orientation(), False, False
+        profile: list[bytes] = []
         frame: Frame | None = None
         sampling = None
         for marker, start, end in segments.walk(head):
@@ -73,6 +74,8 @@ class Jpeg:
                 raise UnsupportedImage(f"{_REFUSED[marker]} JPEG is not supported")
             elif marker == segments.APP1:
                 turned.add(head[start:end])
+            elif marker == segments.APP2 and head[start : start + len(ICC)] == ICC:
+                profile.append(head[start + len(ICC) : end])
             elif marker == segments.APP14 and head[start : start + 5] == b"Adobe":
                 adobe = True
             elif marker == segments.SOS and frame is not None:
@@ -88,6 +91,7 @@ class Jpeg:
                     scalable=True,
                     buffered=held,
                     subsampling=sampling,
+                    colours=stated(profile, turned.exif, frame.channels),
                 )
         raise CorruptImage("the JPEG has no frame header before its first scan")
 

@@ -32,13 +32,14 @@ from imageloom.codecs.segments import (
     segment,
     walk,
 )
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import Thing
 
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-_ICC = b"ICC_PROFILE\0"
+ICC = b"ICC_PROFILE\0"
 _JFIF, _JFXX = b"JFIF\0", b"JFXX\0"
 _TIFF = (b"II*\0", b"MM\0*")
 _UNITS = ("none", "inch", "cm")
@@ -73,6 +74,10 @@ class Orientation:
         if not self._exif and not self._xmp:
             return 1
         return stated_orientation(self._exif) or xmp.orientation(self._xmp) or 1
+
+    @property
+    def exif(self) -> bytes:
+        return self._exif
 
 
 def _continues(body: bytes) -> bool:
@@ -124,8 +129,8 @@ class _Found:
             self.things.add("private metadata")
 
     def app2(self, body: bytes, start: int) -> None:
-        if body.startswith(_ICC):
-            self.profile.append(body[len(_ICC) :])
+        if body.startswith(ICC):
+            self.profile.append(body[len(ICC) :])
         elif body.startswith(pictures.MPF):
             at = start + len(pictures.MPF)
             self.entries += pictures.entries_of(body[len(pictures.MPF) :], at)
@@ -182,7 +187,7 @@ def read(data: bytes) -> Metadata:
             elif marker == SOS:
                 scan = start
     things = found.things
-    icc = _profile(found.profile, things)
+    icc = profile_of(found.profile, things)
     resources = photoshop.Resources()
     if found.resources:
         resources = photoshop.read(b"".join(found.resources))
@@ -225,7 +230,12 @@ def _has_more(data: bytes, scan: int) -> bool:
     return False
 
 
-def _profile(parts: list[bytes], things: set[Thing]) -> bytes:
+def stated(parts: list[bytes], exif: bytes, channels: int) -> str:
+    """What the segments of a profile and of EXIF state of the colours, as a text of `colours`."""
+    return colours_of(Metadata(exif, icc=profile_of(parts, set())), channels) if parts or exif else ""
+
+
+def profile_of(parts: list[bytes], things: set[Thing]) -> bytes:
     """The colour profile. Parts that are numbered wrongly are in their order if the profile's size is right."""
     if not parts:
         return b""
@@ -319,7 +329,7 @@ def _segments(metadata: Metadata) -> Iterator[bytes]:
     if len(parts) > 255:
         raise _too_large("colour profile", metadata.icc)
     for i, part in enumerate(parts):
-        yield segment(APP2, _ICC, bytes((i + 1, len(parts))), part)
+        yield segment(APP2, ICC, bytes((i + 1, len(parts))), part)
     yield from _split(APP13, photoshop.PREFIX, photoshop.written(metadata.iptc, metadata.photoshop))
     for text in metadata.texts:
         if text.keyword == COMMENT:

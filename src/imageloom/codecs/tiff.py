@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from imageloom.codecs.bits import Data, block, number
+from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.stated import colours_of
 from imageloom.codecs.tags import (
     EXIF,
     GPS,
@@ -109,7 +110,13 @@ class Tiff:
 
     def header(self, head: Data) -> Header:
         layout = layout_of(head)
-        return Header("tiff", layout.frame, orientation=layout.orientation)
+        at, size = _extent(layout.entries.get(_ICC))
+        if size > MOST_AT_ONCE:
+            size = 0
+        if at + size > len(head):
+            raise MoreNeeded
+        stated = colours_of(Metadata(icc=head[at : at + size]), layout.frame.channels) if size else ""
+        return Header("tiff", layout.frame, orientation=layout.orientation, colours=stated)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
