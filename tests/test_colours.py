@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -20,12 +19,14 @@ from imageloom.errors import UnsupportedImage
 from imageloom.model import Encoding, Frame, Header, Output
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.recipes.plan import explain, make_plan
+from inks import table_profile
 from program import Run
 
 P3 = colours.built("cicp 12 13", False)
 ADOBE = colours.built(colours.ADOBE_RGB, False)
 GRAY_18 = colours.built("gamma 55556", True)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+_RELATIVE = ImageCms.Intent.RELATIVE_COLORIMETRIC
 RED = (200, 30, 40)
 P3_RED_IN_SRGB = (218, 0, 27)
 """`cctiff -p -ir DisplayP3.icm -ir sRGB.icm` of ArgyllCMS 2.3.1 gives this for `RED`."""
@@ -136,7 +137,7 @@ def test_files_in_srgb_cost_no_step() -> None:
 def test_gray_keeps_its_kind_and_gets_the_curve_of_srgb(tmp_path: Path) -> None:
     gray = np.arange(256, dtype=np.uint8).repeat(16).reshape(64, 64)
     path = saved(tmp_path / "in" / "a.png", gray, icc_profile=GRAY_18)
-    image = cv2.imread(str(made(path, tmp_path, colors="srgb")), cv2.IMREAD_UNCHANGED)
+    image = np.asarray(opened(made(path, tmp_path, colors="srgb")))
     light = (np.arange(256) / 255) ** 1.8
     wanted = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
     assert image.ndim == 2
@@ -172,11 +173,11 @@ def test_exif_states_adobe_rgb(tmp_path: Path) -> None:
 def test_gamma_and_chromaticities_become_a_profile_or_are_converted(tmp_path: Path) -> None:
     stated = Primaries(gamma=100_000, chromaticities=(31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
     path = tmp_path / "a.png"
-    path.write_bytes(codecs.encode("png", picture((180, 60, 60)), Encoding(), Metadata(colours=stated)))
+    path.write_bytes(codecs.get("png").encode(picture((180, 60, 60)), Encoding(), Metadata(colours=stated)))
     output = made(path, tmp_path, format="jpeg", quality=98)
     icc = opened(output).info["icc_profile"]
     shown = ImageCms.profileToProfile(
-        opened(output), ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB"), 1
+        opened(output), ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB"), _RELATIVE
     )
     converted = pixel(made(path, tmp_path, format="bmp"))
     assert near(np.asarray(shown)[40, 40], tuple(map(int, converted)), 3)
@@ -219,10 +220,12 @@ ARGYLL: dict[str, list[tuple[float, ...]]] = {
         (233.1, 23.8, 35.7), (0, 201.3, 0), (129, 129, 129), (255, 221, 190), (0, 12.1, 24.2), (72.5, 120.8, 52.6),
     ],
     "gamma 55556 34567 35850 73470 26530 15960 84040 3660 10": [
-        (255, 0, 50.6), (0, 229.9, 0), (146.4, 146.4, 146.4), (255, 220.8, 197), (0, 28.4, 41.9), (89.9, 144.7, 60),
+        (255, 0, 50.6), (0, 229.9, 0), (146.4, 146.4, 146.4),
+        (255, 220.8, 197), (0, 28.4, 41.9), (89.9, 144.7, 60),
     ],
     "cicp 9 14": [
-        (255, 0, 48.4), (0, 216.9, 0), (139.8, 139.8, 139.8), (255, 220.3, 192.5), (7.4, 36.9, 47), (84.1, 135.7, 65.4),
+        (255, 0, 48.4), (0, 216.9, 0), (139.8, 139.8, 139.8),
+        (255, 220.3, 192.5), (7.4, 36.9, 47), (84.1, 135.7, 65.4),
     ],
     "cicp 1 4": [(201.3,), (23.8,), (129,), (250.2,), (2.6,), (89.5,)],
     "gamma 55556": [(210.2,), (40,), (146.4,), (251,), (9.7,), (109.2,)],
@@ -251,3 +254,74 @@ def test_a_bound_profile_is_that_of_the_thread_alone() -> None:
     stated = colours.of_profile(P3, 3)
     with bound(P3):
         assert near(convert.to_srgb(picture(), stated)[40, 40], P3_RED_IN_SRGB, 1)
+
+
+INKS = {(0, 0, 0, 0): (255, 255, 255), (255, 0, 0, 0): (0, 255, 255), (0, 128, 255, 0): (255, 127, 0)}
+
+
+def inks(size: int = 48) -> Image.Image:
+    """Bands of inks."""
+    image = np.empty((size, size, 4), np.uint8)
+    for place, ink in enumerate(INKS):
+        image[16 * place : 16 * place + 16] = ink
+    return Image.fromarray(image, "CMYK")
+
+
+@pytest.mark.parametrize("tile", ["never", "always"])
+@pytest.mark.parametrize("profile", [False, True])
+@pytest.mark.parametrize("format", ["jpeg", "tiff"])
+def test_cmyk_becomes_srgb(format: str, profile: bool, tile: str, tmp_path: Path) -> None:
+    icc = table_profile(b"CMYK") if profile else b""
+    options: dict[str, Any] = {"quality": 100, "subsampling": 0} if format == "jpeg" else {}
+    path = tmp_path / f"a.{format}"
+    inks().save(path, icc_profile=icc or None, **options)
+    run = Run("auto_orient", path, tmp_path / "out", engine="serial", format="png", tile=tile)
+    assert run.summary.dropped == {"CMYK": 1}
+    found = np.asarray(opened(tmp_path / "out" / "a.png"))[8::16, 24]
+    if profile:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(icc)),
+            ImageCms.createProfile("sRGB"),
+            "CMYK",
+            "RGB",
+            _RELATIVE,
+        )
+        wanted = np.asarray(ImageCms.applyTransform(inks(), transform))[8::16, 24]
+        assert np.abs(found.astype(int) - wanted).max() <= 4
+    else:
+        assert np.abs(found - np.array(list(INKS.values()))).max() <= 4
+
+
+def test_ycck_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
+    data = bytearray()
+    with io.BytesIO() as file:
+        inks().save(file, "JPEG", quality=100, subsampling=0)
+        data += file.getvalue()
+    at = data.index(b"Adobe") + 11  # the transform: 0 CMYK, 2 YCCK
+    data[at] = 2
+    found = codecs.decode(bytes(data), codecs.header_of(bytes(data)))
+    stored = np.asarray(Image.open(io.BytesIO(bytes(data)))).astype(int)
+    wanted = (255 - stored[..., :3]) * (255 - stored[..., 3:]) / 255
+    assert np.abs(found - wanted).max() <= 1
+
+
+def test_16_bits_by_a_profile_of_tables() -> None:
+    icc = table_profile(b"RGB ")
+    image = picture()
+    with bound(icc):
+        eight = convert.to_srgb(image, "profile RGB x").astype(int)
+        deep = convert.to_srgb(image.astype(np.uint16) * 257, "profile RGB x") / 257
+    assert np.abs(eight - deep).max() <= 1
+
+
+@pytest.mark.parametrize("tile", ["never", "always"])
+def test_lab_tiff_becomes_srgb(tile: str, tmp_path: Path) -> None:
+    lab = ImageCms.applyTransform(
+        Image.fromarray(picture()),
+        ImageCms.buildTransform(
+            ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB", 5003), "RGB", "LAB", _RELATIVE
+        ),
+    )
+    assert lab is not None
+    lab.save(tmp_path / "a.tif")
+    assert near(pixel(made(tmp_path / "a.tif", tmp_path, format="png", tile=tile)), RED)

@@ -92,8 +92,8 @@ def recipe_options(command: C) -> C:
                 type=click.Choice(["keep", "srgb"]),
                 default="keep",
                 show_default=True,
-                help="Keep the colours as the input states them (a profile, for example), or convert them to sRGB. "
-                "They are converted too if the output cannot say them.",
+                help="Keep the colours as the input states them, by a profile for example, or convert them to "
+                "sRGB. Colours that an output cannot state are always converted.",
             ),
             click.option(
                 "--gainmap",

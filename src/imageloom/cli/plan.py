@@ -75,7 +75,9 @@ def command(
     from imageloom.system.machine import half_of_memory
     from imageloom.tiling.large import Need, needs_of
 
-    recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata, subsampling, damage, colors, gain_map)
+    recipe = options.make_recipe(
+        *(pipeline, (), operators, format_, quality, decode, metadata, subsampling, damage, colors, gain_map)
+    )
     with blamed_on(file.name):
         source = Source(str(file), links=links)
         (item,) = source

@@ -25,6 +25,7 @@ from imageloom.codecs.segments import (
     APP13,
     APP14,
     COM,
+    FRAMES,
     OPTIONAL,
     ROOM,
     SOS,
@@ -184,10 +185,12 @@ def read(data: bytes) -> Metadata:
         for marker, start, end in walk(data):
             if marker in OPTIONAL:
                 _HANDLERS.get(marker, _Found.other)(found, data[start:end], start)
+            elif marker in FRAMES and data[start + 5] == 4:
+                found.things.add("CMYK")
             elif marker == SOS:
                 scan = start
     things = found.things
-    icc = profile_of(found.profile, things)
+    icc = profile_of(found.profile, things) if "CMYK" not in things else b""
     resources = photoshop.Resources()
     if found.resources:
         resources = photoshop.read(b"".join(found.resources))
@@ -233,6 +236,16 @@ def _has_more(data: bytes, scan: int) -> bool:
 def stated(parts: list[bytes], exif: bytes, channels: int) -> str:
     """What the segments of a profile and of EXIF state of the colours, as a text of `colours`."""
     return colours_of(Metadata(exif, icc=profile_of(parts, set())), channels) if parts or exif else ""
+
+
+def stored_profile(data: bytes) -> bytes:
+    """The profile of a file, of whatever colours; empty if it is not complete."""
+    parts = [
+        data[start + len(ICC) : end]
+        for marker, start, end in walk(data)
+        if marker == APP2 and data[start : start + len(ICC)] == ICC
+    ]
+    return profile_of(parts, set())
 
 
 def profile_of(parts: list[bytes], things: set[Thing]) -> bytes:

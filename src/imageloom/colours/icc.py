@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 _SPACES = {b"RGB ": "RGB", b"GRAY": "GRAY", b"CMYK": "CMYK", b"Lab ": "Lab"}
+_D50 = (0.9642, 1.0, 0.8249)
 _MOST_TAGS = 1024
 _SRGB_MATRIX = np.array(
     [
@@ -122,7 +123,8 @@ def linear_srgb(profile: Profile, numbers: Values) -> Values:
         return _luminance(light) if profile.is_lab else light
     if numbers.ndim < 2 or numbers.shape[-1] != 3:
         numbers = np.stack([numbers] * 3, axis=-1)
-        return linear_srgb(profile, numbers)[..., 1]
+        gray: Values = linear_srgb(profile, numbers)[..., 1]
+        return gray
     return mixed([curve(numbers[..., i]) for i, curve in enumerate(profile.curves)], to_srgb_matrix(profile))
 
 
@@ -133,20 +135,31 @@ def mixed(light: list[Values], matrix: Values) -> Values:
     """
     r, g, b = light
     rows = [r * m[0] + g * m[1] + b * m[2] for m in matrix]
-    return np.clip(np.stack(rows, axis=-1), 0, 1)
+    clipped: Values = np.clip(np.stack(rows, axis=-1), 0, 1)
+    return clipped
 
 
 def to_srgb_matrix(profile: Profile) -> Values:
     """Linear RGB to linear sRGB."""
-    matrix: Any = np.linalg.solve(_SRGB_MATRIX, np.array(profile.matrix))
+    matrix: Values = np.linalg.solve(_SRGB_MATRIX, np.array(profile.matrix))
     return matrix
+
+
+def srgb_of_lab(lightness: Values, a: Values, b: Values) -> Values:
+    """The linear light in sRGB's primaries, from 0 to 1, of CIELab with the white D50 (CIE 15)."""
+    y = (lightness + 16) / 116
+    xyz = [white * _cube(root) for white, root in zip(_D50, (y + a / 500, y, y - b / 200), strict=True)]
+    return mixed(xyz, np.linalg.inv(_SRGB_MATRIX))
+
+
+def _cube(root: Values) -> Values:
+    light: Values = np.where(root > 6 / 29, root**3, (root - 4 / 29) * 3 * (6 / 29) ** 2)
+    return light
 
 
 def _luminance(lightness: Values) -> Values:
     """The luminance Y, 0 to 1, of a lightness L*, 0 to 1 (CIE 15)."""
-    root = (100 * lightness + 16) / 116
-    light: Values = np.where(root > 6 / 29, root**3, (root - 4 / 29) * 3 * (6 / 29) ** 2)
-    return light
+    return _cube((100 * lightness + 16) / 116)
 
 
 def encoded(light: Values) -> Values:

@@ -175,5 +175,7 @@ class Header(Plain, frozen=True):
     """The chroma subsampling of a lossy file; None if unknown."""
     colours: str = ""
     """What the numbers of the pixels mean, as a text of `colours`; empty: sRGB, or not stated."""
+    stored: str = ""
+    """The colours of the stored pixels, if the decoder converts them to sRGB: CMYK, CIELab or ICCLab."""
     extra: int = 0
     """The number of channels, the last ones, whose meaning is not known: neither colours nor alpha (TIFF)."""

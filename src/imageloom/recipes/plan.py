@@ -346,6 +346,8 @@ def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None
 
 
 def _why_colours(header: Header, recipe: Recipe, output: OutputPlan) -> str:
+    if header.stored:
+        return f"the file has {header.stored}: converted to sRGB by the decoder"
     if not header.colours:
         return "sRGB, or not stated by the file: not changed"
     stated = f"the file states {colours.label(header.colours)}"
