@@ -12,7 +12,7 @@ from imageloom.cli import options
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
-    from imageloom.model import Box, Decode, Header, Keep, Links
+    from imageloom.model import Box, Chroma, Damage, Decode, Header, Keep, Links
     from imageloom.recipes.plan import Plan
     from imageloom.tiling.large import Need
     from imageloom.tiling.tiles import Phase
@@ -40,7 +40,9 @@ def command(
     operators: tuple[str, ...],
     format_: str | None,
     quality: int | None,
+    subsampling: Chroma | None,
     decode: Decode,
+    damage: Damage,
     metadata: Keep,
     jobs: int | None,
     memory: int | None,
@@ -70,7 +72,9 @@ def command(
     from imageloom.system.machine import half_of_memory
     from imageloom.tiling.large import Need, needs_of
 
-    recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata)
+    recipe = options.make_recipe(
+        pipeline, (), operators, format_, quality, decode, metadata, subsampling, damage
+    )
     with blamed_on(file.name):
         source = Source(str(file), links=links)
         (item,) = source

@@ -52,16 +52,11 @@ class Adapted(NamedTuple):
     has_lost_thumbnail: bool
 
 
-def adapted(exif: bytes, frame: Frame, changed: bool) -> Adapted:
-    """The EXIF block for an output: upright, with its size, and without pictures of the old pixels.
-
-    Args:
-        frame: the frame of the output.
-        changed: whether the pixels were changed. Otherwise the thumbnail is kept.
-    """
+def adapted(exif: bytes, frame: Frame) -> Adapted:
+    """The EXIF block for an output of this frame: upright, with its size, without pictures of the old pixels."""
     if not exif:
         return Adapted(exif, False)
-    block, order, lost = bytearray(exif), order_of(exif), False
+    block, order = bytearray(exif), order_of(exif)
     try:
         first = first_directory(exif)
         _put(block, first, _ORIENTATION, 1, order)
@@ -73,8 +68,7 @@ def adapted(exif: bytes, frame: Frame, changed: bool) -> Adapted:
             _put(block, below, _EXIF_HEIGHT, frame.height, order)
     except _INVALID:
         pass  # readers stop at the same place: the rest needs no change
-    if changed:
-        lost = _wipe_thumbnails(block, exif, order)
+    lost = _wipe_thumbnails(block, exif, order)
     return Adapted(bytes(block), lost)
 
 

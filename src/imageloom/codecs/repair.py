@@ -45,6 +45,10 @@ _ICC = b"ICC_PROFILE\0"
 _STRANGE_SAMPLING = "subsampling level"
 _STRANGE_ORDER = "Inconsistent progression"
 
+_CUT = "the end of the image is not marked"
+_GRAY, _EDGE = 128, 8
+"""The value of missing pixels, and the number of columns at the end of a row that show whether it is complete."""
+
 Decoder = Callable[[bytes], Pixels]
 
 
@@ -93,12 +97,13 @@ class _Examined:
         return tuple(self._faults)
 
     @property
-    def has_strange_sampling(self) -> bool:
-        """Whether libraries may decode the colours differently, or not at all."""
+    def is_strange(self) -> bool:
+        """Whether libraries may decode it differently, or not at all, though it is not damaged."""
         if self._frame_at < 0:
             return False
         piece = self.pieces[self._frame_at]
-        return self._data[piece.start + 9] == 3 and subsampling(self._data, piece.start + 4) is None
+        has_colours = self._data[piece.start + 9] == 3
+        return piece.new is not None or (has_colours and subsampling(self._data, piece.start + 4) is None)
 
     def joined(self) -> bytes:
         """The repaired file."""
@@ -118,7 +123,7 @@ class _Examined:
         data = self._data
         found = ANY_MARKER.search(data, at)
         if found is None:
-            return self._end("the end of the image is not marked")
+            return self._end(_CUT)
         if stray := len(data[at : found.start()].rstrip(b"\xff")):
             self._fault(f"{stray} stray {'byte' if stray == 1 else 'bytes'} between segments")
         marker, start = found[0][1], found.start()
@@ -136,7 +141,7 @@ class _Examined:
         end = start + 2 + length
         if end > len(data):
             if any(piece.coded for piece in self.pieces):
-                return self._end("the end of the image is not marked")
+                return self._end(_CUT)
             raise CorruptImage("the JPEG is cut off within its header")
         self._take(marker, start, end)
         return self._scan(end) if marker == SOS else end
@@ -163,9 +168,6 @@ class _Examined:
         elif marker == APP0 and body.startswith(b"JFIF\0") and body[5:6] > b"\2":
             self._fault("the version of JFIF is unknown")
             new = segment(marker, body[:5], b"\1", body[6:])
-        elif marker == APP14 and body.startswith(b"Adobe") and body[11:12] > b"\2":
-            self._fault("the colour transform of Adobe's segment is unknown")
-            new = segment(marker, body[:11], b"\1", body[12:])
         elif marker in OPTIONAL and marker not in (APP0, APP14):
             if marker == APP2 and body.startswith(_ICC) and len(body) > len(_ICC) + 1:
                 self._profile.append(body[len(_ICC) : len(_ICC) + 2])
@@ -199,8 +201,8 @@ def check_regular(data: bytes | mmap) -> None:
     examined = _Examined(data)
     if examined.faults:
         raise UnsupportedImage(f"the JPEG needs a repair: {examined.faults[0]}")
-    if examined.has_strange_sampling:
-        raise UnsupportedImage("the JPEG has an unusual sampling")
+    if examined.is_strange:
+        raise UnsupportedImage("the JPEG has an unusual sampling, or defines its height at the end")
 
 
 def decode(data: bytes, strict: Decoder, lenient: Decoder, other: Decoder, damage: DamageLog) -> Pixels:
@@ -239,7 +241,7 @@ def _decode(
             said = str(error)
         if _STRANGE_SAMPLING in said:
             pixels = other(data)
-            return pixels, _missing_rows(pixels)
+            return pixels, _missing_rows(pixels) if _CUT in found else ""
         if _STRANGE_ORDER in said:
             found.append("the order of the scans is unusual")
             return lenient(data), ""
@@ -299,7 +301,7 @@ def _renumbered(data: bytes) -> bytes:
 
 def _missing_rows(pixels: Pixels) -> str:
     """How many rows at the end are the gray that stands for missing data."""
-    rows = (pixels.reshape(len(pixels), -1) == 128).all(axis=1)
+    rows = (pixels[:, -_EDGE:].reshape(len(pixels), -1) == _GRAY).all(axis=1)
     present = len(rows) - int(np.argmin(rows[::-1])) if not rows.all() else 0
     missing = len(rows) - present
     return f"the last {missing} of {len(rows)} rows are missing" if missing else ""
