@@ -56,9 +56,7 @@ REPAIRED: dict[str, Callable[[bytes], bytes]] = {
     "the end of the image is not marked": lambda data: data[:-2],
     "the restart markers are numbered wrongly": restart_numbers,
     "the version of JFIF": lambda data: data.replace(b"JFIF\0\1", b"JFIF\0\7"),
-    "the colour transform of Adobe": lambda data: inserted(
-        data, segment(0xEE, b"Adobe\0\x64" + bytes(4) + b"\x09")
-    ),
+    "the colour transform of Adobe": lambda data: data[:2] + ADOBE + data[20:],
     "the parts of the colour profile": profile_numbers,
 }
 ACCEPTED: dict[str, Callable[[bytes], bytes]] = {

@@ -168,6 +168,9 @@ class _Examined:
         elif marker == APP0 and body.startswith(b"JFIF\0") and body[5:6] > b"\2":
             self._fault("the version of JFIF is unknown")
             new = segment(marker, body[:5], b"\1", body[6:])
+        elif marker == APP14 and body.startswith(b"Adobe") and body[11:12] > b"\2":
+            self._fault("the colour transform of Adobe's segment is unknown")
+            new = segment(marker, body[:11], b"\1", body[12:])
         elif marker in OPTIONAL and marker not in (APP0, APP14):
             if marker == APP2 and body.startswith(_ICC) and len(body) > len(_ICC) + 1:
                 self._profile.append(body[len(_ICC) : len(_ICC) + 2])
