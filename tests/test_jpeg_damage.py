@@ -105,7 +105,8 @@ def test_what_is_odd_and_allowed_is_no_damage(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "factors", [(0x22, 0x11, 0x12), (0x22, 0x21, 0x11), (0x21, 0x11, 0x21), (0x13, 0x11, 0x11)]
+    "factors",
+    [(0x22, 0x11, 0x12), (0x22, 0x21, 0x11), (0x21, 0x11, 0x21), (0x13, 0x11, 0x11), (0x14, 0x11, 0x11)],
 )
 @pytest.mark.parametrize("pipeline", ["flip", "grayscale", "resize 25%"])
 def test_any_sampling_is_decoded(factors: tuple[int, ...], pipeline: str, tmp_path: Path) -> None:
@@ -137,6 +138,15 @@ def test_missing_rows_are_gray_only_if_that_is_asked_for(tmp_path: Path) -> None
     assert np.array_equal(pixels[:kept], decoded(whole)[0][:kept])
     (tmp_path / "salvaged").mkdir()
     both_ways(tmp_path / "salvaged", cut, damage="salvage")
+
+
+def test_a_progressive_image_without_its_last_scans_is_not_complete() -> None:
+    whole = jpeg(progressive=True)
+    for end in (whole.rindex(b"\xff\xc4"), whole.rindex(b"\xff\xc4") + 9):
+        with pytest.raises(CorruptImage, match=r"last scans are missing.*salvage"):
+            decoded(whole[:end])
+        assert "last scans" in decoded(whole[:end], "salvage")[1][-1]
+    assert decoded(whole[:-2])[1] == ("the end of the image is not marked",)
 
 
 def test_wrong_pixels_are_missing_pixels() -> None:

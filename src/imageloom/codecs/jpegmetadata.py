@@ -234,6 +234,7 @@ def _profile(parts: list[bytes], things: set[Thing]) -> bytes:
     """The colour profile. Parts that are numbered wrongly are in their order if the profile's size is right."""
     if not parts:
         return b""
+    parts = list(dict.fromkeys(parts))  # some writers repeat the profile
     if sorted(part[0] for part in parts if len(part) > 2) == list(range(1, parts[0][1] + 1)):
         return b"".join(part[2:] for part in sorted(parts, key=lambda part: part[0]))
     joined = b"".join(part[2:] for part in parts)

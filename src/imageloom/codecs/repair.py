@@ -78,6 +78,8 @@ class _Examined:
         self._frame_at = -1
         """Number of the piece that is the frame header."""
         self._profile: list[bytes] = []
+        self._exact: dict[int, set[int]] = {}
+        """The coefficients of each component whose last bit a scan has had."""
         self._ended = False
         at = 2
         for _ in range(MOST_SEGMENTS):
@@ -104,6 +106,13 @@ class _Examined:
         piece = self.pieces[self._frame_at]
         has_colours = self._data[piece.start + 9] == 3
         return piece.new is not None or (has_colours and subsampling(self._data, piece.start + 4) is None)
+
+    @property
+    def lacks_scans(self) -> bool:
+        """Whether there is no scan for some coefficients of a component."""
+        piece = self.pieces[self._frame_at]
+        components = self._data[piece.start + 10 : piece.end : 3]
+        return any(len(self._exact.get(component, ())) < 64 for component in components)
 
     def joined(self) -> bytes:
         """The repaired file."""
@@ -165,6 +174,7 @@ class _Examined:
         elif marker == SOS and self._frame in SEQUENTIAL and body[-3:] != _SPECTRUM:
             self._fault("the parameters of a scan are not those of a sequential JPEG")
             new = segment(marker, body[:-3], _SPECTRUM)
+            self._note(new[4:])
         elif marker == APP0 and body.startswith(b"JFIF\0") and body[5:6] > b"\2":
             self._fault("the version of JFIF is unknown")
             new = segment(marker, body[:5], b"\1", body[6:])
@@ -175,7 +185,16 @@ class _Examined:
             if marker == APP2 and body.startswith(_ICC) and len(body) > len(_ICC) + 1:
                 self._profile.append(body[len(_ICC) : len(_ICC) + 2])
             return
+        elif marker == SOS:
+            self._note(body)
         self.pieces.append(Piece(start, end, new))
+
+    def _note(self, body: bytes) -> None:
+        """Note what a scan of a progressive image has."""
+        first, last, bits = body[-3:]
+        if not bits & 15:
+            for component in body[1:-3:2]:
+                self._exact.setdefault(component, set()).update(range(first, last + 1))
 
     def _set_height(self, height: bytes) -> None:
         """Put the number of lines that is defined behind the first scan into the frame header (T.81, B.2.5)."""
@@ -225,6 +244,8 @@ def decode(data: bytes, strict: Decoder, lenient: Decoder, other: Decoder, damag
     data = examined.joined()
     found = list(examined.faults)
     pixels, missing = _decode(data, strict, lenient, other, found)
+    if _CUT in found and not missing and examined.lacks_scans:
+        missing = "its last scans are missing, so that it lacks detail"
     for fault in dict.fromkeys(found):
         damage.repaired(fault)
     if missing:
