@@ -219,13 +219,13 @@ def read(data: bytes) -> Metadata:
 def _has_more(data: bytes, scan: int) -> bool:
     """Whether there may be other data behind the image whose first scan begins at `scan`.
 
-    In entropy-coded data no FF D8 occurs. The comparison of whole arrays is faster than a search in the bytes.
+    In entropy-coded data there is no FF D8 and no FF D9. Arrays are compared faster than bytes are searched.
     """
     if data[-2:] != _EOI:
         return True
     for start in (scan, scan + 1):
-        pairs = np.frombuffer(data, "<u2", (len(data) - start) // 2, start)
-        if (pairs == 0xD8FF).any():
+        pairs = np.frombuffer(data, "<u2", (len(data) - 2 - start) // 2, start)
+        if (pairs & 0xFEFF == 0xD8FF).any():
             return True
     return False
 
