@@ -63,15 +63,15 @@ _COPIES: frozenset[Thing] = frozenset({"thumbnail"})
 def for_output(metadata: Metadata, target: Target) -> Carried:
     """The metadata of an output.
 
-    The orientation is reset and the size is updated. Thumbnails are removed if a pixel has changed. A colour
-    profile is kept only if it fits the kind of colours of the output. What the format cannot hold is dropped.
+    The orientation is reset, the size is updated, and thumbnails are removed. A colour profile is kept only if it
+    fits the kind of colours of the output. What the format cannot hold is dropped.
     """
     if metadata == NO_METADATA:
         return NOTHING
     frame, carries, lost = target.frame, target.carries, set(metadata.found)
     icc = target.profile or metadata.icc
     fits = not target.converted and icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
-    block = exif.adapted(metadata.exif, frame, target.changed, target.converted)
+    block = exif.adapted(metadata.exif, frame, target.converted)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
     density = metadata.density
@@ -114,11 +114,12 @@ def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thi
         return b""
     try:
         packet = xmp.with_lengths(packet, behind)
-        if target.changed:
-            without = xmp.without_old_pictures(packet)
-            if without != packet:
-                lost.add("thumbnail" if b"Thumbnails" in packet else "depth map")
-            packet = without
+        without = xmp.without_old_pictures(packet, thumbnails=True, depth=False)
+        if without != packet:
+            lost.add("thumbnail")
+        packet = xmp.without_old_pictures(without, thumbnails=False, depth=target.changed)
+        if without != packet:
+            lost.add("depth map")
     except ValueError:
         lost.add("XMP")
         return b""

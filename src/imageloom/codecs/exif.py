@@ -73,17 +73,16 @@ class Adapted(NamedTuple):
     has_lost_thumbnail: bool
 
 
-def adapted(exif: bytes, frame: Frame, changed: bool, converted: bool = False) -> Adapted:
+def adapted(exif: bytes, frame: Frame, converted: bool = False) -> Adapted:
     """The EXIF block for an output: upright, with its size, and without pictures of the old pixels.
 
     Args:
         frame: the frame of the output.
-        changed: whether the pixels were changed. Otherwise the thumbnail is kept.
         converted: whether the colours were converted to sRGB.
     """
     if not exif:
         return Adapted(exif, False)
-    block, order, lost = bytearray(exif), order_of(exif), False
+    block, order = bytearray(exif), order_of(exif)
     try:
         first = first_directory(exif)
         _put(block, first, _ORIENTATION, 1, order)
@@ -97,8 +96,7 @@ def adapted(exif: bytes, frame: Frame, changed: bool, converted: bool = False) -
         pass  # readers stop at the same place: the rest needs no change
     if converted:
         _say_srgb(block, exif, order)
-    if changed:
-        lost = _wipe_thumbnails(block, exif, order)
+    lost = _wipe_thumbnails(block, exif, order)
     return Adapted(bytes(block), lost)
 
 

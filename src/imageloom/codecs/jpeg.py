@@ -186,7 +186,10 @@ class _Decoder:
 
     def _decode(self, data: bytes, strict: bool) -> Pixels:
         frame, scale = self._frame, self._scale
-        size = _library().decode_jpeg_header(data, strict=strict)[:2]
+        try:
+            size = _library().decode_jpeg_header(data, strict=strict)[:2]
+        except KeyError:
+            raise ValueError("the library has no name for this subsampling level") from None
         if size != (frame.height, frame.width):
             raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, but its header says otherwise")
         image: Pixels = _library().decode_jpeg(

@@ -46,6 +46,9 @@ _TIFF = (b"II*\0", b"MM\0*")
 _UNITS = ("none", "inch", "cm")
 _MOST_VIDEO = 64 << 20
 """Maximum size of the video of a motion photo, in bytes."""
+_MOST_SEARCHED = 256 << 20
+"""Maximum size of a file in which the end of the image is searched for, in bytes."""
+_EOI = b"\xff\xd9"
 _DENSITY_AT = 13
 """Offset of the density in a file that begins with a JFIF segment."""
 _EXTENDED = rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})"
@@ -199,7 +202,9 @@ def read(data: bytes) -> Metadata:
         if resources.density and not found.density:
             found.density = Density(*resources.density)
     behind = pictures.Behind()
-    if scan and _has_more(data, scan):
+    if len(data) > _MOST_SEARCHED:
+        things |= {"private metadata"} if data[-2:] != _EOI else set()
+    elif scan and _has_more(data, scan):
         behind = pictures.behind(data, end_of_image(data, scan), found.xmp, found.entries)
         if len(behind.gain_map) > MOST_AT_ONCE or len(behind.video) > _MOST_VIDEO:
             raise LimitExceeded("the video or the gain map behind the image is too large (--metadata strip)")
@@ -222,13 +227,13 @@ def read(data: bytes) -> Metadata:
 def _has_more(data: bytes, scan: int) -> bool:
     """Whether there may be other data behind the image whose first scan begins at `scan`.
 
-    In entropy-coded data no FF D8 occurs. The comparison of whole arrays is faster than a search in the bytes.
+    In entropy-coded data there is no FF D8 and no FF D9. Arrays are compared faster than bytes are searched.
     """
-    if data[-2:] != b"\xff\xd9":
+    if data[-2:] != _EOI:
         return True
     for start in (scan, scan + 1):
-        pairs = np.frombuffer(data, "<u2", (len(data) - start) // 2, start)
-        if (pairs == 0xD8FF).any():
+        pairs = np.frombuffer(data, "<u2", (len(data) - 2 - start) // 2, start)
+        if (pairs & 0xFEFF == 0xD8FF).any():
             return True
     return False
 
@@ -252,6 +257,7 @@ def profile_of(parts: list[bytes], things: set[Thing]) -> bytes:
     """The colour profile. Parts that are numbered wrongly are in their order if the profile's size is right."""
     if not parts:
         return b""
+    parts = list(dict.fromkeys(parts))  # some writers repeat the profile
     if sorted(part[0] for part in parts if len(part) > 2) == list(range(1, parts[0][1] + 1)):
         return b"".join(part[2:] for part in sorted(parts, key=lambda part: part[0]))
     joined = b"".join(part[2:] for part in parts)
