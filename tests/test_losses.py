@@ -30,6 +30,7 @@ from imageloom.model import (
 )
 from imageloom.records.events import Done
 from imageloom.records.ledger import Ledger
+from imageloom.records.losses import Losses
 from imageloom.records.summary import Summary
 from imageloom.scheduling.results import checked
 from program import Run, draw, imageloom
@@ -209,6 +210,15 @@ def test_the_last_line() -> None:
     )
 
 
+def test_thumbnails_are_recorded_and_not_counted_as_losses() -> None:
+    losses = Losses()
+    for dropped in (("EXIF", "thumbnail"), ("thumbnail",), ()):
+        losses.add(result(dropped=dropped))
+    assert (losses.lost, losses.dropped) == (1, {"EXIF": 1, "thumbnail": 2})
+    summary = Summary(1, 3, 0, 0, 1.0, False, losses.lost, dict(losses.dropped))  # type: ignore[arg-type]
+    assert str(summary).endswith("; 1 file lost something: 1 EXIF")
+
+
 def test_missing_pixels_are_told_from_other_damage() -> None:
     log = DamageLog("salvage")
     log.repaired("a stray byte")
@@ -251,10 +261,11 @@ def test_losses_through_a_server(tmp_path: Path) -> None:
     from imageloom.service.jobs import RunningJob
     from imageloom.service.messages import to_event, to_item_receipt, to_job, to_request, to_summary
 
-    recipe = Recipe((Output(()),), metadata="strict", damage="salvage", colors="srgb", gain_map="drop")
+    outputs = (Output((), subsampling="444"),)
+    recipe = Recipe(outputs, metadata="strict", damage="salvage", colors="srgb", gain_map="drop")
     job = Job(str(tmp_path), str(tmp_path / "out"), recipe, links="inside")
     request = to_request(job, "1", False)
-    assert sorted(request.needs) == ["colors", "damage", "gain_map", "metadata"]
+    assert sorted(request.needs) == ["colors", "damage", "gain_map", "metadata", "subsampling"]
     assert to_job(request) == job
     usual = to_request(replace(job, recipe=Recipe((Output(()),), metadata="strip")), "1", False)
     assert not usual.needs, "an older server can do it"

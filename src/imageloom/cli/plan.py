@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -12,7 +12,7 @@ from imageloom.cli import options
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
-    from imageloom.model import Box, Chroma, Colors, Damage, Decode, GainMap, Header, Keep, Links
+    from imageloom.model import Box, Header, Links
     from imageloom.recipes.plan import Plan
     from imageloom.tiling.large import Need
     from imageloom.tiling.tiles import Phase
@@ -38,14 +38,6 @@ def command(
     pipeline: str,
     file: Path,
     operators: tuple[str, ...],
-    format_: str | None,
-    quality: int | None,
-    subsampling: Chroma | None,
-    decode: Decode,
-    damage: Damage,
-    metadata: Keep,
-    colors: Colors,
-    gain_map: GainMap,
     jobs: int | None,
     memory: int | None,
     tile: Literal["auto", "always", "never"],
@@ -53,6 +45,7 @@ def command(
     max_pixels: int,
     max_file_size: int,
     max_expansion: int,
+    **encoding: Any,
 ) -> None:
     """Explain how PIPELINE would process the image FILE, without processing it. Only its header and metadata
     are read.
@@ -75,9 +68,7 @@ def command(
     from imageloom.system.machine import half_of_memory
     from imageloom.tiling.large import Need, needs_of
 
-    recipe = options.make_recipe(
-        *(pipeline, (), operators, format_, quality, decode, metadata, subsampling, damage, colors, gain_map)
-    )
+    recipe = options.make_recipe(pipeline, (), operators, **encoding)
     with blamed_on(file.name):
         source = Source(str(file), links=links)
         (item,) = source

@@ -15,7 +15,7 @@ from imageloom import colours
 from imageloom.codecs import exif, packets, xmp
 from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, things
 from imageloom.errors import LimitExceeded, MetadataLost
-from imageloom.model import Frame, Recipe, Thing
+from imageloom.model import COPIES, Frame, Recipe, Thing
 
 MOST_INFLATED = 16 << 20
 """Maximum decompressed size of one profile or packet, in bytes."""
@@ -56,8 +56,6 @@ class Carried(NamedTuple):
 
 
 NOTHING = Carried(NO_METADATA)
-_COPIES: frozenset[Thing] = frozenset({"thumbnail"})
-"""Small copies of the old picture: no output can be expected to keep them."""
 
 
 def for_output(metadata: Metadata, target: Target) -> Carried:
@@ -138,7 +136,7 @@ def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]
     Raises:
         MetadataLost: it does not.
     """
-    lost = ", ".join(sorted(dropped - _COPIES))
+    lost = ", ".join(sorted(dropped - COPIES))
     if lost and recipe.metadata == "strict":
         raise MetadataLost(f"the output would lack what the input has: {lost} (--strict-metadata)")
     return dropped

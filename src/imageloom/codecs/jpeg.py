@@ -59,6 +59,14 @@ class Jpeg:
         "gain map",
         "video",
     )
+    always_drops: tuple[Thing, ...] = (
+        "content credentials",
+        "damaged metadata",
+        "depth map",
+        "pages",
+        "private metadata",
+        "thumbnail",
+    )
 
     def header(self, head: Data) -> Header:
         """Parse the segments up to the first scan, which says whether more scans follow."""

@@ -55,6 +55,7 @@ class Png:
         "private metadata",
         "text",
     )
+    always_drops: tuple[Thing, ...] = ("animation", "damaged metadata", "display hints", "thumbnail")
 
     def header(self, head: Data) -> Header:
         """Parse the chunks before the pixels, and the end of the file for an orientation."""

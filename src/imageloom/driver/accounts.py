@@ -13,6 +13,7 @@ from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import Retries
 from imageloom.errors import StorageError
 from imageloom.model import Item, Job, Result, Work
+from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Done, Event, Failed, Listener, Retried, Skipped, SkipReason
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
@@ -25,7 +26,7 @@ class Accounts:
     """Counts and records the outcomes of one run.
 
     Args:
-        recipe: the text that identifies the recipe in the ledger.
+        meanings: the texts that identify the recipe in the ledger.
         listeners: called with each event; a listener that raises OSError is removed.
     """
 
@@ -35,7 +36,7 @@ class Accounts:
         source: Source,
         sink: Sink,
         ledger: Ledger,
-        recipe: str,
+        meanings: Meanings,
         suspects: Suspects,
         listeners: Iterable[Listener],
         clock: Clock = REAL,
@@ -49,7 +50,7 @@ class Accounts:
         self._source = source
         self._sink = sink
         self._ledger = ledger
-        self._recipe = recipe
+        self._meanings = meanings
         self._suspects = suspects
         self._listeners = tuple(listeners)
         self._done = self._failed = self._skipped = 0
@@ -104,7 +105,7 @@ class Accounts:
 
     def _publish(self, work: Work, result: Result) -> Result:
         try:
-            self._sink.publish(self.job, work, self._recipe, result)
+            self._sink.publish(self.job, work, self._meanings.of(work.item.key), result)
         except StorageError:
             raise
         except BaseException as error:

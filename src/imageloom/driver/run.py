@@ -27,6 +27,7 @@ from imageloom.engines import Engine, submit
 from imageloom.errors import ImageloomError, LimitExceeded, StorageError
 from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.recipes import plan
+from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
 from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
 from imageloom.records.inprogress import InProgress
@@ -82,10 +83,10 @@ class Driver:
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
         check_template(job.name)
         self._sink.check_recipe(job.recipe)
-        self._recipe = plan.meaning(job.recipe, job.name)
+        self._meanings = Meanings(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
         self._memory = job.memory or half_of_memory()
-        self._lookahead = Lookahead(job, self._source, self._sink, self._recipe, engine, self._memory)
+        self._lookahead = Lookahead(job, self._source, self._sink, self._meanings, engine, self._memory)
         self._stopping = False
         self._id = 0
         self._tasks = 0
@@ -100,7 +101,7 @@ class Driver:
         self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
         self._accounts = Accounts(
-            job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners, clock
+            job, self._source, self._sink, ledger, self._meanings, self._suspects, listeners, clock
         )
         self._again = self._accounts.again
 
@@ -250,7 +251,8 @@ class Driver:
             raise LimitExceeded(
                 f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
             )
-        may_replace = self._sink.claim(self._id, item, self._recipe, names, taken)
+        meaning = self._meanings.of(item.key)
+        may_replace = self._sink.claim(self._id, item, meaning, names, taken)
         if may_replace is None:
             self._accounts.skip(item, "output exists")
             return None

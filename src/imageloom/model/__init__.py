@@ -4,6 +4,7 @@ Sizes are in pixels, times in seconds, memory and files in bytes, unless a field
 """
 
 from imageloom.model.image import (
+    COPIES,
     LARGE,
     THINGS,
     Box,
@@ -54,6 +55,7 @@ from imageloom.model.work import (
 )
 
 __all__ = [
+    "COPIES",
     "LARGE",
     "MISSING",
     "MOST_WARNING",

@@ -50,6 +50,8 @@ Thing = Literal[
 ]
 """What a file can hold beside plain pixels: each is kept, adapted to the output, or dropped and reported."""
 THINGS: tuple[Thing, ...] = get_args(Thing)
+COPIES: frozenset[Thing] = frozenset({"thumbnail"})
+"""Small copies of the old picture: no output can be expected to keep them."""
 Subsampling = Literal["444", "440", "422", "420", "411"]
 """The chroma subsampling of a lossy encoder, as J:a:b without the colons."""
 

@@ -22,9 +22,6 @@ from imageloom.recipes.colouring import Colouring, placed
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.rewrite import rewrite
 
-MEANING = 2
-"""Version of the results: must be raised when the same recipe gives other bytes than before."""
-
 BATCH_PIXELS = 4_000_000
 """Maximum number of decoded pixels in a batch: 30 to 60 ms of work on one core."""
 BATCH_ITEMS = 64
@@ -93,24 +90,6 @@ class Plan(Plain, frozen=True):
     def needs_profile(self) -> bool:
         """Whether a step needs the profile of the file."""
         return any(output.converted and output.colours.startswith("profile") for output in self.outputs)
-
-
-def meaning(recipe: Recipe, template: str) -> str:
-    """A text that identifies the results of a recipe: equal if bytes and names of the outputs are equal."""
-    contents = operators.contents(recipe.operators)
-    stated = msgspec.to_builtins(recipe)
-    for field in ("damage", "colors", "gain_map"):  # newer than the first ledgers, which do not have them
-        if stated[field] == getattr(_DEFAULTS, field):
-            del stated[field]
-    for output in stated["outputs"]:
-        if output["subsampling"] is None:
-            del output["subsampling"]
-    if recipe.metadata == "strict":  # the same outputs, if they are made
-        stated["metadata"] = "keep"
-    return msgspec.json.encode((MEANING, stated, contents, template), order="deterministic").decode()
-
-
-_DEFAULTS = Recipe(())
 
 
 UNSUSPECTED = 64 << 20

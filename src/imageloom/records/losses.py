@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from imageloom.model import MISSING, Result, Thing
+from imageloom.model import COPIES, MISSING, Result, Thing
 
 _PLURALS: dict[str, str] = {
     thing: f"{thing}s"
@@ -27,7 +27,7 @@ class Losses:
 
     def add(self, result: Result) -> None:
         """Count the result of a done item."""
-        self.lost += bool(result.dropped)
+        self.lost += not COPIES.issuperset(result.dropped)
         self.dropped.update(result.dropped)
         self.damaged += bool(result.warnings)
         self.incomplete += any(warning.startswith(MISSING) for warning in result.warnings)
@@ -45,6 +45,11 @@ class LeftOut:
         if found not in self.suffixes and len(self.suffixes) >= MOST_SUFFIXES:
             found = OTHERS
         self.suffixes[found] += 1
+
+
+def without_copies(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts of losses, without copies of the picture: these are not what a user misses."""
+    return {thing: number for thing, number in counts.items() if thing not in COPIES}
 
 
 def counted(counts: Mapping[str, int]) -> str:

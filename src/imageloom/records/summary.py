@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imageloom.model import Plain
-from imageloom.records.losses import counted, files
+from imageloom.records.losses import counted, files, without_copies
 
 
 class Summary(Plain, frozen=True):
@@ -18,7 +18,7 @@ class Summary(Plain, frozen=True):
     seconds: float
     interrupted: bool = False
     lost: int = 0
-    """Number of done files whose outputs lack something that the input has."""
+    """Number of done files whose outputs lack something that the input has, other than a thumbnail."""
     dropped: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it
     """How many of them lost each thing."""
     damaged: int = 0
@@ -60,7 +60,8 @@ class Summary(Plain, frozen=True):
 
     def _losses(self) -> Iterator[str]:
         if self.lost:
-            yield f"{files(self.lost, 'lost something', 'lost something')}: {counted(self.dropped)}"
+            lost = counted(without_copies(self.dropped))
+            yield f"{files(self.lost, 'lost something', 'lost something')}: {lost}"
         if complete := self.damaged - self.incomplete:
             yield files(complete, "is damaged but complete", "are damaged but complete")
         if self.incomplete:

@@ -23,7 +23,7 @@ P = TypeVar("P", bound=Plain)
 
 NEEDS = {"metadata": ("strict",), "damage": (), "colors": (), "gain_map": ()}
 """Fields of a recipe that older servers do not support, or only without these values."""
-KNOWN_NEEDS = frozenset(NEEDS)
+KNOWN_NEEDS = frozenset((*NEEDS, "subsampling"))
 """Names of features that a client may request and that older servers do not support."""
 
 
@@ -40,6 +40,7 @@ def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
                 folder=output.folder,
                 format=output.format or "",
                 quality=output.quality,
+                subsampling=output.subsampling or "",
             )
             for output in recipe.outputs
         ],
@@ -69,7 +70,8 @@ def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
 def _needs(recipe: Recipe) -> list[str]:
     """The features that a server must support for this recipe."""
     usual = Recipe(())
-    return [
+    needs = ["subsampling"] if any(output.subsampling for output in recipe.outputs) else []
+    return needs + [
         name
         for name, values in NEEDS.items()
         if (value := getattr(recipe, name)) != getattr(usual, name) and (not values or value in values)
@@ -111,6 +113,7 @@ def _recipe(request: pb.JobRequest) -> Recipe:
             Pipeline.parse(output.pipeline).steps if output.pipeline else (),
             folder=_folder(output.folder),
             format=parse_format(output.format) if output.format else None,
+            subsampling=output.subsampling or None,  # type: ignore[arg-type]  # checked below
             **_given(output, Output, ("quality",)),
         )
         for output in request.outputs
