@@ -52,7 +52,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
 
     in_place = given.get("in_place", False)
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
-    names = ("format_", "quality", "decode", "metadata", "subsampling", "damage")
+    names = ("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map")
     encoding = {name: given[name] for name in names}
     return Job(
         source,

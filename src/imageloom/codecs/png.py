@@ -83,7 +83,9 @@ class Png:
         turned = chunks.orientation(head, before, place[1])
         clear = any(_counts(head, kind, *each) for each in before)
         dtype: DType = "uint16" if bits == 16 else "uint8"
-        return Header("png", Frame(width, height, _KINDS[kind][0] + clear, dtype), orientation=turned)
+        frame = Frame(width, height, _KINDS[kind][0] + clear, dtype)
+        stated = chunks.colours(head, before, frame.channels)
+        return Header("png", frame, orientation=turned, colours=stated)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return f"PNG supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None

@@ -18,8 +18,8 @@ from imageloom.codecs.bits import MoreNeeded
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.codecs.repair import check_regular
 from imageloom.codecs.segments import check_scans
-from imageloom.codecs.tiff import layout_of
-from imageloom.errors import CorruptImage, MissingExtra
+from imageloom.codecs.tiff import CONVERTED, layout_of
+from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage
 from imageloom.model import Frame, Pixels
 from imageloom.tiling.readers.files import RandomFile
 
@@ -69,6 +69,8 @@ class Strips:
             self._source = source  # libvips does not keep its functions alive
         except pyvips.Error as error:
             raise CorruptImage(f"cannot be decoded: {_said(error)}") from None
+        if image.interpretation == "cmyk":
+            raise UnsupportedImage("CMYK is converted as a whole")
         dtype = _DTYPES.get(image.format)
         if (image.width, image.height, image.bands, dtype) != (
             frame.width,
@@ -134,7 +136,10 @@ def _check(path: Path, format: str, frame: Frame) -> None:
                 check_regular(data)
         elif format == "tiff":
             view = file.view()
-            layout_of(view).parts(view)
+            layout = layout_of(view)
+            if layout.colours in CONVERTED:
+                raise UnsupportedImage(f"{CONVERTED[layout.colours]} is converted as a whole")
+            layout.parts(view)
     except MoreNeeded:
         raise CorruptImage("the file is cut off within its header") from None
     finally:
