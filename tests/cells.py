@@ -40,6 +40,9 @@ XMP = (
 _RDF = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
 NAMES = {"exif": "EXIF", "xmp": "XMP", "icc_profile": "colour profile"}
 
+OTHERWISE = {"extended XMP": "XMP"}
+"""As what a thing may be reported."""
+
 Made = Callable[[Image.Image], bytes]
 """Makes the file from a picture."""
 Found = Callable[[bytes], bool]
@@ -127,6 +130,24 @@ def has_colours(data: bytes) -> bool:
 def has_code_points(data: bytes) -> bool:
     is_there = b"cICP\x09\x10\0\x01" in data or re.search(rb"colrnclx\0\x09\0\x10", data) is not None
     return is_there or has_profile(data)
+
+
+def looks_same(before: bytes, after: bytes) -> bool:
+    """Whether two files show the same colours."""
+    one, other = (np.asarray(shown(read(data)), np.float64) for data in (before, after))
+    return float(np.abs(one - other).mean()) < 4
+
+
+def shown(image: Image.Image) -> Image.Image:
+    """The picture in sRGB, as a viewer shows it."""
+    if profile := image.info.get("icc_profile"):
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB")).convert("RGB")  # type: ignore[union-attr]
+    if image.info.get("gamma") == 1.0:
+        linear = np.asarray(image) / 255
+        curve = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+        return Image.fromarray(np.rint(255 * curve).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
 
 
 def has_gain_map(data: bytes) -> bool:
@@ -383,15 +404,18 @@ def wrong(
         except AssertionError as error:
             found.append(Wrong(cell.name, made, str(error)))
             continue
-        is_reported = cell.thing in result.dropped
-        if not is_there and not is_reported:
+        is_reported = not {cell.thing, OTHERWISE.get(cell.thing)}.isdisjoint(result.dropped)
+        if not is_there and not is_reported and cell.thing in ("colours", "colour profile"):
+            if pipeline == STILL and not looks_same((source / cell.name).read_bytes(), data):
+                found.append(Wrong(cell.name, made, "the pixels were not converted"))
+        elif not is_there and not is_reported:
             found.append(Wrong(cell.name, made, "lost without a report"))
         elif is_there and is_reported:
             found.append(Wrong(cell.name, made, "reported as dropped, but kept"))
         elif pipeline == STILL:
             written = codecs.written_as(options.get("format"), cell.format)
             fate = table.fate(cell.format, written, cell.thing)
-            if fate != ("kept" if is_there else "dropped"):
+            if fate != ("dropped" if is_reported else "kept"):
                 found.append(Wrong(cell.name, made, f"the table says that it is {fate}"))
     return found
 
