@@ -119,7 +119,9 @@ class Jpeg:
         from imageloom.codecs import repair  # few files need it
 
         try:
-            return repair.decode(data, decoder.strict, decoder.lenient, decoder.other, damage)
+            probe = _Decoder(decoder.frame, gray=True, scale=8)
+            decoders = repair.Decoders(decoder.strict, probe.strict, decoder.lenient, decoder.other)
+            return repair.decode(data, decoders, damage)
         except (ValueError, OSError, SyntaxError) as error:
             raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
 
@@ -167,7 +169,7 @@ class _Decoder:
     """
 
     def __init__(self, frame: Frame, gray: bool, scale: int) -> None:
-        self._frame = frame
+        self.frame = frame
         self.gray = gray
         self._scale = scale
 
@@ -184,7 +186,7 @@ class _Decoder:
         return self._decode(data, False)
 
     def _decode(self, data: Buffer, strict: bool) -> Pixels:
-        frame, scale = self._frame, self._scale
+        frame, scale = self.frame, self._scale
         try:
             size = _library().decode_jpeg_header(data, strict=strict)[:2]
         except KeyError:
