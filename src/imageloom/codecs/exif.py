@@ -142,7 +142,7 @@ def _kept(exif: bytes, order: Order) -> tuple[list[tuple[int, int]], int]:
 
 
 def _thumbnails(exif: bytes, order: Order, end_of_values: int) -> Iterator[tuple[int, int]]:
-    """The places of thumbnails that directories name. What is no JPEG is believed only if nothing else is there."""
+    """The places of thumbnails that directories name. What is no JPEG must be alone in its place."""
     with suppress(*_INVALID):
         for place, found in enumerate(_chain(exif, order)):
             entries = found.entries
