@@ -11,18 +11,19 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from imageloom.codecs import exif, xmp
+from imageloom import colours
+from imageloom.codecs import exif, packets, xmp
 from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, things
 from imageloom.errors import LimitExceeded, MetadataLost
-from imageloom.model import Frame, Recipe, Thing
+from imageloom.model import COPIES, Frame, Recipe, Thing
 
 MOST_INFLATED = 16 << 20
 """Maximum decompressed size of one profile or packet, in bytes."""
 
 
-def orientation(block: bytes) -> int:
-    """The orientation, 1 to 8, in an EXIF block; 1 if it is missing or invalid."""
-    return exif.stated_orientation(block) or 1
+def orientation(block: bytes, packet: bytes = b"") -> int:
+    """The orientation, 1 to 8, in an EXIF block, or else in an XMP packet; 1 if it is missing or invalid."""
+    return exif.stated_orientation(block) or packets.orientation(packet)
 
 
 class Target(NamedTuple):
@@ -38,6 +39,12 @@ class Target(NamedTuple):
     """Whether a step changes pixels in any way."""
     shows_all: bool = False
     """Whether only resizes and turns are done: nothing of the picture is cut away or hidden."""
+    colours: str = ""
+    """What the input states of its colours, see `Header.colours`."""
+    converted: bool = False
+    """Whether the colours are converted to sRGB."""
+    profile: bytes = b""
+    """The profile that says the same as the input, if the output cannot say it in the same way."""
 
 
 class Carried(NamedTuple):
@@ -49,8 +56,6 @@ class Carried(NamedTuple):
 
 
 NOTHING = Carried(NO_METADATA)
-_COPIES: frozenset[Thing] = frozenset({"thumbnail"})
-"""Small copies of the old picture: no output can be expected to keep them."""
 
 
 def for_output(metadata: Metadata, target: Target) -> Carried:
@@ -62,8 +67,9 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     if metadata == NO_METADATA:
         return NOTHING
     frame, carries, lost = target.frame, target.carries, set(metadata.found)
-    fits = metadata.icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
-    block = exif.adapted(metadata.exif, frame)
+    icc = target.profile or metadata.icc
+    fits = not target.converted and icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
+    block = exif.adapted(metadata.exif, frame, target.converted)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
     density = metadata.density
@@ -76,15 +82,23 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         exif=block.exif,
         xmp=_packet(metadata.xmp, target, behind, lost),
         extended_xmp=_packet(metadata.extended_xmp, target, behind, lost),
-        icc=metadata.icc if fits else b"",
+        icc=icc if fits else b"",
+        colours=None if target.converted else metadata.colours,
         density=density if density and (density.x == density.y or not target.moved) else None,
         texts=tuple(t for t in metadata.texts if ("comment" if t.keyword == COMMENT else "text") in carries),
         gain_map=gain_map,
         video=video,
         georeference=b"" if target.moved else metadata.georeference,
     )
-    dropped = things(metadata) - (things(adapted) & set(carries))
-    return Carried(adapted, frozenset(dropped | lost))
+    kept = things(adapted) & set(carries)
+    if metadata.extended_xmp and "extended XMP" not in target.carries:
+        adapted, is_joined = _in_one_packet(adapted)
+        kept |= {"extended XMP"} if is_joined else set()
+    if target.converted or target.profile or (metadata.colours and metadata.colours.is_srgb):
+        kept.add("colours")  # readers assume sRGB of a file that says nothing
+    if target.converted or colours.is_srgb(metadata.icc):
+        kept.add("colour profile")
+    return Carried(adapted, frozenset((things(metadata) - kept) | lost))
 
 
 def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thing]) -> bytes:
@@ -110,13 +124,19 @@ def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thi
     return xmp.upright(packet, target.frame.width, target.frame.height)
 
 
+def _in_one_packet(metadata: Metadata) -> tuple[Metadata, bool]:
+    """The metadata with the XMP in one packet, and whether nothing of it is lost."""
+    joined = packets.joined(metadata.xmp, metadata.extended_xmp)
+    return replace(metadata, xmp=joined or packets.alone(metadata.xmp), extended_xmp=b""), bool(joined)
+
+
 def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:
     """What an output lacks, if the recipe accepts that.
 
     Raises:
         MetadataLost: it does not.
     """
-    lost = ", ".join(sorted(dropped - _COPIES))
+    lost = ", ".join(sorted(dropped - COPIES))
     if lost and recipe.metadata == "strict":
         raise MetadataLost(f"the output would lack what the input has: {lost} (--strict-metadata)")
     return dropped

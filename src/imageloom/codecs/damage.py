@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from imageloom.errors import CorruptImage
-from imageloom.model import MOST_WARNINGS, Damage
+from imageloom.model import MISSING, MOST_WARNINGS, Damage
 
 
 class DamageLog:
@@ -46,4 +46,4 @@ class DamageLog:
         """
         if self.policy != "salvage":
             raise CorruptImage(f"the file is damaged: {what} (--damage salvage accepts it)")
-        self._found[what] = None
+        self._found[f"{MISSING}{what}"] = None

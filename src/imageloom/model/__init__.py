@@ -4,7 +4,9 @@ Sizes are in pixels, times in seconds, memory and files in bytes, unless a field
 """
 
 from imageloom.model.image import (
+    COPIES,
     LARGE,
+    THINGS,
     Box,
     DType,
     Format,
@@ -23,6 +25,7 @@ from imageloom.model.recipe import (
     Damage,
     Decode,
     Encoding,
+    GainMap,
     IfExists,
     Job,
     Keep,
@@ -34,6 +37,8 @@ from imageloom.model.recipe import (
     Value,
 )
 from imageloom.model.work import (
+    MISSING,
+    MOST_WARNING,
     MOST_WARNINGS,
     STAGES,
     Failure,
@@ -50,9 +55,13 @@ from imageloom.model.work import (
 )
 
 __all__ = [
+    "COPIES",
     "LARGE",
+    "MISSING",
+    "MOST_WARNING",
     "MOST_WARNINGS",
     "STAGES",
+    "THINGS",
     "Box",
     "Chroma",
     "Colors",
@@ -63,6 +72,7 @@ __all__ = [
     "Failure",
     "Format",
     "Frame",
+    "GainMap",
     "Header",
     "IfExists",
     "Item",

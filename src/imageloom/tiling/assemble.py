@@ -276,6 +276,7 @@ class Assembly:
         """
         if (part.output, part.phase) != (self._output, self._phase) or part.number in self._done:
             return
+        self.dropped.update(result.dropped)
         self.damage.add(result.warnings)
         if part.phase == len(self._phases):
             self.written.extend(result.written)

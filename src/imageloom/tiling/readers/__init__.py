@@ -14,7 +14,7 @@ from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.piecewise.pieces import Pieces, check_box
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
-from imageloom.tiling.readers import jpeg, tiff, vips, zarr
+from imageloom.tiling.readers import jpeg, png, tiff, vips, zarr
 
 IN_ORDER = ("jpeg", "png", "tiff")
 """Formats that libvips decodes in strips in order, with the same pixels as imageloom's codecs."""
@@ -47,7 +47,7 @@ def open_reader(path: Path, format: str, frame: Frame, damage: DamageLog | None 
     Args:
         format: name of the file's format.
         frame: frame from its header.
-        damage: where damage is reported, as in `codecs.decode`.
+        damage: where damage is reported; None accepts what "warn" accepts, without a report.
 
     Raises:
         CorruptImage, UnsupportedImage: it cannot be read in pieces.
@@ -65,6 +65,8 @@ def open_reader(path: Path, format: str, frame: Frame, damage: DamageLog | None 
 
 
 def _open(path: Path, format: str, frame: Frame, damage: DamageLog) -> Reader:
+    if format == "png":
+        return png.Reader(path, damage)
     if format == "zarr":
         return zarr.Reader(path)
     with contextlib.suppress(UnsupportedImage):
