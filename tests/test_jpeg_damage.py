@@ -196,8 +196,9 @@ def test_any_damage_is_decoded_or_named() -> None:
 def test_a_batch_of_odd_files_is_done_on_threads_as_in_turn(tmp_path: Path) -> None:
     whole = jpeg(restart_marker_blocks=5)
     (tmp_path / "in").mkdir()
-    for number, change in enumerate((*REPAIRED.values(), *ACCEPTED.values(), lambda data: data[:-400])):
-        (tmp_path / "in" / f"{number}.jpg").write_bytes(change(whole))
+    files = [change(whole) for change in (*REPAIRED.values(), *ACCEPTED.values())]
+    for number, data in enumerate((*files, whole[:-400])):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(data)
     made = {}
     for engine in ("serial", "threads"):
         sink = tmp_path / engine

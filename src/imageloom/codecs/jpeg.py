@@ -141,7 +141,9 @@ class Jpeg:
 
         try:
             probe = _Decoder(decoder.frame, not decoder.is_cmyk, decoder.is_cmyk, scale=8)
-            decoders = repair.Decoders(decoder.strict, probe.strict, decoder.lenient, decoder.other)
+            decoders = repair.Decoders(
+                decoder.strict, probe.strict, decoder.lenient, decoder.other, decoder.frame.height
+            )
             return repair.decode(data, decoders, damage)
         except (ValueError, OSError, SyntaxError) as error:
             raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None

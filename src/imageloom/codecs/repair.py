@@ -63,6 +63,8 @@ class Decoders(NamedTuple):
     """The same as `strict`, without the errors after which decoding can continue."""
     other: Decoder
     """Decodes any sampling, and ignores damage."""
+    height: int
+    """Number of rows of the whole image, which may be decoded at a smaller size."""
 
 
 class Piece(NamedTuple):
@@ -271,7 +273,7 @@ def _decode(data: bytes, decoders: Decoders, found: list[str]) -> tuple[Pixels, 
             said = str(error)
         if _STRANGE_SAMPLING in said:
             pixels = decoders.other(data)
-            return pixels, _missing_rows(pixels) if _CUT in found else ""
+            return pixels, _missing_rows(pixels, decoders.height) if _CUT in found else ""
         if _STRANGE_ORDER in said:
             found.append("the order of the scans is unusual")
             return decoders.lenient(data), ""
@@ -285,7 +287,7 @@ def _decode(data: bytes, decoders: Decoders, found: list[str]) -> tuple[Pixels, 
         found.append("the restart markers are numbered wrongly")
         return pixels, ""
     pixels = decoders.lenient(data)
-    return pixels, _missing_rows(pixels) or f"its pixels are damaged ({said})"
+    return pixels, _missing_rows(pixels, decoders.height) or f"its pixels are damaged ({said})"
 
 
 def _without_extraneous(data: bytes, said: str, probe: Decoder) -> bytes | None:
@@ -329,9 +331,9 @@ def _renumbered(data: bytes) -> bytes:
     return bytes(changed)
 
 
-def _missing_rows(pixels: Pixels) -> str:
+def _missing_rows(pixels: Pixels, height: int) -> str:
     """How many rows at the end are the gray that stands for missing data."""
     rows = (pixels[:, -_EDGE:].reshape(len(pixels), -1) == _GRAY).all(axis=1)
     present = len(rows) - int(np.argmin(rows[::-1])) if not rows.all() else 0
-    missing = len(rows) - present
-    return f"the last {missing} of {len(rows)} rows are missing" if missing else ""
+    missing = -(-(len(rows) - present) * height // len(rows))
+    return f"the last {missing} of {height} rows are missing" if missing else ""
