@@ -14,10 +14,23 @@ import msgspec
 from msgspec.structs import replace
 
 from imageloom import codecs, colours, operators
-from imageloom.codecs.adapt import Target, for_output
+from imageloom.codecs.adapt import Carried, Target, for_output
 from imageloom.codecs.metadata import Metadata, held
 from imageloom.errors import LimitExceeded, UnsupportedImage
-from imageloom.model import Decode, Encoding, Format, Frame, Header, Job, Limits, Output, Plain, Recipe, Step
+from imageloom.model import (
+    Decode,
+    Encoding,
+    Format,
+    Frame,
+    GainMap,
+    Header,
+    Job,
+    Limits,
+    Output,
+    Plain,
+    Recipe,
+    Step,
+)
 from imageloom.recipes.colouring import Colouring, placed
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.rewrite import rewrite
@@ -55,6 +68,11 @@ class OutputPlan(Plain, frozen=True):
     """Whether a step converts the colours to sRGB."""
     profile: str = ""
     """The text of `colours` for which a profile is built, because the output cannot say it as the input does."""
+    original: Frame | None = None
+    """The frame of the input's file."""
+    decoded: Frame | None = None
+    """The frame before the first step."""
+    gain_map: GainMap = "keep"
 
     @property
     def target(self) -> Target:
@@ -69,6 +87,20 @@ class OutputPlan(Plain, frozen=True):
             converted=self.converted,
             profile=colours.built(self.profile, self.frame.channels <= 2) if self.profile else b"",
         )
+
+    def carried(self, metadata: Metadata) -> Carried:
+        """What the output takes along of the input's metadata, with the gain map for its pixels."""
+        if not metadata.gain_map:
+            return for_output(metadata, self.target)
+        if self.gain_map == "drop":
+            return for_output(replace(metadata, gain_map=b""), self.target)
+        assert self.original is not None, "a plan of an item"
+        assert self.decoded is not None, "a plan of an item"
+        from imageloom.recipes import gainmap  # few files have one
+
+        made = gainmap.processed(metadata.gain_map, self.steps, self.original, self.decoded)
+        carried = for_output(replace(metadata, gain_map=made), self.target)
+        return carried if made else carried._replace(dropped=carried.dropped | {"gain map"})
 
 
 _SHOWING_ALL = ("resize", "flip", "rotate", "convert_from")
@@ -161,14 +193,14 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(one, decoded, header, output, format)
+        _plan_output(one, decoded, header, output, format, recipe.gain_map)
         for one, output, format in zip(coloured, recipe.outputs, formats, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
 
 def _plan_output(
-    coloured: Colouring, decoded: Frame, header: Header, output: Output, format: Format
+    coloured: Colouring, decoded: Frame, header: Header, output: Output, format: Format, gain_map: GainMap
 ) -> OutputPlan:
     steps = rewrite(coloured.steps, decoded)
     frame = operators.frames(steps, decoded)[-1]
@@ -184,7 +216,16 @@ def _plan_output(
         operators.get(step.name).kind(step) == "geometric" for step in steps
     )
     return OutputPlan(
-        tuple(steps), frame, format, encoding, moved, header.colours, coloured.converted, coloured.profile
+        tuple(steps),
+        frame,
+        format,
+        encoding,
+        moved,
+        header.colours,
+        *coloured[1:],
+        header.frame,
+        decoded,
+        gain_map,
     )
 
 
@@ -349,7 +390,7 @@ def _why_colours(header: Header, recipe: Recipe, output: OutputPlan) -> str:
 
 def _fate(metadata: Metadata, recipe: Recipe, output: OutputPlan) -> str:
     """What becomes of each thing in a file: kept as it is, changed to fit the output, or dropped."""
-    carried = for_output(metadata, output.target)
+    carried = output.carried(metadata)
     before, after = held(metadata), held(carried.metadata)
     kept = before.keys() - carried.dropped
     changed = {thing for thing in kept if before[thing] != after[thing]}
