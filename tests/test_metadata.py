@@ -181,15 +181,6 @@ def test_the_thumbnail_of_the_old_pixels_is_gone(tmp_path: Path) -> None:
         assert opened(written).getexif()[MAKE].startswith("Loom")
 
 
-def test_orientation_behind_the_pixels_of_a_png_is_refused(tmp_path: Path) -> None:
-    given = with_metadata("PNG", orientation=6)
-    at = given.index(b"eXIf") - 4
-    end = at + 12 + struct.unpack(">I", given[at : at + 4])[0]
-    moved = given[:at] + given[end:-12] + given[at:end] + given[-12:]
-    with pytest.raises(Refused, match="orientation stored after the pixels"):
-        through(tmp_path, moved)
-
-
 def test_the_order_of_bytes_of_exif_is_kept_in_a_tiff(tmp_path: Path) -> None:
     block = exif()
     block.endian = ">"

@@ -154,6 +154,18 @@ def get(format: Format) -> Codec:
     return codec
 
 
+def carries(format: Format, frame: Frame) -> frozenset[Thing]:
+    """What an output with such pixels can hold beside them.
+
+    A codec with a true attribute `gray_in_colour` writes gray as RGB, which a profile for gray does not fit.
+    """
+    codec = get(format)
+    held = frozenset(codec.carries)
+    return (
+        held - {"colour profile"} if frame.channels < 3 and getattr(codec, "gray_in_colour", False) else held
+    )
+
+
 def formats() -> tuple[Format, ...]:
     """Those of imageloom itself."""
     return tuple(_KNOWN)

@@ -92,7 +92,7 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         kept |= {"extended XMP"} if is_joined else set()
     if metadata.colours and metadata.colours.is_srgb:
         kept.add("colours")  # readers assume sRGB of a file that says nothing
-    return Carried(adapted, (things(metadata) - kept).union(metadata.found))
+    return Carried(adapted, frozenset((things(metadata) - kept).union(metadata.found)))
 
 
 def _in_one_packet(metadata: Metadata) -> tuple[Metadata, bool]:

@@ -54,7 +54,7 @@ class OutputPlan(Plain, frozen=True):
     @property
     def target(self) -> Target:
         """What the input's metadata is adapted to."""
-        return Target(self.frame, codecs.get(self.format).carries, self.moved)
+        return Target(self.frame, codecs.carries(self.format, self.frame), self.moved)
 
 
 class Plan(Plain, frozen=True):
@@ -163,7 +163,10 @@ def _plan_output(steps: Sequence[Step], decoded: Frame, header: Header, output: 
     reason = codec.cannot_hold(frame)
     if reason:
         raise UnsupportedImage(reason)
-    encoding = Encoding(codec.quality if output.quality is None else output.quality)
+    encoding = Encoding(
+        codec.quality if output.quality is None else output.quality,
+        lossless=header.lossless and header.format == format and output.quality is None,
+    )
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" for step in steps
     )
@@ -291,14 +294,19 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
             halo = f", halo {operator.halo(**operator.filled(step))} pixels" if operator.halo else ""
             after = operator.frame_after(step, before)
             lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
-        quality = f", quality {output.encoding.quality}" if codecs.get(output.format).quality else ""
-        lines.append(f"encode    {output.format}, {output.frame}{quality}")
+        lines.append(f"encode    {output.format}, {output.frame}{_how_encoded(output)}")
         lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
     lines.append(f"memory    at most {(plan.bytes + size) / 1e6:,.1f} MB, without tiles")
     batch = min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels))
     if batch > 1:
         lines.append(f"batch     up to {batch} images of this size in one task")
     return lines
+
+
+def _how_encoded(output: OutputPlan) -> str:
+    if output.encoding.lossless:
+        return ", lossless, as the input is (--quality makes it lossy)"
+    return f", quality {output.encoding.quality}" if codecs.get(output.format).quality else ""
 
 
 def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
