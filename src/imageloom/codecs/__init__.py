@@ -157,13 +157,12 @@ def get(format: Format) -> Codec:
 def carries(format: Format, frame: Frame) -> frozenset[Thing]:
     """What an output with such pixels can hold beside them.
 
-    A codec with a true attribute `gray_in_colour` writes gray as RGB, which a profile for gray does not fit.
+    A codec's attribute `gray_in_colour` has the numbers of channels that it writes as RGB although they are gray:
+    a profile for gray does not fit then.
     """
     codec = get(format)
     held = frozenset(codec.carries)
-    return (
-        held - {"colour profile"} if frame.channels < 3 and getattr(codec, "gray_in_colour", False) else held
-    )
+    return held - {"colour profile"} if frame.channels in getattr(codec, "gray_in_colour", ()) else held
 
 
 def formats() -> tuple[Format, ...]:

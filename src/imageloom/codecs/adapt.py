@@ -91,7 +91,7 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         adapted, is_joined = _in_one_packet(adapted)
         kept |= {"extended XMP"} if is_joined else set()
     if metadata.colours and metadata.colours.is_srgb:
-        kept.add("colours")  # readers assume sRGB of a file that says nothing
+        kept |= {"CICP", "colours"}  # readers assume sRGB of a file that says nothing
     return Carried(adapted, frozenset((things(metadata) - kept).union(metadata.found)))
 
 

@@ -45,6 +45,7 @@ class Png:
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[Thing, ...] = (
+        "CICP",
         "EXIF",
         "HDR",
         "IPTC",

@@ -32,7 +32,7 @@ class WebP:
     encoder_bytes = 36
     written: Format = "webp"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
-    gray_in_colour = True
+    gray_in_colour = (1, 2)
 
     def header(self, head: Data) -> Header:
         """Parse the chunks up to the pixels, or up to EXIF and XMP if an extended file has them."""

@@ -23,6 +23,7 @@ Thing = Literal[
     "16 bits",
     "alpha",
     "animation",
+    "CICP",
     "colour profile",
     "colours",
     "comment",
