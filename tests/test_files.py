@@ -248,8 +248,7 @@ def test_a_lossy_file_comes_out_close(format: str, channels: int, tmp_path: Path
     assert np.abs(np.asarray(result).astype(int) - before).mean() < 3
 
 
-@pytest.mark.parametrize("format", ["webp", "avif"])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("format", "channels"), [("webp", 1), ("webp", 2), ("avif", 2)])
 def test_gray_becomes_equal_channels_where_a_format_holds_colour_only(
     format: Any, channels: int, tmp_path: Path
 ) -> None:
@@ -303,7 +302,6 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: from_tifffile(np.dstack([scene(1)] * 5), photometric="minisblack", planarconfig="contig"),
         "TIFF of 5 channels",
     ),
-    "gif animation": (lambda: animation("GIF"), "animated GIF"),
     "pam": (lambda: b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nENDHDR\n\0", "PAM"),
     "pfm": (lambda: b"PF\n1 1\n-1.0\n" + bytes(12), "PFM"),
     "text": (lambda: b"no picture at all", "not an image of a supported format"),
