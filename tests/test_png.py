@@ -151,10 +151,11 @@ def test_an_orientation_far_before_the_end_is_refused(tmp_path: Path) -> None:
         both_ways(tmp_path, rgb(after=((b"eXIf", exif(6)), private)))
 
 
-def test_iptc_as_text_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["iptc", "IPTC profile"])
+def test_iptc_as_text_is_kept(name: str, tmp_path: Path) -> None:
     records = b"\x1c\2\x50\0\x0aJane Press"
     block = b"8BIM\4\4\0\0" + struct.pack(">I", len(records)) + records + bytes(len(records) % 2)
-    text = b"\niptc\n" + b"%8d\n" % len(block) + block.hex().encode() + b"\n"
+    text = f"\n{name}\n".encode() + b"%8d\n" % len(block) + block.hex().encode() + b"\n"
     ran = both_ways(tmp_path, rgb((b"tEXt", b"Raw profile type iptc\0" + text)))
     written = dict(opened(ran.data).text)["Raw profile type iptc"]  # type: ignore[attr-defined]
     found = bytes.fromhex(written.split("\n", 3)[3])

@@ -59,6 +59,8 @@ class Avif:
             raise UnsupportedImage("AVIF with a clean aperture is not supported")
         bits, gray = _depth(items)
         alpha = any(name == b"auxC" and b":alpha" in body for name, body in items.properties)
+        if gray and alpha and bits > 8:
+            raise UnsupportedImage(f"AVIF of {bits} bits in gray with alpha is not supported")
         turns = number(own[b"irot"], 0, 1) & 3 if b"irot" in own else 0
         mirror = number(own[b"imir"], 0, 1) & 1 if b"imir" in own else None
         nclx = own.get(b"colrnclx", b"")
