@@ -1,4 +1,4 @@
-"""Gain maps of Ultra HDR photos, checked with libultrahdr: the output's HDR rendition is that of the input, moved."""
+"""Gain maps, checked with libultrahdr: the HDR rendition of the output is that of the input, moved."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The gain map of an Ultra HDR photo: what a pipeline does to the photo's geometry is done to the map.
 
-A gain map says by how much each place of the photo is brighter in its HDR rendition (ISO 21496-1; Ultra HDR 1.1). It
-stays true where pixels are only moved, and where the colours are converted, if it has one channel. Any other step
-changes the photo but not the map: the HDR rendition would not be that step's result, so the map is dropped.
+A gain map says by how much each place of the photo is brighter in its HDR rendition (ISO 21496-1; Ultra HDR 1.1).
+It stays true where pixels are only moved, and where the colours are converted, if it has one channel. Any other
+step changes the photo but not the map: the HDR rendition would not be that step's result, so the map is dropped.
 
 The map keeps its pixels if the photo is resized, until it would be larger than the photo: readers scale it.
 """
@@ -26,8 +26,8 @@ from imageloom.operators.geometry import crop_box
 _QUALITY = 95
 _CLOSE = 1e-6
 _FINER = 2
-"""A mirrored map has so many times as many pixels per side: libultrahdr takes the values of a map at the corners of its
-pixels, other readers at the centres, so that the size of a pixel is the error of one of them."""
+"""A mirrored map has so many times as many pixels per side: libultrahdr takes the values of a map at the corners
+of its pixels, other readers at the centres, so that the size of a pixel is the error of one of them."""
 _TURNS = {
     0: np.eye(3),
     90: np.array([[0.0, 1, 0], [-1, 0, 1], [0, 0, 1]]),
@@ -97,7 +97,7 @@ def _place(steps: Sequence[Step], decoded: Frame) -> Matrix | None:
 
 
 def _moved(pixels: Pixels, place: Matrix, frame: Frame) -> Pixels:
-    """The pixels of the map for an output of `frame`: those of its part of the photo, at most one for each pixel."""
+    """The pixels of the map for an output: those of its part of the photo, at most as many as in `frame`."""
     height, width = pixels.shape[:2]
     absolute = np.diag([width, height, 1]) @ place
     spans = [float(np.hypot(absolute[0, i], absolute[1, i])) for i in (0, 1)]
