@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from faithful import both_ways, opened, saved, scene
-from imageloom.codecs import header_of, segments
+from imageloom.codecs import header_of, jpegmetadata
 from imageloom.codecs.metadata import Metadata
 from imageloom.model import Output, Recipe
 from imageloom.recipes.plan import explain
@@ -107,7 +107,7 @@ def test_an_extension_of_xmp_is_joined_to_the_packet(target: Any, tmp_path: Path
     ) % hashlib.md5(extension).hexdigest().upper().encode()
     jpeg = saved(Image.fromarray(scene(3)), "JPEG")
     ran = both_ways(
-        tmp_path, segments.insert(jpeg, Metadata(xmp=packet, extended_xmp=extension)), format=target
+        tmp_path, jpegmetadata.insert(jpeg, Metadata(xmp=packet, extended_xmp=extension)), format=target
     )
     assert ran.dropped == ()
     found = opened(ran.data).info["xmp"]

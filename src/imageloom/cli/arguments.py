@@ -52,11 +52,12 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
 
     in_place = given.get("in_place", False)
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
-    encoding = (given["format_"], given["quality"], given["decode"], given["metadata"])
+    names = ("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map")
+    encoding = {name: given[name] for name in names}
     return Job(
         source,
         sink,
-        options.make_recipe(pipeline, given["outputs"], given["operators"], *encoding),
+        options.make_recipe(pipeline, given["outputs"], given["operators"], **encoding),
         options.limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
         given["include"],
         given["exclude"],

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
-    The class of a plug-in also has `magic` and `suffixes`, see `_Known`.
+    The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
+    `also_reads`: things that it reads, for other formats, but does not write; `always_drops`: things that it finds
+    in files and that no output gets (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels
+    that it writes as RGB; `only_codes`: true if it states colours by profiles and codes of ITU-T H.273 only.
     """
 
     format: Format
@@ -66,6 +69,13 @@ class Codec(Protocol):
         """Encode an image to the bytes of a file."""
 
 
+class Versions(NamedTuple):
+    """Versions of a codec's results: raise one when files of the last release would give other pixels or bytes."""
+
+    decoder: int = 0
+    encoder: int = 0
+
+
 class _Known(NamedTuple):
     """The properties of a format that are known before its codec is imported."""
 
@@ -75,6 +85,7 @@ class _Known(NamedTuple):
     """A pattern of the first bytes of its files; empty if the format cannot be read."""
     suffixes: tuple[str, ...]
     """Suffixes of file names, the default first."""
+    versions: Versions = Versions()
 
 
 _NOTHING = rb"(?!)"
@@ -132,7 +143,12 @@ CODECS = Registry("codec", {format: known.codec for format, known in _KNOWN.item
 def _plugins() -> dict[Format, _Known]:
     """The codecs of plug-ins: asked for only where a file is none of imageloom's own formats."""
     return {
-        name: _Known(f"{codec.__module__}:{codec.__qualname__}", codec.magic, codec.suffixes)
+        name: _Known(
+            f"{codec.__module__}:{codec.__qualname__}",
+            codec.magic,
+            codec.suffixes,
+            Versions(*getattr(codec, "versions", ())),
+        )
         for name, codec in CODECS.plugins()
     }
 
@@ -157,8 +173,7 @@ def get(format: Format) -> Codec:
 def carries(format: Format, frame: Frame) -> frozenset[Thing]:
     """What an output with such pixels can hold beside them.
 
-    A codec's attribute `gray_in_colour` has the numbers of channels that it writes as RGB although they are gray:
-    a profile for gray does not fit then.
+    A profile for gray does not fit pixels that the codec writes in colour.
     """
     codec = get(format)
     held = frozenset(codec.carries)
@@ -170,9 +185,20 @@ def formats() -> tuple[Format, ...]:
     return tuple(_KNOWN)
 
 
+def is_read(format: Format) -> bool:
+    """Whether files of a format can be read."""
+    return bool((_KNOWN.get(format) or _plugins()[format]).magic)
+
+
 def suffixes(format: Format) -> tuple[str, ...]:
     """The file suffixes of a format, the default first."""
     return (_KNOWN.get(format) or _plugins()[format]).suffixes
+
+
+def versions(format: Format) -> Versions:
+    """The versions of a format's results, for `recipes.meaning`."""
+    known = _KNOWN.get(format) or _plugins().get(format)
+    return known.versions if known else Versions()
 
 
 def written_as(asked: Format | None, found: Format) -> Format:
@@ -213,8 +239,12 @@ def read_header(
     data = head(HEAD)
     format = _by_content(data, _KNOWN) or _by_content(data, _plugins())
     if format is None:
+        from imageloom.codecs.unknown import name_of  # imported late: images do not need it
+
         known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
-        raise UnsupportedImage(f"the file is not an image of a supported format ({known})")
+        name = name_of(data)
+        found = f"is {name}, not" if name else "is not"
+        raise UnsupportedImage(f"the file {found} an image of a supported format ({known})")
     codec = get(format)
     try:
         try:

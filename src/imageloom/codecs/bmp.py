@@ -7,9 +7,10 @@ import struct
 import numpy as np
 
 from imageloom.codecs import pillow
-from imageloom.codecs.bits import Data, block, number
+from imageloom.codecs.bits import HEAD, MOST_AT_ONCE, Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Density, Metadata
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
@@ -34,8 +35,8 @@ class Bmp:
     quality = 0
     encoder_bytes = 0
     written: Format = "bmp"
-    carries: tuple[Thing, ...] = ("colour profile", "density")
-    gray_in_colour = (1,)
+    carries: tuple[Thing, ...] = ("density",)
+    also_reads: tuple[Thing, ...] = ("colour profile",)  # most readers ignore it, so it is not written
 
     def header(self, head: Data) -> Header:
         """Parse the information header. A palette with only grays means a gray image."""
@@ -59,7 +60,7 @@ class Bmp:
             channels = 1 if _is_gray(head, length, bits) else 3
         else:
             channels = 4 if _masks(head, length, bits, packing)[3] else 3
-        return Header("bmp", Frame(width, height, channels))
+        return Header("bmp", Frame(width, height, channels), colours=_stated(head, length, channels))
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
@@ -81,11 +82,9 @@ class Bmp:
         if length < 40:
             return NO_METADATA
         found: set[Thing] = set()
-        icc = b""
         space = number(data, 70, 4, "little") if length >= _V4 else None
-        if space == _EMBEDDED and length >= _V5:
-            at, size = 14 + number(data, 126, 4, "little"), number(data, 130, 4, "little")
-            icc = block(data, at, size, "colour profile")
+        at, size = _profile(data, length)
+        icc = block(data, at, size, "colour profile")
         if space in (_EMBEDDED, _LINKED) and not icc:
             found.add("colour profile")
         elif space == _CALIBRATED and any(data[74:122]):
@@ -93,28 +92,24 @@ class Bmp:
         return Metadata(icc=icc, density=_density(data), found=tuple(sorted(found)))
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
-        """Encode with bottom-up rows, a palette for gray, and a header of version 4 for alpha, 5 for a profile."""
+        """Encode with bottom-up rows padded to 4 bytes, a palette for gray, and header version 4 for alpha."""
         height, width = image.shape[:2]
         channels = 1 if image.ndim == 2 else image.shape[2]
         palette = b"".join(bytes((i, i, i, 0)) for i in range(256)) if channels == 1 else b""
         rows = np.zeros((height, -(-width * channels // 4) * 4), np.uint8)
         ordered = image[::-1] if channels == 1 else image[::-1, :, [2, 1, 0, 3][:channels]]
         rows[:, : width * channels] = ordered.reshape(height, -1)
-        icc = metadata.icc
-        length = _V5 if icc else _V4 if channels == 4 else 40
+        length = _V4 if channels == 4 else 40
         start = 14 + length + len(palette)
-        head = struct.pack("<2sIII", b"BM", start + rows.size + len(icc), 0, start)
+        head = struct.pack("<2sIII", b"BM", start + rows.size, 0, start)
         packing = _BITFIELDS if channels == 4 else _PLAIN
         across, down = _per_metre(metadata.density)
         info = struct.pack(
             "<IiiHHIIiiII", length, width, height, 1, 8 * channels, packing, rows.size, across, down, 0, 0
         )
-        if length > 40:
-            masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000) if channels == 4 else (0, 0, 0, 0)
-            info += struct.pack("<IIII4s", *masks, b"DEBM" if icc else b"BGRs") + bytes(48)
-        if icc:
-            info += struct.pack("<IIII", 4, start - 14 + rows.size, len(icc), 0)
-        return b"".join((head, info, palette, rows.tobytes(), icc))
+        if channels == 4:
+            info += struct.pack("<IIII4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs") + bytes(48)
+        return b"".join((head, info, palette, rows.tobytes()))
 
 
 def _masks(head: Data, length: int, bits: int, packing: int) -> tuple[int, int, int, int]:
@@ -168,6 +163,24 @@ def _per_metre(density: Density | None) -> tuple[int, int]:
         return _DEFAULT_DENSITY, _DEFAULT_DENSITY
     metre = 1 / _INCH if density.unit == "inch" else 100
     return min(round(density.x * metre), (1 << 31) - 1), min(round(density.y * metre), (1 << 31) - 1)
+
+
+def _profile(data: Data, length: int) -> tuple[int, int]:
+    """Where the profile is, and its size; 0 if there is none."""
+    if length < _V5 or number(data, 70, 4, "little") != _EMBEDDED:
+        return 0, 0
+    return 14 + number(data, 126, 4, "little"), number(data, 130, 4, "little")
+
+
+def _stated(head: Data, length: int, channels: int) -> str:
+    at, size = _profile(head, length)
+    if not 0 < size <= MOST_AT_ONCE:
+        return ""
+    if at + size > len(head):
+        if isinstance(head, bytes) and len(head) >= HEAD:
+            raise MoreNeeded
+        return ""
+    return colours_of(Metadata(icc=head[at : at + size]), channels)
 
 
 def _is_gray(head: Data, length: int, bits: int) -> bool:

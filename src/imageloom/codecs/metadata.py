@@ -27,6 +27,10 @@ class Text(Plain, frozen=True):
     """The keyword in this language."""
 
 
+COMMENT = "Comment"
+"""The keyword of a comment."""
+
+
 class Primaries(Plain, frozen=True):
     """What the numbers of pixels mean, if no profile says it."""
 
@@ -38,11 +42,6 @@ class Primaries(Plain, frozen=True):
     """x and y of white, red, green and blue times 100,000, as in PNG's cHRM; empty if they are not stated."""
     intent: int | None = None
     """The rendering intent of sRGB, 0 to 3, if the file says that its colours are sRGB, as in PNG's sRGB."""
-
-    @property
-    def is_stated(self) -> bool:
-        """Whether it says more than `cicp`."""
-        return bool(self.gamma or self.chromaticities or self.intent is not None)
 
     @property
     def is_srgb(self) -> bool:
@@ -78,6 +77,8 @@ class Metadata(Plain, frozen=True):
     """The colour profile."""
     iptc: bytes = b""
     """IPTC-IIM records, without the Photoshop block around them."""
+    photoshop: bytes = b""
+    """Other image resources of Photoshop that remain true: the copyright flag and its address."""
     density: Density | None = None
     texts: tuple[Text, ...] = ()
     colours: Primaries | None = None
@@ -100,20 +101,26 @@ NO_METADATA = Metadata()
 
 def things(metadata: Metadata) -> set[Thing]:
     """What the metadata contains, without what is in `found`."""
-    held: dict[Thing, object] = {
+    return set(held(metadata))
+
+
+def held(metadata: Metadata) -> dict[Thing, object]:
+    """The same with the value of each thing."""
+    values: dict[Thing, object] = {
         "EXIF": metadata.exif,
         "XMP": metadata.xmp,
         "extended XMP": metadata.extended_xmp,
         "colour profile": metadata.icc,
         "IPTC": metadata.iptc,
         "density": metadata.density,
-        "text": metadata.texts,
-        "CICP": metadata.colours and metadata.colours.cicp,
-        "colours": metadata.colours and metadata.colours.is_stated,
+        "Photoshop resources": metadata.photoshop,
+        "comment": any(text.keyword == COMMENT for text in metadata.texts),
+        "text": any(text.keyword != COMMENT for text in metadata.texts),
+        "colours": metadata.colours,
         "gain map": metadata.gain_map,
         "video": metadata.video,
         "georeference": metadata.georeference,
         "HDR": metadata.luminance,
         "private metadata": metadata.chunks,
     }
-    return {thing for thing, value in held.items() if value}
+    return {thing: value for thing, value in values.items() if value}

@@ -155,7 +155,15 @@ class Assembly:
         else:
             raster = self._raster("input", frame)
         return Loader(
-            reader, self._source.opened, header, self.plan, raster, wake, room if bounded else 0, self.damage
+            reader,
+            self._source.opened,
+            header,
+            self.plan,
+            raster,
+            wake,
+            room if bounded else 0,
+            self.damage,
+            needs <= self._memory,
         )
 
     def _reads_downward(self) -> bool:
@@ -268,6 +276,8 @@ class Assembly:
         """
         if (part.output, part.phase) != (self._output, self._phase) or part.number in self._done:
             return
+        self.dropped.update(result.dropped)
+        self.damage.add(result.warnings)
         if part.phase == len(self._phases):
             self.written.extend(result.written)
         elif self._writer is not None:

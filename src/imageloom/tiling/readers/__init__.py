@@ -73,7 +73,7 @@ def _open(path: Path, format: str, frame: Frame, damage: DamageLog) -> Reader:
         if format == "tiff":
             return tiff.Reader(path)
         if format == "jpeg":
-            return jpeg.Reader(path)
+            return jpeg.Reader(path, damage)
     if format not in IN_ORDER or (format == "tiff" and frame.channels in (2, 4)):
         # libvips has no reader, or decodes other pixels: it ignores that colours are multiplied by their alpha.
         raise UnsupportedImage(f"this kind of {format} cannot be read in pieces")
