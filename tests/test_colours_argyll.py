@@ -61,7 +61,8 @@ def ciede2000(one: Pixels, other: Pixels) -> Pixels:
     dl = (l2 - l1) / (1 + 0.015 * (level - 50) ** 2 / np.sqrt(20 + (level - 50) ** 2))
     dc = (c2 - c1) / (1 + 0.045 * chroma)
     dhue = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(dh / 2)) / (1 + 0.015 * chroma * t)
-    return np.sqrt(dl**2 + dc**2 + dhue**2 + around * dc * dhue)
+    found: NDArray[Any] = np.sqrt(dl**2 + dc**2 + dhue**2 + around * dc * dhue)
+    return found
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

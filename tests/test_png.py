@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faithful import Refused, both_ways, opened, saved, scene
+from faithful import IDENTITY, Refused, both_ways, opened, saved, scene
 from imageloom.model import Output, Pixels, Recipe, Step
 
 Chunk = tuple[bytes, bytes]
@@ -73,9 +73,14 @@ KEPT: list[Chunk] = [
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept[0].decode())
 def test_a_chunk_goes_from_png_to_png_as_it_was(kept: Chunk, tmp_path: Path) -> None:
-    ran = both_ways(tmp_path, rgb(kept), "resize 50%")
+    uneven = kept[0] == b"pHYs" and kept[1][:4] != kept[1][4:8]  # it stays true only if no pixel moves
+    ran = both_ways(tmp_path, rgb(kept), IDENTITY if uneven else "resize 50%")
     assert kept in list(chunks_of(ran.data))
     assert ran.dropped == ()
+    if kept[0] == b"cICP":
+        with pytest.raises(Refused, match="the image is HDR"):
+            both_ways(tmp_path / "strip", rgb(kept), "resize 50%", metadata="strip")
+        return
     stripped = both_ways(tmp_path / "strip", rgb(kept), "resize 50%", metadata="strip")
     assert {name for name, _ in chunks_of(stripped.data)} == {b"IHDR", b"IDAT", b"IEND"}
 
@@ -101,10 +106,10 @@ def test_the_parts_of_apples_coding_are_no_loss(tmp_path: Path) -> None:
     assert both_ways(tmp_path, rgb((b"iDOT", bytes(28)))).dropped == ()
 
 
-@pytest.mark.parametrize("target", ["webp", "bmp"])
-def test_what_another_format_lacks_is_said(target: Any, tmp_path: Path) -> None:
-    ran = both_ways(tmp_path, rgb(*KEPT[:2], *KEPT[-4:], dtype="uint8"), format=target)
-    assert ran.dropped == ("colours", "private metadata", "text")
+def test_what_another_format_lacks_is_said(tmp_path: Path) -> None:
+    ran = both_ways(tmp_path, rgb(*KEPT[:2], *KEPT[-4:]), format="webp")
+    assert ran.dropped == ("private metadata", "text")
+    assert opened(ran.data).info["icc_profile"]  # it says the same as gAMA and cHRM
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         adapted, is_joined = _in_one_packet(adapted)
         kept |= {"extended XMP"} if is_joined else set()
     if target.converted or target.profile or (metadata.colours and metadata.colours.is_srgb):
-        kept |= {"CICP", "colours"}  # readers assume sRGB of a file that says nothing
+        kept.add("colours")  # readers assume sRGB of a file that says nothing
     if target.converted or colours.is_srgb(metadata.icc):
         kept.add("colour profile")
     return Carried(adapted, frozenset((things(metadata) - kept) | lost))

@@ -43,7 +43,10 @@ class Avif:
     quality = 60
     encoder_bytes = 60
     written: Format = "avif"
-    carries: tuple[Thing, ...] = ("CICP", "EXIF", "XMP", "colour profile")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
+    only_codes = True
+    also_reads: tuple[Thing, ...] = ("density", "HDR")
+    always_drops: tuple[Thing, ...] = ("animation", "extra samples", "gain map", "pages", "thumbnail")
     gray_in_colour = (2,)
 
     def header(self, head: Data) -> Header:
@@ -65,13 +68,14 @@ class Avif:
             raise UnsupportedImage(f"AVIF of {bits} bits in gray with alpha is not supported")
         turns = number(own[b"irot"], 0, 1) & 3 if b"irot" in own else 0
         mirror = number(own[b"imir"], 0, 1) & 1 if b"imir" in own else None
+        frame = Frame(*items.size(primary), (1 if gray else 3) + alpha, "uint16" if bits > 8 else "uint8")
         nclx = own.get(b"colrnclx", b"")
         return Header(
             "avif",
-            Frame(*items.size(primary), (1 if gray else 3) + alpha, "uint16" if bits > 8 else "uint8"),
+            frame,
             orientation=_TURNS[turns, mirror],
-            colours=_stated(own, 1 if gray else 3),
             lossless=len(nclx) >= 10 and int.from_bytes(nclx[8:10]) in _LOSSLESS,
+            colours=_stated(own, frame.channels),
         )
 
     def cannot_hold(self, frame: Frame) -> str | None:
@@ -102,7 +106,7 @@ class Avif:
             xmp=xmp,
             icc=icc,
             density=_aspect(own.get(b"pasp", b"")),
-            colours=_colours(data, items),
+            colours=None if icc else _colours(data, items),
             luminance=_luminance(own),
             found=tuple(sorted(_others(data, items))),
         )
@@ -211,11 +215,10 @@ def _has_ten_bits(image: Pixels) -> bool:
 
 def _stated(own: dict[bytes, bytes], channels: int) -> str:
     """What the boxes `colr` state, as a text of `colours`: a profile before codes (ISO/IEC 14496-12, 12.1.5)."""
-    for name in (b"colrprof", b"colrrICC"):
-        if name in own:
-            return colours_of(Metadata(icc=own[name][4:]), channels)
+    if profile := own.get(b"colrprof") or own.get(b"colrrICC"):
+        return colours_of(Metadata(icc=profile[4:]), channels)
     nclx = own.get(b"colrnclx", b"")
-    return colours.of_codes(number(nclx, 4, 2), number(nclx, 6, 2)) if len(nclx) >= 8 else ""
+    return colours.of_codes(number(nclx, 4, 2), number(nclx, 6, 2)) if nclx else ""
 
 
 def _check_pictures(data: bytes, items: Items, frame: Frame) -> None:
@@ -263,7 +266,7 @@ def _colours(data: bytes, items: Items) -> Primaries | None:
     else:
         pictures = (picture for item, picture in items.located(data) if items.kinds.get(item) == b"av01")
         stated = (av1.sequence(next(pictures, b"")).colours or (2, 2, 2))[:2]
-    if set(stated) & {*_UNSPECIFIED} or max(stated) > 255:
+    if {*stated} <= {*_UNSPECIFIED} or max(stated) > 255:
         return None
     return Primaries(cicp=(*stated, 0, 1))
 

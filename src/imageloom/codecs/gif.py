@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from imageloom.codecs import pillow
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, block, number
@@ -33,20 +33,16 @@ class Gif:
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[Thing, ...] = ()
+    also_reads: tuple[Thing, ...] = ("XMP", "colour profile", "comment", "density")
+    always_drops: tuple[Thing, ...] = ("animation", "private metadata")
 
     def header(self, head: Data) -> Header:
         """Parse the blocks up to the first image (GIF89a, 17 to 20)."""
         picture = _picture(head)
         whole = picture.box == (0, 0, *picture.canvas)
-        icc = b""
-        for kind, start, end in _blocks(head, only_one=True):
-            if kind == _APPLICATION and head[start + 3 : start + 14] == _ICC and end - start <= MOST_AT_ONCE:
-                icc = icc or _joined(head[:end], start + 14, end)
-        return Header(
-            "gif",
-            Frame(*picture.canvas, 3 if whole and not picture.is_clear else 4),
-            colours=colours_of(Metadata(icc=icc), 3),
-        )
+        channels = 3 if whole and not picture.is_clear else 4
+        stated = colours_of(Metadata(icc=picture.icc), channels)
+        return Header("gif", Frame(*picture.canvas, channels), colours=stated)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return "GIF can be read but not written: choose another --format, such as png"
@@ -124,6 +120,8 @@ class _Picture(NamedTuple):
     pixels: int
     """Where its pixels begin."""
     has_stray: bool
+    icc: bytes
+    """The profile before the image."""
 
 
 def _picture(data: Data) -> _Picture:
@@ -134,10 +132,12 @@ def _picture(data: Data) -> _Picture:
         CorruptImage: there is no image.
     """
     start = at = _first(data)
-    control = slice(0)
+    control, icc = slice(0), b""
     for kind, place, end in _blocks(data, only_one=True):
         has_stray = place > at
-        if kind == _CONTROL:
+        if kind == _APPLICATION and data[place + 3 : place + 14] == _ICC and end - place <= MOST_AT_ONCE:
+            icc = icc or _joined(data, place + 14, end)
+        elif kind == _CONTROL:
             control = slice(place, end)
         elif kind == _IMAGE:
             x, y, width, height = (number(data, place + 1 + 2 * i, 2, "little") for i in range(4))
@@ -147,7 +147,7 @@ def _picture(data: Data) -> _Picture:
             )
             clear = control.stop > 0 and bool(number(data, control.start + 3, 1) & 1)
             return _Picture(
-                canvas, (x, y, x + width, y + height), clear, start, control, place, end, has_stray
+                canvas, (x, y, x + width, y + height), clear, start, control, place, end, has_stray, icc
             )
         at = end
     raise CorruptImage("the GIF has no image")
@@ -209,9 +209,9 @@ def _chain(data: Data, at: int, steps: int) -> tuple[int, int]:
     raise MoreNeeded
 
 
-def _joined(data: bytes, at: int, end: int) -> bytes:
+def _joined(data: Data, at: int, end: int) -> bytes:
     """The contents of a chain of sub-blocks."""
-    raw = block(data, at, end - at, "metadata")
+    raw = block(cast("bytes", data), at, end - at, "metadata")
     parts, here = [], 0
     while here < len(raw) and raw[here]:
         parts.append(raw[here + 1 : here + 1 + raw[here]])

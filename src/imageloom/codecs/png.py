@@ -45,13 +45,13 @@ class Png:
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[Thing, ...] = (
-        "CICP",
         "EXIF",
         "HDR",
         "IPTC",
         "XMP",
         "colour profile",
         "colours",
+        "comment",
         "density",
         "private metadata",
         "text",

@@ -28,7 +28,8 @@ class Pnm:
     quality = 0
     encoder_bytes = 0
     written: Format = "pnm"
-    carries: tuple[Thing, ...] = ("text",)
+    carries: tuple[Thing, ...] = ("comment", "text")
+    always_drops: tuple[Thing, ...] = ("pages",)
 
     def header(self, head: Data) -> Header:
         if head[:2] in _REFUSED:

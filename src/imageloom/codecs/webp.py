@@ -34,10 +34,11 @@ class WebP:
     written: Format = "webp"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
     gray_in_colour = (1, 2)
+    always_drops: tuple[Thing, ...] = ("animation", "damaged metadata", "private metadata")
 
     def header(self, head: Data) -> Header:
         """Parse the chunks up to the pixels, or up to EXIF and XMP if an extended file has them."""
-        flags, blocks, size, icc = 0, dict[bytes, bytes](), (0, 0), b""
+        flags, blocks, size = 0, dict[bytes, bytes](), (0, 0)
         picture: _Picture | None = None
         for name, body, end in _chunks(head):
             if name == b"VP8X":
@@ -45,11 +46,7 @@ class WebP:
                 size = (1 + number(head, body + 4, 3, "little"), 1 + number(head, body + 7, 3, "little"))
             elif name in (b"ALPH", b"VP8 ", b"VP8L", b"ANMF") and not (picture and picture.is_complete):
                 picture = _Picture.of(head, name, body, end, picture)
-            elif name == b"ICCP" and not icc and end - body <= MOST_AT_ONCE:
-                if end > len(head):
-                    raise MoreNeeded
-                icc = head[body:end]
-            elif name in (b"EXIF", b"XMP ") and _FLAGS[name] & flags and name not in blocks:
+            elif name in _FLAGS and _FLAGS[name] & flags and name not in blocks:
                 if end > len(head):
                     raise MoreNeeded
                 blocks[name] = head[body:end] if end - body <= MOST_AT_ONCE else b""
@@ -66,13 +63,14 @@ class WebP:
                 f"its pixels are {found[0]}x{found[1]}, but its header says {size[0]}x{size[1]}"
             )
         is_clear = picture.is_clear or picture.box != (0, 0, *size) or bool(flags & _ALPHA)
+        channels = 4 if is_clear else 3
         exif = _bare(blocks.get(b"EXIF", b""))
         return Header(
             "webp",
-            Frame(*size, 4 if is_clear else 3),
+            Frame(*size, channels),
             orientation=orientation(exif, blocks.get(b"XMP ", b"")),
             lossless=picture.is_lossless,
-            colours=colours_of(Metadata(exif, icc=icc), 3),
+            colours=colours_of(Metadata(exif, icc=blocks.get(b"ICCP", b"")), channels),
         )
 
     def cannot_hold(self, frame: Frame) -> str | None:

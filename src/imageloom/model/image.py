@@ -23,7 +23,6 @@ Thing = Literal[
     "16 bits",
     "alpha",
     "animation",
-    "CICP",
     "CMYK",
     "colour profile",
     "colours",

@@ -72,6 +72,8 @@ def _kept_by(stated: str, header: Header, frame: Frame, recipe: Recipe, format: 
     if stated == colours.ADOBE_RGB:
         if format == header.format and "EXIF" in carries and not is_gray:
             return ""
-    elif ("CICP" if stated.startswith("cicp") else "colours") in carries:
+    elif "colours" in carries and (
+        stated.startswith("cicp") or not getattr(codecs.get(format), "only_codes", False)
+    ):
         return ""
     return stated if has_profile and colours.built(stated, is_gray) else None
