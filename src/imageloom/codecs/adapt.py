@@ -83,7 +83,7 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         xmp=_packet(metadata.xmp, target, behind, lost),
         extended_xmp=_packet(metadata.extended_xmp, target, behind, lost),
         icc=icc if fits else b"",
-        colours=None if target.converted else metadata.colours,
+        colours=None if target.converted or target.profile else metadata.colours,
         density=density if density and (density.x == density.y or not target.moved) else None,
         texts=tuple(t for t in metadata.texts if ("comment" if t.keyword == COMMENT else "text") in carries),
         gain_map=gain_map,
@@ -121,6 +121,8 @@ def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thi
     except ValueError:
         lost.add("XMP")
         return b""
+    if target.converted:
+        packet = xmp.in_srgb(packet)
     return xmp.upright(packet, target.frame.width, target.frame.height)
 
 
