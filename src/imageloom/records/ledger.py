@@ -22,6 +22,7 @@ from imageloom.errors import StorageError
 from imageloom.model import Failure, Item, Result, Times
 from imageloom.records.schema import LOSSES, SCHEMA, TRACES, VERSION, Claim, ItemRecord, JobRecord, JobState
 from imageloom.records.transaction import Transaction
+from imageloom.system.descriptors import patiently
 from imageloom.system.private import private_database
 
 MOST_NOTED = 500
@@ -68,10 +69,13 @@ class Ledger:
             raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
 
     def _open(self, is_usual: bool) -> sqlite3.Connection:
-        private_database(self.path, is_usual)
-        db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-        db.execute("PRAGMA synchronous=NORMAL")
-        return db
+        def connected() -> sqlite3.Connection:
+            private_database(self.path, is_usual)
+            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            db.execute("PRAGMA synchronous=NORMAL")
+            return db
+
+        return patiently(connected)
 
     def _copy(self) -> sqlite3.Connection:
         copy = sqlite3.connect(":memory:", isolation_level=None)
