@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
-    The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`.
+    The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
+    `keywords`: the keywords of the texts that its files can hold, if not all.
     """
 
     format: Format

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from imageloom.codecs import exif, packets, xmp
-from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, things
+from imageloom.codecs import exif, notes, packets, xmp
+from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, Text, things
 from imageloom.errors import LimitExceeded, MetadataLost
 from imageloom.model import COPIES, Frame, Recipe, Thing
 
@@ -38,6 +38,10 @@ class Target(NamedTuple):
     """Whether a step changes pixels in any way."""
     shows_all: bool = False
     """Whether only resizes and turns are done: nothing of the picture is cut away or hidden."""
+    dropped: frozenset[Thing] = frozenset()
+    """What the pixels of the output lack."""
+    keywords: Collection[str] = ()
+    """The keywords of the texts that the format can hold; empty: all."""
 
 
 class Carried(NamedTuple):
@@ -58,13 +62,18 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     profile is kept only if it fits the kind of colours of the output. What the format cannot hold is dropped.
     """
     if metadata == NO_METADATA:
-        return NOTHING
-    frame, carries, lost = target.frame, target.carries, set(metadata.found)
-    fits = metadata.icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
-    block = exif.adapted(metadata.exif, frame, target.changed)
+        return Carried(NO_METADATA, target.dropped)
+    frame, carries, lost = target.frame, target.carries, {*metadata.found, *target.dropped}
+    fits = metadata.icc[16:20] == (b"RGB " if frame.without_extra.channels > 2 else b"GRAY")
+    described, has_lost_note = notes.without_false(metadata.exif, frame, target.moved)
+    if has_lost_note:
+        lost.add("text")
+    block = exif.adapted(described, frame, target.changed)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
     density = metadata.density
+    texts = tuple(text for text in metadata.texts if _holds(target, text))
+    lost.update(_thing(text) for text in metadata.texts if text not in texts)
     gain_map = metadata.gain_map if "gain map" in carries and not target.changed else b""
     video = metadata.video if "video" in carries and target.shows_all else b""
     lengths = {"GainMap": len(gain_map), "MotionPhoto": len(video)}
@@ -76,7 +85,7 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         extended_xmp=_packet(metadata.extended_xmp, target, behind, lost),
         icc=metadata.icc if fits else b"",
         density=density if density and (density.x == density.y or not target.moved) else None,
-        texts=tuple(t for t in metadata.texts if ("comment" if t.keyword == COMMENT else "text") in carries),
+        texts=texts,
         gain_map=gain_map,
         video=video,
         georeference=b"" if target.moved else metadata.georeference,
@@ -88,6 +97,15 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     if metadata.colours and metadata.colours.is_srgb:
         kept.add("colours")  # readers assume sRGB of a file that says nothing
     return Carried(adapted, frozenset((things(metadata) - kept) | lost))
+
+
+def _thing(text: Text) -> Thing:
+    return "comment" if text.keyword == COMMENT else "text"
+
+
+def _holds(target: Target, text: Text) -> bool:
+    """Whether the output's format can hold a text."""
+    return _thing(text) in target.carries and (not target.keywords or text.keyword in target.keywords)
 
 
 def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thing]) -> bytes:

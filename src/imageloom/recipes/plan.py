@@ -17,7 +17,20 @@ from imageloom import codecs, operators
 from imageloom.codecs.adapt import Target, for_output
 from imageloom.codecs.metadata import Metadata, held
 from imageloom.errors import LimitExceeded, UnsupportedImage
-from imageloom.model import Decode, Encoding, Format, Frame, Header, Job, Limits, Output, Plain, Recipe, Step
+from imageloom.model import (
+    Decode,
+    Encoding,
+    Format,
+    Frame,
+    Header,
+    Job,
+    Limits,
+    Output,
+    Plain,
+    Recipe,
+    Step,
+    Thing,
+)
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.rewrite import rewrite
 
@@ -48,6 +61,8 @@ class OutputPlan(Plain, frozen=True):
     encoding: Encoding
     moved: bool
     """Whether a step moves pixels: a resize, a crop, a turn."""
+    dropped: tuple[Thing, ...] = ()
+    """What the pixels of the output lack."""
 
     @property
     def target(self) -> Target:
@@ -58,6 +73,8 @@ class OutputPlan(Plain, frozen=True):
             self.moved,
             changed=self.moved or bool(self.steps),
             shows_all=all(step.name in ("resize", "flip", "rotate") for step in self.steps),
+            dropped=frozenset(self.dropped),
+            keywords=getattr(codecs.get(self.format), "keywords", ()),
         )
 
 
@@ -121,7 +138,12 @@ def make_plan(header: Header, recipe: Recipe) -> Plan:
 
 def _make_plan(header: Header, recipe: Recipe) -> Plan:
     upright = UPRIGHT[header.orientation]
-    rewritten = [rewrite((*upright, *output.steps), header.frame) for output in recipe.outputs]
+    formats = [codecs.written_as(output.format, header.format) for output in recipe.outputs]
+    dropped = [_dropped(header.frame, format) for format in formats]
+    rewritten = [
+        rewrite((*(_DROP_EXTRA if lost else ()), *upright, *output.steps), header.frame)
+        for lost, output in zip(dropped, recipe.outputs, strict=True)
+    ]
     luma = (
         header.scalable
         and header.frame.channels == 3
@@ -138,28 +160,43 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(steps, decoded, header, output)
-        for steps, output in zip(rewritten, recipe.outputs, strict=True)
+        _plan_output(steps, decoded, header, output, format, lost)
+        for steps, output, format, lost in zip(rewritten, recipe.outputs, formats, dropped, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
 
-def _plan_output(steps: Sequence[Step], decoded: Frame, header: Header, output: Output) -> OutputPlan:
-    steps = rewrite(steps, decoded)
-    frame = operators.frames(steps, decoded)[-1]
-    format = codecs.written_as(output.format, header.format)
+_DROP_EXTRA = (Step("drop_extra"),)
+
+
+def _dropped(frame: Frame, format: Format) -> tuple[Thing, ...]:
+    """What pixels of this frame lose in an output of a format."""
+    return ("extra samples",) if frame.extra and "extra samples" not in codecs.get(format).carries else ()
+
+
+def _plan_output(
+    steps: Sequence[Step],
+    decoded: Frame,
+    header: Header,
+    output: Output,
+    format: Format,
+    dropped: tuple[Thing, ...],
+) -> OutputPlan:
     codec = codecs.get(format)
+    steps = operators.with_checks(rewrite(steps, decoded), decoded)
+    frame = operators.frames(steps, decoded)[-1]
     reason = codec.cannot_hold(frame)
     if reason:
         raise UnsupportedImage(reason)
     encoding = Encoding(
         codec.quality if output.quality is None else output.quality,
         subsampling=header.subsampling if output.subsampling == "keep" else output.subsampling,
+        extra=frame.extra,
     )
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" for step in steps
     )
-    return OutputPlan(tuple(steps), frame, format, encoding, moved)
+    return OutputPlan(tuple(steps), frame, format, encoding, moved, dropped)
 
 
 def _wants_luma(steps: Sequence[Step]) -> bool:
@@ -216,7 +253,7 @@ def _step_bytes(step: Step, before: Frame, after: Frame) -> int:
     """Memory of a step in bytes: input, output and one copy of it, and floats if the operator needs them."""
     operator = operators.get(step.name)
     most = before.bytes + 2 * after.bytes
-    if operator.alpha == "premultiply" and before.channels in (2, 4):
+    if operator.alpha == "premultiply" and before.without_extra.channels in (2, 4):
         most += 2 * _as_floats(before) + 3 * _as_floats(after)
     if operator.kind(step) == "global":
         most += 2 * _as_floats(before)

@@ -18,7 +18,7 @@ from imageloom.codecs.bits import MoreNeeded
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.codecs.repair import check_regular
 from imageloom.codecs.segments import check_scans
-from imageloom.codecs.tiff import layout_of
+from imageloom.codecs.tifflayout import layout_of
 from imageloom.errors import CorruptImage, MissingExtra
 from imageloom.model import Frame, Pixels
 from imageloom.tiling.readers.files import RandomFile
