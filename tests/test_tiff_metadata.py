@@ -209,6 +209,15 @@ def test_density_goes_from_tiff_into_other_formats(tmp_path: Path) -> None:
         assert round(Image.open(io.BytesIO(data)).info["dpi"][0]) == 300
 
 
+def test_a_density_of_two_values_is_true_or_dropped(tmp_path: Path) -> None:
+    fax = {"a.tif": tiff(ramp(), resolution=(204, 98), resolutionunit=2)}
+    same = run(tmp_path / "same", fax, "gaussian_blur 1")
+    assert (same.tags("a.tif")[282], same.tags("a.tif")[283]) == ((204, 1), (98, 1))
+    turned = run(tmp_path / "turned", fax, "rotate 90")
+    assert not turned.tags("a.tif").keys() & {282, 283, 296}
+    assert turned.dropped["a.tif"] == ("density",)
+
+
 def damaged(data: bytes, code: int) -> bytes:
     """The file with the values of a tag far behind its end."""
     at = int.from_bytes(data[4:8], "little")

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import tifffile
 
 from imageloom import process
 from imageloom.model import Pixels
 from imageloom.records.events import Done, Event, Failed
+from imageloom.tiling import assemble
 
 TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "2I", 7: "B", 12: "d"}
 
@@ -39,7 +41,7 @@ class Ran(NamedTuple):
 
 
 def run(folder: Path, files: dict[str, bytes], pipeline: str, **options: Any) -> Ran:
-    """The files through two runs, whole and in tiles, which must give the same."""
+    """The files through two runs, whole and in tiles of about 1,000 pixels, which must give the same."""
     source = folder / "source"
     source.mkdir(parents=True)
     for name, data in files.items():
@@ -56,16 +58,18 @@ def run(folder: Path, files: dict[str, bytes], pipeline: str, **options: Any) ->
                 failure = event.result.failure
                 failed[event.result.key] = f"{failure.kind}: {failure.message}"
 
-        process(
-            pipeline,
-            source,
-            folder / tile,
-            engine="serial",
-            ledger=folder / "ledger",
-            tile=tile,
-            listeners=[listen],
-            **options,
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(assemble, "PART_PIXELS", 1000)
+            process(
+                pipeline,
+                source,
+                folder / tile,
+                engine="serial",
+                ledger=folder / "ledger",
+                tile=tile,
+                listeners=[listen],
+                **options,
+            )
         made = {path.name: path.read_bytes() for path in (folder / tile).iterdir() if path.is_file()}
         runs.append(Ran(made, dropped, failed))
     whole, tiled = runs

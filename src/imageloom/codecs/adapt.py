@@ -68,10 +68,12 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     described, has_lost_note = notes.without_false(metadata.exif, frame, target.moved)
     if has_lost_note:
         lost.add("text")
+    density = metadata.density
+    if density and density.x != density.y and target.moved:
+        density, described = None, notes.without(described, notes.DENSITY)
     block = exif.adapted(described, frame, target.changed)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
-    density = metadata.density
     texts = tuple(text for text in metadata.texts if _holds(target, text))
     lost.update(_thing(text) for text in metadata.texts if text not in texts)
     gain_map = metadata.gain_map if "gain map" in carries and not target.changed else b""
@@ -84,7 +86,7 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         xmp=_packet(metadata.xmp, target, behind, lost),
         extended_xmp=_packet(metadata.extended_xmp, target, behind, lost),
         icc=metadata.icc if fits else b"",
-        density=density if density and (density.x == density.y or not target.moved) else None,
+        density=density,
         texts=texts,
         gain_map=gain_map,
         video=video,

@@ -6,12 +6,15 @@ They are kept while they are true.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from imageloom.codecs.bits import MoreNeeded
 from imageloom.codecs.tags import first_directory, laid_out, order_of, tree
 from imageloom.errors import CorruptImage
 from imageloom.model import Frame
 
+DENSITY = (282, 283, 296)
+"""Tags of the resolution."""
 _MARKS = (b'{"shape"', b"ImageJ=", b"<OME ", b"<ome:OME ")
 _SIZES = re.compile(rb"\bSize([XYZCT])=\"(\d{1,9})\"")
 _OME_TYPES = {"uint8": b"uint8", "uint16": b"uint16", "float32": b"float"}
@@ -28,16 +31,20 @@ def without_false(exif: bytes, frame: Frame, moved: bool) -> tuple[bytes, bool]:
         return exif, False
     from imageloom.codecs.tifflayout import DESCRIPTION, description  # imported late: few files need it
 
-    order = order_of(exif)
     try:
         text = description(exif, first_directory(exif).entries)
-        if _is_true(text, frame, moved):
-            return exif, False
-        at = int.from_bytes(exif[4:8], order)
-        left = tree(exif, at, order, lambda tag: tag != DESCRIPTION)
     except (MoreNeeded, CorruptImage):
         return exif, False
-    return (exif[:4] + (8).to_bytes(4, order) + laid_out(left, 8, order) if left else b""), True
+    return (exif, False) if _is_true(text, frame, moved) else (without(exif, (DESCRIPTION,)), True)
+
+
+def without(exif: bytes, tags: Collection[int]) -> bytes:
+    """The EXIF block without some tags of its first directory. Offsets in maker notes may become invalid."""
+    if not exif:
+        return exif
+    order = order_of(exif)
+    left = tree(exif, int.from_bytes(exif[4:8], order), order, lambda tag: tag not in tags)
+    return exif[:4] + (8).to_bytes(4, order) + laid_out(left, 8, order) if left else b""
 
 
 def _is_true(text: bytes, frame: Frame, moved: bool) -> bool:
