@@ -16,7 +16,7 @@ from imageloom.errors import UnsupportedImage
 from imageloom.model import Encoding
 from imageloom.stores import open_store
 from imageloom.stores.media import media_type
-from imageloom.stores.object import _memories
+from imageloom.stores.object import ObjectStore, _memories
 from places import Bucket, Memory
 from program import Run, draw
 
@@ -52,12 +52,12 @@ def test_outputs_have_the_media_type_of_their_format(format: str, place: Memory,
     assert len(attributes(place)) == 3
 
 
-def test_large_outputs_have_it_too(place: Memory, tmp_path: Path) -> None:
-    draw(tmp_path / "in" / "a.jpg", 1, 900, 700)
-    run = Run(
-        "resize 5000x4000", tmp_path / "in", place.address, engine="threads", format="png", tile="always"
-    )
-    assert run.numbers == (1, 0, 0)
+def test_outputs_from_files_have_it_too(place: Memory, tmp_path: Path) -> None:
+    store = open_store(place.address)
+    store.prepare(str(tmp_path))
+    draw(tmp_path / "a.png").rename(store.staging("t"))
+    store.publish("t", "a.png", "maker", False)
+    store.tidy()
     assert attributes(place) == {"a.png": "image/png"}
 
 
@@ -95,3 +95,50 @@ def test_markers_of_folders_are_no_items(swift: Swift, s3: None, tmp_path: Path)
     run = Run("invert", place.address, tmp_path / "out", engine="threads")
     assert (run.done, list(run.failed)) == (["a.jpg"], ["empty.jpg"])
     assert run.summary.left_out == {}
+
+
+ODD = ("a//b.jpg", "./c.jpg", "d/./e.jpg", "d/../f.jpg", "g.jpg/", "h/x\n.jpg", "/i.jpg")
+
+
+def test_odd_keys_hide_no_others(swift: Swift, s3: None, tmp_path: Path) -> None:
+    """Each fails by its name; the keys before and behind it in the listing are found."""
+    place = Bucket(swift, f"odd{next(_numbers)}")
+    data = draw(tmp_path / "a.jpg", 0, 24, 16).read_bytes()
+    good = [f"{letter}/{number}.jpg" for letter in "AahzZ" for number in range(4)] + [
+        "0.jpg",
+        "z.jpg",
+        "!.jpg",
+    ]
+    for key in (*good, *ODD):
+        place.put(key, data)
+    place.put("a/", b"")
+    run = Run("invert", place.address, tmp_path / "out", engine="threads")
+    assert run.done == sorted(good)
+    assert set(run.failed.values()) == {"InvalidName"}
+    shown = {key.replace("\n", "\\n") for key in ODD}
+    assert set(run.failed) == shown
+
+
+def test_keys_that_start_with_a_slash(swift: Swift, s3: None, tmp_path: Path) -> None:
+    name = f"slash{next(_numbers)}"
+    swift.make_bucket(name)
+    data = draw(tmp_path / "a.jpg", 0, 24, 16).read_bytes()
+    for key in ("/a.jpg", "a.jpg", "b.jpg"):
+        swift.put(name, key, data)
+    run = Run("invert", f"s3://{name}", tmp_path / "out", engine="threads")
+    assert (run.done, run.failed) == (["a.jpg", "b.jpg"], {"/a.jpg": "InvalidName"})
+
+
+def test_many_keys_beside_an_odd_one(swift: Swift, s3: None) -> None:
+    """More than a page of keys on both sides."""
+    place = Bucket(swift, f"many{next(_numbers)}")
+    keys = [f"{letter}{number}.jpg" for letter in "az" for number in range(6)]
+    for key in (*keys, "m//.jpg"):
+        place.put(key, b"x")
+    store = open_store(place.address)
+    assert isinstance(store, ObjectStore)
+    assert store._raw is not None
+    listed = [found.key.removeprefix("in here/") for found in store._raw.keys("in here/", most=2)]
+    assert listed == sorted([*keys, "m//.jpg"])
+    after = [found.key.removeprefix("in here/") for found in store._raw.keys("in here/", "in here/m", 5)]
+    assert after == sorted(key for key in [*keys, "m//.jpg"] if key > "m")

@@ -10,10 +10,25 @@ from typing import Literal
 from msgspec.structs import replace
 
 from imageloom import operators
+from imageloom.driver.places import checked
 from imageloom.driver.run import Driver
 from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
-from imageloom.model import Chroma, Damage, Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Recipe
+from imageloom.model import (
+    Chroma,
+    Colors,
+    Damage,
+    Decode,
+    Format,
+    GainMap,
+    IfExists,
+    Job,
+    Keep,
+    Limits,
+    Links,
+    Output,
+    Recipe,
+)
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.recipes.recipe import parse_format
 from imageloom.records.events import Listener
@@ -46,6 +61,8 @@ def process(
     decode: Decode = "safe",
     damage: Damage = "warn",
     metadata: Keep = "keep",
+    colors: Colors = "keep",
+    gain_map: GainMap = "keep",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     if_exists: IfExists = "error",
@@ -86,6 +103,8 @@ def process(
         damage: which damaged files are accepted; see `Recipe`.
         metadata: whether the outputs keep EXIF, XMP, the colour profile and the like. What an output cannot
             hold is dropped and reported (`keep`), or fails the item (`strict`).
+        colors: whether the outputs keep the colours of the input, or are converted to sRGB.
+        gain_map: whether the gain map of an Ultra HDR photo is processed along, or dropped.
         include: patterns of the names to process; by default all names with an image suffix.
         exclude: patterns of the names not to process.
         if_exists: what to do if an output's name is taken by a file that imageloom did not make.
@@ -121,26 +140,30 @@ def process(
             decode,
             metadata=metadata,
             damage=damage,
+            colors=colors,
+            gain_map=gain_map,
         )
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality = {quality}: must be from 1 to 100")
-    job = Job(
-        source=os.fspath(source),
-        sink=os.fspath(sink),
-        recipe=pipeline,
-        limits=limits or Limits(),
-        include=tuple(include),
-        exclude=tuple(exclude),
-        if_exists=if_exists,
-        retry_failed=retry_failed,
-        memory=memory,
-        name=name,
-        in_place=in_place,
-        tile=tile,
-        items_at_once=items_at_once,
-        scratch=os.path.abspath(scratch) if scratch else "",
-        in_flight=in_flight,
-        links=links,
+    job = checked(
+        Job(
+            source=os.fspath(source),
+            sink=os.fspath(sink),
+            recipe=pipeline,
+            limits=limits or Limits(),
+            include=tuple(include),
+            exclude=tuple(exclude),
+            if_exists=if_exists,
+            retry_failed=retry_failed,
+            memory=memory,
+            name=name,
+            in_place=in_place,
+            tile=tile,
+            items_at_once=items_at_once,
+            scratch=os.path.abspath(scratch) if scratch else "",
+            in_flight=in_flight,
+            links=links,
+        )
     )
     asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)
     engine, settings, _ = choose_engine(engine, asked, job)

@@ -19,7 +19,7 @@ def command(name: str | None) -> None:
     imageloom ops canny
     """
     from imageloom import operators
-    from imageloom.operators.describe import describe_parameter
+    from imageloom.operators.registry import describe_parameter
 
     if name is None:
         operators.load_packages()
@@ -33,7 +33,7 @@ def command(name: str | None) -> None:
     if operator.parameters:
         say("", "Parameters, by position or by name:")
         for parameter in operator.parameters:
-            say(f"  {describe_parameter(operator.function, parameter)}")
+            say(f"  {describe_parameter(operator, parameter)}")
     say("", "Examples:")
     for example in operator.examples:
         say(f"  {example}")

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.model import Chroma, Damage, Decode, Keep, Limits, Recipe
+from imageloom.model import Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -86,6 +86,22 @@ def recipe_options(command: C) -> C:
                 show_default=True,
                 help="Which damaged files to accept: none (refuse), those whose pixels are all there (warn), or "
                 "all that can be decoded in part (salvage).",
+            ),
+            click.option(
+                "--colors",
+                type=click.Choice(["keep", "srgb"]),
+                default="keep",
+                show_default=True,
+                help="Keep the colours as the input states them, by a profile for example, or convert them to "
+                "sRGB. Colours that an output cannot state are always converted.",
+            ),
+            click.option(
+                "--gainmap",
+                "gain_map",
+                type=click.Choice(["keep", "drop"]),
+                default="keep",
+                show_default=True,
+                help="Process the gain map of an Ultra HDR photo along with the photo, or drop it.",
             ),
             click.option(
                 "--metadata",
@@ -339,6 +355,8 @@ def make_recipe(
     metadata: Keep,
     subsampling: Chroma | None = None,
     damage: Damage = "warn",
+    colors: Colors = "keep",
+    gain_map: GainMap = "keep",
 ) -> Recipe:
     """Build the recipe from the arguments. Flags set only what the recipe does not set itself."""
     from msgspec.structs import replace
@@ -364,6 +382,8 @@ def make_recipe(
         ),
         decode=decode if found.decode == "safe" else found.decode,
         damage=damage if found.damage == "warn" else found.damage,
+        colors=colors if found.colors == "keep" else found.colors,
+        gain_map=gain_map if found.gain_map == "keep" else found.gain_map,
         metadata=metadata if found.metadata == "keep" else found.metadata,
     )
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from imageloom import colours
 from imageloom.codecs import exif, notes, packets, xmp
 from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, Text, things
 from imageloom.errors import LimitExceeded, MetadataLost
@@ -38,6 +39,12 @@ class Target(NamedTuple):
     """Whether a step changes pixels in any way."""
     shows_all: bool = False
     """Whether only resizes and turns are done: nothing of the picture is cut away or hidden."""
+    colours: str = ""
+    """What the input states of its colours, see `Header.colours`."""
+    converted: bool = False
+    """Whether the colours are converted to sRGB."""
+    profile: bytes = b""
+    """The profile that says the same as the input, if the output cannot say it in the same way."""
     dropped: frozenset[Thing] = frozenset()
     """What the pixels of the output lack."""
     keywords: Collection[str] = ()
@@ -58,20 +65,22 @@ NOTHING = Carried(NO_METADATA)
 def for_output(metadata: Metadata, target: Target) -> Carried:
     """The metadata of an output.
 
-    The orientation is reset and the size is updated. Thumbnails are removed if a pixel has changed. A colour
-    profile is kept only if it fits the kind of colours of the output. What the format cannot hold is dropped.
+    The orientation is reset, the size is updated, and thumbnails are removed. A colour profile is kept only if it
+    fits the kind of colours of the output. What the format cannot hold is dropped.
     """
     if metadata == NO_METADATA:
         return Carried(NO_METADATA, target.dropped)
     frame, carries, lost = target.frame, target.carries, {*metadata.found, *target.dropped}
-    fits = metadata.icc[16:20] == (b"RGB " if frame.without_extra.channels > 2 else b"GRAY")
+    icc = target.profile or metadata.icc
+    kind = b"RGB " if frame.without_extra.channels > 2 else b"GRAY"
+    fits = not target.converted and icc[16:20] == kind
     described, has_lost_note = notes.without_false(metadata.exif, frame, target.moved)
     if has_lost_note:
         lost.add("text")
     density = metadata.density
     if density and density.x != density.y and target.moved:
         density, described = None, notes.without(described, notes.DENSITY)
-    block = exif.adapted(described, frame, target.changed)
+    block = exif.adapted(described, frame, target.converted)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
     texts = tuple(text for text in metadata.texts if _holds(target, text))
@@ -85,7 +94,8 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         exif=block.exif,
         xmp=_packet(metadata.xmp, target, behind, lost),
         extended_xmp=_packet(metadata.extended_xmp, target, behind, lost),
-        icc=metadata.icc if fits else b"",
+        icc=icc if fits else b"",
+        colours=None if target.converted else metadata.colours,
         density=density,
         texts=texts,
         gain_map=gain_map,
@@ -96,8 +106,10 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     if metadata.extended_xmp and "extended XMP" not in target.carries:
         adapted, is_joined = _in_one_packet(adapted)
         kept |= {"extended XMP"} if is_joined else set()
-    if metadata.colours and metadata.colours.is_srgb:
+    if target.converted or target.profile or (metadata.colours and metadata.colours.is_srgb):
         kept.add("colours")  # readers assume sRGB of a file that says nothing
+    if target.converted or colours.is_srgb(metadata.icc):
+        kept.add("colour profile")
     return Carried(adapted, frozenset((things(metadata) - kept) | lost))
 
 
@@ -121,11 +133,12 @@ def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thi
         return b""
     try:
         packet = xmp.with_lengths(packet, behind)
-        if target.changed:
-            without = xmp.without_old_pictures(packet)
-            if without != packet:
-                lost.add("thumbnail" if b"Thumbnails" in packet else "depth map")
-            packet = without
+        without = xmp.without_old_pictures(packet, thumbnails=True, depth=False)
+        if without != packet:
+            lost.add("thumbnail")
+        packet = xmp.without_old_pictures(without, thumbnails=False, depth=target.changed)
+        if without != packet:
+            lost.add("depth map")
     except ValueError:
         lost.add("XMP")
         return b""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from imageloom.codecs import adapt, rawprofiles
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, block
 from imageloom.codecs.metadata import Density, Luminance, Metadata, Primaries, Text
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import Thing
 
@@ -31,6 +32,7 @@ _CODING = {b"iDOT"}
 """Chunks that only describe the coded pixels: here the offsets of parts, in files of Apple."""
 _HINTS = {b"sBIT", b"bKGD", b"hIST", b"sPLT"}
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
+_COLOURS = {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf"}
 _SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"pHYs": 9}
 """Sizes of chunks with numbers, in bytes."""
 
@@ -82,6 +84,16 @@ def orientation(data: Data, before: list[tuple[bytes, int, int]], drawn: int) ->
     for name, start, end in _behind(tail):
         found.turn(tail, name, start, end)
     return found.orientation
+
+
+def colours(data: Data, before: list[tuple[bytes, int, int]], channels: int) -> str:
+    """What the chunks before the pixels state of the colours, as a text of `colours`."""
+    found = _Found()
+    for name, start, end in before:
+        if name in _COLOURS or (name in _TEXTS and data[start : start + len(_RAW)] == _RAW):
+            with suppress(LimitExceeded):
+                found.take(data, name, start, end)
+    return colours_of(found.metadata(), channels)
 
 
 def orientation_of(data: bytes) -> int:

@@ -32,6 +32,9 @@ from imageloom.model import Frame
 _ORIENTATION = 0x0112
 _THUMBNAIL, _THUMBNAIL_LENGTH, _STRIPS, _STRIP_LENGTHS = 0x0201, 0x0202, 0x0111, 0x0117
 _WIDTH, _HEIGHT, _EXIF_WIDTH, _EXIF_HEIGHT = 0x0100, 0x0101, 0xA002, 0xA003
+_COLOUR_SPACE, _INDEX = 0xA001, 1
+_SPACE_2 = (b"\xa0\x01\0\3\0\0\0\1\0\2", b"\x01\xa0\3\0\1\0\0\0\2\0")
+"""The entry of the colour space 2, in both orders of bytes."""
 _PREVIEW = re.compile(rb"\xff\xd8\xff")
 _MOST_DIRECTORIES = 16
 """Maximum number of directories in a row. A block has two."""
@@ -47,21 +50,39 @@ def stated_orientation(exif: bytes) -> int | None:
     return value if 1 <= value <= 8 else None
 
 
+def is_adobe_rgb(exif: bytes) -> bool:
+    """Whether the colours are Adobe RGB: by the index R03 (DCF 2.0, 3.2), or by the colour space 2, which some
+    cameras write. A search comes first, because few files have either."""
+    if b"R03" not in exif and not any(mark in exif for mark in _SPACE_2):
+        return False
+    order = order_of(exif)
+    try:
+        entry = first_directory(exif).entries[EXIF]
+        below = directory(exif, numbers(exif, entry, order)[0], order)
+        if _COLOUR_SPACE in below.entries and numbers(exif, below.entries[_COLOUR_SPACE], order)[0] == 2:
+            return True
+        entry = below.entries[INTEROPERABILITY]
+        at = directory(exif, numbers(exif, entry, order)[0], order).entries[_INDEX].at
+    except _INVALID:
+        return False
+    return exif[at : at + 3] == b"R03"
+
+
 class Adapted(NamedTuple):
     exif: bytes
     has_lost_thumbnail: bool
 
 
-def adapted(exif: bytes, frame: Frame, changed: bool) -> Adapted:
+def adapted(exif: bytes, frame: Frame, converted: bool = False) -> Adapted:
     """The EXIF block for an output: upright, with its size, and without pictures of the old pixels.
 
     Args:
         frame: the frame of the output.
-        changed: whether the pixels were changed. Otherwise the thumbnail is kept.
+        converted: whether the colours were converted to sRGB.
     """
     if not exif:
         return Adapted(exif, False)
-    block, order, lost = bytearray(exif), order_of(exif), False
+    block, order = bytearray(exif), order_of(exif)
     try:
         first = first_directory(exif)
         _put(block, first, _ORIENTATION, 1, order)
@@ -73,9 +94,22 @@ def adapted(exif: bytes, frame: Frame, changed: bool) -> Adapted:
             _put(block, below, _EXIF_HEIGHT, frame.height, order)
     except _INVALID:
         pass  # readers stop at the same place: the rest needs no change
-    if changed:
-        lost = _wipe_thumbnails(block, exif, order)
+    if converted:
+        _say_srgb(block, exif, order)
+    lost = _wipe_thumbnails(block, exif, order)
     return Adapted(bytes(block), lost)
+
+
+def _say_srgb(block: bytearray, exif: bytes, order: Order) -> None:
+    """Set the colour space to sRGB, and the index of interoperability to that of sRGB, where they exist."""
+    with suppress(*_INVALID):
+        entry = first_directory(exif).entries[EXIF]
+        below = directory(exif, numbers(exif, entry, order)[0], order)
+        _put(block, below, _COLOUR_SPACE, 1, order)
+        entry = below.entries[INTEROPERABILITY]
+        at = directory(exif, numbers(exif, entry, order)[0], order).entries[_INDEX].at
+        if exif[at : at + 3] == b"R03":
+            block[at : at + 3] = b"R98"
 
 
 def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> None:

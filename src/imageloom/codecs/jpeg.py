@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import lru_cache
 from io import BytesIO
+from mmap import mmap
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 from imageloom.codecs import jpegmetadata, segments
 from imageloom.codecs.bits import Data, MoreNeeded, View, number
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.jpegmetadata import Orientation
+from imageloom.codecs.jpegmetadata import ICC, Orientation, stated
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing, is_large
@@ -22,6 +23,7 @@ from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing, is_l
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import FileEncoder
 
+Buffer = bytes | mmap
 _PROGRESSIVE = {0xC2, 0xCA}
 _PIECE = 1 << 20
 _FRAMES = {*segments.SEQUENTIAL, *_PROGRESSIVE}
@@ -59,35 +61,50 @@ class Jpeg:
         "gain map",
         "video",
     )
+    always_drops: tuple[Thing, ...] = (
+        "content credentials",
+        "damaged metadata",
+        "depth map",
+        "pages",
+        "private metadata",
+        "thumbnail",
+    )
 
     def header(self, head: Data) -> Header:
         """Parse the segments up to the first scan, which says whether more scans follow."""
-        turned, adobe, progressive = Orientation(), False, False
+        turned, progressive = Orientation(), False
+        profile: list[bytes] = []
         frame: Frame | None = None
+        components = 0
         sampling = None
         for marker, start, end in segments.walk(head):
             if marker in _FRAMES:
-                frame, progressive = _frame(head, start, adobe), marker in _PROGRESSIVE
+                frame, progressive = _frame(head, start), marker in _PROGRESSIVE
+                components = number(head, start + 5, 1)
                 sampling = segments.subsampling(head, start)
             elif marker in _REFUSED:
                 raise UnsupportedImage(f"{_REFUSED[marker]} JPEG is not supported")
             elif marker == segments.APP1:
                 turned.add(head[start:end])
-            elif marker == segments.APP14 and head[start : start + 5] == b"Adobe":
-                adobe = True
+            elif marker == segments.APP2 and head[start : start + len(ICC)] == ICC:
+                profile.append(head[start + len(ICC) : end])
             elif marker == segments.SOS and frame is not None:
                 if not frame.height:
                     frame = replace(frame, height=_later_height(head, end))
                 # The coefficients of the whole image are kept until the last scan.
-                several = progressive or number(head, start, 1) < frame.channels
+                several = progressive or number(head, start, 1) < components
                 held = 2 * frame.bytes if several else 0
+                is_cmyk = components == 4
+                held += 4 * frame.pixels * is_cmyk
                 return Header(
                     "jpeg",
                     frame,
                     orientation=turned.value,
-                    scalable=True,
+                    scalable=not is_cmyk,
                     buffered=held,
                     subsampling=sampling,
+                    stored="CMYK" if is_cmyk else "",
+                    colours=stated(profile, turned.exif, frame.channels),
                 )
         raise CorruptImage("the JPEG has no frame header before its first scan")
 
@@ -104,13 +121,19 @@ class Jpeg:
         if header.buffered:
             segments.check_scans(data)
         width, height = -(-header.frame.width // scale), -(-header.frame.height // scale)
-        decoder = _Decoder(header.frame, luma or header.frame.channels == 1, scale)
+        is_cmyk = bool(header.stored)
+        decoder = _Decoder(header.frame, luma or header.frame.channels == 1, is_cmyk, scale)
         try:
             image = decoder.strict(data)
         except ValueError:
             image = self._repaired(data, decoder, damage)
         if image.shape[:2] != (height, width):
             raise CorruptImage(f"the JPEG decodes to {image.shape[1]}x{image.shape[0]}, not {width}x{height}")
+        if is_cmyk:
+            from imageloom.colours.inks import cmyk_to_srgb  # few files have inks
+
+            # Programs store the inks inverted, as Adobe's do.
+            return cmyk_to_srgb(255 - image, jpegmetadata.stored_profile(data))
         return image.reshape(height, width) if decoder.gray else image
 
     def _repaired(self, data: bytes, decoder: _Decoder, damage: DamageLog) -> Pixels:
@@ -145,19 +168,33 @@ class Jpeg:
         )
 
 
+def check_whole(data: Buffer, frame: Frame) -> None:
+    """Check all entropy-coded data of a file, by a decode at an eighth of its size.
+
+    Raises:
+        CorruptImage: it is damaged.
+    """
+    try:
+        _Decoder(frame, gray=True, is_cmyk=False, scale=8).strict(data)
+    except ValueError as error:
+        raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
+
+
 class _Decoder:
     """Decodes files of one frame at 1/scale of their size.
 
     Args:
         gray: decode only the luma.
+        is_cmyk: the file has inks, which are decoded as they are stored.
     """
 
-    def __init__(self, frame: Frame, gray: bool, scale: int) -> None:
+    def __init__(self, frame: Frame, gray: bool, is_cmyk: bool, scale: int) -> None:
         self._frame = frame
         self.gray = gray
+        self._is_cmyk = is_cmyk
         self._scale = scale
 
-    def strict(self, data: bytes) -> Pixels:
+    def strict(self, data: Buffer) -> Pixels:
         """Decode a file without any damage.
 
         Raises:
@@ -169,14 +206,17 @@ class _Decoder:
         """Decode a file as far as possible."""
         return self._decode(data, False)
 
-    def _decode(self, data: bytes, strict: bool) -> Pixels:
+    def _decode(self, data: Buffer, strict: bool) -> Pixels:
         frame, scale = self._frame, self._scale
-        size = _library().decode_jpeg_header(data, strict=strict)[:2]
+        try:
+            size = _library().decode_jpeg_header(data, strict=strict)[:2]
+        except KeyError:
+            raise ValueError("the library has no name for this subsampling level") from None
         if size != (frame.height, frame.width):
             raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, but its header says otherwise")
         image: Pixels = _library().decode_jpeg(
             data,
-            colorspace="GRAY" if self.gray else "RGB",
+            colorspace="CMYK" if self._is_cmyk else "GRAY" if self.gray else "RGB",
             min_width=-(-frame.width // scale) if scale > 1 else 0,
             min_height=-(-frame.height // scale) if scale > 1 else 0,
             min_factor=1,
@@ -190,6 +230,8 @@ class _Decoder:
 
         with Image.open(BytesIO(data), formats=["JPEG"]) as image:
             size = [max(1, side // self._scale) for side in image.size]
+            if self._is_cmyk:
+                return 255 - np.asarray(image)  # Pillow inverts them
             image.draft("L" if self.gray else None, (size[0], size[1]))
             return np.asarray(image.convert("L" if self.gray else "RGB"))
 
@@ -207,7 +249,7 @@ def _later_height(head: Data, at: int) -> int:
     return 0
 
 
-def _frame(head: Data, at: int, adobe: bool) -> Frame:
+def _frame(head: Data, at: int) -> Frame:
     """Parse a frame header (ITU-T T.81, B.2.2)."""
     bits, height, width, components = (
         number(head, at, 1),
@@ -217,7 +259,6 @@ def _frame(head: Data, at: int, adobe: bool) -> Frame:
     )
     if bits != 8:
         raise UnsupportedImage(f"JPEG with {bits} bits is not supported")
-    if components not in (1, 3):
-        kind = "CMYK" if components == 4 or adobe else f"{components}-component"
-        raise UnsupportedImage(f"{kind} JPEG is not supported")
-    return Frame(width, height, components)
+    if components not in (1, 3, 4):
+        raise UnsupportedImage(f"{components}-component JPEG is not supported")
+    return Frame(width, height, min(components, 3))  # CMYK is decoded to RGB

@@ -25,6 +25,7 @@ from imageloom.codecs.segments import (
     APP13,
     APP14,
     COM,
+    FRAMES,
     OPTIONAL,
     ROOM,
     SOS,
@@ -32,18 +33,22 @@ from imageloom.codecs.segments import (
     segment,
     walk,
 )
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import Thing
 
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-_ICC = b"ICC_PROFILE\0"
+ICC = b"ICC_PROFILE\0"
 _JFIF, _JFXX = b"JFIF\0", b"JFXX\0"
 _TIFF = (b"II*\0", b"MM\0*")
 _UNITS = ("none", "inch", "cm")
 _MOST_VIDEO = 64 << 20
 """Maximum size of the video of a motion photo, in bytes."""
+_MOST_SEARCHED = 256 << 20
+"""Maximum size of a file in which the end of the image is searched for, in bytes."""
+_EOI = b"\xff\xd9"
 _DENSITY_AT = 13
 """Offset of the density in a file that begins with a JFIF segment."""
 _EXTENDED = rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})"
@@ -73,6 +78,10 @@ class Orientation:
         if not self._exif and not self._xmp:
             return 1
         return stated_orientation(self._exif) or xmp.orientation(self._xmp) or 1
+
+    @property
+    def exif(self) -> bytes:
+        return self._exif
 
 
 def _continues(body: bytes) -> bool:
@@ -124,8 +133,8 @@ class _Found:
             self.things.add("private metadata")
 
     def app2(self, body: bytes, start: int) -> None:
-        if body.startswith(_ICC):
-            self.profile.append(body[len(_ICC) :])
+        if body.startswith(ICC):
+            self.profile.append(body[len(ICC) :])
         elif body.startswith(pictures.MPF):
             at = start + len(pictures.MPF)
             self.entries += pictures.entries_of(body[len(pictures.MPF) :], at)
@@ -179,10 +188,12 @@ def read(data: bytes) -> Metadata:
         for marker, start, end in walk(data):
             if marker in OPTIONAL:
                 _HANDLERS.get(marker, _Found.other)(found, data[start:end], start)
+            elif marker in FRAMES and data[start + 5] == 4:
+                found.things.add("CMYK")
             elif marker == SOS:
                 scan = start
     things = found.things
-    icc = _profile(found.profile, things)
+    icc = profile_of(found.profile, things) if "CMYK" not in things else b""
     resources = photoshop.Resources()
     if found.resources:
         resources = photoshop.read(b"".join(found.resources))
@@ -191,7 +202,9 @@ def read(data: bytes) -> Metadata:
         if resources.density and not found.density:
             found.density = Density(*resources.density)
     behind = pictures.Behind()
-    if scan and _has_more(data, scan):
+    if len(data) > _MOST_SEARCHED:
+        things |= {"private metadata"} if data[-2:] != _EOI else set()
+    elif scan and _has_more(data, scan):
         behind = pictures.behind(data, end_of_image(data, scan), found.xmp, found.entries)
         if len(behind.gain_map) > MOST_AT_ONCE or len(behind.video) > _MOST_VIDEO:
             raise LimitExceeded("the video or the gain map behind the image is too large (--metadata strip)")
@@ -214,21 +227,36 @@ def read(data: bytes) -> Metadata:
 def _has_more(data: bytes, scan: int) -> bool:
     """Whether there may be other data behind the image whose first scan begins at `scan`.
 
-    In entropy-coded data no FF D8 occurs. The comparison of whole arrays is faster than a search in the bytes.
+    In entropy-coded data there is no FF D8 and no FF D9. Arrays are compared faster than bytes are searched.
     """
-    if data[-2:] != b"\xff\xd9":
+    if data[-2:] != _EOI:
         return True
-    for start in (scan, scan + 1):
-        pairs = np.frombuffer(data, "<u2", (len(data) - start) // 2, start)
-        if (pairs == 0xD8FF).any():
-            return True
-    return False
+    coded = np.frombuffer(data, np.uint8, len(data) - 2 - scan, scan)
+    follows = coded[1:] >= 0xD8
+    follows &= coded[:-1] == 0xFF
+    return bool(np.count_nonzero(follows)) and bool((coded[1:][follows] <= 0xD9).any())
 
 
-def _profile(parts: list[bytes], things: set[Thing]) -> bytes:
+def stated(parts: list[bytes], exif: bytes, channels: int) -> str:
+    """What the segments of a profile and of EXIF state of the colours, as a text of `colours`."""
+    return colours_of(Metadata(exif, icc=profile_of(parts, set())), channels) if parts or exif else ""
+
+
+def stored_profile(data: bytes) -> bytes:
+    """The profile of a file, of whatever colours; empty if it is not complete."""
+    parts = [
+        data[start + len(ICC) : end]
+        for marker, start, end in walk(data)
+        if marker == APP2 and data[start : start + len(ICC)] == ICC
+    ]
+    return profile_of(parts, set())
+
+
+def profile_of(parts: list[bytes], things: set[Thing]) -> bytes:
     """The colour profile. Parts that are numbered wrongly are in their order if the profile's size is right."""
     if not parts:
         return b""
+    parts = list(dict.fromkeys(parts))  # some writers repeat the profile
     if sorted(part[0] for part in parts if len(part) > 2) == list(range(1, parts[0][1] + 1)):
         return b"".join(part[2:] for part in sorted(parts, key=lambda part: part[0]))
     joined = b"".join(part[2:] for part in parts)
@@ -319,7 +347,7 @@ def _segments(metadata: Metadata) -> Iterator[bytes]:
     if len(parts) > 255:
         raise _too_large("colour profile", metadata.icc)
     for i, part in enumerate(parts):
-        yield segment(APP2, _ICC, bytes((i + 1, len(parts))), part)
+        yield segment(APP2, ICC, bytes((i + 1, len(parts))), part)
     yield from _split(APP13, photoshop.PREFIX, photoshop.written(metadata.iptc, metadata.photoshop))
     for text in metadata.texts:
         if text.keyword == COMMENT:

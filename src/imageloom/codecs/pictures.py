@@ -106,12 +106,9 @@ def _gaps(covered: list[tuple[int, int]], at: int, end: int) -> Iterator[tuple[i
 
 def _kinds(data: bytes) -> set[Thing]:
     """What bytes contain that nothing in the file announces. Padding is nothing."""
-    head = data[: 1 << 16].lstrip(b"\0\xff\r\n ")
-    if not head and not data.strip(b"\0\xff\r\n "):
+    if not data.strip(b"\0\xff\r\n "):
         return set()
-    if _SAMSUNG_VIDEO in data:
-        return {"video"}
-    if head[4:8] == b"ftyp":
+    if _SAMSUNG_VIDEO in data or b"ftyp" in data[:64]:
         return {"video"}
     return {"pages"} if _PICTURE in data[: 1 << 16] else {"private metadata"}
 

@@ -55,6 +55,7 @@ class Png:
         "private metadata",
         "text",
     )
+    always_drops: tuple[Thing, ...] = ("animation", "damaged metadata", "display hints", "thumbnail")
 
     def header(self, head: Data) -> Header:
         """Parse the chunks before the pixels, and the end of the file for an orientation."""
@@ -82,7 +83,9 @@ class Png:
         turned = chunks.orientation(head, before, place[1])
         clear = any(_counts(head, kind, *each) for each in before)
         dtype: DType = "uint16" if bits == 16 else "uint8"
-        return Header("png", Frame(width, height, _KINDS[kind][0] + clear, dtype), orientation=turned)
+        frame = Frame(width, height, _KINDS[kind][0] + clear, dtype)
+        stated = chunks.colours(head, before, frame.channels)
+        return Header("png", frame, orientation=turned, colours=stated)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return f"PNG supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None

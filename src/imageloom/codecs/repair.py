@@ -45,6 +45,10 @@ _ICC = b"ICC_PROFILE\0"
 _STRANGE_SAMPLING = "subsampling level"
 _STRANGE_ORDER = "Inconsistent progression"
 
+_CUT = "the end of the image is not marked"
+_GRAY, _EDGE = 128, 8
+"""The value of missing pixels, and the number of columns at the end of a row that show whether it is complete."""
+
 Decoder = Callable[[bytes], Pixels]
 
 
@@ -74,6 +78,8 @@ class _Examined:
         self._frame_at = -1
         """Number of the piece that is the frame header."""
         self._profile: list[bytes] = []
+        self._exact: dict[int, set[int]] = {}
+        """The coefficients of each component whose last bit a scan has had."""
         self._ended = False
         at = 2
         for _ in range(MOST_SEGMENTS):
@@ -93,12 +99,20 @@ class _Examined:
         return tuple(self._faults)
 
     @property
-    def has_strange_sampling(self) -> bool:
-        """Whether libraries may decode the colours differently, or not at all."""
+    def is_strange(self) -> bool:
+        """Whether libraries may decode it differently, or not at all, though it is not damaged."""
         if self._frame_at < 0:
             return False
         piece = self.pieces[self._frame_at]
-        return self._data[piece.start + 9] == 3 and subsampling(self._data, piece.start + 4) is None
+        has_colours = self._data[piece.start + 9] == 3
+        return piece.new is not None or (has_colours and subsampling(self._data, piece.start + 4) is None)
+
+    @property
+    def lacks_scans(self) -> bool:
+        """Whether there is no scan for some coefficients of a component."""
+        piece = self.pieces[self._frame_at]
+        components = self._data[piece.start + 10 : piece.end : 3]
+        return any(len(self._exact.get(component, ())) < 64 for component in components)
 
     def joined(self) -> bytes:
         """The repaired file."""
@@ -118,7 +132,7 @@ class _Examined:
         data = self._data
         found = ANY_MARKER.search(data, at)
         if found is None:
-            return self._end("the end of the image is not marked")
+            return self._end(_CUT)
         if stray := len(data[at : found.start()].rstrip(b"\xff")):
             self._fault(f"{stray} stray {'byte' if stray == 1 else 'bytes'} between segments")
         marker, start = found[0][1], found.start()
@@ -136,7 +150,7 @@ class _Examined:
         end = start + 2 + length
         if end > len(data):
             if any(piece.coded for piece in self.pieces):
-                return self._end("the end of the image is not marked")
+                return self._end(_CUT)
             raise CorruptImage("the JPEG is cut off within its header")
         self._take(marker, start, end)
         return self._scan(end) if marker == SOS else end
@@ -160,6 +174,7 @@ class _Examined:
         elif marker == SOS and self._frame in SEQUENTIAL and body[-3:] != _SPECTRUM:
             self._fault("the parameters of a scan are not those of a sequential JPEG")
             new = segment(marker, body[:-3], _SPECTRUM)
+            self._note(new[4:])
         elif marker == APP0 and body.startswith(b"JFIF\0") and body[5:6] > b"\2":
             self._fault("the version of JFIF is unknown")
             new = segment(marker, body[:5], b"\1", body[6:])
@@ -170,7 +185,16 @@ class _Examined:
             if marker == APP2 and body.startswith(_ICC) and len(body) > len(_ICC) + 1:
                 self._profile.append(body[len(_ICC) : len(_ICC) + 2])
             return
+        elif marker == SOS:
+            self._note(body)
         self.pieces.append(Piece(start, end, new))
+
+    def _note(self, body: bytes) -> None:
+        """Note what a scan of a progressive image has."""
+        first, last, bits = body[-3:]
+        if not bits & 15:
+            for component in body[1:-3:2]:
+                self._exact.setdefault(component, set()).update(range(first, last + 1))
 
     def _set_height(self, height: bytes) -> None:
         """Put the number of lines that is defined behind the first scan into the frame header (T.81, B.2.5)."""
@@ -199,8 +223,8 @@ def check_regular(data: bytes | mmap) -> None:
     examined = _Examined(data)
     if examined.faults:
         raise UnsupportedImage(f"the JPEG needs a repair: {examined.faults[0]}")
-    if examined.has_strange_sampling:
-        raise UnsupportedImage("the JPEG has an unusual sampling")
+    if examined.is_strange:
+        raise UnsupportedImage("the JPEG has an unusual sampling, or defines its height at the end")
 
 
 def decode(data: bytes, strict: Decoder, lenient: Decoder, other: Decoder, damage: DamageLog) -> Pixels:
@@ -220,6 +244,8 @@ def decode(data: bytes, strict: Decoder, lenient: Decoder, other: Decoder, damag
     data = examined.joined()
     found = list(examined.faults)
     pixels, missing = _decode(data, strict, lenient, other, found)
+    if _CUT in found and not missing and examined.lacks_scans:
+        missing = "its last scans are missing, so that it lacks detail"
     for fault in dict.fromkeys(found):
         damage.repaired(fault)
     if missing:
@@ -239,7 +265,7 @@ def _decode(
             said = str(error)
         if _STRANGE_SAMPLING in said:
             pixels = other(data)
-            return pixels, _missing_rows(pixels)
+            return pixels, _missing_rows(pixels) if _CUT in found else ""
         if _STRANGE_ORDER in said:
             found.append("the order of the scans is unusual")
             return lenient(data), ""
@@ -299,7 +325,7 @@ def _renumbered(data: bytes) -> bytes:
 
 def _missing_rows(pixels: Pixels) -> str:
     """How many rows at the end are the gray that stands for missing data."""
-    rows = (pixels.reshape(len(pixels), -1) == 128).all(axis=1)
+    rows = (pixels[:, -_EDGE:].reshape(len(pixels), -1) == _GRAY).all(axis=1)
     present = len(rows) - int(np.argmin(rows[::-1])) if not rows.all() else 0
     missing = len(rows) - present
     return f"the last {missing} of {len(rows)} rows are missing" if missing else ""

@@ -13,18 +13,22 @@ import numpy as np
 from msgspec.structs import replace
 
 from imageloom.codecs import tiffmetadata
-from imageloom.codecs.bits import Data
+from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, View
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.stated import colours_of
 from imageloom.codecs.tags import LONG, Order, Tree, in_order, laid_out, longs, shorts
 from imageloom.codecs.tifflayout import (
     BLACK_IS_ZERO,
+    CONVERTED,
     ORIENTATION,
+    PROFILE,
     RGB,
     UNASSOCIATED,
+    Layout,
     as_pixels,
+    converter_of,
     layout_of,
-    palette_of,
     whole,
 )
 from imageloom.codecs.tiffparts import (
@@ -74,14 +78,23 @@ class Tiff:
 
     def header(self, head: Data) -> Header:
         layout = layout_of(head)
-        return Header("tiff", layout.frame, orientation=layout.orientation)
+        shown, is_converted = layout.frame.without_extra.channels, layout.colours in CONVERTED
+        profile = b"" if is_converted else _profile(head, layout)
+        return Header(
+            "tiff",
+            layout.frame,
+            orientation=layout.orientation,
+            buffered=4 * layout.frame.bytes if is_converted else 0,
+            colours=colours_of(Metadata(icc=profile), shown) if profile else "",
+            stored=CONVERTED.get(layout.colours, ""),
+        )
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         layout = layout_of(whole(data))
-        parts, palette = layout.parts(data), palette_of(data, layout)
+        parts, convert = layout.parts(data), converter_of(data, layout)
         frame = layout.frame
         shape = (frame.height, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
         pixels = np.empty(shape, frame.dtype)
@@ -92,7 +105,7 @@ class Tiff:
             samples = samples[: target.shape[0], : target.shape[1]]
             if samples.shape != (*target.shape[:2], layout.samples):
                 raise CorruptImage(f"{parts.name(place)} is damaged: it does not hold its pixels")
-            target[...] = as_pixels(samples, layout, palette)
+            target[...] = as_pixels(samples, layout, convert)
         return pixels
 
     def metadata(self, data: bytes) -> Metadata:
@@ -149,6 +162,22 @@ class Tiff:
 
         order, described = tiffmetadata.tags_of(metadata)
         return tiff.Encoder(frame, tags=tags(in_order(described, order, "little")))
+
+
+def _profile(head: Data, layout: Layout) -> bytes:
+    """The colour profile; empty if it is missing, too large, or outside the file.
+
+    Raises:
+        MoreNeeded: it is behind the given bytes.
+    """
+    entry = layout.entries.get(PROFILE)
+    if entry is None or not 0 < entry.size <= MOST_AT_ONCE:
+        return b""
+    if entry.at + entry.size <= len(head):
+        return head[entry.at : entry.at + entry.size]
+    if isinstance(head, View):
+        return b""
+    raise MoreNeeded
 
 
 def _packed(rows: Pixels, order: Order) -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from imageloom.codecs.bits import Data, MoreNeeded, View, number
+from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, View, number
 from imageloom.codecs.tags import SHORT, Entry, Order, directory, next_directory, numbers, order_of
 from imageloom.codecs.tiffparts import (
     BITS,
@@ -29,10 +30,14 @@ from imageloom.codecs.tiffparts import (
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import DType, Frame, Pixels, Thing
 
-DESCRIPTION, ORIENTATION, PALETTE = 270, 274, 320
+DESCRIPTION, ORIENTATION, PALETTE, PROFILE = 270, 274, 320, 34675
 _KIND, _OLD_KIND, _SUBDIRECTORIES, _STACK = 254, 255, 330, 33629
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTED, YCBCR = 0, 1, 2, 3, 6
-_REFUSED_COLOURS = {4: "mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "raw", 34892: "raw"}
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTED, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
+CONVERTED = {CMYK: "CMYK", CIELAB: "CIELab", ICCLAB: "ICCLab"}
+"""Colours that are decoded to RGB."""
+_INKS = 332
+"""The tag for the kind of inks: 1 is CMYK."""
+_REFUSED_COLOURS = {4: "mask", 10: "ITULab", 32803: "raw", 34892: "raw"}
 _PACKINGS = {1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "zstd"}
 _UNPACKED = {
     2: "CCITT",
@@ -132,26 +137,32 @@ def layout_of(data: Data) -> Layout:
     packing = get(PACKING, 1)[0]
     if colours in _REFUSED_COLOURS:
         raise UnsupportedImage(f"{_REFUSED_COLOURS[colours]} TIFF is not supported")
-    if colours > PALETTED and not (colours == YCBCR and packing == JPEG):
+    if colours > PALETTED and colours not in CONVERTED and not (colours == YCBCR and packing == JPEG):
         raise UnsupportedImage(f"TIFF of colour kind {colours} and compression {packing} is not supported")
     if packing not in _PACKINGS:
         known = ", ".join(dict.fromkeys(_PACKINGS.values()))
         name = f" ({_UNPACKED[packing]})" if packing in _UNPACKED else ""
         raise UnsupportedImage(f"TIFF of compression {packing}{name} is not supported; these are: {known}")
-    base = 3 if colours in (RGB, YCBCR) else 1
+    base = {RGB: 3, CMYK: 4, YCBCR: 3, CIELAB: 3, ICCLAB: 3}.get(colours, 1)
     if not base <= samples <= MOST_SAMPLES or (samples > base and colours in (PALETTED, YCBCR)):
         raise UnsupportedImage(f"TIFF of {samples} channels and colour kind {colours} is not supported")
     bits, kinds = set(get(BITS, 1)), set(get(SAMPLE_FORMAT, 1))
     if len(bits) > 1 or len(kinds) > 1:
         raise UnsupportedImage("TIFF of channels that differ in depth is not supported")
     depth, kind = bits.pop(), kinds.pop()
+    if colours in CONVERTED:
+        if depth not in (8, 16) or kind > _SIGNED or samples != base or get(_INKS, 1)[0] != 1:
+            raise UnsupportedImage(
+                f"TIFF of {CONVERTED[colours]} with {samples} samples of {depth} bits is not supported"
+            )
+        kind = _UNSIGNED
     dtype = _dtype(depth, kind, samples, colours)
     said = list(get(EXTRA, 0))[: samples - base]
     alpha = next((i for i, one in enumerate(said) if one in (ASSOCIATED, UNASSOCIATED)), None)
     extra = [i for i in range(samples - base) if i != alpha]
     placed = [*([] if alpha is None else [alpha]), *extra]
     channels = (*range(base), *(base + i for i in placed))
-    frame = Frame(width, height, 3 if colours == PALETTED else samples, dtype, len(extra))
+    frame = Frame(width, height, 3 if colours in (PALETTED, CMYK) else samples, dtype, len(extra))
     turned = get(ORIENTATION, 1)[0]
     _refuse_stack(data, entries, order, width * height * samples)
     return Layout(
@@ -274,13 +285,31 @@ def _subfile(data: Data, entries: dict[int, Entry], order: Order) -> int:
     return _REDUCED if integers(data, entries, order, _OLD_KIND, 0)[0] == 2 else 0
 
 
-def palette_of(data: Data, layout: Layout) -> Pixels | None:
-    """The palette of an image, as rows of RGB; None without a palette.
+Converter = Callable[[Pixels], Pixels]
+"""A function from samples (height, width, samples) to pixels."""
+
+
+def converter_of(data: Data, layout: Layout) -> Converter | None:
+    """How samples become colours: by a palette, or from inks or CIELab; None if they are colours."""
+    if layout.colours == PALETTED:
+        palette = _palette(data, layout)
+        return lambda samples: palette[samples[:, :, 0].astype(np.uint8)]
+    if layout.colours not in CONVERTED:
+        return None
+    from imageloom.colours import inks  # few files need it
+
+    if layout.colours != CMYK:
+        return lambda samples: inks.lab_to_srgb(samples, layout.colours == CIELAB)
+    entry = layout.entries.get(PROFILE)
+    icc = data[entry.at : entry.at + entry.size] if entry and entry.size <= MOST_AT_ONCE else b""
+    return lambda samples: inks.cmyk_to_srgb(samples, icc)
+
+
+def _palette(data: Data, layout: Layout) -> Pixels:
+    """The palette of an image, as rows of RGB.
 
     Its values have 16 bits. If none is above 255, they are taken as 8 bits: some programs write them so.
     """
-    if layout.colours != PALETTED:
-        return None
     entry, length = layout.entries.get(PALETTE), 3 << layout.bits
     if entry is None or entry.kind != SHORT or entry.length < length or entry.at + 2 * length > len(data):
         raise CorruptImage("the TIFF has no palette")
@@ -289,10 +318,10 @@ def palette_of(data: Data, layout: Layout) -> Pixels | None:
     return (values >> (8 if values.max() > 255 else 0)).astype(np.uint8).reshape(3, -1).T
 
 
-def as_pixels(samples: Pixels, layout: Layout, palette: Pixels | None) -> Pixels:
+def as_pixels(samples: Pixels, layout: Layout, convert: Converter | None) -> Pixels:
     """Samples (height, width, samples) as they are in the file, as pixels of the layout's frame."""
-    if palette is not None:
-        return palette[samples[:, :, 0].astype(np.uint8)]
+    if convert is not None:
+        return convert(samples.astype(layout.frame.dtype, copy=False))
     frame = layout.frame
     pixels = samples.astype(frame.dtype, copy=False)
     if layout.bits < 8:

@@ -25,7 +25,7 @@ from imageloom.codecs.tags import (
     shorts,
     tree,
 )
-from imageloom.codecs.tifflayout import beginning, layout_of, whole
+from imageloom.codecs.tifflayout import CMYK, CONVERTED, beginning, layout_of, whole
 from imageloom.model import Thing
 
 _XMP, _ICC, _IPTC, _PHOTOSHOP, _LAYERS = 700, 34675, 33723, 34377, 37724
@@ -81,7 +81,10 @@ def read(data: bytes) -> Metadata:
     damaged: list[int] = []
     kept = tree(data, at, order, _DESCRIPTIVE.__contains__, big, damaged)
     georeference = tree(data, at, order, _GEOREFERENCE.__contains__, big, damaged)
-    found: set[Thing] = set(layout_of(whole(data)).others)
+    layout = layout_of(whole(data))
+    found: set[Thing] = set(layout.others)
+    if layout.colours == CMYK:
+        found.add("CMYK")
 
     def held(tag: int, what: str) -> bytes:
         if tag not in entries:
@@ -117,7 +120,7 @@ def read(data: bytes) -> Metadata:
     return Metadata(
         exif=_as_block(kept, order),
         xmp=xmp,
-        icc=icc,
+        icc=b"" if layout.colours in CONVERTED else icc,
         iptc=_records(iptc, entries.get(_IPTC), order) or inside.iptc,
         photoshop=inside.lasting,
         density=_density(kept, order) or (Density(*inside.density) if inside.density else None),

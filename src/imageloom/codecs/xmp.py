@@ -249,8 +249,8 @@ def with_lengths(packet: bytes, lengths: Mapping[str, int]) -> bytes:
     return parsed.edited(edits)
 
 
-def without_old_pictures(packet: bytes) -> bytes:
-    """The packet without thumbnails and depth maps, which show the old pixels.
+def without_old_pictures(packet: bytes, thumbnails: bool, depth: bool) -> bytes:
+    """The packet without its thumbnails, or without its depth map and the picture beside that.
 
     Raises:
         ValueError: the packet cannot be edited.
@@ -260,8 +260,9 @@ def without_old_pictures(packet: bytes) -> bytes:
     parsed = _Packet(packet)
     return parsed.edited(
         (
-            *_removals(parsed, lambda name: name == (_XMP, "Thumbnails") or name[0] in _DEPTH),
-            *_declarations(parsed, _DEPTH),
+            *_removals(parsed, lambda name: thumbnails and name == (_XMP, "Thumbnails")),
+            *_removals(parsed, lambda name: depth and name[0] in _DEPTH),
+            *_declarations(parsed, _DEPTH if depth else ()),
         )
     )
 

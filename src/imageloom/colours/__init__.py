@@ -8,8 +8,8 @@ A file's statement about its colours becomes a short text, which a `Header` can 
 - `gamma G` or `gamma G X Y ...`: PNG's gAMA and cHRM, times 100,000;
 - `Adobe RGB`: as EXIF states it.
 
-All but the first and the second say enough to build a profile (`build`). The bytes of a file's own profile are given
-to the conversion by `convert.bound`.
+All but the first and the second say enough to build a profile (`build`). `bound` gives the bytes of a file's own
+profile to the conversion.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from imageloom.colours import icc as profiles
+from imageloom.colours import recognize
 from imageloom.colours.build import ADOBE_RGB, PRIMARIES, TRANSFERS, built
 
 __all__ = ["ADOBE_RGB", "built", "fits", "hdr", "is_srgb", "label", "of_codes", "of_gamma", "of_profile"]
@@ -43,15 +44,16 @@ def _of_profile(icc: bytes, is_rgb: bool) -> str:
     found = profiles.parse(icc)
     if found is None or (found.space != "RGB" and (is_rgb or found.space != "GRAY")):
         return ""
-    if profiles.is_srgb(found):
+    if recognize.is_srgb(found):
         return ""
     return f"profile {found.space} {hashlib.sha256(icc).hexdigest()[:32]}"
 
 
+@lru_cache(maxsize=64)
 def is_srgb(icc: bytes) -> bool:
     """Whether a profile says what readers assume of a file without one, as far as 8 bits can tell."""
     found = profiles.parse(icc)
-    return found is not None and profiles.is_srgb(found)
+    return found is not None and recognize.is_srgb(found)
 
 
 def of_codes(primaries: int, transfer: int) -> str:

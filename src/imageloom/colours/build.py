@@ -39,8 +39,9 @@ TRANSFERS: dict[int, tuple[float, ...]] = {
     14: _BT709_CURVE,
     15: _BT709_CURVE,
 }
-"""Parameters of the curve to linear light, by the code of transfer characteristics: g, or g, a, b, c, d of ICC's type
-3. BT.709's function is inverted, as browsers do."""
+"""Parameters of the curve to linear light, by the code of transfer characteristics: g, or g, a, b, c, d of ICC's
+parametric type 3. The function of BT.709 is inverted, as browsers do."""
+_STEPS = 1024
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 Matrix = NDArray[np.float64]
@@ -51,7 +52,8 @@ def built(text: str, is_gray: bool) -> bytes:
     """The profile for a text of `colours`, of gray or RGB pixels; empty if there is none: HDR, or no triangle."""
     kind, *words = text.split()
     values = [int(word) for word in words if word.isdigit()]
-    points, curve = _ADOBE, (2.19921875,)
+    points: Sequence[Point] = _ADOBE
+    curve: tuple[float, ...] = (2.19921875,)
     if kind == "cicp":
         if values[1] not in TRANSFERS:
             return b""
@@ -60,13 +62,13 @@ def built(text: str, is_gray: bool) -> bytes:
         points, curve = PRIMARIES[1], (100_000 / values[0],) if values[0] else _SRGB_CURVE
         if len(values) == 9:
             pairs = [value / 100_000 for value in values[1:]]
-            points = tuple(zip(pairs[::2], pairs[1::2], strict=True))  # type: ignore[assignment]
+            points = tuple(zip(pairs[::2], pairs[1::2], strict=True))
     if not 0.01 < curve[0] < 100:
         return b""
     if is_gray:
-        return _profile(b"GRAY", _parametric(curve), None)
+        return _profile(b"GRAY", _curve(curve), None)
     columns = _columns(points)
-    return b"" if columns is None else _profile(b"RGB ", _parametric(curve), columns)
+    return b"" if columns is None else _profile(b"RGB ", _curve(curve), columns)
 
 
 def _columns(points: Sequence[Point]) -> Matrix | None:
@@ -84,10 +86,10 @@ def _columns(points: Sequence[Point]) -> Matrix | None:
 
 
 def _profile(space: bytes, curve: bytes, columns: Matrix | None) -> bytes:
-    """A profile of version 4.3, without a date: the same colours give the same bytes."""
-    name = "imageloom".encode("utf-16-be")
-    text = b"mluc" + bytes(4) + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(name), 28) + name
-    tags = {b"desc": text, b"cprt": text, b"wtpt": _xyz(_D50)}
+    """A profile of version 2.4, which all programs read, without a date: the same colours give the same bytes."""
+    name = b"imageloom\0"
+    description = b"desc" + bytes(4) + len(name).to_bytes(4) + name + bytes(78)
+    tags = {b"desc": description, b"cprt": b"text" + bytes(4) + name, b"wtpt": _xyz(_D50)}
     if columns is None:
         tags[b"kTRC"] = curve
     else:
@@ -104,7 +106,7 @@ def _profile(space: bytes, curve: bytes, columns: Matrix | None) -> bytes:
         ">I4sI4s4s4s12s4s24sI12s48s",
         at + len(body),
         bytes(4),
-        0x04300000,
+        0x02400000,
         b"mntr",
         space,
         b"XYZ ",
@@ -122,6 +124,15 @@ def _xyz(values: NDArray[np.float64]) -> bytes:
     return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(65536 * float(value)) for value in values))
 
 
-def _parametric(curve: tuple[float, ...]) -> bytes:
-    kind = 0 if len(curve) == 1 else 3
-    return b"para" + bytes(4) + struct.pack(f">HH{len(curve)}i", kind, 0, *(round(65536 * v) for v in curve))
+def _curve(parameters: tuple[float, ...]) -> bytes:
+    """An exponent if it has enough bits, otherwise a table."""
+    steps = 256 * parameters[0]
+    if len(parameters) == 1 and steps == int(steps):
+        return b"curv" + bytes(4) + struct.pack(">IH", 1, int(steps))
+    x = np.arange(_STEPS) / (_STEPS - 1)
+    if len(parameters) == 1:
+        light = x ** parameters[0]
+    else:
+        g, a, b, c, d = parameters
+        light = np.where(x >= d, (a * x + b) ** g, c * x)
+    return b"curv" + bytes(4) + _STEPS.to_bytes(4) + np.rint(65535 * light).astype(">u2").tobytes()

@@ -1,7 +1,7 @@
 """Conversion of pixels to sRGB.
 
-8 bits are converted by LittleCMS (Pillow's ImageCms). It has no 16 bits and floats there, so these are computed here
-from the curves and the matrix of a profile; profiles made of tables need imagecodecs.
+8 bits are converted by LittleCMS (Pillow's ImageCms). That has no 16 bits and no floats, so these are computed
+here from the curves and the matrix of a profile; profiles made of tables need imagecodecs.
 
 The intent is relative colorimetric without black-point compensation: each colour that sRGB has stays as it was
 measured. Profiles of a matrix have their black at zero, so that compensation would change nothing.
@@ -10,36 +10,19 @@ measured. Profiles of a matrix have their black at zero, so that compensation wo
 from __future__ import annotations
 
 import importlib
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from imageloom.colours import icc as profiles
+from imageloom.colours import littlecms
+from imageloom.colours.bound import bound_profile
 from imageloom.colours.build import built
 from imageloom.errors import CorruptImage, MissingExtra
 from imageloom.model import Pixels
 
 _BAND = 1 << 20
 """Approximate number of pixels that are converted at once."""
-_RELATIVE = 1
-_NO_CACHE, _HIGH_RESOLUTION = 0x0040, 0x0400
-_bound: ContextVar[bytes] = ContextVar("profile", default=b"")
-
-
-@contextmanager
-def bound(icc: bytes) -> Iterator[None]:
-    """Use this profile for the colours `profile ...` in this thread."""
-    token = _bound.set(icc)
-    try:
-        yield
-    finally:
-        _bound.reset(token)
 
 
 def to_srgb(image: Pixels, colours: str) -> Pixels:
@@ -50,9 +33,9 @@ def to_srgb(image: Pixels, colours: str) -> Pixels:
 
     Raises:
         CorruptImage: the profile cannot be used.
-        MissingExtra: the pixels have 16 bits or are floats, the profile is made of tables, and imagecodecs is missing.
+        MissingExtra: imagecodecs is missing, which 16 bits and floats need with a profile made of tables.
     """
-    icc = _bound.get() if colours.startswith("profile") else built(colours, image.ndim == 2)
+    icc = bound_profile() if colours.startswith("profile") else built(colours, image.ndim == 2)
     profile = profiles.parse(icc)
     if profile is None:
         raise CorruptImage("its colour profile is damaged")
@@ -66,68 +49,10 @@ def to_srgb(image: Pixels, colours: str) -> Pixels:
 def _converted(image: Pixels, profile: profiles.Profile) -> Pixels:
     try:
         if image.dtype == np.uint8:
-            return by_littlecms(image, profile.data)
+            return littlecms.converted(image, profile.data)
         return _by_formula(image, profile) if profile.curves else _by_tables(image, profile)
     except ValueError:
         raise CorruptImage("its colour profile cannot be used") from None
-
-
-def by_littlecms(image: Pixels, icc: bytes) -> Pixels:
-    """8 bits: gray (h, w), RGB (h, w, 3) or CMYK (h, w, 4) to sRGB.
-
-    Raises:
-        ValueError: the profile cannot be used.
-    """
-    if image.ndim == 2:
-        table = _gray_table(icc)
-        return table[image]
-    mode = "CMYK" if image.shape[2] == 4 else "RGB"
-    return _applied(image, mode, icc)
-
-
-@lru_cache(maxsize=16)
-def _gray_table(icc: bytes) -> Pixels:
-    levels = np.arange(256, dtype=np.uint8)[None]
-    profile = profiles.parse(icc)
-    if profile is not None and profile.curves:  # LittleCMS rounds the curve of gray coarsely
-        light = profiles.linear_srgb(profile, np.arange(256) / 255)
-        return np.rint(profiles.encoded(light) * 255).astype(np.uint8)
-    if profile is not None and profile.space == "RGB":
-        return _applied(np.stack([levels] * 3, axis=-1), "RGB", icc)[0, :, 1]
-    return _applied(levels, "L", icc)[0, :, 1]
-
-
-def _applied(image: Pixels, mode: str, icc: bytes) -> Pixels:
-    cms, pictures = _library(), importlib.import_module("PIL.Image")
-    picture = pictures.frombytes(mode, image.shape[1::-1], np.ascontiguousarray(image))
-    try:
-        made: Pixels = np.asarray(cms.applyTransform(picture, _transform(icc, mode)))
-    except cms.PyCMSError as error:
-        raise ValueError(str(error)) from None
-    return made
-
-
-@lru_cache(maxsize=1)
-def _library() -> ModuleType:
-    return importlib.import_module("PIL.ImageCms")
-
-
-@lru_cache(maxsize=16)
-def _transform(icc: bytes, mode: str) -> Any:
-    cms = _library()
-    try:
-        profile = cms.ImageCmsProfile(io.BytesIO(icc))
-        srgb = cms.createProfile("sRGB")
-        return cms.buildTransform(
-            profile,
-            srgb,
-            mode,
-            "RGB",
-            renderingIntent=_RELATIVE,
-            flags=cms.Flags(_NO_CACHE | _HIGH_RESOLUTION),
-        )
-    except (cms.PyCMSError, OSError) as error:
-        raise ValueError(str(error)) from None
 
 
 _STEPS = 1 << 20
@@ -183,8 +108,8 @@ def _by_tables(image: Pixels, profile: profiles.Profile) -> Pixels:
             library.cms_profile("srgb"),
             colorspace="GRAY" if image.ndim == 2 else "RGB",
             outcolorspace="RGB",
-            intent=_RELATIVE,
-            flags=_NO_CACHE,
+            intent=littlecms.RELATIVE,
+            flags=littlecms.NO_CACHE,
         )
     except library.CmsError as error:
         raise ValueError(str(error)) from None

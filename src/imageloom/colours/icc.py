@@ -1,10 +1,10 @@
-"""ICC profiles: their curves and matrices, and whether they are sRGB (ICC.1:2022, clauses 7 to 10)."""
+"""ICC profiles: their curves and matrices (ICC.1:2022, clauses 7 to 10)."""
 
 from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 _SPACES = {b"RGB ": "RGB", b"GRAY": "GRAY", b"CMYK": "CMYK", b"Lab ": "Lab"}
+_D50 = (0.9642, 1.0, 0.8249)
 _MOST_TAGS = 1024
 _SRGB_MATRIX = np.array(
     [
@@ -21,10 +22,6 @@ _SRGB_MATRIX = np.array(
     ]
 )
 """Linear sRGB to XYZ of D50: the matrix of IEC 61966-2-1, adapted by Bradford's method."""
-_TOLERANCE = 1.5
-"""Largest difference of a result, in levels of 8 bits, at which a profile is sRGB: programs write its curve as
-tables and parameters of different precision."""
-_GRID = np.linspace(0, 255, 9)
 _PARAMETERS = (1, 3, 4, 5, 7)
 """The number of parameters by the type of a parametric curve."""
 
@@ -119,35 +116,6 @@ def _curve(tag: bytes) -> Curve:
     return Curve(values=(numbers[0] / 256,)) if count == 1 else Curve(tuple(n / 65535 for n in numbers))
 
 
-def is_srgb(profile: Profile) -> bool:
-    """Whether the conversion to sRGB changes no value by more than `_TOLERANCE`."""
-    if profile.space not in ("RGB", "GRAY"):
-        return False
-    if not profile.curves:
-        return _is_unchanged(profile)
-    numbers = np.linspace(0, 1, 256) if profile.space == "GRAY" else _grid() / 255
-    found = encoded(linear_srgb(profile, numbers))
-    return bool(np.abs(found - numbers).max() * 255 <= _TOLERANCE)
-
-
-def _grid() -> Values:
-    return np.stack(np.meshgrid(_GRID, _GRID, _GRID), axis=-1).reshape(-1, 3)
-
-
-def _is_unchanged(profile: Profile) -> bool:
-    """The same for a profile made of tables, by its conversion."""
-    from imageloom.colours import convert  # such profiles are rare, and LittleCMS is large
-
-    before = np.rint(_grid()).astype(np.uint8)[None]
-    if profile.space == "GRAY":
-        before = np.arange(256, dtype=np.uint8)[None]
-    try:
-        after = convert.by_littlecms(before, profile.data)
-    except ValueError:
-        return True  # it cannot be used
-    return bool(np.abs(after.astype(int) - before).max() <= _TOLERANCE)
-
-
 def linear_srgb(profile: Profile, numbers: Values) -> Values:
     """The linear light in sRGB's primaries, from 0 to 1, of numbers from 0 to 1: gray (...), or RGB (..., 3)."""
     if profile.space == "GRAY":
@@ -155,7 +123,8 @@ def linear_srgb(profile: Profile, numbers: Values) -> Values:
         return _luminance(light) if profile.is_lab else light
     if numbers.ndim < 2 or numbers.shape[-1] != 3:
         numbers = np.stack([numbers] * 3, axis=-1)
-        return linear_srgb(profile, numbers)[..., 1]
+        gray: Values = linear_srgb(profile, numbers)[..., 1]
+        return gray
     return mixed([curve(numbers[..., i]) for i, curve in enumerate(profile.curves)], to_srgb_matrix(profile))
 
 
@@ -166,21 +135,36 @@ def mixed(light: list[Values], matrix: Values) -> Values:
     """
     r, g, b = light
     rows = [r * m[0] + g * m[1] + b * m[2] for m in matrix]
-    return np.clip(np.stack(rows, axis=-1), 0, 1)
+    clipped: Values = np.clip(np.stack(rows, axis=-1), 0, 1)
+    return clipped
 
 
 def to_srgb_matrix(profile: Profile) -> Values:
     """Linear RGB to linear sRGB."""
-    matrix: Any = np.linalg.solve(_SRGB_MATRIX, np.array(profile.matrix))
+    matrix: Values = np.linalg.solve(_SRGB_MATRIX, np.array(profile.matrix))
     return matrix
+
+
+def srgb_of_lab(lightness: Values, a: Values, b: Values) -> Values:
+    """The linear light in sRGB's primaries, from 0 to 1, of CIELab with the white D50 (CIE 15)."""
+    y = (lightness + 16) / 116
+    xyz = [white * _cube(root) for white, root in zip(_D50, (y + a / 500, y, y - b / 200), strict=True)]
+    return mixed(xyz, np.linalg.inv(_SRGB_MATRIX))
+
+
+def _cube(root: Values) -> Values:
+    light: Values = np.where(root > 6 / 29, root**3, (root - 4 / 29) * 3 * (6 / 29) ** 2)
+    return light
 
 
 def _luminance(lightness: Values) -> Values:
     """The luminance Y, 0 to 1, of a lightness L*, 0 to 1 (CIE 15)."""
-    root = (100 * lightness + 16) / 116
-    return np.where(root > 6 / 29, root**3, (root - 4 / 29) * 3 * (6 / 29) ** 2)
+    return _cube((100 * lightness + 16) / 116)
 
 
 def encoded(light: Values) -> Values:
     """The numbers of sRGB, 0 to 1, for linear light (IEC 61966-2-1)."""
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0) ** (1 / 2.4) - 0.055)
+    numbers: Values = np.where(
+        light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0) ** (1 / 2.4) - 0.055
+    )
+    return numbers

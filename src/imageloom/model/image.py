@@ -25,6 +25,7 @@ Thing = Literal[
     "16 bits",
     "alpha",
     "animation",
+    "CMYK",
     "colour profile",
     "colours",
     "comment",
@@ -184,3 +185,7 @@ class Header(Plain, frozen=True):
     """The file's own format has lossy files too, and this one is lossless (WebP, AVIF)."""
     subsampling: Subsampling | None = None
     """The chroma subsampling of a lossy file; None if unknown."""
+    colours: str = ""
+    """What the numbers of the pixels mean, as a text of `colours`; empty: sRGB, or not stated."""
+    stored: str = ""
+    """The colours of the stored pixels, if the decoder converts them to sRGB: CMYK, CIELab or ICCLab."""

@@ -16,6 +16,8 @@ Chroma = Literal["keep", "444", "422", "420"]
 """The chroma subsampling that a user asks for: that of the input, or a fixed one."""
 Colors = Literal["keep", "srgb"]
 """Whether outputs keep the colour description of the input, or are converted to sRGB."""
+GainMap = Literal["keep", "drop"]
+"""Whether the gain map of an Ultra HDR photo is processed along with the photo."""
 Value = int | float | str | bool | None
 
 
@@ -70,8 +72,7 @@ class Recipe(Plain, frozen=True):
     metadata: Keep = "keep"
     damage: Damage = "warn"
     colors: Colors = "keep"
-    gain_map: Literal["keep", "drop"] = "keep"
-    """Whether the gain map of an Ultra HDR photo is processed along with the photo."""
+    gain_map: GainMap = "keep"
 
 
 class Limits(Plain, frozen=True):

@@ -20,8 +20,8 @@ import numpy as np
 
 from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
 from imageloom.model import Box, DType, Frame, Pixels, Step, Value
+from imageloom.operators import messages
 from imageloom.operators.channels import colour, premultiplied, split, with_alpha
-from imageloom.operators.describe import explain
 from imageloom.operators.extern import load_packages, reloaded
 
 Kind = Literal["point", "local", "geometric", "global"]
@@ -102,13 +102,18 @@ class Operator:
         return {parameter.name: parameter for parameter in found[1:]}
 
     @cached_property
+    def hints(self) -> dict[str, Any]:
+        """The annotations of the parameters by name."""
+        return typing.get_type_hints(self.function, include_extras=True)
+
+    @cached_property
     def schema(self) -> type[msgspec.Struct]:
         """A struct type with the parameters as fields. It converts values and checks their ranges."""
-        hints = typing.get_type_hints(self.function, include_extras=True)
         fields: list[Any] = []
         for name, parameter in self.parameters.items():
             required = parameter.default is inspect.Parameter.empty
-            fields.append((name, hints[name]) if required else (name, hints[name], parameter.default))
+            hint = self.hints[name]
+            fields.append((name, hint) if required else (name, hint, parameter.default))
         return msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
 
     def step(self, params: dict[str, Value]) -> Step:
@@ -119,18 +124,19 @@ class Operator:
         """
         for name in params:
             if name not in self.parameters:
-                known = ", ".join(self.parameters) or "none"
-                raise PipelineError(f"{self.name} has no parameter {name!r}; it takes: {known}")
+                unknown = messages.unknown_parameter(name, self.parameters, self.examples)
+                raise PipelineError(f"{self.name}: {unknown}")
         try:
             checked = msgspec.to_builtins(msgspec.convert(params, self.schema))
         except msgspec.ValidationError as error:
-            raise PipelineError(f"{self.name}: {explain(str(error), params)}") from None
+            wrong = messages.wrong_parameter(str(error), params, self.hints, self.examples)
+            raise PipelineError(f"{self.name}: {wrong}") from None
         for name, value in checked.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise PipelineError(f"{self.name}: {name} must be a finite number, not {value}")
         reason = self.check(**checked) if self.check else None
         if reason:
-            raise PipelineError(f"{self.name}: {reason}")
+            raise PipelineError(f"{self.name}: {reason}{messages.for_example(self.examples)}")
         kept = {n: v for n, v in checked.items() if v != self.parameters[n].default}
         return Step(self.name, kept)
 
@@ -333,19 +339,14 @@ def get(name: str) -> Operator:
     """The operator of that name.
 
     Raises:
-        PipelineError: there is no such operator; the message lists the known operators.
+        PipelineError: there is no such operator; the message names the nearest.
     """
     found = _OPERATORS.get(name)
     if found is None:
         load_packages()
         found = _OPERATORS.get(name)
     if found is None:
-        import difflib
-
-        close = difflib.get_close_matches(name, [o.name for o in operators()], n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        known = ", ".join(sorted(o.name for o in operators()))
-        raise PipelineError(f"there is no operator {name!r}{hint}; there are: {known}")
+        raise PipelineError(messages.unknown_operator(name, [o.name for o in operators()]))
     return found
 
 
@@ -415,3 +416,10 @@ def apply_on_part(step: Step, image: Pixels, box: Box, frame: Frame) -> Pixels:
 def _failed(step: Step, error: Exception) -> OperatorFailed:
     text = " ".join(str(error).split())
     return OperatorFailed(f"{step.name} failed: {type(error).__name__}: {text}")
+
+
+def describe_parameter(operator: Operator, name: str) -> str:
+    """One line about a parameter: its type, its range and its default."""
+    default = operator.parameters[name].default
+    text = f"{name}: {messages.describe(operator.hints[name])}"
+    return text if default is inspect.Parameter.empty else f"{text}  [{default}]"

@@ -13,7 +13,7 @@ from itertools import pairwise
 import msgspec
 from msgspec.structs import replace
 
-from imageloom import codecs, operators
+from imageloom import codecs, colours, operators
 from imageloom.codecs.adapt import Target, for_output
 from imageloom.codecs.metadata import Metadata, held
 from imageloom.errors import LimitExceeded, UnsupportedImage
@@ -31,6 +31,7 @@ from imageloom.model import (
     Step,
     Thing,
 )
+from imageloom.recipes.colouring import Colouring, placed
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.rewrite import rewrite
 
@@ -63,6 +64,12 @@ class OutputPlan(Plain, frozen=True):
     """Whether a step moves pixels: a resize, a crop, a turn."""
     dropped: tuple[Thing, ...] = ()
     """What the pixels of the output lack."""
+    colours: str = ""
+    """What the input states of its colours, see `Header.colours`."""
+    converted: bool = False
+    """Whether a step converts the colours to sRGB."""
+    profile: str = ""
+    """The text of `colours` for which a profile is built, because the output cannot say it as the input does."""
 
     @property
     def target(self) -> Target:
@@ -72,10 +79,18 @@ class OutputPlan(Plain, frozen=True):
             codecs.get(self.format).carries,
             self.moved,
             changed=self.moved or bool(self.steps),
-            shows_all=all(step.name in ("resize", "flip", "rotate") for step in self.steps),
+            shows_all=all(step.name in _SHOWING_ALL for step in self.steps),
             dropped=frozenset(self.dropped),
             keywords=getattr(codecs.get(self.format), "keywords", ()),
+            colours=self.colours,
+            converted=self.converted,
+            profile=colours.built(self.profile, self.frame.without_extra.channels <= 2)
+            if self.profile
+            else b"",
         )
+
+
+_SHOWING_ALL = ("resize", "flip", "rotate", "convert_from")
 
 
 class Plan(Plain, frozen=True):
@@ -89,6 +104,11 @@ class Plan(Plain, frozen=True):
     outputs: tuple[OutputPlan, ...]
     bytes: int
     """The peak memory for the item, including the input's pixels and the outputs' bytes."""
+
+    @property
+    def needs_profile(self) -> bool:
+        """Whether a step needs the profile of the file."""
+        return any(output.converted and output.colours.startswith("profile") for output in self.outputs)
 
 
 UNSUSPECTED = 64 << 20
@@ -140,10 +160,16 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
     upright = UPRIGHT[header.orientation]
     formats = [codecs.written_as(output.format, header.format) for output in recipe.outputs]
     dropped = [_dropped(header.frame, format) for format in formats]
-    rewritten = [
-        rewrite((*(_DROP_EXTRA if lost else ()), *upright, *output.steps), header.frame)
-        for lost, output in zip(dropped, recipe.outputs, strict=True)
+    coloured = [
+        placed(
+            rewrite((*(_DROP_EXTRA if lost else ()), *upright, *output.steps), header.frame),
+            header,
+            recipe,
+            format,
+        )
+        for output, format, lost in zip(recipe.outputs, formats, dropped, strict=True)
     ]
+    rewritten = [one.steps for one in coloured]
     luma = (
         header.scalable
         and header.frame.channels == 3
@@ -160,8 +186,8 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(steps, decoded, header, output, format, lost)
-        for steps, output, format, lost in zip(rewritten, recipe.outputs, formats, dropped, strict=True)
+        _plan_output(one, decoded, header, output, format, lost)
+        for one, output, format, lost in zip(coloured, recipe.outputs, formats, dropped, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
@@ -175,7 +201,7 @@ def _dropped(frame: Frame, format: Format) -> tuple[Thing, ...]:
 
 
 def _plan_output(
-    steps: Sequence[Step],
+    coloured: Colouring,
     decoded: Frame,
     header: Header,
     output: Output,
@@ -183,7 +209,7 @@ def _plan_output(
     dropped: tuple[Thing, ...],
 ) -> OutputPlan:
     codec = codecs.get(format)
-    steps = operators.with_checks(rewrite(steps, decoded), decoded)
+    steps = operators.with_checks(rewrite(coloured.steps, decoded), decoded)
     frame = operators.frames(steps, decoded)[-1]
     reason = codec.cannot_hold(frame)
     if reason:
@@ -196,7 +222,17 @@ def _plan_output(
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" for step in steps
     )
-    return OutputPlan(tuple(steps), frame, format, encoding, moved, dropped)
+    return OutputPlan(
+        tuple(steps),
+        frame,
+        format,
+        encoding,
+        moved,
+        dropped,
+        header.colours,
+        coloured.converted,
+        coloured.profile,
+    )
 
 
 def _wants_luma(steps: Sequence[Step]) -> bool:
@@ -225,7 +261,7 @@ def _scale(steps: Sequence[Step], frame: Frame, decode: Decode) -> int:
                 ):
                     return scale
             return 1
-        if step.name not in ("flip", "rotate", "grayscale"):
+        if step.name not in ("flip", "rotate", "grayscale", "convert_from"):
             return 1
         frame = after
     return 1
@@ -326,12 +362,36 @@ def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None
             lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
         quality = f", quality {output.encoding.quality}" if codecs.get(output.format).quality else ""
         lines.append(f"encode    {output.format}, {output.frame}{quality}")
+        lines.append(f"colours   {_why_colours(header, recipe, output)}")
         lines.append(f"metadata  {_why_metadata(header, recipe, output, metadata)}")
     lines.append(f"memory    at most {(plan.bytes + size) / 1e6:,.1f} MB, without tiles")
     batch = min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels))
     if batch > 1:
         lines.append(f"batch     up to {batch} images of this size in one task")
     return lines
+
+
+def _why_colours(header: Header, recipe: Recipe, output: OutputPlan) -> str:
+    if header.stored:
+        return f"the file has {header.stored}: converted to sRGB by the decoder"
+    if not header.colours:
+        return "sRGB, or not stated by the file: not changed"
+    stated = f"the file states {colours.label(header.colours)}"
+    if output.profile:
+        return f"{stated}: the output has a profile that says the same"
+    if not output.converted:
+        return f"{stated}: kept"
+    if any(step.name == "to_srgb" for one in recipe.outputs for step in one.steps):
+        why = "to_srgb"
+    elif recipe.colors == "srgb":
+        why = "--colors srgb"
+    elif recipe.metadata == "strip":
+        why = "--metadata strip, which removes the statement"
+    else:
+        why = f"{'gray ' if output.frame.channels <= 2 else ''}{output.format} output cannot say it"
+    at = [step.name for step in output.steps].index("convert_from")
+    where = f"after {output.steps[at - 1].name}" if at else "before all steps"
+    return f"{stated}: converted to sRGB {where} ({why})"
 
 
 def _fate(metadata: Metadata, recipe: Recipe, output: OutputPlan) -> str:

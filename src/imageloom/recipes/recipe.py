@@ -4,6 +4,8 @@ A recipe in YAML:
 
     decode: safe                  # or fast, exact
     damage: warn                  # or refuse, salvage
+    colors: keep                  # or srgb
+    gain_map: keep                # or drop
     metadata: keep                # or strict, strip
     operators: [my_ops.py]        # Python files; the user must also give them with --operators
     outputs:
@@ -31,11 +33,13 @@ from imageloom.errors import PipelineError, UsageError
 from imageloom.model import Format, Output, Recipe
 from imageloom.recipes.pipeline import Pipeline
 
-_RECIPE_KEYS = {"decode", "damage", "metadata", "operators", "outputs"}
+_RECIPE_KEYS = {"decode", "damage", "colors", "gain_map", "metadata", "operators", "outputs"}
 _OUTPUT_KEYS = {"pipeline", "format", "quality", "subsampling", "folder"}
 _CHOICES = {
     "decode": ("safe", "fast", "exact"),
     "damage": ("warn", "refuse", "salvage"),
+    "colors": ("keep", "srgb"),
+    "gain_map": ("keep", "drop"),
     "metadata": ("keep", "strict", "strip"),
 }
 _SUBSAMPLINGS = ("keep", "444", "422", "420")

@@ -60,7 +60,8 @@ class Summary(Plain, frozen=True):
 
     def _losses(self) -> Iterator[str]:
         if self.lost:
-            yield f"{files(self.lost, 'lost something', 'lost something')}: {counted(without_copies(self.dropped))}"
+            lost = counted(without_copies(self.dropped))
+            yield f"{files(self.lost, 'lost something', 'lost something')}: {lost}"
         if complete := self.damaged - self.incomplete:
             yield files(complete, "is damaged but complete", "are damaged but complete")
         if self.incomplete:

@@ -14,8 +14,10 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 from msgspec.structs import replace
 
@@ -35,6 +37,7 @@ from imageloom.model import Item, Unlisted
 from imageloom.stores import credentials
 from imageloom.stores.media import HEAD, media_type
 from imageloom.stores.names import PROBE, STAGING, unsafe
+from imageloom.stores.rawlist import RawListing
 from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden
 from imageloom.system import folders
 
@@ -85,9 +88,16 @@ class ObjectStore(RemoteStore):
         self.address = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
         self._prefix = f"{prefix}/" if prefix else ""
         self._client = _connect(scheme, bucket)
+        self._bucket = bucket if scheme == "s3" else ""
         self._staging = Staging()
 
     # Reading
+
+    @cached_property
+    def _raw(self) -> RawListing | None:
+        """A listing of raw keys, if the store has one."""
+        found = RawListing(self._bucket, credentials.aws()) if self._bucket else None
+        return found if found and found.is_possible else None
 
     def items(self) -> Iterator[Item | Unlisted]:
         """Yield all objects in the order of their keys, without hidden objects and folder markers. A broken
@@ -101,6 +111,9 @@ class ObjectStore(RemoteStore):
 
         offset: str | None = None
         failures = 0
+        if not self._prefix and self._has_leading_slashes():
+            yield from self._raw_items("")
+            return
         while True:
             try:
                 folder = self._prefix.rstrip("/") or None
@@ -113,6 +126,9 @@ class ObjectStore(RemoteStore):
                             yield self._item(key, found)
                 return
             except InvalidPathError as error:
+                if self._raw:
+                    yield from self._raw_items(offset or "")
+                    return
                 wrong = _offending(error)
                 if wrong is None or not unsafe(wrong) or (offset is not None and _behind(wrong) <= offset):
                     raise StorageError(
@@ -128,6 +144,30 @@ class ObjectStore(RemoteStore):
                 if _is_final(error) or failures == RETRIES:
                     raise StorageError(f"cannot list {self.address}: {explain(error)}") from None
                 time.sleep(0.1 * 2**failures * (1 + random.random()))
+
+    def _has_leading_slashes(self) -> bool:
+        """Whether keys start with a slash. obstore would list them without it."""
+        try:
+            return bool(self._raw and self._raw.has("/"))
+        except (OSError, ValueError):  # obstore reports it
+            return False
+
+    def _raw_items(self, after: str) -> Iterator[Item | Unlisted]:
+        """Yield the objects after a key, also those whose keys are not valid paths."""
+        assert self._raw is not None
+        try:
+            for found in self._raw.keys(self._prefix, after):
+                key = found.key.removeprefix(self._prefix)
+                names = [part for part in key.split("/") if part not in (".", "..")]
+                if is_hidden("/".join(names)) or (found.key.endswith("/") and not found.size):
+                    continue
+                if reason := unsafe(key):
+                    yield invalid(key, reason)
+                else:
+                    meta = {"size": found.size, "last_modified": found.modified, "e_tag": found.etag}
+                    yield self._item(key, meta)
+        except (OSError, ValueError, ElementTree.ParseError) as error:
+            raise StorageError(f"cannot list {self.address}: {explain(error)}") from None
 
     def _is_marker(self, key: str, found: Mapping[str, Any]) -> bool:
         """Whether a listed object marks a folder: its key ends with a slash, which the library hides."""

@@ -26,7 +26,7 @@ from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step
 from imageloom.operators import DTYPES, Operator
 from imageloom.operators.channels import colour
-from imageloom.operators.describe import describe_parameter
+from imageloom.operators.registry import describe_parameter
 from imageloom.recipes.pipeline import Pipeline, frame_of, to_text
 from imageloom.testing.strategies import frames, images, steps
 
@@ -71,7 +71,7 @@ class OperatorTests:
     def test_is_documented(self, operator: Operator) -> None:
         assert operator.summary.endswith((".", ")"))
         for parameter in operator.parameters:
-            assert describe_parameter(operator.function, parameter).startswith(f"{parameter}: ")
+            assert describe_parameter(operator, parameter).startswith(f"{parameter}: ")
 
     def test_refuses_bad_parameters_by_name(self, operator: Operator) -> None:
         (good, *_) = Pipeline(operator.examples[0])

@@ -20,10 +20,12 @@ from imageloom import codecs
 from imageloom.codecs.adapt import for_output
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA
+from imageloom.colours.bound import bound
 from imageloom.errors import UnreadableItem
 from imageloom.model import (
     Box,
     Damage,
+    Format,
     Frame,
     Header,
     Item,
@@ -81,7 +83,7 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
     with _reading(task, part, header, phase.frames[0]) as (read, damage):
         pixels = read(tile.read)
     lap("decode" if not part.reads else "read")
-    return Chunk((pixels,), header, warnings=damage.warnings)
+    return Chunk((pixels,), header, warnings=damage.warnings, profile=_profile(task, part, header, phase))
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
@@ -91,7 +93,8 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     if phase is None:
         return chunk
     tile = tiles.tile(phase, part.write)
-    pixels = tiles.run_tile(phase, chunk.pixels[0], tile)
+    with bound(chunk.profile):
+        pixels = tiles.run_tile(phase, chunk.pixels[0], tile)
     measure = tiles.pack(phase, tiles.measure_tile(phase, pixels, tile)) if phase.measured else b""
     lap("filter")
     return chunk._replace(pixels=(pixels,), measure=measure)
@@ -175,6 +178,20 @@ def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
         return header, None
     phase = phases[part.phase]
     return header, replace(phase, steps=(part.first, *phase.steps[1:])) if part.first else phase
+
+
+def _profile(task: Task, part: Part, header: Header, phase: tiles.Phase) -> bytes:
+    """The colour profile of the file, if a step of the phase converts from it."""
+    if not header.colours.startswith("profile") or all(step.name != "convert_from" for step in phase.steps):
+        return b""
+    return _profile_of(_File.of(task, part), header.format)
+
+
+@lru_cache(maxsize=2)
+def _profile_of(file: _File, format: Format) -> bytes:
+    """It is kept for other tiles of the file."""
+    with file.opened() as path:
+        return codecs.metadata_of(path, format).icc
 
 
 _Reading = tuple[Callable[[Box], Pixels], DamageLog]

@@ -190,6 +190,8 @@ def _layout(file: RandomFile) -> _Layout:
             sampling = body[7::3]
         elif marker == SOS:
             scanned = body[0]
+    if frame and not frame.height:
+        raise UnsupportedImage("the JPEG defines its height at its end")
     if frame is None or not frame.pixels or len(sampling) != frame.channels or not min(sampling):
         raise CorruptImage("the JPEG header is damaged")
     if frame.channels not in (1, 3) or scanned != frame.channels:

@@ -10,7 +10,7 @@ import numpy as np
 
 from imageloom.codecs.bits import MoreNeeded
 from imageloom.codecs.piecewise.pieces import Pieces, check_box
-from imageloom.codecs.tifflayout import Layout, as_pixels, layout_of, palette_of
+from imageloom.codecs.tifflayout import CONVERTED, Layout, as_pixels, converter_of, layout_of
 from imageloom.codecs.tiffparts import Parts, library
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Pixels
@@ -54,7 +54,7 @@ class Reader:
             layout = layout_of(view)
             self._parts = layout.parts(view, _MOST_PIECES)
             _check_size(layout, self._parts)
-            self._palette = palette_of(view, layout)
+            self._convert = converter_of(view, layout)
         except MoreNeeded:
             self._file.close()
             raise CorruptImage("the TIFF is cut off within its directory") from None
@@ -105,11 +105,13 @@ class Reader:
         samples = samples[: bottom - top, : right - left]
         if samples.shape != (bottom - top, right - left, self._layout.samples):
             raise CorruptImage(f"{self._parts.name(index)} is damaged: it does not hold its pixels")
-        return as_pixels(samples, self._layout, self._palette)
+        return as_pixels(samples, self._layout, self._convert)
 
 
 def _check_size(layout: Layout, parts: Parts) -> None:
-    """Refuse pieces that are too large for the memory of a worker."""
+    """Refuse pieces that are too large for the memory of a worker, and colours that are converted."""
+    if layout.colours in CONVERTED:
+        raise UnsupportedImage(f"TIFF of {CONVERTED[layout.colours]} is converted as a whole")
     if parts.bytes * parts.planes > _LARGEST_PIECE:
         refused = LargePieces if layout.is_plain and parts.planes == 1 else UnsupportedImage
         raise refused(f"TIFF of pieces of {parts.width}x{parts.height} pixels is not read in regions")

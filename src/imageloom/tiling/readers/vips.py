@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.jpeg import check_whole
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.codecs.repair import check_regular
 from imageloom.codecs.segments import check_scans
 from imageloom.codecs.tifflayout import layout_of
-from imageloom.errors import CorruptImage, MissingExtra
+from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage
 from imageloom.model import Frame, Pixels
 from imageloom.tiling.readers.files import RandomFile
 
@@ -69,6 +70,8 @@ class Strips:
             self._source = source  # libvips does not keep its functions alive
         except pyvips.Error as error:
             raise CorruptImage(f"cannot be decoded: {_said(error)}") from None
+        if image.interpretation == "cmyk":
+            raise UnsupportedImage("CMYK is converted as a whole")
         dtype = _DTYPES.get(image.format)
         if (image.width, image.height, image.bands, dtype) != (
             frame.width,
@@ -121,6 +124,22 @@ class Reader(Strips):
         _check(path, format, frame)
         # A source, not a name: libvips interprets brackets at the end of a name as options.
         super().__init__(sources.new_from_file(str(path)), frame)
+        self._path, self._format = path, format
+
+    def read(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+        rows = super().read(x0, y0, x1, y1)
+        if y1 == self.frame.height and self._format == "jpeg":
+            self._check_end()
+        return rows
+
+    def _check_end(self) -> None:
+        """libvips checks for damage before it decodes rows, but not after the last rows."""
+        file = RandomFile(self._path)
+        try:
+            with file.mapped() as data:
+                check_whole(data, self.frame)
+        finally:
+            file.close()
 
 
 def _check(path: Path, format: str, frame: Frame) -> None:
