@@ -112,6 +112,18 @@ def test_strict_metadata_fails_only_the_items_that_would_lose_something(
     assert imageloom("run", "invert", photos, out, "--strict-metadata", "--metadata", "strip").returncode == 2
 
 
+def test_a_watch_reports_losses(photos: Path, tmp_path: Path) -> None:
+    command = ("watch", "invert", photos, tmp_path / "out", "--until-idle", 0, "--json")
+    ran = imageloom(*command, "--format", "bmp", "--engine", "serial")
+    items = {
+        line["item"]: line for line in map(json.loads, ran.stdout.splitlines()) if line["event"] == "done"
+    }
+    assert items["0.jpg"]["dropped"] == ["EXIF", "XMP"]
+    assert "; 2 files lost something: 2 EXIF, 2 XMP" in ran.stderr
+    strict = imageloom(*command, "--format", "pnm", "--strict-metadata", "--engine", "serial")
+    assert strict.stdout.count('"kind":"MetadataLost"') == 2
+
+
 def test_strict_metadata_in_recipes_and_in_python(photos: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "strict.yaml"
     recipe.write_text("metadata: strict\noutputs:\n  small: {pipeline: resize 50%, format: bmp}\n")

@@ -29,8 +29,9 @@ class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
     The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
-    `also_reads`: things that it reads, for other formats, but does not write; and `always_drops`: things that it finds
-    in files and that no output gets (`Metadata.found`).
+    `keywords`: the keywords of the texts that its files can hold, if not all; `also_reads`: things that it reads,
+    for other formats, but does not write; and `always_drops`: things that it finds in files and that no output
+    gets (`Metadata.found`).
     """
 
     format: Format

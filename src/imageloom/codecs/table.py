@@ -12,7 +12,11 @@ from typing import Literal
 from imageloom import codecs
 from imageloom.model import THINGS, DType, Format, Frame, Thing
 
-Fate = Literal["kept", "dropped", "absent"]
+Fate = Literal["kept", "converted", "dropped", "absent"]
+_OTHERWISE: dict[Thing, Thing] = {"colours": "colour profile", "extended XMP": "XMP"}
+"""As what a thing is written into a format that lacks it."""
+_OF_PIXELS: frozenset[Thing] = frozenset({"colours", "colour profile"})
+"""What says what pixels mean: without it, the pixels are converted to sRGB."""
 KINDS = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
 DEPTHS: tuple[DType, ...] = ("uint8", "uint16", "float32")
 
@@ -40,7 +44,9 @@ These are changed or dropped where they would be false of the output:
 - EXIF and XMP: the orientation becomes 1, the width and the height are updated, and small copies of the old
   picture (thumbnails) are removed if the pixels have changed.
 - The gain map and the video of a photo stay only if they still belong to the picture.
-- The colour profile is dropped if it does not fit the output's kind of pixels: an RGB profile in a gray image.
+- The colour profile and other statements about colours are written as the output's format can. If it cannot, or if
+  a profile does not fit the output's pixels, as that of RGB in a gray image, the pixels are converted to sRGB.
+- Extended XMP becomes a part of the XMP.
 - The georeference is dropped if a step moves pixels.
 """
 
@@ -59,8 +65,10 @@ def fate(read: Format, written: Format, thing: Thing) -> Fate:
     """What becomes of a thing of a file in one format, in an output of another format."""
     if thing not in reads(read):
         return "absent"
-    is_kept = thing in codecs.get(written).carries and thing not in _always_drops(read)
-    return "kept" if is_kept else "dropped"
+    carries = codecs.get(written).carries
+    if (thing in carries or _OTHERWISE.get(thing) in carries) and thing not in _always_drops(read):
+        return "kept"
+    return "converted" if thing in _OF_PIXELS else "dropped"
 
 
 def markdown() -> Iterator[str]:

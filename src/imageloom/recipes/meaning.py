@@ -18,6 +18,8 @@ from imageloom.model import Format, Output, Plain, Recipe
 
 MEANING = 2
 """Version of all results. Raise that of a codec or an operator instead, if a change concerns only these."""
+MOST_SUFFIXES = 100
+"""Maximum number of suffixes whose meanings are kept."""
 _FIRST = {"outputs", "decode", "operators", "metadata"}
 _FIRST_OF_OUTPUTS = {"steps", "folder", "format", "quality"}
 """The fields of a recipe, and of its outputs, that all ledgers have. A newer field is stated only if it is set."""
@@ -32,16 +34,19 @@ class Meanings:
 
     def __init__(self, recipe: Recipe, template: str) -> None:
         self._recipe, self._template = recipe, template
-        self._texts: dict[Format | None, str] = {}
+        self._texts: dict[str, str] = {}
+        """By suffix, for speed: this is called several times for each item."""
 
     def of(self, key: str) -> str:
         """The meaning for an item: equal if bytes and names of the outputs are equal.
 
         The format is that of the key's suffix: it must be known before the file is read.
         """
-        format = codecs.format_of(key)
-        if (text := self._texts.get(format)) is None:
-            text = self._texts[format] = self._text(format)
+        suffix = key.rpartition(".")[2]
+        if (text := self._texts.get(suffix)) is None:
+            text = self._text(codecs.format_of(key))
+            if len(self._texts) < MOST_SUFFIXES:
+                self._texts[suffix] = text
         return text
 
     def _text(self, format: Format | None) -> str:
