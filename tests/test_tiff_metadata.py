@@ -89,7 +89,7 @@ def test_smaller_copies_are_no_pages(tmp_path: Path) -> None:
     made = run(tmp_path, ONE, "auto_orient")
     assert set(made.made) == set(ONE)
     dropped = {name: set(said) for name, said in made.dropped.items()}
-    assert dropped == {"overviews.tif": {"thumbnail"}, "pyramid.tif": {"thumbnail"}, "mask.tif": {"alpha"}}
+    assert dropped == {"overviews.tif": {"thumbnail"}, "pyramid.tif": {"thumbnail"}, "mask.tif": {"mask"}}
     for name in ONE:
         np.testing.assert_array_equal(made.pixels(name), RGB)
 

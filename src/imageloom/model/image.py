@@ -42,6 +42,7 @@ Thing = Literal[
     "HDR",
     "IPTC",
     "layers",
+    "mask",
     "pages",
     "Photoshop resources",
     "private metadata",
