@@ -74,6 +74,14 @@ class Tiff:
         "georeference",
         "extra samples",
     )
+    always_drops: tuple[Thing, ...] = (
+        "CMYK",
+        "damaged metadata",
+        "layers",
+        "mask",
+        "private metadata",
+        "thumbnail",
+    )
     keywords = tiffmetadata.KEYWORDS
 
     def header(self, head: Data) -> Header:

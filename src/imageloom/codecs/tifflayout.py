@@ -268,7 +268,7 @@ def _others(data: Data, at: int, order: Order, big: bool, entries: dict[int, Ent
         following = following if is_below else more
         kind = _subfile(data, other, order)
         if kind & _MASK:
-            found.add("alpha")
+            found.add("mask")
         elif kind & _REDUCED:
             found.add("thumbnail")
         else:

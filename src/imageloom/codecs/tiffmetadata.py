@@ -191,9 +191,6 @@ def tags_of(metadata: Metadata) -> tuple[Order, Tree]:
     for text in metadata.texts:
         if text.keyword in KEYWORDS:
             _add_text(tags, KEYWORDS[text.keyword], text.text)
-    if metadata.colours and len(metadata.colours.chromaticities) == 8:
-        values = [Fraction(value, 100_000) for value in metadata.colours.chromaticities]
-        tags[_WHITE], tags[_PRIMARIES] = _fractions(order, *values[:2]), _fractions(order, *values[2:])
     for tag, kind, data in (
         (_XMP, 1, metadata.xmp),
         (_ICC, UNDEFINED, metadata.icc),

@@ -43,6 +43,7 @@ Thing = Literal[
     "HDR",
     "IPTC",
     "layers",
+    "mask",
     "pages",
     "Photoshop resources",
     "private metadata",
