@@ -185,6 +185,20 @@ def test_exif_states_adobe_rgb(tmp_path: Path) -> None:
     assert b"R03" not in output.read_bytes()
 
 
+def test_xmp_states_the_colours_of_the_output(tmp_path: Path) -> None:
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description rdf:about="" xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:ColorSpace="65535" '
+        b'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" photoshop:ICCProfile="Display P3"/>'
+        b"</rdf:RDF></x:xmpmeta>"
+    )
+    path = saved(tmp_path / "in" / "a.jpg", picture(), xmp=packet, icc_profile=P3)
+    assert b'"Display P3"' in made(path, tmp_path).read_bytes()
+    output = made(path, tmp_path, "to_srgb").read_bytes()
+    assert b'exif:ColorSpace="1"' in output
+    assert b'photoshop:ICCProfile="sRGB IEC61966-2.1"' in output
+
+
 def test_gamma_and_chromaticities_become_a_profile_or_are_converted(tmp_path: Path) -> None:
     stated = Primaries(gamma=100_000, chromaticities=(31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
     path = tmp_path / "a.png"
@@ -217,7 +231,7 @@ def test_hdr_is_refused_by_name_where_it_cannot_be_said() -> None:
         ),
     )
     for recipe in refused:
-        with pytest.raises(UnsupportedImage, match=r"HDR \(PQ\).*--format png"):
+        with pytest.raises(UnsupportedImage, match=r"HDR \(PQ\).*--format png or avif"):
             make_plan(header, recipe)
 
 

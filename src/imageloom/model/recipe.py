@@ -46,6 +46,8 @@ class Encoding(Plain, frozen=True):
     """Use the lossless encoder of a format that has both."""
     subsampling: Subsampling | None = None
     """Chroma subsampling of a lossy encoder; None for the codec's default."""
+    extra: int = 0
+    """The number of extra samples, see `Frame.extra`."""
 
 
 class Output(Plain, frozen=True):

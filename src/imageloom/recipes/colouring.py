@@ -33,7 +33,7 @@ def placed(steps: Sequence[Step], header: Header, recipe: Recipe, format: Format
     plain = tuple(step for step in steps if step.name != "to_srgb")
     stated = header.colours
     if not stated:
-        return Colouring(plain)
+        return Colouring(plain, converted=bool(header.stored))
     frames = operators.frames(steps, header.frame)
     kept_by = _kept_by(stated, header, frames[-1], recipe, format)
     places = [at for at, step in enumerate(steps) if step.name == "to_srgb"]
@@ -45,7 +45,7 @@ def placed(steps: Sequence[Step], header: Header, recipe: Recipe, format: Format
     if name and (places or (header.frame.dtype != "uint8" and frames[-1].dtype == "uint8")):
         raise UnsupportedImage(
             f"the image is HDR ({name}), and this output cannot say that, or not with enough bits: keep 16 bits "
-            "and choose --format png, without to_srgb, --colors srgb and --metadata strip"
+            "and choose --format png or avif, without to_srgb, --colors srgb and --metadata strip"
         )
     if not places:
         return Colouring(plain, profile=kept_by or "")

@@ -69,7 +69,7 @@ def _fate(metadata: Metadata, recipe: Recipe, output: OutputPlan) -> str:
     carried = output.carried(metadata)
     before, after = held(metadata), held(carried.metadata)
     kept = before.keys() - carried.dropped
-    changed = {thing for thing in kept if before[thing] != after[thing]}
+    changed = {thing for thing in kept if before[thing] != after.get(thing)}
     dropped = "refused (--strict-metadata)" if recipe.metadata == "strict" else "dropped"
     parts = [
         f"{what}: {', '.join(sorted(found))}"

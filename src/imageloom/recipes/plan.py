@@ -30,6 +30,7 @@ from imageloom.model import (
     Plain,
     Recipe,
     Step,
+    Thing,
 )
 from imageloom.recipes.colouring import Colouring, placed
 from imageloom.recipes.rewrite import rewrite
@@ -61,6 +62,8 @@ class OutputPlan(Plain, frozen=True):
     encoding: Encoding
     moved: bool
     """Whether a step moves pixels: a resize, a crop, a turn."""
+    dropped: tuple[Thing, ...] = ()
+    """What the pixels of the output lack."""
     colours: str = ""
     """What the input states of its colours, see `Header.colours`."""
     converted: bool = False
@@ -82,9 +85,13 @@ class OutputPlan(Plain, frozen=True):
             self.moved,
             changed=self.moved or bool(self.steps),
             shows_all=all(step.name in _SHOWING_ALL for step in self.steps),
+            dropped=frozenset(self.dropped),
+            keywords=getattr(codecs.get(self.format), "keywords", ()),
             colours=self.colours,
             converted=self.converted,
-            profile=colours.built(self.profile, self.frame.channels <= 2) if self.profile else b"",
+            profile=colours.built(self.profile, self.frame.without_extra.channels <= 2)
+            if self.profile
+            else b"",
         )
 
     def carried(self, metadata: Metadata) -> Carried:
@@ -171,9 +178,15 @@ def make_plan(header: Header, recipe: Recipe) -> Plan:
 def _make_plan(header: Header, recipe: Recipe) -> Plan:
     upright = UPRIGHT[header.orientation]
     formats = [codecs.written_as(output.format, header.format) for output in recipe.outputs]
+    dropped = [_dropped(header.frame, format) for format in formats]
     coloured = [
-        placed(rewrite((*upright, *output.steps), header.frame), header, recipe, format)
-        for output, format in zip(recipe.outputs, formats, strict=True)
+        placed(
+            rewrite((*(_DROP_EXTRA if lost else ()), *upright, *output.steps), header.frame),
+            header,
+            recipe,
+            format,
+        )
+        for output, format, lost in zip(recipe.outputs, formats, dropped, strict=True)
     ]
     rewritten = [one.steps for one in coloured]
     luma = (
@@ -192,18 +205,32 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(one, decoded, header, output, format, recipe.gain_map)
-        for one, output, format in zip(coloured, recipe.outputs, formats, strict=True)
+        _plan_output(one, decoded, header, output, format, lost, recipe.gain_map)
+        for one, output, format, lost in zip(coloured, recipe.outputs, formats, dropped, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
 
+_DROP_EXTRA = (Step("drop_extra"),)
+
+
+def _dropped(frame: Frame, format: Format) -> tuple[Thing, ...]:
+    """What pixels of this frame lose in an output of a format."""
+    return ("extra samples",) if frame.extra and "extra samples" not in codecs.get(format).carries else ()
+
+
 def _plan_output(
-    coloured: Colouring, decoded: Frame, header: Header, output: Output, format: Format, gain_map: GainMap
+    coloured: Colouring,
+    decoded: Frame,
+    header: Header,
+    output: Output,
+    format: Format,
+    dropped: tuple[Thing, ...],
+    gain_map: GainMap,
 ) -> OutputPlan:
-    steps = rewrite(coloured.steps, decoded)
-    frame = operators.frames(steps, decoded)[-1]
     codec = codecs.get(format)
+    steps = operators.with_checks(rewrite(coloured.steps, decoded), decoded)
+    frame = operators.frames(steps, decoded)[-1]
     reason = codec.cannot_hold(frame)
     if reason:
         raise UnsupportedImage(reason)
@@ -211,6 +238,7 @@ def _plan_output(
         codec.quality if output.quality is None else output.quality,
         lossless=header.lossless and header.format == format and output.quality is None,
         subsampling=header.subsampling if output.subsampling == "keep" else output.subsampling,
+        extra=frame.extra,
     )
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" for step in steps
@@ -221,6 +249,7 @@ def _plan_output(
         format,
         encoding,
         moved,
+        dropped,
         header.colours,
         *coloured[1:],
         header.frame,
@@ -283,7 +312,7 @@ def _step_bytes(step: Step, before: Frame, after: Frame) -> int:
     """Memory of a step in bytes: input, output and one copy of it, and floats if the operator needs them."""
     operator = operators.get(step.name)
     most = before.bytes + 2 * after.bytes
-    if operator.alpha == "premultiply" and before.channels in (2, 4):
+    if operator.alpha == "premultiply" and before.without_extra.channels in (2, 4):
         most += 2 * _as_floats(before) + 3 * _as_floats(after)
     if operator.kind(step) == "global":
         most += 2 * _as_floats(before)
