@@ -363,3 +363,9 @@ def test_an_entry_of_a_thumbnail_is_removed_in_either_byte_order() -> None:
         assert made.has_lost_thumbnail
         assert b"picture" not in made.exif
         assert set(first_directory(made.exif).entries) == {0x010F, 0x0213}
+
+
+def test_subsampling_is_found_behind_long_segments() -> None:
+    given = inserted(jpeg(subsampling=1), segment(0xE7, bytes(60_000)))
+    header = codecs.read_header(lambda size: given[:size], len(given))
+    assert header.subsampling == codecs.header_of(jpeg(subsampling=1)).subsampling == "422"
