@@ -29,8 +29,8 @@ class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
     The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
-    `also_reads`: things that it reads, for other formats, but does not write; and `always_drops`: things that it finds
-    in files and that no output gets (`Metadata.found`).
+    `also_reads`: things that it reads, for other formats, but does not write; and `always_drops`: things that it
+    finds in files and that no output gets (`Metadata.found`).
     """
 
     format: Format
@@ -167,6 +167,17 @@ def get(format: Format) -> Codec:
     """
     codec: Codec = CODECS.load(format)()
     return codec
+
+
+def carries(format: Format, frame: Frame) -> frozenset[Thing]:
+    """What an output with such pixels can hold beside them.
+
+    A codec's attribute `gray_in_colour` has the numbers of channels that it writes as RGB although they are gray:
+    a profile for gray does not fit then.
+    """
+    codec = get(format)
+    held = frozenset(codec.carries)
+    return held - {"colour profile"} if frame.channels in getattr(codec, "gray_in_colour", ()) else held
 
 
 def formats() -> tuple[Format, ...]:
