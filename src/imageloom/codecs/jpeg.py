@@ -72,7 +72,8 @@ class Jpeg:
 
     def header(self, head: Data) -> Header:
         """Parse the segments up to the first scan, which says whether more scans follow."""
-        turned, progressive = Orientation(), False
+        turned: Orientation | None = None
+        progressive = False
         profile: list[bytes] = []
         frame: Frame | None = None
         components = 0
@@ -85,6 +86,7 @@ class Jpeg:
             elif marker in _REFUSED:
                 raise UnsupportedImage(f"{_REFUSED[marker]} JPEG is not supported")
             elif marker == segments.APP1:
+                turned = turned or Orientation()
                 turned.add(head[start:end])
             elif marker == segments.APP2 and head[start : start + len(ICC)] == ICC:
                 profile.append(head[start + len(ICC) : end])
@@ -99,12 +101,12 @@ class Jpeg:
                 return Header(
                     "jpeg",
                     frame,
-                    orientation=turned.value,
+                    orientation=turned.value if turned else 1,
                     scalable=not is_cmyk,
                     buffered=held,
                     subsampling=sampling,
                     stored="CMYK" if is_cmyk else "",
-                    colours=stated(profile, turned.exif, frame.channels),
+                    colours=stated(profile, turned.exif if turned else b"", frame.channels),
                 )
         raise CorruptImage("the JPEG has no frame header before its first scan")
 
