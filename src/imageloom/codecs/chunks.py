@@ -26,6 +26,10 @@ _MOST_CHUNKS = 1 << 18
 _MOST_TEXTS = 10_000
 _COMPRESSED = range(1 << 10, (1 << 20) + 1)
 """Texts of these sizes are written compressed. Many readers refuse a compressed text of more than 1 MB."""
+_MOST_RATIO = 1032
+"""Deflate makes at most so many bytes of one."""
+_MOST_WASTED = adapt.MOST_INFLATED
+"""Maximum number of bytes that are decompressed in vain."""
 _INCH = 0.0254
 """In metres."""
 _PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
@@ -151,7 +155,7 @@ class _Found:
         self._texts: list[Text] = []
         self._copied: list[bytes] = []
         self._things: set[Thing] = set()
-        self._inflated = 0
+        self._inflated = self._wasted = 0
 
     @property
     def orientation(self) -> int:
@@ -184,6 +188,8 @@ class _Found:
             self._once(name.decode(), data[start:end] if fits else b"")
         elif name == b"eXIf":
             self._once("eXIf", _body(data, start, end, "EXIF").removeprefix(b"Exif\0\0"))
+        elif name == b"iCCP" and "iCCP" in self._blocks:
+            self._things.add("damaged metadata")
         elif name == b"iCCP":
             packed = _body(data, start, end, "colour profile").partition(b"\0")[2][1:]
             self._once("iCCP", self._inflate(packed, "colour profile"))
@@ -207,6 +213,9 @@ class _Found:
             translated, _, rest = rest.partition(b"\0")
         else:
             packed, rest = name == b"zTXt", rest[1:] if name == b"zTXt" else rest
+        if keyword == _XMP and "XMP" in self._blocks:
+            self._things.add("damaged metadata")
+            return
         if packed:
             rest = self._inflate(rest, "text")
         if keyword == _XMP:
@@ -245,7 +254,14 @@ class _Found:
             self._things.add("private metadata" if profile else "damaged metadata")
 
     def _inflate(self, packed: bytes, what: str) -> bytes:
-        plain = adapt.inflate(packed, what)
+        if self._wasted > _MOST_WASTED:
+            raise LimitExceeded("it has too many damaged or too large texts and profiles (--metadata strip)")
+        plain = b""
+        try:
+            plain = adapt.inflate(packed, what)
+        finally:
+            if not plain:
+                self._wasted += min(adapt.MOST_INFLATED, _MOST_RATIO * len(packed))
         self._inflated += len(plain)
         if self._inflated > adapt.MOST_INFLATED:
             raise LimitExceeded(

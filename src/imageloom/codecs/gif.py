@@ -11,11 +11,12 @@ from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Density, Metadata, Text
 from imageloom.codecs.stated import colours_of
-from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _MOST_BLOCKS = 1 << 21
 """Maximum number of sub-blocks in a file; most have 255 bytes."""
+_MOST_COMMENTS = 10_000
 _PIECE = 64 << 10
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _CONTROL, _COMMENT, _APPLICATION = 0xF9, 0xFE, 0xFF
@@ -75,6 +76,8 @@ class Gif:
             for kind, start, end in _blocks(data):
                 if kind == _IMAGE:
                     images += 1
+                elif kind == _COMMENT and len(texts) >= _MOST_COMMENTS:
+                    raise LimitExceeded(f"it has more than {_MOST_COMMENTS:,} comments (--metadata strip)")
                 elif kind == _COMMENT:
                     body = _joined(data, start + 2, end)
                     texts.append(Text("Comment", _text(body)))
