@@ -23,6 +23,7 @@ Thing = Literal[
     "16 bits",
     "alpha",
     "animation",
+    "CICP",
     "CMYK",
     "colour profile",
     "colours",
