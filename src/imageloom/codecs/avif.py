@@ -44,6 +44,8 @@ class Avif:
     encoder_bytes = 60
     written: Format = "avif"
     carries: tuple[Thing, ...] = ("CICP", "EXIF", "XMP", "colour profile")
+    also_reads: tuple[Thing, ...] = ("HDR",)
+    always_drops: tuple[Thing, ...] = ("animation", "extra samples", "gain map", "pages", "thumbnail")
     gray_in_colour = (2,)
 
     def header(self, head: Data) -> Header:

@@ -33,6 +33,8 @@ class Gif:
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[Thing, ...] = ()
+    also_reads: tuple[Thing, ...] = ("XMP", "colour profile", "comment", "density")
+    always_drops: tuple[Thing, ...] = ("animation", "private metadata")
 
     def header(self, head: Data) -> Header:
         """Parse the blocks up to the first image (GIF89a, 17 to 20)."""

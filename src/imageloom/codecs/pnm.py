@@ -29,6 +29,8 @@ class Pnm:
     encoder_bytes = 0
     written: Format = "pnm"
     carries: tuple[Thing, ...] = ("text",)
+    also_reads: tuple[Thing, ...] = ("comment",)
+    always_drops: tuple[Thing, ...] = ("pages",)
 
     def header(self, head: Data) -> Header:
         if head[:2] in _REFUSED:

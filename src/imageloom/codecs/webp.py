@@ -33,6 +33,7 @@ class WebP:
     encoder_bytes = 36
     written: Format = "webp"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
+    always_drops: tuple[Thing, ...] = ("animation", "damaged metadata", "private metadata")
     gray_in_colour = (1, 2)
 
     def header(self, head: Data) -> Header:
