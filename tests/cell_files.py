@@ -165,4 +165,5 @@ def geotiff(image: Image.Image) -> bytes:
 
 
 def commented(image: Image.Image) -> bytes:
-    return saved(image, "PPM").replace(b"P6\n", b"P6\n# " + TOKEN.encode() + b"\n", 1)
+    data = saved(image, "PPM")
+    return data[:3] + f"# {TOKEN}\n".encode() + data[3:]

@@ -101,8 +101,16 @@ def has_xmp(data: bytes) -> bool:
     return TOKEN in (given if isinstance(given, str) else bytes(given).decode())
 
 
+def profile_of(data: bytes) -> bytes:
+    """The ICC profile of a file; Pillow does not read those of BMP."""
+    if data[:2] == b"BM" and data[14] == 124 and data[70:74] == b"DEBM":
+        at, length = struct.unpack("<II", data[126:134])
+        return data[14 + at : 14 + at + length]
+    return read(data).info.get("icc_profile") or b""
+
+
 def has_profile(data: bytes) -> bool:
-    return bool(read(data).info.get("icc_profile"))
+    return bool(profile_of(data))
 
 
 def has_token(data: bytes) -> bool:
@@ -125,8 +133,7 @@ def has_density(data: bytes) -> bool:
 
 def has_colours(data: bytes) -> bool:
     """In chunks as they were, or as a profile made of them."""
-    info = read(data).info
-    return round(100_000 * info.get("gamma", 0)) == 100_000 or bool(info.get("icc_profile"))
+    return round(100_000 * read(data).info.get("gamma", 0)) == 100_000 or has_profile(data)
 
 
 def has_code_points(data: bytes) -> bool:
@@ -136,13 +143,14 @@ def has_code_points(data: bytes) -> bool:
 
 def looks_same(before: bytes, after: bytes) -> bool:
     """Whether two files show the same colours."""
-    one, other = (np.asarray(shown(read(data)), np.float64) for data in (before, after))
+    one, other = (np.asarray(shown(data), np.float64) for data in (before, after))
     return float(np.abs(one - other).mean()) < 4
 
 
-def shown(image: Image.Image) -> Image.Image:
+def shown(data: bytes) -> Image.Image:
     """The picture in sRGB, as a viewer shows it."""
-    if profile := image.info.get("icc_profile"):
+    image = read(data)
+    if profile := profile_of(data):
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB")).convert("RGB")  # type: ignore[union-attr]
     if image.info.get("gamma") == 1.0:
@@ -203,7 +211,7 @@ CELLS: tuple[Cell, ...] = (
     Cell(
         "png", "colours", lambda i: png(i, chunk(b"gAMA", struct.pack(">I", 100_000))), has_colours, "gamma"
     ),
-    Cell("png", "colours", lambda i: png(i, chunk(b"cICP", bytes((9, 16, 0, 1)))), has_code_points, "cicp"),
+    Cell("png", "colours", lambda i: png(i, chunk(b"cICP", bytes((9, 16, 0, 1)))), has_code_points),
     Cell("png", "private metadata", lambda i: png(i, chunk(b"loOm", TOKEN.encode())), has_token),
     Cell("png", "animation", lambda i: animated(i, "PNG"), has_frames),
     Cell("webp", "EXIF", lambda i: saved(i, "WEBP", exif=exif()), has_exif),

@@ -61,7 +61,7 @@ def ciede2000(one: Pixels, other: Pixels) -> Pixels:
     dl = (l2 - l1) / (1 + 0.015 * (level - 50) ** 2 / np.sqrt(20 + (level - 50) ** 2))
     dc = (c2 - c1) / (1 + 0.045 * chroma)
     dhue = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(dh / 2)) / (1 + 0.015 * chroma * t)
-    found: NDArray[Any] = np.sqrt(dl**2 + dc**2 + dhue**2 + around * dc * dhue)
+    found: Pixels = np.sqrt(dl**2 + dc**2 + dhue**2 + around * dc * dhue)
     return found
 
 
@@ -77,7 +77,8 @@ def test_results_differ_less_than_can_be_seen(name: str, dtype: str, tmp_path: P
     plain, source = tmp_path / "plain.tif", tmp_path / "source.tif"
     tifffile.imwrite(plain, levels, photometric=kind, metadata=None)
     tifffile.imwrite(source, image, photometric=kind, metadata=None, iccprofile=profile.read_bytes())
-    command = ["cctiff", "-p", "-ir", profile, "-ir", SRGB, plain, tmp_path / "argyll.tif"]
+    profiles = ["-ir", str(profile), "-ir", str(SRGB)]
+    command = ["cctiff", "-p", *profiles, str(plain), str(tmp_path / "argyll.tif")]
     subprocess.run(command, check=True, timeout=60)
     run = Run("to_srgb", source, tmp_path / "out", engine="serial")
     assert run.summary.failed == 0

@@ -29,10 +29,10 @@ class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
     The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
-    `keywords`: the keywords of the texts that its files can hold, if not all; `also_reads`: things that it reads, for
-    other formats, but does not write; `always_drops`: things that it finds in files and that no output gets
-    (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels that it writes as RGB; `only_codes`:
-    true if it states colours by profiles and codes of ITU-T H.273 only.
+    `keywords`: the keywords of the texts that its files can hold, if not all; `also_reads`: things that it reads,
+    for other formats, but does not write; `always_drops`: things that it finds in files and that no output gets
+    (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels that it writes as RGB;
+    `only_codes`: true if it states colours by profiles and codes of ITU-T H.273 only.
     """
 
     format: Format

@@ -36,6 +36,7 @@ class Bmp:
     encoder_bytes = 0
     written: Format = "bmp"
     carries: tuple[Thing, ...] = ("colour profile", "density")
+    always_drops: tuple[Thing, ...] = ("colours",)
     gray_in_colour = (1,)
 
     def header(self, head: Data) -> Header:
