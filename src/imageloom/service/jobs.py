@@ -24,6 +24,7 @@ from imageloom.records.events import Began, Done, Event, Failed, Skipped
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
 from imageloom.service.messages import to_item_receipt, to_job
+from imageloom.system import disk
 from imageloom.system.private import private_folder
 
 MOST_UNSENT = 10_000
@@ -59,6 +60,7 @@ class JobFiles:
         self._keeping = threading.Lock()
         try:
             private_folder(folder)
+            disk.flush_names(os.path.abspath(folder))
         except OSError as error:
             raise StorageError(
                 f"cannot use the folder {folder} (--state): {error.strerror or error}"
@@ -73,6 +75,9 @@ class JobFiles:
                 check_id(request.id)
             except (json_format.ParseError, ValueError, OSError) as error:
                 log.error("ignored %s, which is not the request of a job: %s", path, error)
+                continue
+            if (self._folder / f"{request.id}.receipt").exists():  # a power cut has brought the request back
+                self.forget(request.id)
                 continue
             found.append(request)
         return found
@@ -115,7 +120,7 @@ class JobFiles:
             os.replace(beside, path)
             folder = os.open(self._folder, os.O_RDONLY)
             try:
-                os.fsync(folder)
+                disk.flush_folder(folder)
             finally:
                 os.close(folder)
         except OSError as error:
