@@ -201,7 +201,7 @@ def test_bytes_and_record_are_on_the_disk_before_the_file_is_replaced(
     if at_once:
         assert calls == ["all", *["rename"] * 6, "all"]
     else:
-        first = ["above", "above", *["file"] * 6, "folder"]  # the ledger, the sink, the outputs
+        first = ["above", "above", *["file"] * 6]  # the ledger, the sink, the outputs
         assert calls == [*first, *["rename"] * 6, *["folder"] * 3]
     calls.clear()
     assert in_place(photos, "flip horizontal", engine="serial", durable=False).numbers == (6, 0, 0)

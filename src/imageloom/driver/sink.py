@@ -333,12 +333,12 @@ class Sink:
             StorageError: the disk reported an error.
         """
         self._ledger.survive_power_cuts()
-        path = os.path.abspath(self._ledger.path)
+        folder = os.path.dirname(os.path.abspath(self._ledger.path))  # SQLite flushes the names in it
         try:
-            if not (isinstance(self.store, LocalStore) and self.store.flushes_all_at(path)):
-                disk.flush_names(path)
+            if not (isinstance(self.store, LocalStore) and self.store.flushes_all_at(folder)):
+                disk.flush_names(folder)
         except OSError as error:
-            raise StorageError(f"cannot flush {path} to the disk: {error.strerror}") from None
+            raise StorageError(f"cannot flush {folder} to the disk: {error.strerror}") from None
 
     def flush(self, staged: list[Result], renamed: list[Result]) -> None:
         """Flush the content of staged outputs and the names of renamed ones to the disk.

@@ -340,7 +340,7 @@ class LocalStore:
             folders.remove(_single(token), staging)
 
     def flushes_all_at(self, path: str) -> bool:
-        """Whether a flush of outputs also flushes the names of another file, given by its path."""
+        """Whether a flush of outputs also flushes the name of another folder, given by its path."""
         return disk.flushes_at_once(self.root()) and os.fstat(self.root()).st_dev == os.stat(path).st_dev
 
     def flush(self, tokens: Sequence[str], keys: Sequence[str]) -> None:

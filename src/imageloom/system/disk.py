@@ -126,9 +126,10 @@ def flush_below(paths: Iterable[str], folder: int) -> None:
     Raises:
         OSError: a folder does not exist, or the disk reported an error.
     """
-    wanted = {""}
+    wanted = set()
     for path in paths:
-        while path := path.rpartition("/")[0]:
+        while path:
+            path = path.rpartition("/")[0]
             wanted.add(path)
     for path in sorted(wanted, reverse=True):  # what is deeper first
         opened = folders.open_below(folder, path)
