@@ -10,6 +10,8 @@ import shutil
 import sqlite3
 import struct
 import sys
+from collections import defaultdict
+from collections.abc import Hashable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,7 +100,7 @@ class _Fast(Ledger):
 
 def ledger_look(folder: Path) -> Look:
     """Opens a ledger as the program does after a power cut. `folder`: where to put it."""
-    (folder / "new").mkdir(parents=True)
+    (folder / "new").mkdir(parents=True, exist_ok=True)
     known: dict[tuple[tuple[str, bytes], ...], InLedger] = {}
 
     def look(tree: Tree) -> InLedger:
@@ -132,9 +134,19 @@ def ledger_look(folder: Path) -> Look:
     return look
 
 
-def files_look(tree: Tree) -> frozenset[tuple[str, Content]]:
-    """All files that are not staged."""
-    return frozenset((name, found) for name, found in tree.items() if f"/{STAGING}/" not in f"/{name}")
+def files_look(tree: Tree) -> frozenset[tuple[str, Hashable]]:
+    """All files that are not staged. An array is one file, whose content is that of all its files."""
+    found: dict[str, Hashable] = {}
+    arrays: defaultdict[str, set[tuple[str, Content]]] = defaultdict(set)
+    for path, content in tree.items():
+        name, is_array, _ = path.partition(".zarr/")
+        if f"/{STAGING}/" in f"/{path}":
+            continue
+        if is_array:
+            arrays[f"{name}.zarr"].add((path, content))
+        else:
+            found[path] = content
+    return frozenset({**found, **{name: frozenset(files) for name, files in arrays.items()}}.items())
 
 
 class Recorded:
@@ -172,7 +184,7 @@ class Recorded:
         """What is wrong with a state, as a sentence."""
         ledger, files = found
         assert isinstance(ledger, InLedger)
-        there: Tree = dict(files)  # type: ignore[call-overload]
+        there: dict[str, Hashable] = dict(files)  # type: ignore[call-overload]
         if ledger.error:
             return f"the ledger cannot be used: {ledger.error}"
         filled, done = dict(ledger.filled), {key for job, key in ledger.done if job == self.job}
@@ -182,6 +194,8 @@ class Recorded:
             if old == new:
                 if now != old:
                     return f"{name}, which this run has no right to change, has changed"
+            elif now is None and name.endswith(".zarr") and output not in filled.keys() | done:
+                pass  # the old array is moved away before the new one gets its name
             elif now not in (old, new) or (now is None and output in done):
                 return f"{name} is torn or lost"
             elif now == new and output not in ledger.claimed:
@@ -271,6 +285,51 @@ def test_replaced_in_place(data: Path, capsys: pytest.CaptureFixture[str]) -> No
     ran.trace.devices[0] += 1
     check(ran, capsys)
     assert ran.not_found() == SQLITE
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "options", [("--format", "png"), ("--format", "tiff"), ("--format", "zarr")], ids=" ".join
+)
+def test_large_outputs(options: tuple[str, ...], data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Made in tiles, and then made anew by another pipeline: the old outputs are replaced."""
+    draw(data / "in" / "1.png", 1, 300, 200)
+    for pipeline in ("invert", "flip horizontal"):
+        command = (
+            "run",
+            pipeline,
+            data / "in",
+            data / "out",
+            *options,
+            "--tile",
+            "always",
+            "--durable",
+            *SERIAL,
+        )
+        ran = Recorded(data.parent, "out/", *command)
+        check(ran, capsys)
+    assert set(ran.not_found()) <= {*SQLITE, "fdatasync new"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["threads", "processes"])
+def test_several_workers(engine: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--durable", "--no-timeline", "--engine", engine, "-j", "2")
+    check(Recorded(data.parent, "out/", "run", "invert", data / "in", data / "out", *options), capsys)
+
+
+@pytest.mark.long
+def test_a_watch(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--durable", "--until-idle", "0", "--engine", "serial", "--poll", "1")
+    check(Recorded(data.parent, "out/", "watch", "invert", data / "in", data / "out", *options), capsys)
+
+
+@pytest.mark.long
+def test_without_flushes_a_power_cut_tears(data: Path) -> None:
+    """The check finds what --no-durable leaves out."""
+    options = ("--no-durable", *SERIAL)
+    ran = Recorded(data.parent, "out/", "run", "invert", data / "in", data / "out", *options)
+    assert "is torn or lost" in ran.states.check().fault
 
 
 JOBS = """
