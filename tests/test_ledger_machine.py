@@ -10,7 +10,14 @@ from typing import NamedTuple
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from imageloom.model import Failure, Item, Result, Written
 from imageloom.records.ledger import Claim, JobState, Ledger
@@ -230,10 +237,10 @@ class LedgerMachine(RuleBasedStateMachine):
         assert found == self.written.jobs
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
-TestLedger = LedgerMachine.TestCase
+def test_a_history() -> None:
+    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=12, stateful_step_count=25))
 
 
 @pytest.mark.long
-class TestLedgerLong(LedgerMachine.TestCase):
-    settings = settings(max_examples=2000, stateful_step_count=60, deadline=None)
+def test_a_long_history() -> None:
+    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=2000, stateful_step_count=60))

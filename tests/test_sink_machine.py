@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from imageloom.driver.clock import REAL
 from imageloom.driver.rounds import Finished, Rounds
@@ -214,10 +221,10 @@ class SinkMachine(RuleBasedStateMachine):
                 assert self.files.get(key) in (None, self.published[key])
 
 
-SinkMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
-TestSink = SinkMachine.TestCase
+def test_a_history() -> None:
+    run_state_machine_as_test(SinkMachine, settings=settings(max_examples=12, stateful_step_count=25))
 
 
 @pytest.mark.long
-class TestSinkLong(SinkMachine.TestCase):
-    settings = settings(max_examples=1000, stateful_step_count=50, deadline=None)
+def test_a_long_history() -> None:
+    run_state_machine_as_test(SinkMachine, settings=settings(max_examples=1000, stateful_step_count=50))
