@@ -29,6 +29,7 @@ class Accounts:
         recipe: the text that identifies the recipe in the ledger.
         listeners: called with each event; a listener that raises OSError is removed.
         durable: publish in rounds, so that outputs survive a power cut.
+        is_followed: somebody waits for each output, so rounds are short.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Accounts:
         listeners: Iterable[Listener],
         clock: Clock = REAL,
         durable: bool = False,
+        is_followed: bool = False,
     ) -> None:
         self.job = 0
         """The number of the run in the ledger."""
@@ -56,7 +58,7 @@ class Accounts:
         self._suspects = suspects
         self._listeners = tuple(listeners)
         self._done = self._failed = self._skipped = 0
-        longest = rounds.LONGEST_WATCHED if source.is_endless else rounds.LONGEST
+        longest = rounds.LONGEST_FOLLOWED if is_followed else rounds.LONGEST
         self._rounds = Rounds(sink, ledger, recipe, longest, clock) if durable else None
 
     @property
@@ -123,9 +125,19 @@ class Accounts:
         Args:
             all: do it now, until no item waits.
         """
-        while self._rounds and (all or self._rounds.pause == 0.0):
-            for one in self._rounds.turn(self.job):
-                self._end(one)
+        if not self._rounds:
+            return
+        if (
+            not all and self._rounds.is_full
+        ):  # more will come: the names of this round are flushed by the next
+            self._turn(self._rounds)
+        elif all or self._rounds.pause == 0.0:
+            while self._rounds:
+                self._turn(self._rounds)
+
+    def _turn(self, rounds: Rounds) -> None:
+        for one in rounds.turn(self.job):
+            self._end(one)
 
     def _end(self, one: Finished) -> None:
         """Count and report an item that is done and recorded, or retry it, or record it as failed."""

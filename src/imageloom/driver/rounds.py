@@ -25,10 +25,10 @@ from imageloom.records.ledger import Ledger
 
 MOST = 64
 """Number of outputs after which a round takes place."""
-LONGEST = 10.0
-"""Maximum seconds that an output waits for a round. A kill loses the outputs that wait."""
-LONGEST_WATCHED = 0.2
-"""The same for an endless source, whose outputs somebody waits for."""
+LONGEST = 1.0
+"""Maximum seconds that an output waits to be published and recorded. A kill loses the outputs that wait."""
+LONGEST_FOLLOWED = 0.2
+"""The same if somebody waits for each output."""
 
 
 class Finished(Plain, frozen=True):
@@ -65,13 +65,16 @@ class Rounds:
         return bool(self._staged or self._renamed)
 
     @property
+    def is_full(self) -> bool:
+        """Whether enough outputs wait for a round."""
+        return self._outputs >= MOST
+
+    @property
     def pause(self) -> float | None:
-        """Seconds until the next round is due; None if no item waits."""
+        """Seconds until the items that wait are due; None if no item waits."""
         if not self:
             return None
-        return (
-            0.0 if self._outputs >= MOST else max(0.0, self._since + self._longest - self._clock.monotonic())
-        )
+        return 0.0 if self.is_full else max(0.0, self._since + self._longest - self._clock.monotonic())
 
     def add(self, job: int, one: Finished) -> None:
         """Add an item whose outputs are staged.

@@ -56,6 +56,7 @@ class Driver:
         listeners: called with each event, in this thread.
         source: the job's source, if the caller opens it; None to open it here.
         clock: the clock that the driver waits by.
+        is_followed: somebody waits for each output, so with `durable` they are published often.
 
     Raises:
         StorageError: the source or the sink cannot be used, or another run writes into the sink.
@@ -71,6 +72,7 @@ class Driver:
         listeners: Iterable[Listener] = (),
         source: Source | None = None,
         clock: Clock = REAL,
+        is_followed: bool = False,
     ) -> None:
         self._job = job
         self._engine = engine
@@ -108,6 +110,7 @@ class Driver:
             listeners,
             clock,
             job.is_durable,
+            is_followed or self._source.is_endless,
         )
         self._again = self._accounts.again
 
