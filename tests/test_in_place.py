@@ -14,6 +14,7 @@ from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
 from imageloom.model import Encoding
 from imageloom.records.events import Collected, Event
+from imageloom.system import disk
 from program import Run, contents, draw, names
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -175,8 +176,9 @@ def test_the_time_of_modification_is_new(photos: Path) -> None:
     assert in_place(photos).numbers == (0, 0, 7)
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "each file"])
 def test_bytes_and_record_are_on_the_disk_before_the_file_is_replaced(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
+    at_once: bool, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut leaves the old file or the new one, whole, and the ledger knows which."""
     calls: list[str] = []
@@ -192,5 +194,15 @@ def test_bytes_and_record_are_on_the_disk_before_the_file_is_replaced(
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "rename", move)
+    monkeypatch.setattr(disk, "flushes_at_once", lambda folder: at_once)
+    monkeypatch.setattr(disk, "flush_all", lambda folder: calls.append("all"))
+    monkeypatch.setattr(disk, "flush_names", lambda path: calls.append("above"))
     assert in_place(photos, engine="serial").numbers == (6, 0, 0)
-    assert calls == ["file", "rename", "folder"] * 6
+    if at_once:
+        assert calls == ["all", *["rename"] * 6, "all"]
+    else:
+        first = ["above", "above", *["file"] * 6]  # the ledger, the sink, the outputs
+        assert calls == [*first, *["rename"] * 6, *["folder"] * 3]
+    calls.clear()
+    assert in_place(photos, "flip horizontal", engine="serial", durable=False).numbers == (6, 0, 0)
+    assert calls == ["rename"] * 6

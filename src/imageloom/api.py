@@ -76,6 +76,7 @@ def process(
     scratch: str | os.PathLike[str] = "",
     in_flight: int = 0,
     links: Links = "follow",
+    durable: bool | None = None,
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
     timeline: bool = True,
@@ -119,6 +120,8 @@ def process(
         in_flight: number of requests in flight to remote storage; 0: tuned automatically.
         links: which symbolic links in a local source are read: all (`follow`), those that point inside the source
             (`inside`), or none (`refuse`). Any other link is a failed item.
+        durable: flush outputs and ledger to the disk, so that a power cut loses no image that is recorded as done;
+            None: only with `in_place`.
         limits: limits that are checked against an image's header, before it is decoded.
         ledger: path of the ledger; None: the ledger in the user's state directory.
         timeline: record the measurements for `imageloom report`.
@@ -159,6 +162,7 @@ def process(
             scratch=os.path.abspath(_address("scratch", scratch)) if scratch else "",
             in_flight=in_flight,
             links=links,
+            durable=durable,
         )
     )
     job = checked(job)

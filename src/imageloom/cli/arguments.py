@@ -82,6 +82,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
             given.get("scratch") or "",
             given.get("in_flight") or 0,
             links=given["links"],
+            durable=given.get("durable"),
         )
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -38,7 +40,7 @@ def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_:
     from imageloom.records.ledger import Ledger
 
     if not json_:
-        for name, text in _machine():
+        for name, text in (*_machine(), *_flushed(folders)):
             say(f"{name:<9} {text}")
     left = 0
     with Ledger(ledger) as book:
@@ -96,6 +98,23 @@ def _machine() -> list[tuple[str, str]]:
         ("memory", f"{2 * half_of_memory() / 1e9:,.1f} GB; a run uses at most half of it (--memory)"),
         *(("extra", f"{name}: {state}") for name, state in _extras()),
     ]
+
+
+def _flushed(folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """How --durable flushes outputs in these folders."""
+    from imageloom.system import disk
+
+    for folder in folders:
+        try:
+            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            yield "durable", f"{folder}: {error.strerror}"
+            continue
+        try:
+            how = "many outputs at once" if disk.flushes_at_once(opened) else "each output on its own"
+            yield "durable", f"{folder}: {disk.file_system(opened) or 'unknown file system'}, flushed {how}"
+        finally:
+            os.close(opened)
 
 
 def _extras() -> list[tuple[str, str]]:

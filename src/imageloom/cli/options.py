@@ -208,6 +208,22 @@ in_place_option = click.option(
     "--in-place", is_flag=True, help="Replace each input by its output. There is no SINK."
 )
 
+
+def durable_option(default: str) -> Callable[[C], C]:
+    """Add --durable: None if it is not given.
+
+    Args:
+        default: when it is on without being given, for the help.
+    """
+    return click.option(
+        "--durable/--no-durable",
+        default=None,
+        show_default=default,
+        help="Flush outputs and ledger to the disk, so that a power cut loses no image that is recorded as done. "
+        "Object stores do so themselves.",
+    )
+
+
 include_option = click.option(
     "--include",
     multiple=True,

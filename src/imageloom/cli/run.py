@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @options.name_option
 @click.option("--flatten", is_flag=True, help="Put all outputs into one folder, as --name '{stem}.{ext}'.")
 @options.in_place_option
+@options.durable_option("off, except with --in-place")
 @click.option(
     "-j",
     "--jobs",

@@ -35,6 +35,7 @@ AT_LEAST_1 = click.IntRange(1)
 )
 @options.operators_option
 @options.ledger_option
+@options.durable_option("on")
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
@@ -110,6 +111,7 @@ def command(
     roots: tuple[str, ...],
     operators: tuple[str, ...],
     ledger: Path | None,
+    durable: bool | None,
     state: Path | None,
     patience: float,
     timeout: float,
@@ -160,6 +162,7 @@ def command(
         timeout,
         Bounds(running, jobs, client_jobs, nodes_, calls),
         hosts,
+        durable is not False,
     )
     try:
         own = service.overruled(Credentials(), **credentials)

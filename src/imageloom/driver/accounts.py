@@ -6,7 +6,9 @@ import logging
 import time
 from collections.abc import Iterable
 
+from imageloom.driver import rounds
 from imageloom.driver.clock import REAL, Clock
+from imageloom.driver.rounds import Finished, Rounds
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
@@ -28,6 +30,7 @@ class Accounts:
     Args:
         meanings: the texts that identify the recipe in the ledger.
         listeners: called with each event; a listener that raises OSError is removed.
+        is_followed: somebody waits for each output, so rounds are short.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Accounts:
         suspects: Suspects,
         listeners: Iterable[Listener],
         clock: Clock = REAL,
+        is_followed: bool = False,
     ) -> None:
         self.job = 0
         """The number of the run in the ledger."""
@@ -55,6 +59,18 @@ class Accounts:
         self._listeners = tuple(listeners)
         self._done = self._failed = self._skipped = 0
         self.losses = Losses()
+        longest = rounds.LONGEST_FOLLOWED if is_followed or source.is_endless else rounds.LONGEST
+        self._rounds = Rounds(sink, ledger, meanings, longest, clock) if job.is_durable else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether finished items wait to be published and recorded."""
+        return bool(self._rounds)
+
+    @property
+    def pause(self) -> float | None:
+        """Seconds until `publish_waiting` is due; None if no item waits."""
+        return self._rounds.pause if self._rounds else None
 
     @property
     def numbers(self) -> tuple[int, int, int]:
@@ -86,33 +102,60 @@ class Accounts:
             self._sink.discard(result)
             self._ledger.release(self.job, self._sink.address, work.names)
             return
+        one = Finished(work, result, worker, needs)
         if result.failure is None:
-            result = self._publish(work, result)
+            try:
+                if self._rounds is not None:
+                    self._rounds.add(self.job, one)
+                    self.publish_waiting(all=False)
+                    return
+                self._sink.publish(self.job, work, self._meanings.of(work.item.key), result)
+                self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
+            except StorageError:
+                raise
+            except BaseException as error:
+                self._sink.discard(result)
+                reason = failure_of(result.key, error)
+                failed = Result(result.key, (), reason, result.times, result.started)
+                one = Finished(work, failed, worker, needs)
+        self._end(one)
+
+    def publish_waiting(self, all: bool) -> None:
+        """Publish and record the items that wait for that, if it is due.
+
+        Args:
+            all: do it now, until no item waits.
+        """
+        if not self._rounds:
+            return
+        if (
+            not all and self._rounds.is_full
+        ):  # more will come: the names of this round are flushed by the next
+            self._turn(self._rounds)
+        elif all or self._rounds.pause == 0.0:
+            while self._rounds:
+                self._turn(self._rounds)
+
+    def _turn(self, rounds: Rounds) -> None:
+        for one in rounds.turn(self.job):
+            self._end(one)
+
+    def _end(self, one: Finished) -> None:
+        """Count and report an item that is done and recorded, or retry it, or record it as failed."""
+        work, result, worker = one.work, one.result, one.worker
         failure = result.failure
         if failure is None:
             self._done += 1
             if result.dropped or result.warnings:
                 self.losses.add(result)
             self._suspects.record_outcome(work.item, None)
-            self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
             if self._listeners:
                 self.emit(Done(result, work.attempt, worker, self._source.waited(result.key)))
         elif self.may_retry(work, result):
-            self.emit(Retried(result, work.attempt, worker, self.again.add(work, needs)))
+            self.emit(Retried(result, work.attempt, worker, self.again.add(work, one.bytes)))
         else:
             self._suspects.record_outcome(work.item, failure)
             self.fail(result, work.attempt, worker, work.names)
-
-    def _publish(self, work: Work, result: Result) -> Result:
-        try:
-            self._sink.publish(self.job, work, self._meanings.of(work.item.key), result)
-        except StorageError:
-            raise
-        except BaseException as error:
-            self._sink.discard(result)
-            reason = failure_of(result.key, error)
-            return Result(result.key, (), reason, result.times, result.started)
-        return result
 
     def may_retry(self, work: Work, result: Result) -> bool:
         failure = result.failure

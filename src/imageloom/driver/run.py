@@ -58,6 +58,7 @@ class Driver:
         listeners: called with each event, in this thread.
         source: the job's source, if the caller opens it; None to open it here.
         clock: the clock that the driver waits by.
+        is_followed: somebody waits for each output, so with `durable` they are published often.
 
     Raises:
         StorageError: the source or the sink cannot be used, or another run writes into the sink.
@@ -73,6 +74,7 @@ class Driver:
         listeners: Iterable[Listener] = (),
         source: Source | None = None,
         clock: Clock = REAL,
+        is_followed: bool = False,
     ) -> None:
         self._job = job
         self._engine = engine
@@ -100,9 +102,8 @@ class Driver:
         self._in_progress = InProgress(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
-        self._accounts = Accounts(
-            job, self._source, self._sink, ledger, self._meanings, self._suspects, listeners, clock
-        )
+        rest = self._meanings, self._suspects, listeners, clock, is_followed
+        self._accounts = Accounts(job, self._source, self._sink, ledger, *rest)
         self._again = self._accounts.again
 
     def stop(self) -> None:
@@ -120,6 +121,8 @@ class Driver:
         self._sink.open()
         try:
             self._in_progress.open()
+            if self._job.is_durable:
+                self._sink.survive_power_cuts()
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
             self._id = self._ledger.begin(
                 self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
@@ -349,16 +352,20 @@ class Driver:
         flight.future.add_done_callback(lambda done: self._finished.put((task.id, done)))
 
     def _finish(self) -> None:
-        """Wait for all that is in flight, and for the retries."""
-        while self._in_flight or ((self._again or self._large) and not self._stopping):
+        """Wait for all that is in flight, and for the retries, until all results are published."""
+        while (
+            self._in_flight or self._accounts.waits or ((self._again or self._large) and not self._stopping)
+        ):
             self._advance()
 
     def _advance(self) -> None:
         """Submit what is due, and collect one outcome."""
         self._retry()
         self._pump()
+        if not self._in_flight:
+            self._accounts.publish_waiting(all=True)
         if not (self._in_flight or self._again or self._large):
-            return  # the last image has just failed: no more results will arrive
+            return  # the last image has just failed, or was published: no more results will arrive
         self._collect(None if self._stopping else self._again.pause)
 
     def _wait_for_more(self) -> None:
@@ -379,8 +386,12 @@ class Driver:
     # engine -> sink
 
     def _collect(self, patience: float | None = None) -> None:
-        """Collect one outcome; wait for it at most `patience` seconds."""
-        is_told = patience is None
+        """Collect one outcome; wait for it at most `patience` seconds, and not longer than results may wait to be
+        published."""
+        self._accounts.publish_waiting(all=not self._in_flight and self._finished.empty())
+        is_told = patience is None and not self._accounts.waits
+        if (pause := self._accounts.pause) is not None:
+            patience = pause if patience is None else min(patience, pause)
         if self._in_flight.has_arrived:
             patience = LATE if patience is None else min(patience, LATE)
         try:

@@ -28,7 +28,7 @@ from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
 from imageloom.stores.names import check_output_name
 from imageloom.stores.staging import ScratchFolder
-from imageloom.system import folders
+from imageloom.system import disk, folders
 from imageloom.system.private import private_folder
 
 FIELDS = ("dir", "stem", "ext")
@@ -314,11 +314,49 @@ class Sink:
         Raises:
             UnwritableOutput: an output could not be published; the item is then not done.
         """
+        self.prepare(job, work, recipe, result)
         if self._ledger.has_claims:
             self._ledger.flush()
+        self.rename(work, result)
+
+    def prepare(self, job: int, work: Work, recipe: str, result: Result) -> None:
+        """Do what must be done with the staged outputs of an item before the ledger is written: nothing here."""
+
+    def rename(self, work: Work, result: Result) -> None:
+        """Give all outputs of an item their names. Their claims are in the ledger.
+
+        Raises:
+            UnwritableOutput: an output could not be published; the item is then not done.
+        """
         maker = f"{self._source}/{work.item.key}"
         for written in result.written:
             self.store.publish(written.staged, written.name, maker, work.replace)
+
+    def survive_power_cuts(self) -> None:
+        """Flush all outputs and the ledger to the disk, in the rounds of a run. Only while the sink is open.
+
+        The outputs in a remote store are durable by its own protocol: an upload that was confirmed is stored.
+
+        Raises:
+            StorageError: the disk reported an error.
+        """
+        self._ledger.survive_power_cuts()
+        folder = os.path.dirname(os.path.abspath(self._ledger.path))  # SQLite flushes the names in it
+        try:
+            if not (isinstance(self.store, LocalStore) and self.store.flushes_all_at(folder)):
+                disk.flush_names(folder)
+        except OSError as error:
+            raise StorageError(f"cannot flush {folder} to the disk: {error.strerror}") from None
+
+    def flush(self, staged: list[Result], renamed: list[Result]) -> None:
+        """Flush the content of staged outputs and the names of renamed ones to the disk.
+
+        Raises:
+            UnwritableOutput: the disk reported an error, so none of them may be relied on.
+        """
+        if isinstance(self.store, LocalStore):
+            tokens = [written.staged for result in staged for written in result.written]
+            self.store.flush(tokens, [written.name for result in renamed for written in result.written])
 
     def discard(self, result: Result) -> None:
         for written in result.written:
@@ -337,6 +375,8 @@ class InPlace(Sink):
         if not isinstance(self.store, LocalStore):
             raise UsageError(f"--in-place needs a local folder, not {self.address}: give a sink instead")
         self._folder = self.store
+        self._seen: dict[str, int] = {}
+        """For each output to be renamed, when the file that it replaces was last changed."""
 
     def _spare_input(self, name: str, item: Item) -> None:
         if name != item.key:
@@ -346,10 +386,6 @@ class InPlace(Sink):
     def taken(self, names: tuple[str, ...]) -> frozenset[str]:
         return frozenset()
 
-    def open(self) -> None:
-        super().open()
-        self._ledger.survive_power_cuts()
-
     def claim(
         self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
     ) -> bool | None:
@@ -358,11 +394,19 @@ class InPlace(Sink):
         self._spare_input(names[0], item)
         return True
 
-    def publish(self, job: int, work: Work, recipe: str, result: Result) -> None:
-        """Replace the input. Before, the output and its ledger entry are flushed to the disk."""
+    def prepare(self, job: int, work: Work, recipe: str, result: Result) -> None:
+        """Give the staged output the attributes of the input, and record its fingerprint."""
         (written,) = result.written
-        made = self._folder.take_over(written.staged, work.item)
+        made, self._seen[written.staged] = self._folder.take_over(written.staged, work.item)
         self._ledger.claim(job, self._source, self.address, made, recipe, work.item.key, made.size)
-        self._ledger.flush()
+
+    def rename(self, work: Work, result: Result) -> None:
+        """Replace the input, if it is still as it was when its attributes were copied."""
+        (written,) = result.written
+        self._folder.check_unchanged(work.item.key, self._seen.pop(written.staged))
         self.store.publish(written.staged, work.item.key)
-        self._folder.sync(work.item.key)
+
+    def discard(self, result: Result) -> None:
+        super().discard(result)
+        for written in result.written:
+            self._seen.pop(written.staged, None)

@@ -124,3 +124,10 @@ class Job(Plain, frozen=True):
     attempts: Annotated[int, Meta(ge=1)] = 3
     """An item fails for good after this number of failed attempts."""
     links: Links = "follow"
+    durable: bool | None = None
+    """Outputs and ledger survive a power cut: they are flushed to the disk. None: only with `in_place`."""
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether outputs and ledger are flushed to the disk."""
+        return self.in_place if self.durable is None else self.durable

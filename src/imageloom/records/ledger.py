@@ -61,6 +61,7 @@ class Ledger:
         self._has_losses = False
         """A loss was recorded, so a row may have to be deleted when the item is processed again."""
         self._progress: tuple[int, int, int, int] | None = None
+        self._is_durable = False
         try:
             self._db = self._copy() if scratch else self._open(path is None)
             self._create()
@@ -101,8 +102,8 @@ class Ledger:
         self._db.execute(LOSSES)
 
     def survive_power_cuts(self) -> None:
-        """From now on, each flush waits until the data is on the disk."""
-        self._db.execute("PRAGMA synchronous=FULL")
+        """From now on, each `flush` waits until claims and done items are on the disk."""
+        self._is_durable = True
 
     def close(self) -> None:
         with closing(self._db):
@@ -331,7 +332,7 @@ class Ledger:
         """Write all pending rows in one transaction."""
         if not (self._claims or self._done or self._released or self._items):
             return
-        with self._transaction():
+        with self._transaction(self._is_durable):
             self._db.executemany(
                 "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job, size) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET "
@@ -387,8 +388,8 @@ class Ledger:
             self._texts[text] = row[0]
         return self._texts[text]
 
-    def _transaction(self) -> Transaction:
-        return Transaction(self._db)
+    def _transaction(self, to_disk: bool = False) -> Transaction:
+        return Transaction(self._db, to_disk)
 
 
 def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:

@@ -25,6 +25,7 @@ from imageloom.records.ledger import Ledger
 from imageloom.records.losses import Losses
 from imageloom.records.summary import Summary
 from imageloom.service.messages import to_item_receipt, to_job
+from imageloom.system import disk
 from imageloom.system.private import private_folder
 
 MOST_UNSENT = 10_000
@@ -60,6 +61,7 @@ class JobFiles:
         self._keeping = threading.Lock()
         try:
             private_folder(folder)
+            disk.flush_names(os.path.abspath(folder))
         except OSError as error:
             raise StorageError(
                 f"cannot use the folder {folder} (--state): {error.strerror or error}"
@@ -74,6 +76,9 @@ class JobFiles:
                 check_id(request.id)
             except (json_format.ParseError, ValueError, OSError) as error:
                 log.error("ignored %s, which is not the request of a job: %s", path, error)
+                continue
+            if (self._folder / f"{request.id}.receipt").exists():  # a power cut has brought the request back
+                self.forget(request.id)
                 continue
             found.append(request)
         return found
@@ -116,7 +121,7 @@ class JobFiles:
             os.replace(beside, path)
             folder = os.open(self._folder, os.O_RDONLY)
             try:
-                os.fsync(folder)
+                disk.flush_folder(folder)
             finally:
                 os.close(folder)
         except OSError as error:
@@ -235,7 +240,7 @@ class RunningJob:
         try:
             with Ledger(ledger) as book:
                 source = Source(job.source, job.include, job.exclude, job.links, roots)
-                self._driver = Driver(job, engine, book, "nodes", [self._on_event], source)
+                self._driver = Driver(job, engine, book, "nodes", [self._on_event], source, is_followed=True)
                 if self._cancelled or self.is_paused:
                     self._driver.stop()
                 self._end(self._driver.run(), files)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+from msgspec.structs import replace
 
 from imageloom import operators
 from imageloom.engines import Settings
@@ -58,6 +59,7 @@ class Server:
         timeout: time-out of one item, in seconds.
         bounds: its limits.
         hosts: hosts whose nodes any client may register. Other nodes must register themselves.
+        durable: flush the outputs and the ledger of each job to the disk.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class Server:
         timeout: float = 600.0,
         bounds: Bounds = Bounds(),  # noqa: B008 frozen
         hosts: tuple[str, ...] = (),
+        durable: bool = True,
     ) -> None:
         self._guard, self._ledger, self._patience = guard, ledger, patience
-        self._bounds, self._hosts = bounds, hosts
+        self._bounds, self._hosts, self._durable = bounds, hosts, durable
         operators.load_files(guard.operators)
         self._files = JobFiles(state)
         self._jobs: dict[str, RunningJob] = {}
@@ -213,6 +216,7 @@ class Server:
         self._queue.put(job)
 
     def _start(self, job: RunningJob) -> None:
+        job.job = replace(job.job, durable=self._durable)
         job.start(self.engine, self._ledger, self._files, self._queue.is_over, self._guard.folders)
 
     def _cancel(self, job: RunningJob, why: str) -> None:

@@ -20,8 +20,10 @@ _TICK = 2_000_000_000
 """Difference in nanoseconds that the time stamps of all file systems can represent."""
 
 
-def take_over(new: str, there: int, old: str, at: int, fingerprint: str) -> os.stat_result:
-    """Copy the attributes of the old file to the new file, and flush the new file to the disk.
+def take_over(
+    new: str, there: int, old: str, at: int, fingerprint: str
+) -> tuple[os.stat_result, os.stat_result]:
+    """Copy the attributes of the old file to the new file. Returns the metadata of the old and of the new file.
 
     Args:
         there, at: the open folders of the new file and of the old file.
@@ -42,8 +44,7 @@ def take_over(new: str, there: int, old: str, at: int, fingerprint: str) -> os.s
             if not stat.S_ISREG(os.fstat(target).st_mode):
                 raise UnwritableOutput("the staged output is not a regular file")
             _copy(source, found, target)
-            os.fsync(target)
-            return os.fstat(target)
+            return found, os.fstat(target)
         finally:
             os.close(target)
     finally:

@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from imageloom.errors import (
     InvalidName,
@@ -33,9 +33,10 @@ from imageloom.stores.files import (
     size_within,
     write_file,
 )
+from imageloom.stores.flushing import Flusher, rename
 from imageloom.stores.names import STAGING, check_output_name
 from imageloom.stores.staging import StagingFolder, open_staging
-from imageloom.system import folders
+from imageloom.system import disk, folders
 from imageloom.system.beneath import READ, open_beneath
 from imageloom.system.descriptors import patiently
 
@@ -66,6 +67,9 @@ class LocalStore:
         self._root = -1
         self._staging: StagingFolder | None = None
         self._publishing = threading.Lock()
+        self._flusher: Flusher | None = None
+        self._replaced: list[str] = []
+        """Tokens of replaced folders, which are kept until the names of the new ones are flushed."""
         self._latest, self._latest_folder, self._latest_until = "", -1, 0.0
         """The last subfolder that an output was published into, while it is open."""
 
@@ -246,7 +250,7 @@ class LocalStore:
         self._leave()
         if self._root >= 0:
             os.close(self._root)
-        self._staging, self._root = None, -1
+        self._staging, self._root, self._flusher = None, -1, None
 
     def staging(self, token: str) -> str:
         """The path of staged bytes."""
@@ -295,7 +299,11 @@ class LocalStore:
         folder, _, name = check_output_name(key).rpartition("/")
         try:
             with self._open_staging() as staging, self._publishing:
-                self._rename(_single(token), staging, name, self._folder(folder))
+                replaced = rename(_single(token), staging, name, self._folder(folder))
+                if self._flusher and replaced:
+                    self._replaced.append(replaced)
+                elif replaced:
+                    folders.remove(replaced, staging)
         except OSError as error:
             with self._publishing:
                 self._leave()  # it may have been deleted
@@ -328,37 +336,39 @@ class LocalStore:
             os.close(self._latest_folder)
         self._latest = ""
 
-    def _rename(self, token: str, staging: int, name: str, at: int) -> None:
-        mode = os.stat(token, dir_fd=staging, follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode) and _is_there(name, at):
-            self._put_in_place_of(token, staging, name, at)
-        elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-            os.rename(token, name, src_dir_fd=staging, dst_dir_fd=at)
-        else:
-            raise UnwritableOutput(f"the staged output of {name} is not a regular file")
-
-    def _put_in_place_of(self, token: str, staging: int, name: str, at: int) -> None:
-        """Publish a folder under an existing name: a rename alone cannot replace a folder."""
-        old = f"{token}.old"
-        os.rename(name, old, src_dir_fd=at, dst_dir_fd=staging)
-        try:
-            os.rename(token, name, src_dir_fd=staging, dst_dir_fd=at)
-        except OSError:
-            os.rename(old, name, src_dir_fd=staging, dst_dir_fd=at)
-            raise
-        folders.remove(old, staging)
-
     def discard(self, token: str) -> None:
         with contextlib.suppress(OSError), self._open_staging() as staging:
             folders.remove(_single(token), staging)
 
+    def flushes_all_at(self, path: str) -> bool:
+        """Whether a flush of outputs also flushes the name of another folder, given by its path."""
+        return disk.flushes_at_once(self.root()) and os.fstat(self.root()).st_dev == os.stat(path).st_dev
+
+    def flush(self, tokens: Sequence[str], keys: Sequence[str]) -> None:
+        """Flush the content of staged outputs and the names of published ones to the disk.
+
+        From the first call on, a folder that is replaced is removed only after its successor's name is flushed.
+
+        Raises:
+            UnwritableOutput: the disk reported an error. Any of the outputs may be incomplete after a power cut.
+        """
+        self._flusher = self._flusher or Flusher(self.root(), self.address)
+        replaced, self._replaced = self._replaced, []
+        try:
+            self._flusher.flush([_single(token) for token in tokens], keys)
+        except OSError as error:
+            raise UnwritableOutput(f"cannot flush {self.address} to the disk: {error.strerror}") from None
+        for token in replaced:
+            self.discard(token)
+
     # In place
 
-    def take_over(self, token: str, item: Item) -> Item:
-        """Copy the attributes of the item's file to the staged output, and flush it to the disk.
+    def take_over(self, token: str, item: Item) -> tuple[Item, int]:
+        """Copy the attributes of the item's file to the staged output.
 
         Returns:
-            The item as it will be after the replacement.
+            The item as it will be after the replacement, and the time of the last change of the file that it
+            will replace: see `check_unchanged`.
 
         Raises:
             UnreadableItem: the file was changed after it was read.
@@ -371,23 +381,23 @@ class LocalStore:
         try:
             with self._open_staging() as staging, self._publishing:
                 at = self._folder(folder)
-                made = attributes.take_over(_single(token), staging, name, at, item.fingerprint)
+                found, made = attributes.take_over(_single(token), staging, name, at, item.fingerprint)
         except OSError as error:
             raise UnwritableOutput(f"cannot replace {item.key}: {error.strerror}") from None
-        return Item(item.key, made.st_size, made.st_mtime_ns)
+        return Item(item.key, made.st_size, made.st_mtime_ns), found.st_ctime_ns
 
-    def sync(self, key: str) -> None:
-        """Flush the folder of a file to the disk, if the file system supports it.
+    def check_unchanged(self, key: str, changed: int) -> None:
+        """Check that a file is as `take_over` has seen it: its content, its attributes and its names.
 
         Raises:
-            UnwritableOutput: the disk reported an error.
+            UnreadableItem: it was changed or deleted.
         """
         try:
-            with self._publishing:
-                os.fsync(self._folder(key.rpartition("/")[0]))
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                raise UnwritableOutput(f"cannot write {key} to the disk: {error.strerror}") from None
+            if os.lstat(self._path(key)).st_ctime_ns == changed:
+                return
+        except OSError:
+            pass
+        raise UnreadableItem("the file was changed after it was read")
 
     def check_alone(self, key: str) -> None:
         """Raise OutputExists if a file is a link or has more than one hard link."""
@@ -405,14 +415,6 @@ def _single(token: str) -> str:
     if "/" in token or token in ("", ".", ".."):
         raise UnwritableOutput(f"{token[:100]!r} is not the name of a staged file")
     return token
-
-
-def _is_there(name: str, at: int) -> bool:
-    try:
-        os.stat(name, dir_fd=at, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _unlisted(key: str, error: Exception, is_folder: bool = False) -> Unlisted:
