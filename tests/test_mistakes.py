@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from program import contents
+from program import contents, draw, imageloom
 
 PHOTO = "photos/a.jpg"
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["thumbnail 9x9", "photos", "out"], "'thumbnail' (did you mean resize?)"),
         (
             ["photos", "out", "resize 9x9"],
-            "photos is a folder; PIPELINE is the first argument: 'resize 9x9' photos",
+            "PIPELINE is the first argument: 'resize 9x9' photos",
         ),
         (["flip", "photos", ""], "the sink is empty"),
         (["flip", "", "out"], "the source is empty"),
@@ -47,10 +47,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["flip", "photos", "C:\\out"], "is a path of Windows"),
         (
             ["flip", PHOTO, "b.png", "--format", "jpeg"],
-            "the output's name 'b.png' says png, but its format is jpeg",
+            "'b.png' says png, but its format is jpeg",
         ),
         (
-            ["flip", "photos", "out", "--engine", "threads", "--bind", "tcp://127.0.0.1:1"],
+            ["flip", "photos", "out", "--engine", "threads", "--bind", "tcp://[::1]:1"],
             "not take --bind; these",
         ),
         (
@@ -59,10 +59,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["flip", "photos", "out", "--engine", "redis", "--keys", "x"],
-            "redis does not take --keys; these engines",
+            "redis does not take --keys; these",
         ),
         (
-            ["flip", "photos", "out", "--engine", "mpi", "--bind", "tcp://127.0.0.1:1"],
+            ["flip", "photos", "out", "--engine", "mpi", "--bind", "tcp://[::1]:1"],
             "mpi does not take --bind",
         ),
     ],
@@ -86,3 +86,17 @@ def test_one_file_goes_into_a_folder_that_has_a_suffix(folder: Path) -> None:
     (folder / "b.png").mkdir()
     assert imageloom("run", "flip", PHOTO, "b.png", "--ledger", folder / "ledger.db").returncode == 0
     assert list(contents(folder / "b.png")) == ["a.jpg"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    (folder / "file").write_bytes(b"")
+    ran = imageloom("demo", "file/below")
+    assert (ran.returncode, "Traceback" in ran.stderr) == (4, False), ran.stderr
+    assert "cannot use file/below" in ran.stderr
+
+
+def test_a_configuration_takes_hyphens_and_underscores(folder: Path) -> None:
+    for option in ("if-exists", "if_exists"):
+        (folder / "config.yaml").write_text(f"run: {{{option}: nothing}}")
+        ran = imageloom("--config", folder / "config.yaml", "run", "flip", "photos", "out")
+        assert (ran.returncode, "'nothing' is not one of" in ran.stderr) == (2, True), ran.stderr

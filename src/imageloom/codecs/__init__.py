@@ -172,6 +172,17 @@ def get(format: Format) -> Codec:
     return codec
 
 
+def carries(format: Format, frame: Frame) -> frozenset[Thing]:
+    """What an output with such pixels can hold beside them.
+
+    A codec's attribute `gray_in_colour` has the numbers of channels that it writes as RGB although they are gray:
+    a profile for gray does not fit then.
+    """
+    codec = get(format)
+    held = frozenset(codec.carries)
+    return held - {"colour profile"} if frame.channels in getattr(codec, "gray_in_colour", ()) else held
+
+
 def formats() -> tuple[Format, ...]:
     """Those of imageloom itself."""
     return tuple(_KNOWN)

@@ -85,7 +85,7 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         lost.add("thumbnail")
     texts = tuple(text for text in metadata.texts if _holds(target, text))
     lost.update(_thing(text) for text in metadata.texts if text not in texts)
-    gain_map = metadata.gain_map if "gain map" in carries and not target.changed else b""
+    gain_map = metadata.gain_map if "gain map" in carries else b""
     video = metadata.video if "video" in carries and target.shows_all else b""
     lengths = {"GainMap": len(gain_map), "MotionPhoto": len(video)}
     behind = {semantic: length for semantic, length in lengths.items() if length}
@@ -107,7 +107,7 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         adapted, is_joined = _in_one_packet(adapted)
         kept |= {"extended XMP"} if is_joined else set()
     if target.converted or target.profile or (metadata.colours and metadata.colours.is_srgb):
-        kept.add("colours")  # readers assume sRGB of a file that says nothing
+        kept |= {"CICP", "colours"}  # readers assume sRGB of a file that says nothing
     if target.converted or colours.is_srgb(metadata.icc):
         kept.add("colour profile")
     return Carried(adapted, frozenset((things(metadata) - kept) | lost))

@@ -44,6 +44,11 @@ class Primaries(Plain, frozen=True):
     """The rendering intent of sRGB, 0 to 3, if the file says that its colours are sRGB, as in PNG's sRGB."""
 
     @property
+    def is_stated(self) -> bool:
+        """Whether it says more than `cicp`."""
+        return bool(self.gamma or self.chromaticities or self.intent is not None)
+
+    @property
     def is_srgb(self) -> bool:
         """Whether the colours are sRGB: what readers assume of a file that says nothing."""
         if self.cicp:
@@ -116,7 +121,8 @@ def held(metadata: Metadata) -> dict[Thing, object]:
         "Photoshop resources": metadata.photoshop,
         "comment": any(text.keyword == COMMENT for text in metadata.texts),
         "text": any(text.keyword != COMMENT for text in metadata.texts),
-        "colours": metadata.colours,
+        "CICP": metadata.colours and metadata.colours.cicp,
+        "colours": metadata.colours and metadata.colours.is_stated,
         "gain map": metadata.gain_map,
         "video": metadata.video,
         "georeference": metadata.georeference,
