@@ -16,6 +16,8 @@ from imageloom.model import Frame
 DENSITY = (282, 283, 296)
 """Tags of the resolution."""
 _MARKS = (b'{"shape"', b"ImageJ=", b"<OME ", b"<ome:OME ")
+_ENTRIES = (b"\x0e\x01\2\0", b"\x01\x0e\0\2")
+"""The beginning of the entry of a description, in both byte orders."""
 _SIZES = re.compile(rb"\bSize([XYZCT])=\"(\d{1,9})\"")
 _OME_TYPES = {"uint8": b"uint8", "uint16": b"uint16", "float32": b"float"}
 
@@ -27,7 +29,8 @@ def without_false(exif: bytes, frame: Frame, moved: bool) -> tuple[bytes, bool]:
         frame: the frame of the output.
         moved: whether a step has moved pixels.
     """
-    if not any(mark in exif for mark in _MARKS):
+    start = exif[:1024]  # a search in the whole block would take longer
+    if not any(entry in start for entry in _ENTRIES) or not any(mark in exif for mark in _MARKS):
         return exif, False
     from imageloom.codecs.tifflayout import DESCRIPTION, description  # imported late: few files need it
 

@@ -205,7 +205,7 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(one, decoded, header, output, format, lost, recipe.gain_map)
+        _plan_output(one, decoded, header, output, format, recipe.gain_map, lost)
         for one, output, format, lost in zip(coloured, recipe.outputs, formats, dropped, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
@@ -225,8 +225,8 @@ def _plan_output(
     header: Header,
     output: Output,
     format: Format,
-    dropped: tuple[Thing, ...],
     gain_map: GainMap,
+    dropped: tuple[Thing, ...],
 ) -> OutputPlan:
     codec = codecs.get(format)
     steps = operators.with_checks(rewrite(coloured.steps, decoded), decoded)
