@@ -46,7 +46,9 @@ def _cut_and_swapped(good: dict[Format, bytes]) -> Iterator[Hostile]:
         suffix = codecs.suffixes(format)[0]
         for share in (8, 2):
             yield Hostile(f"cut-at-1-{share}.{suffix}", data[: len(data) // share])
-        yield Hostile(f"cut-by-10.{suffix}", data[:-10])
+        yield Hostile(
+            f"cut-by-10.{suffix}", data[:-10], format == "png"
+        )  # only the end of the file is missing
         yield Hostile(f"magic-alone.{suffix}", data[:12])
         yield Hostile(f"noise-behind-magic.{suffix}", data[:12] + noise)
         yield Hostile(f"one-byte.{suffix}", data[:1])
