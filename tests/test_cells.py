@@ -20,10 +20,6 @@ from imageloom.errors import UnsupportedImage
 
 PAGE = Path(__file__).parent.parent / "docs" / "formats.md"
 NOT_YET = {
-    ("bmp", "density"),
-    ("gif", "comment"),
-    ("pnm", "comment"),
-    ("pnm", "pages"),
     ("tiff", "IPTC"),
     ("tiff", "density"),
     ("tiff", "georeference"),

@@ -12,10 +12,11 @@ from PIL import Image, ImageOps, IptcImagePlugin
 
 from faithful import scene
 from imageloom import codecs, process
-from imageloom.codecs import jpegmetadata, pictures, xmp
+from imageloom.codecs import exif, jpegmetadata, pictures, xmp
 from imageloom.codecs.adapt import Target, for_output
 from imageloom.codecs.metadata import Density, Metadata, Text
 from imageloom.codecs.piecewise import jpeg as piecewise
+from imageloom.codecs.tags import first_directory
 from imageloom.model import Encoding, Frame, Thing
 from imageloom.records.events import Done, Event
 from jpegs import both_ways, exif_segment, inserted, jpeg, packet, pixels_of, segment, xmp_segment
@@ -335,3 +336,36 @@ def test_xmp_that_cannot_be_edited_is_dropped(hostile: bytes) -> None:
 def test_subsampling(asked: Any, expected: str, tmp_path: Path) -> None:
     output = both_ways(tmp_path, jpeg(subsampling=0), subsampling=asked)
     assert codecs.header_of(output).subsampling == expected
+
+
+def test_sizes_in_exif_and_xmp_are_those_of_the_output(tmp_path: Path) -> None:
+    spaces = 'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/"'
+    inner = "<tiff:ImageLength>75</tiff:ImageLength><exif:PixelYDimension>75</exif:PixelYDimension>"
+    sizes = struct.pack("<HHIIHHII", 0x0100, 4, 1, 97, 0x0101, 4, 1, 75)
+    segments = exif_segment(6, sizes, entries=3) + xmp_segment(
+        packet(f'{spaces} exif:PixelXDimension="97"', inner)
+    )
+    output = both_ways(tmp_path, inserted(jpeg(), segments), "crop 30x20+0+0")
+    block = pixels_of(output).getexif()
+    assert (block[0x0100], block[0x0101]) == (30, 20)
+    found = jpegmetadata.read(output).xmp
+    assert b'exif:PixelXDimension="30"' in found
+    assert b"<tiff:ImageLength>20</tiff:ImageLength><exif:PixelYDimension>20</exif:PixelYDimension>" in found
+
+
+def test_an_entry_of_a_thumbnail_is_removed_in_either_byte_order() -> None:
+    for order, sign in (("II", "<"), ("MM", ">")):
+        entries = [(0x010F, 2, 4, 0), (0x0201, 4, 1, 62), (0x0202, 4, 1, 9), (0x0213, 4, 1, 1)]
+        head = order.encode() + struct.pack(f"{sign}HIH", 42, 8, len(entries))
+        body = b"".join(struct.pack(f"{sign}HHII", *entry) for entry in entries)
+        block = head + body + bytes(4) + b"\xff\xd8picture"
+        made = exif.adapted(block, Frame(4, 4, 3))
+        assert made.has_lost_thumbnail
+        assert b"picture" not in made.exif
+        assert set(first_directory(made.exif).entries) == {0x010F, 0x0213}
+
+
+def test_subsampling_is_found_behind_long_segments() -> None:
+    given = inserted(jpeg(subsampling=1), segment(0xE7, bytes(60_000)))
+    header = codecs.read_header(lambda size: given[:size], len(given))
+    assert header.subsampling == codecs.header_of(jpeg(subsampling=1)).subsampling == "422"

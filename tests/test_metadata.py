@@ -19,7 +19,7 @@ from faithful import opened, saved, scene, through
 from imageloom.codecs import get, jpegmetadata
 from imageloom.codecs.metadata import Metadata
 from imageloom.model import Encoding, Frame, Header, Output, Recipe, Step
-from imageloom.recipes.plan import explain
+from imageloom.recipes.explain import explain
 
 ORIENTATION, MAKE, DATE, EXIF, GPS, WIDTH = 0x0112, 0x010F, 0x9003, 0x8769, 0x8825, 0xA002
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

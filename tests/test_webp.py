@@ -16,7 +16,7 @@ from faithful import both_ways, opened, saved, scene
 from imageloom.codecs import header_of, jpegmetadata
 from imageloom.codecs.metadata import Metadata
 from imageloom.model import Output, Recipe
-from imageloom.recipes.plan import explain
+from imageloom.recipes.explain import explain
 
 ORIENTED = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'

@@ -29,9 +29,10 @@ class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
     The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
-    `also_reads`: things that it reads, for other formats, but does not write; `always_drops`: things that it finds
-    in files and that no output gets (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels
-    that it writes as RGB; `only_codes`: true if it states colours by profiles and codes of ITU-T H.273 only.
+    `keywords`: the keywords of the texts that its files can hold, if not all; `also_reads`: things that it reads,
+    for other formats, but does not write; `always_drops`: things that it finds in files and that no output gets
+    (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels that it writes as RGB;
+    `only_codes`: true if it states colours by profiles and codes of ITU-T H.273 only.
     """
 
     format: Format
@@ -93,7 +94,9 @@ _KNOWN: dict[Format, _Known] = {
     "jpeg": _Known("imageloom.codecs.jpeg:Jpeg", rb"\xff\xd8\xff", ("jpg", "jpeg", "jpe", "jfif")),
     "png": _Known("imageloom.codecs.png:Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
     "webp": _Known("imageloom.codecs.webp:WebP", rb"(?s)RIFF.{4}WEBP", ("webp",)),
-    "tiff": _Known("imageloom.codecs.tiff:Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff")),
+    "tiff": _Known(
+        "imageloom.codecs.tiff:Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff"), Versions(decoder=1, encoder=1)
+    ),
     "bmp": _Known("imageloom.codecs.bmp:Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
     "pnm": _Known("imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
     "avif": _Known("imageloom.codecs.avif:Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from imageloom import colours
-from imageloom.codecs import exif, packets, xmp
-from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, things
+from imageloom.codecs import exif, notes, packets, xmp
+from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, Text, things
 from imageloom.errors import LimitExceeded, MetadataLost
 from imageloom.model import COPIES, Frame, Recipe, Thing
 
@@ -45,6 +45,10 @@ class Target(NamedTuple):
     """Whether the colours are converted to sRGB."""
     profile: bytes = b""
     """The profile that says the same as the input, if the output cannot say it in the same way."""
+    dropped: frozenset[Thing] = frozenset()
+    """What the pixels of the output lack."""
+    keywords: Collection[str] = ()
+    """The keywords of the texts that the format can hold; empty: all."""
 
 
 class Carried(NamedTuple):
@@ -65,15 +69,23 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     fits the kind of colours of the output. What the format cannot hold is dropped.
     """
     if metadata == NO_METADATA:
-        return NOTHING
-    frame, carries, lost = target.frame, target.carries, set(metadata.found)
+        return Carried(NO_METADATA, target.dropped)
+    frame, carries, lost = target.frame, target.carries, {*metadata.found, *target.dropped}
     icc = target.profile or metadata.icc
-    fits = not target.converted and icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
-    block = exif.adapted(metadata.exif, frame, target.converted)
+    kind = b"RGB " if frame.without_extra.channels > 2 else b"GRAY"
+    fits = not target.converted and icc[16:20] == kind
+    described, has_lost_note = notes.without_false(metadata.exif, frame, target.moved)
+    if has_lost_note:
+        lost.add("text")
+    density = metadata.density
+    if density and density.x != density.y and target.moved:
+        density, described = None, notes.without(described, notes.DENSITY)
+    block = exif.adapted(described, frame, target.converted)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
-    density = metadata.density
-    gain_map = metadata.gain_map if "gain map" in carries and not target.changed else b""
+    texts = tuple(text for text in metadata.texts if _holds(target, text))
+    lost.update(_thing(text) for text in metadata.texts if text not in texts)
+    gain_map = metadata.gain_map if "gain map" in carries else b""
     video = metadata.video if "video" in carries and target.shows_all else b""
     lengths = {"GainMap": len(gain_map), "MotionPhoto": len(video)}
     behind = {semantic: length for semantic, length in lengths.items() if length}
@@ -83,9 +95,9 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         xmp=_packet(metadata.xmp, target, behind, lost),
         extended_xmp=_packet(metadata.extended_xmp, target, behind, lost),
         icc=icc if fits else b"",
-        colours=None if target.converted else metadata.colours,
-        density=density if density and (density.x == density.y or not target.moved) else None,
-        texts=tuple(t for t in metadata.texts if ("comment" if t.keyword == COMMENT else "text") in carries),
+        colours=None if target.converted or target.profile else metadata.colours,
+        density=density,
+        texts=texts,
         gain_map=gain_map,
         video=video,
         georeference=b"" if target.moved else metadata.georeference,
@@ -99,6 +111,15 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     if target.converted or colours.is_srgb(metadata.icc):
         kept.add("colour profile")
     return Carried(adapted, frozenset((things(metadata) - kept) | lost))
+
+
+def _thing(text: Text) -> Thing:
+    return "comment" if text.keyword == COMMENT else "text"
+
+
+def _holds(target: Target, text: Text) -> bool:
+    """Whether the output's format can hold a text."""
+    return _thing(text) in target.carries and (not target.keywords or text.keyword in target.keywords)
 
 
 def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thing]) -> bytes:
@@ -121,6 +142,8 @@ def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thi
     except ValueError:
         lost.add("XMP")
         return b""
+    if target.converted:
+        packet = xmp.in_srgb(packet)
     return xmp.upright(packet, target.frame.width, target.frame.height)
 
 

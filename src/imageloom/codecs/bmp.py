@@ -7,7 +7,7 @@ import struct
 import numpy as np
 
 from imageloom.codecs import pillow
-from imageloom.codecs.bits import HEAD, MOST_AT_ONCE, Data, MoreNeeded, block, number
+from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Density, Metadata
 from imageloom.codecs.stated import colours_of
@@ -35,8 +35,9 @@ class Bmp:
     quality = 0
     encoder_bytes = 0
     written: Format = "bmp"
-    carries: tuple[Thing, ...] = ("density",)
-    also_reads: tuple[Thing, ...] = ("colour profile",)  # most readers ignore it, so it is not written
+    carries: tuple[Thing, ...] = ("colour profile", "density")
+    always_drops: tuple[Thing, ...] = ("colours",)
+    gray_in_colour = (1,)
 
     def header(self, head: Data) -> Header:
         """Parse the information header. A palette with only grays means a gray image."""
@@ -60,7 +61,8 @@ class Bmp:
             channels = 1 if _is_gray(head, length, bits) else 3
         else:
             channels = 4 if _masks(head, length, bits, packing)[3] else 3
-        return Header("bmp", Frame(width, height, channels), colours=_stated(head, length, channels))
+        icc = _profile(head, length)
+        return Header("bmp", Frame(width, height, channels), colours=colours_of(Metadata(icc=icc), channels))
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
@@ -83,8 +85,10 @@ class Bmp:
             return NO_METADATA
         found: set[Thing] = set()
         space = number(data, 70, 4, "little") if length >= _V4 else None
-        at, size = _profile(data, length)
-        icc = block(data, at, size, "colour profile")
+        try:
+            icc = _profile(data, length)
+        except MoreNeeded:
+            icc = b""
         if space in (_EMBEDDED, _LINKED) and not icc:
             found.add("colour profile")
         elif space == _CALIBRATED and any(data[74:122]):
@@ -92,24 +96,44 @@ class Bmp:
         return Metadata(icc=icc, density=_density(data), found=tuple(sorted(found)))
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
-        """Encode with bottom-up rows padded to 4 bytes, a palette for gray, and header version 4 for alpha."""
+        """Encode with bottom-up rows, a palette for gray, and a header of version 4 for alpha, 5 for a profile."""
         height, width = image.shape[:2]
         channels = 1 if image.ndim == 2 else image.shape[2]
         palette = b"".join(bytes((i, i, i, 0)) for i in range(256)) if channels == 1 else b""
         rows = np.zeros((height, -(-width * channels // 4) * 4), np.uint8)
         ordered = image[::-1] if channels == 1 else image[::-1, :, [2, 1, 0, 3][:channels]]
         rows[:, : width * channels] = ordered.reshape(height, -1)
-        length = _V4 if channels == 4 else 40
+        icc = metadata.icc
+        length = _V5 if icc else _V4 if channels == 4 else 40
         start = 14 + length + len(palette)
-        head = struct.pack("<2sIII", b"BM", start + rows.size, 0, start)
+        head = struct.pack("<2sIII", b"BM", start + rows.size + len(icc), 0, start)
         packing = _BITFIELDS if channels == 4 else _PLAIN
         across, down = _per_metre(metadata.density)
         info = struct.pack(
             "<IiiHHIIiiII", length, width, height, 1, 8 * channels, packing, rows.size, across, down, 0, 0
         )
-        if channels == 4:
-            info += struct.pack("<IIII4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs") + bytes(48)
-        return b"".join((head, info, palette, rows.tobytes()))
+        if length > 40:
+            masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000) if channels == 4 else (0, 0, 0, 0)
+            info += struct.pack("<IIII4s", *masks, b"DEBM" if icc else b"BGRs") + bytes(48)
+        if icc:
+            info += struct.pack("<IIII", 4, start - 14 + rows.size, len(icc), 0)
+        return b"".join((head, info, palette, rows.tobytes(), icc))
+
+
+def _profile(data: Data, length: int) -> bytes:
+    """The embedded profile of a file whose information header has this length; empty if there is none.
+
+    Raises:
+        MoreNeeded: it is behind the end of the data.
+    """
+    if length < _V5 or number(data, 70, 4, "little") != _EMBEDDED:
+        return b""
+    at, size = 14 + number(data, 126, 4, "little"), number(data, 130, 4, "little")
+    if size > MOST_AT_ONCE:
+        return b""
+    if at + size > len(data):
+        raise MoreNeeded
+    return data[at : at + size]
 
 
 def _masks(head: Data, length: int, bits: int, packing: int) -> tuple[int, int, int, int]:
@@ -163,24 +187,6 @@ def _per_metre(density: Density | None) -> tuple[int, int]:
         return _DEFAULT_DENSITY, _DEFAULT_DENSITY
     metre = 1 / _INCH if density.unit == "inch" else 100
     return min(round(density.x * metre), (1 << 31) - 1), min(round(density.y * metre), (1 << 31) - 1)
-
-
-def _profile(data: Data, length: int) -> tuple[int, int]:
-    """Where the profile is, and its size; 0 if there is none."""
-    if length < _V5 or number(data, 70, 4, "little") != _EMBEDDED:
-        return 0, 0
-    return 14 + number(data, 126, 4, "little"), number(data, 130, 4, "little")
-
-
-def _stated(head: Data, length: int, channels: int) -> str:
-    at, size = _profile(head, length)
-    if not 0 < size <= MOST_AT_ONCE:
-        return ""
-    if at + size > len(head):
-        if isinstance(head, bytes) and len(head) >= HEAD:
-            raise MoreNeeded
-        return ""
-    return colours_of(Metadata(icc=head[at : at + size]), channels)
 
 
 def _is_gray(head: Data, length: int, bits: int) -> bool:

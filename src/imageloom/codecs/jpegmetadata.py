@@ -49,6 +49,8 @@ _MOST_VIDEO = 64 << 20
 _MOST_SEARCHED = 256 << 20
 """Maximum size of a file in which the end of the image is searched for, in bytes."""
 _EOI = b"\xff\xd9"
+_NO_DENSITY = b"\0\0\1\0\1\0\0"
+"""The end of a JFIF segment without a resolution and a thumbnail."""
 _DENSITY_AT = 13
 """Offset of the density in a file that begins with a JFIF segment."""
 _EXTENDED = rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})"
@@ -183,15 +185,22 @@ def read(data: bytes) -> Metadata:
     Raises:
         LimitExceeded: the data behind the image is too large to be copied.
     """
-    found, scan = _Found(), 0
+    found, scan, is_plain = _Found(), 0, True
     with suppress(MoreNeeded, CorruptImage):
         for marker, start, end in walk(data):
             if marker in OPTIONAL:
+                if marker == APP0 and data[start + 7 : end] == _NO_DENSITY:
+                    continue
+                is_plain = False
                 _HANDLERS.get(marker, _Found.other)(found, data[start:end], start)
             elif marker in FRAMES and data[start + 5] == 4:
                 found.things.add("CMYK")
+                is_plain = False
             elif marker == SOS:
                 scan = start
+    has_more = scan and len(data) <= _MOST_SEARCHED and _has_more(data, scan)
+    if is_plain and not has_more and data[-2:] == _EOI:
+        return NO_METADATA
     things = found.things
     icc = profile_of(found.profile, things) if "CMYK" not in things else b""
     resources = photoshop.Resources()
@@ -204,7 +213,7 @@ def read(data: bytes) -> Metadata:
     behind = pictures.Behind()
     if len(data) > _MOST_SEARCHED:
         things |= {"private metadata"} if data[-2:] != _EOI else set()
-    elif scan and _has_more(data, scan):
+    elif has_more:
         behind = pictures.behind(data, end_of_image(data, scan), found.xmp, found.entries)
         if len(behind.gain_map) > MOST_AT_ONCE or len(behind.video) > _MOST_VIDEO:
             raise LimitExceeded("the video or the gain map behind the image is too large (--metadata strip)")

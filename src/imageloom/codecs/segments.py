@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from mmap import mmap
 
 from imageloom.codecs.bits import Data, MoreNeeded
@@ -143,7 +144,13 @@ def segment(marker: int, *parts: bytes) -> bytes:
 
 def subsampling(head: Data | mmap, at: int) -> Subsampling | None:
     """The chroma subsampling of a frame header whose body begins at `at`; None if it has no usual name."""
-    factors = [(pair >> 4, pair & 15) for pair in head[at + 7 : at + 15 : 3]]
+    return _named(head[at + 7 : at + 15][::3])
+
+
+@lru_cache(maxsize=64)
+def _named(pairs: bytes) -> Subsampling | None:
+    """The name of the sampling factors of three components."""
+    factors = [(pair >> 4, pair & 15) for pair in pairs]
     if len(factors) != 3 or factors[1] != factors[2] or not all(factors[1]):
         return None
     (across, down), (chroma_across, chroma_down) = factors[:2]

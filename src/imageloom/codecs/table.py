@@ -13,7 +13,10 @@ from imageloom import codecs
 from imageloom.model import THINGS, DType, Format, Frame, Thing
 
 Fate = Literal["kept", "converted", "dropped", "absent"]
-_OTHERWISE: dict[Thing, Thing] = {"colours": "colour profile", "extended XMP": "XMP"}
+_OTHERWISE: dict[Thing, Thing] = {
+    "colours": "colour profile",
+    "extended XMP": "XMP",
+}
 """As what a thing is written into a format that lacks it."""
 _OF_PIXELS: frozenset[Thing] = frozenset({"colours", "colour profile"})
 """What says what pixels mean: without it, the pixels are converted to sRGB."""

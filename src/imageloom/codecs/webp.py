@@ -33,8 +33,8 @@ class WebP:
     encoder_bytes = 36
     written: Format = "webp"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
-    gray_in_colour = (1, 2)
     always_drops: tuple[Thing, ...] = ("animation", "damaged metadata", "private metadata")
+    gray_in_colour = (1, 2)
 
     def header(self, head: Data) -> Header:
         """Parse the chunks up to the pixels, or up to EXIF and XMP if an extended file has them."""

@@ -32,6 +32,8 @@ _MOST_ITEMS = 64
 
 Name = tuple[str, str]
 """The namespace and the local name."""
+_COLOUR_SPACE = re.compile(rb"(exif:ColorSpace\s*(?:=\s*[\"']|>)\s*)\d+")
+_PROFILE_NAME = re.compile(rb"(photoshop:ICCProfile\s*(?:=\s*[\"']|>))[^\"'<]*")
 
 
 class _Value(NamedTuple):
@@ -295,6 +297,12 @@ def orientation(packet: bytes) -> int | None:
     """The orientation that a packet states, 1 to 8."""
     found = _ORIENTATION.search(packet)
     return int(found[2]) if found else None
+
+
+def in_srgb(packet: bytes) -> bytes:
+    """The packet with sRGB as the colours, where it states colours."""
+    packet = _COLOUR_SPACE.sub(rb"\g<1>1", packet)
+    return _PROFILE_NAME.sub(rb"\g<1>sRGB IEC61966-2.1", packet)
 
 
 def upright(packet: bytes, width: int, height: int) -> bytes:

@@ -6,18 +6,22 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
     geometry,
     hysteresis,
     morphology,
+    ranges,
     resize,
     statistics,
     threshold,
     tone,
 )
+from imageloom.operators.channels import shown
 from imageloom.operators.extern import contents, digests_of, load_files, load_packages, reloaded
+from imageloom.operators.ranges import with_checks
 from imageloom.operators.registry import (
     DTYPES,
     Measure,
     Operator,
     apply,
     apply_on_part,
+    extra_before,
     frames,
     get,
     operator,
@@ -33,6 +37,7 @@ __all__ = [
     "apply_on_part",
     "contents",
     "digests_of",
+    "extra_before",
     "frames",
     "get",
     "load_files",
@@ -40,5 +45,7 @@ __all__ = [
     "operator",
     "operators",
     "reloaded",
+    "shown",
     "version",
+    "with_checks",
 ]

@@ -21,10 +21,12 @@ import numpy as np
 from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
 from imageloom.model import Box, DType, Frame, Pixels, Step, Value
 from imageloom.operators import messages
+from imageloom.operators.channels import colour, premultiplied, split, with_alpha
 from imageloom.operators.extern import load_packages, reloaded
 
 Kind = Literal["point", "local", "geometric", "global"]
 Alpha = Literal["keep", "premultiply", "together", "drop"]
+Extra = Literal["keep", "refuse", "drop"]
 F = TypeVar("F", bound=Callable[..., Pixels])
 
 DTYPES: tuple[DType, ...] = ("uint8", "uint16", "float32")
@@ -86,6 +88,8 @@ class Operator:
     part: Callable[..., Pixels] | None
     whole: Callable[..., str | None] | None
     tiled_as: Callable[..., tuple[Step, ...]] | None
+    ranged: bool
+    extra: Extra
 
     @property
     def summary(self) -> str:
@@ -154,23 +158,37 @@ class Operator:
         if frame.dtype not in self.dtypes:
             takes = ", ".join(self.dtypes)
             raise OperatorRefused(f"{self.name} does not take {frame.dtype} pixels; it takes {takes}")
-        params = self.filled(step)
+        if frame.extra and self.extra == "refuse":
+            raise OperatorRefused(
+                f"{self.name} does not take extra samples, and the image has {frame.extra}: channels that are "
+                "neither colours nor alpha. Outputs in other formats than TIFF are made without them"
+            )
+        if frame.extra and self.ranged and self.declared == "local" and frame.dtype == "float32":
+            raise OperatorRefused(f"{self.name} does not take extra samples of float32")
+        extra = frame.extra if self.extra == "keep" else 0
+        params, frame = self.filled(step), frame.without_extra
         reason = self.refuse(frame, **params) if self.refuse else None
         if reason:
             raise OperatorRefused(f"{self.name}: {reason}")
         after = self.frame(frame, **params) if self.frame else frame
         if self.alpha == "drop" and after.channels in (2, 4):
             after = msgspec.structs.replace(after, channels=after.channels - 1)
-        return after
+        return (
+            msgspec.structs.replace(after, channels=after.channels + extra, extra=extra) if extra else after
+        )
 
-    def __call__(self, image: Pixels, step: Step) -> Pixels:
-        """Apply the step to a whole image with 1 to 4 channels."""
+    def __call__(self, image: Pixels, step: Step, extra: int = 0) -> Pixels:
+        """Apply the step to a whole image.
+
+        Args:
+            extra: the number of extra samples, see `Frame.extra`.
+        """
         if self.measured and self.measured.when(**self.filled(step)):
             box = Box(0, 0, image.shape[1], image.shape[0])
-            measure = self.measured.of(colour(image), box, self.filled(step))
+            measure = self.measured.of(colour(image, extra), box, self.filled(step))
             (resolved,) = self.measured.steps(measure, [box], self.filled(step))
-            return get(resolved.name)(image, resolved)
-        return self._run(image, partial(self.function, **step.params))
+            return get(resolved.name)(image, resolved, extra)
+        return self._run(image, partial(self.function, **step.params), extra)
 
     def needs(self, step: Step, box: Box, frame: Frame) -> Box:
         """The box of the input, whose frame is `frame`, that is needed to compute `box` of the step's result."""
@@ -189,11 +207,22 @@ class Operator:
             The pixels of the box. For a local operator: as many pixels as `image` has.
         """
         if self.part:
-            return self._run(image, partial(self.part, box=box, frame=frame, **self.filled(step)))
-        return self(image, step)
+            part = partial(self.part, box=box, frame=frame.without_extra, **self.filled(step))
+            return self._run(image, part, frame.extra)
+        return self(image, step, frame.extra)
 
-    def _run(self, image: Pixels, function: Callable[[Pixels], Pixels]) -> Pixels:
-        """Apply a function for gray or RGB to an image with or without alpha, as the operator declares."""
+    def _run(self, image: Pixels, function: Callable[[Pixels], Pixels], extra: int = 0) -> Pixels:
+        """Apply a function for gray or RGB to an image with or without alpha, as the operator declares.
+
+        Local and geometric operators process each extra sample as a gray image. Others do not change it.
+        """
+        if extra:
+            main, *bands = split(image, extra)
+            if self.extra == "drop":
+                return self._run(main, function)
+            if self.declared in ("local", "geometric"):
+                bands = [function(band) for band in bands]
+            return np.dstack((self._run(main, function), *bands))
         has_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
         if not has_alpha or self.alpha == "together":
             return function(image)
@@ -202,40 +231,7 @@ class Operator:
         alpha = np.ascontiguousarray(image[:, :, -1])
         if self.alpha == "keep":
             return with_alpha(function(colour(image)), alpha)
-        return _premultiplied(image, alpha, function)
-
-
-def colour(image: Pixels) -> Pixels:
-    """The image without its alpha: (h, w) or (h, w, 3), contiguous."""
-    if image.ndim == 2 or image.shape[2] == 3:
-        return image
-    return np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 2 else image[:, :, :3])
-
-
-def _premultiplied(image: Pixels, alpha: Pixels, function: Callable[[Pixels], Pixels]) -> Pixels:
-    """Multiply colour by alpha, filter, and divide by alpha: transparent pixels do not affect their neighbours."""
-    top = 1.0 if image.dtype == np.float32 else float(np.iinfo(image.dtype).max)
-    share: Pixels = alpha.astype(np.float32) / np.float32(top)
-    rgb: Pixels = colour(image).astype(np.float32)
-    weights = share if rgb.ndim == 2 else share[:, :, None]
-    blurred = function(rgb * weights)
-    cover = function(share)
-    divisor = np.maximum(cover, np.float32(1e-6))
-    rgb = blurred / (divisor if blurred.ndim == 2 else divisor[:, :, None])
-    rgb = saturate(np.where((cover if rgb.ndim == 2 else cover[:, :, None]) > 1e-6, rgb, 0), image.dtype)
-    return with_alpha(rgb, saturate(cover * np.float32(top), image.dtype))
-
-
-def with_alpha(image: Pixels, alpha: Pixels) -> Pixels:
-    return np.dstack((image, alpha))
-
-
-def saturate(values: Pixels, dtype: Any) -> Pixels:
-    """`values` rounded and clipped to the range of `dtype`."""
-    if dtype == np.float32:
-        return values.astype(np.float32, copy=False)
-    rounded: Pixels = np.rint(np.clip(values, 0, np.iinfo(dtype).max)).astype(dtype)
-    return rounded
+        return premultiplied(image, alpha, function)
 
 
 _OPERATORS: dict[str, Operator] = {}
@@ -258,6 +254,8 @@ def operator(
     part: Callable[..., Pixels] | None = None,
     whole: Callable[..., str | None] | None = None,
     tiled_as: Callable[..., tuple[Step, ...]] | None = None,
+    ranged: bool = False,
+    extra: Extra = "keep",
 ) -> Callable[[F], F]:
     """Register a function as an operator under the function's name. The function is returned unchanged.
 
@@ -287,6 +285,10 @@ def operator(
         whole: (input's frame, parameters) -> why the operator needs the whole image, or None.
         tiled_as: (input's frame, parameters) -> equivalent steps that can be applied in tiles, for a global
             operator without a measure.
+        ranged: the result has a meaning only for values from black to white. Float images with other values are
+            refused, see `ranges`.
+        extra: *keep*: local and geometric operators process each extra sample as a gray image, others do not
+            change it. *refuse*: images with extra samples are refused. *drop*: extra samples are removed.
 
     Raises:
         PipelineError: the name is taken, or halo does not fit the kind.
@@ -325,6 +327,8 @@ def operator(
             part,
             whole,
             tiled_as,
+            ranged,
+            extra,
         )
         return function
 
@@ -372,15 +376,24 @@ def frames(steps: Iterable[Step], frame: Frame) -> list[Frame]:
     return found
 
 
-def apply(step: Step, image: Pixels) -> Pixels:
+def extra_before(steps: Sequence[Step], frame: Frame) -> list[int]:
+    """The number of extra samples before each step."""
+    return [one.extra for one in frames(steps, frame)[:-1]] if frame.extra else [0] * len(steps)
+
+
+def apply(step: Step, image: Pixels, extra: int = 0) -> Pixels:
     """Apply one step to an image.
 
+    Args:
+        extra: the number of extra samples, see `Frame.extra`.
+
     Raises:
+        OperatorRefused: the values are outside the range that an operator needs.
         OperatorFailed: the operator raised an exception; the message names the operator.
     """
     try:
-        return get(step.name)(image, step)
-    except MemoryError:
+        return get(step.name)(image, step, extra)
+    except (MemoryError, OperatorRefused):
         raise
     except Exception as error:
         raise _failed(step, error) from error
@@ -394,7 +407,7 @@ def apply_on_part(step: Step, image: Pixels, box: Box, frame: Frame) -> Pixels:
     """
     try:
         return get(step.name).on_part(image, step, box, frame)
-    except MemoryError:
+    except (MemoryError, OperatorRefused):
         raise
     except Exception as error:
         raise _failed(step, error) from error

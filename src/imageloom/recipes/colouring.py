@@ -33,7 +33,7 @@ def placed(steps: Sequence[Step], header: Header, recipe: Recipe, format: Format
     plain = tuple(step for step in steps if step.name != "to_srgb")
     stated = header.colours
     if not stated:
-        return Colouring(plain)
+        return Colouring(plain, converted=bool(header.stored))
     frames = operators.frames(steps, header.frame)
     kept_by = _kept_by(stated, header, frames[-1], recipe, format)
     places = [at for at, step in enumerate(steps) if step.name == "to_srgb"]
@@ -45,7 +45,7 @@ def placed(steps: Sequence[Step], header: Header, recipe: Recipe, format: Format
     if name and (places or (header.frame.dtype != "uint8" and frames[-1].dtype == "uint8")):
         raise UnsupportedImage(
             f"the image is HDR ({name}), and this output cannot say that, or not with enough bits: keep 16 bits "
-            "and choose --format png, without to_srgb, --colors srgb and --metadata strip"
+            "and choose --format png or avif, without to_srgb, --colors srgb and --metadata strip"
         )
     if not places:
         return Colouring(plain, profile=kept_by or "")
@@ -62,18 +62,18 @@ def _changes_kind(stated: str, first: Frame, frame: Frame) -> bool:
 
 def _kept_by(stated: str, header: Header, frame: Frame, recipe: Recipe, format: Format) -> str | None:
     """How an output can say its colours: "" as the input does, or the text to build a profile for; None: not."""
-    codec = codecs.get(format)
     if recipe.metadata == "strip":
         return None
+    carries = codecs.carries(format, frame)
     is_gray = frame.channels <= 2
-    has_profile = "colour profile" in codecs.carries(format, frame)
+    has_profile = "colour profile" in carries
     if stated.startswith("profile"):
         return "" if has_profile and colours.fits(stated, frame.channels) else None
     if stated == colours.ADOBE_RGB:
-        if format == header.format and "EXIF" in codec.carries and not is_gray:
+        if format == header.format and "EXIF" in carries and not is_gray:
             return ""
-    elif "colours" in codec.carries and (
-        stated.startswith("cicp") or not getattr(codec, "only_codes", False)
+    elif "colours" in carries and (
+        stated.startswith("cicp") or not getattr(codecs.get(format), "only_codes", False)
     ):
         return ""
     return stated if has_profile and colours.built(stated, is_gray) else None

@@ -94,14 +94,15 @@ class Pipeline:
 
         Args:
             image: gray (height, width), or gray+alpha, RGB or RGBA (height, width, 2 to 4), of uint8, uint16 or
-                float32 (0 to 1).
+                float32.
 
         Raises:
             OperatorRefused: a step does not accept its input.
             OperatorFailed: an operator raised an exception.
         """
-        self.frames(frame_of(image))
-        for step in self.steps:
+        frame = frame_of(image)
+        self.frames(frame)
+        for step in operators.with_checks(self.steps, frame):
             image = operators.apply(step, image)
         return image
 

@@ -57,6 +57,7 @@ def picture(root: str, key: str, side: int) -> bytes:
     if header.frame.pixels // scale**2 > MOST_PIXELS:
         raise LimitExceeded(f"{header.frame.pixels:,} pixels are too many for a preview")
     pixels = codecs.decode(data, header, luma=False, scale=scale)
+    pixels = operators.shown(pixels, header.frame.extra)
     small = on_paper(thumbnail(pixels, side))
     for step in UPRIGHT[header.orientation]:
         small = operators.apply(step, small)

@@ -69,13 +69,13 @@ def _open(path: Path, format: str, frame: Frame, damage: DamageLog) -> Reader:
         return png.Reader(path, damage)
     if format == "zarr":
         return zarr.Reader(path)
-    with contextlib.suppress(UnsupportedImage):
-        if format == "tiff":
+    if format == "tiff":
+        with contextlib.suppress(tiff.LargePieces):
             return tiff.Reader(path)
-        if format == "jpeg":
+    if format == "jpeg":
+        with contextlib.suppress(UnsupportedImage):
             return jpeg.Reader(path, damage)
-    if format not in IN_ORDER or (format == "tiff" and frame.channels in (2, 4)):
-        # libvips has no reader, or decodes other pixels: it ignores that colours are multiplied by their alpha.
+    if format not in IN_ORDER:
         raise UnsupportedImage(f"this kind of {format} cannot be read in pieces")
     return vips.Reader(path, format, frame)
 

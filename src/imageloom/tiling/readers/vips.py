@@ -19,7 +19,7 @@ from imageloom.codecs.jpeg import check_whole
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.codecs.repair import check_regular
 from imageloom.codecs.segments import check_scans
-from imageloom.codecs.tiff import CONVERTED, layout_of
+from imageloom.codecs.tifflayout import layout_of
 from imageloom.errors import CorruptImage, MissingExtra, UnsupportedImage
 from imageloom.model import Frame, Pixels
 from imageloom.tiling.readers.files import RandomFile
@@ -127,11 +127,6 @@ class Reader(Strips):
         self._path, self._format = path, format
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
-        """The next rows.
-
-        Raises:
-            CorruptImage: the rows are damaged.
-        """
         rows = super().read(x0, y0, x1, y1)
         if y1 == self.frame.height and self._format == "jpeg":
             self._check_end()
@@ -158,10 +153,7 @@ def _check(path: Path, format: str, frame: Frame) -> None:
                 check_regular(data)
         elif format == "tiff":
             view = file.view()
-            layout = layout_of(view)
-            if layout.colours in CONVERTED:
-                raise UnsupportedImage(f"{CONVERTED[layout.colours]} is converted as a whole")
-            layout.parts(view)
+            layout_of(view).parts(view)
     except MoreNeeded:
         raise CorruptImage("the file is cut off within its header") from None
     finally:
