@@ -217,7 +217,13 @@ class _Found:
             self._things.add("damaged metadata")
             return
         if packed:
-            rest = self._inflate(rest, "text")
+            try:
+                rest = self._inflate(rest, "text")
+            except LimitExceeded:
+                if keyword == _XMP or keyword.startswith(_RAW):
+                    raise
+                self._things.add("text")
+                return
         if keyword == _XMP:
             self._once("XMP", rest)
         elif keyword.startswith(_RAW):
@@ -232,9 +238,8 @@ class _Found:
                 self._things.add("damaged metadata")
                 return
             if len(self._texts) >= _MOST_TEXTS:
-                raise LimitExceeded(
-                    f"it has more than {_MOST_TEXTS:,} texts, which is the limit (--metadata strip)"
-                )
+                self._things.add("text")
+                return
             self._texts.append(Text(keyword.decode("latin-1"), *words))
 
     def _take_profile(self, kind: str, text: str) -> None:
