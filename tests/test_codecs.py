@@ -1,0 +1,50 @@
+"""Each codec passes the conformance suite."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from PIL import Image
+
+from imageloom.testing.codecs import FRAMES, CodecTests, scene
+
+
+class TestJpeg(CodecTests):
+    format = "jpeg"
+    tolerance = 3.0
+
+
+class TestPng(CodecTests):
+    format = "png"
+
+
+class TestWebP(CodecTests):
+    format = "webp"
+    tolerance = 3.0
+
+
+class TestTiff(CodecTests):
+    format = "tiff"
+
+
+class TestBmp(CodecTests):
+    format = "bmp"
+
+
+class TestPnm(CodecTests):
+    format = "pnm"
+
+
+class TestAvif(CodecTests):
+    format = "avif"
+    tolerance = 3.0
+
+
+class TestGif(CodecTests):
+    format = "gif"
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        file = io.BytesIO()
+        Image.fromarray(scene(FRAMES[2])).quantize(16).save(file, "GIF", comment=b"a comment")
+        yield "palette", file.getvalue()
