@@ -115,7 +115,8 @@ def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
 
 def _lossy(head: Data, at: int) -> tuple[tuple[int, int], bool]:
     """Width and height of a VP8 key frame (RFC 6386, 9.1)."""
-    if number(head, at, 1) & 1 or head[at + 3 : at + 6] != b"\x9d\x01\x2a"[: len(head) - at - 3]:
+    start = number(head, at, 6)
+    if start >> 40 & 1 or start & 0xFFFFFF != 0x9D012A:
         raise CorruptImage("the WebP does not begin with a key frame")
     return (number(head, at + 6, 2, "little") & 0x3FFF, number(head, at + 8, 2, "little") & 0x3FFF), False
 

@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from functools import lru_cache
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import ClassVar
@@ -75,9 +75,9 @@ class CodecTests:
         assert isinstance(data, bytes)
         return data
 
-    @pytest.fixture
-    def valid(self) -> dict[str, bytes]:
-        return _files(type(self))
+    @pytest.fixture(scope="class")
+    def valid(self, request: pytest.FixtureRequest) -> dict[str, bytes]:
+        return dict(request.cls().files())
 
     def test_files_are_recognized_by_their_bytes(self, valid: dict[str, bytes]) -> None:
         for data in valid.values():
@@ -214,14 +214,6 @@ class CodecTests:
             codecs.read_metadata(data, self.format)
             codecs.decode(data, header)
 
-    def test_an_error_of_a_cut_file_is_that_of_damage(self, valid: dict[str, bytes]) -> None:
-        for data in valid.values():
-            for at in (0, 1, len(data) // 2):
-                try:
-                    self.attempt(data[:at])
-                except (CorruptImage, UnsupportedImage):
-                    continue
-
     @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
     def test_no_file_stays_open(self, valid: dict[str, bytes]) -> None:
         self._read_all(valid)
@@ -232,10 +224,8 @@ class CodecTests:
     def _read_all(self, valid: dict[str, bytes]) -> None:
         for data in valid.values():
             for part in (data, data[: len(data) // 2]):
-                try:
+                with suppress(ItemError):
                     self.attempt(part)
-                except ItemError:
-                    pass
 
 
 def scene(frame: Frame) -> Pixels:
@@ -270,14 +260,9 @@ METADATA = Metadata(
     iptc=b"\x1c\x02\x50\0\x04Jane",
     density=Density(300, 300),
     texts=(Text("Copyright", "(c) Jane"),),
-    colours=Primaries((1, 13, 0, 1)),
+    colours=Primaries((12, 13, 0, 1)),
 )
 """One of each kind of metadata that any image can have."""
-
-
-@lru_cache(maxsize=4)
-def _files(suite: type[CodecTests]) -> dict[str, bytes]:
-    return dict(suite().files())
 
 
 def _reset_peak() -> int:
