@@ -76,7 +76,8 @@ class CodecTests:
         return data
 
     @pytest.fixture(scope="class")
-    def valid(self, request: pytest.FixtureRequest) -> dict[str, bytes]:
+    @classmethod
+    def valid(cls, request: pytest.FixtureRequest) -> dict[str, bytes]:
         return dict(request.cls().files())
 
     def test_files_are_recognized_by_their_bytes(self, valid: dict[str, bytes]) -> None:
