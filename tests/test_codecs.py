@@ -48,3 +48,8 @@ class TestGif(CodecTests):
         file = io.BytesIO()
         Image.fromarray(scene(FRAMES[2])).quantize(16).save(file, "GIF", comment=b"a comment")
         yield "palette", file.getvalue()
+
+
+class TestHeif(CodecTests):
+    format = "heif"
+    tolerance = 3.0

@@ -89,6 +89,11 @@ _KNOWN: dict[Format, _Known] = {
     "bmp": _Known("imageloom.codecs.bmp:Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
     "pnm": _Known("imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
     "avif": _Known("imageloom.codecs.avif:Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
+    "heif": _Known(
+        "imageloom.codecs.heif:Heif",
+        rb"(?s).{4}ftyp(?:.{4}){0,32}?(?:hei[cxms]|hev[cxms]|mif1|msf1)",
+        ("heic", "heif", "hif"),
+    ),
     "gif": _Known("imageloom.codecs.gif:Gif", rb"GIF8[79]a", ("gif",)),
     "zarr": _Known("imageloom.codecs.zarr:Zarr", b"", ("zarr",)),
 }
