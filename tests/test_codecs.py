@@ -53,3 +53,13 @@ class TestGif(CodecTests):
 class TestHeif(CodecTests):
     format = "heif"
     tolerance = 3.0
+
+
+class TestJxl(CodecTests):
+    format = "jxl"
+    tolerance = 3.0
+    lossless = True
+
+
+class TestJp2(CodecTests):
+    format = "jp2"

@@ -94,6 +94,12 @@ _KNOWN: dict[Format, _Known] = {
         rb"(?s).{4}ftyp(?:.{4}){0,32}?(?:hei[cxms]|hev[cxms]|mif1|msf1)",
         ("heic", "heif", "hif"),
     ),
+    "jxl": _Known("imageloom.codecs.jxl:Jxl", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", ("jxl",)),
+    "jp2": _Known(
+        "imageloom.codecs.jp2:Jp2",
+        rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+        ("jp2", "j2k", "jpx", "jpf", "j2c", "jpc"),
+    ),
     "gif": _Known("imageloom.codecs.gif:Gif", rb"GIF8[79]a", ("gif",)),
     "zarr": _Known("imageloom.codecs.zarr:Zarr", b"", ("zarr",)),
 }

@@ -96,7 +96,7 @@ def items_of(head: Data) -> Items:
     """The items of an image file.
 
     Raises:
-        MoreNeeded: the description of the items is behind the end of the data.
+        MoreNeeded: the description of the items is behind the end of the data, or missing.
         CorruptImage, UnsupportedImage, LimitExceeded: it is damaged or too large.
     """
     for name, start, end in top_level(head):
@@ -107,7 +107,7 @@ def items_of(head: Data) -> Items:
         if end > len(head):
             raise MoreNeeded
         return _items(dict(boxes(head[start:end], 4)))
-    raise CorruptImage("the file has no description of its images")
+    raise MoreNeeded
 
 
 def _items(found: dict[bytes, bytes]) -> Items:

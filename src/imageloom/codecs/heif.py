@@ -221,7 +221,10 @@ def _others(items: Items, data: bytes) -> tuple[Thing, ...]:
 def _colours(items: Items) -> tuple[bytes, Primaries | None]:
     """The profile and the stated colours of the primary image. Decoded pixels are RGB in full range."""
     icc, stated = b"", None
-    for name, body in items.properties.get(items.primary, ()):
+    described = [items.primary, *_parts(items)[:1]]
+    if items.find(items.primary, b"colr"):
+        described = [items.primary]
+    for name, body in (one for item in described for one in items.properties.get(item, ())):
         if name == b"colr" and body[:4] in (b"prof", b"rICC"):
             icc = body[4:]
         elif name == b"colr" and body[:4] == b"nclx":
