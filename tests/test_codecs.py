@@ -63,3 +63,29 @@ class TestJxl(CodecTests):
 
 class TestJp2(CodecTests):
     format = "jp2"
+
+
+class TestPdf(CodecTests):
+    format = "pdf"
+    cuts = 3
+    flips = 8
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        file = io.BytesIO()
+        Image.fromarray(scene(FRAMES[2])).save(file, "PDF", resolution=72)
+        yield "page", file.getvalue()
+
+
+class TestSvg(CodecTests):
+    format = "svg"
+    cuts = 4
+    flips = 24
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        yield "drawing", SVG.encode()
+
+
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30" viewBox="0 0 20 15">'
+    '<rect width="10" height="15" fill="#f00"/><circle cx="15" cy="8" r="4" fill="#00f" opacity="0.5"/></svg>'
+)

@@ -100,6 +100,13 @@ _KNOWN: dict[Format, _Known] = {
         rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
         ("jp2", "j2k", "jpx", "jpf", "j2c", "jpc"),
     ),
+    "pdf": _Known("imageloom.codecs.pdf:Pdf", rb"(?s)(?:\xef\xbb\xbf)?\s{0,16}%PDF-", ("pdf",)),
+    "svg": _Known(
+        "imageloom.codecs.svg:Svg",
+        rb"(?s)(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,200}?\?>\s*)?(?:<!--.{0,4000}?-->\s*|<!DOCTYPE.{0,8000}?>\s*)*"
+        rb"<(?:\w{1,20}:)?svg[\s>]",
+        ("svg",),
+    ),
     "gif": _Known("imageloom.codecs.gif:Gif", rb"GIF8[79]a", ("gif",)),
     "zarr": _Known("imageloom.codecs.zarr:Zarr", b"", ("zarr",)),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from imageloom.errors import MissingExtra
@@ -23,3 +24,13 @@ def library(name: str, what: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise MissingExtra(what, extra) from None
+
+
+def installed(name: str, what: str, extra: str) -> None:
+    """Check that an optional library is installed, without importing it.
+
+    Raises:
+        MissingExtra: it is not.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise MissingExtra(what, extra)

@@ -170,3 +170,9 @@ class Header(Plain, frozen=True):
     """The chroma subsampling of a lossy file; None if unknown."""
     extra: int = 0
     """The number of channels, the last ones, whose meaning is not known: neither colours nor alpha (TIFF)."""
+    page: int = 0
+    """Number of the page in the file, from 0 (TIFF, PDF, HEIF, animations)."""
+    pages: int = 1
+    """Number of pages of the file."""
+    density: int = 0
+    """Pixels per inch at which a document is drawn; 0 for the codec's default (PDF, SVG)."""
