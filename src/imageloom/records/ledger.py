@@ -21,6 +21,7 @@ import msgspec
 from imageloom.errors import StorageError
 from imageloom.model import Failure, Item, Plain, Result, Times
 from imageloom.records.transaction import Transaction
+from imageloom.system.descriptors import patiently
 from imageloom.system.private import private_database
 
 VERSION = 1
@@ -143,10 +144,13 @@ class Ledger:
             raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
 
     def _open(self, is_usual: bool) -> sqlite3.Connection:
-        private_database(self.path, is_usual)
-        db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-        db.execute("PRAGMA synchronous=NORMAL")
-        return db
+        def connected() -> sqlite3.Connection:
+            private_database(self.path, is_usual)
+            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            db.execute("PRAGMA synchronous=NORMAL")
+            return db
+
+        return patiently(connected)
 
     def _copy(self) -> sqlite3.Connection:
         copy = sqlite3.connect(":memory:", isolation_level=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from traceback import clear_frames
 
 from imageloom import codecs
 from imageloom.codecs.damage import DamageLog
@@ -93,6 +94,7 @@ class Loader(threading.Thread):
             else:
                 self._load_strips(self._reader)
         except BaseException as error:  # otherwise the driver would wait forever
+            clear_frames(error.__traceback__)  # they hold the pixels
             self._failure = error
         self._wake()
 
