@@ -13,7 +13,7 @@ from imageloom import operators
 from imageloom.driver.run import Driver
 from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
-from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Recipe
+from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Pages, Recipe
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.recipes.recipe import parse_format
 from imageloom.records.events import Listener
@@ -44,6 +44,8 @@ def process(
     quality: int | None = None,
     decode: Decode = "safe",
     metadata: Keep = "keep",
+    pages: Pages = "first",
+    density: int = 0,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     if_exists: IfExists = "error",
@@ -81,6 +83,8 @@ def process(
         quality: 1 to 100, for lossy formats; None: the format's default.
         decode: how far the decoder may shrink an image; see `Recipe`.
         metadata: whether the outputs keep EXIF, XMP and the colour profile.
+        pages: which pages of a file are processed, each as an item of its own; not used with a Recipe.
+        density: pixels per inch at which documents are drawn; 0: the format's default; not used with a Recipe.
         include: patterns of the names to process; by default all names with an image suffix.
         exclude: patterns of the names not to process.
         if_exists: what to do if an output's name is taken by a file that imageloom did not make.
@@ -112,7 +116,11 @@ def process(
     if isinstance(pipeline, Pipeline):
         chosen = parse_format(format) if format is not None else None
         pipeline = Recipe(
-            (Output(pipeline.steps, format=chosen, quality=quality),), decode, metadata=metadata
+            (Output(pipeline.steps, format=chosen, quality=quality),),
+            decode,
+            metadata=metadata,
+            pages=pages,
+            density=density,
         )
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality = {quality}: must be from 1 to 100")

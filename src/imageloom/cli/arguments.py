@@ -48,15 +48,19 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
     Args:
         given: the command's options by name. An option that the command lacks has the default of `Job`.
     """
+    from msgspec.structs import replace
+
     from imageloom.model import Job
 
     in_place = given.get("in_place", False)
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
     encoding = (given["format_"], given["quality"], given["decode"], given["metadata"])
+    recipe = options.make_recipe(pipeline, given["outputs"], given["operators"], *encoding)
+    recipe = replace(recipe, pages=given.get("pages", "first"), density=given.get("density") or 0)
     return Job(
         source,
         sink,
-        options.make_recipe(pipeline, given["outputs"], given["operators"], *encoding),
+        recipe,
         options.limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
         given["include"],
         given["exclude"],

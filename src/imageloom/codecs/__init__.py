@@ -204,7 +204,11 @@ def _by_content(data: bytes, table: dict[Format, _Known]) -> Format | None:
 
 
 def read_header(
-    head: Callable[[int], bytes], size: int, read: Callable[[int, int], bytes] | None = None
+    head: Callable[[int], bytes],
+    size: int,
+    read: Callable[[int, int], bytes] | None = None,
+    page: int = 0,
+    density: int = 0,
 ) -> Header:
     """Read the header of a file.
 
@@ -212,6 +216,8 @@ def read_header(
         head: returns the first n bytes of the file, or fewer if the file is shorter.
         size: size of the file in bytes.
         read: (position, n) -> n bytes from a position, if the file supports it.
+        page: number of the page, from 0.
+        density: pixels per inch at which a document is drawn; 0 for the codec's default.
 
     Raises:
         CorruptImage: the file is empty or cut off in its header, or the header is invalid.
@@ -228,11 +234,12 @@ def read_header(
     codec = get(format)
     try:
         try:
-            header = codec.header(data)
+            header = _header(codec, data, page, density)
         except MoreNeeded:
             if len(data) >= size:
                 raise
-            header = codec.header(View(read or (lambda at, length: head(at + length)[at:]), size, data))
+            view = View(read or (lambda at, length: head(at + length)[at:]), size, data)
+            header = _header(codec, view, page, density)
     except MoreNeeded:
         raise CorruptImage(f"the {format} file is cut off within its header") from None
     except Exception as error:
@@ -242,9 +249,22 @@ def read_header(
     return header
 
 
-def header_of(data: bytes) -> Header:
+def _header(codec: Codec, data: Data, page: int, density: int) -> Header:
+    """The header of a page. Only codecs of formats with pages or with a density have a `page_header`."""
+    parse = getattr(codec, "page_header", None)
+    header: Header = parse(data, page, density) if parse else codec.header(data)
+    if page >= header.pages:
+        raise UnsupportedImage(
+            f"the file has {header.pages:,} pages: there is no page {page + 1:,} (--pages)"
+        )
+    return header
+
+
+def header_of(data: bytes, page: int = 0, density: int = 0) -> Header:
     """Read the header of a file in memory. Raises the same errors as `read_header`."""
-    return read_header(lambda length: data[:length], len(data), lambda at, length: data[at : at + length])
+    return read_header(
+        lambda length: data[:length], len(data), lambda at, length: data[at : at + length], page, density
+    )
 
 
 def decode(
@@ -278,15 +298,17 @@ def decode(
     return pixels
 
 
-def read_metadata(data: bytes, format: Format) -> Metadata:
-    """Read the metadata of a file, without decoding its pixels.
+def read_metadata(data: bytes, format: Format, page: int = 0) -> Metadata:
+    """Read the metadata of a file, or of a page, without decoding its pixels.
 
     Raises:
         LimitExceeded: a block is too large, or too large when it is decompressed.
         CorruptImage: the file is damaged.
     """
     try:
-        return get(format).metadata(data)
+        codec = get(format)
+        of_page: Callable[[bytes, int], Metadata] | None = getattr(codec, "page_metadata", None)
+        return of_page(data, page) if page and of_page else codec.metadata(data)
     except Exception as error:
         raise by_name(error, f"the metadata of the {format} file are damaged") from None
 
@@ -318,7 +340,7 @@ def encode(
     return files(image) if files else codec.encode(image, encoding, metadata)
 
 
-def metadata_of(path: str, format: Format) -> Metadata:
+def metadata_of(path: str, format: Format, page: int = 0) -> Metadata:
     """Read the metadata of the file at a path, without decoding its pixels.
 
     Raises:
@@ -327,6 +349,6 @@ def metadata_of(path: str, format: Format) -> Metadata:
     """
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return read_metadata(cast("bytes", data), format)
+            return read_metadata(cast("bytes", data), format, page)
     except OSError as error:
         raise UnreadableItem(f"cannot read it: {error.strerror}") from None

@@ -27,7 +27,7 @@ from imageloom.codecs.tags import (
     order_of,
 )
 from imageloom.errors import LimitExceeded, MetadataLost
-from imageloom.model import Frame, Recipe, Thing
+from imageloom.model import Frame, Header, Recipe, Thing
 
 MOST_INFLATED = 16 << 20
 """Maximum decompressed size of one profile or packet, in bytes."""
@@ -87,6 +87,11 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     )
     dropped = things(metadata) - (things(adapted) & set(target.carries))
     return Carried(adapted, frozenset(dropped.union(metadata.found)))
+
+
+def other_pages(header: Header, recipe: Recipe) -> frozenset[Thing]:
+    """What is not done of a file with several pages, unless the recipe asks for certain pages."""
+    return frozenset({"pages"} if header.pages > 1 and recipe.pages == "first" else ())
 
 
 def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:

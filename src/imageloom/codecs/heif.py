@@ -48,7 +48,14 @@ class Heif:
     threads = False
 
     def header(self, head: Data) -> Header:
-        return Header("heif", _picture(boxes.items_of(head)).frame)
+        return self.page_header(head, 0, 0)
+
+    def page_header(self, head: Data, page: int, density: int) -> Header:
+        """The header of an image of the file. The first page is the primary image."""
+        items = boxes.items_of(head)
+        pages = _pages(items)
+        chosen = items._replace(primary=pages[min(page, len(pages) - 1)])
+        return Header("heif", _picture(chosen).frame, page=page, pages=len(pages))
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype == "float32":
@@ -59,7 +66,8 @@ class Heif:
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         heif = _library()
-        picture = _picture(boxes.items_of(data))
+        items, data = _of_page(data, header.page)
+        picture = _picture(items)
         if picture.coded > 4 * picture.frame.pixels + (1 << 22):
             raise CorruptImage(f"it has {picture.coded:,} coded pixels for an image of {picture.frame}")
         try:
@@ -73,7 +81,11 @@ class Heif:
         return _full_range(pixels, picture.bits) if pixels.dtype == np.uint16 else pixels
 
     def metadata(self, data: bytes) -> Metadata:
-        items = boxes.items_of(data)
+        return self.page_metadata(data, 0)
+
+    def page_metadata(self, data: bytes, page: int) -> Metadata:
+        """The metadata of an image of the file."""
+        items, _ = _of_page(data, page)
         exif, xmp, private = b"", b"", False
         for item in items.sources(b"cdsc", items.primary):
             kind = items.kinds.get(item)
@@ -155,6 +167,28 @@ def _picture(items: Items) -> _Picture:
     return _Picture(Frame(width, height, channels, dtype), coded[0].bits, total)
 
 
+def _pages(items: Items) -> list[int]:
+    """The images that are no part, thumbnail or auxiliary image of another one: the primary one first."""
+    depending = {reference.source for reference in items.references if reference.kind in (b"auxl", b"thmb")}
+    for reference in items.references:
+        if reference.kind == b"dimg":
+            depending.update(reference.targets)
+    pictures = (item for item, kind in items.kinds.items() if kind in _CODED and item not in items.hidden)
+    return [items.primary, *(item for item in pictures if item not in depending | {items.primary})]
+
+
+def _of_page(data: bytes, page: int) -> tuple[Items, bytes]:
+    """The items and the bytes of a file in which the image of a page is the primary one."""
+    items = boxes.items_of(data)
+    if not page:
+        return items, data
+    chosen, old = _pages(items)[page], items.boxes[b"pitm"]
+    wide = 4 if old[0] else 2
+    new = old[:4] + chosen.to_bytes(wide) + old[4 + wide :]
+    changed = data[: len(data)].replace(b"pitm" + old, b"pitm" + new, 1)
+    return items._replace(primary=chosen), changed
+
+
 def _parts(items: Items) -> list[int]:
     """The coded images that the primary image is made of."""
     found, seen = [], {items.primary}
@@ -204,15 +238,8 @@ def _others(items: Items, data: bytes) -> tuple[Thing, ...]:
         found.append("gain map")
     if any(kind not in _DEPTH | _ALPHA and b"gainmap" not in kind for kind in kinds):
         found.append("auxiliary images")
-    thumbnails = {reference.source for reference in items.references if reference.kind == b"thmb"}
-    if thumbnails:
+    if any(reference.kind == b"thmb" for reference in items.references):
         found.append("thumbnail")
-    parts = {
-        target for reference in items.references if reference.kind == b"dimg" for target in reference.targets
-    }
-    pictures = {item for item, kind in items.kinds.items() if kind in _CODED and item not in items.hidden}
-    if pictures - auxiliary - thumbnails - parts - {items.primary}:
-        found.append("pages")
     if any(name == b"moov" for name, _, _ in boxes.top_level(data)):
         found.append("animation")
     return tuple(found)

@@ -43,8 +43,8 @@ class Pdf:
         _check_complete(head)
         installed("pypdfium2", "PDF", "pdf")
         count, width, height = json.loads(render("describe_pdf", head, str(page), "", "PDF"))
-        if page >= count:
-            raise CorruptImage(f"the PDF has {count:,} pages")
+        if not count:
+            raise CorruptImage("the PDF has no pages")
         scale = (density or DENSITY) / 72
         wide, high = (max(1, math.ceil(round(side * scale, 3))) for side in (width, height))
         if max(wide, high) > _MOST_SIDE:

@@ -58,12 +58,12 @@ def send(kind: bytes, data: bytes = b"", at: int = 0, count: int = 0) -> None:
 
 
 def describe_pdf(document: Document, page: str, _: str) -> bytes:
-    """The number of pages of a PDF, and the size of one page in points."""
+    """The number of pages of a PDF, and the size of one page in points: of the last one if there are fewer."""
     import pypdfium2
 
     pdf = pypdfium2.PdfDocument(document)
     count = len(pdf)
-    width, height = pdf[int(page)].get_size() if int(page) < count else (0, 0)
+    width, height = pdf[min(int(page), count - 1)].get_size() if count else (0, 0)
     return json.dumps([count, width, height]).encode()
 
 

@@ -18,6 +18,7 @@ from imageloom.model.image import (
     is_large,
 )
 from imageloom.model.recipe import (
+    MOST_PAGES,
     Colors,
     Damage,
     Decode,
@@ -28,6 +29,7 @@ from imageloom.model.recipe import (
     Limits,
     Links,
     Output,
+    Pages,
     Recipe,
     Step,
     Value,
@@ -46,10 +48,13 @@ from imageloom.model.work import (
     Unlisted,
     Work,
     Written,
+    page_key,
+    path_and_page,
 )
 
 __all__ = [
     "LARGE",
+    "MOST_PAGES",
     "MOST_WARNINGS",
     "STAGES",
     "Box",
@@ -70,6 +75,7 @@ __all__ = [
     "Links",
     "Outcome",
     "Output",
+    "Pages",
     "Part",
     "Piece",
     "Pixels",
@@ -87,4 +93,6 @@ __all__ = [
     "Work",
     "Written",
     "is_large",
+    "page_key",
+    "path_and_page",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta
 
 from imageloom.model.image import Format, Plain, Subsampling
 
@@ -14,6 +16,9 @@ Damage = Literal["refuse", "warn", "salvage"]
 """Which damaged files are accepted: none; those whose pixels are all there; all that can be decoded in part."""
 Colors = Literal["keep", "srgb"]
 """Whether outputs keep the colour description of the input, or are converted to sRGB."""
+MOST_PAGES = 99_999
+Pages = Literal["first", "all"] | Annotated[int, Meta(ge=1, le=MOST_PAGES)]
+"""Which pages of a file become items: the first one, all of them, or the one with this number."""
 Value = int | float | str | bool | None
 
 
@@ -66,6 +71,9 @@ class Recipe(Plain, frozen=True):
     colors: Colors = "keep"
     gain_map: Literal["keep", "drop"] = "keep"
     """Whether the gain map of an Ultra HDR photo is processed along with the photo."""
+    pages: Pages = "first"
+    density: Annotated[int, Meta(ge=0, le=4800)] = 0
+    """Pixels per inch at which documents are drawn (PDF, SVG); 0: each format's default."""
 
 
 class Limits(Plain, frozen=True):

@@ -74,7 +74,13 @@ def meaning(recipe: Recipe, template: str) -> str:
     """A text that identifies the results of a recipe: equal if bytes and names of the outputs are equal."""
     contents = operators.contents(recipe.operators)
     stated = msgspec.to_builtins(recipe)
-    for field in ("damage", "colors", "gain_map"):  # newer than the first ledgers, which do not have them
+    for field in (
+        "damage",
+        "colors",
+        "gain_map",
+        "pages",
+        "density",
+    ):  # newer than the first ledgers, which do not have them
         if stated[field] == getattr(_DEFAULTS, field):
             del stated[field]
     if recipe.metadata == "strict":  # the same outputs, if they are made

@@ -72,7 +72,7 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
         metadata = NO_METADATA
         if task.recipe.metadata != "strip":
             with _File.of(task, part).opened() as file:
-                metadata = codecs.metadata_of(file, header.format)
+                metadata = codecs.metadata_of(file, header.format, header.page)
         lap("read")
         return Chunk((pixels,), header, metadata)
     tile = tiles.tile(phase, part.write)
