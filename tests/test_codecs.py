@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
+import numpy as np
+import tifffile
 from PIL import Image
 
 from imageloom.testing.codecs import FRAMES, CodecTests, scene
@@ -89,3 +91,32 @@ SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30" viewBox="0 0 20 15">'
     '<rect width="10" height="15" fill="#f00"/><circle cx="15" cy="8" r="4" fill="#00f" opacity="0.5"/></svg>'
 )
+
+
+class TestRaw(CodecTests):
+    format = "raw"
+    cuts = 3
+    flips = 4
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        yield "dng", dng()
+
+
+def dng(orientation: int = 1) -> bytes:
+    """A DNG of a smooth gray scene, without compression."""
+    file = io.BytesIO()
+    tags: list[tuple[int, int, int, object, bool]] = [
+        (274, 3, 1, orientation, False),
+        (271, 2, 5, "Loom", False),
+        (33421, 3, 2, (2, 2), False),
+        (33422, 1, 4, bytes((0, 1, 1, 2)), False),
+        (50706, 1, 4, bytes((1, 4, 0, 0)), False),
+        (50708, 2, 9, "Loom Test", False),
+        (50721, 10, 9, (1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1), False),
+        (50728, 5, 3, (1, 1, 1, 1, 1, 1), False),
+        (50778, 3, 1, 21, False),
+    ]
+    y, x = np.mgrid[0:48, 0:64]
+    sensor = (x * 500 + y * 300).astype(np.uint16)
+    tifffile.imwrite(file, sensor, photometric=32803, extratags=tags, metadata=None)
+    return file.getvalue()

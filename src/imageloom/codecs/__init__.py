@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from imageloom.codecs.bits import Data, MoreNeeded, View
+from imageloom.codecs.bits import MOST_READ, Data, MoreNeeded, View
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
@@ -99,6 +99,28 @@ _KNOWN: dict[Format, _Known] = {
         "imageloom.codecs.jp2:Jp2",
         rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
         ("jp2", "j2k", "jpx", "jpf", "j2c", "jpc"),
+    ),
+    "raw": _Known(
+        "imageloom.codecs.raw:Raw",
+        rb"(?s)FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|\0MRM|FOVb|II\x1a\0\0\0HEAPCCDR|.{4}ftypcrx ",
+        (
+            "dng",
+            "cr2",
+            "cr3",
+            "nef",
+            "arw",
+            "orf",
+            "rw2",
+            "raf",
+            "pef",
+            "crw",
+            "mrw",
+            "x3f",
+            "srw",
+            "nrw",
+            "3fr",
+            "iiq",
+        ),
     ),
     "pdf": _Known("imageloom.codecs.pdf:Pdf", rb"(?s)(?:\xef\xbb\xbf)?\s{0,16}%PDF-", ("pdf",)),
     "svg": _Known(
@@ -228,6 +250,10 @@ def read_header(
         raise CorruptImage("the file is empty")
     data = head(HEAD)
     format = _by_content(data, _KNOWN) or _by_content(data, _plugins())
+    if format == "tiff":
+        from imageloom.codecs.rawkind import is_raw  # imported late: only TIFF files need it
+
+        format = "raw" if is_raw(data) else format
     if format is None:
         known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
         raise UnsupportedImage(f"the file is not an image of a supported format ({known})")
@@ -238,7 +264,8 @@ def read_header(
         except MoreNeeded:
             if len(data) >= size:
                 raise
-            view = View(read or (lambda at, length: head(at + length)[at:]), size, data)
+            most = getattr(codec, "most_read", MOST_READ)
+            view = View(read or (lambda at, length: head(at + length)[at:]), size, data, most)
             header = _header(codec, view, page, density)
     except MoreNeeded:
         raise CorruptImage(f"the {format} file is cut off within its header") from None

@@ -30,6 +30,7 @@ class Pdf:
     written: Format = "png"
     carries: tuple[Thing, ...] = ()
     threads = False
+    most_read = 1 << 30
 
     def header(self, head: Data) -> Header:
         return self.page_header(head, 0, 0)

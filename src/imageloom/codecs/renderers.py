@@ -19,6 +19,9 @@ REQUEST, ANSWER, REFUSAL = b"R", b"A", b"E"
 HEAD = struct.Struct(">cQQ")
 """Kind of a message, position (of a request), and number of bytes."""
 
+PIECE = 1 << 20
+"""Maximum number of bytes of a request."""
+
 
 class Document(io.RawIOBase):
     """The document, read from the parent."""
@@ -40,7 +43,7 @@ class Document(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._size - self._at))
+        count = max(0, min(len(buffer), self._size - self._at, PIECE))
         if count:
             send(REQUEST, at=self._at, count=count)
             buffer[:count] = sys.stdin.buffer.read(count)
@@ -49,7 +52,7 @@ class Document(io.RawIOBase):
 
     def all(self) -> bytes:
         self.seek(0)
-        return self.read(self._size) or b""
+        return self.readall()
 
 
 def send(kind: bytes, data: bytes = b"", at: int = 0, count: int = 0) -> None:
@@ -97,7 +100,46 @@ def draw_svg(document: Document, zoom: str, fonts: str) -> bytes:
     )
 
 
-PROGRAMS = {"describe_pdf": describe_pdf, "draw_pdf": draw_pdf, "draw_svg": draw_svg}
+def describe_raw(document: Document, _: str, __: str) -> bytes:
+    """The size of a camera's raw image as it is displayed."""
+    import rawpy
+
+    with rawpy.imread(io.BytesIO(document.all())) as raw:
+        sizes = raw.sizes
+    width, height = sizes.iwidth, sizes.iheight
+    return json.dumps([height, width] if sizes.flip in (5, 6) else [width, height]).encode()
+
+
+def draw_raw(document: Document, _: str, __: str) -> bytes:
+    """The pixels of a raw image: sRGB, with the camera's white balance and without automatic brightness."""
+    import os
+    import tempfile
+
+    import rawpy
+
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)  # libraw reports missing data only there
+        with rawpy.imread(io.BytesIO(document.all())) as raw:
+            pixels = raw.postprocess(
+                use_camera_wb=True,
+                no_auto_bright=True,
+                output_color=rawpy.ColorSpace.sRGB,
+                gamma=(2.4, 12.92),
+                output_bps=8,
+            )
+        said.seek(0)
+        if b"end of file" in (message := said.read(1000)) or b"corrupted" in message:
+            raise ValueError("its data is cut off or damaged")
+    return bytes(pixels.tobytes())
+
+
+PROGRAMS = {
+    "describe_pdf": describe_pdf,
+    "draw_pdf": draw_pdf,
+    "draw_svg": draw_svg,
+    "describe_raw": describe_raw,
+    "draw_raw": draw_raw,
+}
 
 
 def main(name: str, first: str, second: str, size: str, memory: str, seconds: str) -> None:
