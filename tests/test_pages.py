@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from faithful import opened, scene
@@ -148,3 +149,52 @@ def test_in_place_has_no_pages(run: Run) -> None:
     (run.source / "a.pdf").write_bytes(pdf("red"))
     with pytest.raises(UsageError, match="--pages all is not possible with --in-place"):
         process("flip", run.source, run.source, in_place=True, pages="all", ledger=run.ledger)
+
+
+def tiff(path: Path, bigtiff: bool = False, order: str = "<") -> list[Any]:
+    """Three pages that differ in all that pages may differ in, each with a smaller copy behind it."""
+    images = [
+        scene(3, width=40, height=30),
+        scene(1, "uint16", width=64, height=64),
+        scene(4, width=33, height=17),
+    ]
+    options: list[dict[str, Any]] = [
+        {"photometric": "rgb", "compression": "deflate"},
+        {"photometric": "minisblack", "tile": (32, 32)},
+        {"photometric": "rgb", "extrasamples": ["unassalpha"]},
+    ]
+    with tifffile.TiffWriter(path, bigtiff=bigtiff, byteorder=order) as file:  # type: ignore[arg-type]
+        for image, how in zip(images, options, strict=True):
+            file.write(image, description=f"page {image.shape[1]}", metadata=None, **how)
+            file.write(image[::2, ::2], subfiletype=1, metadata=None, photometric=how["photometric"])
+    return images
+
+
+@pytest.mark.parametrize("tile", ["always", "never"])
+@pytest.mark.parametrize(("bigtiff", "order"), [(False, "<"), (True, ">")])
+def test_pages_of_a_tiff(run: Run, tile: str, bigtiff: bool, order: str) -> None:
+    images = tiff(run.source / "a.tif", bigtiff, order)
+    made = run("flip | flip", tile=tile, pages="all", name=NAMED, format="tiff")
+    assert made == (3, 0, 0), run.failed
+    for number, image in enumerate(images, 1):
+        path = run.sink / f"a-{number}.tif"
+        np.testing.assert_array_equal(tifffile.imread(path), image)
+        with tifffile.TiffFile(path) as file:
+            assert file.pages.first.description == f"page {image.shape[1]}"
+
+
+@pytest.mark.parametrize("tile", ["always", "never"])
+def test_the_first_page_of_a_tiff(run: Run, tile: str) -> None:
+    images = tiff(run.source / "a.tif")
+    assert run("flip | flip", tile=tile, format="tiff") == (1, 0, 0)
+    assert "pages" in run.dropped["a.tif"]
+    np.testing.assert_array_equal(tifffile.imread(run.sink / "a.tif"), images[0])
+
+
+def test_smaller_copies_are_no_pages(run: Run) -> None:
+    image = scene(3, width=64, height=64)
+    with tifffile.TiffWriter(run.source / "a.tif") as file:
+        file.write(image, tile=(32, 32), subifds=1, metadata=None, photometric="rgb")
+        file.write(image[::2, ::2], tile=(32, 32), subfiletype=1, metadata=None, photometric="rgb")
+    assert run("flip | flip", pages="all", name=NAMED) == (1, 0, 0)
+    assert run.sizes() == {"a-1.png": (64, 64)}

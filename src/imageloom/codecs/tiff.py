@@ -10,7 +10,9 @@ import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
+from imageloom.codecs import tiffpages
 from imageloom.codecs.bits import Data, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
@@ -111,10 +113,20 @@ class Tiff:
         layout = layout_of(head)
         return Header("tiff", layout.frame, orientation=layout.orientation)
 
+    def page_header(self, head: Data, page: int, density: int) -> Header:
+        """The header of a page."""
+        found = tiffpages.pages(head)
+        if len(found) == 1:
+            return self.header(head)
+        header = self.header(tiffpages.view_of(head, found[min(page, len(found) - 1)]))
+        return replace(header, page=page, pages=len(found))
+
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+        if header.pages > 1:
+            data = tiffpages.file_of(data, tiffpages.pages(data)[header.page])
         layout = layout_of(data)
         parts = layout.parts(data)
         frame = layout.frame
@@ -127,6 +139,10 @@ class Tiff:
             found = part.pixels[: target.shape[0], : target.shape[1], ...]
             target[...] = found[:, :, 0] if parts.planes > 1 else found
         return _as_declared(pixels, _palette(data, layout), layout)
+
+    def page_metadata(self, data: bytes, page: int) -> Metadata:
+        """The metadata of a page."""
+        return self.metadata(tiffpages.file_of(data, tiffpages.pages(data)[page]))
 
     def metadata(self, data: bytes) -> Metadata:
         """The metadata. EXIF becomes a separate block, made from the file's tags. Offsets in maker notes may

@@ -18,7 +18,7 @@ from imageloom.tiling.readers import Reader, open_reader
 
 def open_in_pieces(path: str, header: Header) -> Reader | None:
     """A reader that decodes the file in pieces; None if the file can only be decoded as a whole."""
-    if header.page:  # readers read the first page
+    if header.pages > 1:  # readers read files of one page
         return None
     try:
         return open_reader(Path(path), header.format, header.frame)
