@@ -74,7 +74,7 @@ class Jp2:
     def metadata(self, data: bytes) -> Metadata:
         held: dict[bytes, bytes] = {}
         icc, density, found = b"", None, set[Thing]()
-        if not data.startswith(_SIGNATURE):
+        if data[: len(_SIGNATURE)] != _SIGNATURE:
             return NO_METADATA
         try:
             for name, start, end in top_level(data):

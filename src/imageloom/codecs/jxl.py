@@ -119,7 +119,7 @@ def _codestream(data: Data) -> tuple[int, bool]:
 
 def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and body of the boxes of metadata, decompressed."""
-    if not data.startswith(_CONTAINER):
+    if data[: len(_CONTAINER)] != _CONTAINER:
         return
     try:
         for name, start, end in top_level(data):
@@ -158,7 +158,7 @@ def _colours(data: bytes, header: CodestreamHeader) -> tuple[bytes, Primaries | 
         return b"", Primaries((primaries, found.transfer, 0, 1))
     plugin = library("pillow_jxl", "JPEG XL with a colour profile", "jxl")
     try:
-        icc = bytes(plugin.Decoder(num_threads=0)(data)[3])
+        icc = bytes(plugin.Decoder(num_threads=0)(data[: len(data)])[3])
     except Exception as error:
         raise CorruptImage(f"the JPEG XL's colour profile cannot be read: {error}") from None
     if len(icc) > MOST_INFLATED:

@@ -204,6 +204,13 @@ class CodecTests:
         plain = self.encoded(scene(frame), Encoding(self.codec.quality))
         assert not things(codecs.read_metadata(plain, self.format))
 
+    def test_metadata_of_a_file_on_disk(self, valid: dict[str, bytes], tmp_path: Path) -> None:
+        """Large files are not read into memory, but mapped."""
+        for data in valid.values():
+            (tmp_path / "file").write_bytes(data)
+            found = codecs.metadata_of(str(tmp_path / "file"), self.format)
+            assert found == codecs.read_metadata(data, self.format)
+
     def test_damaged_files_are_refused_by_name(self, valid: dict[str, bytes]) -> None:
         """A cut or changed file is decoded or refused, within 2 s and 512 MB."""
         for name, data in valid.items():
