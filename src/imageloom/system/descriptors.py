@@ -16,7 +16,9 @@ PATIENCE, PAUSE = 5.0, 0.02
 _T = TypeVar("_T")
 
 
-def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+def open_file(
+    path: str | os.PathLike[str], flags: int, mode: int = 0o777, *, dir_fd: int | None = None
+) -> int:
     """The same as `os.open`; see `patiently`."""
     try:
         return os.open(path, flags, mode, dir_fd=dir_fd)
