@@ -292,9 +292,6 @@ def animation(format: str, **options: Any) -> bytes:
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "jpeg CMYK": (lambda: from_pillow("JPEG", mode="CMYK"), "CMYK JPEG"),
-    "tiff CMYK": (lambda: from_pillow("TIFF", mode="CMYK"), "CMYK TIFF"),
-    "tiff CIELab": (lambda: from_pillow("TIFF", mode="LAB"), "CIELab TIFF"),
     "tiff 64 bit": (lambda: from_tifffile(scene(1).astype(np.float64)), "TIFF of 64 bits, floating-point"),
     "tiff signed": (lambda: from_tifffile(scene(1).astype(np.int16)), "TIFF of 16 bits, signed"),
     "tiff fax": (lambda: saved(bitmap(), "TIFF", compression="group4"), "TIFF of compression 4"),

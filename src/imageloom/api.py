@@ -13,7 +13,22 @@ from imageloom import operators
 from imageloom.driver.run import Driver
 from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
-from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Pages, Recipe
+from imageloom.model import (
+    Chroma,
+    Colors,
+    Damage,
+    Decode,
+    Format,
+    GainMap,
+    IfExists,
+    Job,
+    Keep,
+    Limits,
+    Links,
+    Output,
+    Pages,
+    Recipe,
+)
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.recipes.recipe import parse_format
 from imageloom.records.events import Listener
@@ -42,10 +57,14 @@ def process(
     keys: str = "",
     format: Format | None = None,
     quality: int | None = None,
+    subsampling: Chroma | None = None,
     decode: Decode = "safe",
+    damage: Damage = "warn",
     metadata: Keep = "keep",
     pages: Pages = "first",
     density: int = 0,
+    colors: Colors = "keep",
+    gain_map: GainMap = "keep",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     if_exists: IfExists = "error",
@@ -69,7 +88,7 @@ def process(
 
     Args:
         pipeline: the steps for each image, as text or as a Pipeline. A Recipe makes several outputs of each image
-            and has its own format, quality, decode and metadata.
+            and has these options itself.
         source: address of a folder or a file: a path, or an address such as `s3://bucket/folder`.
         sink: address of a folder; it is created if it does not exist.
         engine: a name of `imageloom.engines.ENGINES`, an engine of an installed plug-in, or `auto`.
@@ -81,10 +100,15 @@ def process(
         keys: path of this side's key file; see `imageloom keys`.
         format: format of the outputs; None: the format of each input.
         quality: 1 to 100, for lossy formats; None: the format's default.
+        subsampling: chroma subsampling of lossy formats; None: the format's default.
         decode: how far the decoder may shrink an image; see `Recipe`.
-        metadata: whether the outputs keep EXIF, XMP and the colour profile.
+        damage: which damaged files are accepted; see `Recipe`.
+        metadata: whether the outputs keep EXIF, XMP, the colour profile and the like. What an output cannot
+            hold is dropped and reported (`keep`), or fails the item (`strict`).
         pages: which pages of a file are processed, each as an item of its own; not used with a Recipe.
         density: pixels per inch at which documents are drawn; 0: the format's default; not used with a Recipe.
+        colors: whether the outputs keep the colours of the input, or are converted to sRGB.
+        gain_map: whether the gain map of an Ultra HDR photo is processed along, or dropped.
         include: patterns of the names to process; by default all names with an image suffix.
         exclude: patterns of the names not to process.
         if_exists: what to do if an output's name is taken by a file that imageloom did not make.
@@ -104,7 +128,7 @@ def process(
         listeners: functions that are called with each event, in the calling thread.
 
     Returns:
-        The numbers of done, failed and skipped items. Failed items raise no exception.
+        The numbers of done, failed and skipped items, and what was lost. Failed items raise no exception.
 
     Raises:
         UsageError: an argument is invalid, or the sink lies inside the source.
@@ -116,9 +140,12 @@ def process(
     if isinstance(pipeline, Pipeline):
         chosen = parse_format(format) if format is not None else None
         pipeline = Recipe(
-            (Output(pipeline.steps, format=chosen, quality=quality),),
+            (Output(pipeline.steps, format=chosen, quality=quality, subsampling=subsampling),),
             decode,
             metadata=metadata,
+            damage=damage,
+            colors=colors,
+            gain_map=gain_map,
             pages=pages,
             density=density,
         )

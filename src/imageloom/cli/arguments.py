@@ -54,8 +54,9 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
 
     in_place = given.get("in_place", False)
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
-    encoding = (given["format_"], given["quality"], given["decode"], given["metadata"])
-    recipe = options.make_recipe(pipeline, given["outputs"], given["operators"], *encoding)
+    names = ("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map")
+    encoding = {name: given[name] for name in names}
+    recipe = options.make_recipe(pipeline, given["outputs"], given["operators"], **encoding)
     recipe = replace(recipe, pages=given.get("pages", "first"), density=given.get("density") or 0)
     return Job(
         source,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from imageloom.codecs.bits import MOST_READ, Data, MoreNeeded, View
+from imageloom.codecs.bits import HEAD, MOST_READ, Data, MoreNeeded, View
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
@@ -24,14 +24,13 @@ from imageloom.system.registry import Registry
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import Encoder
 
-HEAD = 16 << 10
-"""Number of bytes that are read first; most headers are shorter."""
-
 
 class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
-    The class of a plug-in also has `magic` and `suffixes`, see `_Known`.
+    The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
+    `also_reads`: things that it reads, for other formats, but does not write; and `always_drops`: things that it finds
+    in files and that no output gets (`Metadata.found`).
     """
 
     format: Format
@@ -69,6 +68,13 @@ class Codec(Protocol):
         """Encode an image to the bytes of a file."""
 
 
+class Versions(NamedTuple):
+    """Versions of a codec's results: raise one when files of the last release would give other pixels or bytes."""
+
+    decoder: int = 0
+    encoder: int = 0
+
+
 class _Known(NamedTuple):
     """The properties of a format that are known before its codec is imported."""
 
@@ -78,6 +84,7 @@ class _Known(NamedTuple):
     """A pattern of the first bytes of its files; empty if the format cannot be read."""
     suffixes: tuple[str, ...]
     """Suffixes of file names, the default first."""
+    versions: Versions = Versions()
 
 
 _NOTHING = rb"(?!)"
@@ -175,7 +182,12 @@ CODECS = Registry("codec", {format: known.codec for format, known in _KNOWN.item
 def _plugins() -> dict[Format, _Known]:
     """The codecs of plug-ins: asked for only where a file is none of imageloom's own formats."""
     return {
-        name: _Known(f"{codec.__module__}:{codec.__qualname__}", codec.magic, codec.suffixes)
+        name: _Known(
+            f"{codec.__module__}:{codec.__qualname__}",
+            codec.magic,
+            codec.suffixes,
+            Versions(*getattr(codec, "versions", ())),
+        )
         for name, codec in CODECS.plugins()
     }
 
@@ -202,9 +214,20 @@ def formats() -> tuple[Format, ...]:
     return tuple(_KNOWN)
 
 
+def is_read(format: Format) -> bool:
+    """Whether files of a format can be read."""
+    return bool((_KNOWN.get(format) or _plugins()[format]).magic)
+
+
 def suffixes(format: Format) -> tuple[str, ...]:
     """The file suffixes of a format, the default first."""
     return (_KNOWN.get(format) or _plugins()[format]).suffixes
+
+
+def versions(format: Format) -> Versions:
+    """The versions of a format's results, for `recipes.meaning`."""
+    known = _KNOWN.get(format) or _plugins().get(format)
+    return known.versions if known else Versions()
 
 
 def written_as(asked: Format | None, found: Format) -> Format:
@@ -255,15 +278,17 @@ def read_header(
 
         format = "raw" if is_raw(data) else format
     if format is None:
+        from imageloom.codecs.unknown import name_of  # imported late: images do not need it
+
         known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
-        raise UnsupportedImage(f"the file is not an image of a supported format ({known})")
+        name = name_of(data)
+        found = f"is {name}, not" if name else "is not"
+        raise UnsupportedImage(f"the file {found} an image of a supported format ({known})")
     codec = get(format)
     try:
         try:
             header = _header(codec, data, page, density)
         except MoreNeeded:
-            if len(data) >= size:
-                raise
             most = getattr(codec, "most_read", MOST_READ)
             view = View(read or (lambda at, length: head(at + length)[at:]), size, data, most)
             header = _header(codec, view, page, density)

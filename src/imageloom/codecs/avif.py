@@ -6,10 +6,12 @@ import importlib
 import io
 from collections.abc import Iterator
 
+from imageloom import colours
 from imageloom.codecs import av1, pillow
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
@@ -55,7 +57,12 @@ class Avif:
         alpha = any(name == b"auxC" and b":alpha" in body for name, body in properties)
         turns = number(own[b"irot"], 0, 1) & 3 if b"irot" in own else 0
         mirror = number(own[b"imir"], 0, 1) & 1 if b"imir" in own else None
-        return Header("avif", Frame(width, height, 4 if alpha else 3), orientation=_TURNS[turns, mirror])
+        return Header(
+            "avif",
+            Frame(width, height, 4 if alpha else 3),
+            orientation=_TURNS[turns, mirror],
+            colours=_colours([body for name, body in properties if name == b"colr"]),
+        )
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
@@ -166,6 +173,17 @@ def _size(own: dict[bytes, bytes]) -> tuple[int, int]:
     if b"ispe" not in own:
         raise CorruptImage("the AVIF has no image size")
     return number(own[b"ispe"], 4, 4), number(own[b"ispe"], 8, 4)
+
+
+def _colours(boxes: list[bytes]) -> str:
+    """What the boxes `colr` state, as a text of `colours`: a profile before codes (ISO/IEC 14496-12, 12.1.5)."""
+    for body in boxes:
+        if body[:4] in (b"prof", b"rICC"):
+            return colours_of(Metadata(icc=body[4:]), 3)
+    for body in boxes:
+        if body[:4] == b"nclx":
+            return colours.of_codes(number(body, 4, 2), number(body, 6, 2))
+    return ""
 
 
 def _check_pictures(data: bytes, frame: Frame) -> None:

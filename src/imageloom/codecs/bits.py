@@ -7,11 +7,13 @@ from typing import Literal
 
 from imageloom.errors import LimitExceeded
 
+HEAD = 16 << 10
+"""Number of bytes of a file that are read first; most headers are shorter."""
 MOST_READ = 64 << 20
 """Maximum number of bytes that are read from one file for its header."""
 MOST_AT_ONCE = 16 << 20
 """Maximum number of bytes of one part of a header, or of one block of metadata."""
-_PIECE, _LARGEST_PIECE = 16 << 10, 1 << 20
+_LARGEST_PIECE = 1 << 20
 
 
 class MoreNeeded(Exception):
@@ -40,7 +42,7 @@ class View:
         self._read = read
         self._size = size
         self._piece, self._at = head, 0
-        self._step = _PIECE
+        self._step = HEAD
         self._total, self._most = 0, most
 
     def __len__(self) -> int:
@@ -56,7 +58,7 @@ class View:
 
     def _fetch(self, start: int, stop: int) -> None:
         follows = self._at <= start <= self._at + len(self._piece)
-        self._step = min(2 * self._step, _LARGEST_PIECE) if follows else _PIECE
+        self._step = min(2 * self._step, _LARGEST_PIECE) if follows else HEAD
         length = min(max(stop - start, self._step), self._size - start)
         self._total += length
         if stop - start > MOST_AT_ONCE:

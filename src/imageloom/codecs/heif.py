@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imageloom.codecs import boxes, hevc
+from imageloom.codecs import hevc, isobmff
 from imageloom.codecs.bits import Data, MoreNeeded, number
-from imageloom.codecs.boxes import Items
 from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.isobmff import Items
 from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries
 from imageloom.errors import CorruptImage, UnsupportedImage
@@ -52,7 +52,7 @@ class Heif:
 
     def page_header(self, head: Data, page: int, density: int) -> Header:
         """The header of an image of the file. The first page is the primary image."""
-        items = boxes.items_of(head)
+        items = isobmff.items_of(head)
         pages = _pages(items)
         chosen = items._replace(primary=pages[min(page, len(pages) - 1)])
         return Header("heif", _picture(chosen).frame, page=page, pages=len(pages))
@@ -89,7 +89,7 @@ class Heif:
         exif, xmp, private = b"", b"", False
         for item in items.sources(b"cdsc", items.primary):
             kind = items.kinds.get(item)
-            block = boxes.item_bytes(data, items, item)
+            block = isobmff.item_bytes(data, items, item)
             if kind == b"Exif":
                 exif = exif or block[4 + number(block, 0, 4) :].removeprefix(b"Exif\0\0") if block else b""
             elif kind == b"mime:application/rdf+xml":
@@ -179,7 +179,7 @@ def _pages(items: Items) -> list[int]:
 
 def _of_page(data: bytes, page: int) -> tuple[Items, bytes]:
     """The items and the bytes of a file in which the image of a page is the primary one."""
-    items = boxes.items_of(data)
+    items = isobmff.items_of(data)
     if not page:
         return items, data
     chosen, old = _pages(items)[page], items.boxes[b"pitm"]
@@ -240,7 +240,7 @@ def _others(items: Items, data: bytes) -> tuple[Thing, ...]:
         found.append("auxiliary images")
     if any(reference.kind == b"thmb" for reference in items.references):
         found.append("thumbnail")
-    if any(name == b"moov" for name, _, _ in boxes.top_level(data)):
+    if any(name == b"moov" for name, _, _ in isobmff.top_level(data)):
         found.append("animation")
     return tuple(found)
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
-from imageloom.codecs.boxes import boxes, top_level
 from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.isobmff import boxes, top_level
 from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Density, Metadata
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage

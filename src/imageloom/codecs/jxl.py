@@ -12,8 +12,8 @@ import numpy as np
 
 from imageloom.codecs.adapt import MOST_INFLATED
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
-from imageloom.codecs.boxes import top_level
 from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.isobmff import top_level
 from imageloom.codecs.jxlheader import CodestreamHeader, codestream_header
 from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries

@@ -12,8 +12,8 @@ import numpy as np
 
 from imageloom.codecs import rawkind
 from imageloom.codecs.bits import Data, MoreNeeded
-from imageloom.codecs.boxes import top_level
 from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.isobmff import top_level
 from imageloom.codecs.libraries import installed
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.codecs.rendering import render

@@ -12,6 +12,7 @@ from imageloom.codecs.adapt import orientation
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
@@ -31,12 +32,17 @@ class WebP:
     def header(self, head: Data) -> Header:
         """Parse the chunks up to the pixels, or up to the EXIF chunk if an extended file has one."""
         flags, turned, size, alpha = 0, 1, (0, 0), False
+        icc = block = b""
         for name, body, end in _chunks(head):
             if name == b"VP8X":
                 flags = number(head, body, 1)
                 size = (1 + number(head, body + 4, 3, "little"), 1 + number(head, body + 7, 3, "little"))
                 if flags & _ANIMATION:
                     raise UnsupportedImage("animated WebP is not supported")
+            elif name == b"ICCP" and not icc:
+                if end > len(head):
+                    raise MoreNeeded
+                icc = head[body:end]
             elif name == b"ALPH":
                 alpha = True
             elif name in (b"VP8 ", b"VP8L"):
@@ -51,10 +57,12 @@ class WebP:
             elif name == b"EXIF":
                 if end > len(head):
                     raise MoreNeeded
-                turned = orientation(_bare(head[body:end]))
+                block = _bare(head[body:end])
+                turned = orientation(block)
                 break
         channels = 4 if alpha or flags & _ALPHA else 3
-        return Header("webp", Frame(*size, channels), orientation=turned)
+        stated = colours_of(Metadata(block, icc=icc), channels)
+        return Header("webp", Frame(*size, channels), orientation=turned, colours=stated)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":

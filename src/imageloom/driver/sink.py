@@ -22,7 +22,8 @@ from imageloom.errors import (
     UsageError,
 )
 from imageloom.model import Format, IfExists, Item, Job, Output, Recipe, Result, Work, path_and_page
-from imageloom.records.ledger import Claim, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
 from imageloom.stores.names import check_output_name
@@ -146,6 +147,8 @@ class Sink:
         self._real_folders: dict[str, str] = {}
         self._lock = -1
         self._is_new = not ledger.knows(self.address)
+        self._lossy: frozenset[str] = frozenset()
+        """The items whose outputs do not count as done, because they lack something (--strict-metadata)."""
         self._check()
 
     def _check(self) -> None:
@@ -154,13 +157,15 @@ class Sink:
                 f"the sink {self.address} lies in the source, where imageloom never writes: give another sink"
             )
 
-    def check_formats(self, recipe: Recipe) -> None:
+    def check_recipe(self, recipe: Recipe) -> None:
         """Check the outputs of a recipe before the run starts.
 
         Raises:
             UsageError: an output is a folder and the sink is not local, or an output's folder is outside the sink.
             MissingExtra: the library of an output's format is not installed.
         """
+        if recipe.metadata == "strict" and not self._is_new:
+            self._lossy = self._ledger.lossy(self._source, self.address)
         for output in recipe.outputs:
             if output.format:
                 codecs.get(output.format)
@@ -231,7 +236,7 @@ class Sink:
     def made_of(self, item: Item, recipe: str, outputs: int) -> list[tuple[str, int]]:
         """Names and sizes of the outputs that this recipe made of this version of the item; empty if one is
         missing in the ledger."""
-        if self._is_new:
+        if self._is_new or item.key in self._lossy:
             return []
         found = self._ledger.done(self._source, self.address, item, recipe)
         return found if len(found) == outputs else []

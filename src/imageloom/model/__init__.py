@@ -4,7 +4,9 @@ Sizes are in pixels, times in seconds, memory and files in bytes, unless a field
 """
 
 from imageloom.model.image import (
+    COPIES,
     LARGE,
+    THINGS,
     Box,
     DType,
     Format,
@@ -19,10 +21,12 @@ from imageloom.model.image import (
 )
 from imageloom.model.recipe import (
     MOST_PAGES,
+    Chroma,
     Colors,
     Damage,
     Decode,
     Encoding,
+    GainMap,
     IfExists,
     Job,
     Keep,
@@ -35,6 +39,8 @@ from imageloom.model.recipe import (
     Value,
 )
 from imageloom.model.work import (
+    MISSING,
+    MOST_WARNING,
     MOST_WARNINGS,
     STAGES,
     Failure,
@@ -53,11 +59,16 @@ from imageloom.model.work import (
 )
 
 __all__ = [
+    "COPIES",
     "LARGE",
+    "MISSING",
     "MOST_PAGES",
+    "MOST_WARNING",
     "MOST_WARNINGS",
     "STAGES",
+    "THINGS",
     "Box",
+    "Chroma",
     "Colors",
     "DType",
     "Damage",
@@ -66,6 +77,7 @@ __all__ = [
     "Failure",
     "Format",
     "Frame",
+    "GainMap",
     "Header",
     "IfExists",
     "Item",

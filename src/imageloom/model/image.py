@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -24,13 +24,17 @@ Thing = Literal[
     "alpha",
     "animation",
     "auxiliary images",
+    "CMYK",
     "colour profile",
     "colours",
     "comment",
+    "content credentials",
     "damaged metadata",
     "density",
     "depth map",
+    "display hints",
     "EXIF",
+    "extended XMP",
     "extra samples",
     "gain map",
     "georeference",
@@ -38,6 +42,7 @@ Thing = Literal[
     "IPTC",
     "layers",
     "pages",
+    "Photoshop resources",
     "private metadata",
     "text",
     "thumbnail",
@@ -45,6 +50,9 @@ Thing = Literal[
     "XMP",
 ]
 """What a file can hold beside plain pixels: each is kept, adapted to the output, or dropped and reported."""
+THINGS: tuple[Thing, ...] = get_args(Thing)
+COPIES: frozenset[Thing] = frozenset({"thumbnail"})
+"""Small copies of the old picture: no output can be expected to keep them."""
 Subsampling = Literal["444", "440", "422", "420", "411"]
 """The chroma subsampling of a lossy encoder, as J:a:b without the colons."""
 
@@ -168,6 +176,10 @@ class Header(Plain, frozen=True):
     """The file's own format has lossy files too, and this one is lossless (WebP, AVIF)."""
     subsampling: Subsampling | None = None
     """The chroma subsampling of a lossy file; None if unknown."""
+    colours: str = ""
+    """What the numbers of the pixels mean, as a text of `colours`; empty: sRGB, or not stated."""
+    stored: str = ""
+    """The colours of the stored pixels, if the decoder converts them to sRGB: CMYK, CIELab or ICCLab."""
     extra: int = 0
     """The number of channels, the last ones, whose meaning is not known: neither colours nor alpha (TIFF)."""
     page: int = 0

@@ -14,11 +14,15 @@ Keep = Literal["keep", "strict", "strip"]
 """What happens to metadata: kept (what is dropped is reported), kept or the item fails, removed."""
 Damage = Literal["refuse", "warn", "salvage"]
 """Which damaged files are accepted: none; those whose pixels are all there; all that can be decoded in part."""
+Chroma = Literal["keep", "444", "422", "420"]
+"""The chroma subsampling that a user asks for: that of the input, or a fixed one."""
 Colors = Literal["keep", "srgb"]
 """Whether outputs keep the colour description of the input, or are converted to sRGB."""
 MOST_PAGES = 99_999
 Pages = Literal["first", "all"] | Annotated[int, Meta(ge=1, le=MOST_PAGES)]
 """Which pages of a file become items: the first one, all of them, or the one with this number."""
+GainMap = Literal["keep", "drop"]
+"""Whether the gain map of an Ultra HDR photo is processed along with the photo."""
 Value = int | float | str | bool | None
 
 
@@ -56,6 +60,8 @@ class Output(Plain, frozen=True):
     """None: the format of the input."""
     quality: int | None = None
     """1 to 100, for lossy formats; None: the format's default."""
+    subsampling: Chroma | None = None
+    """The chroma subsampling of lossy formats; keep: that of the input, if it is known; None: the default."""
 
 
 class Recipe(Plain, frozen=True):
@@ -69,8 +75,7 @@ class Recipe(Plain, frozen=True):
     metadata: Keep = "keep"
     damage: Damage = "warn"
     colors: Colors = "keep"
-    gain_map: Literal["keep", "drop"] = "keep"
-    """Whether the gain map of an Ultra HDR photo is processed along with the photo."""
+    gain_map: GainMap = "keep"
     pages: Pages = "first"
     density: Annotated[int, Meta(ge=0, le=4800)] = 0
     """Pixels per inch at which documents are drawn (PDF, SVG); 0: each format's default."""

@@ -139,7 +139,7 @@ class Assembly:
         """The loader that decodes the file into a raster; None if tiles are read directly from the file."""
         frame, reader = self.plan.decoded, None
         if not (self.plan.luma or self.plan.scale > 1):
-            reader = open_in_pieces(self._source.opened, header)
+            reader = open_in_pieces(self._source.opened, header, self.damage)
             if reader is not None and reader.random:
                 reader.close()
                 return None
@@ -158,7 +158,15 @@ class Assembly:
         else:
             raster = self._raster("input", frame)
         return Loader(
-            reader, self._source.opened, header, self.plan, raster, wake, room if bounded else 0, self.damage
+            reader,
+            self._source.opened,
+            header,
+            self.plan,
+            raster,
+            wake,
+            room if bounded else 0,
+            self.damage,
+            needs <= self._memory,
         )
 
     def _reads_downward(self) -> bool:
@@ -271,6 +279,8 @@ class Assembly:
         """
         if (part.output, part.phase) != (self._output, self._phase) or part.number in self._done:
             return
+        self.dropped.update(result.dropped)
+        self.damage.add(result.warnings)
         if part.phase == len(self._phases):
             self.written.extend(result.written)
         elif self._writer is not None:

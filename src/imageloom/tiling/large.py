@@ -230,6 +230,8 @@ class LargeImages:
         self._release(number)
         written = () if failure else tuple(assembly.written)
         dropped, warnings = tuple(sorted(assembly.dropped)), assembly.damage.warnings
+        if failure is not None:
+            dropped = warnings = ()
         pixels = assembly.plan.decoded.pixels
         return Result(
             assembly.work.item.key,

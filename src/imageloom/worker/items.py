@@ -9,6 +9,7 @@ from imageloom import codecs, operators, stores
 from imageloom.codecs.adapt import for_output, other_pages, refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.colours.bound import bound
 from imageloom.model import Header, Pixels, Result, Step, Task, Thing, Work, Written
 from imageloom.recipes.plan import check_limits, make_plan
 from imageloom.stores import Store, stage
@@ -29,6 +30,8 @@ class Chunk(NamedTuple):
     """The measurement of a part."""
     warnings: tuple[str, ...] = ()
     """Damage of the file that was accepted."""
+    profile: bytes = b""
+    """The colour profile of the file, if a step converts from it."""
 
 
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
@@ -54,19 +57,24 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
         header = codecs.header_of(data, work.item.page, task.recipe.density)
         check_limits(header, task.limits, len(data))
     plan = make_plan(header, task.recipe)
-    metadata = NO_METADATA
-    if task.recipe.metadata != "strip":
+    metadata, profile = NO_METADATA, b""
+    if task.recipe.metadata != "strip" or plan.needs_profile:
         metadata = codecs.read_metadata(data, header.format, header.page)
+    if plan.needs_profile:
+        profile = metadata.icc
+    if task.recipe.metadata == "strip":
+        metadata = NO_METADATA
     damage = DamageLog(task.recipe.damage)
     decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale, damage=damage)
     lap("decode")
-    return Chunk((decoded,), header, metadata, warnings=damage.warnings)
+    return Chunk((decoded,), header, metadata, warnings=damage.warnings, profile=profile)
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     """The second stage: compute the pixels of each output from the decoded pixels."""
     made: list[tuple[tuple[Step, ...], Pixels]] = [((), chunk.pixels[0])]
-    pixels = tuple(_filter(output.steps, made) for output in make_plan(chunk.header, task.recipe).outputs)
+    with bound(chunk.profile):
+        pixels = tuple(_filter(output.steps, made) for output in make_plan(chunk.header, task.recipe).outputs)
     lap("filter")
     return chunk._replace(pixels=pixels)
 
