@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faithful import Refused, scene
+from faithful import Refused, scene, through
 from imageloom import codecs
 from imageloom.codecs.damage import DamageLog
 from imageloom.errors import CorruptImage, UnsupportedImage
@@ -138,6 +138,15 @@ def test_missing_rows_are_gray_only_if_that_is_asked_for(tmp_path: Path) -> None
     assert np.array_equal(pixels[:kept], decoded(whole)[0][:kept])
     (tmp_path / "salvaged").mkdir()
     both_ways(tmp_path / "salvaged", cut, damage="salvage")
+
+
+def test_damage_of_the_last_rows_alone_is_found(tmp_path: Path) -> None:
+    whole = jpeg(scene(3, width=200, height=160))
+    damaged = whole[:-12] + whole[-2:]
+    with pytest.raises(Refused, match="salvage"):
+        through(tmp_path, damaged, "flip", name="image.jpg", tile="always")
+    with pytest.raises(CorruptImage, match="salvage"):
+        decoded(damaged)
 
 
 def test_a_progressive_image_without_its_last_scans_is_not_complete() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import lru_cache
 from io import BytesIO
+from mmap import mmap
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing, is_l
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import FileEncoder
 
+Buffer = bytes | mmap
 _PROGRESSIVE = {0xC2, 0xCA}
 _PIECE = 1 << 20
 _FRAMES = {*segments.SEQUENTIAL, *_PROGRESSIVE}
@@ -166,6 +168,18 @@ class Jpeg:
         )
 
 
+def check_whole(data: Buffer, frame: Frame) -> None:
+    """Check all entropy-coded data of a file, by a decode at an eighth of its size.
+
+    Raises:
+        CorruptImage: it is damaged.
+    """
+    try:
+        _Decoder(frame, gray=True, scale=8).strict(data)
+    except ValueError as error:
+        raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
+
+
 class _Decoder:
     """Decodes files of one frame at 1/scale of their size.
 
@@ -180,7 +194,7 @@ class _Decoder:
         self._is_cmyk = is_cmyk
         self._scale = scale
 
-    def strict(self, data: bytes) -> Pixels:
+    def strict(self, data: Buffer) -> Pixels:
         """Decode a file without any damage.
 
         Raises:
@@ -192,7 +206,7 @@ class _Decoder:
         """Decode a file as far as possible."""
         return self._decode(data, False)
 
-    def _decode(self, data: bytes, strict: bool) -> Pixels:
+    def _decode(self, data: Buffer, strict: bool) -> Pixels:
         frame, scale = self._frame, self._scale
         try:
             size = _library().decode_jpeg_header(data, strict=strict)[:2]

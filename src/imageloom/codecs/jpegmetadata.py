@@ -231,11 +231,10 @@ def _has_more(data: bytes, scan: int) -> bool:
     """
     if data[-2:] != _EOI:
         return True
-    for start in (scan, scan + 1):
-        pairs = np.frombuffer(data, "<u2", (len(data) - 2 - start) // 2, start)
-        if (pairs & 0xFEFF == 0xD8FF).any():
-            return True
-    return False
+    coded = np.frombuffer(data, np.uint8, len(data) - 2 - scan, scan)
+    follows = coded[1:] >= 0xD8
+    follows &= coded[:-1] == 0xFF
+    return bool(np.count_nonzero(follows)) and bool((coded[1:][follows] <= 0xD9).any())
 
 
 def stated(parts: list[bytes], exif: bytes, channels: int) -> str:

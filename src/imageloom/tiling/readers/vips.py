@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.jpeg import check_whole
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.codecs.repair import check_regular
 from imageloom.codecs.segments import check_scans
@@ -61,6 +62,7 @@ class Strips:
 
     def __init__(self, source: Any, frame: Frame) -> None:
         self.frame = frame
+        self._path, self._format = path, format
         self.pieces = Pieces(frame, frame.width, max(1, _STRIP // frame.width))
         pyvips = library()
         try:
@@ -99,7 +101,18 @@ class Strips:
                 flat[(y - y0) * row : (bottom - y0) * row] = np.frombuffer(fetched, np.uint8)
         except library().Error as error:
             raise CorruptImage(f"rows {y} to {bottom - 1} cannot be decoded: {_said(error)}") from None
+        if y1 == frame.height and self._format == "jpeg":
+            self._check_end()
         return rows
+
+    def _check_end(self) -> None:
+        """libvips checks for damage before it decodes rows, but not after the last rows."""
+        file = RandomFile(self._path)
+        try:
+            with file.mapped() as data:
+                check_whole(data, self.frame)
+        finally:
+            file.close()
 
     def close(self) -> None:
         self._region = None
