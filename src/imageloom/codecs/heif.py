@@ -17,6 +17,7 @@ from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.isobmff import Items
 from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing
 
@@ -45,6 +46,15 @@ class Heif:
     encoder_bytes = 60
     written: Format = "heif"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
+    always_drops: tuple[Thing, ...] = (
+        "animation",
+        "auxiliary images",
+        "depth map",
+        "gain map",
+        "pages",
+        "private metadata",
+        "thumbnail",
+    )
     threads = False
 
     def header(self, head: Data) -> Header:
@@ -55,7 +65,10 @@ class Heif:
         items = isobmff.items_of(head)
         pages = _pages(items)
         chosen = items._replace(primary=pages[min(page, len(pages) - 1)])
-        return Header("heif", _picture(chosen).frame, page=page, pages=len(pages))
+        frame = _picture(chosen).frame
+        icc, stated = _colours(chosen)
+        meant = colours_of(Metadata(icc=icc, colours=stated), frame.channels)
+        return Header("heif", frame, colours=meant, page=page, pages=len(pages))
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype == "float32":

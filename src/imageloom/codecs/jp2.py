@@ -16,6 +16,7 @@ from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.isobmff import boxes, top_level
 from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Density, Metadata
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing
 
@@ -38,6 +39,7 @@ class _Picture(NamedTuple):
     """Bits of each channel."""
     is_premultiplied: bool = False
     extra: int = 0
+    icc: bytes = b""
 
 
 class Jp2:
@@ -46,11 +48,13 @@ class Jp2:
     encoder_bytes = 24
     written: Format = "jp2"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "IPTC", "colour profile", "density")
+    always_drops: tuple[Thing, ...] = ("layers", "private metadata")
     threads = False
 
     def header(self, head: Data) -> Header:
         picture = _picture(head)
-        return Header("jp2", picture.frame, extra=picture.extra)
+        meant = colours_of(Metadata(icc=picture.icc), picture.frame.channels) if picture.icc else ""
+        return Header("jp2", picture.frame, extra=picture.extra, colours=meant)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return "JPEG 2000 is written with 8 or 16 bits, not float32" if frame.dtype == "float32" else None
@@ -215,7 +219,8 @@ def _in_colours(coded: _Picture, described: bytes) -> _Picture:
                             "JPEG 2000 whose alpha is not the last channel is not supported"
                         )
                     alpha, premultiplied = True, kind == _PREMULTIPLIED
-    return _Picture(frame, depths, premultiplied, 1 if frame.channels in (2, 4) and not alpha else 0)
+    extra = 1 if frame.channels in (2, 4) and not alpha else 0
+    return _Picture(frame, depths, premultiplied, extra, _described(described)[0])
 
 
 def _full_range(pixels: Pixels, depths: tuple[int, ...]) -> Pixels:

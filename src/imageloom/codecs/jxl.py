@@ -14,9 +14,10 @@ from imageloom.codecs.adapt import MOST_INFLATED
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.isobmff import top_level
-from imageloom.codecs.jxlheader import CodestreamHeader, codestream_header
+from imageloom.codecs.jxlheader import Colours, codestream_header
 from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing
 
@@ -24,6 +25,7 @@ _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 _START = _CONTAINER + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
 _TRANSFERS = frozenset((1, 8, 13, 16, 17, 18))
 _EFFORT = 5
+_PIECE = 1 << 20
 
 
 class Jxl:
@@ -32,7 +34,10 @@ class Jxl:
     encoder_bytes = 60
     written: Format = "jxl"
     carries: tuple[Thing, ...] = ("EXIF", "XMP")
+    also_reads: tuple[Thing, ...] = ("colour profile", "colours")
+    always_drops: tuple[Thing, ...] = ("animation", "gain map", "private metadata")
     threads = False
+    most_read = 1 << 30
 
     def header(self, head: Data) -> Header:
         start, transcoded = _codestream(head)
@@ -43,7 +48,10 @@ class Jxl:
             raise UnsupportedImage(f"JPEG XL of {found.bits} bits is not supported")
         frame = Frame(found.width, found.height, channels, dtype)
         lossless = not (found.is_xyb or transcoded)
-        return Header("jxl", frame, orientation=found.orientation, lossless=lossless)
+        meant = colours_of(Metadata(colours=_stated(found.colours)), channels)
+        if _needs_profile(found.colours):
+            meant = colours_of(Metadata(icc=_profile(head)), channels)
+        return Header("jxl", frame, orientation=found.orientation, lossless=lossless, colours=meant)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
@@ -82,8 +90,11 @@ class Jxl:
         header = codestream_header(data, _codestream(data)[0])
         if header.is_animated:
             found.add("animation")
-        icc, colours = _colours(data, header)
-        return Metadata(exif, xmp, icc=icc, colours=colours, found=tuple(sorted(found)))
+        try:
+            icc = _profile(data) if _needs_profile(header.colours) else b""
+        except MoreNeeded:
+            raise CorruptImage("the JPEG XL's colour profile cannot be read") from None
+        return Metadata(exif, xmp, icc=icc, colours=_stated(header.colours), found=tuple(sorted(found)))
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode with libjxl at effort 5, in the calling thread only."""
@@ -145,27 +156,37 @@ def _unpacked(data: bytes) -> bytes:
             room = bytearray(min(MOST_INFLATED, 16 * len(room)))
 
 
-def _colours(data: bytes, header: CodestreamHeader) -> tuple[bytes, Primaries | None]:
-    """The profile or the stated colours of the decoded pixels; neither for sRGB.
+def _needs_profile(found: Colours) -> bool:
+    """Whether the colours are not one of the common kinds."""
+    return found.has_profile or not found.primaries or found.transfer not in _TRANSFERS
 
-    A decoder converts lossy images with a profile to linear light: the profile is that of the decoded pixels.
+
+def _stated(found: Colours) -> Primaries | None:
+    """The stated colours; None for sRGB, and if only a profile says them."""
+    primaries = 12 if found.primaries == 11 else found.primaries
+    if _needs_profile(found) or (primaries, found.transfer) == (1, 13):
+        return None
+    return Primaries((primaries, found.transfer, 0, 1))
+
+
+def _profile(data: Data) -> bytes:
+    """The profile of the decoded pixels. A decoder converts lossy images with a profile to linear light.
+
+    Raises:
+        MoreNeeded: the library cannot read it: the file is damaged, or not complete.
+        LimitExceeded: it is too large.
     """
-    found = header.colours
-    if not found.has_profile and found.primaries and found.transfer in _TRANSFERS:
-        primaries = 12 if found.primaries == 11 else found.primaries
-        if (primaries, found.transfer) == (1, 13):
-            return b"", None
-        return b"", Primaries((primaries, found.transfer, 0, 1))
     plugin = library("pillow_jxl", "JPEG XL with a colour profile", "jxl")
+    whole = b"".join(data[at : at + _PIECE] for at in range(0, len(data), _PIECE))
     try:
-        icc = bytes(plugin.Decoder(num_threads=0)(data[: len(data)])[3])
-    except Exception as error:
-        raise CorruptImage(f"the JPEG XL's colour profile cannot be read: {error}") from None
+        icc = bytes(plugin.Decoder(num_threads=0)(whole)[3])
+    except Exception:
+        raise MoreNeeded from None
     if len(icc) > MOST_INFLATED:
         raise LimitExceeded(
             f"its colour profile takes {len(icc):,} bytes, over the limit of {MOST_INFLATED:,}"
         )
-    return icc, None
+    return icc
 
 
 def _distance(quality: int) -> float:

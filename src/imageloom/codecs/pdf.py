@@ -29,6 +29,7 @@ class Pdf:
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[Thing, ...] = ()
+    always_drops: tuple[Thing, ...] = ("pages",)
     threads = False
     most_read = 1 << 30
 

@@ -30,6 +30,7 @@ class Raw:
     encoder_bytes = 0
     written: Format = "jpeg"
     carries: tuple[Thing, ...] = ()
+    also_reads: tuple[Thing, ...] = ("EXIF", "XMP")
     threads = False
     most_read = 1 << 30
 

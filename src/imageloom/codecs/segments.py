@@ -143,7 +143,7 @@ def segment(marker: int, *parts: bytes) -> bytes:
 
 def subsampling(head: Data | mmap, at: int) -> Subsampling | None:
     """The chroma subsampling of a frame header whose body begins at `at`; None if it has no usual name."""
-    factors = [(pair >> 4, pair & 15) for pair in head[at + 7 : at + 15 : 3]]
+    factors = [(pair >> 4, pair & 15) for pair in head[at + 7 : at + 15][::3]]  # a View has no steps
     if len(factors) != 3 or factors[1] != factors[2] or not all(factors[1]):
         return None
     (across, down), (chroma_across, chroma_down) = factors[:2]

@@ -113,6 +113,7 @@ class Tiff:
     encoder_bytes = 0
     written: Format = "tiff"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
+    always_drops: tuple[Thing, ...] = ("pages",)
 
     def header(self, head: Data) -> Header:
         layout = layout_of(head)

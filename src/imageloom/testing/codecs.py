@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from imageloom import codecs
+from imageloom import codecs, colours
 from imageloom.codecs.adapt import Target, for_output
 from imageloom.codecs.bits import MoreNeeded, View
 from imageloom.codecs.metadata import Density, Metadata, Primaries, Text, things
@@ -46,16 +46,10 @@ def _exif() -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4) + b"Loom\0\0"
 
 
-def _profile() -> bytes:
-    from PIL import ImageCms
-
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
 METADATA = Metadata(
     exif=_exif(),
     xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"></x:xmpmeta>',
-    icc=_profile(),
+    icc=colours.built("cicp 12 13", is_gray=False),
     iptc=b"\x1c\x02\x50\0\x04Jane",
     density=Density(300, 300),
     texts=(Text("Copyright", "(c) Jane"),),
