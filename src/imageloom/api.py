@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from imageloom import operators
+from imageloom.driver.places import checked
 from imageloom.driver.run import Driver
 from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
@@ -151,23 +152,25 @@ def process(
         )
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality = {quality}: must be from 1 to 100")
-    job = Job(
-        source=os.fspath(source),
-        sink=os.fspath(sink),
-        recipe=pipeline,
-        limits=limits or Limits(),
-        include=tuple(include),
-        exclude=tuple(exclude),
-        if_exists=if_exists,
-        retry_failed=retry_failed,
-        memory=memory,
-        name=name,
-        in_place=in_place,
-        tile=tile,
-        items_at_once=items_at_once,
-        scratch=os.path.abspath(scratch) if scratch else "",
-        in_flight=in_flight,
-        links=links,
+    job = checked(
+        Job(
+            source=os.fspath(source),
+            sink=os.fspath(sink),
+            recipe=pipeline,
+            limits=limits or Limits(),
+            include=tuple(include),
+            exclude=tuple(exclude),
+            if_exists=if_exists,
+            retry_failed=retry_failed,
+            memory=memory,
+            name=name,
+            in_place=in_place,
+            tile=tile,
+            items_at_once=items_at_once,
+            scratch=os.path.abspath(scratch) if scratch else "",
+            in_flight=in_flight,
+            links=links,
+        )
     )
     asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)
     engine, settings, _ = choose_engine(engine, asked, job)

@@ -83,7 +83,7 @@ def number(data: Data, at: int, length: int, order: Literal["big", "little"] = "
     return int.from_bytes(data[at : at + length], order)
 
 
-def block(data: bytes, at: int, length: int, what: str) -> bytes:
+def block(data: Data, at: int, length: int, what: str) -> bytes:
     """A block of metadata; empty if the file does not contain all of it.
 
     Raises:

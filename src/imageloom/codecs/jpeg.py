@@ -175,7 +175,7 @@ def check_whole(data: Buffer, frame: Frame) -> None:
         CorruptImage: it is damaged.
     """
     try:
-        _Decoder(frame, gray=True, scale=8).strict(data)
+        _Decoder(frame, gray=True, is_cmyk=False, scale=8).strict(data)
     except ValueError as error:
         raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
 

@@ -36,8 +36,11 @@ MOST_TEMPLATE = 1000
 """Maximum length of --name, in characters."""
 
 
-def check_template(template: str) -> None:
+def check_template(template: str, has_one_item: bool = False) -> None:
     """Check a template of output names.
+
+    Args:
+        has_one_item: the source is one file, so that the name need not contain {stem}.
 
     Raises:
         UsageError: the template is invalid; the message names the valid fields.
@@ -51,7 +54,7 @@ def check_template(template: str) -> None:
     fields = [field for field, _, _ in parsed]
     if unknown := [field for field in fields if field not in FIELDS]:
         wrong = f"unknown field {{{unknown[0]}}}"
-    elif "stem" not in fields:
+    elif "stem" not in fields and not has_one_item:
         wrong = "{stem} is missing, so all names would be equal"
     elif any(spec or conversion for _, spec, conversion in parsed):
         wrong = "a field must not contain ':' or '!'"

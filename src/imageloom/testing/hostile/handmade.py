@@ -10,7 +10,7 @@ import numpy as np
 
 from imageloom import codecs
 from imageloom.bench.samples import draw_photo
-from imageloom.codecs.png import chunk
+from imageloom.codecs.chunks import chunk
 from imageloom.codecs.segments import MOST_SCANS
 from imageloom.model import Encoding, Format
 from imageloom.testing.hostile.file import Hostile

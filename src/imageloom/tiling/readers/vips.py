@@ -62,7 +62,6 @@ class Strips:
 
     def __init__(self, source: Any, frame: Frame) -> None:
         self.frame = frame
-        self._path, self._format = path, format
         self.pieces = Pieces(frame, frame.width, max(1, _STRIP // frame.width))
         pyvips = library()
         try:
@@ -101,18 +100,7 @@ class Strips:
                 flat[(y - y0) * row : (bottom - y0) * row] = np.frombuffer(fetched, np.uint8)
         except library().Error as error:
             raise CorruptImage(f"rows {y} to {bottom - 1} cannot be decoded: {_said(error)}") from None
-        if y1 == frame.height and self._format == "jpeg":
-            self._check_end()
         return rows
-
-    def _check_end(self) -> None:
-        """libvips checks for damage before it decodes rows, but not after the last rows."""
-        file = RandomFile(self._path)
-        try:
-            with file.mapped() as data:
-                check_whole(data, self.frame)
-        finally:
-            file.close()
 
     def close(self) -> None:
         self._region = None
@@ -136,6 +124,22 @@ class Reader(Strips):
         _check(path, format, frame)
         # A source, not a name: libvips interprets brackets at the end of a name as options.
         super().__init__(sources.new_from_file(str(path)), frame)
+        self._path, self._format = path, format
+
+    def read(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+        rows = super().read(x0, y0, x1, y1)
+        if y1 == self.frame.height and self._format == "jpeg":
+            self._check_end()
+        return rows
+
+    def _check_end(self) -> None:
+        """libvips checks for damage before it decodes rows, but not after the last rows."""
+        file = RandomFile(self._path)
+        try:
+            with file.mapped() as data:
+                check_whole(data, self.frame)
+        finally:
+            file.close()
 
 
 def _check(path: Path, format: str, frame: Frame) -> None:
