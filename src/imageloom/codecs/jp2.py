@@ -62,7 +62,7 @@ class Jp2:
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         library_ = _library()
         try:
-            pixels: Pixels = library_.jpeg2k_decode(data, numthreads=1)
+            pixels: Pixels = library_.jpeg2k_decode(_without_profile(data), numthreads=1)
         except (library_.Jpeg2kError, ValueError, RuntimeError) as error:
             raise CorruptImage(f"the JPEG 2000 cannot be decoded: {error}") from None
         picture = _picture(data)
@@ -187,6 +187,14 @@ def _coded(head: Data, at: int) -> _Picture:
     depths = tuple((channel[0] & 0x7F) + 1 for channel in channels)
     extra = 1 if count in (2, 4) else 0
     return _Picture(Frame(x1 - x0, y1 - y0, count, _dtype(depths)), depths, extra=extra)
+
+
+def _without_profile(data: bytes) -> bytes:
+    """The file with its profile in an unknown box: the library would convert the pixels to sRGB."""
+    if data[: len(_SIGNATURE)] != _SIGNATURE:
+        return data
+    start, end = next((start, end) for name, start, end in top_level(data) if name == b"jp2h")
+    return data[:start] + data[start:end].replace(b"colr\2", b"skip\2") + data[end:]
 
 
 def _dtype(depths: tuple[int, ...]) -> DType:
