@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+
+from msgspec import Meta
 
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Task
@@ -57,13 +59,13 @@ and an event, `leaving`. The engine of a plug-in has it as the attribute `work_f
 class Settings(Plain, frozen=True):
     """Settings of an engine. Each engine uses those that apply to it."""
 
-    jobs: int = 1
+    jobs: Annotated[int, Meta(ge=0)] = 1
     """Workers."""
-    threads: int = 1
+    threads: Annotated[int, Meta(ge=1)] = 1
     """Number of threads in each worker process."""
-    timeout: float = 600.0
+    timeout: Annotated[float, Meta(gt=0)] = 600.0
     """Time-out of one item, in seconds. Then its worker is ended."""
-    memory: int = 0
+    memory: Annotated[int, Meta(ge=0)] = 0
     """Maximum memory for data of one worker, in bytes; 0 for no limit."""
     connect: str = ""
     """Address of an existing cluster, broker or server; empty for a local one."""
