@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from faithful import opened, scene
+from faithful import opened, saved, scene
 from imageloom import process
 from imageloom.errors import UsageError
 from imageloom.model import Item, page_key
@@ -198,3 +198,17 @@ def test_smaller_copies_are_no_pages(run: Run) -> None:
         file.write(image[::2, ::2], tile=(32, 32), subfiletype=1, metadata=None, photometric="rgb")
     assert run("flip | flip", pages="all", name=NAMED) == (1, 0, 0)
     assert run.sizes() == {"a-1.png": (64, 64)}
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP"])
+def test_a_frame_of_an_animation(run: Run, format: str) -> None:
+    frames = [Image.fromarray(np.roll(scene(3), 5 * i, axis=1)).quantize(64) for i in range(3)]
+    options: dict[str, Any] = {"lossless": True} if format == "WEBP" else {}
+    data = saved(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    (run.source / f"a.{format.lower()}").write_bytes(data)
+    assert run("flip | flip", pages=3) == (1, 0, 0), run.failed
+    made, wanted = opened((run.sink / "a.png").read_bytes()), opened(data)
+    wanted.seek(2)
+    np.testing.assert_array_equal(np.asarray(made), np.asarray(wanted.convert("RGBA")))
+    assert run(pages=4)[1] == 1
+    assert "the file has 3 pages" in str(run.failed)

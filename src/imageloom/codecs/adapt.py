@@ -132,7 +132,9 @@ def _in_one_packet(metadata: Metadata) -> tuple[Metadata, bool]:
 
 def other_pages(header: Header, recipe: Recipe) -> frozenset[Thing]:
     """What is not done of a file with several pages, unless the recipe asks for certain pages."""
-    return frozenset({"pages"} if header.pages > 1 and recipe.pages == "first" else ())
+    if header.pages == 1 or recipe.pages != "first":
+        return frozenset()
+    return frozenset({"animation" if header.format in ("gif", "webp") else "pages"})
 
 
 def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from imageloom.codecs import pillow
+from msgspec.structs import replace
+
+from imageloom.codecs import frames, pillow
 from imageloom.codecs.bits import Data, MoreNeeded, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
@@ -30,11 +32,20 @@ class Gif:
         whole = picture.box == (0, 0, width, height)
         return Header("gif", Frame(width, height, 3 if whole and not picture.is_clear else 4))
 
+    def page_header(self, head: Data, page: int, density: int) -> Header:
+        """The header of a frame of an animation."""
+        count = frames.count_in_gif(head)
+        if page and count > 1:
+            return frames.header(head, "gif", page, count)
+        return replace(self.header(head), pages=count)
+
     def cannot_hold(self, frame: Frame) -> str | None:
         return "GIF can be read but not written: choose another --format, such as png"
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         """Decode to RGB, with alpha if a colour is transparent or the image does not fill the canvas."""
+        if header.page:
+            return frames.decoded(data, header)
         picture = _picture(data)
         plain = b"".join(data[block] for block in picture.blocks) + b"\x3b"
         pixels = pillow.decoded(pillow.opened(plain, "Gif"), header.frame)

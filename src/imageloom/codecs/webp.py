@@ -7,7 +7,9 @@ from contextlib import suppress
 
 import cv2
 import numpy as np
+from msgspec.structs import replace
 
+from imageloom.codecs import frames
 from imageloom.codecs.adapt import orientation
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
@@ -64,6 +66,13 @@ class WebP:
         stated = colours_of(Metadata(block, icc=icc), channels)
         return Header("webp", Frame(*size, channels), orientation=turned, colours=stated)
 
+    def page_header(self, head: Data, page: int, density: int) -> Header:
+        """The header of a frame of an animation."""
+        count = frames.count_in_webp(head)
+        if page and count > 1:
+            return frames.header(head, "webp", page, count)
+        return replace(self.header(head), pages=count)
+
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
             return f"WebP supports 8 bits, not {frame.dtype}: choose --format png"
@@ -72,6 +81,8 @@ class WebP:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+        if header.page:
+            return frames.decoded(data, header)
         flags = cv2.IMREAD_UNCHANGED
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
