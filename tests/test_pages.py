@@ -212,3 +212,24 @@ def test_a_frame_of_an_animation(run: Run, format: str) -> None:
     np.testing.assert_array_equal(np.asarray(made), np.asarray(wanted.convert("RGBA")))
     assert run(pages=4)[1] == 1
     assert "the file has 3 pages" in str(run.failed)
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("tile", ["always", "never"])
+def test_a_pyramid_is_read_at_the_level_that_suffices(run: Run, below: bool, tile: str) -> None:
+    image = scene(3, width=256, height=192)
+    levels = [np.full((192 // n, 256 // n, 3), n, np.uint8) for n in (2, 4, 8)]
+    with tifffile.TiffWriter(run.source / "a.tif") as file:
+        how: dict[str, Any] = {"tile": (32, 32), "metadata": None, "photometric": "rgb"}
+        file.write(image, subifds=3 if below else 0, **how)
+        for level in levels:
+            file.write(level, subfiletype=1, **how)
+    for width, decode, value in ((128, "safe", 1), (64, "safe", 2), (64, "fast", 4), (16, "safe", 8)):
+        name = f"{width}-{decode}.{{ext}}"
+        made = run(f"resize {width}x", tile=tile, name="{stem}" + name, decode=decode)
+        assert made == (1, 0, 0), run.failed
+        pixels = np.asarray(opened((run.sink / f"a{width}-{decode}.png").read_bytes()))
+        assert pixels.shape[:2] == (width * 3 // 4, width)
+        assert value == 1 or (pixels == value).all(), (width, decode)
+    assert run("resize 16x", tile=tile, name="{stem}exact.{ext}", decode="exact") == (1, 0, 0)
+    assert np.ptp(np.asarray(opened((run.sink / "aexact.png").read_bytes()))) > 200

@@ -57,7 +57,7 @@ def recipe_options(command: C) -> C:
                 "format_",
                 metavar="FORMAT",
                 show_default="the format of the input",
-                help="Format of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif or zarr.",
+                help="Format of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif, heif, jxl, jp2 or zarr.",
             ),
             click.option(
                 "--quality",

@@ -36,6 +36,7 @@ from imageloom.codecs.tags import (
     shorts,
     tree,
 )
+from imageloom.codecs.tiffpages import Page
 from imageloom.codecs.tiffparts import (
     BITS,
     COLOURS,
@@ -135,18 +136,19 @@ class Tiff:
     def page_header(self, head: Data, page: int, density: int) -> Header:
         """The header of a page."""
         found = tiffpages.pages(head)
-        if len(found) == 1:
+        chosen = found[min(page, len(found) - 1)]
+        if len(found) == 1 and not chosen.copies:
             return self.header(head)
-        header = self.header(tiffpages.view_of(head, found[min(page, len(found) - 1)]))
-        return replace(header, page=page, pages=len(found))
+        layout = layout_of(tiffpages.view_of(head, chosen))
+        scales = tuple(sorted(_copies(head, chosen, layout)))
+        header = self.header(tiffpages.view_of(head, chosen))
+        return replace(header, page=page, pages=len(found), scales=scales)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
-        if header.pages > 1:
-            data = tiffpages.file_of(data, tiffpages.pages(data)[header.page])
-        layout = layout_of(data)
+        layout = _layout_at(data, header, scale)
         parts = layout.parts(data)
         frame = layout.frame
         pixels = np.empty((frame.height, frame.width, layout.samples), frame.dtype)
@@ -237,6 +239,34 @@ class Tiff:
         blocks = [(_XMP, 1, metadata.xmp), (_ICC, UNDEFINED, metadata.icc)]
         carried = tuple(tiff.Tag(*block) for block in blocks if block[2])
         return tiff.Encoder(frame, tags=(*tags(described), *carried))
+
+
+def _layout_at(data: bytes, header: Header, scale: int) -> Layout:
+    """The layout of a page, or of a smaller copy of it."""
+    if header.pages == 1 and not header.scales:
+        return layout_of(data)
+    page = tiffpages.pages(data)[header.page]
+    layout = layout_of(tiffpages.view_of(data, page))
+    if scale == 1:
+        return layout
+    return layout_of(tiffpages.view_of(data, _copies(data, page, layout)[scale]))
+
+
+def _copies(data: Data, page: Page, layout: Layout) -> dict[int, Page]:
+    """The smaller copies of a page that have the same kind of pixels, by the divisor of its size."""
+    found: dict[int, Page] = {}
+    for copy in page.copies:
+        try:
+            other = layout_of(tiffpages.view_of(data, copy))
+        except UnsupportedImage:
+            continue
+        scale = round(layout.frame.width / max(1, other.frame.width))
+        wanted = replace(
+            layout.frame, width=-(-layout.frame.width // scale), height=-(-layout.frame.height // scale)
+        )
+        if scale > 1 and other.frame == wanted and other.colours == layout.colours:
+            found.setdefault(scale, copy)
+    return found
 
 
 def _described(exif: bytes) -> tuple[Order, Tree]:

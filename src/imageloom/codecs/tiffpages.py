@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from imageloom.codecs.bits import Data, View, number
-from imageloom.codecs.tags import Order, directory, numbers, order_of
+from imageloom.codecs.tags import Directory, Order, directory, numbers, order_of
 from imageloom.errors import CorruptImage, UnsupportedImage
 
-_KIND, _OLD_KIND, _DESCRIPTION = 254, 255, 270
+_KIND, _OLD_KIND, _SUBDIRECTORIES = 254, 255, 330
+_MOST_BELOW = 64
 _REDUCED, _MASK = 1, 4
 _MOST_DIRECTORIES = 10_000
 
@@ -24,6 +25,8 @@ class Page(NamedTuple):
     """Offset of its directory."""
     next_at: int
     """Offset of the field with the offset of the following directory."""
+    copies: tuple[Page, ...] = ()
+    """Smaller copies of the page: behind it in the chain of directories, or below it."""
 
 
 def pages(data: Data) -> list[Page]:
@@ -50,17 +53,22 @@ def pages(data: Data) -> list[Page]:
             for tag in (_KIND, _OLD_KIND)
         )
         if not found or not (kind & (_REDUCED | _MASK) or old == 2):
-            found.append(Page(at, here.next_at))
-        if not found[1:] and here.next and _is_slide(data, here.entries.get(_DESCRIPTION)):
-            break
+            found.append(Page(at, here.next_at, _below(data, here, order, big)))
+        elif kind & _MASK == 0:
+            found[-1] = found[-1]._replace(copies=(*found[-1].copies, Page(at, here.next_at)))
         at = here.next
     return found
 
 
-def _is_slide(data: Data, description: object) -> bool:
-    """Whether the first directory is that of a slide scanner, whose other ones are smaller copies."""
-    at = getattr(description, "at", 0)
-    return data[at : at + 6] == b"Aperio"
+def _below(data: Data, here: Directory, order: Order, big: bool) -> tuple[Page, ...]:
+    """The directories below a directory, which are smaller copies of its page if they say so."""
+    entry = here.entries.get(_SUBDIRECTORIES)
+    found = []
+    for at in numbers(data, entry, order)[:_MOST_BELOW] if entry else ():
+        below = directory(data, at, order, big)
+        if _KIND in below.entries and numbers(data, below.entries[_KIND], order)[:1] == (_REDUCED,):
+            found.append(Page(at, below.next_at))
+    return tuple(found)
 
 
 class _Changed(View):

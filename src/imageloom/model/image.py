@@ -170,6 +170,8 @@ class Header(Plain, frozen=True):
     """The EXIF orientation, 1 to 8: how to rotate and mirror the stored pixels for display."""
     scalable: bool = False
     """The codec can decode directly to 1/2, 1/4 and 1/8 of the size (JPEG)."""
+    scales: tuple[int, ...] = ()
+    """Divisors of the size at which the file has smaller copies of the image (pyramids in TIFF), ascending."""
     buffered: int = 0
     """Bytes that the decoder needs in addition to the pixels (coefficients of a progressive JPEG)."""
     lossless: bool = False
