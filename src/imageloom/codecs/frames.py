@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from imageloom.codecs import pillow
-from imageloom.codecs.bits import Data, number
+from imageloom.codecs.bits import Data, MoreNeeded, number
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import MOST_PAGES, Format, Frame, Header, Pixels
 
 _PLUGINS = {"gif": "Gif", "webp": "WebP"}
 _MOST_CHUNKS = 1 << 20
+_MOST_BLOCKS = 1 << 18
+_PIECE = 64 << 10
 
 
 def header(head: Data, format: Format, page: int, count: int) -> Header:
@@ -52,24 +54,34 @@ def count_in_webp(head: Data) -> int:
 
 
 def count_in_gif(head: Data) -> int:
-    """The number of frames of a GIF (GIF89a, 18 to 26)."""
-    at, frames = 13 + _table(number(head, 10, 1)), 0
-    while True:
+    """The number of frames of a GIF (GIF89a, 18 to 26), among its first 260,000 blocks."""
+    at, frames, left = 13 + _table(number(head, 10, 1)), 0, _MOST_BLOCKS
+    while left > 0 and frames < MOST_PAGES:
         kind = number(head, at, 1)
-        if kind == 0x3B:
-            return max(1, frames)
         if kind == 0x2C:
             frames += 1
             at += 11 + _table(number(head, at + 9, 1))
         elif kind == 0x21:
             at += 2
         else:
-            raise CorruptImage(f"the GIF is damaged at byte {at}")
-        if frames > MOST_PAGES:
-            raise UnsupportedImage(f"GIF with more than {MOST_PAGES:,} frames is not supported")
-        while length := number(head, at, 1):
-            at += 1 + length
-        at += 1
+            break
+        at, left = _behind(head, at, left - 1)
+    return max(1, frames)
+
+
+def _behind(head: Data, at: int, left: int) -> tuple[int, int]:
+    """The end of a chain of sub-blocks, and the remaining number of blocks."""
+    length = 1
+    while length and left > 0:
+        piece, here = head[at : at + _PIECE], 0
+        if not piece:
+            raise MoreNeeded
+        while here < len(piece) and length:
+            length = piece[here]
+            here += 1 + length
+            left -= 1
+        at += here
+    return at, left
 
 
 def _table(flags: int) -> int:

@@ -6,8 +6,8 @@ import mmap
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 from traceback import clear_frames
+from typing import cast
 
 from imageloom import codecs
 from imageloom.codecs.damage import DamageLog
