@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from faithful import Refused, scene, through
-from imageloom import codecs
+from imageloom import codecs, process
 from imageloom.codecs.damage import DamageLog
-from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.errors import CorruptImage, PipelineError, UnsupportedImage
 from imageloom.model import Pixels
+from imageloom.recipes.recipe import read_recipe
 from jpegs import both_ways, inserted, jpeg, pixels_of, segment
+from program import imageloom
 
 SOS = b"\xff\xda"
 
@@ -189,3 +191,40 @@ def test_any_damage_is_decoded_or_named() -> None:
         for policy in ("warn", "salvage"):
             with suppress(CorruptImage, UnsupportedImage):
                 decoded(cut, policy)
+
+
+def test_a_batch_of_odd_files_is_done_on_threads_as_in_turn(tmp_path: Path) -> None:
+    whole = jpeg(restart_marker_blocks=5)
+    (tmp_path / "in").mkdir()
+    files = [change(whole) for change in (*REPAIRED.values(), *ACCEPTED.values())]
+    for number, data in enumerate((*files, whole[:-400])):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(data)
+    made = {}
+    for engine in ("serial", "threads"):
+        sink = tmp_path / engine
+        summary = process(
+            "flip", tmp_path / "in", sink, engine=engine, jobs=2, ledger=tmp_path / f"{engine}.db"
+        )
+        assert (summary.done, summary.failed) == (len(REPAIRED) + len(ACCEPTED), 1)
+        made[engine] = {path.name: path.read_bytes() for path in sink.iterdir() if path.is_file()}
+    assert made["serial"] == made["threads"]
+
+
+def test_a_recipe_says_which_damage_is_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("damage: salvage\noutputs:\n  small: {pipeline: flip, subsampling: 444, folder: ''}\n")
+    recipe = read_recipe(str(file))
+    assert recipe.damage == "salvage"
+    assert recipe.outputs[0].subsampling == "444"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(jpeg()[:-400])
+    out = tmp_path / "out"
+    ran = imageloom("run", file, tmp_path / "in", out, "--ledger", tmp_path / "l", "--json")
+    assert "rows are missing" in ran.stdout
+    assert codecs.header_of((out / "a.jpg").read_bytes()).subsampling == "444"
+    refused = imageloom("run", "flip", tmp_path / "in", tmp_path / "other", "--ledger", tmp_path / "l")
+    assert refused.returncode == 1
+    assert "--damage salvage accepts it" in refused.stderr
+    file.write_text("damage: some\noutputs: {small: flip}\n")
+    with pytest.raises(PipelineError, match="damage = 'some': must be one of warn, refuse, salvage"):
+        read_recipe(str(file))

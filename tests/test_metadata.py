@@ -15,11 +15,11 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from faithful import Refused, opened, saved, scene, through
+from faithful import opened, saved, scene, through
 from imageloom.codecs import get, jpegmetadata
 from imageloom.codecs.metadata import Metadata
 from imageloom.model import Encoding, Frame, Header, Output, Recipe, Step
-from imageloom.recipes.plan import explain
+from imageloom.recipes.explain import explain
 
 ORIENTATION, MAKE, DATE, EXIF, GPS, WIDTH = 0x0112, 0x010F, 0x9003, 0x8769, 0x8825, 0xA002
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -182,15 +182,6 @@ def test_the_thumbnail_of_the_old_pixels_is_gone(tmp_path: Path) -> None:
         written = through(folder, given)
         assert b"a crop was to hide" not in written
         assert opened(written).getexif()[MAKE].startswith("Loom")
-
-
-def test_orientation_behind_the_pixels_of_a_png_is_refused(tmp_path: Path) -> None:
-    given = with_metadata("PNG", orientation=6)
-    at = given.index(b"eXIf") - 4
-    end = at + 12 + struct.unpack(">I", given[at : at + 4])[0]
-    moved = given[:at] + given[end:-12] + given[at:end] + given[-12:]
-    with pytest.raises(Refused, match="orientation stored after the pixels"):
-        through(tmp_path, moved)
 
 
 def test_the_order_of_bytes_of_exif_is_kept_in_a_tiff(tmp_path: Path) -> None:

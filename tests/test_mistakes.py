@@ -86,3 +86,17 @@ def test_one_file_goes_into_a_folder_that_has_a_suffix(folder: Path) -> None:
     (folder / "b.png").mkdir()
     assert imageloom("run", "flip", PHOTO, "b.png", "--ledger", folder / "ledger.db").returncode == 0
     assert list(contents(folder / "b.png")) == ["a.jpg"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    (folder / "file").write_bytes(b"")
+    ran = imageloom("demo", "file/below")
+    assert (ran.returncode, "Traceback" in ran.stderr) == (4, False), ran.stderr
+    assert "cannot use file/below" in ran.stderr
+
+
+def test_a_configuration_takes_hyphens_and_underscores(folder: Path) -> None:
+    for option in ("if-exists", "if_exists"):
+        (folder / "config.yaml").write_text(f"run: {{{option}: nothing}}")
+        ran = imageloom("--config", folder / "config.yaml", "run", "flip", "photos", "out")
+        assert (ran.returncode, "'nothing' is not one of" in ran.stderr) == (2, True), ran.stderr

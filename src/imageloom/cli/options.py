@@ -251,14 +251,15 @@ include_option = click.option(
     "--include",
     multiple=True,
     metavar="PATTERN",
-    help="Process only files that match this pattern, such as '*.jpg' (which matches A.JPG too). Repeatable.",
+    help="Process only files that this pattern fits: '*.jpg' in any folder (A.JPG too), '2024/**/*.{jpg,png}' "
+    "below a folder, 'drafts' for a folder with all below it. Repeatable.",
 )
 
 exclude_option = click.option(
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help="Do not process files that match this pattern. Repeatable.",
+    help="Do not process files that this pattern fits; see --include. Repeatable.",
 )
 
 if_exists_option = click.option(

@@ -64,6 +64,7 @@ def command(
     from imageloom.errors import UnreadableItem
     from imageloom.model import Item, Job
     from imageloom.recipes import plan
+    from imageloom.recipes.explain import explain
     from imageloom.records.faults import blamed_on
     from imageloom.system.machine import half_of_memory
     from imageloom.tiling.large import Need, needs_of
@@ -81,7 +82,7 @@ def command(
         plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
         path = source.store.path(key)
         found = codecs.metadata_of(path, header.format) if path and recipe.metadata != "strip" else None
-        for line in plan.explain(header, recipe, size, found):
+        for line in explain(header, recipe, size, found):
             say(line)
         job = Job(str(file), "", recipe, tile=tile)
         engine, settings, why = choose_engine("auto", Settings(jobs or 0), job)

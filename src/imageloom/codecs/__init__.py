@@ -29,8 +29,9 @@ class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
     The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
-    `also_reads`: things that it reads, for other formats, but does not write; and `always_drops`: things that it finds
-    in files and that no output gets (`Metadata.found`).
+    `also_reads`: things that it reads, for other formats, but does not write; `always_drops`: things that it finds
+    in files and that no output gets (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels
+    that it writes as RGB; `only_codes`: true if it states colours by profiles and codes of ITU-T H.273 only.
     """
 
     format: Format
@@ -207,6 +208,16 @@ def get(format: Format) -> Codec:
     """
     codec: Codec = CODECS.load(format)()
     return codec
+
+
+def carries(format: Format, frame: Frame) -> frozenset[Thing]:
+    """What an output with such pixels can hold beside them.
+
+    A profile for gray does not fit pixels that the codec writes in colour.
+    """
+    codec = get(format)
+    held = frozenset(codec.carries)
+    return held - {"colour profile"} if frame.channels in getattr(codec, "gray_in_colour", ()) else held
 
 
 def formats() -> tuple[Format, ...]:

@@ -73,7 +73,7 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
     density = metadata.density
-    gain_map = metadata.gain_map if "gain map" in carries and not target.changed else b""
+    gain_map = metadata.gain_map if "gain map" in carries else b""
     video = metadata.video if "video" in carries and target.shows_all else b""
     lengths = {"GainMap": len(gain_map), "MotionPhoto": len(video)}
     behind = {semantic: length for semantic, length in lengths.items() if length}

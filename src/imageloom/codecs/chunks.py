@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import cast
 
 from imageloom.codecs import adapt, rawprofiles
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, block
@@ -105,8 +106,8 @@ def orientation_of(data: bytes) -> int:
 
 
 def whole(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The chunks that are complete."""
-    with suppress(MoreNeeded):
+    """The chunks up to the end or the first damage."""
+    with suppress(MoreNeeded, CorruptImage):
         for name, start, end in walk(data):
             if end + 4 > len(data):
                 return
@@ -248,8 +249,7 @@ class _Found:
         self._inflated += len(plain)
         if self._inflated > adapt.MOST_INFLATED:
             raise LimitExceeded(
-                f"its texts and profiles decompress to more than {adapt.MOST_INFLATED:,} bytes, which is the limit "
-                "(--metadata strip)"
+                f"its texts and profiles decompress to more than {adapt.MOST_INFLATED:,} bytes (--metadata strip)"
             )
         if packed and not plain:
             self._things.add("damaged metadata")
@@ -284,7 +284,7 @@ class _Found:
 
 
 def _body(data: Data, start: int, end: int, what: str) -> bytes:
-    return block(data, start, end - start, what)
+    return block(cast("bytes", data), start, end - start, what)
 
 
 def _parts(data: bytes, size: int) -> list[bytes]:
@@ -292,7 +292,7 @@ def _parts(data: bytes, size: int) -> list[bytes]:
 
 
 def _density(body: bytes) -> Density | None:
-    """The density of a pHYs chunk. Pixels per metre become whole numbers per inch, if these give the same again."""
+    """The density of a pHYs chunk, in whole pixels per inch if these give the same number per metre."""
     if not body:
         return None
     x, y = (int.from_bytes(each) for each in _parts(body[:8], 4))

@@ -122,8 +122,9 @@ def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> 
 def _wipe_thumbnails(block: bytearray, exif: bytes, order: Order) -> bool:
     """Overwrite pictures of the old pixels: they may show what a crop was meant to hide. Whether there was one."""
     tables, end_of_values = _kept(exif, order)
-    pictures = [*_thumbnails(exif, order), *_previews(exif)]
-    for start, end in pictures:
+    wiped = False
+    for start, end in (*_thumbnails(exif, order, end_of_values), *_previews(exif)):
+        wiped = True
         if start >= end_of_values and end >= len(block):
             del block[start:]
             continue
@@ -135,9 +136,11 @@ def _wipe_thumbnails(block: bytearray, exif: bytes, order: Order) -> bool:
         first = first_directory(exif)
         if first.next:
             block[first.next_at : first.next_at + 4] = bytes(4)
-        if {_THUMBNAIL, _THUMBNAIL_LENGTH} & first.entries.keys():
+            wiped = True
+        if _THUMBNAIL in first.entries:
             _remove(block, first, number(exif, 4, 4, order) + 2, order)
-    return bool(pictures)
+            wiped = True
+    return wiped
 
 
 def _remove(block: bytearray, of: Directory, start: int, order: Order) -> None:
@@ -178,14 +181,14 @@ def _kept(exif: bytes, order: Order) -> tuple[list[tuple[int, int]], int]:
     return tables, end
 
 
-def _thumbnails(exif: bytes, order: Order) -> Iterator[tuple[int, int]]:
-    """The places of thumbnails that directories name."""
+def _thumbnails(exif: bytes, order: Order, end_of_values: int) -> Iterator[tuple[int, int]]:
+    """The places of thumbnails that directories name. What is no JPEG must be alone in its place."""
     with suppress(*_INVALID):
         for place, found in enumerate(_chain(exif, order)):
             entries = found.entries
             if _THUMBNAIL in entries and _THUMBNAIL_LENGTH in entries:
                 at = numbers(exif, entries[_THUMBNAIL], order)[0]
-                if exif[at : at + 2] == b"\xff\xd8":
+                if at >= end_of_values or exif[at : at + 2] == b"\xff\xd8":
                     yield at, at + numbers(exif, entries[_THUMBNAIL_LENGTH], order)[0]
             if place and _STRIPS in entries and _STRIP_LENGTHS in entries:
                 starts, sizes = (numbers(exif, entries[tag], order) for tag in (_STRIPS, _STRIP_LENGTHS))

@@ -140,7 +140,11 @@ class Jpeg:
         from imageloom.codecs import repair  # few files need it
 
         try:
-            return repair.decode(data, decoder.strict, decoder.lenient, decoder.other, damage)
+            probe = _Decoder(decoder.frame, not decoder.is_cmyk, decoder.is_cmyk, scale=8)
+            decoders = repair.Decoders(
+                decoder.strict, probe.strict, decoder.lenient, decoder.other, decoder.frame.height
+            )
+            return repair.decode(data, decoders, damage)
         except (ValueError, OSError, SyntaxError) as error:
             raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
 
@@ -189,9 +193,9 @@ class _Decoder:
     """
 
     def __init__(self, frame: Frame, gray: bool, is_cmyk: bool, scale: int) -> None:
-        self._frame = frame
+        self.frame = frame
         self.gray = gray
-        self._is_cmyk = is_cmyk
+        self.is_cmyk = is_cmyk
         self._scale = scale
 
     def strict(self, data: Buffer) -> Pixels:
@@ -207,7 +211,7 @@ class _Decoder:
         return self._decode(data, False)
 
     def _decode(self, data: Buffer, strict: bool) -> Pixels:
-        frame, scale = self._frame, self._scale
+        frame, scale = self.frame, self._scale
         try:
             size = _library().decode_jpeg_header(data, strict=strict)[:2]
         except KeyError:
@@ -216,7 +220,7 @@ class _Decoder:
             raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, but its header says otherwise")
         image: Pixels = _library().decode_jpeg(
             data,
-            colorspace="CMYK" if self._is_cmyk else "GRAY" if self.gray else "RGB",
+            colorspace="CMYK" if self.is_cmyk else "GRAY" if self.gray else "RGB",
             min_width=-(-frame.width // scale) if scale > 1 else 0,
             min_height=-(-frame.height // scale) if scale > 1 else 0,
             min_factor=1,
@@ -230,7 +234,7 @@ class _Decoder:
 
         with Image.open(BytesIO(data), formats=["JPEG"]) as image:
             size = [max(1, side // self._scale) for side in image.size]
-            if self._is_cmyk:
+            if self.is_cmyk:
                 return 255 - np.asarray(image)  # Pillow inverts them
             image.draft("L" if self.gray else None, (size[0], size[1]))
             return np.asarray(image.convert("L" if self.gray else "RGB"))

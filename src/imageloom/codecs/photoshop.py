@@ -23,23 +23,26 @@ class Resources(NamedTuple):
     """Pixels per inch."""
     has_thumbnail: bool = False
     has_others: bool = False
-    """There are other resources: settings of Photoshop."""
+    """There is something else, such as settings of Photoshop or a second set of IPTC records."""
 
 
 def read(block: bytes) -> Resources:
     """The resources of a block, up to the first damaged one."""
-    iptc, lasting, density, others, thumbnail = b"", b"", None, False, False
+    iptc, lasting, density, others, thumbnail, end = b"", b"", None, False, False, 0
     for kind, start, body in _resources(block):
+        end = start + _size(block, start, body)
         if kind == _IPTC:
+            others = others or bool(iptc and body != iptc)
             iptc = iptc or body
         elif kind in _LASTING:
-            lasting += block[start : start + _size(block, start, body)]
+            lasting += block[start:end]
         elif kind in _THUMBNAILS:
             thumbnail = True
         elif kind == _RESOLUTION and len(body) >= 12:
             density = int.from_bytes(body[:4]) / 65_536, int.from_bytes(body[8:12]) / 65_536
         else:
             others = True
+    others = others or bool(block[end:].strip(b"\0"))
     return Resources(iptc, lasting, density, thumbnail, others)
 
 

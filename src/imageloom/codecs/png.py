@@ -35,7 +35,7 @@ _KINDS = {
 """Channels and depths by colour type (PNG specification, 11.2.1); a palette is expanded."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and steps, of the passes of an interlaced image (PNG specification, 8.2)."""
-_PIECE = 4 << 10
+_PIECE = 256
 """Damaged pixels are decompressed in pieces of this size, in bytes: those before the damage are kept."""
 
 
@@ -51,6 +51,7 @@ class Png:
         "XMP",
         "colour profile",
         "colours",
+        "comment",
         "density",
         "private metadata",
         "text",
@@ -153,11 +154,8 @@ class Coded(NamedTuple):
 END = chunk(b"IEND", b"")
 
 
-def coded(data: bytes, header: Header, damage: DamageLog, *, is_checked: bool = True) -> Coded:
+def coded(data: bytes, header: Header, damage: DamageLog) -> Coded:
     """Find what determines the pixels of a file.
-
-    Args:
-        is_checked: compare the checksums of the pixels too.
 
     Raises:
         CorruptImage: the file is damaged, and `damage` does not accept it.
@@ -175,7 +173,7 @@ def coded(data: bytes, header: Header, damage: DamageLog, *, is_checked: bool = 
                 raise MoreNeeded
             at = end + 4
             if name == b"IDAT":
-                if is_checked and not chunks.is_intact(data, start, end):
+                if not chunks.is_intact(data, start, end):
                     problem = problem or "a checksum is wrong (IDAT)"
                 if pixels and pixels[-1].stop == start - 8:
                     pixels[-1] = slice(pixels[-1].start, end + 4)
@@ -226,8 +224,8 @@ def _rebuilt(data: bytes, pixels: list[slice], problem: str, damage: DamageLog) 
                 break
     except zlib.error:
         pass  # what was decompressed before is kept
-    if stream.eof and len(raw) >= size and "checksum" not in problem:
-        damage.repaired(f"{problem} after its pixels")
+    if stream.eof and len(raw) >= size:  # zlib has compared its own checksum
+        damage.repaired(f"{problem}, but its pixels are whole")
     else:
         share = min(len(raw), size) / size
         damage.missing(f"{problem}: {100 * (1 - share):.0f}% of its pixels are missing, others may be wrong")

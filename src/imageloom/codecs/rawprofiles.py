@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 KEYWORD = "Raw profile type "
-_HEAD = re.compile(r"\s*(\S+)\s+(\d{1,9})\s+")
+_HEAD = re.compile(r"\n?[^\n]*\n\s*(\d{1,9})\s+")
 _LINE = 72
 _IPTC = 0x0404
 """The number of the Photoshop resource that holds IPTC."""
@@ -20,7 +20,7 @@ def parsed(text: str) -> bytes:
         return b""
     with suppress(ValueError):
         profile = bytes.fromhex(text[head.end() :])
-        if len(profile) == int(head[2]):
+        if len(profile) == int(head[1]):
             return profile
     return b""
 

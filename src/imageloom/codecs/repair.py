@@ -39,8 +39,8 @@ from imageloom.model import Pixels
 
 _SPECTRUM = bytes((0, 63, 0))
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
-_MOST_PASSES = 12
-"""Maximum number of attempts to decode a damaged file."""
+_MOST_PASSES, _MOST_PLACES = 3, 12
+"""Maximum number of repairs of the entropy-coded data, and of places that are tried for one."""
 _ICC = b"ICC_PROFILE\0"
 _STRANGE_SAMPLING = "subsampling level"
 _STRANGE_ORDER = "Inconsistent progression"
@@ -50,6 +50,21 @@ _GRAY, _EDGE = 128, 8
 """The value of missing pixels, and the number of columns at the end of a row that show whether it is complete."""
 
 Decoder = Callable[[bytes], Pixels]
+
+
+class Decoders(NamedTuple):
+    """Decoders of one library or another."""
+
+    strict: Decoder
+    """Decodes a file, or raises ValueError with a message of libjpeg."""
+    probe: Decoder
+    """The same at a smaller size, which is faster."""
+    lenient: Decoder
+    """The same as `strict`, without the errors after which decoding can continue."""
+    other: Decoder
+    """Decodes any sampling, and ignores damage."""
+    height: int
+    """Number of rows of the whole image, which may be decoded at a smaller size."""
 
 
 class Piece(NamedTuple):
@@ -227,13 +242,8 @@ def check_regular(data: bytes | mmap) -> None:
         raise UnsupportedImage("the JPEG has an unusual sampling, or defines its height at the end")
 
 
-def decode(data: bytes, strict: Decoder, lenient: Decoder, other: Decoder, damage: DamageLog) -> Pixels:
+def decode(data: bytes, decoders: Decoders, damage: DamageLog) -> Pixels:
     """Decode a file that a strict decoder has refused.
-
-    Args:
-        strict: decodes a file, or raises ValueError with a message of libjpeg.
-        lenient: the same, without the errors after which decoding can continue.
-        other: decodes with any sampling, and ignores damage.
 
     Raises:
         CorruptImage: it cannot be decoded, or the damage is not accepted.
@@ -243,7 +253,7 @@ def decode(data: bytes, strict: Decoder, lenient: Decoder, other: Decoder, damag
     examined = _Examined(data)
     data = examined.joined()
     found = list(examined.faults)
-    pixels, missing = _decode(data, strict, lenient, other, found)
+    pixels, missing = _decode(data, decoders, found)
     if _CUT in found and not missing and examined.lacks_scans:
         missing = "its last scans are missing, so that it lacks detail"
     for fault in dict.fromkeys(found):
@@ -253,36 +263,34 @@ def decode(data: bytes, strict: Decoder, lenient: Decoder, other: Decoder, damag
     return pixels
 
 
-def _decode(
-    data: bytes, strict: Decoder, lenient: Decoder, other: Decoder, found: list[str]
-) -> tuple[Pixels, str]:
+def _decode(data: bytes, decoders: Decoders, found: list[str]) -> tuple[Pixels, str]:
     """The pixels, and what is missing of them. Repairs are added to `found`."""
     said = ""
     for _ in range(_MOST_PASSES):
         try:
-            return strict(data), ""
+            return decoders.strict(data), ""
         except ValueError as error:
             said = str(error)
         if _STRANGE_SAMPLING in said:
-            pixels = other(data)
-            return pixels, _missing_rows(pixels) if _CUT in found else ""
+            pixels = decoders.other(data)
+            return pixels, _missing_rows(pixels, decoders.height) if _CUT in found else ""
         if _STRANGE_ORDER in said:
             found.append("the order of the scans is unusual")
-            return lenient(data), ""
-        shorter = _without_extraneous(data, said, strict)
+            return decoders.lenient(data), ""
+        shorter = _without_extraneous(data, said, decoders.probe)
         if shorter is None:
             break
         data = shorter
         found.append("there are bytes too many at the end of a scan")
     with suppress(ValueError):
-        pixels = strict(_renumbered(data))
+        pixels = decoders.strict(_renumbered(data))
         found.append("the restart markers are numbered wrongly")
         return pixels, ""
-    pixels = lenient(data)
-    return pixels, _missing_rows(pixels) or f"its pixels are damaged ({said})"
+    pixels = decoders.lenient(data)
+    return pixels, _missing_rows(pixels, decoders.height) or f"its pixels are damaged ({said})"
 
 
-def _without_extraneous(data: bytes, said: str, strict: Decoder) -> bytes | None:
+def _without_extraneous(data: bytes, said: str, probe: Decoder) -> bytes | None:
     """The file without the bytes that a decoder has skipped before a marker. None if that is not the fault.
 
     The decoder says how many bytes there were before which kind of marker, not where: each place is tried.
@@ -292,11 +300,11 @@ def _without_extraneous(data: bytes, said: str, strict: Decoder) -> bytes | None
         return None
     count, marker = int(extraneous[1]), int(extraneous[2], 16)
     places = [found.start() for found in re.finditer(re.escape(bytes((0xFF, marker))), data)]
-    for place in reversed(places[-_MOST_PASSES:]):
+    for place in reversed(places[-_MOST_PLACES:]):
         end = len(data[:place].rstrip(b"\xff"))
         shorter = data[: end - count] + data[end:]
         try:
-            strict(shorter)
+            probe(shorter)
         except ValueError as error:
             if str(error) == said or not _EXTRANEOUS.search(str(error)):
                 continue
@@ -323,9 +331,9 @@ def _renumbered(data: bytes) -> bytes:
     return bytes(changed)
 
 
-def _missing_rows(pixels: Pixels) -> str:
+def _missing_rows(pixels: Pixels, height: int) -> str:
     """How many rows at the end are the gray that stands for missing data."""
     rows = (pixels[:, -_EDGE:].reshape(len(pixels), -1) == _GRAY).all(axis=1)
     present = len(rows) - int(np.argmin(rows[::-1])) if not rows.all() else 0
-    missing = len(rows) - present
-    return f"the last {missing} of {len(rows)} rows are missing" if missing else ""
+    missing = -(-(len(rows) - present) * height // len(rows))
+    return f"the last {missing} of {height} rows are missing" if missing else ""

@@ -109,7 +109,7 @@ def _by_tables(image: Pixels, profile: profiles.Profile) -> Pixels:
             colorspace="GRAY" if image.ndim == 2 else "RGB",
             outcolorspace="RGB",
             intent=littlecms.RELATIVE,
-            flags=littlecms.NO_CACHE,
+            flags=littlecms.EXACT,
         )
     except library.CmsError as error:
         raise ValueError(str(error)) from None

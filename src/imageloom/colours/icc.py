@@ -14,6 +14,7 @@ Values = NDArray[np.float64]
 _SPACES = {b"RGB ": "RGB", b"GRAY": "GRAY", b"CMYK": "CMYK", b"Lab ": "Lab"}
 _D50 = (0.9642, 1.0, 0.8249)
 _MOST_TAGS = 1024
+_MOST_POINTS = 1 << 16
 _SRGB_MATRIX = np.array(
     [
         [0.4360747, 0.3850649, 0.1430804],
@@ -39,8 +40,9 @@ class Curve(NamedTuple):
         if self.table:
             return np.interp(x, np.linspace(0, 1, len(self.table)), self.table)
         g, a, b, c, d, e, f = _padded(self.kind, self.values)
-        bent = np.maximum(a * x + b, 0) ** g + e
-        return np.clip(np.where(x >= d, bent, c * x + f), 0, 1)
+        with np.errstate(all="ignore"):  # a damaged profile may have any numbers
+            light: Values = np.where(x >= d, np.maximum(a * x + b, 0) ** g + e, c * x + f)
+        return np.clip(np.nan_to_num(light), 0, 1)
 
 
 def _padded(kind: int, values: tuple[float, ...]) -> tuple[float, ...]:
@@ -110,6 +112,8 @@ def _curve(tag: bytes) -> Curve:
     if tag[:4] != b"curv":
         raise ValueError("a curve is of an unknown type")
     (count,) = struct.unpack_from(">I", tag, 8)
+    if count > _MOST_POINTS:
+        raise ValueError("a curve has too many points")
     if count == 0:
         return Curve()
     numbers = struct.unpack_from(f">{count}H", tag, 12)

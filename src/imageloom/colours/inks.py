@@ -61,7 +61,7 @@ def _by_profile_of_16_bits(image: Pixels, icc: bytes) -> Pixels:
             colorspace="CMYK",
             outcolorspace="RGB",
             intent=littlecms.RELATIVE,
-            flags=littlecms.NO_CACHE,
+            flags=littlecms.EXACT,
         )
     except library.CmsError:
         raise CorruptImage("its colour profile cannot be used") from None

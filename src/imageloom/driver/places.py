@@ -25,6 +25,11 @@ def checked(job: Job) -> Job:
     """
     for what, address in (("source", job.source), ("sink", job.sink)):
         _check(what, address)
+    if "://" in job.sink:
+        from imageloom.stores.fsspec import READ_ONLY  # few sinks are addresses
+
+        if reason := READ_ONLY.get(job.sink.partition("://")[0]):
+            raise UsageError(f"the sink {job.sink!r} cannot be written: {reason}; give a folder or a bucket")
     return _to_one_file(job) if _is_one_file(job) else job
 
 

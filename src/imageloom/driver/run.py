@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -82,7 +81,7 @@ class Driver:
         self._source = source or Source(job.source, job.include, job.exclude, job.links)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
-        check_template(job.name, has_one_item=os.path.isfile(job.source))
+        check_template(job.name, has_one_item=self._source.is_file)
         check_pages(job, self._source)
         self._sink.check_recipe(job.recipe)
         self._meanings = Meanings(job.recipe, job.name)

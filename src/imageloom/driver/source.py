@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
 
 from imageloom import codecs
+from imageloom.driver.patterns import Pattern
 from imageloom.errors import ItemError, StorageError, UnreadableItem
 from imageloom.model import Failure, Item, Links, Unlisted
 from imageloom.records.events import SkipReason
@@ -20,10 +20,8 @@ class Source:
 
     Args:
         address: address of a folder or a file.
-        include: patterns of names; empty: all names with an image suffix. A pattern without a slash is compared
-            with the last part of the key, a pattern with a slash with the whole key. Upper and lower case of a
-            suffix are equal: '*.jpg' includes A.JPG.
-        exclude: patterns of names to leave out, compared in the same way.
+        include: patterns of keys, see `patterns`; empty: all names with an image suffix.
+        exclude: patterns of keys to leave out.
         links: which symbolic links in a local folder are read; the others become failed items.
         roots: local folders that the source must be inside; empty: no restriction.
 
@@ -47,8 +45,8 @@ class Source:
         self.is_file = bool(only)
         self.root = self.store.address
         self._only = only
-        self._include = tuple(map(_Pattern, include))
-        self._exclude = tuple(map(_Pattern, exclude))
+        self._include = tuple(map(Pattern, include))
+        self._exclude = tuple(map(Pattern, exclude))
         self.left_out = LeftOut()
         """The files whose suffix is that of no format, without those that patterns leave out."""
 
@@ -134,20 +132,3 @@ def _remote(address: str) -> tuple[str, str]:
     if codecs.format_of(name) and not root.endswith("/") and open_store(root).find(name):
         return root, name
     return address, ""
-
-
-class _Pattern:
-    """A pattern of names."""
-
-    def __init__(self, text: str) -> None:
-        self._text, self._plain, self._is_whole = text, _with_plain_suffix(text), "/" in text
-
-    def fits(self, key: str) -> bool:
-        name = key if self._is_whole else key.rpartition("/")[2]
-        return fnmatch(name, self._text) or fnmatch(_with_plain_suffix(name), self._plain)
-
-
-def _with_plain_suffix(name: str) -> str:
-    """A name with its suffix in lower case."""
-    stem, dot, suffix = name.rpartition(".")
-    return f"{stem}{dot}{suffix.lower()}" if dot else name

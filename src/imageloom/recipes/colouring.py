@@ -62,18 +62,18 @@ def _changes_kind(stated: str, first: Frame, frame: Frame) -> bool:
 
 def _kept_by(stated: str, header: Header, frame: Frame, recipe: Recipe, format: Format) -> str | None:
     """How an output can say its colours: "" as the input does, or the text to build a profile for; None: not."""
-    codec = codecs.get(format)
     if recipe.metadata == "strip":
         return None
+    carries = codecs.carries(format, frame)
     is_gray = frame.channels <= 2
-    has_profile = "colour profile" in codec.carries and not (
-        is_gray and getattr(codec, "is_colour_only", False)
-    )
+    has_profile = "colour profile" in carries
     if stated.startswith("profile"):
         return "" if has_profile and colours.fits(stated, frame.channels) else None
     if stated == colours.ADOBE_RGB:
-        if format == header.format and "EXIF" in codec.carries and not is_gray:
+        if format == header.format and "EXIF" in carries and not is_gray:
             return ""
-    elif "colours" in codec.carries:
+    elif "colours" in carries and (
+        stated.startswith("cicp") or not getattr(codecs.get(format), "only_codes", False)
+    ):
         return ""
     return stated if has_profile and colours.built(stated, is_gray) else None

@@ -14,12 +14,24 @@ import msgspec
 from msgspec.structs import replace
 
 from imageloom import codecs, colours, operators
-from imageloom.codecs.adapt import Target, for_output
-from imageloom.codecs.metadata import Metadata, held
+from imageloom.codecs.adapt import Carried, Target, for_output
+from imageloom.codecs.metadata import Metadata
 from imageloom.errors import LimitExceeded, UnsupportedImage
-from imageloom.model import Decode, Encoding, Format, Frame, Header, Job, Limits, Output, Plain, Recipe, Step
+from imageloom.model import (
+    Decode,
+    Encoding,
+    Format,
+    Frame,
+    GainMap,
+    Header,
+    Job,
+    Limits,
+    Output,
+    Plain,
+    Recipe,
+    Step,
+)
 from imageloom.recipes.colouring import Colouring, placed
-from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.rewrite import rewrite
 
 BATCH_PIXELS = 4_000_000
@@ -55,13 +67,18 @@ class OutputPlan(Plain, frozen=True):
     """Whether a step converts the colours to sRGB."""
     profile: str = ""
     """The text of `colours` for which a profile is built, because the output cannot say it as the input does."""
+    original: Frame | None = None
+    """The frame of the input's file."""
+    decoded: Frame | None = None
+    """The frame before the first step."""
+    gain_map: GainMap = "keep"
 
     @property
     def target(self) -> Target:
         """What the input's metadata is adapted to."""
         return Target(
             self.frame,
-            codecs.get(self.format).carries,
+            codecs.carries(self.format, self.frame),
             self.moved,
             changed=self.moved or bool(self.steps),
             shows_all=all(step.name in _SHOWING_ALL for step in self.steps),
@@ -69,6 +86,20 @@ class OutputPlan(Plain, frozen=True):
             converted=self.converted,
             profile=colours.built(self.profile, self.frame.channels <= 2) if self.profile else b"",
         )
+
+    def carried(self, metadata: Metadata) -> Carried:
+        """What the output takes along of the input's metadata, with the gain map for its pixels."""
+        if not metadata.gain_map:
+            return for_output(metadata, self.target)
+        if self.gain_map == "drop":
+            return for_output(replace(metadata, gain_map=b""), self.target)
+        assert self.original is not None, "a plan of an item"
+        assert self.decoded is not None, "a plan of an item"
+        from imageloom.recipes import gainmap  # few files have one
+
+        made = gainmap.processed(metadata.gain_map, self.steps, self.original, self.decoded)
+        carried = for_output(replace(metadata, gain_map=made), self.target)
+        return carried if made else carried._replace(dropped=carried.dropped | {"gain map"})
 
 
 _SHOWING_ALL = ("resize", "flip", "rotate", "convert_from")
@@ -162,14 +193,14 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(one, decoded, header, output, format)
+        _plan_output(one, decoded, header, output, format, recipe.gain_map)
         for one, output, format in zip(coloured, recipe.outputs, formats, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
 
 def _plan_output(
-    coloured: Colouring, decoded: Frame, header: Header, output: Output, format: Format
+    coloured: Colouring, decoded: Frame, header: Header, output: Output, format: Format, gain_map: GainMap
 ) -> OutputPlan:
     steps = rewrite(coloured.steps, decoded)
     frame = operators.frames(steps, decoded)[-1]
@@ -179,13 +210,23 @@ def _plan_output(
         raise UnsupportedImage(reason)
     encoding = Encoding(
         codec.quality if output.quality is None else output.quality,
+        lossless=header.lossless and header.format == format and output.quality is None,
         subsampling=header.subsampling if output.subsampling == "keep" else output.subsampling,
     )
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" for step in steps
     )
     return OutputPlan(
-        tuple(steps), frame, format, encoding, moved, header.colours, coloured.converted, coloured.profile
+        tuple(steps),
+        frame,
+        format,
+        encoding,
+        moved,
+        header.colours,
+        *coloured[1:],
+        header.frame,
+        decoded,
+        gain_map,
     )
 
 
@@ -294,105 +335,3 @@ def why_whole(job: Job) -> str:
         if job.tile == "never"
         else "it needs little memory, and one worker per image is faster"
     )
-
-
-def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None = None) -> list[str]:
-    """Lines that explain the plan of an image to users.
-
-    Args:
-        metadata: the metadata of the file, if it was read.
-    """
-    plan = make_plan(header, recipe)
-    frame = header.frame
-    lines = [f"input     {header.format}, {frame}, {size:,} bytes"]
-    if header.orientation != 1:
-        turns = to_text(UPRIGHT[header.orientation])
-        lines.append(f"upright   the file has orientation {header.orientation}: {turns} is done first")
-    lines.append(f"decode    {_why_decode(header, plan, recipe.decode)}")
-    for asked, output in zip(recipe.outputs, plan.outputs, strict=True):
-        lines.append(f"asked     {to_text(asked.steps)}")
-        lines.append(f"steps     {to_text(output.steps) or 'none: the pixels are not changed'}")
-        for step, before in zip(output.steps, operators.frames(output.steps, plan.decoded), strict=False):
-            operator = operators.get(step.name)
-            kind = operator.kind(step)
-            halo = f", halo {operator.halo(**operator.filled(step))} pixels" if operator.halo else ""
-            after = operator.frame_after(step, before)
-            lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
-        quality = f", quality {output.encoding.quality}" if codecs.get(output.format).quality else ""
-        lines.append(f"encode    {output.format}, {output.frame}{quality}")
-        lines.append(f"colours   {_why_colours(header, recipe, output)}")
-        lines.append(f"metadata  {_why_metadata(header, recipe, output, metadata)}")
-    lines.append(f"memory    at most {(plan.bytes + size) / 1e6:,.1f} MB, without tiles")
-    batch = min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels))
-    if batch > 1:
-        lines.append(f"batch     up to {batch} images of this size in one task")
-    return lines
-
-
-def _why_colours(header: Header, recipe: Recipe, output: OutputPlan) -> str:
-    if header.stored:
-        return f"the file has {header.stored}: converted to sRGB by the decoder"
-    if not header.colours:
-        return "sRGB, or not stated by the file: not changed"
-    stated = f"the file states {colours.label(header.colours)}"
-    if output.profile:
-        return f"{stated}: the output has a profile that says the same"
-    if not output.converted:
-        return f"{stated}: kept"
-    if any(step.name == "to_srgb" for one in recipe.outputs for step in one.steps):
-        why = "to_srgb"
-    elif recipe.colors == "srgb":
-        why = "--colors srgb"
-    elif recipe.metadata == "strip":
-        why = "--metadata strip, which removes the statement"
-    else:
-        why = f"{'gray ' if output.frame.channels <= 2 else ''}{output.format} output cannot say it"
-    at = [step.name for step in output.steps].index("convert_from")
-    where = f"after {output.steps[at - 1].name}" if at else "before all steps"
-    return f"{stated}: converted to sRGB {where} ({why})"
-
-
-def _fate(metadata: Metadata, recipe: Recipe, output: OutputPlan) -> str:
-    """What becomes of each thing in a file: kept as it is, changed to fit the output, or dropped."""
-    carried = for_output(metadata, output.target)
-    before, after = held(metadata), held(carried.metadata)
-    kept = before.keys() - carried.dropped
-    changed = {thing for thing in kept if before[thing] != after[thing]}
-    dropped = "refused (--strict-metadata)" if recipe.metadata == "strict" else "dropped"
-    parts = [
-        f"{what}: {', '.join(sorted(found))}"
-        for what, found in (("kept", kept - changed), ("changed", changed), (dropped, carried.dropped))
-        if found
-    ]
-    return "; ".join(parts) or "the file has none"
-
-
-def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
-    if not (header.scalable or header.scales):
-        return f"full size: {header.format} cannot be decoded at a smaller size"
-    if decode == "exact":
-        return "full size: --decode exact"
-    parts = []
-    if plan.scale > 1:
-        least = "twice the target size" if decode == "safe" else "the target size"
-        parts.append(f"1/{plan.scale} of the size ({plan.decoded}): at least {least} (--decode {decode})")
-    if plan.luma:
-        parts.append("luma only: the output is gray, and only resizes, crops and turns come before that step")
-    return "; ".join(parts) or "full size: no resize at the start of the pipeline allows a smaller size"
-
-
-def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan, metadata: Metadata | None) -> str:
-    if recipe.metadata == "strip":
-        return "none: --metadata strip"
-    if metadata is not None:
-        return _fate(metadata, recipe, output)
-    carried = [
-        kind for kind in codecs.get(header.format).carries if kind in codecs.get(output.format).carries
-    ]
-    if not carried:
-        reader = header.format if not codecs.get(header.format).carries else output.format
-        return f"none: imageloom does not support metadata in {reader}"
-    lost = header.frame.channels > 2 >= output.frame.channels
-    profile = "; not the colour profile, because the output is gray" if lost else ""
-    kept = ", ".join(kind for kind in carried if not (lost and kind == "colour profile"))
-    return f"{kept}, if the file has them{profile}"

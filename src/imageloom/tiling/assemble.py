@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imageloom import codecs
-from imageloom.codecs.adapt import for_output, other_pages, refuse_losses
+from imageloom.codecs.adapt import other_pages, refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA
 from imageloom.codecs.piecewise.ordered import Writer
@@ -198,7 +198,7 @@ class Assembly:
         phase = self._phases[number]
         plan = self.plan.outputs[self._output]
         is_last = number == len(self._phases) - 1
-        carried = for_output(self._metadata, plan.target)
+        carried = plan.carried(self._metadata)
         self.dropped |= refuse_losses(self._recipe, carried.dropped | self._skipped)
         encoder = codecs.in_pieces(plan.format, plan.frame, plan.encoding, carried.metadata)
         if encoder and is_last:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from imageloom import codecs, operators, stores
-from imageloom.codecs.adapt import for_output, other_pages, refuse_losses
+from imageloom.codecs.adapt import other_pages, refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.colours.bound import bound
@@ -88,7 +88,7 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
     dropped: set[Thing] = set()
     try:
         for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
-            carried = for_output(chunk.metadata, output.target)
+            carried = output.carried(chunk.metadata)
             dropped |= refuse_losses(task.recipe, carried.dropped | skipped)
             encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
             lap("encode")

@@ -17,7 +17,6 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from imageloom import codecs
-from imageloom.codecs.adapt import for_output
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA
 from imageloom.colours.bound import bound
@@ -284,7 +283,7 @@ def _encode(
 ) -> Result:
     """Encode a whole output that is too small to be written in pieces."""
     name = task.work[0].names[part.output]
-    carried = for_output(chunk.metadata, output.target)
+    carried = output.carried(chunk.metadata)
     encoded = codecs.encode(output.format, chunk.pixels[0], output.encoding, carried.metadata)
     lap("encode")
     size = stage(sink, token, encoded)

@@ -42,7 +42,7 @@ class Reader:
         if damage.policy == "salvage":
             raise UnsupportedImage("PNG is salvaged as a whole")
         with file.mapped() as data:
-            found = coded(cast("bytes", data), header, damage, is_checked=False)
+            found = coded(cast("bytes", data), header, damage)
         if found.rebuilt:
             raise UnsupportedImage("PNG is repaired as a whole")
         self._key = found.key
