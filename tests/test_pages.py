@@ -212,6 +212,10 @@ def test_a_frame_of_an_animation(run: Run, format: str) -> None:
     np.testing.assert_array_equal(np.asarray(made), np.asarray(wanted.convert("RGBA")))
     assert run(pages=4)[1] == 1
     assert "the file has 3 pages" in str(run.failed)
+    assert run("flip | flip", pages="all", name=NAMED) == (3, 0, 0), run.failed
+    assert {"a-1.png", "a-2.png", "a-3.png"} <= set(run.sizes())
+    assert run("flip | flip", name="{stem}.first.{ext}") == (1, 0, 0)
+    assert run.dropped[f"a.{format.lower()}"] == ("animation",)
 
 
 @pytest.mark.parametrize("below", [False, True])
