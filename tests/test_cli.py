@@ -53,7 +53,7 @@ def test_some_failed_is_1_and_they_are_listed(photos: Path, out: Path) -> None:
         (["run", "greyscale"], "there is no operator 'greyscale' (did you mean grayscale?)"),
         (["run", "resize 5"], "resize: size = 5"),
         (["run", "none.yaml"], "cannot read none.yaml"),
-        (["run", "grayscale", "--format", "jxl"], "there is no format 'jxl'; there are: jpeg, png"),
+        (["run", "grayscale", "--format", "exr"], "there is no format 'exr'; there are: jpeg, png"),
         (["run", "grayscale", "--quality", "0"], "--quality"),
         (["run", "grayscale", "--memory", "lots"], "'lots' is not a positive number, such as 512M"),
         (["run", "grayscale", "--engine", "steam"], "there is no engine 'steam'; there are: serial, threads"),

@@ -291,7 +291,6 @@ def animation(format: str, **options: Any) -> bytes:
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "tiff pages": (lambda: animation("TIFF"), "TIFF of several pages"),
     "tiff 64 bit": (lambda: from_tifffile(scene(1).astype(np.float64)), "TIFF of 64 bits, floating-point"),
     "tiff signed": (lambda: from_tifffile(scene(1).astype(np.int16)), "TIFF of 16 bits, signed"),
     "tiff fax": (lambda: saved(bitmap(), "TIFF", compression="group4"), "TIFF of compression 4"),

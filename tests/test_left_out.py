@@ -24,7 +24,7 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     draw(folder / "a.jpg").rename(folder / "A.JPG")
     draw(folder / "deep" / "b.jpg")
-    for name in ("a.CR2", "deep/b.cr2", "c.MOV", "README", "d.xyz.", ".hidden.mov"):
+    for name in ("a.XCF", "deep/b.xcf", "c.MOV", "README", "d.xyz.", ".hidden.mov"):
         (folder / name).write_bytes(b"\0\0\0\x18ftypqt  ")
     return folder
 
@@ -35,9 +35,9 @@ def photos(tmp_path: Path) -> Path:
         (("*.jpg",), (), {"A.JPG", "deep/b.jpg"}),
         (("*.JPG",), (), {"A.JPG", "deep/b.jpg"}),
         (("deep/*.Jpg",), (), {"deep/b.jpg"}),
-        (("a.*",), (), {"a.CR2"}),
+        (("a.*",), (), {"a.XCF"}),
         (("A.*",), (), {"A.JPG"}),
-        (("*.cr2", "*.mov"), (), {"a.CR2", "deep/b.cr2", "c.MOV"}),
+        (("*.xcf", "*.mov"), (), {"a.XCF", "deep/b.xcf", "c.MOV"}),
         ((), ("*.jpg",), set()),
         ((), ("deep/*",), {"A.JPG"}),
     ],
@@ -56,23 +56,23 @@ def test_patterns_with_a_dot_before_the_suffix(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_said(photos: Path, tmp_path: Path) -> None:
     ran = imageloom("run", "invert", photos, tmp_path / "out", "--json")
-    assert ran.stderr.rstrip().endswith("; 5 files were left out: 2 .cr2, 2 without a suffix, 1 .mov")
+    assert ran.stderr.rstrip().endswith("; 5 files were left out: 2 .xcf, 2 without a suffix, 1 .mov")
     summary = json.loads(ran.stdout.splitlines()[-1])
-    assert summary["left_out"] == {".cr2": 2, "without a suffix": 2, ".mov": 1}
-    excluded = process("invert", photos, tmp_path / "o2", exclude=["*.mov", "*.cr2"], engine="serial")
+    assert summary["left_out"] == {".xcf": 2, "without a suffix": 2, ".mov": 1}
+    excluded = process("invert", photos, tmp_path / "o2", exclude=["*.mov", "*.xcf"], engine="serial")
     assert excluded.left_out == {"without a suffix": 2}
     assert process("invert", photos, tmp_path / "o3", include=["*.jpg"], engine="serial").left_out == {}
 
 
 @pytest.mark.parametrize("command", [("run",), ("watch", "--until-idle", 0)])
 def test_a_folder_of_nothing_else(command: tuple[str, ...], tmp_path: Path) -> None:
-    for name in ("a.cr2", "b.cr2", "c.mov"):
+    for name in ("a.xcf", "b.xcf", "c.mov"):
         (tmp_path / "raw" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "raw" / name).write_bytes(b"raw")
     first, *flags = command
     ran = imageloom(first, "invert", tmp_path / "raw", tmp_path / "out", *flags)
     assert ran.returncode == (3 if first == "run" else 0)
-    assert "3 files were left out: 2 .cr2, 1 .mov" in ran.stdout
+    assert "3 files were left out: 2 .xcf, 1 .mov" in ran.stdout
 
 
 def test_many_suffixes_are_counted_together() -> None:
@@ -95,17 +95,12 @@ def _zip(path: Path) -> bytes:
         (b"<!DOCTYPE html><html><body>404</body></html>", "an HTML page"),
         (b"\xef\xbb\xbf\n  <HTML lang=en>", "an HTML page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML file"),
-        (gzip.compress(b"x" * 100), "a gzip file"),
+        (gzip.compress(b"x" * 100, mtime=0), "a gzip file"),
         (_zip, "a zip archive"),
-        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "a PDF document"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "an MP4 video"),
         (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "a QuickTime video"),
         (b"\x1aE\xdf\xa3\x01\0\0\0", "a Matroska or WebM video"),
         (b"RIFF\x24\0\0\0AVI LIST", "an AVI video"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
-        (b"\xff\x0a\xfa\x1f", "a JPEG XL image"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
         (b"8BPS\0\1", "a Photoshop file"),
         (b'{"error": "not found"}', "a text file"),
         ("Übersicht\n".encode(), "a text file"),

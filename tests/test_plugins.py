@@ -285,13 +285,13 @@ def test_no_package_is_searched_for_names_of_imageloom(
 
 
 def test_a_format_that_nobody_has_is_refused_wherever_it_comes_from(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no format 'jxl'; there are: jpeg, png"):
-        process("flip", photos, tmp_path / "out", format="jxl", ledger=tmp_path / "ledger.db")
-    recipe = Recipe((Output((), format="jxl"),))
-    with pytest.raises(UsageError, match="there is no codec 'jxl'; there are: jpeg, png"):
+    with pytest.raises(UsageError, match="there is no format 'exr'; there are: jpeg, png"):
+        process("flip", photos, tmp_path / "out", format="exr", ledger=tmp_path / "ledger.db")
+    recipe = Recipe((Output((), format="exr"),))
+    with pytest.raises(UsageError, match="there is no codec 'exr'; there are: jpeg, png"):
         process(recipe, photos, tmp_path / "out", ledger=tmp_path / "ledger.db")
-    work = (Work(Item("0.png"), ("0.jxl",), 1),)
+    work = (Work(Item("0.png"), ("0.exr",), 1),)
     task = Task(1, "1", str(photos), str(tmp_path / "out"), recipe, Limits(), work)
     (result,) = perform(msgspec.json.decode(msgspec.json.encode(task), type=Task)).results
     assert result.failure is not None
-    assert "there is no codec 'jxl'" in result.failure.message
+    assert "there is no codec 'exr'" in result.failure.message

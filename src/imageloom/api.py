@@ -28,6 +28,7 @@ from imageloom.model import (
     Limits,
     Links,
     Output,
+    Pages,
     Recipe,
 )
 from imageloom.recipes.pipeline import Pipeline
@@ -62,6 +63,8 @@ def process(
     decode: Decode = "safe",
     damage: Damage = "warn",
     metadata: Keep = "keep",
+    pages: Pages = "first",
+    density: int = 0,
     colors: Colors = "keep",
     gain_map: GainMap = "keep",
     include: str | Iterable[str] = (),
@@ -105,6 +108,8 @@ def process(
         damage: which damaged files are accepted; see `Recipe`.
         metadata: whether the outputs keep EXIF, XMP, the colour profile and the like. What an output cannot
             hold is dropped and reported (`keep`), or fails the item (`strict`).
+        pages: which pages of a file are processed, each as an item of its own; not used with a Recipe.
+        density: pixels per inch at which documents are drawn; 0: the format's default; not used with a Recipe.
         colors: whether the outputs keep the colours of the input, or are converted to sRGB.
         gain_map: whether the gain map of an Ultra HDR photo is processed along, or dropped.
         include: patterns of the names to process; by default all names with an image suffix.
@@ -142,6 +147,8 @@ def process(
         damage=damage,
         colors=colors,
         gain_map=gain_map,
+        pages=pages,
+        density=density,
     )
     recipe = _recipe(pipeline, validated(own))
     job = validated(

@@ -57,6 +57,8 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
     Args:
         given: the command's options by name. An option that the command lacks has the default of `Job`.
     """
+    from msgspec.structs import replace
+
     from imageloom.driver.places import checked
     from imageloom.model import Job
 
@@ -64,11 +66,13 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
     names = ("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map")
     encoding = {name: given[name] for name in names}
+    recipe = options.make_recipe(pipeline, given["outputs"], given["operators"], **encoding)
+    recipe = replace(recipe, pages=given.get("pages", "first"), density=given.get("density") or 0)
     return checked(
         Job(
             source,
             sink,
-            options.make_recipe(pipeline, given["outputs"], given["operators"], **encoding),
+            recipe,
             options.limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
             given["include"],
             given["exclude"],

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.model import Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
+from imageloom.model import MOST_PAGES, Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -57,7 +57,7 @@ def recipe_options(command: C) -> C:
                 "format_",
                 metavar="FORMAT",
                 show_default="the format of the input",
-                help="Format of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif or zarr.",
+                help="Format of the outputs: jpeg, png, webp, tiff, bmp, pnm, avif, heif, jxl, jp2 or zarr.",
             ),
             click.option(
                 "--quality",
@@ -119,6 +119,45 @@ def recipe_options(command: C) -> C:
                 expose_value=False,
                 callback=_strict_metadata,
                 help="The same as --metadata strict.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+class PageChoice(click.ParamType[str | int]):
+    """first, all, or the number of a page."""
+
+    name = "pages"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        text = str(value)
+        if text in ("first", "all"):
+            return text
+        if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST_PAGES):
+            self.fail(f"{text!r} is not first, all or a number from 1 to {MOST_PAGES}", param, ctx)
+        return int(text)
+
+
+def document_options(command: C) -> C:
+    """Add the options for files with pages, and for documents that are drawn."""
+    for option in reversed(
+        [
+            click.option(
+                "--pages",
+                type=PageChoice(),
+                default="first",
+                show_default=True,
+                metavar="all|first|N",
+                help="Pages of TIFF, PDF and HEIF files to process: the first one, each as an item of its own "
+                "(needs {page} in --name), or the one with this number.",
+            ),
+            click.option(
+                "--density",
+                type=click.IntRange(1, 4800),
+                show_default="pdf 150, svg 96",
+                help="Pixels per inch at which documents are drawn.",
             ),
         ]
     ):
@@ -200,8 +239,8 @@ name_option = click.option(
     "--name",
     default="{dir}/{stem}.{ext}",
     show_default=True,
-    help="Name of each output, relative to SINK. {dir} and {stem} come from the input, {ext} from the output's "
-    "format.",
+    help="Name of each output, relative to SINK. {dir}, {stem} and {page} come from the input, {ext} from the "
+    "output's format.",
 )
 
 in_place_option = click.option(

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Time-out of one item in a worker process, in seconds.",
 )
+@options.document_options
 @options.include_option
 @options.exclude_option
 @options.if_exists_option

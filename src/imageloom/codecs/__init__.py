@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from imageloom.codecs.bits import HEAD, Data, MoreNeeded, View
+from imageloom.codecs.bits import HEAD, MOST_READ, Data, MoreNeeded, View
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
@@ -100,6 +100,46 @@ _KNOWN: dict[Format, _Known] = {
     "bmp": _Known("imageloom.codecs.bmp:Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
     "pnm": _Known("imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
     "avif": _Known("imageloom.codecs.avif:Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
+    "heif": _Known(
+        "imageloom.codecs.heif:Heif",
+        rb"(?s).{4}ftyp(?:.{4}){0,32}?(?:hei[cxms]|hev[cxms]|mif1|msf1)",
+        ("heic", "heif", "hif"),
+    ),
+    "jxl": _Known("imageloom.codecs.jxl:Jxl", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", ("jxl",)),
+    "jp2": _Known(
+        "imageloom.codecs.jp2:Jp2",
+        rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+        ("jp2", "j2k", "jpx", "jpf", "j2c", "jpc"),
+    ),
+    "raw": _Known(
+        "imageloom.codecs.raw:Raw",
+        rb"(?s)FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|\0MRM|FOVb|II\x1a\0\0\0HEAPCCDR|.{4}ftypcrx ",
+        (
+            "dng",
+            "cr2",
+            "cr3",
+            "nef",
+            "arw",
+            "orf",
+            "rw2",
+            "raf",
+            "pef",
+            "crw",
+            "mrw",
+            "x3f",
+            "srw",
+            "nrw",
+            "3fr",
+            "iiq",
+        ),
+    ),
+    "pdf": _Known("imageloom.codecs.pdf:Pdf", rb"(?s)(?:\xef\xbb\xbf)?\s{0,16}%PDF-", ("pdf",)),
+    "svg": _Known(
+        "imageloom.codecs.svg:Svg",
+        rb"(?s)(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,200}?\?>\s*)?(?:<!--.{0,4000}?-->\s*|<!DOCTYPE.{0,8000}?>\s*)*"
+        rb"<(?:\w{1,20}:)?svg[\s>]",
+        ("svg",),
+    ),
     "gif": _Known("imageloom.codecs.gif:Gif", rb"GIF8[79]a", ("gif",)),
     "zarr": _Known("imageloom.codecs.zarr:Zarr", b"", ("zarr",)),
 }
@@ -223,7 +263,11 @@ def _by_content(data: bytes, table: dict[Format, _Known]) -> Format | None:
 
 
 def read_header(
-    head: Callable[[int], bytes], size: int, read: Callable[[int, int], bytes] | None = None
+    head: Callable[[int], bytes],
+    size: int,
+    read: Callable[[int, int], bytes] | None = None,
+    page: int = 0,
+    density: int = 0,
 ) -> Header:
     """Read the header of a file.
 
@@ -231,6 +275,8 @@ def read_header(
         head: returns the first n bytes of the file, or fewer if the file is shorter.
         size: size of the file in bytes.
         read: (position, n) -> n bytes from a position, if the file supports it.
+        page: number of the page, from 0.
+        density: pixels per inch at which a document is drawn; 0 for the codec's default.
 
     Raises:
         CorruptImage: the file is empty or cut off in its header, or the header is invalid.
@@ -241,6 +287,10 @@ def read_header(
         raise CorruptImage("the file is empty")
     data = head(HEAD)
     format = _by_content(data, _KNOWN) or _by_content(data, _plugins())
+    if format == "tiff":
+        from imageloom.codecs.rawkind import is_raw  # imported late: only TIFF files need it
+
+        format = "raw" if is_raw(data) else format
     if format is None:
         from imageloom.codecs.unknown import name_of  # imported late: images do not need it
 
@@ -251,9 +301,11 @@ def read_header(
     codec = get(format)
     try:
         try:
-            header = codec.header(data)
+            header = _header(codec, data, page, density)
         except MoreNeeded:
-            header = codec.header(View(read or (lambda at, length: head(at + length)[at:]), size, data))
+            most = getattr(codec, "most_read", MOST_READ)
+            view = View(read or (lambda at, length: head(at + length)[at:]), size, data, most)
+            header = _header(codec, view, page, density)
     except MoreNeeded:
         raise CorruptImage(f"the {format} file is cut off within its header") from None
     except Exception as error:
@@ -263,9 +315,22 @@ def read_header(
     return header
 
 
-def header_of(data: bytes) -> Header:
+def _header(codec: Codec, data: Data, page: int, density: int) -> Header:
+    """The header of a page. Only codecs of formats with pages or with a density have a `page_header`."""
+    parse = getattr(codec, "page_header", None)
+    header: Header = parse(data, page, density) if parse else codec.header(data)
+    if page >= header.pages:
+        raise UnsupportedImage(
+            f"the file has {header.pages:,} pages: there is no page {page + 1:,} (--pages)"
+        )
+    return header
+
+
+def header_of(data: bytes, page: int = 0, density: int = 0) -> Header:
     """Read the header of a file in memory. Raises the same errors as `read_header`."""
-    return read_header(lambda length: data[:length], len(data), lambda at, length: data[at : at + length])
+    return read_header(
+        lambda length: data[:length], len(data), lambda at, length: data[at : at + length], page, density
+    )
 
 
 def decode(
@@ -299,15 +364,17 @@ def decode(
     return pixels
 
 
-def read_metadata(data: bytes, format: Format) -> Metadata:
-    """Read the metadata of a file, without decoding its pixels.
+def read_metadata(data: bytes, format: Format, page: int = 0) -> Metadata:
+    """Read the metadata of a file, or of a page, without decoding its pixels.
 
     Raises:
         LimitExceeded: a block is too large, or too large when it is decompressed.
         CorruptImage: the file is damaged.
     """
     try:
-        return get(format).metadata(data)
+        codec = get(format)
+        of_page: Callable[[bytes, int], Metadata] | None = getattr(codec, "page_metadata", None)
+        return of_page(data, page) if page and of_page else codec.metadata(data)
     except Exception as error:
         raise by_name(error, f"the metadata of the {format} file are damaged") from None
 
@@ -339,7 +406,7 @@ def encode(
     return files(image) if files else codec.encode(image, encoding, metadata)
 
 
-def metadata_of(path: str, format: Format) -> Metadata:
+def metadata_of(path: str, format: Format, page: int = 0) -> Metadata:
     """Read the metadata of the file at a path, without decoding its pixels.
 
     Raises:
@@ -348,6 +415,6 @@ def metadata_of(path: str, format: Format) -> Metadata:
     """
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return read_metadata(cast("bytes", data), format)
+            return read_metadata(cast("bytes", data), format, page)
     except OSError as error:
         raise UnreadableItem(f"cannot read it: {error.strerror}") from None

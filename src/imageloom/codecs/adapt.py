@@ -15,7 +15,7 @@ from imageloom import colours
 from imageloom.codecs import exif, notes, packets, xmp
 from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, Text, things
 from imageloom.errors import LimitExceeded, MetadataLost
-from imageloom.model import COPIES, Frame, Recipe, Thing
+from imageloom.model import COPIES, Frame, Header, Recipe, Thing
 
 MOST_INFLATED = 16 << 20
 """Maximum decompressed size of one profile or packet, in bytes."""
@@ -151,6 +151,13 @@ def _in_one_packet(metadata: Metadata) -> tuple[Metadata, bool]:
     """The metadata with the XMP in one packet, and whether nothing of it is lost."""
     joined = packets.joined(metadata.xmp, metadata.extended_xmp)
     return replace(metadata, xmp=joined or packets.alone(metadata.xmp), extended_xmp=b""), bool(joined)
+
+
+def other_pages(header: Header, recipe: Recipe) -> frozenset[Thing]:
+    """What is not done of a file with several pages, unless the recipe asks for certain pages."""
+    if header.pages == 1 or recipe.pages != "first":
+        return frozenset()
+    return frozenset({"animation" if header.format in ("gif", "webp") else "pages"})
 
 
 def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:

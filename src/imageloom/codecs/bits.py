@@ -29,18 +29,21 @@ class View:
         read: (position, n) -> n bytes from a position.
         size: size of the file in bytes.
         head: the first bytes, if they were already read.
+        most: maximum number of bytes of all pieces together.
 
     Raises:
-        LimitExceeded: a slice is over `MOST_AT_ONCE`, or all pieces together are over `MOST_READ`.
+        LimitExceeded: a slice is over `MOST_AT_ONCE`, or all pieces together are over the limit.
         MoreNeeded: the file is shorter than its size.
     """
 
-    def __init__(self, read: Callable[[int, int], bytes], size: int, head: bytes = b"") -> None:
+    def __init__(
+        self, read: Callable[[int, int], bytes], size: int, head: bytes = b"", most: int = MOST_READ
+    ) -> None:
         self._read = read
         self._size = size
         self._piece, self._at = head, 0
         self._step = HEAD
-        self._total = 0
+        self._total, self._most = 0, most
 
     def __len__(self) -> int:
         return self._size
@@ -62,8 +65,8 @@ class View:
             raise LimitExceeded(
                 f"a part of its header takes {stop - start:,} bytes, over the limit of {MOST_AT_ONCE:,}"
             )
-        if self._total > MOST_READ:
-            raise LimitExceeded(f"its header takes more than {MOST_READ:,} bytes, which is the limit")
+        if self._total > self._most:
+            raise LimitExceeded(f"its header takes more than {self._most:,} bytes, which is the limit")
         self._piece, self._at = self._read(start, length), start
         if len(self._piece) < stop - start:
             raise MoreNeeded

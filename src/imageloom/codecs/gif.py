@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple, cast
 
-from imageloom.codecs import pillow
+from msgspec.structs import replace
+
+from imageloom.codecs import frames, pillow
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Density, Metadata, Text
@@ -45,11 +47,20 @@ class Gif:
         stated = colours_of(Metadata(icc=picture.icc), channels)
         return Header("gif", Frame(*picture.canvas, channels), colours=stated)
 
+    def page_header(self, head: Data, page: int, density: int) -> Header:
+        """The header of a frame of an animation."""
+        count = frames.count_in_gif(head)
+        if page and count > 1:
+            return frames.header(head, "gif", page, count)
+        return replace(self.header(head), pages=count)
+
     def cannot_hold(self, frame: Frame) -> str | None:
         return "GIF can be read but not written: choose another --format, such as png"
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         """Decode to RGB, with alpha if a colour is transparent or the image does not fill the canvas."""
+        if header.page:
+            return frames.decoded(data, header)
         picture = _picture(data)
         if picture.has_stray:
             damage.repaired("there are stray bytes before its image")

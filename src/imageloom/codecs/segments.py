@@ -144,7 +144,7 @@ def segment(marker: int, *parts: bytes) -> bytes:
 
 def subsampling(head: Data | mmap, at: int) -> Subsampling | None:
     """The chroma subsampling of a frame header whose body begins at `at`; None if it has no usual name."""
-    return _named(head[at + 7 : at + 15][::3])
+    return _named(bytes(head[at + 7 : at + 15])[::3])
 
 
 @lru_cache(maxsize=64)

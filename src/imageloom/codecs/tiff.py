@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec.structs import replace
 
-from imageloom.codecs import tiffmetadata
+from imageloom.codecs import tiffmetadata, tiffpages
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, View
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
@@ -31,6 +31,7 @@ from imageloom.codecs.tifflayout import (
     layout_of,
     whole,
 )
+from imageloom.codecs.tiffpages import Page
 from imageloom.codecs.tiffparts import (
     BITS,
     COLOURS,
@@ -46,7 +47,7 @@ from imageloom.codecs.tiffparts import (
     STRIPS,
     WIDTH,
 )
-from imageloom.errors import CorruptImage
+from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Tiff:
         "damaged metadata",
         "layers",
         "mask",
+        "pages",
         "private metadata",
         "thumbnail",
     )
@@ -97,11 +99,22 @@ class Tiff:
             stored=CONVERTED.get(layout.colours, ""),
         )
 
+    def page_header(self, head: Data, page: int, density: int) -> Header:
+        """The header of a page."""
+        found = tiffpages.pages(head)
+        chosen = found[min(page, len(found) - 1)]
+        if len(found) == 1 and not chosen.copies:
+            return self.header(head)
+        layout = layout_of(tiffpages.view_of(head, chosen))
+        scales = tuple(sorted(_copies(head, chosen, layout)))
+        header = self.header(tiffpages.view_of(head, chosen))
+        return replace(header, page=page, pages=len(found), scales=scales)
+
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
-        layout = layout_of(whole(data))
+        layout = _layout_at(data, header, scale)
         parts, convert = layout.parts(data), converter_of(data, layout)
         frame = layout.frame
         shape = (frame.height, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
@@ -115,6 +128,10 @@ class Tiff:
                 raise CorruptImage(f"{parts.name(place)} is damaged: it does not hold its pixels")
             target[...] = as_pixels(samples, layout, convert)
         return pixels
+
+    def page_metadata(self, data: bytes, page: int) -> Metadata:
+        """The metadata of a page."""
+        return self.metadata(tiffpages.file_of(data, tiffpages.pages(data)[page]))
 
     def metadata(self, data: bytes) -> Metadata:
         return tiffmetadata.read(data)
@@ -170,6 +187,34 @@ class Tiff:
 
         order, described = tiffmetadata.tags_of(metadata)
         return tiff.Encoder(frame, tags=tags(in_order(described, order, "little")))
+
+
+def _layout_at(data: bytes, header: Header, scale: int) -> Layout:
+    """The layout of a page, or of a smaller copy of it."""
+    if header.pages == 1 and not header.scales:
+        return layout_of(whole(data))
+    page = tiffpages.pages(data)[header.page]
+    layout = layout_of(tiffpages.view_of(data, page))
+    if scale == 1:
+        return layout
+    return layout_of(tiffpages.view_of(data, _copies(data, page, layout)[scale]))
+
+
+def _copies(data: Data, page: Page, layout: Layout) -> dict[int, Page]:
+    """The smaller copies of a page that have the same kind of pixels, by the divisor of its size."""
+    found: dict[int, Page] = {}
+    for copy in page.copies:
+        try:
+            other = layout_of(tiffpages.view_of(data, copy))
+        except UnsupportedImage:
+            continue
+        scale = round(layout.frame.width / max(1, other.frame.width))
+        wanted = replace(
+            layout.frame, width=-(-layout.frame.width // scale), height=-(-layout.frame.height // scale)
+        )
+        if scale > 1 and other.frame == wanted and other.colours == layout.colours:
+            found.setdefault(scale, copy)
+    return found
 
 
 def _profile(head: Data, layout: Layout) -> bytes:

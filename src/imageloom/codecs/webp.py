@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from msgspec.structs import replace
 
+from imageloom.codecs import frames
 from imageloom.codecs.adapt import orientation
 from imageloom.codecs.bits import HEAD, MOST_AT_ONCE, Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
@@ -73,6 +74,13 @@ class WebP:
             colours=colours_of(Metadata(exif, icc=blocks.get(b"ICCP", b"")), channels),
         )
 
+    def page_header(self, head: Data, page: int, density: int) -> Header:
+        """The header of a frame of an animation."""
+        count = frames.count_in_webp(head)
+        if page and count > 1:
+            return frames.header(head, "webp", page, count)
+        return replace(self.header(head), pages=count)
+
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
             return f"WebP supports 8 bits, not {frame.dtype}: choose --format png"
@@ -81,6 +89,8 @@ class WebP:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+        if header.page:
+            return frames.decoded(data, header)
         frame = header.frame
         picture = _animated(data)
         if picture is None:
@@ -231,7 +241,8 @@ def _chunks(data: Data, at: int = 12, end: int | None = None) -> Iterator[tuple[
 
 def _lossy(head: Data, at: int) -> tuple[tuple[int, int], bool]:
     """Width and height of a VP8 key frame (RFC 6386, 9.1)."""
-    if number(head, at, 1) & 1 or head[at + 3 : at + 6] != b"\x9d\x01\x2a"[: len(head) - at - 3]:
+    start = number(head, at, 6)
+    if start >> 40 & 1 or start & 0xFFFFFF != 0x9D012A:
         raise CorruptImage("the WebP does not begin with a key frame")
     return (number(head, at + 6, 2, "little") & 0x3FFF, number(head, at + 8, 2, "little") & 0x3FFF), False
 

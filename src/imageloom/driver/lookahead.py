@@ -7,16 +7,19 @@ process.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from msgspec.structs import replace
 
 from imageloom import codecs, stores
 from imageloom.driver.sink import Sink, output_name
 from imageloom.driver.source import Source
 from imageloom.engines import Engine
-from imageloom.errors import LimitExceeded
-from imageloom.model import Header, Item, Job, Unlisted
+from imageloom.errors import InvalidName, ItemError, LimitExceeded, MissingExtra
+from imageloom.model import MOST_PAGES, Header, Item, Job, Unlisted, page_key
 from imageloom.recipes.meaning import Meanings
 from imageloom.worker.controller import Controller, for_requests
 
@@ -66,10 +69,28 @@ class Lookahead:
         Args:
             wake: see `Source.entries`.
         """
-        entries = ((entry, self._question(entry)) for entry in self._source.entries(wake))
+        found = self._source.entries(wake)
+        if self._job.recipe.pages != "first":
+            found = itertools.chain.from_iterable(map(self._pages, found))
+        entries = ((entry, self._question(entry)) for entry in found)
         if not self.take_long:
             return entries
         return look_ahead(entries, for_requests(self._job.in_flight), self._memory // 8)
+
+    def _pages(self, entry: Entry) -> list[Entry]:
+        """The pages of a file that are wanted, as items; the file itself if it has only one page or is damaged."""
+        if not isinstance(entry, Item):
+            return [entry]
+        wanted = self._job.recipe.pages
+        if isinstance(wanted, int):
+            return [replace(entry, key=page_key(entry.key, wanted - 1)) if wanted > 1 else entry]
+        try:
+            count = self._header(entry).pages
+        except (ItemError, MissingExtra):  # asked again for the answers: it is an error of this item then
+            return [entry]
+        if count == 1 or "{page}" not in self._job.name:
+            return [entry]
+        return [replace(entry, key=page_key(entry.key, page)) for page in range(min(count, MOST_PAGES))]
 
     def _question(self, entry: Entry) -> Callable[[], Answers | None]:
         if not isinstance(entry, Item):
@@ -87,6 +108,10 @@ class Lookahead:
                 f"the file is {item.size:,} bytes, over the limit of {limit:,} (--max-file-size)"
             )
         header = self._header(item)
+        if self._job.recipe.pages == "all" and header.pages > 1 and "{page}" not in self._job.name:
+            raise InvalidName(
+                f"the file has {header.pages:,} pages, so that the names of its outputs need {{page}} (--name)"
+            )
         names = tuple(
             output_name(item.key, header.format, output, self._job.name)
             for output in self._job.recipe.outputs
@@ -94,16 +119,17 @@ class Lookahead:
         return Answers(header, names, None if self._sink.store.is_local else self._sink.taken(names))
 
     def _header(self, item: Item) -> Header:
-        store = self._source.store
+        store, density = self._source.store, self._job.recipe.density
         if self._keeps and item.size <= WHOLE:
-            data = store.read(item.key, self._job.limits.max_file_size, item)
+            data = store.read(item.path, self._job.limits.max_file_size, item)
             stores.kept[self._source.root, item.key, item.fingerprint] = data
-            return codecs.header_of(data)
+            return codecs.header_of(data, item.page, density)
+        path = item.path
 
         def read(start: int, length: int) -> bytes:
-            return store.head(item.key, length, start)
+            return store.head(path, length, start)
 
-        return codecs.read_header(lambda length: read(0, length), item.size, read)
+        return codecs.read_header(lambda length: read(0, length), item.size, read, item.page, density)
 
     def drop(self, entry: Item) -> None:
         """Drop the data that was read ahead for an item that is not processed."""

@@ -19,7 +19,7 @@ from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
 from imageloom.driver.clock import REAL, Clock
 from imageloom.driver.lookahead import Answers, Lookahead, with_next
-from imageloom.driver.sink import InPlace, Sink, check_template
+from imageloom.driver.sink import InPlace, Sink, check_pages, check_template
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import LATE, Flight, Window
@@ -84,6 +84,7 @@ class Driver:
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
         check_template(job.name, has_one_item=self._source.is_file)
+        check_pages(job, self._source)
         self._sink.check_recipe(job.recipe)
         self._meanings = Meanings(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)

@@ -21,7 +21,7 @@ from imageloom.errors import (
     StorageError,
     UsageError,
 )
-from imageloom.model import Format, IfExists, Item, Output, Recipe, Result, Work
+from imageloom.model import Format, IfExists, Item, Job, Output, Recipe, Result, Work, path_and_page
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
@@ -31,7 +31,7 @@ from imageloom.stores.staging import ScratchFolder
 from imageloom.system import disk, folders
 from imageloom.system.private import private_folder
 
-FIELDS = ("dir", "stem", "ext")
+FIELDS = ("dir", "stem", "page", "ext")
 MOST_TEMPLATE = 1000
 """Maximum length of --name, in characters."""
 
@@ -59,9 +59,22 @@ def check_template(template: str, has_one_item: bool = False) -> None:
     elif any(spec or conversion for _, spec, conversion in parsed):
         wrong = "a field must not contain ':' or '!'"
     else:
-        check_below(_filled(template, "dir", "stem", "ext"), f"--name {template!r}")
+        check_below(_filled(template, "dir", "stem", "ext", 1), f"--name {template!r}")
         return
-    raise UsageError(f"--name {template!r}: {wrong}; the fields are: {{dir}}, {{stem}}, {{ext}}")
+    raise UsageError(f"--name {template!r}: {wrong}; the fields are: {{dir}}, {{stem}}, {{page}}, {{ext}}")
+
+
+def check_pages(job: Job, source: Source) -> None:
+    """Check that a job can make items of pages, if it asks for that.
+
+    Raises:
+        UsageError: it replaces files, or watches them.
+    """
+    if job.recipe.pages != "first" and (job.in_place or source.is_endless):
+        how = "--in-place" if job.in_place else "a watch"
+        raise UsageError(
+            f"--pages {job.recipe.pages} is not possible with {how}: a file has one output there"
+        )
 
 
 def check_below(name: str, given: str) -> None:
@@ -85,24 +98,26 @@ def output_name(key: str, header_format: Format, output: Output, template: str =
     Args:
         key: the item's key.
         template: may contain {dir}: the item's folder; {stem}: its name without suffix; {ext}: the suffix. The
-            suffix is the item's own if it fits the output's format, otherwise the default suffix of that format.
+            suffix is the item's own if it fits the output's format, otherwise the default suffix of that format;
+            {page}: the number of the page in the file, from 1.
 
     Raises:
         InvalidName: see `names.check_output_name`.
     """
-    folder, _, name = key.rpartition("/")
+    path, page = path_and_page(key)
+    folder, _, name = path.rpartition("/")
     stem, dot, suffix = name.rpartition(".")
     if not dot or not stem:
         stem, suffix = name, ""
     suffixes = codecs.suffixes(codecs.written_as(output.format, header_format))
     ext = suffix if suffix.lower() in suffixes else suffixes[0]
-    made = _filled(template, folder, stem, ext)
+    made = _filled(template, folder, stem, ext, 1 if page is None else page + 1)
     return check_output_name(f"{output.folder}/{made}" if output.folder else made)
 
 
-def _filled(template: str, folder: str, stem: str, ext: str) -> str:
+def _filled(template: str, folder: str, stem: str, ext: str, page: int) -> str:
     """Fill in a valid template. Without a folder, its slash is omitted."""
-    made = template.format(dir=folder, stem=stem, ext=ext).lstrip("/")
+    made = template.format(dir=folder, stem=stem, ext=ext, page=page).lstrip("/")
     return re.sub("/{2,}", "/", made) if "//" in made else made
 
 
@@ -268,7 +283,7 @@ class Sink:
 
     def _spare_input(self, name: str, item: Item) -> None:
         """Refuse an output that would replace the file that the item links to."""
-        target = self._origin.link(item.key)
+        target = self._origin.link(item.path)
         if target is not None and target == self._real(name):
             raise OutputExists(f"its output {name} would replace the file that it is read from")
 
@@ -282,7 +297,7 @@ class Sink:
         if claim is not None and claim.source == self._source:
             if claim.key == item.key:
                 return True
-            if self._origin.exists(claim.key):
+            if self._origin.exists(path_and_page(claim.key)[0]):
                 raise DuplicateOutput(f"its output {name} is already the output of {claim.key} (see --name)")
         if self._is_protected(real):
             raise OutputExists(f"its output {name} lies in the source, where imageloom never writes")

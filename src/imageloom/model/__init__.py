@@ -20,6 +20,7 @@ from imageloom.model.image import (
     is_large,
 )
 from imageloom.model.recipe import (
+    MOST_PAGES,
     Chroma,
     Colors,
     Damage,
@@ -32,6 +33,7 @@ from imageloom.model.recipe import (
     Limits,
     Links,
     Output,
+    Pages,
     Recipe,
     Step,
     Value,
@@ -52,12 +54,15 @@ from imageloom.model.work import (
     Unlisted,
     Work,
     Written,
+    page_key,
+    path_and_page,
 )
 
 __all__ = [
     "COPIES",
     "LARGE",
     "MISSING",
+    "MOST_PAGES",
     "MOST_WARNING",
     "MOST_WARNINGS",
     "STAGES",
@@ -82,6 +87,7 @@ __all__ = [
     "Links",
     "Outcome",
     "Output",
+    "Pages",
     "Part",
     "Piece",
     "Pixels",
@@ -99,4 +105,6 @@ __all__ = [
     "Work",
     "Written",
     "is_large",
+    "page_key",
+    "path_and_page",
 ]

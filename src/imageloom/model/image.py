@@ -25,6 +25,7 @@ Thing = Literal[
     "16 bits",
     "alpha",
     "animation",
+    "auxiliary images",
     "CMYK",
     "colour profile",
     "colours",
@@ -180,6 +181,8 @@ class Header(Plain, frozen=True):
     """The EXIF orientation, 1 to 8: how to rotate and mirror the stored pixels for display."""
     scalable: bool = False
     """The codec can decode directly to 1/2, 1/4 and 1/8 of the size (JPEG)."""
+    scales: tuple[int, ...] = ()
+    """Divisors of the size at which the file has smaller copies of the image (pyramids in TIFF), ascending."""
     buffered: int = 0
     """Bytes that the decoder needs in addition to the pixels (coefficients of a progressive JPEG)."""
     lossless: bool = False
@@ -190,3 +193,9 @@ class Header(Plain, frozen=True):
     """What the numbers of the pixels mean, as a text of `colours`; empty: sRGB, or not stated."""
     stored: str = ""
     """The colours of the stored pixels, if the decoder converts them to sRGB: CMYK, CIELab or ICCLab."""
+    page: int = 0
+    """Number of the page in the file, from 0 (TIFF, PDF, HEIF, animations)."""
+    pages: int = 1
+    """Number of pages of the file."""
+    density: int = 0
+    """Pixels per inch at which a document is drawn; 0 for the codec's default (PDF, SVG)."""

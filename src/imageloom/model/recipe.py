@@ -18,6 +18,9 @@ Chroma = Literal["keep", "444", "422", "420"]
 """The chroma subsampling that a user asks for: that of the input, or a fixed one."""
 Colors = Literal["keep", "srgb"]
 """Whether outputs keep the colour description of the input, or are converted to sRGB."""
+MOST_PAGES = 99_999
+Pages = Literal["first", "all"] | Annotated[int, Meta(ge=1, le=MOST_PAGES)]
+"""Which pages of a file become items: the first one, all of them, or the one with this number."""
 GainMap = Literal["keep", "drop"]
 """Whether the gain map of an Ultra HDR photo is processed along with the photo."""
 Count = Annotated[int, Meta(ge=0)]
@@ -76,6 +79,9 @@ class Recipe(Plain, frozen=True):
     damage: Damage = "warn"
     colors: Colors = "keep"
     gain_map: GainMap = "keep"
+    pages: Pages = "first"
+    density: Annotated[int, Meta(ge=0, le=4800)] = 0
+    """Pixels per inch at which documents are drawn (PDF, SVG); 0: each format's default."""
 
 
 class Limits(Plain, frozen=True):

@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+import re
+
 from imageloom.errors import ImageloomError, ItemError, UnreadableItem, WorkerLost, message_of
 from imageloom.model.image import Box, Header, Plain, Thing
-from imageloom.model.recipe import Limits, Links, Recipe, Step
+from imageloom.model.recipe import MOST_PAGES, Limits, Links, Recipe, Step
 from imageloom.system.tracing import masked, trace_of
+
+_PAGE = re.compile(r"(?s)(.+)/\./page=([1-9][0-9]{0,4})")
+"""A key of a page. No file has such a key, because "." is not allowed in keys."""
+
+
+def page_key(path: str, page: int) -> str:
+    """The key of a page of a file.
+
+    Args:
+        page: number of the page, from 0.
+    """
+    return f"{path}/./page={min(page + 1, MOST_PAGES)}"
+
+
+def path_and_page(key: str) -> tuple[str, int | None]:
+    """The path of a key's file, and the number of the page from 0; None if the key is that of a file."""
+    if "/./" not in key or (found := _PAGE.fullmatch(key)) is None:
+        return key, None
+    return found[1], int(found[2]) - 1
 
 
 class Item(Plain, frozen=True):
-    """One input image of a job."""
+    """One input image of a job: a file, or a page of a file."""
 
     key: str
-    """Path relative to the source, with forward slashes."""
+    """Path relative to the source, with forward slashes; for a page see `page_key`."""
     size: int = 0
     mtime_ns: int = 0
     etag: str = ""
     """The store's identifier of this version of the file; empty if the store has none."""
+
+    @property
+    def path(self) -> str:
+        """The path of the item's file, relative to the source."""
+        return path_and_page(self.key)[0]
+
+    @property
+    def page(self) -> int:
+        """The number of the page in the file, from 0."""
+        return path_and_page(self.key)[1] or 0
 
     @property
     def fingerprint(self) -> str:

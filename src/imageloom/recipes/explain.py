@@ -86,7 +86,7 @@ def _how_encoded(output: OutputPlan) -> str:
 
 
 def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
-    if not header.scalable:
+    if not (header.scalable or header.scales):
         return f"full size: {header.format} cannot be decoded at a smaller size"
     if decode == "exact":
         return "full size: --decode exact"

@@ -14,7 +14,7 @@ import msgspec
 
 from imageloom import codecs, operators
 from imageloom.errors import ImageloomError
-from imageloom.model import Format, Output, Plain, Recipe
+from imageloom.model import Format, Output, Plain, Recipe, path_and_page
 
 MEANING = 2
 """Version of all results. Raise that of a codec or an operator instead, if a change concerns only these."""
@@ -42,9 +42,10 @@ class Meanings:
 
         The format is that of the key's suffix: it must be known before the file is read.
         """
-        suffix = key.rpartition(".")[2]
+        path, _ = path_and_page(key)
+        suffix = path.rpartition(".")[2]
         if (text := self._texts.get(suffix)) is None:
-            text = self._text(codecs.format_of(key))
+            text = self._text(codecs.format_of(path))
             if len(self._texts) < MOST_SUFFIXES:
                 self._texts[suffix] = text
         return text

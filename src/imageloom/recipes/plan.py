@@ -118,7 +118,7 @@ class Plan(Plain, frozen=True):
     luma: bool
     """Decode only the luma (brightness)."""
     scale: int
-    """Divisor of the width and the height of the decoded image: 1, 2, 4 or 8."""
+    """Divisor of the width and the height of the decoded image: 1, 2, 4 or 8, or one of `Header.scales`."""
     decoded: Frame
     outputs: tuple[OutputPlan, ...]
     bytes: int
@@ -196,8 +196,9 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         and all(_wants_luma(steps) for steps in rewritten)
     )
     scale = 1
-    if header.scalable and recipe.decode != "exact":
-        scale = min(_scale(steps, header.frame, recipe.decode) for steps in rewritten)
+    scales = DCT_SCALES if header.scalable else header.scales
+    if scales and recipe.decode != "exact":
+        scale = min(_scale(steps, header.frame, recipe.decode, scales) for steps in rewritten)
     decoded = replace(
         header.frame,
         width=-(-header.frame.width // scale),
@@ -269,7 +270,11 @@ def _wants_luma(steps: Sequence[Step]) -> bool:
     return False
 
 
-def _scale(steps: Sequence[Step], frame: Frame, decode: Decode) -> int:
+DCT_SCALES = (2, 4, 8)
+"""Divisors of the size to which a JPEG's DCT can decode."""
+
+
+def _scale(steps: Sequence[Step], frame: Frame, decode: Decode, scales: Sequence[int]) -> int:
     """The divisor for the decoder, from the first resize, if only turns and grayscale precede it."""
     for step in steps:
         after = operators.get(step.name).frame_after(step, frame)
@@ -277,7 +282,7 @@ def _scale(steps: Sequence[Step], frame: Frame, decode: Decode) -> int:
             if step.params.get("kernel") == "nearest":
                 return 1
             room = 2 if decode == "safe" else 1
-            for scale in (8, 4, 2):
+            for scale in reversed(scales):
                 if (
                     -(-frame.width // scale) >= room * after.width
                     and -(-frame.height // scale) >= room * after.height

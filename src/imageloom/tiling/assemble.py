@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imageloom import codecs
-from imageloom.codecs.adapt import refuse_losses
+from imageloom.codecs.adapt import other_pages, refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA
 from imageloom.codecs.piecewise.ordered import Writer
@@ -113,8 +113,11 @@ class Assembly:
         self._ahead = LOOK_AHEAD * workers
         """Number of parts that may be started after the first unfinished one."""
         self._metadata = (
-            NO_METADATA if recipe.metadata == "strip" else codecs.metadata_of(source.opened, header.format)
+            NO_METADATA
+            if recipe.metadata == "strip"
+            else codecs.metadata_of(source.opened, header.format, header.page)
         )
+        self._skipped = other_pages(header, recipe)
         self._rasters: list[Raster] = []
         self._writer: Writer | None = None
         self.written: list[Written] = []
@@ -196,7 +199,7 @@ class Assembly:
         plan = self.plan.outputs[self._output]
         is_last = number == len(self._phases) - 1
         carried = plan.carried(self._metadata)
-        self.dropped |= refuse_losses(self._recipe, carried.dropped)
+        self.dropped |= refuse_losses(self._recipe, carried.dropped | self._skipped)
         encoder = codecs.in_pieces(plan.format, plan.frame, plan.encoding, carried.metadata)
         if encoder and is_last:
             self._token = f"{self._prefix}-{self._output}"

@@ -150,7 +150,7 @@ class LargeImages:
     def _begin(self, work: Work, header: Header, plan: Plan, capacity: int) -> None:
         needs = needs_of(header, plan, work.item.size)
         self._slots[work.number] = self._notes.begin(work.item)
-        path = self._source.path(work.item.key) or self._fetch(work)
+        path = self._source.path(work.item.path) or self._fetch(work)
         file = self._files[work.number] = self._open(work, path)
         assembly = Assembly(
             work,
@@ -174,7 +174,7 @@ class LargeImages:
         path = self._copies[work.number] = os.path.join(
             self._scratch, f"{new_token(self._number, work.number, work.attempt)}-file"
         )
-        self._source.fetch(work.item.key, path, self._job.limits.max_file_size, work.item)
+        self._source.fetch(work.item.path, path, self._job.limits.max_file_size, work.item)
         return path
 
     def _open(self, work: Work, path: str) -> int:
@@ -182,7 +182,7 @@ class LargeImages:
         try:
             if not isinstance(self._source, LocalStore):
                 return os.open(path, READ)
-            file = self._source.open(work.item.key)
+            file = self._source.open(work.item.path)
         except OSError as error:
             raise UnreadableItem(f"cannot read it: {error.strerror}") from None
         try:

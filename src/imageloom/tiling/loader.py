@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from traceback import clear_frames
+from typing import cast
 
 from imageloom import codecs
 from imageloom.codecs.damage import DamageLog
@@ -18,6 +20,8 @@ from imageloom.tiling.readers import Reader, open_reader
 
 def open_in_pieces(path: str, header: Header, damage: DamageLog | None = None) -> Reader | None:
     """A reader that decodes the file in pieces; None if the file can only be decoded as a whole."""
+    if header.pages > 1:  # readers read files of one page
+        return None
     try:
         return open_reader(Path(path), header.format, header.frame, damage)
     except UnsupportedImage:
@@ -106,11 +110,16 @@ class Loader(threading.Thread):
         self.rows = self._plan.decoded.height
 
     def _decoded(self) -> Pixels:
+        plan = self._plan
         with open(self._path, "rb") as file:
-            data = file.read()
-        return codecs.decode(
-            data, self._header, luma=self._plan.luma, scale=self._plan.scale, damage=self._damage
-        )
+            if not self._header.scales:
+                data = file.read()
+                return codecs.decode(
+                    data, self._header, luma=plan.luma, scale=plan.scale, damage=self._damage
+                )
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:  # most of it is not read
+                data = cast("bytes", mapped)
+                return codecs.decode(data, self._header, scale=plan.scale, damage=self._damage)
 
     def _load_strips(self, reader: Reader) -> None:
         """Load strips. If one is damaged, the codec decodes the image, as it does without tiles."""

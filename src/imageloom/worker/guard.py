@@ -110,7 +110,7 @@ def _check_names(task: Task) -> None:
     for work in task.work:
         if not (0 <= work.number < MOST_NUMBER and 0 <= work.attempt < MOST_NUMBER):
             raise TaskRefused(f"an item's number {work.number} or attempt {work.attempt} is out of range")
-        if re.search(_NO_RELATIVE, work.item.key):
+        if re.search(_NO_RELATIVE, work.item.path):
             raise TaskRefused(f"{work.item.key!r} is not a path below a folder (--root)")
         for name in work.names:
             try:
@@ -126,7 +126,7 @@ def _paths(task: Task) -> list[str]:
     """The paths of a part's scratch files. The item's own file is checked like any item."""
     if task.part is None:
         return []
-    part, own = task.part, [f"{local_path(task.source)}/{work.item.key}" for work in task.work]
+    part, own = task.part, [f"{local_path(task.source)}/{work.item.path}" for work in task.work]
     paths = [part.reads, part.writes, part.staging, part.folder]
     return [path for path in (*paths, part.file if part.file not in own else "") if path]
 

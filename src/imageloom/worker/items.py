@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from imageloom import codecs, operators, stores
-from imageloom.codecs.adapt import refuse_losses
+from imageloom.codecs.adapt import other_pages, refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.colours.bound import bound
@@ -45,7 +45,7 @@ def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
     """
     data = stores.kept.pop((task.source, work.item.key, work.item.fingerprint), None)
     if data is None:
-        data = source.read(work.item.key, task.limits.max_file_size, work.item)
+        data = source.read(work.item.path, task.limits.max_file_size, work.item)
     lap("read")
     return data
 
@@ -54,12 +54,12 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
     """The first stage: decode an item."""
     header = work.header
     if header is None:
-        header = codecs.header_of(data)
+        header = codecs.header_of(data, work.item.page, task.recipe.density)
         check_limits(header, task.limits, len(data))
     plan = make_plan(header, task.recipe)
     metadata, profile = NO_METADATA, b""
     if task.recipe.metadata != "strip" or plan.needs_profile:
-        metadata = codecs.read_metadata(data, header.format)
+        metadata = codecs.read_metadata(data, header.format, header.page)
     if plan.needs_profile:
         profile = metadata.icc
     if task.recipe.metadata == "strip":
@@ -84,12 +84,13 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
     """The third stage: encode the outputs and stage them in the sink. The result has no times."""
     token = new_token(task.job, work.number, work.attempt)
     plan = make_plan(chunk.header, task.recipe)
+    skipped = other_pages(chunk.header, task.recipe)
     written: list[Written] = []
     dropped: set[Thing] = set()
     try:
         for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
             carried = output.carried(chunk.metadata)
-            dropped |= refuse_losses(task.recipe, carried.dropped)
+            dropped |= refuse_losses(task.recipe, carried.dropped | skipped)
             encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
             lap("encode")
             size = stage(sink, f"{token}-{len(written)}", encoded)

@@ -75,7 +75,7 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
         metadata = NO_METADATA
         if task.recipe.metadata != "strip":
             with _File.of(task, part).opened() as file:
-                metadata = codecs.metadata_of(file, header.format)
+                metadata = codecs.metadata_of(file, header.format, header.page)
         lap("read")
         return Chunk((pixels,), header, metadata)
     tile = tiles.tile(phase, part.write)
@@ -183,14 +183,14 @@ def _profile(task: Task, part: Part, header: Header, phase: tiles.Phase) -> byte
     """The colour profile of the file, if a step of the phase converts from it."""
     if not header.colours.startswith("profile") or all(step.name != "convert_from" for step in phase.steps):
         return b""
-    return _profile_of(_File.of(task, part), header.format)
+    return _profile_of(_File.of(task, part), header.format, header.page)
 
 
 @lru_cache(maxsize=2)
-def _profile_of(file: _File, format: Format) -> bytes:
+def _profile_of(file: _File, format: Format, page: int) -> bytes:
     """It is kept for other tiles of the file."""
     with file.opened() as path:
-        return codecs.metadata_of(path, format).icc
+        return codecs.metadata_of(path, format, page).icc
 
 
 _Reading = tuple[Callable[[Box], Pixels], DamageLog]

@@ -150,11 +150,11 @@ def _pnm(data: bytes) -> Anatomy:
     return Anatomy(fields, [*words, (words[-1][1], len(data))])
 
 
-_WITH_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"iinf": 6}
+_WITH_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"iinf": 6, b"iref": 4, b"jp2h": 0}
 """Boxes that contain other boxes, and the number of bytes before these."""
 
 
-def _avif(data: bytes) -> Anatomy:
+def _boxes(data: bytes) -> Anatomy:
     fields: list[Field] = []
     parts: list[tuple[int, int]] = []
 
@@ -184,5 +184,8 @@ _FINDERS: dict[Format, Callable[[bytes], Anatomy]] = {
     "gif": _gif,
     "bmp": _bmp,
     "pnm": _pnm,
-    "avif": _avif,
+    "avif": _boxes,
+    "heif": _boxes,
+    "jxl": _boxes,
+    "jp2": _boxes,
 }

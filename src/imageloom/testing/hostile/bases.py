@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -35,7 +36,11 @@ def bases() -> Iterator[tuple[str, Format, bytes]]:
         [("bmp", name, data) for name, data in _bmps(colour, gray, alpha)],
         [("pnm", name, data) for name, data in _pnms(colour, gray)],
         [("avif", name, data) for name, data in _avifs(colour, alpha)],
+        [("jxl", name, data) for name, data in _with_boxes("jxl", colour, alpha)],
+        [("jp2", name, data) for name, data in _with_boxes("jp2", colour, alpha)],
     ]
+    if importlib.util.find_spec("pillow_heif") is not None:
+        made.append([("heif", name, data) for name, data in _with_boxes("heif", colour, alpha)])
     for turn in range(max(map(len, made))):
         for of_format in made:
             if turn < len(of_format):
@@ -119,3 +124,8 @@ def _pnms(colour: Pixels, gray: Pixels) -> Iterator[tuple[str, bytes]]:
 def _avifs(colour: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
     yield "metadata", codecs.get("avif").encode(colour, Encoding(50), _metadata())
     yield "alpha", codecs.get("avif").encode(alpha, Encoding(50))
+
+
+def _with_boxes(format: Format, colour: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
+    yield "metadata", codecs.get(format).encode(colour, Encoding(80), _metadata())
+    yield "alpha", codecs.get(format).encode(alpha, Encoding(80, lossless=True))

@@ -1,0 +1,114 @@
+"""Pages of TIFF files: directories that are neither smaller copies of a picture nor masks.
+
+A page is read as a file of its own: the same bytes, but for the offset of the first directory, and for the end of
+the chain of directories behind the page's own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from imageloom.codecs.bits import Data, View, number
+from imageloom.codecs.tags import Directory, Order, directory, numbers, order_of
+from imageloom.errors import CorruptImage, UnsupportedImage
+
+_KIND, _OLD_KIND, _SUBDIRECTORIES = 254, 255, 330
+_MOST_BELOW = 64
+_REDUCED, _MASK = 1, 4
+_MOST_DIRECTORIES = 10_000
+
+
+class Page(NamedTuple):
+    """Where a page is in the file."""
+
+    at: int
+    """Offset of its directory."""
+    next_at: int
+    """Offset of the field with the offset of the following directory."""
+    copies: tuple[Page, ...] = ()
+    """Smaller copies of the page: behind it in the chain of directories, or below it."""
+
+
+def pages(data: Data) -> list[Page]:
+    """The pages of a file, at least the first directory.
+
+    Raises:
+        MoreNeeded: a directory is behind the end of the data.
+        CorruptImage: the directories form a loop.
+        UnsupportedImage: there are too many.
+    """
+    order, big = order_of(data), b"+" in data[2:4]
+    at = number(data, 8 if big else 4, 8 if big else 4, order)
+    found: list[Page] = []
+    seen: set[int] = set()
+    while at:
+        if at in seen:
+            raise CorruptImage("the TIFF's directories form a loop")
+        if len(seen) > _MOST_DIRECTORIES:
+            raise UnsupportedImage(f"TIFF of more than {_MOST_DIRECTORIES:,} directories is not supported")
+        seen.add(at)
+        here = directory(data, at, order, big)
+        kind, old = (
+            (numbers(data, here.entries[tag], order) or (0,))[0] if tag in here.entries else 0
+            for tag in (_KIND, _OLD_KIND)
+        )
+        if not found or not (kind & (_REDUCED | _MASK) or old == 2):
+            found.append(Page(at, here.next_at, _below(data, here, order, big)))
+        elif kind & _MASK == 0:
+            found[-1] = found[-1]._replace(copies=(*found[-1].copies, Page(at, here.next_at)))
+        at = here.next
+    return found
+
+
+def _below(data: Data, here: Directory, order: Order, big: bool) -> tuple[Page, ...]:
+    """The directories below a directory, which are smaller copies of its page if they say so."""
+    entry = here.entries.get(_SUBDIRECTORIES)
+    found = []
+    for at in numbers(data, entry, order)[:_MOST_BELOW] if entry else ():
+        below = directory(data, at, order, big)
+        if _KIND in below.entries and numbers(data, below.entries[_KIND], order)[:1] == (_REDUCED,):
+            found.append(Page(at, below.next_at))
+    return tuple(found)
+
+
+class _Changed(View):
+    """A file with other bytes at some places."""
+
+    def __init__(self, data: Data, changes: dict[int, bytes]) -> None:
+        self._data, self._changes = data, changes
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, key: slice) -> bytes:
+        start, stop, _ = key.indices(len(self))
+        return changed(self._data[start:stop], self._changes, start)
+
+
+def changed(data: bytes, changes: dict[int, bytes], start: int = 0) -> bytes:
+    """Bytes of a file that begin at `start`, with the changes that are inside them."""
+    made: bytearray | None = None
+    for at, new in changes.items():
+        first, last = max(at, start), min(at + len(new), start + len(data))
+        if first < last:
+            made = made if made is not None else bytearray(data)
+            made[first - start : last - start] = new[first - at : last - at]
+    return data if made is None else bytes(made)
+
+
+def changes_for(data: Data, page: Page) -> dict[int, bytes]:
+    """What to change in a file so that a page is its only one."""
+    order: Order = order_of(data)
+    big = b"+" in data[2:4]
+    wide = 8 if big else 4
+    return {wide: page.at.to_bytes(wide, order), page.next_at: bytes(wide)}
+
+
+def view_of(data: Data, page: Page) -> View:
+    """A file in which a page is the only one, for parsers of headers."""
+    return _Changed(data, changes_for(data, page))
+
+
+def file_of(data: bytes, page: Page) -> bytes:
+    """A file in which a page is the only one."""
+    return changed(data[: len(data)], changes_for(data, page))

@@ -1,0 +1,239 @@
+"""Pages of files: the first one, all, or one; each is an item of its own."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from faithful import opened, saved, scene
+from imageloom import process
+from imageloom.errors import UsageError
+from imageloom.model import Item, page_key
+from imageloom.records.events import Done, Event, Failed
+
+NAMED = "{dir}/{stem}-{page}.{ext}"
+
+
+def pdf(*colours: str) -> bytes:
+    pages = [Image.new("RGB", (72, 36 + 10 * n), colour) for n, colour in enumerate(colours)]
+    file = io.BytesIO()
+    pages[0].save(file, "PDF", save_all=True, append_images=pages[1:], resolution=72)
+    return file.getvalue()
+
+
+def collection() -> bytes:
+    heif = pytest.importorskip("pillow_heif")
+    made = heif.HeifFile()
+    for size in ((32, 24), (64, 48), (24, 40)):
+        image = scene(3, width=size[0], height=size[1])
+        made.add_frombytes("RGB", size, image.tobytes())
+    file = io.BytesIO()
+    made.save(file, quality=90, primary_index=1)
+    return file.getvalue()
+
+
+class Run:
+    """Runs over one folder, into one sink, with one ledger."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.sink, self.ledger = folder / "source", folder / "sink", folder / "ledger"
+        self.source.mkdir()
+        self.dropped: dict[str, tuple[str, ...]] = {}
+        self.failed: dict[str, str] = {}
+
+    def __call__(self, pipeline: str = "invert", **options: Any) -> tuple[int, int, int]:
+        self.dropped, self.failed = {}, {}
+        options = {"engine": "serial", "format": "png", "ledger": self.ledger, **options}
+        made = process(pipeline, self.source, self.sink, listeners=[self._listen], **options)
+        return made.done, made.failed, made.skipped
+
+    def _listen(self, event: Event) -> None:
+        if isinstance(event, Done):
+            self.dropped[event.result.key] = event.result.dropped
+        if isinstance(event, Failed) and event.result.failure:
+            self.failed[event.result.key] = event.result.failure.message
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        return {path.name: opened(path.read_bytes()).size for path in self.sink.iterdir() if path.is_file()}
+
+    def pixel(self, name: str) -> list[int]:
+        image = opened((self.sink / name).read_bytes()).convert("RGB")
+        return [round(value / 255) for value in image.getpixel((9, 9))]  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def test_keys_of_pages() -> None:
+    key = page_key("a/scan.tif", 1)
+    assert key == "a/scan.tif/./page=2"
+    assert (Item(key).path, Item(key).page) == ("a/scan.tif", 1)
+    for other in ("a/scan.tif", "a/./page=0", "a/./page=1x", "a/./b/page=1", "./page=1"):
+        assert (Item(other).path, Item(other).page) == (other, 0)
+
+
+@pytest.mark.parametrize("tile", ["always", "never"])
+def test_the_first_page_and_a_loss(run: Run, tile: str) -> None:
+    (run.source / "a.pdf").write_bytes(pdf("red", "blue"))
+    assert run(tile=tile, density=72) == (1, 0, 0)
+    assert run.dropped["a.pdf"] == ("pages",)
+    assert run.sizes() == {"a.png": (72, 36)}
+    assert run.pixel("a.png") == [0, 1, 1]
+
+
+@pytest.mark.parametrize("tile", ["always", "never"])
+def test_all_pages(run: Run, tile: str) -> None:
+    (run.source / "a.pdf").write_bytes(pdf("red", "blue", "white"))
+    (run.source / "b.pdf").write_bytes(pdf("white"))
+    assert run(tile=tile, density=72, pages="all", name=NAMED) == (4, 0, 0)
+    assert run.sizes() == {"a-1.png": (72, 36), "a-2.png": (72, 46), "a-3.png": (72, 56), "b-1.png": (72, 36)}
+    assert run.pixel("a-2.png") == [1, 1, 0]
+    assert set(run.dropped) == {page_key("a.pdf", 0), page_key("a.pdf", 1), page_key("a.pdf", 2), "b.pdf"}
+    assert not any(run.dropped.values())
+    assert run(density=72, pages="all", name=NAMED) == (0, 0, 4)
+    with sqlite3.connect(run.ledger) as book:
+        assert (page_key("a.pdf", 1),) in book.execute("select distinct key from items").fetchall()
+
+
+def test_pages_fail_each_alone_and_are_retried(run: Run) -> None:
+    (run.source / "a.pdf").write_bytes(pdf("red", "blue", "white"))
+    (run.sink).mkdir()
+    (run.sink / "a-2.png").write_bytes(b"mine")
+    assert run(density=72, pages="all", name=NAMED) == (2, 1, 0)
+    assert list(run.failed) == [page_key("a.pdf", 1)]
+    (run.sink / "a-2.png").unlink()
+    assert run(density=72, pages="all", name=NAMED, retry_failed=True) == (1, 0, 2)
+
+
+def test_names_need_the_page(run: Run) -> None:
+    (run.source / "a.pdf").write_bytes(pdf("red", "blue"))
+    (run.source / "b.pdf").write_bytes(pdf("red"))
+    assert run(density=72, pages="all") == (1, 1, 0)
+    assert "names of its outputs need {page} (--name)" in run.failed["a.pdf"]
+
+
+def test_one_page(run: Run) -> None:
+    (run.source / "a.pdf").write_bytes(pdf("red", "blue"))
+    (run.source / "b.pdf").write_bytes(pdf("red"))
+    assert run(density=72, pages=2) == (1, 1, 0)
+    assert run.sizes() == {"a.png": (72, 46)}
+    assert "there is no page 2" in run.failed[page_key("b.pdf", 1)]
+    assert run.dropped[page_key("a.pdf", 1)] == ()
+
+
+@pytest.mark.parametrize("engine", ["threads", "processes"])
+def test_images_of_a_collection(run: Run, engine: str) -> None:
+    (run.source / "a.heic").write_bytes(collection())
+    assert run("flip | flip", engine=engine, pages="all", name=NAMED) == (3, 0, 0)
+    assert run.sizes() == {"a-1.png": (64, 48), "a-2.png": (32, 24), "a-3.png": (24, 40)}
+    found = np.asarray(opened((run.sink / "a-3.png").read_bytes())).astype(int)
+    assert np.abs(found - scene(3, width=24, height=40)).mean() < 3
+
+
+def test_density_of_a_drawing(run: Run) -> None:
+    (run.source / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="1in" height="48"/>')
+    assert run(density=300) == (1, 0, 0)
+    assert run.sizes() == {"a.png": (300, 150)}
+
+
+def test_in_place_has_no_pages(run: Run) -> None:
+    (run.source / "a.pdf").write_bytes(pdf("red"))
+    with pytest.raises(UsageError, match="--pages all is not possible with --in-place"):
+        process("flip", run.source, run.source, in_place=True, pages="all", ledger=run.ledger)
+
+
+def tiff(path: Path, bigtiff: bool = False, order: str = "<") -> list[Any]:
+    """Three pages that differ in all that pages may differ in, each with a smaller copy behind it."""
+    images = [
+        scene(3, width=40, height=30),
+        scene(1, "uint16", width=64, height=64),
+        scene(4, width=33, height=17),
+    ]
+    options: list[dict[str, Any]] = [
+        {"photometric": "rgb", "compression": "deflate"},
+        {"photometric": "minisblack", "tile": (32, 32)},
+        {"photometric": "rgb", "extrasamples": ["unassalpha"]},
+    ]
+    with tifffile.TiffWriter(path, bigtiff=bigtiff, byteorder=order) as file:  # type: ignore[arg-type]
+        for image, how in zip(images, options, strict=True):
+            file.write(image, description=f"page {image.shape[1]}", metadata=None, **how)
+            file.write(image[::2, ::2], subfiletype=1, metadata=None, photometric=how["photometric"])
+    return images
+
+
+@pytest.mark.parametrize("tile", ["always", "never"])
+@pytest.mark.parametrize(("bigtiff", "order"), [(False, "<"), (True, ">")])
+def test_pages_of_a_tiff(run: Run, tile: str, bigtiff: bool, order: str) -> None:
+    images = tiff(run.source / "a.tif", bigtiff, order)
+    made = run("flip | flip", tile=tile, pages="all", name=NAMED, format="tiff")
+    assert made == (3, 0, 0), run.failed
+    for number, image in enumerate(images, 1):
+        path = run.sink / f"a-{number}.tif"
+        np.testing.assert_array_equal(tifffile.imread(path), image)
+        with tifffile.TiffFile(path) as file:
+            assert file.pages.first.description == f"page {image.shape[1]}"
+
+
+@pytest.mark.parametrize("tile", ["always", "never"])
+def test_the_first_page_of_a_tiff(run: Run, tile: str) -> None:
+    images = tiff(run.source / "a.tif")
+    assert run("flip | flip", tile=tile, format="tiff") == (1, 0, 0)
+    assert "pages" in run.dropped["a.tif"]
+    np.testing.assert_array_equal(tifffile.imread(run.sink / "a.tif"), images[0])
+
+
+def test_smaller_copies_are_no_pages(run: Run) -> None:
+    image = scene(3, width=64, height=64)
+    with tifffile.TiffWriter(run.source / "a.tif") as file:
+        file.write(image, tile=(32, 32), subifds=1, metadata=None, photometric="rgb")
+        file.write(image[::2, ::2], tile=(32, 32), subfiletype=1, metadata=None, photometric="rgb")
+    assert run("flip | flip", pages="all", name=NAMED) == (1, 0, 0)
+    assert run.sizes() == {"a-1.png": (64, 64)}
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP"])
+def test_a_frame_of_an_animation(run: Run, format: str) -> None:
+    frames = [Image.fromarray(np.roll(scene(3), 5 * i, axis=1)).quantize(64) for i in range(3)]
+    options: dict[str, Any] = {"lossless": True} if format == "WEBP" else {}
+    data = saved(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    (run.source / f"a.{format.lower()}").write_bytes(data)
+    assert run("flip | flip", pages=3) == (1, 0, 0), run.failed
+    made, wanted = opened((run.sink / "a.png").read_bytes()), opened(data)
+    wanted.seek(2)
+    np.testing.assert_array_equal(np.asarray(made), np.asarray(wanted.convert("RGBA")))
+    assert run(pages=4)[1] == 1
+    assert "the file has 3 pages" in str(run.failed)
+    assert run("flip | flip", pages="all", name=NAMED) == (3, 0, 0), run.failed
+    assert {"a-1.png", "a-2.png", "a-3.png"} <= set(run.sizes())
+    assert run("flip | flip", name="{stem}.first.{ext}") == (1, 0, 0)
+    assert run.dropped[f"a.{format.lower()}"] == ("animation",)
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("tile", ["always", "never"])
+def test_a_pyramid_is_read_at_the_level_that_suffices(run: Run, below: bool, tile: str) -> None:
+    image = scene(3, width=256, height=192)
+    levels = [np.full((192 // n, 256 // n, 3), n, np.uint8) for n in (2, 4, 8)]
+    with tifffile.TiffWriter(run.source / "a.tif") as file:
+        how: dict[str, Any] = {"tile": (32, 32), "metadata": None, "photometric": "rgb"}
+        file.write(image, subifds=3 if below else 0, **how)
+        for level in levels:
+            file.write(level, subfiletype=1, **how)
+    for width, decode, value in ((128, "safe", 1), (64, "safe", 2), (64, "fast", 4), (16, "safe", 8)):
+        name = f"{width}-{decode}.{{ext}}"
+        made = run(f"resize {width}x", tile=tile, name="{stem}" + name, decode=decode)
+        assert made == (1, 0, 0), run.failed
+        pixels = np.asarray(opened((run.sink / f"a{width}-{decode}.png").read_bytes()))
+        assert pixels.shape[:2] == (width * 3 // 4, width)
+        assert value == 1 or (pixels == value).all(), (width, decode)
+    assert run("resize 16x", tile=tile, name="{stem}exact.{ext}", decode="exact") == (1, 0, 0)
+    assert np.ptp(np.asarray(opened((run.sink / "aexact.png").read_bytes()))) > 200
