@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from imageloom import codecs
+from imageloom.codecs.damage import DamageLog
 from imageloom.errors import LimitExceeded
 from imageloom.model import Failure, Header, Item, Limits, Output, Recipe, Step, Task, Work
 from imageloom.recipes.plan import check_limits, make_plan
@@ -95,7 +96,7 @@ class File:
         if max(need.bytes for need in needs.values()) > MEMORY:
             raise LimitExceeded("it needs more than --memory")
         codecs.metadata_of(str(self._path), self._header.format)
-        reader = open_in_pieces(str(self._path), self._header)
+        reader = open_in_pieces(str(self._path), self._header, DamageLog())
         if reader is None:  # it is decoded as a whole, as before
             return
         try:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from imageloom import process
-from imageloom.model import Pixels
-from imageloom.records.events import Event, Failed
+from imageloom.model import Pixels, Recipe, Result
+from imageloom.records.events import Done, Event, Failed, Listener
 
 IDENTITY = "flip | flip"
 
@@ -39,7 +40,12 @@ def scene(channels: int = 3, dtype: str = "uint8", width: int = 45, height: int 
 
 
 def through(
-    folder: Path, data: bytes, pipeline: str = IDENTITY, name: str = "image.png", **options: Any
+    folder: Path,
+    data: bytes,
+    pipeline: str | Recipe = IDENTITY,
+    name: str = "image.png",
+    listeners: Sequence[Listener] = (),
+    **options: Any,
 ) -> bytes:
     """The one output of a run over a folder that holds this one file.
 
@@ -47,7 +53,7 @@ def through(
         Refused: the item failed.
     """
     source, sink = folder / "source", folder / "sink"
-    source.mkdir()
+    source.mkdir(parents=True)
     (source / name).write_bytes(data)
     failures: list[str] = []
 
@@ -55,11 +61,40 @@ def through(
         if isinstance(event, Failed) and event.result.failure:
             failures.append(f"{event.result.failure.kind}: {event.result.failure.message}")
 
-    process(pipeline, source, sink, engine="serial", ledger=folder / "ledger", listeners=[listen], **options)
+    told = [listen, *listeners]
+    process(pipeline, source, sink, engine="serial", ledger=folder / "ledger", listeners=told, **options)
     if failures:
         raise Refused(failures[0])
     (output,) = [path for path in sink.iterdir() if path.is_file()]
     return output.read_bytes()
+
+
+class Ran(NamedTuple):
+    """What became of one file, whole and in tiles."""
+
+    data: bytes
+    dropped: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def both_ways(folder: Path, data: bytes, pipeline: str | Recipe = IDENTITY, **options: Any) -> Ran:
+    """A run over one file as a whole and in tiles: the outputs, and what is said about them, are equal.
+
+    Raises:
+        Refused: the item failed.
+    """
+    results: list[Ran] = []
+    for tile in ("never", "always"):
+        said: list[Result] = []
+
+        def listen(event: Event, said: list[Result] = said) -> None:
+            if isinstance(event, Done):
+                said.append(event.result)
+
+        written = through(folder / tile, data, pipeline, listeners=[listen], tile=tile, **options)
+        results.append(Ran(written, said[0].dropped, said[0].warnings))
+    assert results[0] == results[1]
+    return results[0]
 
 
 def saved(image: Image.Image, format: str, **options: Any) -> bytes:

@@ -21,6 +21,7 @@ LAYERS = (
     ("errors",),
     ("system",),
     ("model",),
+    ("colours",),
     ("operators", "codecs", "stores"),
     ("recipes",),
     ("records",),

@@ -100,7 +100,7 @@ def test_every_engine_does_tiles(photos: Path, tmp_path: Path, engine: str) -> N
 def test_large_outputs_are_written_in_pieces(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.model.LARGE", 100_000)
+    monkeypatch.setattr("imageloom.model.image.LARGE", 100_000)
     monkeypatch.setattr("imageloom.tiling.readers.jpeg._STRIP", 700 * 128)
     monkeypatch.setattr("imageloom.codecs.piecewise.png._STRIP", 700 * 50)
     run(photos, tmp_path / "whole", "gaussian_blur 2", "never")
@@ -323,7 +323,7 @@ def test_decoded_rows_wait_in_memory_where_workers_share_it(
 
     monkeypatch.setattr("imageloom.tiling.assemble.FileRaster", Noted)
     if engine == "threads":  # the output is written in pieces, not by way of a raster
-        monkeypatch.setattr("imageloom.model.LARGE", 100_000)
+        monkeypatch.setattr("imageloom.model.image.LARGE", 100_000)
         monkeypatch.setattr("imageloom.codecs.piecewise.jpeg._PIECE", 700 * 128)
     run(photos, tmp_path / "whole", text, "never", include=["jpeg.jpeg"])
     run(photos, tmp_path / "tiled", text, "always", engine, include=["jpeg.jpeg"], memory=memory)

@@ -158,7 +158,7 @@ def test_a_disk_that_fills_with_outputs(
     photos: Path, tmp_path: Path, small_disk: Path, in_pieces: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if in_pieces:
-        monkeypatch.setattr("imageloom.model.LARGE", 100_000)
+        monkeypatch.setattr("imageloom.model.image.LARGE", 100_000)
     noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
     (photos / "large.tif").write_bytes(tiff.Encoder(Frame.of(noise), tile=64).encode(noise))
     scratch = tmp_path / "scratch"

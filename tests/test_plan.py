@@ -17,8 +17,9 @@ from imageloom.api import process
 from imageloom.bench.samples import draw_photo
 from imageloom.errors import LimitExceeded, OperatorRefused, UnsupportedImage
 from imageloom.model import Decode, Encoding, Format, Frame, Header, Limits, Output, Recipe
+from imageloom.recipes.explain import explain
 from imageloom.recipes.pipeline import Pipeline
-from imageloom.recipes.plan import Plan, check_limits, explain, make_plan
+from imageloom.recipes.plan import Plan, check_limits, make_plan
 from imageloom.records.events import Event, Failed
 
 PHOTO = Header("jpeg", Frame(4000, 3000, 3), scalable=True)

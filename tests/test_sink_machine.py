@@ -23,13 +23,15 @@ from imageloom.driver.rounds import Finished, Rounds
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.errors import OutputExists
-from imageloom.model import IfExists, Item, Result, Work, Written
+from imageloom.model import IfExists, Item, Output, Recipe, Result, Work, Written
+from imageloom.recipes.meaning import Meanings
 from imageloom.records.ledger import Ledger
 from imageloom.stores.local import LocalStore
 from imageloom.stores.names import STAGING, new_token
 
 KEYS = ("1.jpg", "2.jpg", "a/1.jpg", "a/b/1.jpg")
-RECIPE = "grayscale"
+MEANINGS = Meanings(Recipe((Output(()),)), "{dir}/{stem}.{ext}")
+RECIPE = MEANINGS.of("1.jpg")
 
 
 class SinkMachine(RuleBasedStateMachine):
@@ -72,7 +74,7 @@ class SinkMachine(RuleBasedStateMachine):
         self.sink.open()
         if self.is_durable:
             self.sink.survive_power_cuts()
-        self.rounds = Rounds(self.sink, self.ledger, RECIPE, 1.0, REAL)
+        self.rounds = Rounds(self.sink, self.ledger, MEANINGS, 1.0, REAL)
         self.job = self.ledger.begin(str(self.root / "in"), str(self.out), "", "serial", 1)
 
     def forget(self) -> None:

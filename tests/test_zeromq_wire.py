@@ -20,6 +20,7 @@ from imageloom.engines import Settings
 from imageloom.engines.zeromq.engine import Zeromq
 from imageloom.engines.zeromq.wire import (
     HEADER,
+    VERSION,
     Beat,
     ClientKeys,
     Hello,
@@ -225,7 +226,7 @@ def test_a_worker_that_speaks_another_version_is_told_and_leaves(photos: Path) -
             server.send_multipart([routing_id, b"imageloom/99", b"unknown", b""])
             assert guest.wait(60) == 2
             assert guest.stderr is not None
-            assert "uses version 99 of the protocol, this worker 1" in guest.stderr.read()
+            assert f"uses version 99 of the protocol, this worker {VERSION}" in guest.stderr.read()
     finally:
         context.destroy(0)
         engine.close()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from imageloom.codecs.bits import Data, MoreNeeded, View
+from imageloom.codecs.bits import HEAD, Data, MoreNeeded, View
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
@@ -24,14 +24,15 @@ from imageloom.system.registry import Registry
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import Encoder
 
-HEAD = 16 << 10
-"""Number of bytes that are read first; most headers are shorter."""
-
 
 class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
-    The class of a plug-in also has `magic` and `suffixes`, see `_Known`.
+    The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
+    `keywords`: the keywords of the texts that its files can hold, if not all; `also_reads`: things that it reads,
+    for other formats, but does not write; `always_drops`: things that it finds in files and that no output gets
+    (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels that it writes as RGB;
+    `only_codes`: true if it states colours by profiles and codes of ITU-T H.273 only.
     """
 
     format: Format
@@ -69,6 +70,13 @@ class Codec(Protocol):
         """Encode an image to the bytes of a file."""
 
 
+class Versions(NamedTuple):
+    """Versions of a codec's results: raise one when files of the last release would give other pixels or bytes."""
+
+    decoder: int = 0
+    encoder: int = 0
+
+
 class _Known(NamedTuple):
     """The properties of a format that are known before its codec is imported."""
 
@@ -78,6 +86,7 @@ class _Known(NamedTuple):
     """A pattern of the first bytes of its files; empty if the format cannot be read."""
     suffixes: tuple[str, ...]
     """Suffixes of file names, the default first."""
+    versions: Versions = Versions()
 
 
 _NOTHING = rb"(?!)"
@@ -85,7 +94,9 @@ _KNOWN: dict[Format, _Known] = {
     "jpeg": _Known("imageloom.codecs.jpeg:Jpeg", rb"\xff\xd8\xff", ("jpg", "jpeg", "jpe", "jfif")),
     "png": _Known("imageloom.codecs.png:Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
     "webp": _Known("imageloom.codecs.webp:WebP", rb"(?s)RIFF.{4}WEBP", ("webp",)),
-    "tiff": _Known("imageloom.codecs.tiff:Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff")),
+    "tiff": _Known(
+        "imageloom.codecs.tiff:Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff"), Versions(decoder=1, encoder=1)
+    ),
     "bmp": _Known("imageloom.codecs.bmp:Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
     "pnm": _Known("imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
     "avif": _Known("imageloom.codecs.avif:Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
@@ -135,7 +146,12 @@ CODECS = Registry("codec", {format: known.codec for format, known in _KNOWN.item
 def _plugins() -> dict[Format, _Known]:
     """The codecs of plug-ins: asked for only where a file is none of imageloom's own formats."""
     return {
-        name: _Known(f"{codec.__module__}:{codec.__qualname__}", codec.magic, codec.suffixes)
+        name: _Known(
+            f"{codec.__module__}:{codec.__qualname__}",
+            codec.magic,
+            codec.suffixes,
+            Versions(*getattr(codec, "versions", ())),
+        )
         for name, codec in CODECS.plugins()
     }
 
@@ -157,14 +173,35 @@ def get(format: Format) -> Codec:
     return codec
 
 
+def carries(format: Format, frame: Frame) -> frozenset[Thing]:
+    """What an output with such pixels can hold beside them.
+
+    A profile for gray does not fit pixels that the codec writes in colour.
+    """
+    codec = get(format)
+    held = frozenset(codec.carries)
+    return held - {"colour profile"} if frame.channels in getattr(codec, "gray_in_colour", ()) else held
+
+
 def formats() -> tuple[Format, ...]:
     """Those of imageloom itself."""
     return tuple(_KNOWN)
 
 
+def is_read(format: Format) -> bool:
+    """Whether files of a format can be read."""
+    return bool((_KNOWN.get(format) or _plugins()[format]).magic)
+
+
 def suffixes(format: Format) -> tuple[str, ...]:
     """The file suffixes of a format, the default first."""
     return (_KNOWN.get(format) or _plugins()[format]).suffixes
+
+
+def versions(format: Format) -> Versions:
+    """The versions of a format's results, for `recipes.meaning`."""
+    known = _KNOWN.get(format) or _plugins().get(format)
+    return known.versions if known else Versions()
 
 
 def written_as(asked: Format | None, found: Format) -> Format:
@@ -205,15 +242,17 @@ def read_header(
     data = head(HEAD)
     format = _by_content(data, _KNOWN) or _by_content(data, _plugins())
     if format is None:
+        from imageloom.codecs.unknown import name_of  # imported late: images do not need it
+
         known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
-        raise UnsupportedImage(f"the file is not an image of a supported format ({known})")
+        name = name_of(data)
+        found = f"is {name}, not" if name else "is not"
+        raise UnsupportedImage(f"the file {found} an image of a supported format ({known})")
     codec = get(format)
     try:
         try:
             header = codec.header(data)
         except MoreNeeded:
-            if len(data) >= size:
-                raise
             header = codec.header(View(read or (lambda at, length: head(at + length)[at:]), size, data))
     except MoreNeeded:
         raise CorruptImage(f"the {format} file is cut off within its header") from None

@@ -5,44 +5,25 @@ Damaged metadata is dropped; it does not make an image fail.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Collection
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from imageloom.codecs.bits import MoreNeeded
-from imageloom.codecs.metadata import NO_METADATA, Metadata, things
-from imageloom.codecs.tags import (
-    EXIF,
-    LONG,
-    SHORT,
-    SIZES,
-    Directory,
-    Order,
-    directory,
-    first_directory,
-    numbers,
-    order_of,
-)
+from imageloom import colours
+from imageloom.codecs import exif, notes, packets, xmp
+from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, Text, things
 from imageloom.errors import LimitExceeded, MetadataLost
-from imageloom.model import Frame, Recipe, Thing
+from imageloom.model import COPIES, Frame, Recipe, Thing
 
 MOST_INFLATED = 16 << 20
 """Maximum decompressed size of one profile or packet, in bytes."""
 
-_ORIENTATION, _THUMBNAIL, _THUMBNAIL_LENGTH, _WIDTH, _HEIGHT = 0x0112, 0x0201, 0x0202, 0xA002, 0xA003
-_XMP_ORIENTATION = rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]"
 
-
-def orientation(exif: bytes) -> int:
-    """The orientation, 1 to 8, in an EXIF block; 1 if it is missing or invalid (Exif 2.32, 4.6.4)."""
-    try:
-        value = numbers(exif, first_directory(exif).entries[_ORIENTATION], order_of(exif))[0]
-    except (MoreNeeded, KeyError, IndexError):
-        return 1
-    return value if 1 <= value <= 8 else 1
+def orientation(block: bytes, packet: bytes = b"") -> int:
+    """The orientation, 1 to 8, in an EXIF block, or else in an XMP packet; 1 if it is missing or invalid."""
+    return exif.stated_orientation(block) or packets.orientation(packet)
 
 
 class Target(NamedTuple):
@@ -54,6 +35,20 @@ class Target(NamedTuple):
     """What a file of the output's format can hold, see `Codec.carries`."""
     moved: bool
     """Whether a step moves pixels: a resize, a crop, a turn. False: each pixel is at its old place."""
+    changed: bool = True
+    """Whether a step changes pixels in any way."""
+    shows_all: bool = False
+    """Whether only resizes and turns are done: nothing of the picture is cut away or hidden."""
+    colours: str = ""
+    """What the input states of its colours, see `Header.colours`."""
+    converted: bool = False
+    """Whether the colours are converted to sRGB."""
+    profile: bytes = b""
+    """The profile that says the same as the input, if the output cannot say it in the same way."""
+    dropped: frozenset[Thing] = frozenset()
+    """What the pixels of the output lack."""
+    keywords: Collection[str] = ()
+    """The keywords of the texts that the format can hold; empty: all."""
 
 
 class Carried(NamedTuple):
@@ -70,23 +65,92 @@ NOTHING = Carried(NO_METADATA)
 def for_output(metadata: Metadata, target: Target) -> Carried:
     """The metadata of an output.
 
-    The orientation is reset, the size is updated, and the thumbnail is removed. A colour profile is kept only if
-    it fits the kind of colours of the output. What the output's format cannot hold is dropped.
+    The orientation is reset, the size is updated, and thumbnails are removed. A colour profile is kept only if it
+    fits the kind of colours of the output. What the format cannot hold is dropped.
     """
     if metadata == NO_METADATA:
-        return NOTHING
-    frame = target.frame
-    fits = metadata.icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
+        return Carried(NO_METADATA, target.dropped)
+    frame, carries, lost = target.frame, target.carries, {*metadata.found, *target.dropped}
+    icc = target.profile or metadata.icc
+    kind = b"RGB " if frame.without_extra.channels > 2 else b"GRAY"
+    fits = not target.converted and icc[16:20] == kind
+    described, has_lost_note = notes.without_false(metadata.exif, frame, target.moved)
+    if has_lost_note:
+        lost.add("text")
+    density = metadata.density
+    if density and density.x != density.y and target.moved:
+        density, described = None, notes.without(described, notes.DENSITY)
+    block = exif.adapted(described, frame, target.converted)
+    if block.has_lost_thumbnail:
+        lost.add("thumbnail")
+    texts = tuple(text for text in metadata.texts if _holds(target, text))
+    lost.update(_thing(text) for text in metadata.texts if text not in texts)
+    gain_map = metadata.gain_map if "gain map" in carries else b""
+    video = metadata.video if "video" in carries and target.shows_all else b""
+    lengths = {"GainMap": len(gain_map), "MotionPhoto": len(video)}
+    behind = {semantic: length for semantic, length in lengths.items() if length}
     adapted = replace(
         metadata,
-        exif=_adapted(metadata.exif, frame),
-        xmp=re.sub(_XMP_ORIENTATION, rb"\g<1>1", metadata.xmp),
-        extended_xmp=re.sub(_XMP_ORIENTATION, rb"\g<1>1", metadata.extended_xmp),
-        icc=metadata.icc if fits else b"",
+        exif=block.exif,
+        xmp=_packet(metadata.xmp, target, behind, lost),
+        extended_xmp=_packet(metadata.extended_xmp, target, behind, lost),
+        icc=icc if fits else b"",
+        colours=None if target.converted or target.profile else metadata.colours,
+        density=density,
+        texts=texts,
+        gain_map=gain_map,
+        video=video,
         georeference=b"" if target.moved else metadata.georeference,
     )
-    dropped = things(metadata) - (things(adapted) & set(target.carries))
-    return Carried(adapted, frozenset(dropped.union(metadata.found)))
+    kept = things(adapted) & set(carries)
+    if metadata.extended_xmp and "extended XMP" not in target.carries:
+        adapted, is_joined = _in_one_packet(adapted)
+        kept |= {"extended XMP"} if is_joined else set()
+    if target.converted or target.profile or (metadata.colours and metadata.colours.is_srgb):
+        kept.add("colours")  # readers assume sRGB of a file that says nothing
+    if target.converted or colours.is_srgb(metadata.icc):
+        kept.add("colour profile")
+    return Carried(adapted, frozenset((things(metadata) - kept) | lost))
+
+
+def _thing(text: Text) -> Thing:
+    return "comment" if text.keyword == COMMENT else "text"
+
+
+def _holds(target: Target, text: Text) -> bool:
+    """Whether the output's format can hold a text."""
+    return _thing(text) in target.carries and (not target.keywords or text.keyword in target.keywords)
+
+
+def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thing]) -> bytes:
+    """The XMP of an output. It says only what is true of the output.
+
+    Args:
+        behind: semantics and length of what the output's file has behind its image.
+        lost: gets what was removed.
+    """
+    if not packet:
+        return b""
+    try:
+        packet = xmp.with_lengths(packet, behind)
+        without = xmp.without_old_pictures(packet, thumbnails=True, depth=False)
+        if without != packet:
+            lost.add("thumbnail")
+        packet = xmp.without_old_pictures(without, thumbnails=False, depth=target.changed)
+        if without != packet:
+            lost.add("depth map")
+    except ValueError:
+        lost.add("XMP")
+        return b""
+    if target.converted:
+        packet = xmp.in_srgb(packet)
+    return xmp.upright(packet, target.frame.width, target.frame.height)
+
+
+def _in_one_packet(metadata: Metadata) -> tuple[Metadata, bool]:
+    """The metadata with the XMP in one packet, and whether nothing of it is lost."""
+    joined = packets.joined(metadata.xmp, metadata.extended_xmp)
+    return replace(metadata, xmp=joined or packets.alone(metadata.xmp), extended_xmp=b""), bool(joined)
 
 
 def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:
@@ -95,47 +159,10 @@ def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]
     Raises:
         MetadataLost: it does not.
     """
-    if dropped and recipe.metadata == "strict":
-        lost = ", ".join(sorted(dropped))
+    lost = ", ".join(sorted(dropped - COPIES))
+    if lost and recipe.metadata == "strict":
         raise MetadataLost(f"the output would lack what the input has: {lost} (--strict-metadata)")
     return dropped
-
-
-def _adapted(exif: bytes, frame: Frame) -> bytes:
-    """The adapted EXIF block. It is changed in place, so that offsets in maker notes remain valid."""
-    cleaned, order = bytearray(exif), order_of(exif)
-    try:
-        first = first_directory(exif)
-        _put(cleaned, first, _ORIENTATION, 1, order)
-        if first.next:
-            cleaned[first.next_at : first.next_at + 4] = bytes(4)
-            _wipe_thumbnail(cleaned, exif, directory(exif, first.next, order), order)
-        if EXIF in first.entries:
-            below = directory(exif, numbers(exif, first.entries[EXIF], order)[0], order)
-            _put(cleaned, below, _WIDTH, frame.width, order)
-            _put(cleaned, below, _HEIGHT, frame.height, order)
-    except (MoreNeeded, IndexError):
-        pass  # readers stop at the same place: the rest needs no change
-    return bytes(cleaned)
-
-
-def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> None:
-    """Set the number of an existing tag."""
-    entry = of.entries.get(tag)
-    if entry and entry.length == 1 and entry.kind in (SHORT, LONG) and value < 1 << 8 * SIZES[entry.kind]:
-        exif[entry.at : entry.at + SIZES[entry.kind]] = value.to_bytes(SIZES[entry.kind], order)
-
-
-def _wipe_thumbnail(exif: bytearray, before: bytes, second: Directory, order: Order) -> None:
-    """Overwrite the thumbnail of the old pixels: it may show what a crop was meant to hide."""
-    if not {_THUMBNAIL, _THUMBNAIL_LENGTH} <= second.entries.keys():
-        return
-    at = numbers(before, second.entries[_THUMBNAIL], order)[0]
-    end = at + numbers(before, second.entries[_THUMBNAIL_LENGTH], order)[0]
-    if end >= len(exif):
-        del exif[at:]
-    else:
-        exif[at:end] = bytes(end - at)
 
 
 def inflate(data: bytes, what: str) -> bytes:

@@ -1,8 +1,9 @@
-"""The size of AV1 frames, from their sequence header (AV1 specification, 5.3 to 5.5)."""
+"""The size and colours of AV1 frames, from their sequence header (AV1 specification, 5.3 to 5.5)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from imageloom.codecs.bits import number
 from imageloom.errors import CorruptImage, UnsupportedImage
@@ -13,24 +14,33 @@ _MOST_FRAMES = 8
 _MOST_UNITS = 4096
 
 
-def frame_size(data: bytes) -> tuple[int, int]:
-    """Width and height of the frames of an image.
+class Sequence(NamedTuple):
+    """What holds for all frames of an image."""
+
+    size: tuple[int, int]
+    """Width and height."""
+    colours: tuple[int, int, int] | None
+    """Colour primaries, transfer characteristics and matrix coefficients; None if they are not stated."""
+
+
+def sequence(data: bytes) -> Sequence:
+    """The sequence header of an image.
 
     Raises:
         CorruptImage: there is no sequence header, or there are several different ones.
         UnsupportedImage: it is a video, or frames may be larger than the sequence header says.
         MoreNeeded: the data ends too early.
     """
-    sizes, frames = set(), 0
+    found, frames = set[Sequence](), 0
     for kind, body in _units(data):
         if kind == _SEQUENCE:
-            sizes.add(_size(_Bits(body)))
+            found.add(_sequence(_Bits(body)))
         frames += kind in (_FRAME_HEADER, _FRAME)
-    if len(sizes) != 1:
-        raise CorruptImage(f"the AVIF has one image with {len(sizes)} different sizes")
+    if len(found) != 1:
+        raise CorruptImage(f"the AVIF has one image with {len(found)} different sequence headers")
     if frames > _MOST_FRAMES:
         raise UnsupportedImage(f"AVIF with {frames:,} frames in one image is not supported")
-    return sizes.pop()
+    return found.pop()
 
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -76,8 +86,9 @@ class _Bits:
         self.take(min(zeros, 32))
 
 
-def _size(bits: _Bits) -> tuple[int, int]:
-    bits.take(4)  # the profile, and whether it is a still picture
+def _sequence(bits: _Bits) -> Sequence:
+    profile = bits.take(3)
+    bits.take(1)  # whether it is a still picture
     reduced = bits.take(1)
     if reduced:
         bits.take(5)
@@ -87,7 +98,32 @@ def _size(bits: _Bits) -> tuple[int, int]:
     width, height = bits.take(wide) + 1, bits.take(high) + 1
     if not reduced and 1 << wide + high > 4 * width * height + (1 << 22):  # a frame may say its own size
         raise UnsupportedImage(f"AVIF with frames of up to {1 << wide}x{1 << high} pixels is not supported")
-    return width, height
+    _skip_tools(bits, reduced)
+    deep = bits.take(1)
+    if profile == 2 and deep:
+        bits.take(1)
+    if profile != 1:
+        bits.take(1)  # whether it is gray
+    colours = (bits.take(8), bits.take(8), bits.take(8)) if bits.take(1) else None
+    return Sequence((width, height), colours)
+
+
+def _skip_tools(bits: _Bits, reduced: int) -> None:
+    """Skip the flags between the size and the colours."""
+    if not reduced and bits.take(1):  # frames have numbers
+        bits.take(7)
+    bits.take(3)
+    if not reduced:
+        bits.take(4)
+        ordered = bits.take(1)
+        if ordered:
+            bits.take(2)
+        forces_tools = bits.take(1) or bits.take(1)
+        if forces_tools and not bits.take(1):
+            bits.take(1)
+        if ordered:
+            bits.take(3)
+    bits.take(3)
 
 
 def _skip_operating_points(bits: _Bits) -> None:

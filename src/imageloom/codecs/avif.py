@@ -1,16 +1,24 @@
-"""AVIF with one image of 8 bits, through Pillow. It is always written in colour: gray becomes RGB."""
+"""AVIF of 8, 10 and 12 bits, through Pillow and OpenCV. Gray with alpha is written as RGBA.
+
+Of a sequence, the still image that the file has for readers of still images is read.
+"""
 
 from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Iterator
 
+import cv2
+import numpy as np
+
+from imageloom import colours
 from imageloom.codecs import av1, pillow
-from imageloom.codecs.bits import Data, MoreNeeded, block, number
+from imageloom.codecs.bits import Data, block, number
+from imageloom.codecs.boxes import Items, brands, top
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.metadata import NO_METADATA, Metadata
-from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
+from imageloom.codecs.metadata import NO_METADATA, Density, Luminance, Metadata, Primaries
+from imageloom.codecs.stated import colours_of
+from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _TURNS = {
@@ -21,167 +29,209 @@ _TURNS = {
 }  # fmt: skip
 """The EXIF orientation for a number of counter-clockwise quarter turns (irot) followed by a mirror (imir: 0 top to
 bottom, 1 left to right), see ISO/IEC 23008-12, 6.5.10 and 6.5.12. The orientation in the EXIF block is ignored."""
-
-
-_MOST_META = 1 << 20
-"""Maximum size of the box that describes a file's items, in bytes."""
-_MOST_BOXES = 4096
-_MOST_ITEMS = 4096
+_IMAGES = (b"av01", b"grid", b"iovl", b"iden")
+_LOSSLESS = (0, 16, 17)
+"""Matrix coefficients that keep RGB exactly: files use them to be lossless."""
+_UNSPECIFIED = (0, 2)
+_NITS = 10_000
+"""PNG's cLLI counts ten thousandths of a candela per square metre."""
+_TOP = 65_535
 
 
 class Avif:
     format: Format = "avif"
     quality = 60
-    encoder_bytes = 40
+    encoder_bytes = 60
     written: Format = "avif"
-    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
+    only_codes = True
+    also_reads: tuple[Thing, ...] = ("density", "HDR")
+    always_drops: tuple[Thing, ...] = ("animation", "extra samples", "gain map", "pages", "thumbnail")
+    gray_in_colour = (2,)
 
     def header(self, head: Data) -> Header:
         """The properties of the primary item (ISO/IEC 23008-12, 6.4 and 9.3)."""
-        if b"avis" in _brands(head):
-            raise UnsupportedImage("AVIF sequences are not supported")
-        meta = _meta(head)
-        boxes = dict(_boxes(meta, 4, len(meta)))
-        properties, associated = _properties(boxes)
-        for name, body in properties:
-            if name == b"av1C" and number(body, 2, 1) & 0x40:
-                raise UnsupportedImage("AVIF with more than 8 bits is not supported")
-        own = associated.get(_primary(boxes))
-        if own is None:
+        items = Items(head)
+        primary = items.primary
+        own = items.own(primary)
+        if not own:
             raise CorruptImage("the AVIF has no primary item")
+        if items.kinds.get(primary) not in _IMAGES:
+            raise UnsupportedImage(
+                "AVIF with another kind of image than AV1 or a grid of it is not supported"
+            )
         if b"clap" in own:
             raise UnsupportedImage("AVIF with a clean aperture is not supported")
-        width, height = _size(own)
-        alpha = any(name == b"auxC" and b":alpha" in body for name, body in properties)
+        bits, gray = _depth(items)
+        alpha = any(name == b"auxC" and b":alpha" in body for name, body in items.properties)
+        if gray and alpha and bits > 8:
+            raise UnsupportedImage(f"AVIF of {bits} bits in gray with alpha is not supported")
         turns = number(own[b"irot"], 0, 1) & 3 if b"irot" in own else 0
         mirror = number(own[b"imir"], 0, 1) & 1 if b"imir" in own else None
-        return Header("avif", Frame(width, height, 4 if alpha else 3), orientation=_TURNS[turns, mirror])
+        frame = Frame(*items.size(primary), (1 if gray else 3) + alpha, "uint16" if bits > 8 else "uint8")
+        nclx = own.get(b"colrnclx", b"")
+        return Header(
+            "avif",
+            frame,
+            orientation=_TURNS[turns, mirror],
+            lossless=len(nclx) >= 10 and int.from_bytes(nclx[8:10]) in _LOSSLESS,
+            colours=_stated(own, frame.channels),
+        )
 
     def cannot_hold(self, frame: Frame) -> str | None:
-        if frame.dtype != "uint8":
-            return f"AVIF is written with 8 bits, not {frame.dtype}: choose --format png"
+        if frame.dtype == "float32":
+            return f"AVIF supports 8 to 12 bits, not {frame.dtype}: choose --format tiff"
         if max(frame.width, frame.height) > 16_384:
             return f"AVIF is written with at most 16384 pixels per side, not {frame.width}x{frame.height}"
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
-        _check_pictures(data, header.frame)
-        return pillow.decoded(pillow.opened(data, "Avif"), header.frame)
+        items = Items(data)
+        _check_grids(data, items)
+        _check_pictures(data, items, header.frame)
+        still = _still(data)
+        if header.frame.dtype == "uint16":
+            return _deep(still, header.frame, _depth(items)[0])
+        return pillow.decoded(pillow.opened(still, "Avif"), header.frame)
 
     def metadata(self, data: bytes) -> Metadata:
-        info = pillow.opened(data, "Avif").info
+        items = Items(data)
+        _check_grids(data, items)
+        own = items.own(items.primary)
+        info = pillow.opened(_still(data), "Avif").info
         exif, xmp, icc = (info.get(kind) or b"" for kind in ("exif", "xmp", "icc_profile"))
         exif, xmp, icc = (block(part, 0, len(part), "metadata") for part in (exif, xmp, icc))
-        return Metadata(exif.removeprefix(b"Exif\0\0"), xmp, b"", icc)
+        return Metadata(
+            exif=exif.removeprefix(b"Exif\0\0"),
+            xmp=xmp,
+            icc=icc,
+            density=_aspect(own.get(b"pasp", b"")),
+            colours=None if icc else _colours(data, items),
+            luminance=_luminance(own),
+            found=tuple(sorted(_others(data, items))),
+        )
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
-        """Encode with libaom at speed 6, with 4:2:0 subsampling, in the calling thread only."""
-        picture = importlib.import_module("PIL.Image").fromarray(image)
-        gray = picture.mode in ("L", "LA")
-        file = io.BytesIO()
-        picture.convert({"L": "RGB", "LA": "RGBA"}.get(picture.mode, picture.mode)).save(
-            file,
-            "AVIF",
-            quality=encoding.quality,
-            speed=6,
-            subsampling="4:2:0",
-            max_threads=1,
-            exif=metadata.exif or None,
-            xmp=metadata.xmp or None,
-            icc_profile=None if gray else metadata.icc or None,
-        )
-        return file.getvalue()
+        """Encode with libaom at speed 6; lossy with 4:2:0 subsampling. 10 or 12 bits of 16 are kept."""
+        if image.ndim == 3 and image.shape[2] == 2:
+            image = np.dstack([image[:, :, 0]] * 3 + [image[:, :, 1]])
+        if image.dtype == np.uint16 or encoding.lossless:
+            data = _encoded_by_opencv(image, encoding, metadata)
+        else:
+            data = _encoded_by_pillow(image, encoding, metadata)
+        cicp = metadata.colours.cicp if metadata.colours else None
+        if cicp is None or metadata.icc:
+            return data
+        at = data.index(b"colrnclx") + 8
+        return b"".join((data[:at], cicp[0].to_bytes(2), cicp[1].to_bytes(2), data[at + 4 :]))
 
 
-def _brands(head: Data) -> set[bytes]:
-    """The brands of the file, without the version after the first brand."""
-    end = min(int.from_bytes(head[:4]), len(head), 1024)
-    return {head[i : i + 4] for i in (8, *range(16, end, 4))}
+def _depth(items: Items) -> tuple[int, bool]:
+    """The bits per sample of the primary item, and whether it is gray."""
+    item = items.primary
+    coded = [item, *items.sources(item)]
+    described = (items.own(each)[b"av1C"] for each in coded if b"av1C" in items.own(each))
+    flags = number(next(described, bytes(3)), 2, 1)
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8, bool(flags & 0x10)
 
 
-def _meta(head: Data) -> bytes:
-    """The body of the file's meta box."""
-    at = 0
-    for _ in range(_MOST_BOXES):
-        length, name = number(head, at, 4), head[at + 4 : at + 8]
-        start = at + 8
-        if length == 1:
-            length, start = number(head, at + 8, 8), at + 16
-        if len(name) < 4:
-            raise MoreNeeded
-        if length < start - at:
-            raise CorruptImage(f"the AVIF is damaged at byte {at}")
-        if name == b"meta":
-            if length > _MOST_META:
-                raise LimitExceeded(f"its header takes {length:,} bytes, over the limit of {_MOST_META:,}")
-            if at + length > len(head):
-                raise MoreNeeded
-            return head[start : at + length]
-        at += length
-    raise UnsupportedImage(f"AVIF with more than {_MOST_BOXES:,} boxes is not supported")
+def _still(data: bytes) -> bytes:
+    """The file without its sequence: libavif prefers a sequence, whose frames are not checked here."""
+    if b"avis" not in brands(data):
+        return data
+    still = bytearray(data)
+    for name, at, body, end in top(data):
+        if name == b"ftyp":
+            still[body:end] = data[body:end].replace(b"avis", b"avif").replace(b"msf1", b"mif1")
+        elif name == b"moov":
+            still[at + 4 : at + 8] = b"free"
+    return bytes(still)
 
 
-def _boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of each box in a complete body."""
-    end = len(data) if end is None else end
-    while at + 8 <= end:
-        length = int.from_bytes(data[at : at + 4])
-        if length < 8 or at + length > end:
-            raise CorruptImage("the AVIF's boxes are not nested correctly")
-        yield data[at + 4 : at + 8], data[at + 8 : at + length]
-        at += length
+def _deep(data: bytes, frame: Frame, bits: int) -> Pixels:
+    """Decode 10 or 12 bits, to the full range of 16 bits."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise CorruptImage(f"the AVIF cannot be decoded: {error.err}") from None
+    if image is None or image.shape[:2] != (frame.height, frame.width) or image.dtype != np.uint16:
+        raise CorruptImage("the AVIF cannot be decoded: it is cut off or damaged")
+    top = (1 << bits) - 1
+    pixels = ((image.astype(np.uint32) * _TOP + top // 2) // top).astype(np.uint16)
+    have = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if (have, frame.channels) == (1, 1):
+        return pixels
+    orders: dict[tuple[int, int], list[int]] = {(3, 3): [2, 1, 0], (4, 4): [2, 1, 0, 3], (4, 2): [0, 3]}
+    if (have, frame.channels) not in orders:
+        raise UnsupportedImage(f"AVIF of {bits} bits in {frame.channels} channels is not supported")
+    return np.ascontiguousarray(pixels[:, :, orders[have, frame.channels]])
 
 
-def _primary(boxes: dict[bytes, bytes]) -> int:
-    pitm = boxes.get(b"pitm", b"")
-    return number(pitm, 4, 4 if number(pitm, 0, 1) else 2)
+def _encoded_by_pillow(image: Pixels, encoding: Encoding, metadata: Metadata) -> bytes:
+    file = io.BytesIO()
+    importlib.import_module("PIL.Image").fromarray(image).save(
+        file,
+        "AVIF",
+        quality=encoding.quality,
+        speed=6,
+        subsampling="4:2:0" if image.ndim == 3 else "4:0:0",
+        max_threads=1,
+        exif=metadata.exif or None,
+        xmp=metadata.xmp or None,
+        icc_profile=metadata.icc or None,
+    )
+    return file.getvalue()
 
 
-def _properties(boxes: dict[bytes, bytes]) -> tuple[list[tuple[bytes, bytes]], dict[int, dict[bytes, bytes]]]:
-    """All properties, and those of each item by name."""
-    groups = dict(_boxes(boxes.get(b"iprp", b"")))
-    properties, ipma = list(_boxes(groups.get(b"ipco", b""))), groups.get(b"ipma", b"")
-    wide, step = 4 if number(ipma, 0, 1) else 2, 2 if number(ipma, 3, 1) & 1 else 1
-    found: dict[int, dict[bytes, bytes]] = {}
-    at = 8
-    for _ in range(_few(number(ipma, 4, 4))):
-        item, count = number(ipma, at, wide), number(ipma, at + wide, 1)
-        at += wide + 1
-        own = found.setdefault(item, {})
-        for i in range(count):
-            place = number(ipma, at + step * i, step) & (0x7FFF if step == 2 else 0x7F)
-            if 0 < place <= len(properties):
-                own.update(properties[place - 1 : place])
-        at += step * count
-    return properties, found
+def _encoded_by_opencv(image: Pixels, encoding: Encoding, metadata: Metadata) -> bytes:
+    options = [
+        cv2.IMWRITE_AVIF_SPEED,
+        6,
+        cv2.IMWRITE_AVIF_QUALITY,
+        100 if encoding.lossless else encoding.quality,
+    ]
+    if image.dtype == np.uint16:
+        bits = 10 if _has_ten_bits(image) else 12
+        top = (1 << bits) - 1
+        image = ((image.astype(np.uint32) * top + _TOP // 2) // _TOP).astype(np.uint16)
+        options += [cv2.IMWRITE_AVIF_DEPTH, bits]
+    if image.ndim == 3:
+        image = image[:, :, [2, 1, 0, 3][: image.shape[2]]]
+    blocks = {
+        cv2.IMAGE_METADATA_EXIF: metadata.exif,
+        cv2.IMAGE_METADATA_XMP: metadata.xmp,
+        cv2.IMAGE_METADATA_ICCP: metadata.icc,
+    }
+    there = {kind: np.frombuffer(body, np.uint8) for kind, body in blocks.items() if body}
+    image = np.ascontiguousarray(image)
+    return cv2.imencodeWithMetadata(".avif", image, list(there), list(there.values()), options)[1].tobytes()
 
 
-def _few(count: int) -> int:
-    if count > _MOST_ITEMS:
-        raise UnsupportedImage(f"AVIF with more than {_MOST_ITEMS:,} items is not supported")
-    return count
+def _has_ten_bits(image: Pixels) -> bool:
+    """Whether 10 bits say as much as the 16."""
+    ten = (image.astype(np.uint32) * 1023 + _TOP // 2) // _TOP
+    return bool(((ten * _TOP + 511) // 1023 == image).all())
 
 
-def _size(own: dict[bytes, bytes]) -> tuple[int, int]:
-    if b"ispe" not in own:
-        raise CorruptImage("the AVIF has no image size")
-    return number(own[b"ispe"], 4, 4), number(own[b"ispe"], 8, 4)
+def _stated(own: dict[bytes, bytes], channels: int) -> str:
+    """What the boxes `colr` state, as a text of `colours`: a profile before codes (ISO/IEC 14496-12, 12.1.5)."""
+    if profile := own.get(b"colrprof") or own.get(b"colrrICC"):
+        return colours_of(Metadata(icc=profile[4:]), channels)
+    nclx = own.get(b"colrnclx", b"")
+    return colours.of_codes(number(nclx, 4, 2), number(nclx, 6, 2)) if nclx else ""
 
 
-def _check_pictures(data: bytes, frame: Frame) -> None:
+def _check_pictures(data: bytes, items: Items, frame: Frame) -> None:
     """Check that the coded images have the size in the file's header, because the decoder uses their own size.
 
     Raises:
         CorruptImage: they have another size, or more pixels than the tiles of the image and of its alpha need.
     """
-    meta = _meta(data)
-    boxes = dict(_boxes(meta, 4, len(meta)))
-    _, associated = _properties(boxes)
-    coded, total = _coded(boxes.get(b"iinf", b"")), 0
-    for item, picture in _located(data, boxes):
-        if item not in coded:
+    total = 0
+    for item, picture in items.located(data):
+        if items.kinds.get(item) != b"av01":
             continue
-        size, said = av1.frame_size(picture), _size(associated.get(item, {}))
+        size, said = av1.sequence(picture).size, items.size(item)
         if size != said:
             raise CorruptImage(
                 f"the AVIF's image is {size[0]}x{size[1]}, but its header says {said[0]}x{said[1]}"
@@ -191,45 +241,71 @@ def _check_pictures(data: bytes, frame: Frame) -> None:
         raise CorruptImage(f"the AVIF has {total:,} pixels for a size of {frame.width}x{frame.height}")
 
 
-def _coded(iinf: bytes) -> set[int]:
-    """The numbers of the items that are AV1 images."""
-    found = set()
-    for name, body in _boxes(iinf, 8 if number(iinf, 0, 1) else 6):
-        if name == b"infe" and number(body, 0, 1) >= 2:
-            wide = 4 if body[0] > 2 else 2
-            if body[6 + wide : 10 + wide] == b"av01":
-                found.add(number(body, 4, wide))
+def _check_grids(data: bytes, items: Items) -> None:
+    """Check that each grid has its tiles.
+
+    Raises:
+        CorruptImage: tiles are missing, or named twice, or are no images.
+    """
+    if b"grid" not in items.kinds.values():
+        return
+    for item, body in items.located(data):
+        if items.kinds.get(item) == b"grid":
+            tiles = items.sources(item)
+            count = (number(body, 2, 1) + 1) * (number(body, 3, 1) + 1)
+            coded = {tile for tile in tiles if items.kinds.get(tile) == b"av01"}
+            if len(tiles) != count or len(coded) != count:
+                raise CorruptImage(f"the AVIF's grid of tiles is not valid: it needs {count} different tiles")
+
+
+def _colours(data: bytes, items: Items) -> Primaries | None:
+    """The colours of the decoded pixels, if they are stated: by the file, or by its first image."""
+    nclx = items.own(items.primary).get(b"colrnclx", b"")
+    if len(nclx) >= 8:
+        stated = (int.from_bytes(nclx[4:6]), int.from_bytes(nclx[6:8]))
+    else:
+        pictures = (picture for item, picture in items.located(data) if items.kinds.get(item) == b"av01")
+        stated = (av1.sequence(next(pictures, b"")).colours or (2, 2, 2))[:2]
+    if {*stated} <= {*_UNSPECIFIED} or max(stated) > 255:
+        return None
+    return Primaries(cicp=(*stated, 0, 1))
+
+
+def _luminance(own: dict[bytes, bytes]) -> Luminance | None:
+    """Content light level and mastering display (ISO/IEC 14496-12, 12.1.5), in the order and units of PNG."""
+    content, display = own.get(b"clli", b""), own.get(b"mdcv", b"")
+    levels = b"".join((int.from_bytes(content[at : at + 2]) * _NITS).to_bytes(4) for at in (0, 2))
+    found = Luminance(
+        display[8:12] + display[:8] + display[12:24] if len(display) == 24 else b"",
+        levels if len(content) == 4 else b"",
+    )
+    return None if found == Luminance() else found
+
+
+def _aspect(pasp: bytes) -> Density | None:
+    """The shape of pixels, if they are not squares."""
+    across, down = int.from_bytes(pasp[:4]), int.from_bytes(pasp[4:8])
+    return Density(down, across, "none") if across != down and across and down else None
+
+
+def _others(data: bytes, items: Items) -> set[Thing]:
+    """What the file has beside its image."""
+    found: set[Thing] = set()
+    if b"avis" in brands(data):
+        found.add("animation")
+    if b"tmap" in items.kinds.values():
+        found.add("gain map")
+    shown = {items.primary}
+    for kind, source, targets in items.references:
+        if kind == b"dimg":
+            shown.update(targets)
+        elif kind == b"thmb":
+            shown.add(source)
+            found.add("thumbnail")
+        elif kind == b"auxl":
+            shown.add(source)
+            if b":alpha" not in items.own(source).get(b"auxC", b""):
+                found.add("extra samples")
+    if any(kind in _IMAGES and item not in shown for item, kind in items.kinds.items()):
+        found.add("pages")
     return found
-
-
-def _located(data: bytes, boxes: dict[bytes, bytes]) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each item (ISO/IEC 14496-12, 8.11.3)."""
-    iloc = boxes.get(b"iloc", b"")
-    version, sizes = number(iloc, 0, 1), number(iloc, 4, 2)
-    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
-    wide = 4 if version == 2 else 2
-    at = 6 + wide
-    left = 4 * len(data)
-    for _ in range(_few(number(iloc, 6, wide))):
-        item = number(iloc, at, wide)
-        at += wide
-        source = data
-        if version:
-            if number(iloc, at, 2) & 15:
-                source = boxes.get(b"idat", b"")
-            at += 2
-        base = number(iloc, at + 2, base_size)
-        at += 2 + base_size
-        parts = []
-        for _ in range(_few(number(iloc, at, 2))):
-            at += index_size if version else 0
-            offset = base + number(iloc, at + 2, offset_size)
-            length = number(iloc, at + 2 + offset_size, length_size) or len(source)
-            at += offset_size + length_size
-            part = source[offset : offset + length]
-            left -= len(part)
-            if left < 0:
-                raise CorruptImage("the AVIF's items overlap")
-            parts.append(part)
-        at += 2
-        yield item, b"".join(parts)

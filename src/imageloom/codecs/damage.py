@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from imageloom.errors import CorruptImage
-from imageloom.model import MOST_WARNINGS, Damage
+from imageloom.model import MISSING, MOST_WARNINGS, Damage
 
 
 class DamageLog:
@@ -21,6 +23,10 @@ class DamageLog:
     def warnings(self) -> tuple[str, ...]:
         """The damage that was accepted, each once, in the order in which it was found."""
         return tuple(self._found)[:MOST_WARNINGS]
+
+    def add(self, warnings: Iterable[str]) -> None:
+        """Add the warnings about another part of the file."""
+        self._found.update(dict.fromkeys(warnings))
 
     def repaired(self, what: str) -> None:
         """Report damage that leaves all pixels as they are: "a stray byte between segments".
@@ -40,4 +46,4 @@ class DamageLog:
         """
         if self.policy != "salvage":
             raise CorruptImage(f"the file is damaged: {what} (--damage salvage accepts it)")
-        self._found[what] = None
+        self._found[f"{MISSING}{what}"] = None

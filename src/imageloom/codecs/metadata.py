@@ -27,6 +27,10 @@ class Text(Plain, frozen=True):
     """The keyword in this language."""
 
 
+COMMENT = "Comment"
+"""The keyword of a comment."""
+
+
 class Primaries(Plain, frozen=True):
     """What the numbers of pixels mean, if no profile says it."""
 
@@ -36,6 +40,29 @@ class Primaries(Plain, frozen=True):
     """The exponent of the file times 100,000, as in PNG's gAMA; 0 if it is not stated."""
     chromaticities: tuple[int, ...] = ()
     """x and y of white, red, green and blue times 100,000, as in PNG's cHRM; empty if they are not stated."""
+    intent: int | None = None
+    """The rendering intent of sRGB, 0 to 3, if the file says that its colours are sRGB, as in PNG's sRGB."""
+
+    @property
+    def is_srgb(self) -> bool:
+        """Whether the colours are sRGB: what readers assume of a file that says nothing."""
+        if self.cicp:
+            return self.cicp[:2] == (1, 13)
+        near = all(abs(a - b) <= 15 for a, b in zip(self.chromaticities, _SRGB, strict=False))
+        return self.intent is not None or (self.gamma in (0, 45_454, 45_455, 45_456) and near)
+
+
+_SRGB = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
+"""The chromaticities of sRGB."""
+
+
+class Luminance(Plain, frozen=True):
+    """The luminance that an HDR image was made for."""
+
+    display: bytes = b""
+    """The mastering display, as in PNG's mDCV."""
+    content: bytes = b""
+    """The maximum luminance of a pixel and of the image's mean, as in PNG's cLLI."""
 
 
 class Metadata(Plain, frozen=True):
@@ -45,11 +72,13 @@ class Metadata(Plain, frozen=True):
     """A TIFF structure, without the prefix that it has in a JPEG."""
     xmp: bytes = b""
     extended_xmp: bytes = b""
-    """The part of the XMP that does not fit into a JPEG's first packet. Only JPEG has it."""
+    """The part of the XMP that does not fit into a JPEG's first packet. Other formats have one packet."""
     icc: bytes = b""
     """The colour profile."""
     iptc: bytes = b""
     """IPTC-IIM records, without the Photoshop block around them."""
+    photoshop: bytes = b""
+    """Other image resources of Photoshop that remain true: the copyright flag and its address."""
     density: Density | None = None
     texts: tuple[Text, ...] = ()
     colours: Primaries | None = None
@@ -59,6 +88,10 @@ class Metadata(Plain, frozen=True):
     """The video of a motion photo."""
     georeference: bytes = b""
     """The tags of a GeoTIFF, as a TIFF structure of one directory."""
+    luminance: Luminance | None = None
+    chunks: bytes = b""
+    """Chunks of a PNG that no other format can hold and that may be copied, whatever has changed: private ones
+    marked as safe to copy, and the time of the last change."""
     found: tuple[Thing, ...] = ()
     """Other things of the file, which no output can hold: they are reported as dropped."""
 
@@ -68,16 +101,26 @@ NO_METADATA = Metadata()
 
 def things(metadata: Metadata) -> set[Thing]:
     """What the metadata contains, without what is in `found`."""
-    held: dict[Thing, object] = {
+    return set(held(metadata))
+
+
+def held(metadata: Metadata) -> dict[Thing, object]:
+    """The same with the value of each thing."""
+    values: dict[Thing, object] = {
         "EXIF": metadata.exif,
-        "XMP": metadata.xmp or metadata.extended_xmp,
+        "XMP": metadata.xmp,
+        "extended XMP": metadata.extended_xmp,
         "colour profile": metadata.icc,
         "IPTC": metadata.iptc,
         "density": metadata.density,
-        "text": metadata.texts,
+        "Photoshop resources": metadata.photoshop,
+        "comment": any(text.keyword == COMMENT for text in metadata.texts),
+        "text": any(text.keyword != COMMENT for text in metadata.texts),
         "colours": metadata.colours,
         "gain map": metadata.gain_map,
         "video": metadata.video,
         "georeference": metadata.georeference,
+        "HDR": metadata.luminance,
+        "private metadata": metadata.chunks,
     }
-    return {thing for thing, value in held.items() if value}
+    return {thing: value for thing, value in values.items() if value}

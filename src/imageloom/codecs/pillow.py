@@ -15,7 +15,7 @@ from imageloom.model import Frame, Pixels
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def opened(data: bytes, plugin: str) -> Image:
@@ -52,7 +52,17 @@ def decoded(image: Image, frame: Frame) -> Pixels:
     return pixels
 
 
-_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
+_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+)
 """The exceptions of Pillow's plugins for damaged files."""
 
 

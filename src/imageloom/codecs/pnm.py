@@ -9,12 +9,14 @@ import numpy as np
 
 from imageloom.codecs.bits import Data, MoreNeeded
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.metadata import NO_METADATA, Metadata, Text
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _REFUSED = {b"P7": "PAM", b"PF": "PFM", b"Pf": "PFM"}
 _NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=[\s#])")
+_COMMENT = re.compile(rb"#([^\r\n]*)")
+_ANOTHER = re.compile(rb"\s*P[1-7Ff]\s")
 _SPACE = re.compile(rb"\s")
 _PIECE = 1 << 20
 _MOST_HEAD = 64 << 10
@@ -26,7 +28,8 @@ class Pnm:
     quality = 0
     encoder_bytes = 0
     written: Format = "pnm"
-    carries: tuple[Thing, ...] = ()
+    carries: tuple[Thing, ...] = ("comment", "text")
+    always_drops: tuple[Thing, ...] = ("pages",)
 
     def header(self, head: Data) -> Header:
         if head[:2] in _REFUSED:
@@ -48,9 +51,12 @@ class Pnm:
             data[1:2],
             (frame.height, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3],
         )
-        samples = _plain(data[at:], kind, frame) if kind in b"123" else _raw(data, at, kind, frame, top)
+        samples = (
+            _plain(data[at:], kind, frame) if kind in b"123" else _raw(data, at, kind, frame, top, damage)
+        )
         if samples.size and int(samples.max()) > top:
-            raise CorruptImage(f"the PNM has samples above its declared maximum of {top}")
+            damage.repaired(f"samples are above the maximum of {top}")
+            samples = np.minimum(samples, top)
         full = 255 if frame.dtype == "uint8" else 65_535
         if top != full:
             samples = (samples.astype(np.uint32) * full + top // 2) // top
@@ -58,12 +64,21 @@ class Pnm:
         return 255 - image if kind in b"14" else image
 
     def metadata(self, data: bytes) -> Metadata:
-        return NO_METADATA
+        """The comments of the header, and whether other images follow."""
+        *_, at = _numbers(data)
+        lines = [line.strip() for line in _COMMENT.findall(data, 2, at)]
+        comment = "\n".join(line.decode(errors="replace") for line in lines if line)
+        several = _is_another(data, at) if data[1:2] in b"456" else False
+        return Metadata(
+            texts=(Text("Comment", comment),) if comment else (),
+            found=("pages",) if several else (),
+        )
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         deep = image.dtype == np.uint16
         kind, top = "P5" if image.ndim == 2 else "P6", 65_535 if deep else 255
-        head = f"{kind}\n{image.shape[1]} {image.shape[0]}\n{top}\n".encode()
+        comments = "".join(f"# {line}\n" for text in metadata.texts for line in _lines(text))
+        head = f"{kind}\n{comments}{image.shape[1]} {image.shape[0]}\n{top}\n".encode(errors="replace")
         return head + (image.astype(">u2") if deep else image).tobytes()
 
 
@@ -81,14 +96,41 @@ def _numbers(data: bytes) -> tuple[int, int, int, int]:
     width, height, top = (*found, 1)[:3]
     if not 0 < top < 65_536:
         raise CorruptImage(f"the PNM's maximum sample value is {top}; it must be 1 to 65535")
+    if data[at : at + 1] == b"#":
+        end = data.find(b"\n", at, at + _MOST_HEAD)
+        if end < 0:
+            raise MoreNeeded
+        at = end
     return width, height, top, at + 1
 
 
-def _raw(data: bytes, at: int, kind: bytes, frame: Frame, top: int) -> Pixels:
+def _lines(text: Text) -> list[str]:
+    """The lines of a comment in a header. A text other than a comment begins with its keyword."""
+    words = text.text if text.keyword == "Comment" else f"{text.keyword}: {text.text}"
+    return [line for line in words.replace("\0", " ").splitlines() if line.strip()]
+
+
+def _is_another(data: bytes, at: int) -> bool:
+    """Whether a raw file has another image after the first one."""
+    width, height, top, _ = _numbers(data)
+    frame = Frame(width, height, 3 if data[1:2] == b"6" else 1)
+    end = at + _per_row(data[1:2], frame, top) * height
+    return bool(_ANOTHER.match(data, end))
+
+
+def _per_row(kind: bytes, frame: Frame, top: int) -> int:
+    """The size of a row of a raw file in bytes."""
+    return -(-frame.width // 8) if kind == b"4" else frame.width * frame.channels * (2 if top > 255 else 1)
+
+
+def _raw(data: bytes, at: int, kind: bytes, frame: Frame, top: int, damage: DamageLog) -> Pixels:
     """The samples of a raw file. Rows of a bitmap are padded to whole bytes."""
-    per_row = -(-frame.width // 8) if kind == b"4" else frame.width * frame.channels * (2 if top > 255 else 1)
-    if len(data) - at < per_row * frame.height:
-        raise CorruptImage("the PNM is cut off")
+    per_row = _per_row(kind, frame, top)
+    size = per_row * frame.height
+    if len(data) - at < size:
+        rows = (len(data) - at) // per_row
+        damage.missing(f"it is cut off: {frame.height - rows} of {frame.height} rows are missing")
+        data, at = data[at:].ljust(size, b"\0"), 0
     if kind != b"4":
         count = frame.pixels * frame.channels
         return np.frombuffer(data, ">u2" if top > 255 else np.uint8, count, at)
@@ -99,6 +141,8 @@ def _raw(data: bytes, at: int, kind: bytes, frame: Frame, top: int) -> Pixels:
 def _plain(text: bytes, kind: bytes, frame: Frame) -> Pixels:
     """The samples of a plain file: decimal numbers. The digits of a bitmap need no spaces between them."""
     count = frame.pixels * frame.channels
+    if b"#" in text:
+        text = _COMMENT.sub(b" ", text)
     try:
         if kind == b"1":
             samples = np.frombuffer(text.translate(None, b" \t\r\n\v\f"), np.uint8) - np.uint8(ord("0"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, number
@@ -29,7 +30,7 @@ SIZES = {
     18: 8,
 }
 """Size of one value in bytes, by its type."""
-SHORT, LONG, UNDEFINED = 3, 4, 7
+TEXT, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
 
 _MOST_TAGS = 1 << 16
 """Maximum number of tags in a directory: a tag's number has 16 bits."""
@@ -141,31 +142,45 @@ def numbers(data: Data, entry: Entry, order: Order) -> tuple[int, ...]:
     return tuple(int.from_bytes(values[at : at + size], order) for at in range(0, len(values), size or 1))
 
 
-def tree(data: bytes, at: int, order: Order, keep: frozenset[int], big: bool = False) -> Tree:
+def tree(
+    data: bytes,
+    at: int,
+    order: Order,
+    keep: Callable[[int], bool],
+    big: bool = False,
+    damaged: list[int] | None = None,
+) -> Tree:
     """The directory at `at` with its sub-directories, without values that are outside the data.
 
     Args:
-        keep: the tags of the first directory to keep.
+        keep: whether to keep a tag of the first directory.
+        damaged: gets the tags that should be kept and are outside the data or of no known type.
     """
+    lost = [] if damaged is None else damaged
     budget = min(len(data), MOST_AT_ONCE)
 
-    def read(at: int, below: set[int], wanted: frozenset[int] | None) -> Tree:
+    def read(at: int, below: set[int], wanted: Callable[[int], bool]) -> Tree:
         nonlocal budget
         branch: Tree = {}
         try:
             entries = directory(data, at, order, big).entries
-        except MoreNeeded:
+        except (MoreNeeded, CorruptImage):
+            lost.append(0)
             return branch
         for tag, entry in entries.items():
-            if (wanted is not None and tag not in wanted) or entry.at + entry.size > len(data):
+            if not wanted(tag):
                 continue
-            if tag in below:
+            if entry.at + entry.size > len(data):
+                lost.append(tag)
+            elif tag in below:
                 places = numbers(data, entry, order)
                 if places:
-                    branch[tag] = read(places[0], _BELOW[tag], None)
+                    branch[tag] = read(places[0], _BELOW[tag], lambda _: True)
             elif entry.kind in SIZES and entry.size <= budget:
                 budget -= entry.size  # overlapping values must not expand a file
                 branch[tag] = Value(entry.kind, entry.length, data[entry.at : entry.at + entry.size])
+            else:
+                lost.append(tag)
         return branch
 
     return read(at, {EXIF, GPS}, keep)
@@ -175,12 +190,19 @@ _WORDS = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8
 """Size of a number in bytes, by type. A rational has two numbers."""
 
 
-def little_endian(value: Value, order: Order) -> bytes:
-    """A tag's values in little-endian order. Untyped values, such as maker notes, are not changed."""
-    word = _WORDS.get(value.kind, 1)
-    if order == "little" or word == 1:
-        return value.data
-    return b"".join(value.data[at : at + word][::-1] for at in range(0, len(value.data), word))
+def in_order(branch: Tree, before: Order, after: Order) -> Tree:
+    """A tree with its values in another byte order. Untyped values, such as maker notes, are not changed."""
+    if before == after:
+        return branch
+    turned: Tree = {}
+    for tag, value in branch.items():
+        if isinstance(value, dict):
+            turned[tag] = in_order(value, before, after)
+            continue
+        word = _WORDS.get(value.kind, 1)
+        words = (value.data[at : at + word][::-1] for at in range(0, len(value.data), word))
+        turned[tag] = value if word == 1 else value._replace(data=b"".join(words))
+    return turned
 
 
 def laid_out(branch: Tree, at: int, order: Order) -> bytes:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,8 @@ WIDTH, HEIGHT, BITS, PACKING, COLOURS, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIPS, SAMPLES, ROWS, STRIP_BYTES, PLANES, PREDICTOR = 273, 277, 278, 279, 284, 317
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 322, 323, 324, 325
 EXTRA, SAMPLE_FORMAT, _TABLES, _SUBSAMPLING = 338, 339, 347, 530
+DEPTHS = (32997, 32998)
+"""Number of pictures in a volume, and in a tile of it."""
 _KEPT = (
     WIDTH,
     HEIGHT,
@@ -42,8 +45,10 @@ _SEVERAL = (BITS, EXTRA, SAMPLE_FORMAT, _SUBSAMPLING)
 JPEG = 7
 _INTEGERS = (1, 3, 4, 16)
 """Types of tags: BYTE, SHORT, LONG, LONG8."""
-_MOST_VALUES = 16
-"""Maximum number of values of a tag with one value per channel."""
+MOST_SAMPLES = 64
+"""Maximum number of channels, and of values of a tag with one value per channel."""
+_CUT = 1 << 20
+"""An uncompressed strip that is larger than this, in bytes, is read in parts of this size."""
 MOST_PARTS = 1 << 16
 """Maximum number of strips or tiles in a file that is decoded as a whole."""
 _OVERHANG = 1 << 22
@@ -82,21 +87,11 @@ def integers(
         if default is None:
             raise CorruptImage(f"the TIFF lacks its tag {tag}")
         return (default,)
-    if entry.length > _MOST_VALUES:
+    if entry.length > MOST_SAMPLES:
         raise CorruptImage(f"the TIFF has {entry.length:,} values in its tag {tag}")
     if entry.kind not in _INTEGERS:
         raise CorruptImage(f"the TIFF's tag {tag} has type {entry.kind}, which is not a whole number")
     return numbers(data, entry, order)
-
-
-class Part(NamedTuple):
-    """The unpacked pixels of a strip or tile, and their position in the image."""
-
-    pixels: Pixels
-    """(height, width, channels)"""
-    plane: int
-    y: int
-    x: int
 
 
 class Parts:
@@ -145,8 +140,9 @@ class Parts:
                 f"TIFF of {width}x{height} pixels with parts of {self.width}x{self.height} pixels is not supported"
             )
         self.columns = -(-width // self.width)
-        self._in_plane = self.columns * -(-height // self.height)
-        self.count = self._in_plane * self.planes
+        self.places = self.columns * -(-height // self.height)
+        """Number of strips or tiles of one plane."""
+        self.count = self.places * self.planes
         self.bytes = self.width * self.height * self._channels * sample_bytes
         """Of the largest part, unpacked."""
         places, sizes = (TILES, TILE_BYTES) if self.is_tiled else (STRIPS, STRIP_BYTES)
@@ -161,6 +157,7 @@ class Parts:
             _array(data, entries[tag], order, self.count) for tag in (places, sizes)
         )
         self._check(len(data))
+        self._cut(height, get)
         self._tables = _tables(data, entries)
         kept: Tree = {}
         for tag in _KEPT:
@@ -180,26 +177,61 @@ class Parts:
         """The offset of a part in the file, and its number of bytes."""
         return int(self._offsets[index]), int(self._sizes[index])
 
-    def unpacked(self, index: int, data: bytes) -> Part:
-        """Unpack a part's pixels from its bytes.
+    def position(self, place: int) -> tuple[int, int]:
+        """The row and the column of the first pixel of a place, 0 to `places` - 1."""
+        row, column = divmod(place, self.columns)
+        return row * self.height, column * self.width
+
+    def samples(self, place: int, read: Callable[[int, int], bytes]) -> Pixels:
+        """The samples (height, width, samples per pixel) of a place, from all planes.
+
+        Args:
+            read: (offset, number of bytes) -> bytes of the file.
 
         Raises:
             CorruptImage: the bytes are damaged, or give other pixels than the part has.
         """
+        indices = [place + plane * self.places for plane in range(self.planes)]
+        planes = [self._unpacked(index, read(*self.place(index))) for index in indices]
+        try:
+            return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+        except ValueError:
+            raise CorruptImage(f"{self.name(place)} is damaged: its planes differ in size") from None
+
+    def _unpacked(self, index: int, data: bytes) -> Pixels:
         try:
             if self.packing == JPEG:
                 self._check_jpeg(data)
-            pixels, (plane, _, y, x, _), _ = self._unpack(data, index, jpegtables=self._tables)
+            pixels: Pixels | None = self._unpack(data, index, jpegtables=self._tables)[0]
         except MemoryError:
             raise
         except Exception as error:  # the libraries raise undocumented exceptions
             said = " ".join(str(error).split())
             raise CorruptImage(f"{self.name(index)} is damaged: {said or 'it is cut off'}") from None
-        return Part(pixels[0], plane, y, x)
+        if pixels is None or pixels.ndim != 4:
+            raise CorruptImage(f"{self.name(index)} is damaged: it does not hold its pixels")
+        first: Pixels = pixels[0]
+        return first
+
+    def _cut(self, height: int, get: Callable[[int, int], int]) -> None:
+        """Cut one uncompressed strip with all rows into several, so that it is read in parts."""
+        bits = self.width * self._channels * get(BITS, 1)
+        row, rest = divmod(bits, 8)
+        if self.is_tiled or self.packing != 1 or self.places > 1 or rest or get(FILL_ORDER, 1) != 1:
+            return
+        if self.planes > 1 or row * height <= _CUT or int(self._sizes[0]) < row * height:
+            return
+        self.height = max(1, _CUT // row)
+        self.places = self.count = -(-height // self.height)
+        self.bytes = self.bytes // height * self.height
+        tops = np.arange(self.places, dtype=np.uint64) * np.uint64(self.height)
+        rows = np.minimum(np.uint64(height) - tops, np.uint64(self.height))
+        self._offsets = self._offsets[0] + tops * np.uint64(row)
+        self._sizes = rows * np.uint64(row)
 
     def name(self, index: int) -> str:
         if self.is_tiled:
-            row, column = divmod(index % self._in_plane, self.columns)
+            row, column = divmod(index % self.places, self.columns)
             return f"the TIFF's tile {index} (row {row}, column {column})"
         return f"the TIFF's strip {index}"
 

@@ -26,7 +26,7 @@ class Zarr:
     quality = 0
     encoder_bytes = 0
     written: Format = "zarr"
-    carries: tuple[Thing, ...] = ()
+    carries: tuple[Thing, ...] = ("extra samples",)
 
     def __init__(self) -> None:
         if find_spec("zarr") is None:

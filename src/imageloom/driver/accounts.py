@@ -15,9 +15,11 @@ from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import Retries
 from imageloom.errors import StorageError
 from imageloom.model import Item, Job, Result, Work
+from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Done, Event, Failed, Listener, Retried, Skipped, SkipReason
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
+from imageloom.records.losses import Losses
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class Accounts:
     """Counts and records the outcomes of one run.
 
     Args:
-        recipe: the text that identifies the recipe in the ledger.
+        meanings: the texts that identify the recipe in the ledger.
         listeners: called with each event; a listener that raises OSError is removed.
         durable: publish in rounds, so that outputs survive a power cut.
         is_followed: somebody waits for each output, so rounds are short.
@@ -38,7 +40,7 @@ class Accounts:
         source: Source,
         sink: Sink,
         ledger: Ledger,
-        recipe: str,
+        meanings: Meanings,
         suspects: Suspects,
         listeners: Iterable[Listener],
         clock: Clock = REAL,
@@ -54,12 +56,13 @@ class Accounts:
         self._source = source
         self._sink = sink
         self._ledger = ledger
-        self._recipe = recipe
+        self._meanings = meanings
         self._suspects = suspects
         self._listeners = tuple(listeners)
         self._done = self._failed = self._skipped = 0
+        self.losses = Losses()
         longest = rounds.LONGEST_FOLLOWED if is_followed else rounds.LONGEST
-        self._rounds = Rounds(sink, ledger, recipe, longest, clock) if durable else None
+        self._rounds = Rounds(sink, ledger, meanings, longest, clock) if durable else None
 
     @property
     def waits(self) -> bool:
@@ -108,7 +111,7 @@ class Accounts:
                     self._rounds.add(self.job, one)
                     self.publish_waiting(all=False)
                     return
-                self._sink.publish(self.job, work, self._recipe, result)
+                self._sink.publish(self.job, work, self._meanings.of(work.item.key), result)
                 self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
             except StorageError:
                 raise
@@ -145,6 +148,8 @@ class Accounts:
         failure = result.failure
         if failure is None:
             self._done += 1
+            if result.dropped or result.warnings:
+                self.losses.add(result)
             self._suspects.record_outcome(work.item, None)
             if self._listeners:
                 self.emit(Done(result, work.attempt, worker, self._source.waited(result.key)))

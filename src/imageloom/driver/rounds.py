@@ -20,6 +20,7 @@ from imageloom.driver.clock import Clock
 from imageloom.driver.sink import Sink
 from imageloom.errors import StorageError
 from imageloom.model import Plain, Result, Work
+from imageloom.recipes.meaning import Meanings
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
 
@@ -45,14 +46,14 @@ class Rounds:
     """The items that wait to be published, and those that wait to be recorded as done.
 
     Args:
-        recipe: the text that identifies the recipe in the ledger.
+        meanings: the texts that identify the recipe in the ledger.
         longest: maximum seconds that an output waits.
     """
 
-    def __init__(self, sink: Sink, ledger: Ledger, recipe: str, longest: float, clock: Clock) -> None:
+    def __init__(self, sink: Sink, ledger: Ledger, meanings: Meanings, longest: float, clock: Clock) -> None:
         self._sink = sink
         self._ledger = ledger
-        self._recipe = recipe
+        self._meanings = meanings
         self._longest = longest
         self._clock = clock
         self._staged: list[Finished] = []
@@ -82,7 +83,7 @@ class Rounds:
         Raises:
             ItemError: its outputs cannot be published.
         """
-        self._sink.prepare(job, one.work, self._recipe, one.result)
+        self._sink.prepare(job, one.work, self._meanings.of(one.work.item.key), one.result)
         if not self:
             self._since = self._clock.monotonic()
         self._staged.append(one)

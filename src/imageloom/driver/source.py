@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
 
 from imageloom import codecs
+from imageloom.driver.patterns import Pattern
 from imageloom.errors import ItemError, StorageError, UnreadableItem
 from imageloom.model import Failure, Item, Links, Unlisted
 from imageloom.records.events import SkipReason
+from imageloom.records.losses import LeftOut
 from imageloom.stores import check_address, is_remote, local_path, open_bounded, open_store
 from imageloom.stores.files import check_name
 
@@ -19,9 +20,8 @@ class Source:
 
     Args:
         address: address of a folder or a file.
-        include: patterns of names; empty: all names with an image suffix. A pattern without a slash is compared
-            with the last part of the key, a pattern with a slash with the whole key.
-        exclude: patterns of names to leave out, compared in the same way.
+        include: patterns of keys, see `patterns`; empty: all names with an image suffix.
+        exclude: patterns of keys to leave out.
         links: which symbolic links in a local folder are read; the others become failed items.
         roots: local folders that the source must be inside; empty: no restriction.
 
@@ -45,8 +45,10 @@ class Source:
         self.is_file = bool(only)
         self.root = self.store.address
         self._only = only
-        self._include = include
-        self._exclude = exclude
+        self._include = tuple(map(Pattern, include))
+        self._exclude = tuple(map(Pattern, exclude))
+        self.left_out = LeftOut()
+        """The files whose suffix is that of no format, without those that patterns leave out."""
 
     @property
     def place(self) -> str:
@@ -88,6 +90,8 @@ class Source:
         for entry in self.store.items():
             if self._is_wanted(entry):
                 yield entry
+            elif self._is_left_out(entry):
+                self.left_out.add(entry.key)
 
     def _is_wanted(self, entry: Item | Unlisted) -> bool:
         """Whether an entry is wanted. So is an unreadable folder that may contain images, to report it."""
@@ -96,13 +100,20 @@ class Source:
         return self.matches(entry.key)
 
     def matches(self, key: str) -> bool:
-        if any(_fits(key, pattern) for pattern in self._exclude):
+        if any(pattern.fits(key) for pattern in self._exclude):
             return False
         if key.endswith("/"):
             return True
         if self._include:
-            return any(_fits(key, pattern) for pattern in self._include)
+            return any(pattern.fits(key) for pattern in self._include)
         return codecs.format_of(key) is not None
+
+    def _is_left_out(self, entry: Item | Unlisted) -> bool:
+        """Whether an entry that is not wanted is a file that no pattern leaves out. Empty files do not count: some
+        stores mark folders with them."""
+        if isinstance(entry, Unlisted) or self._include or not entry.size:
+            return False
+        return not any(pattern.fits(entry.key) for pattern in self._exclude)
 
 
 def _local(address: str) -> tuple[str, str]:
@@ -121,7 +132,3 @@ def _remote(address: str) -> tuple[str, str]:
     if codecs.format_of(name) and not root.endswith("/") and open_store(root).find(name):
         return root, name
     return address, ""
-
-
-def _fits(key: str, pattern: str) -> bool:
-    return fnmatch(key if "/" in pattern else key.rpartition("/")[2], pattern)

@@ -4,7 +4,9 @@ Sizes are in pixels, times in seconds, memory and files in bytes, unless a field
 """
 
 from imageloom.model.image import (
+    COPIES,
     LARGE,
+    THINGS,
     Box,
     DType,
     Format,
@@ -18,10 +20,12 @@ from imageloom.model.image import (
     is_large,
 )
 from imageloom.model.recipe import (
+    Chroma,
     Colors,
     Damage,
     Decode,
     Encoding,
+    GainMap,
     IfExists,
     Job,
     Keep,
@@ -33,6 +37,8 @@ from imageloom.model.recipe import (
     Value,
 )
 from imageloom.model.work import (
+    MISSING,
+    MOST_WARNING,
     MOST_WARNINGS,
     STAGES,
     Failure,
@@ -49,10 +55,15 @@ from imageloom.model.work import (
 )
 
 __all__ = [
+    "COPIES",
     "LARGE",
+    "MISSING",
+    "MOST_WARNING",
     "MOST_WARNINGS",
     "STAGES",
+    "THINGS",
     "Box",
+    "Chroma",
     "Colors",
     "DType",
     "Damage",
@@ -61,6 +72,7 @@ __all__ = [
     "Failure",
     "Format",
     "Frame",
+    "GainMap",
     "Header",
     "IfExists",
     "Item",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,7 +15,8 @@ else:
     Pixels = Any
 """An image: an array (height, width) for gray, or (height, width, channels) for gray+alpha, RGB and RGBA.
 
-uint8 and uint16 use the full range of the type; float32 is from 0 to 1.
+More channels follow if the frame has extra samples. uint8 and uint16 use the full range of the type. White is 1 in
+float32; values outside 0 to 1 are allowed, and refused by operators that need this range.
 """
 
 DType = Literal["uint8", "uint16", "float32"]
@@ -23,19 +25,26 @@ Thing = Literal[
     "16 bits",
     "alpha",
     "animation",
+    "CMYK",
     "colour profile",
     "colours",
     "comment",
+    "content credentials",
     "damaged metadata",
     "density",
+    "depth map",
+    "display hints",
     "EXIF",
+    "extended XMP",
     "extra samples",
     "gain map",
     "georeference",
     "HDR",
     "IPTC",
     "layers",
+    "mask",
     "pages",
+    "Photoshop resources",
     "private metadata",
     "text",
     "thumbnail",
@@ -43,6 +52,9 @@ Thing = Literal[
     "XMP",
 ]
 """What a file can hold beside plain pixels: each is kept, adapted to the output, or dropped and reported."""
+THINGS: tuple[Thing, ...] = get_args(Thing)
+COPIES: frozenset[Thing] = frozenset({"thumbnail"})
+"""Small copies of the old picture: no output can be expected to keep them."""
 Subsampling = Literal["444", "440", "422", "420", "411"]
 """The chroma subsampling of a lossy encoder, as J:a:b without the colons."""
 
@@ -61,8 +73,15 @@ class Frame(Plain, frozen=True):
     width: int
     height: int
     channels: int
-    """1 gray, 2 gray and alpha, 3 RGB, 4 RGBA."""
+    """1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; and `extra` more."""
     dtype: DType = "uint8"
+    extra: int = 0
+    """The number of extra samples: the last channels, whose meaning is not known, neither colours nor alpha."""
+
+    @property
+    def without_extra(self) -> Frame:
+        """The frame of the colours and alpha only."""
+        return replace(self, channels=self.channels - self.extra, extra=0) if self.extra else self
 
     @property
     def pixels(self) -> int:
@@ -87,7 +106,8 @@ class Frame(Plain, frozen=True):
 
     def __str__(self) -> str:
         kinds = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
-        kind = kinds.get(self.channels, f"{self.channels} channels")
+        shown = self.channels - self.extra
+        kind = kinds.get(shown, f"{shown} channels") + (f"+{self.extra} extra" if self.extra else "")
         return f"{self.width}x{self.height} {kind} {self.dtype}"
 
 
@@ -166,5 +186,7 @@ class Header(Plain, frozen=True):
     """The file's own format has lossy files too, and this one is lossless (WebP, AVIF)."""
     subsampling: Subsampling | None = None
     """The chroma subsampling of a lossy file; None if unknown."""
-    extra: int = 0
-    """The number of channels, the last ones, whose meaning is not known: neither colours nor alpha (TIFF)."""
+    colours: str = ""
+    """What the numbers of the pixels mean, as a text of `colours`; empty: sRGB, or not stated."""
+    stored: str = ""
+    """The colours of the stored pixels, if the decoder converts them to sRGB: CMYK, CIELab or ICCLab."""

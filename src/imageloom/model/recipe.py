@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta
 
 from imageloom.model.image import Format, Plain, Subsampling
 
@@ -12,8 +14,13 @@ Keep = Literal["keep", "strict", "strip"]
 """What happens to metadata: kept (what is dropped is reported), kept or the item fails, removed."""
 Damage = Literal["refuse", "warn", "salvage"]
 """Which damaged files are accepted: none; those whose pixels are all there; all that can be decoded in part."""
+Chroma = Literal["keep", "444", "422", "420"]
+"""The chroma subsampling that a user asks for: that of the input, or a fixed one."""
 Colors = Literal["keep", "srgb"]
 """Whether outputs keep the colour description of the input, or are converted to sRGB."""
+GainMap = Literal["keep", "drop"]
+"""Whether the gain map of an Ultra HDR photo is processed along with the photo."""
+Count = Annotated[int, Meta(ge=0)]
 Value = int | float | str | bool | None
 
 
@@ -39,6 +46,8 @@ class Encoding(Plain, frozen=True):
     """Use the lossless encoder of a format that has both."""
     subsampling: Subsampling | None = None
     """Chroma subsampling of a lossy encoder; None for the codec's default."""
+    extra: int = 0
+    """The number of extra samples, see `Frame.extra`."""
 
 
 class Output(Plain, frozen=True):
@@ -49,8 +58,10 @@ class Output(Plain, frozen=True):
     """Path relative to the sink; empty for the sink itself."""
     format: Format | None = None
     """None: the format of the input."""
-    quality: int | None = None
+    quality: Annotated[int, Meta(ge=1, le=100)] | None = None
     """1 to 100, for lossy formats; None: the format's default."""
+    subsampling: Chroma | None = None
+    """The chroma subsampling of lossy formats; keep: that of the input, if it is known; None: the default."""
 
 
 class Recipe(Plain, frozen=True):
@@ -64,16 +75,15 @@ class Recipe(Plain, frozen=True):
     metadata: Keep = "keep"
     damage: Damage = "warn"
     colors: Colors = "keep"
-    gain_map: Literal["keep", "drop"] = "keep"
-    """Whether the gain map of an Ultra HDR photo is processed along with the photo."""
+    gain_map: GainMap = "keep"
 
 
 class Limits(Plain, frozen=True):
     """Limits that are checked against an image's header, before any pixel is decoded."""
 
-    max_pixels: int = 512_000_000
-    max_file_size: int = 4 << 30
-    max_expansion: int = 1000
+    max_pixels: Annotated[int, Meta(ge=1)] = 512_000_000
+    max_file_size: Annotated[int, Meta(ge=1)] = 4 << 30
+    max_expansion: Annotated[int, Meta(ge=1)] = 1000
     """Decoded bytes per byte of the file. Checked only if an image decodes to more than 64 MB."""
 
 
@@ -97,7 +107,7 @@ class Job(Plain, frozen=True):
     """What to do if an output's name is taken by a file that imageloom did not make."""
     retry_failed: bool = False
     """Process only the items that failed in an earlier run."""
-    memory: int = 0
+    memory: Count = 0
     """Maximum memory of all tasks in flight together, in bytes; 0: half of the machine's memory."""
     name: str = "{dir}/{stem}.{ext}"
     """Template of the output names, relative to the sink or to the output's folder."""
@@ -105,13 +115,13 @@ class Job(Plain, frozen=True):
     """Each output replaces its input; source and sink are the same folder."""
     tile: Literal["auto", "always", "never"] = "auto"
     """Whether images are processed in tiles. auto: if an image is large, or the only one in progress."""
-    items_at_once: int = 0
+    items_at_once: Count = 0
     """Maximum number of images in progress; 0: as many as memory and workers allow."""
     scratch: str = ""
     """Path of a folder for temporary pixel files of large images; empty for a folder in the sink."""
-    in_flight: int = 0
+    in_flight: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Number of requests in flight to remote storage; 0: tuned automatically."""
-    attempts: int = 3
+    attempts: Annotated[int, Meta(ge=1)] = 3
     """An item fails for good after this number of failed attempts."""
     links: Links = "follow"
     durable: bool | None = None

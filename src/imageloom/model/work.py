@@ -173,6 +173,10 @@ class Unlisted(Plain, frozen=True):
 
 MOST_WARNINGS = 8
 """Maximum number of warnings of one result."""
+MISSING = "pixels are missing: "
+"""The start of a warning about damage by which the result lacks pixels of the image."""
+MOST_WARNING = 200
+"""Maximum length of a warning, in characters."""
 
 
 class Result(Plain, frozen=True):

@@ -6,23 +6,28 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
     geometry,
     hysteresis,
     morphology,
+    ranges,
     resize,
     statistics,
     threshold,
     tone,
 )
+from imageloom.operators.channels import shown
 from imageloom.operators.extern import contents, digests_of, load_files, load_packages, reloaded
+from imageloom.operators.ranges import with_checks
 from imageloom.operators.registry import (
     DTYPES,
     Measure,
     Operator,
     apply,
     apply_on_part,
+    extra_before,
     frames,
     get,
     operator,
     operators,
 )
+from imageloom.operators.versions import version
 
 __all__ = [
     "DTYPES",
@@ -32,6 +37,7 @@ __all__ = [
     "apply_on_part",
     "contents",
     "digests_of",
+    "extra_before",
     "frames",
     "get",
     "load_files",
@@ -39,4 +45,7 @@ __all__ = [
     "operator",
     "operators",
     "reloaded",
+    "shown",
+    "version",
+    "with_checks",
 ]

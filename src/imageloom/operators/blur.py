@@ -10,7 +10,8 @@ import numpy as np
 from msgspec import Meta
 
 from imageloom.model import Frame, Pixels
-from imageloom.operators.registry import operator, saturate
+from imageloom.operators.channels import saturate
+from imageloom.operators.registry import operator
 from imageloom.operators.values import ROWS, half, in_bands, in_range, in_vectors, odd, top_of
 
 Sigma = Annotated[float, Meta(gt=0, le=100)]
@@ -88,7 +89,14 @@ def median_blur(image: Pixels, *, kernel: Annotated[int, Meta(ge=1, le=255)] = 3
     return cv2.medianBlur(image, kernel)
 
 
-@operator("local", halo=half, check=odd, alpha="keep", examples=("bilateral", "bilateral 9 40 3"))
+@operator(
+    "local",
+    halo=half,
+    check=odd,
+    alpha="keep",
+    ranged=True,
+    examples=("bilateral", "bilateral 9 40 3"),
+)
 def bilateral(
     image: Pixels,
     *,

@@ -11,8 +11,9 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from imageloom.model import Frame, Pixels, Step, Value
+from imageloom.operators.channels import colour
 from imageloom.operators.hysteresis import WEAK
-from imageloom.operators.registry import colour, operator
+from imageloom.operators.registry import operator
 from imageloom.operators.values import half, in_bands, in_range, in_vectors
 
 Gradient = Annotated[float, Meta(ge=0, le=100_000)]
@@ -33,7 +34,13 @@ def _in_order(low: float, high: float, **_: object) -> str | None:
     return "low must not be above high" if low > high else None
 
 
-@operator("local", halo=half, alpha="drop", examples=("sobel", "sobel 5 scale=0.1", "sobel axis=x"))
+@operator(
+    "local",
+    halo=half,
+    alpha="drop",
+    ranged=True,
+    examples=("sobel", "sobel 5 scale=0.1", "sobel axis=x"),
+)
 def sobel(image: Pixels, *, kernel: Literal[3, 5, 7] = 3, axis: Axis = "both", scale: Scale = 1.0) -> Pixels:
     """The magnitude of the gradient of each channel, by Sobel's kernels, times the scale.
 
@@ -44,7 +51,13 @@ def sobel(image: Pixels, *, kernel: Literal[3, 5, 7] = 3, axis: Axis = "both", s
     return _steepness(image, kernel, axis, scale)
 
 
-@operator("local", halo=lambda **_: 1, alpha="drop", examples=("scharr", "scharr axis=y scale=0.25"))
+@operator(
+    "local",
+    halo=lambda **_: 1,
+    alpha="drop",
+    ranged=True,
+    examples=("scharr", "scharr axis=y scale=0.25"),
+)
 def scharr(image: Pixels, *, axis: Axis = "both", scale: Scale = 1.0) -> Pixels:
     """The magnitude of the gradient of each channel, by Scharr's 3 x 3 kernels, times the scale.
 
@@ -75,6 +88,7 @@ def _steepness(image: Pixels, kernel: int, axis: Axis, scale: float) -> Pixels:
     "local",
     halo=lambda kernel, **_: max(1, kernel // 2),
     alpha="drop",
+    ranged=True,
     examples=("laplacian", "laplacian 3 scale=0.5"),
 )
 def laplacian(image: Pixels, *, kernel: Literal[1, 3, 5, 7] = 1, scale: Scale = 1.0) -> Pixels:
@@ -96,6 +110,7 @@ def laplacian(image: Pixels, *, kernel: Literal[1, 3, 5, 7] = 1, scale: Scale = 
     alpha="drop",
     check=_in_order,
     tiled_as=_by_hysteresis,
+    extra="refuse",
     examples=("canny 100 200", "canny low=100 high=200 aperture=5 l2=true"),
 )
 def canny(
@@ -188,6 +203,7 @@ def edge_classes(image: Pixels, *, low: float, high: float) -> Pixels:
     dtypes=("uint8",),
     check=_in_order,
     tiled_as=_by_classes,
+    extra="refuse",
     examples=("edge_mask", "edge_mask 20 60"),
 )
 def edge_mask(image: Pixels, *, low: Gradient = 5.0, high: Gradient = 15.0) -> Pixels:

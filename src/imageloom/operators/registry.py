@@ -20,10 +20,13 @@ import numpy as np
 
 from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
 from imageloom.model import Box, DType, Frame, Pixels, Step, Value
+from imageloom.operators import messages
+from imageloom.operators.channels import colour, premultiplied, split, with_alpha
 from imageloom.operators.extern import load_packages, reloaded
 
 Kind = Literal["point", "local", "geometric", "global"]
 Alpha = Literal["keep", "premultiply", "together", "drop"]
+Extra = Literal["keep", "refuse", "drop"]
 F = TypeVar("F", bound=Callable[..., Pixels])
 
 DTYPES: tuple[DType, ...] = ("uint8", "uint16", "float32")
@@ -85,6 +88,8 @@ class Operator:
     part: Callable[..., Pixels] | None
     whole: Callable[..., str | None] | None
     tiled_as: Callable[..., tuple[Step, ...]] | None
+    ranged: bool
+    extra: Extra
 
     @property
     def summary(self) -> str:
@@ -97,13 +102,18 @@ class Operator:
         return {parameter.name: parameter for parameter in found[1:]}
 
     @cached_property
+    def hints(self) -> dict[str, Any]:
+        """The annotations of the parameters by name."""
+        return typing.get_type_hints(self.function, include_extras=True)
+
+    @cached_property
     def schema(self) -> type[msgspec.Struct]:
         """A struct type with the parameters as fields. It converts values and checks their ranges."""
-        hints = typing.get_type_hints(self.function, include_extras=True)
         fields: list[Any] = []
         for name, parameter in self.parameters.items():
             required = parameter.default is inspect.Parameter.empty
-            fields.append((name, hints[name]) if required else (name, hints[name], parameter.default))
+            hint = self.hints[name]
+            fields.append((name, hint) if required else (name, hint, parameter.default))
         return msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
 
     def step(self, params: dict[str, Value]) -> Step:
@@ -114,18 +124,19 @@ class Operator:
         """
         for name in params:
             if name not in self.parameters:
-                known = ", ".join(self.parameters) or "none"
-                raise PipelineError(f"{self.name} has no parameter {name!r}; it takes: {known}")
+                unknown = messages.unknown_parameter(name, self.parameters, self.examples)
+                raise PipelineError(f"{self.name}: {unknown}")
         try:
             checked = msgspec.to_builtins(msgspec.convert(params, self.schema))
         except msgspec.ValidationError as error:
-            raise PipelineError(f"{self.name}: {_explain(str(error), params)}") from None
+            wrong = messages.wrong_parameter(str(error), params, self.hints, self.examples)
+            raise PipelineError(f"{self.name}: {wrong}") from None
         for name, value in checked.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise PipelineError(f"{self.name}: {name} must be a finite number, not {value}")
         reason = self.check(**checked) if self.check else None
         if reason:
-            raise PipelineError(f"{self.name}: {reason}")
+            raise PipelineError(f"{self.name}: {reason}{messages.for_example(self.examples)}")
         kept = {n: v for n, v in checked.items() if v != self.parameters[n].default}
         return Step(self.name, kept)
 
@@ -147,23 +158,37 @@ class Operator:
         if frame.dtype not in self.dtypes:
             takes = ", ".join(self.dtypes)
             raise OperatorRefused(f"{self.name} does not take {frame.dtype} pixels; it takes {takes}")
-        params = self.filled(step)
+        if frame.extra and self.extra == "refuse":
+            raise OperatorRefused(
+                f"{self.name} does not take extra samples, and the image has {frame.extra}: channels that are "
+                "neither colours nor alpha. Outputs in other formats than TIFF are made without them"
+            )
+        if frame.extra and self.ranged and self.declared == "local" and frame.dtype == "float32":
+            raise OperatorRefused(f"{self.name} does not take extra samples of float32")
+        extra = frame.extra if self.extra == "keep" else 0
+        params, frame = self.filled(step), frame.without_extra
         reason = self.refuse(frame, **params) if self.refuse else None
         if reason:
             raise OperatorRefused(f"{self.name}: {reason}")
         after = self.frame(frame, **params) if self.frame else frame
         if self.alpha == "drop" and after.channels in (2, 4):
             after = msgspec.structs.replace(after, channels=after.channels - 1)
-        return after
+        return (
+            msgspec.structs.replace(after, channels=after.channels + extra, extra=extra) if extra else after
+        )
 
-    def __call__(self, image: Pixels, step: Step) -> Pixels:
-        """Apply the step to a whole image with 1 to 4 channels."""
+    def __call__(self, image: Pixels, step: Step, extra: int = 0) -> Pixels:
+        """Apply the step to a whole image.
+
+        Args:
+            extra: the number of extra samples, see `Frame.extra`.
+        """
         if self.measured and self.measured.when(**self.filled(step)):
             box = Box(0, 0, image.shape[1], image.shape[0])
-            measure = self.measured.of(colour(image), box, self.filled(step))
+            measure = self.measured.of(colour(image, extra), box, self.filled(step))
             (resolved,) = self.measured.steps(measure, [box], self.filled(step))
-            return get(resolved.name)(image, resolved)
-        return self._run(image, partial(self.function, **step.params))
+            return get(resolved.name)(image, resolved, extra)
+        return self._run(image, partial(self.function, **step.params), extra)
 
     def needs(self, step: Step, box: Box, frame: Frame) -> Box:
         """The box of the input, whose frame is `frame`, that is needed to compute `box` of the step's result."""
@@ -182,11 +207,22 @@ class Operator:
             The pixels of the box. For a local operator: as many pixels as `image` has.
         """
         if self.part:
-            return self._run(image, partial(self.part, box=box, frame=frame, **self.filled(step)))
-        return self(image, step)
+            part = partial(self.part, box=box, frame=frame.without_extra, **self.filled(step))
+            return self._run(image, part, frame.extra)
+        return self(image, step, frame.extra)
 
-    def _run(self, image: Pixels, function: Callable[[Pixels], Pixels]) -> Pixels:
-        """Apply a function for gray or RGB to an image with or without alpha, as the operator declares."""
+    def _run(self, image: Pixels, function: Callable[[Pixels], Pixels], extra: int = 0) -> Pixels:
+        """Apply a function for gray or RGB to an image with or without alpha, as the operator declares.
+
+        Local and geometric operators process each extra sample as a gray image. Others do not change it.
+        """
+        if extra:
+            main, *bands = split(image, extra)
+            if self.extra == "drop":
+                return self._run(main, function)
+            if self.declared in ("local", "geometric"):
+                bands = [function(band) for band in bands]
+            return np.dstack((self._run(main, function), *bands))
         has_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
         if not has_alpha or self.alpha == "together":
             return function(image)
@@ -195,40 +231,7 @@ class Operator:
         alpha = np.ascontiguousarray(image[:, :, -1])
         if self.alpha == "keep":
             return with_alpha(function(colour(image)), alpha)
-        return _premultiplied(image, alpha, function)
-
-
-def colour(image: Pixels) -> Pixels:
-    """The image without its alpha: (h, w) or (h, w, 3), contiguous."""
-    if image.ndim == 2 or image.shape[2] == 3:
-        return image
-    return np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 2 else image[:, :, :3])
-
-
-def _premultiplied(image: Pixels, alpha: Pixels, function: Callable[[Pixels], Pixels]) -> Pixels:
-    """Multiply colour by alpha, filter, and divide by alpha: transparent pixels do not affect their neighbours."""
-    top = 1.0 if image.dtype == np.float32 else float(np.iinfo(image.dtype).max)
-    share: Pixels = alpha.astype(np.float32) / np.float32(top)
-    rgb: Pixels = colour(image).astype(np.float32)
-    weights = share if rgb.ndim == 2 else share[:, :, None]
-    blurred = function(rgb * weights)
-    cover = function(share)
-    divisor = np.maximum(cover, np.float32(1e-6))
-    rgb = blurred / (divisor if blurred.ndim == 2 else divisor[:, :, None])
-    rgb = saturate(np.where((cover if rgb.ndim == 2 else cover[:, :, None]) > 1e-6, rgb, 0), image.dtype)
-    return with_alpha(rgb, saturate(cover * np.float32(top), image.dtype))
-
-
-def with_alpha(image: Pixels, alpha: Pixels) -> Pixels:
-    return np.dstack((image, alpha))
-
-
-def saturate(values: Pixels, dtype: Any) -> Pixels:
-    """`values` rounded and clipped to the range of `dtype`."""
-    if dtype == np.float32:
-        return values.astype(np.float32, copy=False)
-    rounded: Pixels = np.rint(np.clip(values, 0, np.iinfo(dtype).max)).astype(dtype)
-    return rounded
+        return premultiplied(image, alpha, function)
 
 
 _OPERATORS: dict[str, Operator] = {}
@@ -251,6 +254,8 @@ def operator(
     part: Callable[..., Pixels] | None = None,
     whole: Callable[..., str | None] | None = None,
     tiled_as: Callable[..., tuple[Step, ...]] | None = None,
+    ranged: bool = False,
+    extra: Extra = "keep",
 ) -> Callable[[F], F]:
     """Register a function as an operator under the function's name. The function is returned unchanged.
 
@@ -280,6 +285,10 @@ def operator(
         whole: (input's frame, parameters) -> why the operator needs the whole image, or None.
         tiled_as: (input's frame, parameters) -> equivalent steps that can be applied in tiles, for a global
             operator without a measure.
+        ranged: the result has a meaning only for values from black to white. Float images with other values are
+            refused, see `ranges`.
+        extra: *keep*: local and geometric operators process each extra sample as a gray image, others do not
+            change it. *refuse*: images with extra samples are refused. *drop*: extra samples are removed.
 
     Raises:
         PipelineError: the name is taken, or halo does not fit the kind.
@@ -318,6 +327,8 @@ def operator(
             part,
             whole,
             tiled_as,
+            ranged,
+            extra,
         )
         return function
 
@@ -328,19 +339,14 @@ def get(name: str) -> Operator:
     """The operator of that name.
 
     Raises:
-        PipelineError: there is no such operator; the message lists the known operators.
+        PipelineError: there is no such operator; the message names the nearest.
     """
     found = _OPERATORS.get(name)
     if found is None:
         load_packages()
         found = _OPERATORS.get(name)
     if found is None:
-        import difflib
-
-        close = difflib.get_close_matches(name, [o.name for o in operators()], n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        known = ", ".join(sorted(o.name for o in operators()))
-        raise PipelineError(f"there is no operator {name!r}{hint}; there are: {known}")
+        raise PipelineError(messages.unknown_operator(name, [o.name for o in operators()]))
     return found
 
 
@@ -370,15 +376,24 @@ def frames(steps: Iterable[Step], frame: Frame) -> list[Frame]:
     return found
 
 
-def apply(step: Step, image: Pixels) -> Pixels:
+def extra_before(steps: Sequence[Step], frame: Frame) -> list[int]:
+    """The number of extra samples before each step."""
+    return [one.extra for one in frames(steps, frame)[:-1]] if frame.extra else [0] * len(steps)
+
+
+def apply(step: Step, image: Pixels, extra: int = 0) -> Pixels:
     """Apply one step to an image.
 
+    Args:
+        extra: the number of extra samples, see `Frame.extra`.
+
     Raises:
+        OperatorRefused: the values are outside the range that an operator needs.
         OperatorFailed: the operator raised an exception; the message names the operator.
     """
     try:
-        return get(step.name)(image, step)
-    except MemoryError:
+        return get(step.name)(image, step, extra)
+    except (MemoryError, OperatorRefused):
         raise
     except Exception as error:
         raise _failed(step, error) from error
@@ -392,7 +407,7 @@ def apply_on_part(step: Step, image: Pixels, box: Box, frame: Frame) -> Pixels:
     """
     try:
         return get(step.name).on_part(image, step, box, frame)
-    except MemoryError:
+    except (MemoryError, OperatorRefused):
         raise
     except Exception as error:
         raise _failed(step, error) from error
@@ -403,37 +418,8 @@ def _failed(step: Step, error: Exception) -> OperatorFailed:
     return OperatorFailed(f"{step.name} failed: {type(error).__name__}: {text}")
 
 
-def _explain(message: str, params: dict[str, Value]) -> str:
-    """Rewrite msgspec's message about `$.name` for users."""
-    text, _, path = message.partition(" - at `$.")
-    name = path.rstrip("`")
-    if not name:
-        return text.replace("Object missing required field", "needs").replace("`", "")
-    return f"{name} = {params[name]!r}: {text[0].lower()}{text[1:]}".replace("`", "")
-
-
 def describe_parameter(operator: Operator, name: str) -> str:
     """One line about a parameter: its type, its range and its default."""
-    hint = typing.get_type_hints(operator.function, include_extras=True)[name]
     default = operator.parameters[name].default
-    text = f"{name}: {_describe(hint)}"
+    text = f"{name}: {messages.describe(operator.hints[name])}"
     return text if default is inspect.Parameter.empty else f"{text}  [{default}]"
-
-
-def _describe(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        meta = next((m for m in arguments[1:] if isinstance(m, msgspec.Meta)), msgspec.Meta())
-        bounds = [
-            f"{words} {value}"
-            for words, value in (("above", meta.gt), ("from", meta.ge), ("below", meta.lt), ("to", meta.le))
-            if value is not None
-        ]
-        return " ".join([_describe(arguments[0]), *bounds])
-    if origin is Literal:
-        return " or ".join(str(a) for a in arguments)
-    if arguments:
-        return " or ".join(_describe(a) for a in arguments if a is not type(None))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
-        hint, str(hint)
-    )

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageloom.model import Box, Pixels
-from imageloom.operators.registry import saturate
+from imageloom.operators.channels import saturate
 
 Kernel = Literal["nearest", "linear", "cubic", "lanczos", "area"]
 

@@ -67,6 +67,7 @@ _otsu = Measure(
     channelwise=True,
     refuse=_needs_gray,
     measured=_otsu,
+    ranged=True,
     examples=("threshold 128", "threshold otsu"),
 )
 def threshold(image: Pixels, *, value: Level | Literal["otsu"] = "otsu") -> Pixels:
@@ -88,6 +89,7 @@ def threshold(image: Pixels, *, value: Level | Literal["otsu"] = "otsu") -> Pixe
     halo=half,
     check=odd,
     alpha="keep",
+    ranged=True,
     examples=("adaptive_threshold", "adaptive_threshold 31 offset=5 method=gaussian"),
 )
 def adaptive_threshold(

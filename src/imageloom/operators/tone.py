@@ -40,13 +40,30 @@ def grayscale(image: Pixels) -> Pixels:
     return in_vectors(lambda wider: cv2.cvtColor(wider, cv2.COLOR_RGB2GRAY), image)
 
 
-@operator("point", channelwise=True, examples=("invert",))
+@operator("point", examples=("to_srgb",))
+def to_srgb(image: Pixels) -> Pixels:
+    """Convert the colours to sRGB, from what the file states: a profile, codes, a gamma, or EXIF's Adobe RGB.
+
+    The intent is relative colorimetric. Gray remains gray. Nothing changes if the file states nothing or sRGB.
+    """
+    return image  # plans replace it by `convert_from` where the file states other colours
+
+
+@operator("point", ranged=True, examples=(), hidden=True)
+def convert_from(image: Pixels, *, colours: str) -> Pixels:
+    """Convert the colours to sRGB, from those of a `Header`."""
+    from imageloom.colours import convert  # few files need it
+
+    return convert.to_srgb(image, colours)
+
+
+@operator("point", channelwise=True, ranged=True, examples=("invert",))
 def invert(image: Pixels) -> Pixels:
     """Make the negative: each value becomes the maximum of its dtype minus the value."""
     return cv2.bitwise_not(image) if image.dtype != np.float32 else np.float32(1) - image
 
 
-@operator("point", channelwise=True, examples=("brightness 10", "brightness -25.5"))
+@operator("point", channelwise=True, ranged=True, examples=("brightness 10", "brightness -25.5"))
 def brightness(image: Pixels, *, amount: Annotated[float, Meta(ge=-255, le=255)]) -> Pixels:
     """Add an amount to each value: lighter if positive, darker if negative.
 
@@ -56,7 +73,7 @@ def brightness(image: Pixels, *, amount: Annotated[float, Meta(ge=-255, le=255)]
     return by_value(image, lambda value: value + amount / 255)
 
 
-@operator("point", channelwise=True, examples=("contrast 1.2", "contrast 0.5"))
+@operator("point", channelwise=True, ranged=True, examples=("contrast 1.2", "contrast 0.5"))
 def contrast(image: Pixels, *, factor: Factor) -> Pixels:
     """Multiply each value's distance from the middle of the range: more contrast if factor > 1, less if < 1.
 
@@ -65,19 +82,19 @@ def contrast(image: Pixels, *, factor: Factor) -> Pixels:
     return by_value(image, lambda value: (value - 0.5) * factor + 0.5)
 
 
-@operator("point", channelwise=True, examples=("gamma 1.2", "gamma 0.45"))
+@operator("point", channelwise=True, ranged=True, examples=("gamma 1.2", "gamma 0.45"))
 def gamma(image: Pixels, *, value: Annotated[float, Meta(ge=0.05, le=20)]) -> Pixels:
     """Raise each value, scaled to 0 to 1, to the power of 1 / gamma. A gamma above 1 makes the image lighter."""
     return by_value(image, lambda level: np.maximum(level, 0) ** (1 / value))
 
 
-@operator("point", channelwise=True, examples=("posterize 4",))
+@operator("point", channelwise=True, ranged=True, examples=("posterize 4",))
 def posterize(image: Pixels, *, levels: Annotated[int, Meta(ge=2, le=256)]) -> Pixels:
     """Round each value to the nearest of a number of evenly spaced levels from black to white."""
     return by_value(image, lambda value: np.rint(value * (levels - 1)) / (levels - 1))
 
 
-@operator("point", examples=("saturation 1.5", "saturation 0"))
+@operator("point", ranged=True, examples=("saturation 1.5", "saturation 0"))
 def saturation(image: Pixels, *, factor: Factor) -> Pixels:
     """Multiply each channel's distance from the luma: more colour if factor > 1, less if < 1.
 
@@ -88,7 +105,7 @@ def saturation(image: Pixels, *, factor: Factor) -> Pixels:
     return _mix(image, factor * np.eye(3) + (1 - factor) * _LUMA)
 
 
-@operator("point", frame=_colour, examples=("sepia", "sepia 0.6"))
+@operator("point", frame=_colour, ranged=True, examples=("sepia", "sepia 0.6"))
 def sepia(image: Pixels, *, amount: Annotated[float, Meta(ge=0, le=1)] = 1.0) -> Pixels:
     """Tint the image brown, like an old photograph, by an amount from 0 to 1. Gray images become RGB.
 
@@ -103,6 +120,12 @@ def _mix(image: Pixels, matrix: Pixels) -> Pixels:
     """Multiply each pixel's R, G and B by a matrix (3, 3), and clip to the range."""
     mixed = in_vectors(lambda wider: cv2.transform(wider, matrix), image)
     return in_range(mixed, np.float32) if image.dtype == np.float32 else mixed
+
+
+@operator("point", extra="drop", examples=(), hidden=True)
+def drop_extra(image: Pixels) -> Pixels:
+    """Remove extra samples, for formats that cannot hold them."""
+    return image
 
 
 @operator("point", channelwise=True, dtypes=("uint8",), examples=(), hidden=True)

@@ -13,15 +13,27 @@ from itertools import pairwise
 import msgspec
 from msgspec.structs import replace
 
-from imageloom import codecs, operators
-from imageloom.codecs.adapt import Target
+from imageloom import codecs, colours, operators
+from imageloom.codecs.adapt import Carried, Target, for_output
+from imageloom.codecs.metadata import Metadata
 from imageloom.errors import LimitExceeded, UnsupportedImage
-from imageloom.model import Decode, Encoding, Format, Frame, Header, Job, Limits, Output, Plain, Recipe, Step
-from imageloom.recipes.pipeline import to_text
+from imageloom.model import (
+    Decode,
+    Encoding,
+    Format,
+    Frame,
+    GainMap,
+    Header,
+    Job,
+    Limits,
+    Output,
+    Plain,
+    Recipe,
+    Step,
+    Thing,
+)
+from imageloom.recipes.colouring import Colouring, placed
 from imageloom.recipes.rewrite import rewrite
-
-MEANING = 2
-"""Version of the results: must be raised when the same recipe gives other bytes than before."""
 
 BATCH_PIXELS = 4_000_000
 """Maximum number of decoded pixels in a batch: 30 to 60 ms of work on one core."""
@@ -50,11 +62,54 @@ class OutputPlan(Plain, frozen=True):
     encoding: Encoding
     moved: bool
     """Whether a step moves pixels: a resize, a crop, a turn."""
+    dropped: tuple[Thing, ...] = ()
+    """What the pixels of the output lack."""
+    colours: str = ""
+    """What the input states of its colours, see `Header.colours`."""
+    converted: bool = False
+    """Whether a step converts the colours to sRGB."""
+    profile: str = ""
+    """The text of `colours` for which a profile is built, because the output cannot say it as the input does."""
+    original: Frame | None = None
+    """The frame of the input's file."""
+    decoded: Frame | None = None
+    """The frame before the first step."""
+    gain_map: GainMap = "keep"
 
     @property
     def target(self) -> Target:
         """What the input's metadata is adapted to."""
-        return Target(self.frame, codecs.get(self.format).carries, self.moved)
+        return Target(
+            self.frame,
+            codecs.carries(self.format, self.frame),
+            self.moved,
+            changed=self.moved or bool(self.steps),
+            shows_all=all(step.name in _SHOWING_ALL for step in self.steps),
+            dropped=frozenset(self.dropped),
+            keywords=getattr(codecs.get(self.format), "keywords", ()),
+            colours=self.colours,
+            converted=self.converted,
+            profile=colours.built(self.profile, self.frame.without_extra.channels <= 2)
+            if self.profile
+            else b"",
+        )
+
+    def carried(self, metadata: Metadata) -> Carried:
+        """What the output takes along of the input's metadata, with the gain map for its pixels."""
+        if not metadata.gain_map:
+            return for_output(metadata, self.target)
+        if self.gain_map == "drop":
+            return for_output(replace(metadata, gain_map=b""), self.target)
+        assert self.original is not None, "a plan of an item"
+        assert self.decoded is not None, "a plan of an item"
+        from imageloom.recipes import gainmap  # few files have one
+
+        made = gainmap.processed(metadata.gain_map, self.steps, self.original, self.decoded)
+        carried = for_output(replace(metadata, gain_map=made), self.target)
+        return carried if made else carried._replace(dropped=carried.dropped | {"gain map"})
+
+
+_SHOWING_ALL = ("resize", "flip", "rotate", "convert_from")
 
 
 class Plan(Plain, frozen=True):
@@ -69,20 +124,10 @@ class Plan(Plain, frozen=True):
     bytes: int
     """The peak memory for the item, including the input's pixels and the outputs' bytes."""
 
-
-def meaning(recipe: Recipe, template: str) -> str:
-    """A text that identifies the results of a recipe: equal if bytes and names of the outputs are equal."""
-    contents = operators.contents(recipe.operators)
-    stated = msgspec.to_builtins(recipe)
-    for field in ("damage", "colors", "gain_map"):  # newer than the first ledgers, which do not have them
-        if stated[field] == getattr(_DEFAULTS, field):
-            del stated[field]
-    if recipe.metadata == "strict":  # the same outputs, if they are made
-        stated["metadata"] = "keep"
-    return msgspec.json.encode((MEANING, stated, contents, template), order="deterministic").decode()
-
-
-_DEFAULTS = Recipe(())
+    @property
+    def needs_profile(self) -> bool:
+        """Whether a step needs the profile of the file."""
+        return any(output.converted and output.colours.startswith("profile") for output in self.outputs)
 
 
 UNSUSPECTED = 64 << 20
@@ -132,7 +177,18 @@ def make_plan(header: Header, recipe: Recipe) -> Plan:
 
 def _make_plan(header: Header, recipe: Recipe) -> Plan:
     upright = UPRIGHT[header.orientation]
-    rewritten = [rewrite((*upright, *output.steps), header.frame) for output in recipe.outputs]
+    formats = [codecs.written_as(output.format, header.format) for output in recipe.outputs]
+    dropped = [_dropped(header.frame, format) for format in formats]
+    coloured = [
+        placed(
+            rewrite((*(_DROP_EXTRA if lost else ()), *upright, *output.steps), header.frame),
+            header,
+            recipe,
+            format,
+        )
+        for output, format, lost in zip(recipe.outputs, formats, dropped, strict=True)
+    ]
+    rewritten = [one.steps for one in coloured]
     luma = (
         header.scalable
         and header.frame.channels == 3
@@ -149,25 +205,57 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(steps, decoded, header, output)
-        for steps, output in zip(rewritten, recipe.outputs, strict=True)
+        _plan_output(one, decoded, header, output, format, lost, recipe.gain_map)
+        for one, output, format, lost in zip(coloured, recipe.outputs, formats, dropped, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
 
-def _plan_output(steps: Sequence[Step], decoded: Frame, header: Header, output: Output) -> OutputPlan:
-    steps = rewrite(steps, decoded)
-    frame = operators.frames(steps, decoded)[-1]
-    format = codecs.written_as(output.format, header.format)
+_DROP_EXTRA = (Step("drop_extra"),)
+
+
+def _dropped(frame: Frame, format: Format) -> tuple[Thing, ...]:
+    """What pixels of this frame lose in an output of a format."""
+    return ("extra samples",) if frame.extra and "extra samples" not in codecs.get(format).carries else ()
+
+
+def _plan_output(
+    coloured: Colouring,
+    decoded: Frame,
+    header: Header,
+    output: Output,
+    format: Format,
+    dropped: tuple[Thing, ...],
+    gain_map: GainMap,
+) -> OutputPlan:
     codec = codecs.get(format)
+    steps = operators.with_checks(rewrite(coloured.steps, decoded), decoded)
+    frame = operators.frames(steps, decoded)[-1]
     reason = codec.cannot_hold(frame)
     if reason:
         raise UnsupportedImage(reason)
-    encoding = Encoding(codec.quality if output.quality is None else output.quality)
+    encoding = Encoding(
+        codec.quality if output.quality is None else output.quality,
+        lossless=header.lossless and header.format == format and output.quality is None,
+        subsampling=header.subsampling if output.subsampling == "keep" else output.subsampling,
+        extra=frame.extra,
+    )
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" for step in steps
     )
-    return OutputPlan(tuple(steps), frame, format, encoding, moved)
+    return OutputPlan(
+        tuple(steps),
+        frame,
+        format,
+        encoding,
+        moved,
+        dropped,
+        header.colours,
+        *coloured[1:],
+        header.frame,
+        decoded,
+        gain_map,
+    )
 
 
 def _wants_luma(steps: Sequence[Step]) -> bool:
@@ -196,7 +284,7 @@ def _scale(steps: Sequence[Step], frame: Frame, decode: Decode) -> int:
                 ):
                     return scale
             return 1
-        if step.name not in ("flip", "rotate", "grayscale"):
+        if step.name not in ("flip", "rotate", "grayscale", "convert_from"):
             return 1
         frame = after
     return 1
@@ -224,7 +312,7 @@ def _step_bytes(step: Step, before: Frame, after: Frame) -> int:
     """Memory of a step in bytes: input, output and one copy of it, and floats if the operator needs them."""
     operator = operators.get(step.name)
     most = before.bytes + 2 * after.bytes
-    if operator.alpha == "premultiply" and before.channels in (2, 4):
+    if operator.alpha == "premultiply" and before.without_extra.channels in (2, 4):
         most += 2 * _as_floats(before) + 3 * _as_floats(after)
     if operator.kind(step) == "global":
         most += 2 * _as_floats(before)
@@ -271,60 +359,3 @@ def why_whole(job: Job) -> str:
         if job.tile == "never"
         else "it needs little memory, and one worker per image is faster"
     )
-
-
-def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
-    """Lines that explain the plan of an image to users."""
-    plan = make_plan(header, recipe)
-    frame = header.frame
-    lines = [f"input     {header.format}, {frame}, {size:,} bytes"]
-    if header.orientation != 1:
-        turns = to_text(UPRIGHT[header.orientation])
-        lines.append(f"upright   the file has orientation {header.orientation}: {turns} is done first")
-    lines.append(f"decode    {_why_decode(header, plan, recipe.decode)}")
-    for asked, output in zip(recipe.outputs, plan.outputs, strict=True):
-        lines.append(f"asked     {to_text(asked.steps)}")
-        lines.append(f"steps     {to_text(output.steps) or 'none: the pixels are not changed'}")
-        for step, before in zip(output.steps, operators.frames(output.steps, plan.decoded), strict=False):
-            operator = operators.get(step.name)
-            kind = operator.kind(step)
-            halo = f", halo {operator.halo(**operator.filled(step))} pixels" if operator.halo else ""
-            after = operator.frame_after(step, before)
-            lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
-        quality = f", quality {output.encoding.quality}" if codecs.get(output.format).quality else ""
-        lines.append(f"encode    {output.format}, {output.frame}{quality}")
-        lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
-    lines.append(f"memory    at most {(plan.bytes + size) / 1e6:,.1f} MB, without tiles")
-    batch = min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels))
-    if batch > 1:
-        lines.append(f"batch     up to {batch} images of this size in one task")
-    return lines
-
-
-def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
-    if not header.scalable:
-        return f"full size: {header.format} cannot be decoded at a smaller size"
-    if decode == "exact":
-        return "full size: --decode exact"
-    parts = []
-    if plan.scale > 1:
-        least = "twice the target size" if decode == "safe" else "the target size"
-        parts.append(f"1/{plan.scale} of the size ({plan.decoded}): at least {least} (--decode {decode})")
-    if plan.luma:
-        parts.append("luma only: the output is gray, and only resizes, crops and turns come before that step")
-    return "; ".join(parts) or "full size: no resize at the start of the pipeline allows a smaller size"
-
-
-def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan) -> str:
-    if recipe.metadata == "strip":
-        return "none: --metadata strip"
-    carried = [
-        kind for kind in codecs.get(header.format).carries if kind in codecs.get(output.format).carries
-    ]
-    if not carried:
-        reader = header.format if not codecs.get(header.format).carries else output.format
-        return f"none: imageloom does not support metadata in {reader}"
-    lost = header.frame.channels > 2 >= output.frame.channels
-    profile = "; not the colour profile, because the output is gray" if lost else ""
-    kept = ", ".join(kind for kind in carried if not (lost and kind == "colour profile"))
-    return f"{kept}, if the file has them{profile}"

@@ -44,7 +44,7 @@ def resolve_sizes(steps: Steps, frame: Frame) -> Steps:
         )
         kernel = {"kernel": step.params["kernel"]} if "kernel" in step.params else {}
         # A resize makes the colour of fully transparent pixels black, even a resize to the same size.
-        if (width, height) != (before.width, before.height) or before.channels in (2, 4):
+        if (width, height) != (before.width, before.height) or before.without_extra.channels in (2, 4):
             rewritten.append(Step("resize", {"size": f"{width}x{height}", **kernel}))
         kept = box_of_cover(width, height, params["size"], params["fit"])
         if kept:
@@ -56,7 +56,7 @@ def drop_identities(steps: Steps, frame: Frame) -> Steps:
     """Remove steps without effect: grayscale of gray, crop of the whole image, auto_orient, invert | invert."""
     kept: list[Step] = []
     for step, before in zip(steps, operators.frames(steps, frame), strict=False):
-        if step.name == "auto_orient" or (step.name == "grayscale" and before.channels < 3):
+        if step.name == "auto_orient" or (step.name == "grayscale" and before.without_extra.channels < 3):
             continue
         if step.name == "crop":
             box = crop_box(before.width, before.height, str(step.params["area"]))

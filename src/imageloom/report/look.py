@@ -79,17 +79,21 @@ def _sample(store: Store, item: Item, recipe: Recipe) -> Sample:
     header = codecs.header_of(data)
     check_limits(header, Limits(), len(data))
     before = codecs.decode(data, header, luma=False, scale=1)
+    extra = header.frame.extra
     for step in UPRIGHT[header.orientation]:
-        before = operators.apply(step, before)
+        before = operators.apply(step, before, extra)
     plan = make_plan(header, recipe)
     decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale)
     after = []
     for asked, output in zip(recipe.outputs, plan.outputs, strict=True):
         pixels = decoded
-        for step in output.steps:
-            pixels = operators.apply(step, pixels)
-        after.append((asked.folder or to_text(asked.steps), thumbnail(pixels)))
-    return Sample(item.key, thumbnail(before), tuple(after))
+        for step, samples in zip(
+            output.steps, operators.extra_before(output.steps, plan.decoded), strict=True
+        ):
+            pixels = operators.apply(step, pixels, samples)
+        small = thumbnail(operators.shown(pixels, output.frame.extra))
+        after.append((asked.folder or to_text(asked.steps), small))
+    return Sample(item.key, thumbnail(operators.shown(before, extra)), tuple(after))
 
 
 def thumbnail(image: Pixels, side: int = SIDE) -> Pixels:

@@ -42,6 +42,11 @@ COUNT = 12
 PIPELINE = "resize 64x48 | grayscale"
 
 
+EXIF = (
+    b"\xff\xe1\0\x2eExif\0\0MM\0\x2a\0\0\0\x08\0\1"  # one entry: the maker, 11 characters at position 26
+    b"\1\x0f\0\2\0\0\0\x0b\0\0\0\x1a\0\0\0\0Loom works\0\0"
+)
+"""A segment of a JPEG with EXIF."""
 HARMFUL = str(Path(__file__).parent / "harmful.py")
 """Path of the file with operators that fail, for `Recipe.operators`."""
 
@@ -248,6 +253,24 @@ class EngineTests(EngineCore, EngineFaults):
             ]
             assert all(r.times.total > 0 and r.started > 0 for r in outcome.results)
         assert sorted(contents(tmp_path / "a").values()) == sorted(contents(tmp_path / "b").values())
+
+    def test_losses_and_warnings_arrive(
+        self, opened: Engine, sink: Path, ledger: Ledger, events: list[Event], tmp_path: Path
+    ) -> None:
+        photos = tmp_path / "damaged"
+        photos.mkdir()
+        photo = simplejpeg.encode_jpeg(draw_photo(0, 64, 48))
+        (photos / "damaged.jpg").write_bytes(photo[:2] + EXIF + b"\0" + photo[2:])  # a byte between segments
+        (photos / "plain.jpg").write_bytes(photo)
+        recipe = replace(recipe_of("invert"), outputs=(Output((), format="bmp"),))
+        job = Job(str(photos), str(sink), recipe)
+        summary = Driver(job, opened, ledger, self.engine, [events.append]).run()
+        assert (summary.done, summary.lost, summary.dropped) == (2, 1, {"EXIF": 1})
+        assert (summary.damaged, summary.incomplete) == (1, 0)
+        found = {e.result.key: e.result for e in events if isinstance(e, Done)}
+        assert found["damaged.jpg"].dropped == ("EXIF",)
+        assert found["damaged.jpg"].warnings
+        assert (found["plain.jpg"].dropped, found["plain.jpg"].warnings) == ((), ())
 
     # What fails
 

@@ -25,7 +25,8 @@ from imageloom import operators
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step
 from imageloom.operators import DTYPES, Operator
-from imageloom.operators.registry import colour, describe_parameter
+from imageloom.operators.channels import colour
+from imageloom.operators.registry import describe_parameter
 from imageloom.recipes.pipeline import Pipeline, frame_of, to_text
 from imageloom.testing.strategies import frames, images, steps
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imageloom import codecs
-from imageloom.codecs.adapt import for_output, refuse_losses
+from imageloom.codecs.adapt import refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA
 from imageloom.codecs.piecewise.ordered import Writer
@@ -136,7 +136,7 @@ class Assembly:
         """The loader that decodes the file into a raster; None if tiles are read directly from the file."""
         frame, reader = self.plan.decoded, None
         if not (self.plan.luma or self.plan.scale > 1):
-            reader = open_in_pieces(self._source.opened, header)
+            reader = open_in_pieces(self._source.opened, header, self.damage)
             if reader is not None and reader.random:
                 reader.close()
                 return None
@@ -155,7 +155,15 @@ class Assembly:
         else:
             raster = self._raster("input", frame)
         return Loader(
-            reader, self._source.opened, header, self.plan, raster, wake, room if bounded else 0, self.damage
+            reader,
+            self._source.opened,
+            header,
+            self.plan,
+            raster,
+            wake,
+            room if bounded else 0,
+            self.damage,
+            needs <= self._memory,
         )
 
     def _reads_downward(self) -> bool:
@@ -187,7 +195,7 @@ class Assembly:
         phase = self._phases[number]
         plan = self.plan.outputs[self._output]
         is_last = number == len(self._phases) - 1
-        carried = for_output(self._metadata, plan.target)
+        carried = plan.carried(self._metadata)
         self.dropped |= refuse_losses(self._recipe, carried.dropped)
         encoder = codecs.in_pieces(plan.format, plan.frame, plan.encoding, carried.metadata)
         if encoder and is_last:
@@ -268,6 +276,8 @@ class Assembly:
         """
         if (part.output, part.phase) != (self._output, self._phase) or part.number in self._done:
             return
+        self.dropped.update(result.dropped)
+        self.damage.add(result.warnings)
         if part.phase == len(self._phases):
             self.written.extend(result.written)
         elif self._writer is not None:

@@ -33,6 +33,9 @@ HALO = 512
 LOADING = (-1, 0)
 """The key of decoding in the table of needs."""
 
+_OF_THE_WHOLE = ("MetadataLost", "OperatorRefused")
+"""Failures that are those of the image processed as a whole, where tiles do not matter."""
+
 
 class Need(Plain, frozen=True):
     """The maximum memory of one kind of part."""
@@ -224,12 +227,16 @@ class LargeImages:
         number = assembly.work.number
         del self._under_way[number]
         times = self._times.pop(number)
-        if failure is not None:
+        if failure is not None and failure.kind in _OF_THE_WHOLE:
+            failure = replace(failure, transient=False)
+        elif failure is not None:
             failure = replace(failure, message=f"{failure.message} ({assembly.missing()})", transient=False)
         self._close(assembly, failed=failure is not None)
         self._release(number)
         written = () if failure else tuple(assembly.written)
         dropped, warnings = tuple(sorted(assembly.dropped)), assembly.damage.warnings
+        if failure is not None:
+            dropped = warnings = ()
         pixels = assembly.plan.decoded.pixels
         return Result(
             assembly.work.item.key,

@@ -5,20 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from traceback import clear_frames
 
 from imageloom import codecs
 from imageloom.codecs.damage import DamageLog
-from imageloom.errors import UnsupportedImage
-from imageloom.model import Box, Header
+from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.model import Box, Header, Pixels
 from imageloom.recipes.plan import Plan
 from imageloom.tiling.raster import Raster
 from imageloom.tiling.readers import Reader, open_reader
 
 
-def open_in_pieces(path: str, header: Header) -> Reader | None:
+def open_in_pieces(path: str, header: Header, damage: DamageLog | None = None) -> Reader | None:
     """A reader that decodes the file in pieces; None if the file can only be decoded as a whole."""
     try:
-        return open_reader(Path(path), header.format, header.frame)
+        return open_reader(Path(path), header.format, header.frame, damage)
     except UnsupportedImage:
         return None
 
@@ -31,6 +32,7 @@ class Loader(threading.Thread):
         room: maximum number of rows to decode in advance; 0 for no limit.
         wake: called when more rows are decoded, or on a failure.
         damage: where damage of the file is reported.
+        memory: whether there is memory for the whole image, if its strips turn out to be damaged.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Loader(threading.Thread):
         wake: Callable[[], None],
         room: int,
         damage: DamageLog,
+        memory: bool,
     ) -> None:
         super().__init__(name="loader", daemon=True)
         self.raster = raster
@@ -55,6 +58,7 @@ class Loader(threading.Thread):
         self._wake = wake
         self._room = room
         self._damage = damage
+        self._memory = memory
         self._asked = self._passed = 0
         self._failure: BaseException | None = None
         self._stopping = False
@@ -93,24 +97,38 @@ class Loader(threading.Thread):
             else:
                 self._load_strips(self._reader)
         except BaseException as error:  # otherwise the driver would wait forever
+            clear_frames(error.__traceback__)  # they hold the pixels
             self._failure = error
         self._wake()
 
     def _load_whole(self) -> None:
-        with open(self._path, "rb") as file:
-            data = file.read()
-        pixels = codecs.decode(
-            data, self._header, luma=self._plan.luma, scale=self._plan.scale, damage=self._damage
-        )
-        self.raster.write(Box.of(self._plan.decoded), pixels)
+        self.raster.write(Box.of(self._plan.decoded), self._decoded())
         self.rows = self._plan.decoded.height
 
+    def _decoded(self) -> Pixels:
+        with open(self._path, "rb") as file:
+            data = file.read()
+        return codecs.decode(
+            data, self._header, luma=self._plan.luma, scale=self._plan.scale, damage=self._damage
+        )
+
     def _load_strips(self, reader: Reader) -> None:
+        """Load strips. If one is damaged, the codec decodes the image, as it does without tiles."""
         frame = reader.frame
+        whole: Pixels | None = None
         while self.rows < frame.height and self._has_room():
             bottom = min(frame.height, self.rows + reader.pieces.height)
             box = Box(0, self.rows, frame.width, bottom)
-            self.raster.write(box, reader.read(box.x0, box.y0, box.x1, box.y1))
+            if whole is None:
+                try:
+                    strip = reader.read(box.x0, box.y0, box.x1, box.y1)
+                except CorruptImage:
+                    if not self._memory:
+                        raise
+                    whole = self._decoded()
+            if whole is not None:
+                strip = whole[box.y0 : box.y1]
+            self.raster.write(box, strip)
             self.rows = bottom
             self._wake()
 

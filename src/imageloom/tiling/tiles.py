@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from imageloom import operators
 from imageloom.model import Box, Frame, Pixels, Plain, Step, Tile
 from imageloom.operators import Measure
-from imageloom.operators.registry import colour
+from imageloom.operators.channels import colour
 from imageloom.recipes.pipeline import frame_of
 
 ALIGNED = 32
@@ -134,7 +134,7 @@ def run_tile(phase: Phase, pixels: Pixels, tile: Tile) -> Pixels:
     """
     if phase.whole:
         (step,) = phase.steps
-        return operators.apply(step, pixels)
+        return operators.apply(step, pixels, phase.frame.extra)
     chain = _chain(phase, tile.write)
     for step, frame, read, write in zip(phase.steps, phase.frames, chain, chain[1:], strict=False):
         pixels = operators.apply_on_part(step, pixels, write, frame)
@@ -161,7 +161,7 @@ def measure_tile(phase: Phase, pixels: Pixels, tile: Tile) -> Any:
     """Measure the pixels that a tile writes, for `merge`."""
     assert phase.measured is not None
     params = operators.get(phase.measured.name).filled(phase.measured)
-    return _measure(phase).of(np.ascontiguousarray(colour(pixels)), tile.write, params)
+    return _measure(phase).of(np.ascontiguousarray(colour(pixels, phase.frame.extra)), tile.write, params)
 
 
 def _measure(phase: Phase) -> Measure:
@@ -193,7 +193,7 @@ def is_measure(phase: Phase, data: bytes, box: Box) -> bool:
         found = unpack(phase, data)
         if measure.sound:
             return measure.sound(found, box, **operators.get(phase.measured.name).filled(phase.measured))
-        one = measure.measure(colour(empty(replace(phase.frame, width=1, height=1))))
+        one = measure.measure(colour(empty(replace(phase.frame.without_extra, width=1, height=1))))
         is_alike = (found.dtype, found.shape) == (one.dtype, one.shape)
         return bool(is_alike and found.min() >= 0 and (found.sum(axis=-1) == box.width * box.height).all())
     except Exception:  # it is not a measure

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from imageloom import codecs, operators, stores
-from imageloom.codecs.adapt import for_output, refuse_losses
+from imageloom.codecs.adapt import refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
-from imageloom.model import Header, Pixels, Result, Step, Task, Thing, Work, Written
+from imageloom.colours.bound import bound
+from imageloom.model import Frame, Header, Pixels, Result, Step, Task, Thing, Work, Written
 from imageloom.recipes.plan import check_limits, make_plan
 from imageloom.stores import Store, stage
 from imageloom.stores.names import new_token
@@ -29,6 +30,8 @@ class Chunk(NamedTuple):
     """The measurement of a part."""
     warnings: tuple[str, ...] = ()
     """Damage of the file that was accepted."""
+    profile: bytes = b""
+    """The colour profile of the file, if a step converts from it."""
 
 
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
@@ -54,17 +57,25 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
         header = codecs.header_of(data)
         check_limits(header, task.limits, len(data))
     plan = make_plan(header, task.recipe)
-    metadata = NO_METADATA if task.recipe.metadata == "strip" else codecs.read_metadata(data, header.format)
+    metadata, profile = NO_METADATA, b""
+    if task.recipe.metadata != "strip" or plan.needs_profile:
+        metadata = codecs.read_metadata(data, header.format)
+    if plan.needs_profile:
+        profile = metadata.icc
+    if task.recipe.metadata == "strip":
+        metadata = NO_METADATA
     damage = DamageLog(task.recipe.damage)
     decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale, damage=damage)
     lap("decode")
-    return Chunk((decoded,), header, metadata, warnings=damage.warnings)
+    return Chunk((decoded,), header, metadata, warnings=damage.warnings, profile=profile)
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     """The second stage: compute the pixels of each output from the decoded pixels."""
     made: list[tuple[tuple[Step, ...], Pixels]] = [((), chunk.pixels[0])]
-    pixels = tuple(_filter(output.steps, made) for output in make_plan(chunk.header, task.recipe).outputs)
+    plan = make_plan(chunk.header, task.recipe)
+    with bound(chunk.profile):
+        pixels = tuple(_filter(output.steps, made, plan.decoded) for output in plan.outputs)
     lap("filter")
     return chunk._replace(pixels=pixels)
 
@@ -77,7 +88,7 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
     dropped: set[Thing] = set()
     try:
         for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
-            carried = for_output(chunk.metadata, output.target)
+            carried = output.carried(chunk.metadata)
             dropped |= refuse_losses(task.recipe, carried.dropped)
             encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
             lap("encode")
@@ -104,10 +115,11 @@ def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
     lap("write")
 
 
-def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]]) -> Pixels:
+def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]], decoded: Frame) -> Pixels:
     """The pixels after the steps. The longest common prefix of steps with another output is computed only once."""
     done, pixels = max((m for m in made if m[0] == steps[: len(m[0])]), key=lambda m: len(m[0]))
-    for step in steps[len(done) :]:
-        pixels = operators.apply(step, pixels)
+    extra = operators.extra_before(steps, decoded)
+    for step, samples in list(zip(steps, extra, strict=True))[len(done) :]:
+        pixels = operators.apply(step, pixels, samples)
     made.append((steps, pixels))
     return pixels

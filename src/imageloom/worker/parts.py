@@ -17,11 +17,14 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from imageloom import codecs
-from imageloom.codecs.adapt import for_output
+from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA
+from imageloom.colours.bound import bound
 from imageloom.errors import UnreadableItem
 from imageloom.model import (
     Box,
+    Damage,
+    Format,
     Frame,
     Header,
     Item,
@@ -76,10 +79,10 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
         lap("read")
         return Chunk((pixels,), header, metadata)
     tile = tiles.tile(phase, part.write)
-    with _reading(task, part, header, phase.frames[0]) as read:
+    with _reading(task, part, header, phase.frames[0]) as (read, damage):
         pixels = read(tile.read)
     lap("decode" if not part.reads else "read")
-    return Chunk((pixels,), header)
+    return Chunk((pixels,), header, warnings=damage.warnings, profile=_profile(task, part, header, phase))
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
@@ -89,7 +92,8 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     if phase is None:
         return chunk
     tile = tiles.tile(phase, part.write)
-    pixels = tiles.run_tile(phase, chunk.pixels[0], tile)
+    with bound(chunk.profile):
+        pixels = tiles.run_tile(phase, chunk.pixels[0], tile)
     measure = tiles.pack(phase, tiles.measure_tile(phase, pixels, tile)) if phase.measured else b""
     lap("filter")
     return chunk._replace(pixels=(pixels,), measure=measure)
@@ -109,9 +113,12 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
             raster.write(part.write, pixels)
         lap("write")
         return Result(
-            task.work[0].item.key, pixels=part.write.width * part.write.height, measure=chunk.measure
+            task.work[0].item.key,
+            pixels=part.write.width * part.write.height,
+            measure=chunk.measure,
+            warnings=chunk.warnings,
         )
-    return _compress(task, part, token, lap, output, pixels)
+    return replace(_compress(task, part, token, lap, output, pixels), warnings=chunk.warnings)
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
@@ -172,24 +179,42 @@ def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
     return header, replace(phase, steps=(part.first, *phase.steps[1:])) if part.first else phase
 
 
-@contextlib.contextmanager
-def _reading(task: Task, part: Part, header: Header, frame: Frame) -> Iterator[Callable[[Box], Pixels]]:
-    """A function that reads a box of the part's input."""
-    if part.reads:
-        with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
-            yield raster.read
-        return
-    file = _File.of(task, part)
-    with file.opened():  # checks that the file is the planned one
-        reader = _reader(file, header)
-    yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1)
+def _profile(task: Task, part: Part, header: Header, phase: tiles.Phase) -> bytes:
+    """The colour profile of the file, if a step of the phase converts from it."""
+    if not header.colours.startswith("profile") or all(step.name != "convert_from" for step in phase.steps):
+        return b""
+    return _profile_of(_File.of(task, part), header.format)
 
 
 @lru_cache(maxsize=2)
-def _reader(file: _File, header: Header) -> Reader:
-    """An open reader. It is kept for other tiles of the file."""
+def _profile_of(file: _File, format: Format) -> bytes:
+    """It is kept for other tiles of the file."""
     with file.opened() as path:
-        return open_reader(Path(path), header.format, header.frame)
+        return codecs.metadata_of(path, format).icc
+
+
+_Reading = tuple[Callable[[Box], Pixels], DamageLog]
+
+
+@contextlib.contextmanager
+def _reading(task: Task, part: Part, header: Header, frame: Frame) -> Iterator[_Reading]:
+    """A function that reads a box of the part's input, and the damage that it finds."""
+    if part.reads:
+        with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
+            yield raster.read, DamageLog()
+        return
+    file = _File.of(task, part)
+    with file.opened():  # checks that the file is the planned one
+        reader, damage = _reader(file, header, task.recipe.damage)
+    yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1), damage
+
+
+@lru_cache(maxsize=2)
+def _reader(file: _File, header: Header, policy: Damage) -> tuple[Reader, DamageLog]:
+    """An open reader, and the damage that it finds. It is kept for other tiles of the file."""
+    damage = DamageLog(policy)
+    with file.opened() as path:
+        return open_reader(Path(path), header.format, header.frame, damage), damage
 
 
 class _File(NamedTuple):
@@ -258,7 +283,7 @@ def _encode(
 ) -> Result:
     """Encode a whole output that is too small to be written in pieces."""
     name = task.work[0].names[part.output]
-    carried = for_output(chunk.metadata, output.target)
+    carried = output.carried(chunk.metadata)
     encoded = codecs.encode(output.format, chunk.pixels[0], output.encoding, carried.metadata)
     lap("encode")
     size = stage(sink, token, encoded)

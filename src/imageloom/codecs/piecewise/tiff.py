@@ -20,8 +20,8 @@ Compression = Literal["none", "deflate", "zstd", "jpeg"]
 _CODES: dict[Compression, int] = {"none": 1, "jpeg": 7, "deflate": 8, "zstd": 50000}
 GRAY, RGB, YCBCR = 1, 2, 6
 """PhotometricInterpretation."""
-ASSOCIATED, UNASSOCIATED = 1, 2
-"""ExtraSamples: an alpha that the colours are multiplied by, and one that they are not."""
+UNASSOCIATED = 2
+"""ExtraSamples: an alpha that the colours are not multiplied by."""
 _FLOAT = 3
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 _CLASSIC_END = (1 << 32) - (1 << 16)
@@ -92,6 +92,7 @@ class Encoder(ordered.FileEncoder, frozen=True):
     def directory(self, offsets: list[int], sizes: list[int]) -> list[Tag]:
         """The entries that say what the file holds, sorted."""
         frame = self.frame
+        shown = frame.channels - frame.extra
         ycc = self.compression == "jpeg" and frame.channels == 3
         bits = {"uint8": 8, "uint16": 16, "float32": 32}[frame.dtype]
         tags = [
@@ -99,7 +100,7 @@ class Encoder(ordered.FileEncoder, frozen=True):
             _tag(257, _LONG, frame.height),
             _tag(258, _SHORT, *[bits] * frame.channels),
             _tag(259, _SHORT, _CODES[self.compression]),
-            _tag(262, _SHORT, YCBCR if ycc else RGB if frame.channels > 2 else GRAY),
+            _tag(262, _SHORT, YCBCR if ycc else RGB if shown > 2 else GRAY),
             _tag(274, _SHORT, 1),
             _tag(277, _SHORT, frame.channels),
             _tag(284, _SHORT, 1),
@@ -112,8 +113,9 @@ class Encoder(ordered.FileEncoder, frozen=True):
         ]
         if self._differences:
             tags.append(_tag(317, _SHORT, 2))
-        if frame.channels in (2, 4):
-            tags.append(_tag(338, _SHORT, UNASSOCIATED))
+        extra = [UNASSOCIATED] * (shown in (2, 4)) + [0] * frame.extra
+        if extra:
+            tags.append(_tag(338, _SHORT, *extra))
         if self.compression == "jpeg":
             tags.append(Tag(347, 7, _tables(frame.channels, self.quality)))
         if ycc:

@@ -45,6 +45,7 @@ class Description(Plain, frozen=True):
     metadata: Metadata = NO_METADATA
     measure: bytes = b""
     warnings: tuple[str, ...] = ()
+    profile: bytes = b""
     frames: tuple[Frame, ...] = ()
     times: Times = Times()
     started: float = 0.0
@@ -147,7 +148,7 @@ class _Stage:
         chunk = None
         if about.header is not None:
             pixels = arrays_of(taken.pixels, about.frames)
-            chunk = Chunk(pixels, about.header, about.metadata, about.measure, about.warnings)
+            chunk = Chunk(pixels, about.header, about.metadata, about.measure, about.warnings, about.profile)
         made = self._function(task, chunk, watch.lap)
         if isinstance(made, Result):
             return replace(made, times=watch.times(), started=started)
@@ -161,6 +162,7 @@ class _Stage:
             made.metadata,
             made.measure,
             made.warnings,
+            made.profile,
             frames,
             watch.times(),
             started,

@@ -200,7 +200,7 @@ def _several(count: int) -> bytes:
 
 
 def _pngs() -> Iterator[Hostile]:
-    from imageloom.codecs.png import chunk
+    from imageloom.codecs.chunks import chunk
 
     rows = zlib.compress(bytes(11 * 10))
     head = png(10, 10, rows)[:33]

@@ -10,8 +10,7 @@ import numpy as np
 
 from imageloom.codecs.bits import MoreNeeded
 from imageloom.codecs.piecewise.pieces import Pieces, check_box
-from imageloom.codecs.piecewise.tiff import ASSOCIATED, GRAY, RGB, UNASSOCIATED, YCBCR
-from imageloom.codecs.tiff import Layout, divided_by_alpha, layout_of
+from imageloom.codecs.tifflayout import CONVERTED, Layout, as_pixels, converter_of, layout_of
 from imageloom.codecs.tiffparts import Parts, library
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Pixels
@@ -24,8 +23,12 @@ _CACHE, _SMALL_CACHE = 64 << 20, 16 << 20
 the first."""
 
 
+class LargePieces(UnsupportedImage):
+    """Pieces are too large for this reader; libvips decodes them row by row, to the same pixels."""
+
+
 class Reader:
-    """Regions of the image in the first directory: gray and RGB, with and without alpha.
+    """Regions of the image in the first directory.
 
     It is thread-safe. About `cache` bytes of unpacked pieces are cached, because neighbouring boxes with halos use
     the same pieces.
@@ -36,6 +39,7 @@ class Reader:
     Raises:
         CorruptImage: the directory is invalid, or pieces are missing or incomplete.
         UnsupportedImage: the kind of pixels is not supported, there are several pages, or pieces are too large.
+        LargePieces: pieces are too large, and libvips can read them.
         UnreadableItem: the file cannot be read.
         MissingExtra: tifffile or imagecodecs is not installed.
     """
@@ -49,16 +53,16 @@ class Reader:
             view = self._file.view()
             layout = layout_of(view)
             self._parts = layout.parts(view, _MOST_PIECES)
-            _check_kind(layout, self._parts)
+            _check_size(layout, self._parts)
+            self._convert = converter_of(view, layout)
         except MoreNeeded:
             self._file.close()
             raise CorruptImage("the TIFF is cut off within its directory") from None
         except BaseException:
             self._file.close()
             raise
-        self.frame = layout.frame
+        self._layout, self.frame = layout, layout.frame
         self.pieces = Pieces(self.frame, self._parts.width, self._parts.height)
-        self._is_associated = layout.extra == ASSOCIATED and self.frame.channels in (2, 4)
         rows = 2 * self.pieces.height * self.frame.bytes // self.frame.height
         self._cache = cache or (_CACHE if rows <= _CACHE else _SMALL_CACHE)
         self._held: OrderedDict[int, Pixels] = OrderedDict()
@@ -96,26 +100,18 @@ class Reader:
         return piece
 
     def _decoded(self, index: int) -> Pixels:
-        samples = self._parts.unpacked(index, self._file.read(*self._parts.place(index))).pixels
+        samples = self._parts.samples(index, self._file.read)
         left, top, right, bottom = self.pieces.box(index)
-        piece = samples if self.frame.channels > 1 else samples[:, :, 0]
-        if piece.shape[0] < bottom - top or piece.shape[1] < right - left or piece.dtype != self.frame.dtype:
+        samples = samples[: bottom - top, : right - left]
+        if samples.shape != (bottom - top, right - left, self._layout.samples):
             raise CorruptImage(f"{self._parts.name(index)} is damaged: it does not hold its pixels")
-        return divided_by_alpha(piece) if self._is_associated else piece
+        return as_pixels(samples, self._layout, self._convert)
 
 
-def _check_kind(layout: Layout, parts: Parts) -> None:
-    """Refuse an image of an unsupported kind."""
-    frame = layout.frame
-    if layout.colours not in (GRAY, RGB, YCBCR):
-        raise UnsupportedImage(f"TIFF of colour kind {layout.colours} is not read in regions")
-    if layout.bits < 8:
-        raise UnsupportedImage(f"TIFF of {layout.bits} bits is not read in regions")
-    if parts.planes > 1:
-        raise UnsupportedImage("TIFF of separate planes is not read in regions")
-    if frame.channels in (2, 4) and layout.extra not in (0, ASSOCIATED, UNASSOCIATED):
-        raise UnsupportedImage("TIFF of further channels is not read in regions")
-    if parts.bytes > _LARGEST_PIECE:
-        raise UnsupportedImage(
-            f"TIFF of pieces of {parts.width}x{parts.height} pixels is not read in regions"
-        )
+def _check_size(layout: Layout, parts: Parts) -> None:
+    """Refuse pieces that are too large for the memory of a worker, and colours that are converted."""
+    if layout.colours in CONVERTED:
+        raise UnsupportedImage(f"TIFF of {CONVERTED[layout.colours]} is converted as a whole")
+    if parts.bytes * parts.planes > _LARGEST_PIECE:
+        refused = LargePieces if layout.is_plain and parts.planes == 1 else UnsupportedImage
+        raise refused(f"TIFF of pieces of {parts.width}x{parts.height} pixels is not read in regions")
