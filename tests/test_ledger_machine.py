@@ -20,7 +20,8 @@ from hypothesis.stateful import (
 )
 
 from imageloom.model import Failure, Item, Result, Written
-from imageloom.records.ledger import Claim, JobState, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import Claim, JobState
 
 SOURCE, SINK = "/photos", "/out"
 KEYS = ("a.jpg", "b.jpg", "b.png", "c.jpg")
