@@ -34,7 +34,7 @@ RUN = """
 import sys
 from imageloom.driver import rounds
 from imageloom.system import disk
-rounds.MOST = 2
+rounds.MOST, rounds.LONGEST = 2, 60.0
 sys.stdout.reconfigure(line_buffering=True)
 if sys.argv.pop(1) == "each file":
     disk.flushes_at_once = lambda folder: False

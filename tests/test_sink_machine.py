@@ -23,15 +23,15 @@ from imageloom.driver.rounds import Finished, Rounds
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.errors import OutputExists
-from imageloom.model import IfExists, Item, Recipe, Result, Work, Written
+from imageloom.model import IfExists, Item, Output, Recipe, Result, Work, Written
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.ledger import Ledger
 from imageloom.stores.local import LocalStore
 from imageloom.stores.names import STAGING, new_token
 
 KEYS = ("1.jpg", "2.jpg", "a/1.jpg", "a/b/1.jpg")
-MEANINGS = Meanings(Recipe(()), "{stem}.{ext}")
-RECIPE = MEANINGS.of("a.jpg")
+MEANINGS = Meanings(Recipe((Output(()),)), "{dir}/{stem}.{ext}")
+RECIPE = MEANINGS.of("1.jpg")
 
 
 class SinkMachine(RuleBasedStateMachine):

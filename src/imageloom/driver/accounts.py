@@ -30,7 +30,7 @@ class Accounts:
     Args:
         meanings: the texts that identify the recipe in the ledger.
         listeners: called with each event; a listener that raises OSError is removed.
-        is_followed: somebody waits for each output, so rounds are short.
+        followed: somebody waits for each output, so with `Job.durable` they are published often.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Accounts:
         suspects: Suspects,
         listeners: Iterable[Listener],
         clock: Clock = REAL,
-        is_followed: bool = False,
+        followed: bool = False,
     ) -> None:
         self.job = 0
         """The number of the run in the ledger."""
@@ -59,7 +59,7 @@ class Accounts:
         self._listeners = tuple(listeners)
         self._done = self._failed = self._skipped = 0
         self.losses = Losses()
-        longest = rounds.LONGEST_FOLLOWED if is_followed or source.is_endless else rounds.LONGEST
+        longest = rounds.LONGEST_FOLLOWED if followed or source.is_endless else rounds.LONGEST
         self._rounds = Rounds(sink, ledger, meanings, longest, clock) if job.is_durable else None
 
     @property

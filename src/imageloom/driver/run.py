@@ -58,7 +58,7 @@ class Driver:
         listeners: called with each event, in this thread.
         source: the job's source, if the caller opens it; None to open it here.
         clock: the clock that the driver waits by.
-        is_followed: somebody waits for each output, so with `durable` they are published often.
+        followed: somebody waits for each output, so with `durable` they are published often.
 
     Raises:
         StorageError: the source or the sink cannot be used, or another run writes into the sink.
@@ -74,7 +74,7 @@ class Driver:
         listeners: Iterable[Listener] = (),
         source: Source | None = None,
         clock: Clock = REAL,
-        is_followed: bool = False,
+        followed: bool = False,
     ) -> None:
         self._job = job
         self._engine = engine
@@ -103,8 +103,9 @@ class Driver:
         self._in_progress = InProgress(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
-        rest = self._meanings, self._suspects, listeners, clock, is_followed
-        self._accounts = Accounts(job, self._source, self._sink, ledger, *rest)
+        self._accounts = Accounts(
+            job, self._source, self._sink, ledger, self._meanings, self._suspects, listeners, clock, followed
+        )
         self._again = self._accounts.again
 
     def stop(self) -> None:
@@ -387,8 +388,7 @@ class Driver:
     # engine -> sink
 
     def _collect(self, patience: float | None = None) -> None:
-        """Collect one outcome; wait for it at most `patience` seconds, and not longer than results may wait to be
-        published."""
+        """Collect one outcome; wait at most `patience` seconds, and no longer than results may wait."""
         self._accounts.publish_waiting(all=not self._in_flight and self._finished.empty())
         is_told = patience is None and not self._accounts.waits
         if (pause := self._accounts.pause) is not None:

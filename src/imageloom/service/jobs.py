@@ -240,7 +240,7 @@ class RunningJob:
         try:
             with Ledger(ledger) as book:
                 source = Source(job.source, job.include, job.exclude, job.links, roots)
-                self._driver = Driver(job, engine, book, "nodes", [self._on_event], source, is_followed=True)
+                self._driver = Driver(job, engine, book, "nodes", [self._on_event], source, followed=True)
                 if self._cancelled or self.is_paused:
                     self._driver.stop()
                 self._end(self._driver.run(), files)
