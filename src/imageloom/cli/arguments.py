@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageloom.cli import options
+from imageloom.model import Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
 
 if TYPE_CHECKING:
     from imageloom.engines import Settings
@@ -66,14 +66,14 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
     names = ("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map")
     encoding = {name: given[name] for name in names}
-    recipe = options.make_recipe(pipeline, given["outputs"], given["operators"], **encoding)
+    recipe = make_recipe(pipeline, given["outputs"], given["operators"], **encoding)
     recipe = replace(recipe, pages=given.get("pages", "first"), density=given.get("density") or 0)
     return checked(
         Job(
             source,
             sink,
             recipe,
-            options.limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
+            limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
             given["include"],
             given["exclude"],
             given["if_exists"],
@@ -114,3 +114,50 @@ def job_and_engine(
     asked = Settings(jobs or 0, threads, timeout, job.memory, connect, bind, keys, nodes or "")
     chosen, settings, _ = api.choose_engine(engine, asked, job)
     return job, chosen, settings
+
+
+def make_recipe(
+    pipeline: str | None,
+    outputs: tuple[str, ...],
+    operators: tuple[str, ...],
+    format_: str | None,
+    quality: int | None,
+    decode: Decode,
+    metadata: Keep,
+    subsampling: Chroma | None = None,
+    damage: Damage = "warn",
+    colors: Colors = "keep",
+    gain_map: GainMap = "keep",
+) -> Recipe:
+    """Build the recipe from the arguments. Flags set only what the recipe does not set itself."""
+    from msgspec.structs import replace
+
+    from imageloom.recipes import recipe as recipes
+
+    if pipeline is not None:
+        found = recipes.read_recipe(pipeline, operators)
+    else:
+        loaded = recipes.with_operators(Recipe(()), operators)
+        found = replace(loaded, outputs=tuple(recipes.parse_output(text) for text in outputs))
+    chosen = recipes.parse_format(format_) if format_ is not None else None
+    return replace(
+        found,
+        outputs=tuple(
+            replace(
+                output,
+                format=output.format or chosen,
+                quality=output.quality if output.quality is not None else quality,
+                subsampling=output.subsampling or subsampling,
+            )
+            for output in found.outputs
+        ),
+        decode=decode if found.decode == "safe" else found.decode,
+        damage=damage if found.damage == "warn" else found.damage,
+        colors=colors if found.colors == "keep" else found.colors,
+        gain_map=gain_map if found.gain_map == "keep" else found.gain_map,
+        metadata=metadata if found.metadata == "keep" else found.metadata,
+    )
+
+
+def limits(max_pixels: int, max_file_size: int, max_expansion: int) -> Limits:
+    return Limits(max_pixels, max_file_size, max_expansion)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imageloom.cli import options
+from imageloom.cli import arguments, options
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def command(
     from imageloom.errors import StorageError
     from imageloom.report import look
 
-    recipe = options.make_recipe(pipeline, (), operators, None, None, "safe", "strip")
+    recipe = arguments.make_recipe(pipeline, (), operators, None, None, "safe", "strip")
     if to.suffix.lower() not in (".png", ".html"):
         raise click.BadParameter(f"{to} must end in .png or .html", param_hint="--to")
     found = look.samples(Source(source, links=links), recipe, count)

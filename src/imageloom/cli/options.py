@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.model import MOST_PAGES, Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
+from imageloom.model import MOST_PAGES
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -399,50 +399,3 @@ def connect_options(text: str, is_needed: bool = False) -> Callable[[C], C]:
         return command
 
     return add
-
-
-def make_recipe(
-    pipeline: str | None,
-    outputs: tuple[str, ...],
-    operators: tuple[str, ...],
-    format_: str | None,
-    quality: int | None,
-    decode: Decode,
-    metadata: Keep,
-    subsampling: Chroma | None = None,
-    damage: Damage = "warn",
-    colors: Colors = "keep",
-    gain_map: GainMap = "keep",
-) -> Recipe:
-    """Build the recipe from the arguments. Flags set only what the recipe does not set itself."""
-    from msgspec.structs import replace
-
-    from imageloom.recipes import recipe as recipes
-
-    if pipeline is not None:
-        found = recipes.read_recipe(pipeline, operators)
-    else:
-        loaded = recipes.with_operators(Recipe(()), operators)
-        found = replace(loaded, outputs=tuple(recipes.parse_output(text) for text in outputs))
-    chosen = recipes.parse_format(format_) if format_ is not None else None
-    return replace(
-        found,
-        outputs=tuple(
-            replace(
-                output,
-                format=output.format or chosen,
-                quality=output.quality if output.quality is not None else quality,
-                subsampling=output.subsampling or subsampling,
-            )
-            for output in found.outputs
-        ),
-        decode=decode if found.decode == "safe" else found.decode,
-        damage=damage if found.damage == "warn" else found.damage,
-        colors=colors if found.colors == "keep" else found.colors,
-        gain_map=gain_map if found.gain_map == "keep" else found.gain_map,
-        metadata=metadata if found.metadata == "keep" else found.metadata,
-    )
-
-
-def limits(max_pixels: int, max_file_size: int, max_expansion: int) -> Limits:
-    return Limits(max_pixels, max_file_size, max_expansion)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from imageloom.cli import options
+from imageloom.cli import arguments, options
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def command(
     from imageloom.system.machine import half_of_memory
     from imageloom.tiling.large import Need, needs_of
 
-    recipe = options.make_recipe(pipeline, (), operators, **encoding)
+    recipe = arguments.make_recipe(pipeline, (), operators, **encoding)
     with blamed_on(file.name):
         source = Source(str(file), links=links)
         (item,) = source
@@ -79,7 +79,7 @@ def command(
         header = codecs.read_header(
             lambda length: source.store.head(key, length), size, lambda at, n: source.store.head(key, n, at)
         )
-        plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
+        plan.check_limits(header, arguments.limits(max_pixels, max_file_size, max_expansion), size)
         path = source.store.path(key)
         found = codecs.metadata_of(path, header.format) if path and recipe.metadata != "strip" else None
         for line in explain(header, recipe, size, found):

@@ -59,7 +59,8 @@ class Raw:
         from imageloom.codecs.tiff import Tiff  # imported late: only these files need it
 
         found = Tiff().metadata(data)
-        return Metadata(found.exif, found.xmp)
+        things = tuple(thing for thing in found.found if thing != "pages")  # the raw pixels are one
+        return Metadata(found.exif, found.xmp, iptc=found.iptc, density=found.density, found=things)
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         raise UnsupportedImage("raw files can be read but not written: choose another --format, such as jpeg")

@@ -27,6 +27,7 @@ from imageloom.codecs.tifflayout import (
     UNASSOCIATED,
     Layout,
     as_pixels,
+    beginning,
     converter_of,
     layout_of,
     whole,
@@ -103,7 +104,7 @@ class Tiff:
         """The header of a page."""
         found = tiffpages.pages(head)
         chosen = found[min(page, len(found) - 1)]
-        if len(found) == 1 and not chosen.copies:
+        if len(found) == 1 and not chosen.copies and chosen.at == beginning(head)[2]:
             return self.header(head)
         layout = layout_of(tiffpages.view_of(head, chosen))
         scales = tuple(sorted(_copies(head, chosen, layout)))
@@ -131,10 +132,13 @@ class Tiff:
 
     def page_metadata(self, data: bytes, page: int) -> Metadata:
         """The metadata of a page."""
-        return self.metadata(tiffpages.file_of(data, tiffpages.pages(data)[page]))
+        found = tiffpages.pages(whole(data))
+        if len(found) == 1 and found[0].at == beginning(data)[2]:
+            return tiffmetadata.read(data)
+        return tiffmetadata.read(tiffpages.file_of(data, found[page]))
 
     def metadata(self, data: bytes) -> Metadata:
-        return tiffmetadata.read(data)
+        return self.page_metadata(data, 0)
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode strips with deflate at level 1. Integers are stored as differences to the pixel on the left."""
@@ -191,10 +195,8 @@ class Tiff:
 
 def _layout_at(data: bytes, header: Header, scale: int) -> Layout:
     """The layout of a page, or of a smaller copy of it."""
-    if header.pages == 1 and not header.scales:
-        return layout_of(whole(data))
-    page = tiffpages.pages(data)[header.page]
-    layout = layout_of(tiffpages.view_of(data, page))
+    page = tiffpages.pages(whole(data))[header.page]
+    layout = layout_of(tiffpages.view_of(whole(data), page))
     if scale == 1:
         return layout
     return layout_of(tiffpages.view_of(data, _copies(data, page, layout)[scale]))

@@ -75,8 +75,6 @@ class Layout(NamedTuple):
     orientation: int
     order: Order
     entries: dict[int, Entry]
-    others: frozenset[Thing]
-    """What the file's other directories hold."""
 
     def parts(self, data: Data, most: int = MOST_PARTS) -> Parts:
         """The strips or tiles of the pixels."""
@@ -119,7 +117,7 @@ def layout_of(data: Data) -> Layout:
 
     Raises:
         MoreNeeded: the directory is behind the end of the data.
-        UnsupportedImage: the kind of pixels is not supported, or there are several pictures.
+        UnsupportedImage: the kind of pixels is not supported, or there are several pictures in one directory.
         CorruptImage: tags are missing.
     """
     order, big, at = beginning(data)
@@ -176,7 +174,6 @@ def layout_of(data: Data) -> Layout:
         turned if 1 <= turned <= 8 else 1,
         order,
         entries,
-        _others(data, at, order, big, entries),
     )
 
 
@@ -238,20 +235,19 @@ def shape_in(text: bytes) -> tuple[int, ...]:
     return tuple(shape) if is_shape else ()
 
 
-def _others(data: Data, at: int, order: Order, big: bool, entries: dict[int, Entry]) -> frozenset[Thing]:
-    """What other directories hold: smaller copies of the picture, and masks.
+def others_of(data: Data) -> frozenset[Thing]:
+    """What other directories than the first one hold: pages, smaller copies of the picture, and masks.
 
     Raises:
-        UnsupportedImage: another directory is a page, or the first one is a smaller copy.
+        UnsupportedImage: there are too many directories.
         CorruptImage: the directories form a loop.
     """
-    kind = _subfile(data, entries, order)
+    order, big, at = beginning(data)
+    entries = directory(data, at, order, big).entries
     found: set[Thing] = set()
     below = entries.get(_SUBDIRECTORIES)
     waiting = list(numbers(data, below, order)) if below and below.length <= _MOST_DIRECTORIES else []
     following = next_directory(data, at, order, big)
-    if kind & _REDUCED and (waiting or following):
-        raise UnsupportedImage("TIFF whose first picture is a smaller copy of another one is not supported")
     seen = {at}
     while waiting or following:
         is_below = bool(waiting)
@@ -272,7 +268,7 @@ def _others(data: Data, at: int, order: Order, big: bool, entries: dict[int, Ent
         elif kind & _REDUCED:
             found.add("thumbnail")
         else:
-            raise UnsupportedImage("TIFF of several pages is not supported")
+            found.add("pages")
         if len(seen) > _MOST_DIRECTORIES:
             raise UnsupportedImage(f"TIFF of more than {_MOST_DIRECTORIES} directories is not supported")
     return frozenset(found)

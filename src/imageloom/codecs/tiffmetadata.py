@@ -25,7 +25,8 @@ from imageloom.codecs.tags import (
     shorts,
     tree,
 )
-from imageloom.codecs.tifflayout import CMYK, CONVERTED, beginning, layout_of, whole
+from imageloom.codecs.tifflayout import BLACK_IS_ZERO, CMYK, CONVERTED, beginning, others_of, whole
+from imageloom.codecs.tiffparts import COLOURS, integers
 from imageloom.model import Thing
 
 _XMP, _ICC, _IPTC, _PHOTOSHOP, _LAYERS = 700, 34675, 33723, 34377, 37724
@@ -81,9 +82,9 @@ def read(data: bytes) -> Metadata:
     damaged: list[int] = []
     kept = tree(data, at, order, _DESCRIPTIVE.__contains__, big, damaged)
     georeference = tree(data, at, order, _GEOREFERENCE.__contains__, big, damaged)
-    layout = layout_of(whole(data))
-    found: set[Thing] = set(layout.others)
-    if layout.colours == CMYK:
+    found: set[Thing] = set(others_of(whole(data)))
+    space = integers(data, entries, order, COLOURS, BLACK_IS_ZERO)[0]
+    if space == CMYK:
         found.add("CMYK")
 
     def held(tag: int, what: str) -> bytes:
@@ -120,7 +121,7 @@ def read(data: bytes) -> Metadata:
     return Metadata(
         exif=_as_block(kept, order),
         xmp=xmp,
-        icc=b"" if layout.colours in CONVERTED else icc,
+        icc=b"" if space in CONVERTED else icc,
         iptc=_records(iptc, entries.get(_IPTC), order) or inside.iptc,
         photoshop=inside.lasting,
         density=_density(kept, order) or (Density(*inside.density) if inside.density else None),

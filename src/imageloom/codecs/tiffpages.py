@@ -40,6 +40,9 @@ def pages(data: Data) -> list[Page]:
     order, big = order_of(data), b"+" in data[2:4]
     at = number(data, 8 if big else 4, 8 if big else 4, order)
     found: list[Page] = []
+    early: list[Page] = []
+    """Smaller copies before the first page."""
+    first = Page(at, directory(data, at, order, big).next_at)
     seen: set[int] = set()
     while at:
         if at in seen:
@@ -52,12 +55,15 @@ def pages(data: Data) -> list[Page]:
             (numbers(data, here.entries[tag], order) or (0,))[0] if tag in here.entries else 0
             for tag in (_KIND, _OLD_KIND)
         )
-        if not found or not (kind & (_REDUCED | _MASK) or old == 2):
-            found.append(Page(at, here.next_at, _below(data, here, order, big)))
-        elif kind & _MASK == 0:
+        if not (kind & (_REDUCED | _MASK) or old == 2):
+            found.append(Page(at, here.next_at, (*early, *_below(data, here, order, big))))
+            early = []
+        elif kind & _MASK == 0 and found:
             found[-1] = found[-1]._replace(copies=(*found[-1].copies, Page(at, here.next_at)))
+        elif kind & _MASK == 0:
+            early.append(Page(at, here.next_at))
         at = here.next
-    return found
+    return found or early[:1] or [first]
 
 
 def _below(data: Data, here: Directory, order: Order, big: bool) -> tuple[Page, ...]:
