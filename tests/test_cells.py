@@ -45,7 +45,7 @@ def test_the_table_has_what_readers_find(cell: Cell) -> None:
         return
     metadata = codecs.read_metadata(data, header.format)
     found = things(metadata).union(metadata.found)
-    assert cell.thing in found
+    assert cell.thing in found or (cell.thing == "pages" and header.pages > 1)
     assert found <= table.reads(header.format)
 
 

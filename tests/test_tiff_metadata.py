@@ -60,15 +60,19 @@ def pages(*options: dict[str, Any], **first: Any) -> bytes:
 
 SHAPED = json.dumps({"shape": [3, 48, 64, 3], "truncated": True})
 SEVERAL = {
-    "pages.tif": pages({"image": RGB}),
-    "fax.tif": pages({"image": RGB, "subfiletype": 2}, subfiletype=2),
-    "below.tif": pages({"image": RGB, "subfiletype": 0}, subifds=1),
     "raw.tif": pages({"image": RGB, "subfiletype": 0}, subifds=1, subfiletype=1),
     "imagej.tif": tiff(ramp(), description="ImageJ=1.53t\nimages=3\nslices=3\n"),
     "truncated.tif": tiff(RGB, photometric="rgb", description=SHAPED),
     "metamorph.tif": tiff(ramp(), extratags=[(33629, 5, 3, (1, 1) * 3, True)]),
     "volume.tif": tiff(np.zeros((32, 32, 32), np.uint8), volumetric=True, tile=(16, 16, 16)),
 }
+FIRST = {
+    "pages.tif": pages({"image": RGB[::-1]}),
+    "fax.tif": pages({"image": RGB[::-1], "subfiletype": 2}, subfiletype=2),
+    "below.tif": pages({"image": RGB[::-1], "subfiletype": 0}, subifds=1),
+    "late.tif": pages({"image": RGB[::-1]}, {"subfiletype": 1, "image": RGB[::4, ::4]}),
+}
+"""Files whose first page is done, and whose other pages are reported."""
 ONE = {
     "overviews.tif": pages({"subfiletype": 1}, {"subfiletype": 1, "image": RGB[::4, ::4]}),
     "pyramid.tif": pages({"subfiletype": 1}, subifds=1, bigtiff=True),
@@ -83,6 +87,14 @@ def test_several_pictures_are_refused_by_name(tmp_path: Path) -> None:
         expected = "smaller copy" if name == "raw.tif" else "several pages"
         assert said.startswith("UnsupportedImage")
         assert expected in said
+
+
+def test_other_pages_are_reported(tmp_path: Path) -> None:
+    made = run(tmp_path, FIRST, "auto_orient")
+    assert set(made.made) == set(FIRST)
+    for name in FIRST:
+        assert "pages" in made.dropped[name]
+        np.testing.assert_array_equal(made.pixels(name), RGB)
 
 
 def test_smaller_copies_are_no_pages(tmp_path: Path) -> None:

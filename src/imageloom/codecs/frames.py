@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from imageloom.codecs import pillow
-from imageloom.codecs.bits import Data, MoreNeeded, number
+from imageloom.codecs.bits import Data, MoreNeeded, View, number
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import MOST_PAGES, Format, Frame, Header, Pixels
 
@@ -56,7 +56,7 @@ def count_in_webp(head: Data) -> int:
 def count_in_gif(head: Data) -> int:
     """The number of frames of a GIF (GIF89a, 18 to 26), among its first 260,000 blocks."""
     at, frames, left = 13 + _table(number(head, 10, 1)), 0, _MOST_BLOCKS
-    while left > 0 and frames < MOST_PAGES:
+    while left > 0 and frames < MOST_PAGES and not (isinstance(head, View) and at >= len(head)):
         kind = number(head, at, 1)
         if kind == 0x2C:
             frames += 1

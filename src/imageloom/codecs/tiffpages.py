@@ -63,6 +63,8 @@ def pages(data: Data) -> list[Page]:
         elif kind & _MASK == 0:
             early.append(Page(at, here.next_at))
         at = here.next
+    if not found and early and _has_full_below(data, early[0].at, order, big):
+        raise UnsupportedImage("TIFF whose first picture is a smaller copy of another one is not supported")
     return found or early[:1] or [first]
 
 
@@ -75,6 +77,13 @@ def _below(data: Data, here: Directory, order: Order, big: bool) -> tuple[Page, 
         if _KIND in below.entries and numbers(data, below.entries[_KIND], order)[:1] == (_REDUCED,):
             found.append(Page(at, below.next_at))
     return tuple(found)
+
+
+def _has_full_below(data: Data, at: int, order: Order, big: bool) -> bool:
+    """Whether a directory below this one is not a smaller copy."""
+    here = directory(data, at, order, big)
+    entry = here.entries.get(_SUBDIRECTORIES)
+    return entry is not None and len(_below(data, here, order, big)) < min(entry.length, _MOST_BELOW)
 
 
 class _Changed(View):
