@@ -22,6 +22,7 @@ from imageloom.records.recorder import Recorder
 from imageloom.records.summary import Summary
 from imageloom.stores import is_remote
 from imageloom.system.machine import available_cores
+from imageloom.system.sandbox import Mode, Sandbox
 from imageloom.worker.guard import Guard
 
 MOST_THREADS = 4
@@ -56,6 +57,8 @@ def process(
     scratch: str | os.PathLike[str] = "",
     in_flight: int = 0,
     links: Links = "follow",
+    sandbox: Mode = "auto",
+    untrusted: bool = False,
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
     timeline: bool = True,
@@ -94,6 +97,10 @@ def process(
         in_flight: number of requests in flight to remote storage; 0: tuned automatically.
         links: which symbolic links in a local source are read: all (`follow`), those that point inside the source
             (`inside`), or none (`refuse`). Any other link is a failed item.
+        sandbox: decode images and run operators in processes that can do nothing else: with the restrictions that
+            the kernel has (`auto`), only if it has all of them (`require`), or not (`off`). The engines `threads`
+            and `serial` process some formats in this process, if all operators are imageloom's own.
+        untrusted: the images may be hostile: each one is processed in a new sandboxed process.
         limits: limits that are checked against an image's header, before it is decoded.
         ledger: path of the ledger; None: the ledger in the user's state directory.
         timeline: record the measurements for `imageloom report`.
@@ -114,6 +121,8 @@ def process(
         pipeline = Recipe(
             (Output(pipeline.steps, format=chosen, quality=quality),), decode, metadata=metadata
         )
+    if untrusted and sandbox == "off":
+        raise UsageError("untrusted=True needs a sandbox")
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality = {quality}: must be from 1 to 100")
     job = Job(
@@ -133,8 +142,9 @@ def process(
         scratch=os.path.abspath(scratch) if scratch else "",
         in_flight=in_flight,
         links=links,
+        sandbox=Sandbox(sandbox, untrusted, timeout=timeout, memory=memory),
     )
-    asked = Settings(jobs, threads, timeout, memory, connect, bind, keys)
+    asked = Settings(jobs, threads, timeout, memory, connect, bind, keys, sandbox=job.sandbox)
     engine, settings, _ = choose_engine(engine, asked, job)
     with (
         closing(open_engine(engine, settings)) as opened,
@@ -173,6 +183,8 @@ def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Setti
         jobs, why = settings.jobs, "only the workers of --jobs run here; others connect to the Redis server"
     elif engine != "auto":
         why = "selected by --engine"
+    elif job.sandbox.untrusted:
+        engine, why = "processes", "the images are untrusted"
     elif job.recipe.operators:
         engine, why = "processes", "your own operators may crash, hang or hold Python's lock (the GIL)"
     elif jobs == 1:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import msgspec
 
 from imageloom.errors import ImageloomError, ItemError, UnreadableItem, WorkerLost, message_of
+from imageloom.system.sandbox import Sandbox
 from imageloom.system.tracing import masked, trace_of
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Frame(Plain, frozen=True):
         return cls(image.shape[1], image.shape[0], channels, image.dtype.name)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        kinds = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
-        kind = kinds.get(self.channels, f"{self.channels} channels")
+        names = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
+        kind = names.get(self.channels, f"{self.channels} channels")
         return f"{self.width}x{self.height} {kind} {self.dtype}"
 
 
@@ -156,8 +157,7 @@ class Metadata(Plain, frozen=True):
     xmp: bytes = b""
     extended_xmp: bytes = b""
     """The part of the XMP that does not fit into a JPEG's first packet. Only JPEG has it."""
-    icc: bytes = b""
-    """The colour profile."""
+    icc: bytes = b""  # the colour profile
 
 
 NO_METADATA = Metadata()
@@ -246,6 +246,7 @@ class Job(Plain, frozen=True):
     attempts: int = 3
     """An item fails for good after this number of failed attempts."""
     links: Links = "follow"
+    sandbox: Sandbox = Sandbox()
 
 
 class Item(Plain, frozen=True):
@@ -351,14 +352,14 @@ class Task(Plain, frozen=True):
     """Local folders that items must be in; empty if all links in the source are followed."""
     digests: tuple[str, ...] = ()
     """The SHA-256 of each file of operators that the driver has loaded."""
+    sandbox: Sandbox = Sandbox()
 
 
 class Written(Plain, frozen=True):
     """An output that is staged in the sink, and not yet published."""
 
     name: str
-    staged: str
-    """The sink's token of the staged bytes."""
+    staged: str  # the sink's token of the staged bytes
     size: int
 
 
@@ -420,8 +421,7 @@ class Result(Plain, frozen=True):
     times: Times = Times()
     started: float = 0.0
     """Seconds since the epoch."""
-    pixels: int = 0
-    """Number of decoded pixels."""
+    pixels: int = 0  # decoded
     pieces: tuple[Piece, ...] = ()
     """The pieces in the written file of a part, in their order."""
     measure: bytes = b""

@@ -70,6 +70,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
         given.get("scratch") or "",
         given.get("in_flight") or 0,
         links=given["links"],
+        sandbox=options.sandbox_of(given, given.get("timeout") or 0.0, given.get("memory") or 0),
     )
 
 
@@ -77,6 +78,8 @@ def job_and_engine(
     arguments: tuple[str, ...], engine: str, given: Mapping[str, Any]
 ) -> tuple[Job, str, Settings]:
     """The job, its engine's name and settings. In an MPI job, only rank 0 prints from here on."""
+    from msgspec.structs import replace
+
     from imageloom import api
     from imageloom.engines import Settings
 
@@ -94,5 +97,6 @@ def job_and_engine(
         engine = "nodes"
     threads, timeout, keys = (given[name] for name in ("threads", "timeout", "keys"))
     asked = Settings(jobs or 0, threads, timeout, job.memory, connect, bind, keys, nodes or "")
+    asked = replace(asked, sandbox=job.sandbox)
     chosen, settings, _ = api.choose_engine(engine, asked, job)
     return job, chosen, settings

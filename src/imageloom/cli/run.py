@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
     show_default=True,
-    help="Time-out of one item in a worker process, in seconds.",
+    help="Time-out of one item in a worker process or in a sandboxed process, in seconds.",
 )
 @options.include_option
 @options.exclude_option
@@ -99,6 +99,7 @@ if TYPE_CHECKING:
 )
 @options.links_option("follow", "inside", "refuse")
 @options.accept_host_keys_option
+@options.sandbox_options
 @options.limit_options
 @options.ledger_option
 @click.option(

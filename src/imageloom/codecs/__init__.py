@@ -41,6 +41,9 @@ class Codec(Protocol):
     """Default format of outputs: the same format, or another one if this format can only be read."""
     carries: tuple[str, ...]
     """The kinds of metadata that a file of this format can contain."""
+    in_process: bool = False
+    """The engines `threads` and `serial` may decode it in the driver's process: its decoder is simple, or has been
+    fuzzed for years. All other formats are decoded in a sandboxed process on all engines."""
 
     def header(self, head: Data) -> Header:
         """Parse the header from the first bytes of a file, or from anywhere in it.
@@ -153,6 +156,11 @@ def get(format: Format) -> Codec:
     """
     codec: Codec = CODECS.load(format)()
     return codec
+
+
+def in_process(format: Format) -> bool:
+    """Whether files of a format may be decoded in the process of the driver: see `Codec.in_process`."""
+    return getattr(get(format), "in_process", False)
 
 
 def formats() -> tuple[Format, ...]:

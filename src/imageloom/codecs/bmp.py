@@ -22,6 +22,7 @@ class Bmp:
     quality = 0
     encoder_bytes = 0
     written: Format = "bmp"
+    in_process = True
     carries: tuple[str, ...] = ()
 
     def header(self, head: Data) -> Header:

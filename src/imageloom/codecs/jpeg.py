@@ -44,6 +44,7 @@ class Jpeg:
     quality = 85
     encoder_bytes = 0
     written: Format = "jpeg"
+    in_process = True
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def header(self, head: Data) -> Header:

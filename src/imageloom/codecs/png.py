@@ -45,6 +45,7 @@ class Png:
     quality = 0
     encoder_bytes = 0
     written: Format = "png"
+    in_process = True
     carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
 
     def header(self, head: Data) -> Header:

@@ -24,6 +24,7 @@ class Pnm:
     quality = 0
     encoder_bytes = 0
     written: Format = "pnm"
+    in_process = True
     carries: tuple[str, ...] = ()
 
     def header(self, head: Data) -> Header:

@@ -9,6 +9,7 @@ from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.perform import perform
+from imageloom.worker.sandbox import children
 
 
 class Serial(Engine):
@@ -18,6 +19,7 @@ class Serial(Engine):
     def __init__(self, settings: Settings) -> None:
         """Not used: the caller's thread is the only worker."""
         self.settings = settings
+        children.open()
 
     def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
@@ -25,4 +27,4 @@ class Serial(Engine):
         return future
 
     def close(self) -> None:
-        pass
+        children.close()

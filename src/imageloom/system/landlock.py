@@ -47,7 +47,8 @@ def version() -> int:
     """The version of Landlock in this kernel; 0 if there is none."""
     if sys.platform != "linux":
         return 0
-    return max(0, ctypes.CDLL(None).syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION))
+    found: int = ctypes.CDLL(None).syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
+    return max(0, found)
 
 
 def restrict(readable: Iterable[str], files: Iterable[tuple[int, bool]] = ()) -> None:

@@ -1,7 +1,7 @@
 """seccomp: a process limits its own system calls to those in a table (Linux, x86-64 and ARM64).
 
-A call that is not allowed fails with an error number, so a library that tries it can go on without it. The filter is a
-program of the kernel's BPF machine, see seccomp(2).
+A call that is not allowed fails with an error number, so a library that tries it can go on without it. The filter
+is a program of the kernel's BPF machine, see seccomp(2).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ CALLS: dict[str, tuple[int, int | None]] = {
     "getrlimit": (97, 163),
     "getrusage": (98, 165),
 }
-"""The calls that are allowed with any arguments: their numbers on x86-64 and on ARM64, where a call may be missing."""
+"""The calls that are allowed with any arguments: their numbers on x86-64 and on ARM64, which lacks some calls."""
 
 
 class Limited(NamedTuple):
@@ -155,7 +155,7 @@ def is_available() -> bool:
     """Whether this kernel has seccomp, and this machine is known."""
     if sys.platform != "linux" or platform.machine() not in _ARCHITECTURES:
         return False
-    return ctypes.CDLL(None).prctl(_GET_SECCOMP, 0, 0, 0, 0) >= 0
+    return bool(ctypes.CDLL(None).prctl(_GET_SECCOMP, 0, 0, 0, 0) >= 0)
 
 
 def restrict() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
+
+from msgspec.structs import asdict
 
 from imageloom import codecs, operators, stores
 from imageloom.codecs.metadata import for_output
-from imageloom.model import NO_METADATA, Header, Metadata, Pixels, Result, Step, Task, Work, Written
+from imageloom.model import NO_METADATA, Header, Metadata, Pixels, Result, Step, Task, Times, Work, Written
 from imageloom.recipes.plan import check_limits, make_plan
 from imageloom.stores import Store, stage
 from imageloom.stores.names import new_token
@@ -25,6 +28,36 @@ class Chunk(NamedTuple):
     metadata: Metadata = NO_METADATA
     measure: bytes = b""
     """The measurement of a part."""
+
+
+class Stopwatch:
+    """Adds up the time of each stage, in seconds.
+
+    Args:
+        before: time that was already spent, elsewhere.
+    """
+
+    def __init__(self, before: Times | None = None) -> None:
+        self._spent: dict[str, float] = asdict(before) if before else {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._spent[stage] = self._spent.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def skip(self) -> None:
+        """Restart the current lap: the time of waiting is not counted."""
+        self._last = time.perf_counter()
+
+    def add(self, times: Times) -> None:
+        """Add the times of another process, which has worked during the current lap."""
+        for name, seconds in asdict(times).items():
+            self._spent[name] = self._spent.get(name, 0.0) + seconds
+        self.skip()
+
+    def times(self) -> Times:
+        return Times(**self._spent)
 
 
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
@@ -64,24 +97,37 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     return chunk._replace(pixels=pixels)
 
 
+def encode(task: Task, chunk: Chunk, lap: Lap) -> Iterator[bytes | dict[str, bytes]]:
+    """Encode the outputs, one after the other: each is a file, or a folder as of `codecs.encode`."""
+    for output, pixels in zip(make_plan(chunk.header, task.recipe).outputs, chunk.pixels, strict=True):
+        carried = for_output(chunk.metadata, output.frame)
+        encoded = codecs.encode(output.format, pixels, output.quality, carried)
+        lap("encode")
+        yield encoded
+
+
 def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
     """The third stage: encode the outputs and stage them in the sink. The result has no times."""
+    pixels = make_plan(chunk.header, task.recipe).decoded.pixels
+    return stage_all(task, work, encode(task, chunk, lap), pixels, sink, lap)
+
+
+def stage_all(
+    task: Task, work: Work, encoded: Iterable[bytes | Mapping[str, bytes]], pixels: int, sink: Store, lap: Lap
+) -> Result:
+    """Stage the encoded outputs of an item, all of them or none. The result has no times."""
     token = new_token(task.job, work.number, work.attempt)
-    plan = make_plan(chunk.header, task.recipe)
     written: list[Written] = []
     try:
-        for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
-            carried = for_output(chunk.metadata, output.frame)
-            encoded = codecs.encode(output.format, pixels, output.quality, carried)
-            lap("encode")
-            size = stage(sink, f"{token}-{len(written)}", encoded)
+        for name, data in zip(work.names, encoded, strict=True):
+            size = stage(sink, f"{token}-{len(written)}", data)
             written.append(Written(name, f"{token}-{len(written)}", size))
             lap("write")
     except BaseException:
-        for output_ in written:
-            sink.discard(output_.staged)
+        for output in written:
+            sink.discard(output.staged)
         raise
-    return Result(work.item.key, tuple(written), pixels=plan.decoded.pixels)
+    return Result(work.item.key, tuple(written), pixels=pixels)
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:

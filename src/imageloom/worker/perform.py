@@ -7,24 +7,21 @@ file is data in the outcome and is not raised.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Protocol
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from imageloom import operators
-from imageloom.model import Outcome, Result, Task, Times, Work
+from imageloom.model import Outcome, Result, Task, Work
 from imageloom.records.faults import failure_of
 from imageloom.records.inprogress import open_records
 from imageloom.stores import Store, open_bounded
-from imageloom.worker import items
-from imageloom.worker.items import Chunk, Lap
+from imageloom.worker import items, sandbox
+from imageloom.worker.items import Chunk, Lap, Stopwatch
+from imageloom.worker.setup import prepare
 
 Turn = contextlib.AbstractContextManager[object]
 
@@ -53,7 +50,7 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
         computing: held while pixels are processed, so that more tasks than cores can wait for a store.
     """
     try:
-        prepare(task)
+        prepare(task, with_operators=not sandbox.is_used_for_all(task))
     except Exception as error:  # its operators cannot be loaded on this machine
         yield from (_failed(work, error) for work in task.work)
         return
@@ -68,12 +65,6 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
 
 def _failed(work: Work, error: BaseException) -> Result:
     return Result(work.item.key, failure=failure_of(work.item.key, error), started=time.time())
-
-
-def prepare(task: Task) -> None:
-    """Configure this process, and load the task's operators."""
-    configure_process()
-    operators.load_files(task.recipe.operators, task.digests)
 
 
 def worker_name() -> str:
@@ -163,6 +154,9 @@ class Attempt:
 
     def _compute(self) -> None:
         data, self._data = self._data, b""
+        if sandbox.is_used(self._task, self._work):
+            self._made = sandbox.process(self._task, self._work, data, self._sink, self._watch)
+            return
         chunk = self._stages.load(self._task, self._work, data, self._watch.lap)
         chunk = self._stages.run_filters(self._task, chunk, self._watch.lap)
         self._made = self._stages.finish(self._task, self._work, chunk, self._sink, self._watch.lap)
@@ -184,54 +178,3 @@ def source_of(task: Task) -> Store:
 def sink_of(task: Task) -> Store:
     """The store of a task's sink, within the task's limits."""
     return open_bounded(task.sink, "follow", task.roots)
-
-
-class Stopwatch:
-    """Adds up the time of each stage, in seconds.
-
-    Args:
-        before: time that was already spent, elsewhere.
-    """
-
-    def __init__(self, before: Times | None = None) -> None:
-        self._spent: dict[str, float] = asdict(before) if before else {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._spent[stage] = self._spent.get(stage, 0.0) + now - self._last
-        self._last = now
-
-    def skip(self) -> None:
-        """Restart the current lap: the time of waiting is not counted."""
-        self._last = time.perf_counter()
-
-    def times(self) -> Times:
-        return Times(**self._spent)
-
-
-@lru_cache(maxsize=1)
-def configure_process() -> None:
-    """Configure this process as a worker. Call it before the first item."""
-    import cv2
-
-    cv2.setNumThreads(1)  # the engine is responsible for parallelism
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    _keep_freed_memory()
-
-
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
-
-
-def _keep_freed_memory() -> None:
-    """Configure malloc to keep freed memory for the next image: returning and clearing it costs 10% of the time.
-
-    Blocks above 32 MB are still returned at once. This works only with glibc.
-    """
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(AttributeError):  # another C library
-        tell = ctypes.CDLL(None).mallopt
-        tell(_MMAP_THRESHOLD, 32 << 20)
-        tell(_TRIM_THRESHOLD, 256 << 20)
-        tell(_TOP_PAD, 16 << 20)

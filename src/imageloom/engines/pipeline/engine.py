@@ -29,7 +29,6 @@ from imageloom.errors import EngineFailed, InvalidResult, UsageError
 from imageloom.model import Failure
 from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.engine import TransportEngine
-from imageloom.scheduling.fleet import cause_of
 from imageloom.scheduling.inbox import Inbox, log, message_of
 from imageloom.scheduling.protocol import (
     Begun,
@@ -48,6 +47,7 @@ from imageloom.scheduling.scheduler import FIRST_BACKOFF, LONGEST_BACKOFF
 from imageloom.scheduling.transport import Waker
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
+from imageloom.worker.sandbox import cause_of
 
 WORKER = "pipeline"
 """The scheduler's only worker."""

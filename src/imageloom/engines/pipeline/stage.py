@@ -23,11 +23,11 @@ from imageloom.engines.pipeline.ring import Ring, Taken, arrays_of
 from imageloom.model import NO_METADATA, Failure, Frame, Header, Metadata, Plain, Result, Task, Times, Work
 from imageloom.worker import perform
 from imageloom.worker.controller import Controller
-from imageloom.worker.items import Chunk, Lap
+from imageloom.worker.items import Chunk, Lap, Stopwatch
 from imageloom.worker.message import Message
-from imageloom.worker.perform import Stopwatch
 from imageloom.worker.pool import SizedPool
 from imageloom.worker.process import become_worker
+from imageloom.worker.setup import prepare
 
 Stage = Callable[[Task, Chunk | None, Lap], Chunk | Result]
 """The function of a stage, for a task of one item. The first stage gets no chunk, the last one returns the
@@ -141,7 +141,7 @@ class _Stage:
     def _do(self, taken: Taken, about: Description, started: float, watch: Stopwatch) -> Result | None:
         """Run the stage. Returns the result, or None if the chunk was put into the next ring."""
         task = replace(_task(about.task), work=(about.work,))
-        perform.prepare(task)
+        prepare(task)
         chunk = None
         if about.header is not None:
             pixels = arrays_of(taken.pixels, about.frames)

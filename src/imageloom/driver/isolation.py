@@ -1,0 +1,40 @@
+"""Which items of a job can be processed in other processes, and how."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from imageloom import operators
+from imageloom.engines import Engine
+from imageloom.errors import UsageError
+from imageloom.model import Job, Recipe
+from imageloom.system.sandbox import Sandbox
+from imageloom.worker.sandbox import check
+
+
+def foreign(recipe: Recipe) -> str:
+    """The name of an operator that other processes cannot load: it is neither imageloom's own, nor from a given
+    file. "" if there is none."""
+    steps = (step.name for output in recipe.outputs for step in output.steps)
+    modules = ((name, operators.get(name).function.__module__) for name in steps)
+    return next((name for name, module in modules if not module.startswith("imageloom")), "")
+
+
+def sandbox_of(job: Job, engine: Engine) -> Sandbox:
+    """The sandbox for the tasks of a job.
+
+    Raises:
+        UsageError: it is required, but the kernel lacks it, or an operator cannot be loaded in it.
+    """
+    sandbox = job.sandbox
+    if not sandbox.is_on:
+        return Sandbox()
+    check(sandbox)
+    if engine.capabilities.shares_memory and (name := foreign(job.recipe)):
+        if sandbox.untrusted or sandbox.mode == "require":
+            raise UsageError(
+                f"the operator {name!r} is defined in the main program, which a sandboxed process does not load: "
+                "move it into a file and name the file (Recipe.operators, --operators)"
+            )
+        return Sandbox()
+    return replace(sandbox, shortcut=engine.capabilities.shares_memory and not sandbox.untrusted)

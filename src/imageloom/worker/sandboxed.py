@@ -1,0 +1,124 @@
+"""The process that decodes items for a worker, runs operators and encodes outputs. It can do nothing else.
+
+It gets a file's bytes in shared memory, and puts the encoded outputs there. It has two descriptors: the memory and
+the line to the worker. A hostile file or operator may control it, so the worker checks all that it sends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import sys
+from functools import lru_cache
+
+import msgspec
+from msgspec.structs import replace
+
+from imageloom.model import Failure, Task, Work
+from imageloom.recipes.plan import make_plan
+from imageloom.system import confinement, landlock, seccomp
+from imageloom.worker import items
+from imageloom.worker.items import Stopwatch
+from imageloom.worker.setup import bound_memory, die_with_parent, prepare
+from imageloom.worker.shared import MESSAGE, Order, Reply, SharedMemory, described
+
+LINE, MEMORY = 3, 4
+"""The numbers of the two descriptors."""
+MOST_FILES = 256
+"""Maximum number of open files."""
+REFUSED = "a sandboxed process may not do this (--sandbox off allows it)"
+
+_order = msgspec.msgpack.Decoder(Order).decode
+_task = lru_cache(maxsize=1)(msgspec.msgpack.Decoder(Task).decode)
+
+
+def run(line: int, memory: int, starter: int, operators: tuple[str, ...], most: int) -> None:
+    """Serve a worker in a process that was just forked, until the worker closes the line.
+
+    Args:
+        line, memory: descriptors of the line and of the shared memory.
+        starter: id of the process that has forked this one.
+        operators: paths of the files of operators.
+        most: maximum memory for data in bytes, beyond what the process uses already.
+    """
+    die_with_parent()
+    if os.getppid() != starter:
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):  # the worker ends this process
+        signal.signal(number, signal.SIG_IGN)
+    _keep_only(line, memory)
+    _limit(most)
+    sys.dont_write_bytecode = True
+    with contextlib.suppress(OSError):  # --sandbox require is checked before
+        landlock.restrict([*confinement.readable(), *operators, *map(os.path.realpath, operators)])
+    with contextlib.suppress(OSError):
+        seccomp.restrict()
+    serve(SharedMemory(MEMORY))
+
+
+def _keep_only(line: int, memory: int) -> None:
+    """Close all descriptors but these two, which get fixed numbers. The standard streams lead nowhere."""
+    line, memory = os.dup(line), os.dup(memory)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    high = max(line, memory, MEMORY) + 1
+    os.dup2(line, high)
+    os.dup2(memory, MEMORY)
+    os.dup2(high, LINE)
+    os.closerange(MEMORY + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def _limit(most: int) -> None:
+    bound_memory(most)
+    with open("/proc/self/statm", "rb") as file:
+        used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    for kind, limit in (
+        (resource.RLIMIT_AS, used + 2 * most + (1 << 30)),
+        (resource.RLIMIT_FSIZE, most + (1 << 20)),
+        (resource.RLIMIT_NOFILE, MOST_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
+
+
+def serve(memory: SharedMemory) -> None:
+    """Do what the worker orders, until it closes the line."""
+    while message := os.read(LINE, MESSAGE.size):
+        start, length = MESSAGE.unpack(message)
+        order = _order(memory.read(start, length))
+        data = memory.read(start + length, order.size)
+        reply, end = _do(replace(_task(order.task), work=(order.work,)), order.work, data, memory)
+        packed = msgspec.msgpack.encode(reply)
+        memory.write([packed], end)
+        os.write(LINE, MESSAGE.pack(end, len(packed)))
+
+
+def _do(task: Task, work: Work, data: bytes, memory: SharedMemory) -> tuple[Reply, int]:
+    """Process one item. Returns the reply, and the position behind the outputs in the memory."""
+    watch, made, end = Stopwatch(), [], 0
+    try:
+        prepare(task)
+        chunk = items.load(task, work, data, watch.lap)
+        chunk = items.run_filters(task, chunk, watch.lap)
+        for encoded in items.encode(task, chunk, watch.lap):
+            output, parts = described(encoded)
+            end = memory.write(parts, end)
+            made.append(output)
+        pixels = make_plan(chunk.header, task.recipe).decoded.pixels
+    except BaseException as error:  # includes SystemExit of an operator, and a panic of a Rust library
+        return Reply(times=watch.times(), failure=_failure_of(error)), 0
+    return Reply(tuple(made), pixels, watch.times()), end
+
+
+def _failure_of(error: BaseException) -> Failure:
+    failure = Failure.of(error)
+    causes = [error, error.__cause__, error.__context__]
+    if any(isinstance(one, OSError) and one.errno in (errno.EPERM, errno.EACCES) for one in causes):
+        return replace(failure, message=f"{failure.message}: {REFUSED}")
+    return failure
