@@ -77,7 +77,7 @@ def _limit(most: int) -> None:
     with open("/proc/self/statm", "rb") as file:
         used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     for kind, limit in (
-        (resource.RLIMIT_AS, used + 2 * most + (1 << 30)),
+        (resource.RLIMIT_AS, used + 2 * most + (256 << 20)),
         (resource.RLIMIT_FSIZE, most + (1 << 20)),
         (resource.RLIMIT_NOFILE, MOST_FILES),
         (resource.RLIMIT_CORE, 0),
