@@ -50,10 +50,10 @@ class Stopwatch:
         """Restart the current lap: the time of waiting is not counted."""
         self._last = time.perf_counter()
 
-    def add(self, times: Times) -> None:
-        """Add the times of another process, which has worked during the current lap."""
-        for name, seconds in asdict(times).items():
-            self._spent[name] = self._spent.get(name, 0.0) + seconds
+    def add(self, *times: tuple[str, float]) -> None:
+        """Add the times of stages in another process, which has worked during the current lap."""
+        for stage_, seconds in times:
+            self._spent[stage_] = self._spent.get(stage_, 0.0) + seconds
         self.skip()
 
     def times(self) -> Times:

@@ -54,13 +54,19 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
     except Exception as error:  # its operators cannot be loaded on this machine
         yield from (_failed(work, error) for work in task.work)
         return
-    for work in task.work:
-        attempt = Attempt(task, work)
-        attempt.read()
-        with computing:
-            attempt.compute()
-        attempt.commit()
-        yield attempt.result
+    lease = sandbox.Lease(task)
+    try:
+        for work in task.work:
+            attempt = Attempt(task, work)
+            attempt.read()
+            with computing:
+                attempt.compute(lease)
+                if computing is not NO_BOUND:  # tasks that wait for a store must not hold a child
+                    lease.close()
+            attempt.commit()
+            yield attempt.result
+    finally:
+        lease.close()
 
 
 def _failed(work: Work, error: BaseException) -> Result:
@@ -119,8 +125,18 @@ class Attempt:
     def read(self) -> None:
         self._do(self._read)
 
-    def compute(self) -> None:
-        """Decode and filter the bytes, and stage the outputs."""
+    def compute(self, lease: sandbox.Lease | None = None) -> None:
+        """Decode and filter the bytes, and stage the outputs.
+
+        Args:
+            lease: the child process for sandboxed items; None to take one for this item.
+        """
+        if sandbox.is_used(self._task, self._work):
+            own = lease or sandbox.Lease(self._task)
+            self._do(lambda: self._compute_apart(own))
+            if own is not lease:
+                own.close()
+            return
         notes = open_records.get(self._task.sink)
         if notes is None:
             self._do(self._compute)
@@ -154,12 +170,13 @@ class Attempt:
 
     def _compute(self) -> None:
         data, self._data = self._data, b""
-        if sandbox.is_used(self._task, self._work):
-            self._made = sandbox.process(self._task, self._work, data, self._sink, self._watch)
-            return
         chunk = self._stages.load(self._task, self._work, data, self._watch.lap)
         chunk = self._stages.run_filters(self._task, chunk, self._watch.lap)
         self._made = self._stages.finish(self._task, self._work, chunk, self._sink, self._watch.lap)
+
+    def _compute_apart(self, lease: sandbox.Lease) -> None:
+        data, self._data = self._data, b""
+        self._made = lease.process(self._work, data, self._sink, self._watch)
 
     def _commit(self) -> None:
         try:

@@ -6,7 +6,6 @@ child is used again for items of the same job. For untrusted files each item has
 
 from __future__ import annotations
 
-import contextlib
 import select
 import signal
 import socket
@@ -14,7 +13,6 @@ import threading
 from collections.abc import Iterator
 
 import msgspec
-from msgspec.structs import replace
 
 from imageloom import codecs
 from imageloom.errors import InvalidResult, ItemTimeout, UsageError, WorkerLost
@@ -23,16 +21,16 @@ from imageloom.records.faults import log_failure
 from imageloom.stores import Store
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.items import Stopwatch, stage_all
-from imageloom.worker.shared import MESSAGE, MOST_DESCRIBED, Encoded, Order, Reply, SharedMemory
+from imageloom.worker.shared import MOST_DESCRIBED, ORDER, REPLY, TASK, Description, SharedMemory
 from imageloom.worker.zygote import End, Fork, Zygote
 
 MOST_NAME = 1000
 """Maximum length of a path in a folder of output files, in characters."""
-MOST_PIXELS = 1 << 53
+MOST_PIXELS, MOST_SECONDS = 1 << 53, 1e8
 INVALID = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that cannot be decoded."""
 
-_reply = msgspec.msgpack.Decoder(Reply).decode
+_description = msgspec.msgpack.Decoder(Description).decode
 
 
 def is_used(task: Task, work: Work) -> bool:
@@ -63,22 +61,6 @@ def check(sandbox: Sandbox) -> None:
             raise UsageError(f"--sandbox require: this machine has no {' and no '.join(lacking)}")
 
 
-def process(task: Task, work: Work, data: bytes, sink: Store, watch: Stopwatch) -> Result:
-    """Process an item in a child, and stage its outputs. The result has no times.
-
-    Raises:
-        WorkerLost, ItemTimeout, InvalidResult: of the child.
-        ItemError: an output cannot be staged.
-    """
-    with children.lent(task) as child:
-        reply = child.do(task, work, data)
-        watch.add(reply.times)
-        if reply.failure is not None:
-            log_failure(work.item.key, reply.failure)
-            return Result(work.item.key, failure=reply.failure)
-        return stage_all(task, work, child.outputs(reply), reply.pixels, sink, watch.lap)
-
-
 class Child:
     """A child process, and the memory that it shares with this one.
 
@@ -101,49 +83,69 @@ class Child:
         self._poll = select.poll()
         self._poll.register(self._line, select.POLLIN)
         self._task: Task | None = None
-        self._packed = b""
 
-    def do(self, task: Task, work: Work, data: bytes) -> Reply:
-        """Process an item.
+    def process_item(self, task: Task, place: int, data: bytes, sink: Store, watch: Stopwatch) -> Result:
+        """Process an item, and stage its outputs. The result has no times.
 
         Raises:
             ItemTimeout: it took too long.
             ConnectionError: the child has ended.
             InvalidResult: its reply is invalid.
+            ItemError: an output cannot be staged.
         """
         if task is not self._task:
-            self._task, self._packed = task, msgspec.msgpack.encode(replace(task, work=()))
-        order = msgspec.msgpack.encode(Order(self._packed, work, len(data)))
-        self.memory.write([order, data])
-        self._line.send(MESSAGE.pack(0, len(order)))
+            packed = msgspec.msgpack.encode(task)
+            self.memory.write(packed)
+            self._line.send(ORDER.pack(TASK, 0, len(packed)))
+            self._task, start = task, len(packed)  # it may not have read the task yet
+        else:
+            start = 0
+        self.memory.write(data, start)
+        self._line.send(ORDER.pack(place, start, len(data)))
         limit = task.sandbox.timeout
         if not self._poll.poll(1000 * limit if limit else None):
             raise ItemTimeout(f"it took more than {limit:g} s (--timeout)")
-        message = self._line.recv(MESSAGE.size)
-        if not message:
+        reply = self._line.recv(REPLY.size)
+        if not reply:
             raise ConnectionResetError
-        if len(message) != MESSAGE.size:
-            raise InvalidResult("a message of another size")
-        return self._checked(*MESSAGE.unpack(message))
+        if len(reply) != REPLY.size:
+            raise InvalidResult("its decoding process sent a message of another size")
+        size, start, length, pixels, *laps = REPLY.unpack(reply)
+        if not (0 <= pixels <= MOST_PIXELS and min(laps) >= 0.0 and sum(laps) < MOST_SECONDS):
+            raise InvalidResult("its decoding process sent impossible numbers")
+        watch.add(*zip(("decode", "filter", "encode"), laps, strict=True))
+        work = task.work[place]
+        if size >= 0:
+            return stage_all(task, work, [self.memory.read(0, size)], pixels, sink, watch.lap)
+        found = self._described(start, length)
+        if found.failure is not None:
+            log_failure(work.item.key, found.failure)
+            return Result(work.item.key, failure=found.failure)
+        if len(found.outputs) != len(work.names):
+            raise InvalidResult(f"its decoding process made {len(found.outputs)} outputs")
+        return stage_all(task, work, self._outputs(found), pixels, sink, watch.lap)
 
-    def _checked(self, start: int, length: int) -> Reply:
+    def _described(self, start: int, length: int) -> Description:
         if length > MOST_DESCRIBED:
-            raise InvalidResult(f"a description of {length:,} bytes")
+            raise InvalidResult(f"its decoding process sent a description of {length:,} bytes")
         try:
-            reply = _reply(self.memory.read(start, length))
+            found = _description(self.memory.read(start, length))
         except INVALID as error:
-            raise InvalidResult(f"a description that cannot be read: {error}") from None
-        sizes = [size for output in reply.outputs for size in _sizes(output)]
-        if min(sizes, default=0) < 0 or sum(sizes) > start or not 0 <= reply.pixels <= MOST_PIXELS:
-            raise InvalidResult("a description of outputs that are not there")
-        return reply
+            raise InvalidResult(f"its decoding process sent an invalid description: {error}") from None
+        sizes = [size for output in found.outputs for size in output.sizes]
+        if min(sizes, default=0) < 0 or sum(sizes) > start:
+            raise InvalidResult("its decoding process described outputs that are not there")
+        for name in (name for output in found.outputs for name, _ in output.files):
+            if len(name) > MOST_NAME or "\0" in name or {"", ".", ".."} & set(name.split("/")):
+                raise InvalidResult("its decoding process named a file outside the output's folder")
+        return found
 
-    def outputs(self, reply: Reply) -> Iterator[bytes | dict[str, bytes]]:
-        """The outputs of a reply, each as of `codecs.encode`."""
+    def _outputs(self, found: Description) -> Iterator[bytes | dict[str, bytes]]:
+        """The outputs, each as of `codecs.encode`."""
         at = 0
-        for output in reply.outputs:
+        for output in found.outputs:
             parts = []
-            for size in _sizes(output):
+            for size in output.sizes:
                 parts.append(self.memory.read(at, size))
                 at += size
             yield (
@@ -157,16 +159,42 @@ class Child:
         self.memory.close()
 
 
-def _sizes(output: Encoded) -> list[int]:
-    """The sizes of an output's files.
+class Lease:
+    """The use of one child for the items of a task, one after the other. A child that has ended is replaced."""
 
-    Raises:
-        InvalidResult: a file's name is not a path below the output's folder.
-    """
-    for name, _ in output.files:
-        if len(name) > MOST_NAME or "\0" in name or {"", ".", ".."} & set(name.split("/")):
-            raise InvalidResult("the name of a file that leads out of its folder")
-    return [size for _, size in output.files] or [output.size]
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._child: Child | None = None
+
+    def process(self, work: Work, data: bytes, sink: Store, watch: Stopwatch) -> Result:
+        """Process an item of the task, and stage its outputs. The result has no times.
+
+        Raises:
+            WorkerLost: the child has crashed, or cannot be started.
+            ItemTimeout, InvalidResult, ItemError: see `Child.process_item`.
+        """
+        task, place = self._task, self._task.work.index(work)
+        try:
+            child = self._child = self._child or children.take(task)
+        except OSError as error:
+            raise WorkerLost(f"its decoding process cannot be started: {error.strerror or error}") from None
+        try:
+            return child.process_item(task, place, data, sink, watch)
+        except (ConnectionError, ItemTimeout, InvalidResult) as error:
+            self._child = None
+            exitcode = children.end(child)
+            if isinstance(error, ConnectionError):
+                raise WorkerLost(f"its decoding process died: {cause_of(exitcode)}") from None
+            raise
+        finally:
+            if task.sandbox.untrusted:
+                self.close()
+
+    def close(self) -> None:
+        """Give the child back."""
+        if self._child is not None:
+            children.put_back(self._child, self._task)
+            self._child = None
 
 
 class Children:
@@ -200,30 +228,12 @@ class Children:
         if zygote is not None:
             zygote.close()
 
-    @contextlib.contextmanager
-    def lent(self, task: Task) -> Iterator[Child]:
-        """A child for an item of a task.
+    def take(self, task: Task) -> Child:
+        """A child for the items of a task.
 
         Raises:
-            WorkerLost: it has crashed, or cannot be started.
+            OSError: it cannot be started.
         """
-        try:
-            child = self._take(task)
-        except OSError as error:
-            raise WorkerLost(f"its decoding process cannot be started: {error.strerror or error}") from None
-        try:
-            yield child
-        except ConnectionError:
-            raise WorkerLost(f"its decoding process died: {cause_of(self._end(child))}") from None
-        except (ItemTimeout, InvalidResult):
-            self._end(child)
-            raise
-        except BaseException:
-            self._put_back(child, task)
-            raise
-        self._put_back(child, task)
-
-    def _take(self, task: Task) -> Child:
         operators = task.recipe.operators
         key = (task.job, task.source, task.sink, operators, task.digests)
         with self._lock:
@@ -234,21 +244,22 @@ class Children:
         if found is not None and found.key == key:
             return found
         if found is not None:  # of another job
-            self._end(found)
+            self.end(found)
         with self._lock:
             if self._zygote is None:
                 self._zygote = Zygote()
             return Child(self._zygote, key, operators, task.sandbox.memory)
 
-    def _put_back(self, child: Child, task: Task) -> None:
+    def put_back(self, child: Child, task: Task) -> None:
+        """Keep a child for other items of the job. One that has seen untrusted data is ended."""
         if task.sandbox.untrusted:
-            self._end(child)
+            self.end(child)
             return
         child.memory.give_back()
         with self._lock:
             self._free.append(child)
 
-    def _end(self, child: Child) -> int | None:
+    def end(self, child: Child) -> int | None:
         """End a child. Returns its exit code, if it is known."""
         child.close()
         with self._lock:

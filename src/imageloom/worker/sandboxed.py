@@ -12,18 +12,26 @@ import os
 import resource
 import signal
 import sys
-from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
 
 from imageloom.model import Failure, Task, Work
 from imageloom.recipes.plan import make_plan
-from imageloom.system import confinement, landlock, seccomp
+from imageloom.system import landlock, seccomp
 from imageloom.worker import items
 from imageloom.worker.items import Stopwatch
 from imageloom.worker.setup import bound_memory, die_with_parent, prepare
-from imageloom.worker.shared import MESSAGE, Order, Reply, SharedMemory, described
+from imageloom.worker.shared import (
+    DESCRIBED,
+    ORDER,
+    REPLY,
+    TASK,
+    Description,
+    Encoded,
+    SharedMemory,
+    described,
+)
 
 LINE, MEMORY = 3, 4
 """The numbers of the two descriptors."""
@@ -31,17 +39,16 @@ MOST_FILES = 256
 """Maximum number of open files."""
 REFUSED = "a sandboxed process may not do this (--sandbox off allows it)"
 
-_order = msgspec.msgpack.Decoder(Order).decode
-_task = lru_cache(maxsize=1)(msgspec.msgpack.Decoder(Task).decode)
+_task = msgspec.msgpack.Decoder(Task).decode
 
 
-def run(line: int, memory: int, starter: int, operators: tuple[str, ...], most: int) -> None:
+def run(line: int, memory: int, starter: int, readable: list[str], most: int) -> None:
     """Serve a worker in a process that was just forked, until the worker closes the line.
 
     Args:
         line, memory: descriptors of the line and of the shared memory.
         starter: id of the process that has forked this one.
-        operators: paths of the files of operators.
+        readable: paths of the files and folders that it may read.
         most: maximum memory for data in bytes, beyond what the process uses already.
     """
     die_with_parent()
@@ -53,7 +60,7 @@ def run(line: int, memory: int, starter: int, operators: tuple[str, ...], most: 
     _limit(most)
     sys.dont_write_bytecode = True
     with contextlib.suppress(OSError):  # --sandbox require is checked before
-        landlock.restrict([*confinement.readable(), *operators, *map(os.path.realpath, operators)])
+        landlock.restrict(readable)
     with contextlib.suppress(OSError):
         seccomp.restrict()
     serve(SharedMemory(MEMORY))
@@ -89,31 +96,40 @@ def _limit(most: int) -> None:
 
 def serve(memory: SharedMemory) -> None:
     """Do what the worker orders, until it closes the line."""
-    while message := os.read(LINE, MESSAGE.size):
-        start, length = MESSAGE.unpack(message)
-        order = _order(memory.read(start, length))
-        data = memory.read(start + length, order.size)
-        reply, end = _do(replace(_task(order.task), work=(order.work,)), order.work, data, memory)
-        packed = msgspec.msgpack.encode(reply)
-        memory.write([packed], end)
-        os.write(LINE, MESSAGE.pack(end, len(packed)))
+    task: Task | None = None
+    while order := os.read(LINE, ORDER.size):
+        place, start, length = ORDER.unpack(order)
+        data = memory.read(start, length)
+        if place == TASK:
+            task = _task(data)
+            continue
+        assert task is not None, "the task comes before its items"
+        os.write(LINE, _process(task, task.work[place], data, memory))
 
 
-def _do(task: Task, work: Work, data: bytes, memory: SharedMemory) -> tuple[Reply, int]:
-    """Process one item. Returns the reply, and the position behind the outputs in the memory."""
-    watch, made, end = Stopwatch(), [], 0
+def _process(task: Task, work: Work, data: bytes, memory: SharedMemory) -> bytes:
+    """Process one item. Returns the reply."""
+    watch, outputs, end, pixels = Stopwatch(), list[Encoded](), 0, 0
+    failure = None
     try:
         prepare(task)
         chunk = items.load(task, work, data, watch.lap)
+        pixels = make_plan(chunk.header, task.recipe).decoded.pixels
         chunk = items.run_filters(task, chunk, watch.lap)
         for encoded in items.encode(task, chunk, watch.lap):
             output, parts = described(encoded)
-            end = memory.write(parts, end)
-            made.append(output)
-        pixels = make_plan(chunk.header, task.recipe).decoded.pixels
+            for part in parts:
+                end = memory.write(part, end)
+            outputs.append(output)
     except BaseException as error:  # includes SystemExit of an operator, and a panic of a Rust library
-        return Reply(times=watch.times(), failure=_failure_of(error)), 0
-    return Reply(tuple(made), pixels, watch.times()), end
+        failure, outputs, end = _failure_of(error), [], 0
+    times = watch.times()
+    laps = times.decode, times.filter, times.encode
+    if failure is None and len(outputs) == 1 and not outputs[0].files:
+        return REPLY.pack(end, 0, 0, pixels, *laps)
+    packed = msgspec.msgpack.encode(Description(tuple(outputs), failure))
+    memory.write(packed, end)
+    return REPLY.pack(DESCRIBED, end, len(packed), pixels, *laps)
 
 
 def _failure_of(error: BaseException) -> Failure:

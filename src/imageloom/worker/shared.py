@@ -1,7 +1,8 @@
 """Memory without a name that a worker shares with its decoding process, and the messages about what is in it.
 
-A message is two numbers: the position and the length of a description, which is in the memory too. So all messages
-have the same size. The data of an item are copied once into the memory and once out of it.
+All messages of one direction have the same size. Data and descriptions are in the memory, and a message tells where
+they are.
+A photo with one output needs no description, so its messages cost a few microseconds.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from imageloom.errors import InvalidResult
-from imageloom.model import Failure, Plain, Times, Work
+from imageloom.model import Failure, Plain
 
-MESSAGE = struct.Struct("=QQ")
-"""Position and length of a description."""
+ORDER = struct.Struct("=qQQ")
+"""To the process: the position of an item in its task, or TASK; where its bytes are, and how many."""
+TASK = -1
+"""The bytes are those of a task, packed as MessagePack. Orders for its items follow."""
+REPLY = struct.Struct("=qQQQddd")
+"""From the process: size of the only output, at the start of the memory, or DESCRIBED; where a description is, and
+its size; number of decoded pixels; seconds of the stages decode, filter and encode."""
+DESCRIBED = -1
+"""There is a failure, or there are several outputs, or folders: see the description."""
 MOST_DESCRIBED = 4 << 20
 """Maximum size of a description in bytes."""
 FIRST = 1 << 20
@@ -25,29 +33,21 @@ MOST_KEPT = 32 << 20
 """Memory beyond this is given back after the item, in bytes."""
 
 
-class Order(Plain, frozen=True):
-    """What the process must do: one item of a task."""
-
-    task: bytes
-    """The task without its items."""
-    work: Work
-    size: int
-    """Size of the item's file. It follows this description in the memory."""
-
-
 class Encoded(Plain, frozen=True):
     """An output: a file of this size, or a folder of files with these relative paths and sizes."""
 
     size: int = 0
     files: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def sizes(self) -> list[int]:
+        return [size for _, size in self.files] or [self.size]
 
-class Reply(Plain, frozen=True):
-    """What came of an order. The outputs are at the start of the memory, one after the other."""
+
+class Description(Plain, frozen=True):
+    """What came of an item. The outputs are at the start of the memory, one after the other."""
 
     outputs: tuple[Encoded, ...] = ()
-    pixels: int = 0
-    times: Times = Times()
     failure: Failure | None = None
 
 
@@ -67,15 +67,13 @@ class SharedMemory:
         self.file = file
         self._bytes = mmap.mmap(file, os.fstat(file).st_size)
 
-    def write(self, parts: Iterable[bytes], at: int = 0) -> int:
+    def write(self, data: bytes, at: int = 0) -> int:
         """Write bytes from a position on. Returns the position behind them."""
-        for part in parts:
-            end = at + len(part)
-            if end > len(self._bytes):
-                self._map(max(os.fstat(self.file).st_size, -(-end // FIRST) * FIRST))
-            self._bytes[at:end] = part
-            at = end
-        return at
+        end = at + len(data)
+        if end > len(self._bytes):
+            self._map(max(os.fstat(self.file).st_size, -(-end // FIRST) * FIRST))
+        self._bytes[at:end] = data
+        return end
 
     def read(self, start: int, length: int) -> bytes:
         """A copy of bytes.

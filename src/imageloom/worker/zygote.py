@@ -108,6 +108,7 @@ def serve(line: socket.socket) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal
     configure_process()
+    readable = confinement.readable()
     gc.freeze()
     own = os.getpid()
     while True:
@@ -125,7 +126,8 @@ def serve(line: socket.socket) -> None:
         if child == 0:
             try:
                 memory = request.memory or half_of_memory()
-                sandboxed.run(descriptors[0], descriptors[1], own, request.operators, memory)
+                paths = [*readable, *request.operators, *map(os.path.realpath, request.operators)]
+                sandboxed.run(descriptors[0], descriptors[1], own, paths, memory)
             finally:
                 os._exit(1)
         for descriptor in descriptors:
