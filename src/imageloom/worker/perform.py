@@ -11,12 +11,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 from msgspec.structs import replace
 
+from imageloom.errors import InvalidResult
 from imageloom.model import Outcome, Result, Task, Work
-from imageloom.records.faults import failure_of
+from imageloom.records.faults import failure_of, log_failure
 from imageloom.records.inprogress import open_records
 from imageloom.stores import Store, open_bounded
 from imageloom.worker import items, sandbox
@@ -54,17 +56,35 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
     except Exception as error:  # its operators cannot be loaded on this machine
         yield from (_failed(work, error) for work in task.work)
         return
-    lease = sandbox.Lease(task)
+    if sandbox.is_used_for_all(task) and computing is NO_BOUND:
+        yield from _results_apart(task)
+        return
+    for work in task.work:
+        attempt = Attempt(task, work)
+        attempt.read()
+        with computing:
+            attempt.compute()
+        attempt.commit()
+        yield attempt.result
+
+
+def _results_apart(task: Task) -> Iterator[Result]:
+    """Like `results`, with items in a child process. Small items are passed to it together."""
+    lease, rest = sandbox.Lease(task), task.work
     try:
-        for work in task.work:
-            attempt = Attempt(task, work)
-            attempt.read()
-            with computing:
-                attempt.compute(lease)
-                if computing is not NO_BOUND:  # tasks that wait for a store must not hold a child
-                    lease.close()
-            attempt.commit()
-            yield attempt.result
+        while rest:
+            count = sandbox.group(work.item.size for work in rest)
+            attempts = [Attempt(task, work) for work in rest[:count]]
+            rest = rest[count:]
+            for attempt in attempts:
+                attempt.read()
+            ordered = [attempt for attempt in attempts if attempt.goes_on]
+            answers = lease.process([attempt.piece for attempt in ordered])
+            for attempt in attempts:
+                if attempt in ordered:
+                    attempt.take(next(answers))
+                attempt.commit()
+                yield attempt.result
     finally:
         lease.close()
 
@@ -125,17 +145,29 @@ class Attempt:
     def read(self) -> None:
         self._do(self._read)
 
-    def compute(self, lease: sandbox.Lease | None = None) -> None:
-        """Decode and filter the bytes, and stage the outputs.
+    @property
+    def goes_on(self) -> bool:
+        """Whether no step has failed so far."""
+        return self._made.failure is None
 
-        Args:
-            lease: the child process for sandboxed items; None to take one for this item.
-        """
+    @property
+    def piece(self) -> tuple[int, bytes]:
+        """For `sandbox.Lease`: the item's position in its task, and its file."""
+        data, self._data = self._data, b""
+        return self._task.work.index(self._work), data
+
+    def take(self, answer: sandbox.Answer) -> None:
+        """Stage the outputs that a child process has made."""
+        self._do(partial(self._take, answer))
+        self._started = time.time() - self._watch.times().total
+
+    def compute(self) -> None:
+        """Decode and filter the bytes, and stage the outputs."""
         if sandbox.is_used(self._task, self._work):
-            own = lease or sandbox.Lease(self._task)
-            self._do(lambda: self._compute_apart(own))
-            if own is not lease:
-                own.close()
+            if self.goes_on:
+                lease = sandbox.Lease(self._task)
+                self.take(next(lease.process([self.piece])))
+                lease.close()
             return
         notes = open_records.get(self._task.sink)
         if notes is None:
@@ -174,9 +206,18 @@ class Attempt:
         chunk = self._stages.run_filters(self._task, chunk, self._watch.lap)
         self._made = self._stages.finish(self._task, self._work, chunk, self._sink, self._watch.lap)
 
-    def _compute_apart(self, lease: sandbox.Lease) -> None:
-        data, self._data = self._data, b""
-        self._made = lease.process(self._work, data, self._sink, self._watch)
+    def _take(self, answer: sandbox.Answer) -> None:
+        if isinstance(answer, BaseException):
+            raise answer
+        self._watch.add(*zip(("decode", "filter", "encode"), answer.laps, strict=True))
+        if answer.failure is not None:
+            log_failure(self._work.item.key, answer.failure)
+            self._made = replace(self._made, failure=answer.failure)
+            return
+        if len(answer.outputs) != len(self._work.names):
+            raise InvalidResult(f"its decoding process made {len(answer.outputs)} outputs")
+        lap = self._watch.lap
+        self._made = items.stage_all(self._task, self._work, answer.outputs, answer.pixels, self._sink, lap)
 
     def _commit(self) -> None:
         try:

@@ -10,18 +10,26 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from imageloom import codecs
-from imageloom.errors import InvalidResult, ItemTimeout, UsageError, WorkerLost
-from imageloom.model import Result, Task, Work
-from imageloom.records.faults import log_failure
-from imageloom.stores import Store
+from imageloom.errors import ImageloomError, InvalidResult, ItemTimeout, UsageError, WorkerLost
+from imageloom.model import Failure, Task, Work
 from imageloom.system.sandbox import Sandbox
-from imageloom.worker.items import Stopwatch, stage_all
-from imageloom.worker.shared import MOST_DESCRIBED, ORDER, REPLY, TASK, Description, SharedMemory
+from imageloom.worker.shared import (
+    MOST_DESCRIBED,
+    MOST_ITEMS,
+    MOST_ORDERED,
+    ORDER,
+    START,
+    TASK,
+    Description,
+    SharedMemory,
+)
 from imageloom.worker.zygote import End, Fork, Zygote
 
 MOST_NAME = 1000
@@ -61,6 +69,21 @@ def check(sandbox: Sandbox) -> None:
             raise UsageError(f"--sandbox require: this machine has no {' and no '.join(lacking)}")
 
 
+class Reply(NamedTuple):
+    """What a child has made of an item."""
+
+    outputs: list[bytes | dict[str, bytes]]
+    """As of `codecs.encode`."""
+    pixels: int
+    laps: tuple[float, float, float]
+    """Seconds of the stages decode, filter and encode."""
+    failure: Failure | None = None
+
+
+Answer = Reply | ImageloomError
+"""A reply, or why there is none: `WorkerLost`, `ItemTimeout` or `InvalidResult`."""
+
+
 class Child:
     """A child process, and the memory that it shares with this one.
 
@@ -73,7 +96,7 @@ class Child:
     ) -> None:
         self.key = key
         self.memory = SharedMemory()
-        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
                 self.process = zygote.ask(Fork(operators, most), [theirs.fileno(), self.memory.file])
@@ -81,49 +104,57 @@ class Child:
             self.close()
             raise
         self._poll = select.poll()
-        self._poll.register(self._line, select.POLLIN)
+        self._poll.register(self.line, select.POLLIN)
         self._task: Task | None = None
 
-    def process_item(self, task: Task, place: int, data: bytes, sink: Store, watch: Stopwatch) -> Result:
-        """Process an item, and stage its outputs. The result has no times.
+    def order(self, task: Task, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """Start to process items, each given by its position in the task, and its file.
 
         Raises:
-            ItemTimeout: it took too long.
             ConnectionError: the child has ended.
-            InvalidResult: its reply is invalid.
-            ItemError: an output cannot be staged.
         """
+        at, order, every = START, b"", list(pieces)
         if task is not self._task:
-            packed = msgspec.msgpack.encode(task)
-            self.memory.write(packed)
-            self._line.send(ORDER.pack(TASK, 0, len(packed)))
-            self._task, start = task, len(packed)  # it may not have read the task yet
-        else:
-            start = 0
-        self.memory.write(data, start)
-        self._line.send(ORDER.pack(place, start, len(data)))
-        limit = task.sandbox.timeout
-        if not self._poll.poll(1000 * limit if limit else None):
-            raise ItemTimeout(f"it took more than {limit:g} s (--timeout)")
-        reply = self._line.recv(REPLY.size)
-        if not reply:
-            raise ConnectionResetError
-        if len(reply) != REPLY.size:
-            raise InvalidResult("its decoding process sent a message of another size")
-        size, start, length, pixels, *laps = REPLY.unpack(reply)
+            every.insert(0, (TASK, msgspec.msgpack.encode(task)))
+            self._task = task
+        for place, data in every:
+            order += ORDER.pack(place, at, len(data))
+            at = self.memory.write(data, at)
+        self.memory.count = 0
+        self.line.send(order)
+
+    def wait(self, done: int, until: float | None) -> int:
+        """Wait until more than `done` items have a reply, or for the time-out. Returns the number of replies.
+
+        Args:
+            until: end of the wait, in seconds of the monotonic clock; None for no end.
+
+        Raises:
+            ConnectionError: the child has ended.
+        """
+        while True:
+            patience = None if until is None else max(0.0, 1000 * (until - time.monotonic()))
+            is_told = bool(self._poll.poll(patience))
+            if is_told and not self.line.recv(64):
+                raise ConnectionResetError
+            count = self.memory.count
+            if count > done or not is_told:
+                return count
+
+    def reply(self, number: int) -> Reply:
+        """The reply for an item of the order.
+
+        Raises:
+            InvalidResult: it is invalid.
+        """
+        size, start, length, pixels, *laps = self.memory.reply(number)
         if not (0 <= pixels <= MOST_PIXELS and min(laps) >= 0.0 and sum(laps) < MOST_SECONDS):
             raise InvalidResult("its decoding process sent impossible numbers")
-        watch.add(*zip(("decode", "filter", "encode"), laps, strict=True))
-        work = task.work[place]
+        decode, filter_, encode = laps
         if size >= 0:
-            return stage_all(task, work, [self.memory.read(0, size)], pixels, sink, watch.lap)
+            return Reply([self.memory.read(start, size)], pixels, (decode, filter_, encode))
         found = self._described(start, length)
-        if found.failure is not None:
-            log_failure(work.item.key, found.failure)
-            return Result(work.item.key, failure=found.failure)
-        if len(found.outputs) != len(work.names):
-            raise InvalidResult(f"its decoding process made {len(found.outputs)} outputs")
-        return stage_all(task, work, self._outputs(found), pixels, sink, watch.lap)
+        return Reply(self._outputs(found, start), pixels, (decode, filter_, encode), found.failure)
 
     def _described(self, start: int, length: int) -> Description:
         if length > MOST_DESCRIBED:
@@ -132,69 +163,110 @@ class Child:
             found = _description(self.memory.read(start, length))
         except INVALID as error:
             raise InvalidResult(f"its decoding process sent an invalid description: {error}") from None
-        sizes = [size for output in found.outputs for size in output.sizes]
-        if min(sizes, default=0) < 0 or sum(sizes) > start:
-            raise InvalidResult("its decoding process described outputs that are not there")
         for name in (name for output in found.outputs for name, _ in output.files):
             if len(name) > MOST_NAME or "\0" in name or {"", ".", ".."} & set(name.split("/")):
                 raise InvalidResult("its decoding process named a file outside the output's folder")
         return found
 
-    def _outputs(self, found: Description) -> Iterator[bytes | dict[str, bytes]]:
-        """The outputs, each as of `codecs.encode`."""
-        at = 0
+    def _outputs(self, found: Description, end: int) -> list[bytes | dict[str, bytes]]:
+        sizes = [size for output in found.outputs for size in output.sizes]
+        at = end - sum(sizes)
+        if min(sizes, default=0) < 0 or at < 0:
+            raise InvalidResult("its decoding process described outputs that are not there")
+        outputs: list[bytes | dict[str, bytes]] = []
         for output in found.outputs:
             parts = []
             for size in output.sizes:
                 parts.append(self.memory.read(at, size))
                 at += size
-            yield (
-                dict(zip((name for name, _ in output.files), parts, strict=True))
-                if output.files
-                else parts[0]
-            )
+            names = [name for name, _ in output.files]
+            outputs.append(dict(zip(names, parts, strict=True)) if names else parts[0])
+        return outputs
 
     def close(self) -> None:
-        self._line.close()
+        self.line.close()
         self.memory.close()
 
 
 class Lease:
-    """The use of one child for the items of a task, one after the other. A child that has ended is replaced."""
+    """The use of one child for the items of a task. A child that has ended is replaced."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._child: Child | None = None
+        self._is_busy = False
 
-    def process(self, work: Work, data: bytes, sink: Store, watch: Stopwatch) -> Result:
-        """Process an item of the task, and stage its outputs. The result has no times.
+    def process(self, pieces: Sequence[tuple[int, bytes]]) -> Iterator[Answer]:
+        """Process items, each given by its position in the task, and its file. Yields an answer for each.
 
-        Raises:
-            WorkerLost: the child has crashed, or cannot be started.
-            ItemTimeout, InvalidResult, ItemError: see `Child.process_item`.
+        A crash or a time-out is that of the item in progress. The items after it go to another child.
         """
-        task, place = self._task, self._task.work.index(work)
+        waiting = list(pieces)
+        while waiting:
+            count = 1 if self._task.sandbox.untrusted else group(len(data) for _, data in waiting)
+            for answer in self._order(waiting[:count]):
+                del waiting[0]
+                yield answer
+
+    def _order(self, pieces: list[tuple[int, bytes]]) -> Iterator[Answer]:
+        """Process some items. Ends early after an answer that cost the child."""
+        task, limit = self._task, self._task.sandbox.timeout
         try:
             child = self._child = self._child or children.take(task)
         except OSError as error:
-            raise WorkerLost(f"its decoding process cannot be started: {error.strerror or error}") from None
-        try:
-            return child.process_item(task, place, data, sink, watch)
-        except (ConnectionError, ItemTimeout, InvalidResult) as error:
-            self._child = None
-            exitcode = children.end(child)
-            if isinstance(error, ConnectionError):
-                raise WorkerLost(f"its decoding process died: {cause_of(exitcode)}") from None
-            raise
-        finally:
-            if task.sandbox.untrusted:
+            yield WorkerLost(f"its decoding process cannot be started: {error.strerror or error}")
+            return
+        done, died, self._is_busy = 0, False, True
+        while done < len(pieces):
+            try:
+                if not done:
+                    child.order(task, pieces)
+                count = child.wait(done, time.monotonic() + limit if limit else None)
+            except ConnectionError:
+                count, died = child.memory.count, True
+            if count <= done:
+                ended = self._end(child)
+                late = ItemTimeout(f"it took more than {limit:g} s (--timeout)")
+                yield WorkerLost(f"its decoding process died: {cause_of(ended)}") if died else late
+                return
+            replies: list[Answer] = []
+            try:
+                replies += (child.reply(number) for number in range(done, min(count, len(pieces))))
+            except InvalidResult as error:
+                replies.append(error)
+            done += len(replies)
+            if done == len(pieces):
+                self._is_busy = False
+            if died or isinstance(replies[-1], InvalidResult):
+                self._end(child)
+            elif not self._is_busy and task.sandbox.untrusted:
                 self.close()
+            yield from replies
+            if self._child is None:
+                return
+
+    def _end(self, child: Child) -> int | None:
+        self._child, self._is_busy = None, False
+        return children.end(child)
 
     def close(self) -> None:
-        """Give the child back."""
+        """Give the child back. If it still has an order, it is ended."""
         if self._child is not None:
-            children.put_back(self._child, self._task)
-            self._child = None
+            if self._is_busy:
+                children.end(self._child)
+            else:
+                children.put_back(self._child, self._task)
+            self._child, self._is_busy = None, False
+
+
+def group(sizes: Iterable[int]) -> int:
+    """Number of the first items that fit into one order, given the sizes of their files. At least 1."""
+    total = 0
+    for number, size in enumerate(sizes):
+        total += size
+        if number and (total > MOST_ORDERED or number == MOST_ITEMS):
+            return number
+    return number + 1
 
 
 class Children:

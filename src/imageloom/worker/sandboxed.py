@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import time
 
 import msgspec
 from msgspec.structs import replace
@@ -24,8 +25,9 @@ from imageloom.worker.items import Stopwatch
 from imageloom.worker.setup import bound_memory, die_with_parent, prepare
 from imageloom.worker.shared import (
     DESCRIBED,
+    INTERVAL,
+    MOST_ITEMS,
     ORDER,
-    REPLY,
     TASK,
     Description,
     Encoded,
@@ -97,19 +99,27 @@ def _limit(most: int) -> None:
 def serve(memory: SharedMemory) -> None:
     """Do what the worker orders, until it closes the line."""
     task: Task | None = None
-    while order := os.read(LINE, ORDER.size):
-        place, start, length = ORDER.unpack(order)
-        data = memory.read(start, length)
-        if place == TASK:
-            task = _task(data)
-            continue
-        assert task is not None, "the task comes before its items"
-        os.write(LINE, _process(task, task.work[place], data, memory))
+    while order := os.read(LINE, MOST_ITEMS * ORDER.size + ORDER.size):
+        entries = list(ORDER.iter_unpack(order))
+        end = max(start + length for _, start, length in entries)
+        said = time.monotonic()
+        for place, start, length in entries:
+            data = memory.read(start, length)
+            if place == TASK:
+                task = _task(data)
+                continue
+            assert task is not None, "the task comes before its items"
+            end = _process(task, task.work[place], data, memory, end)
+            now = time.monotonic()
+            if now - said > INTERVAL and place != entries[-1][0]:
+                said = now
+                os.write(LINE, b".")
+        os.write(LINE, b".")
 
 
-def _process(task: Task, work: Work, data: bytes, memory: SharedMemory) -> bytes:
-    """Process one item. Returns the reply."""
-    watch, outputs, end, pixels = Stopwatch(), list[Encoded](), 0, 0
+def _process(task: Task, work: Work, data: bytes, memory: SharedMemory, at: int) -> int:
+    """Process one item, and write its outputs from a position on. Returns the position behind them."""
+    watch, outputs, end, pixels = Stopwatch(), list[Encoded](), at, 0
     failure = None
     try:
         prepare(task)
@@ -122,14 +132,16 @@ def _process(task: Task, work: Work, data: bytes, memory: SharedMemory) -> bytes
                 end = memory.write(part, end)
             outputs.append(output)
     except BaseException as error:  # includes SystemExit of an operator, and a panic of a Rust library
-        failure, outputs, end = _failure_of(error), [], 0
+        failure, outputs, end = _failure_of(error), [], at
     times = watch.times()
     laps = times.decode, times.filter, times.encode
     if failure is None and len(outputs) == 1 and not outputs[0].files:
-        return REPLY.pack(end, 0, 0, pixels, *laps)
+        memory.add_reply(end - at, at, 0, pixels, *laps)
+        return end
     packed = msgspec.msgpack.encode(Description(tuple(outputs), failure))
     memory.write(packed, end)
-    return REPLY.pack(DESCRIBED, end, len(packed), pixels, *laps)
+    memory.add_reply(DESCRIBED, end, len(packed), pixels, *laps)
+    return end + len(packed)
 
 
 def _failure_of(error: BaseException) -> Failure:

@@ -1,8 +1,8 @@
-"""Memory without a name that a worker shares with its decoding process, and the messages about what is in it.
+"""Memory without a name that a worker shares with its decoding process.
 
-All messages of one direction have the same size. Data and descriptions are in the memory, and a message tells where
-they are.
-A photo with one output needs no description, so its messages cost a few microseconds.
+An order is a message with the items to process and with the places of their bytes in the memory. For each item
+the process writes a reply into the memory, and counts it. It sends a message after the last item of an order, and
+after each `INTERVAL`. So the two processes seldom wake each other, which would cost more than to pass the bytes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,25 @@ from imageloom.errors import InvalidResult
 from imageloom.model import Failure, Plain
 
 ORDER = struct.Struct("=qQQ")
-"""To the process: the position of an item in its task, or TASK; where its bytes are, and how many."""
+"""One entry of an order: the position of an item in its task, or TASK; where its bytes are, and how many."""
 TASK = -1
-"""The bytes are those of a task, packed as MessagePack. Orders for its items follow."""
+"""The bytes are those of a task, packed as MessagePack. Entries for its items follow."""
+MOST_ITEMS = 64
+"""Maximum number of items in an order."""
+MOST_ORDERED = 8 << 20
+"""An order has one item, or items with at most so many bytes together."""
+INTERVAL = 0.05
+"""Seconds after which the process reports that items are done."""
+
 REPLY = struct.Struct("=qQQQddd")
-"""From the process: size of the only output, at the start of the memory, or DESCRIBED; where a description is, and
-its size; number of decoded pixels; seconds of the stages decode, filter and encode."""
+"""Of an item: size of its only output, or DESCRIBED; where this output or a description is; size of the
+description; number of decoded pixels; seconds of the stages decode, filter and encode."""
 DESCRIBED = -1
 """There is a failure, or there are several outputs, or folders: see the description."""
+COUNT = struct.Struct("=Q")
+"""Number of items that have a reply, at the start of the memory. The replies follow in the items' order."""
+START = COUNT.size + MOST_ITEMS * REPLY.size
+"""Where other bytes begin."""
 MOST_DESCRIBED = 4 << 20
 """Maximum size of a description in bytes."""
 FIRST = 1 << 20
@@ -45,9 +56,10 @@ class Encoded(Plain, frozen=True):
 
 
 class Description(Plain, frozen=True):
-    """What came of an item. The outputs are at the start of the memory, one after the other."""
+    """What came of an item."""
 
     outputs: tuple[Encoded, ...] = ()
+    """They end where the description begins, one after the other."""
     failure: Failure | None = None
 
 
@@ -88,6 +100,26 @@ class SharedMemory:
                 raise InvalidResult(f"{length:,} bytes at {start:,}, outside the shared memory")
             self._map(size)
         return self._bytes[start:end]
+
+    @property
+    def count(self) -> int:
+        """Number of items of the current order that have a reply."""
+        found: int = COUNT.unpack_from(self._bytes)[0]
+        return found
+
+    @count.setter
+    def count(self, count: int) -> None:
+        COUNT.pack_into(self._bytes, 0, count)
+
+    def reply(self, number: int) -> tuple[int, int, int, int, float, float, float]:
+        """The reply for an item: see REPLY."""
+        return REPLY.unpack_from(self._bytes, COUNT.size + number * REPLY.size)
+
+    def add_reply(self, *reply: float) -> None:
+        """Write the reply for the next item, and count it."""
+        count = self.count
+        REPLY.pack_into(self._bytes, COUNT.size + count * REPLY.size, *reply)
+        self.count = count + 1
 
     def give_back(self) -> None:
         """Free the pages if there are many."""
