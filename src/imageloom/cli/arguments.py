@@ -70,7 +70,12 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
         given.get("scratch") or "",
         given.get("in_flight") or 0,
         links=given["links"],
-        sandbox=options.sandbox_of(given, given.get("timeout") or 0.0, given.get("memory") or 0),
+        sandbox=options.sandbox_of(
+            given.get("sandbox", "off"),
+            given.get("untrusted", False),
+            given.get("timeout", 0.0),
+            given.get("memory") or 0,
+        ),
     )
 
 

@@ -77,6 +77,7 @@ def _machine() -> list[tuple[str, str]]:
     from importlib.metadata import version
 
     from imageloom import __version__
+    from imageloom.system.confinement import state
     from imageloom.system.machine import available_cores, half_of_memory
 
     libraries = ", ".join(
@@ -94,6 +95,7 @@ def _machine() -> list[tuple[str, str]]:
         ("with", libraries),
         ("cores", f"{available_cores()} of {platform.machine()}"),
         ("memory", f"{2 * half_of_memory() / 1e9:,.1f} GB; a run uses at most half of it (--memory)"),
+        ("sandbox", state()),
         *(("extra", f"{name}: {state}") for name, state in _extras()),
     ]
 

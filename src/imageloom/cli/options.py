@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,7 +137,7 @@ def sandbox_options(command: C) -> C:
     return command
 
 
-def sandbox_of(given: Mapping[str, Any], timeout: float = 0.0, memory: int = 0) -> Sandbox:
+def sandbox_of(mode: Mode, untrusted: bool, timeout: float = 0.0, memory: int = 0) -> Sandbox:
     """The sandbox from the options of `sandbox_options`.
 
     Raises:
@@ -145,8 +145,6 @@ def sandbox_of(given: Mapping[str, Any], timeout: float = 0.0, memory: int = 0) 
     """
     from imageloom.worker.sandbox import check
 
-    mode: Mode = given.get("sandbox") or "off"
-    untrusted = bool(given.get("untrusted"))
     if untrusted and mode == "off":
         raise UsageError("--untrusted needs a sandbox: it excludes --sandbox off")
     sandbox = Sandbox(mode, untrusted, timeout=timeout, memory=memory)

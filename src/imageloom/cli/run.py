@@ -17,6 +17,7 @@ from imageloom.cli.text import say
 if TYPE_CHECKING:
     from imageloom.engines import Engine
     from imageloom.records.events import Listener
+    from imageloom.system.sandbox import Sandbox
 
 
 @click.command("run", short_help="Run a pipeline over a folder of images.")
@@ -189,7 +190,7 @@ def command(
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
-        _health(health, opened) as more,
+        _health(health, opened, job.sandbox) as more,
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if dry_run:
@@ -208,14 +209,14 @@ def command(
 
 
 @contextmanager
-def _health(address: str | None, engine: Engine) -> Iterator[list[Listener]]:
+def _health(address: str | None, engine: Engine, sandbox: Sandbox) -> Iterator[list[Listener]]:
     """Serve health probes and metrics if an address is given; yield the listeners that this needs."""
     if not address:
         yield []
         return
     from imageloom.service.health import Health, Tally
 
-    tally = Tally()
+    tally = Tally(sandbox)
     with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:
         say(f"health {health.address}", err=True)
         yield [tally]

@@ -8,6 +8,7 @@ import click
 
 from imageloom.cli import options, service
 from imageloom.cli.text import say
+from imageloom.system.sandbox import Mode
 
 AT_LEAST_1 = click.IntRange(1)
 
@@ -34,6 +35,7 @@ AT_LEAST_1 = click.IntRange(1)
     help="Jobs read and write only below these folders. Repeatable.",
 )
 @options.operators_option
+@options.sandbox_options
 @options.ledger_option
 @click.option(
     "--state",
@@ -109,6 +111,8 @@ def command(
     listen: str,
     roots: tuple[str, ...],
     operators: tuple[str, ...],
+    sandbox: Mode,
+    untrusted: bool,
     ledger: Path | None,
     state: Path | None,
     patience: float,
@@ -153,7 +157,7 @@ def command(
 
     served = Server(
         config,
-        Guard(roots, operators),
+        Guard(roots, operators, sandbox=options.sandbox_of(sandbox, untrusted, timeout)),
         state or default_path().parent / "server",
         ledger,
         patience,

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
+from msgspec.structs import replace
+
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.results import ResultCallback
@@ -20,6 +22,8 @@ class Serial(Engine):
         """Not used: the caller's thread is the only worker."""
         self.settings = settings
         children.open()
+        if settings.sandbox.is_on:
+            self.capabilities = replace(self.capabilities, ends_items=True)
 
     def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()

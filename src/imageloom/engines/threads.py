@@ -28,11 +28,13 @@ from imageloom.worker.setup import prepare
 
 class Threads(Engine):
     capabilities = Capabilities(shares_memory=True, overlaps=True, reports_results=True)
-    """With a sandbox, an item that runs in its own process is ended after its time-out."""
+    """With a sandbox, items that are processed in other processes are ended after their time-out."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         children.open()
+        if settings.sandbox.is_on:
+            self.capabilities = replace(self.capabilities, ends_items=True)
         jobs = settings.jobs
         self._controller = for_requests(settings.in_flight, jobs) if settings.waits else fixed(jobs)
         self.computing = SizedExecutor(fixed(jobs), "thread")
