@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec.structs import replace
 
 from imageloom import operators
 from imageloom.engines import Engine
 from imageloom.errors import UsageError
-from imageloom.model import Job, Recipe
+from imageloom.model import Header, Job, Recipe
 from imageloom.system.sandbox import Sandbox
-from imageloom.worker.sandbox import check
+from imageloom.worker.sandbox import check, is_needed
+
+if TYPE_CHECKING:
+    from imageloom.tiling.loader import Decoder, OpenDecoder
 
 
 def foreign(recipe: Recipe) -> str:
@@ -38,3 +43,16 @@ def sandbox_of(job: Job, engine: Engine) -> Sandbox:
             )
         return Sandbox()
     return replace(sandbox, shortcut=engine.capabilities.shares_memory and not sandbox.untrusted)
+
+
+def opener_of(sandbox: Sandbox, recipe: Recipe) -> OpenDecoder:
+    """What decodes the files of large images for the driver."""
+    from imageloom.tiling.loader import FileDecoder  # small images must not wait for these
+    from imageloom.worker.large_sandbox import ChildDecoder
+
+    def opened(file: int, header: Header) -> Decoder:
+        if is_needed(sandbox, recipe, header):
+            return ChildDecoder(file, header, sandbox)
+        return FileDecoder(file, header)
+
+    return opened

@@ -18,7 +18,7 @@ from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
 from imageloom.driver.clock import REAL, Clock
-from imageloom.driver.isolation import sandbox_of
+from imageloom.driver.isolation import opener_of, sandbox_of
 from imageloom.driver.lookahead import Answers, Lookahead, with_next
 from imageloom.driver.sink import InPlace, Sink, check_template
 from imageloom.driver.source import Source
@@ -276,6 +276,7 @@ class Driver:
                 held,
                 self._wake,
                 self._in_progress,
+                opener_of(self._sandbox, self._job.recipe),
             )
         while self._large.is_full and not self._stopping:
             self._advance()

@@ -26,7 +26,7 @@ from imageloom.stores.files import size_within
 from imageloom.stores.names import new_token
 from imageloom.system import folders
 from imageloom.tiling import tiles
-from imageloom.tiling.loader import Loader, open_in_pieces
+from imageloom.tiling.loader import Decoder, Loader
 from imageloom.tiling.raster import FileRaster, HeldRaster, Raster
 
 PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"
@@ -63,8 +63,6 @@ class Original(NamedTuple):
 
     path: str
     """Path of the file, or of a copy."""
-    opened: str
-    """A path that refers to the file while the image is in progress, even if the file is renamed or deleted."""
     mtime_ns: int
 
 
@@ -74,6 +72,7 @@ class Assembly:
     Args:
         work: the item and the names of its outputs.
         source: its file.
+        decoder: decodes the file; the assembly closes it.
         sink: the store in which outputs are staged.
         scratch: path of a folder for rasters.
         job: number of the job in the ledger.
@@ -90,6 +89,7 @@ class Assembly:
         plan: Plan,
         recipe: Recipe,
         source: Original,
+        decoder: Decoder,
         sink: Store,
         scratch: str,
         job: str,
@@ -102,6 +102,7 @@ class Assembly:
         self.plan = plan
         self._sink = sink
         self._source = source
+        self._decoder = decoder
         self._prefix = new_token(job, work.number, work.attempt)
         """Prefix of the names of scratch files and staged outputs."""
         self._scratch = os.path.join(scratch, self._prefix)
@@ -109,14 +110,14 @@ class Assembly:
         self._workers = workers
         self._ahead = LOOK_AHEAD * workers
         """Number of parts that may be started after the first unfinished one."""
-        self._metadata = (
-            codecs.metadata_of(source.opened, header.format) if recipe.metadata == "keep" else NO_METADATA
-        )
+        self._metadata = NO_METADATA
         self._rasters: list[Raster] = []
         self._writer: Writer | None = None
         self.written: list[Written] = []
         self._loader: Loader | None = None
         try:
+            if recipe.metadata == "keep":
+                self._metadata = decoder.metadata()
             self._loader = self._load(header, held, wake)
             self._begin_output(0)
         except BaseException:
@@ -130,7 +131,7 @@ class Assembly:
         """The loader that decodes the file into a raster; None if tiles are read directly from the file."""
         frame, reader = self.plan.decoded, None
         if not (self.plan.luma or self.plan.scale > 1):
-            reader = open_in_pieces(self._source.opened, header)
+            reader = self._decoder.in_pieces()
             if reader is not None and reader.random:
                 reader.close()
                 return None
@@ -148,7 +149,7 @@ class Assembly:
             raster = self._keep(HeldRaster(f"{self._scratch}-input", frame))
         else:
             raster = self._raster("input", frame)
-        return Loader(reader, self._source.opened, header, self.plan, raster, wake, room if bounded else 0)
+        return Loader(self._decoder, reader, self.plan, raster, wake, room if bounded else 0)
 
     def _reads_downward(self) -> bool:
         """Whether the parts read the decoded rows from top to bottom."""
@@ -217,7 +218,7 @@ class Assembly:
         assert self._input is not None
         frame = self.plan.outputs[self._output].frame
         self._reads = [Box.of(frame)]
-        path, _, mtime_ns = self._source
+        path, mtime_ns = self._source
         return Part(
             0, self._output, self._phase, Box.of(frame), reads=self._input.path, file=path, mtime_ns=mtime_ns
         )
@@ -348,6 +349,7 @@ class Assembly:
                     tidying.callback(self._writer.abort)
             for raster in self._rasters:
                 tidying.callback(raster.remove)
+            tidying.callback(self._decoder.close)
             if self._loader:
                 tidying.callback(self._loader.stop)
         self._rasters.clear()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from imageloom import codecs
 from imageloom.errors import UnsupportedImage
-from imageloom.model import Box, Header
+from imageloom.model import Box, Frame, Header, Metadata, Pixels
 from imageloom.recipes.plan import Plan
+from imageloom.system.beneath import path_of
 from imageloom.tiling.raster import Raster
 from imageloom.tiling.readers import Reader, open_reader
 
@@ -22,10 +24,60 @@ def open_in_pieces(path: str, header: Header) -> Reader | None:
         return None
 
 
+class Decoder(Protocol):
+    """Decodes the file of a large image, in this process or in another one."""
+
+    def metadata(self) -> Metadata:
+        """See `codecs.metadata_of`."""
+
+    def in_pieces(self) -> Reader | None:
+        """A reader that decodes the file in pieces; None if the file can only be decoded as a whole."""
+
+    def whole(self, frame: Frame, luma: bool, scale: int) -> Pixels:
+        """See `codecs.decode`.
+
+        Args:
+            frame: frame of the decoded pixels.
+        """
+
+    def close(self) -> None:
+        """Free its resources. Its readers are closed before."""
+
+
+OpenDecoder = Callable[[int, Header], Decoder]
+"""Makes the decoder of an open file."""
+
+
+class FileDecoder:
+    """Decodes a file in this process.
+
+    Args:
+        file: the file; it stays open while the decoder is used.
+    """
+
+    def __init__(self, file: int, header: Header) -> None:
+        self._path, self._header = path_of(file), header
+
+    def metadata(self) -> Metadata:
+        return codecs.metadata_of(self._path, self._header.format)
+
+    def in_pieces(self) -> Reader | None:
+        return open_in_pieces(self._path, self._header)
+
+    def whole(self, frame: Frame, luma: bool, scale: int) -> Pixels:
+        with open(self._path, "rb") as file:
+            data = file.read()
+        return codecs.decode(data, self._header, luma=luma, scale=scale)
+
+    def close(self) -> None:
+        """Does nothing: it has no resources."""
+
+
 class Loader(threading.Thread):
     """Decodes a file from top to bottom into a raster. It pauses if it is too far ahead.
 
     Args:
+        decoder: decodes the file.
         reader: reads full rows in order; None to decode the file as a whole.
         room: maximum number of rows to decode in advance; 0 for no limit.
         wake: called when more rows are decoded, or on a failure.
@@ -33,9 +85,8 @@ class Loader(threading.Thread):
 
     def __init__(
         self,
+        decoder: Decoder,
         reader: Reader | None,
-        path: str,
-        header: Header,
         plan: Plan,
         raster: Raster,
         wake: Callable[[], None],
@@ -45,9 +96,8 @@ class Loader(threading.Thread):
         self.raster = raster
         self.rows = 0
         self.bounded = room > 0
+        self._decoder = decoder
         self._reader = reader
-        self._path = path
-        self._header = header
         self._plan = plan
         self._wake = wake
         self._room = room
@@ -93,10 +143,9 @@ class Loader(threading.Thread):
         self._wake()
 
     def _load_whole(self) -> None:
-        with open(self._path, "rb") as file:
-            data = file.read()
-        pixels = codecs.decode(data, self._header, luma=self._plan.luma, scale=self._plan.scale)
-        self.raster.write(Box.of(self._plan.decoded), pixels)
+        plan = self._plan
+        pixels = self._decoder.whole(plan.decoded, plan.luma, plan.scale)
+        self.raster.write(Box.of(plan.decoded), pixels)
         self.rows = self._plan.decoded.height
 
     def _load_strips(self, reader: Reader) -> None:

@@ -102,6 +102,13 @@ def input_frame(task: Task) -> Frame:
     return phase.frames[0]
 
 
+def output_frame(task: Task) -> Frame:
+    """The frame of the image that a part writes to a raster."""
+    _, phase = _phase(task, _part(task))
+    assert phase is not None, "the encoding writes no raster"
+    return phase.frame
+
+
 def input_box(task: Task) -> Box:
     """The box of the pixels that a part reads."""
     part = _part(task)

@@ -164,7 +164,9 @@ class Attempt:
     def compute(self) -> None:
         """Decode and filter the bytes, and stage the outputs."""
         if sandbox.is_used(self._task, self._work):
-            if self.goes_on:
+            if self._task.part is not None:
+                self._do(self._compute_part)
+            elif self.goes_on:
                 lease = sandbox.Lease(self._task)
                 self.take(next(lease.process([self.piece])))
                 lease.close()
@@ -205,6 +207,11 @@ class Attempt:
         chunk = self._stages.load(self._task, self._work, data, self._watch.lap)
         chunk = self._stages.run_filters(self._task, chunk, self._watch.lap)
         self._made = self._stages.finish(self._task, self._work, chunk, self._sink, self._watch.lap)
+
+    def _compute_part(self) -> None:
+        from imageloom.worker import large_sandbox  # small images do not need it
+
+        self._made = large_sandbox.process_part(self._task, self._sink, self._watch)
 
     def _take(self, answer: sandbox.Answer) -> None:
         if isinstance(answer, BaseException):

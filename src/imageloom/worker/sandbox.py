@@ -18,7 +18,7 @@ import msgspec
 
 from imageloom import codecs
 from imageloom.errors import ImageloomError, InvalidResult, ItemTimeout, UsageError, WorkerLost
-from imageloom.model import Failure, Task, Work
+from imageloom.model import Failure, Header, Recipe, Task, Work
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.shared import (
     MOST_DESCRIBED,
@@ -38,17 +38,20 @@ MOST_PIXELS, MOST_SECONDS = 1 << 53, 1e8
 INVALID = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that cannot be decoded."""
 
+Key = tuple[object, ...]
 _description = msgspec.msgpack.Decoder(Description).decode
 
 
 def is_used(task: Task, work: Work) -> bool:
     """Whether an item of a task is processed in a child."""
-    sandbox = task.sandbox
-    if not sandbox.is_on or task.part is not None:
-        return False
-    if not sandbox.shortcut:
-        return True
-    return bool(task.recipe.operators) or work.header is None or not codecs.in_process(work.header.format)
+    return is_needed(task.sandbox, task.recipe, work.header)
+
+
+def is_needed(sandbox: Sandbox, recipe: Recipe, header: Header | None) -> bool:
+    """Whether an image with this header is processed in a child."""
+    if not sandbox.is_on or not sandbox.shortcut:
+        return sandbox.is_on
+    return bool(recipe.operators) or header is None or not codecs.in_process(header.format)
 
 
 def is_used_for_all(task: Task) -> bool:
@@ -78,6 +81,8 @@ class Reply(NamedTuple):
     laps: tuple[float, float, float]
     """Seconds of the stages decode, filter and encode."""
     failure: Failure | None = None
+    about: bytes = b""
+    """See `shared.Description`."""
 
 
 Answer = Reply | ImageloomError
@@ -88,18 +93,17 @@ class Child:
     """A child process, and the memory that it shares with this one.
 
     Args:
-        key: identifies the job whose items it may process.
+        key: identifies the job, or the large image, that it may process.
+        files: the open file of the large image, if it may read one.
     """
 
-    def __init__(
-        self, zygote: Zygote, key: tuple[object, ...], operators: tuple[str, ...], most: int
-    ) -> None:
+    def __init__(self, zygote: Zygote, key: Key, fork: Fork, files: Sequence[int]) -> None:
         self.key = key
         self.memory = SharedMemory()
         self.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                self.process = zygote.ask(Fork(operators, most), [theirs.fileno(), self.memory.file])
+                self.process = zygote.ask(fork, [theirs.fileno(), self.memory.file, *files])
         except BaseException:
             self.close()
             raise
@@ -107,14 +111,17 @@ class Child:
         self._poll.register(self.line, select.POLLIN)
         self._task: Task | None = None
 
-    def order(self, task: Task, pieces: Iterable[tuple[int, bytes]]) -> None:
+    def order(self, task: Task | None, pieces: Iterable[tuple[int, bytes | memoryview]]) -> None:
         """Start to process items, each given by its position in the task, and its file.
+
+        Args:
+            task: None for a question about a file, which is in the place of the item.
 
         Raises:
             ConnectionError: the child has ended.
         """
         at, order, every = START, b"", list(pieces)
-        if task is not self._task:
+        if task is not None and task is not self._task:
             every.insert(0, (TASK, msgspec.msgpack.encode(task)))
             self._task = task
         for place, data in every:
@@ -154,7 +161,8 @@ class Child:
         if size >= 0:
             return Reply([self.memory.read(start, size)], pixels, (decode, filter_, encode))
         found = self._described(start, length)
-        return Reply(self._outputs(found, start), pixels, (decode, filter_, encode), found.failure)
+        outputs = self._outputs(found, start)
+        return Reply(outputs, pixels, (decode, filter_, encode), found.failure, found.about)
 
     def _described(self, start: int, length: int) -> Description:
         if length > MOST_DESCRIBED:
@@ -255,7 +263,7 @@ class Lease:
             if self._is_busy:
                 children.end(self._child)
             else:
-                children.put_back(self._child, self._task)
+                children.put_back(self._child, self._task.sandbox.untrusted)
             self._child, self._is_busy = None, False
 
 
@@ -308,6 +316,18 @@ class Children:
         """
         operators = task.recipe.operators
         key = (task.job, task.source, task.sink, operators, task.digests)
+        return self.take_for(key, Fork(operators, task.sandbox.memory))
+
+    def take_for(self, key: Key, fork: Fork, files: Sequence[int] = ()) -> Child:
+        """A child with this key, which may be new.
+
+        Args:
+            fork: what it needs.
+            files: see `Child`.
+
+        Raises:
+            OSError: it cannot be started.
+        """
         with self._lock:
             mine = [child for child in self._free if child.key == key]
             found = mine[-1] if mine else self._free[0] if self._free else None
@@ -315,16 +335,16 @@ class Children:
                 self._free.remove(found)
         if found is not None and found.key == key:
             return found
-        if found is not None:  # of another job
+        if found is not None:  # of another job, or of another image
             self.end(found)
         with self._lock:
             if self._zygote is None:
                 self._zygote = Zygote()
-            return Child(self._zygote, key, operators, task.sandbox.memory)
+            return Child(self._zygote, key, fork, files)
 
-    def put_back(self, child: Child, task: Task) -> None:
+    def put_back(self, child: Child, untrusted: bool) -> None:
         """Keep a child for other items of the job. One that has seen untrusted data is ended."""
-        if task.sandbox.untrusted:
+        if untrusted:
             self.end(child)
             return
         child.memory.give_back()

@@ -13,11 +13,13 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
 
-from imageloom.model import Failure, Task, Work
+from imageloom.model import Failure, Task
 from imageloom.recipes.plan import make_plan
 from imageloom.system import landlock, seccomp
 from imageloom.worker import items
@@ -28,6 +30,7 @@ from imageloom.worker.shared import (
     INTERVAL,
     MOST_ITEMS,
     ORDER,
+    QUESTION,
     TASK,
     Description,
     Encoded,
@@ -44,11 +47,11 @@ REFUSED = "a sandboxed process may not do this (--sandbox off allows it)"
 _task = msgspec.msgpack.Decoder(Task).decode
 
 
-def run(line: int, memory: int, starter: int, readable: list[str], most: int) -> None:
+def run(descriptors: Sequence[int], starter: int, readable: list[str], most: int) -> None:
     """Serve a worker in a process that was just forked, until the worker closes the line.
 
     Args:
-        line, memory: descriptors of the line and of the shared memory.
+        descriptors: the line, the shared memory, and the file of a large image, if there is one.
         starter: id of the process that has forked this one.
         readable: paths of the files and folders that it may read.
         most: maximum memory for data in bytes, beyond what the process uses already.
@@ -58,27 +61,27 @@ def run(line: int, memory: int, starter: int, readable: list[str], most: int) ->
         return
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker ends this process
         signal.signal(number, signal.SIG_IGN)
-    _keep_only(line, memory)
+    _keep_only(descriptors)
     _limit(most)
     sys.dont_write_bytecode = True
     with contextlib.suppress(OSError):  # --sandbox require is checked before
-        landlock.restrict(readable)
+        landlock.restrict(readable, [(file, False) for file in range(MEMORY + 1, LINE + len(descriptors))])
     with contextlib.suppress(OSError):
         seccomp.restrict()
     serve(SharedMemory(MEMORY))
 
 
-def _keep_only(line: int, memory: int) -> None:
-    """Close all descriptors but these two, which get fixed numbers. The standard streams lead nowhere."""
-    line, memory = os.dup(line), os.dup(memory)
+def _keep_only(descriptors: Sequence[int]) -> None:
+    """Close all descriptors but these, which get the numbers from LINE on. The standard streams lead nowhere."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nowhere, stream)
-    high = max(line, memory, MEMORY) + 1
-    os.dup2(line, high)
-    os.dup2(memory, MEMORY)
-    os.dup2(high, LINE)
-    os.closerange(MEMORY + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    high = max(*descriptors, nowhere, LINE + len(descriptors)) + 1
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, high + number)
+    for number in range(len(descriptors)):
+        os.dup2(high + number, LINE + number)
+    os.closerange(LINE + len(descriptors), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def _limit(most: int) -> None:
@@ -96,6 +99,10 @@ def _limit(most: int) -> None:
         resource.setrlimit(kind, (limit, limit))
 
 
+Made = tuple[Iterable[bytes | memoryview | Mapping[str, bytes]], int, bytes]
+"""The outputs, the number of decoded pixels, and what `Description.about` says."""
+
+
 def serve(memory: SharedMemory) -> None:
     """Do what the worker orders, until it closes the line."""
     task: Task | None = None
@@ -108,8 +115,7 @@ def serve(memory: SharedMemory) -> None:
             if place == TASK:
                 task = _task(data)
                 continue
-            assert task is not None, "the task comes before its items"
-            end = _process(task, task.work[place], data, memory, end)
+            end = _reply(partial(_make, task, place, data), memory, end)
             now = time.monotonic()
             if now - said > INTERVAL and place != entries[-1][0]:
                 said = now
@@ -117,28 +123,43 @@ def serve(memory: SharedMemory) -> None:
         os.write(LINE, b".")
 
 
-def _process(task: Task, work: Work, data: bytes, memory: SharedMemory, at: int) -> int:
-    """Process one item, and write its outputs from a position on. Returns the position behind them."""
-    watch, outputs, end, pixels = Stopwatch(), list[Encoded](), at, 0
+def _make(task: Task | None, place: int, data: bytes, watch: Stopwatch) -> Made:
+    """Do what one entry of an order says."""
+    if place == QUESTION:
+        from imageloom.worker import large_sandboxed  # few items need it
+
+        return large_sandboxed.answer(data)
+    assert task is not None, "the task comes before its items"
+    prepare(task)
+    if task.part is not None:
+        from imageloom.worker import large_sandboxed
+
+        return large_sandboxed.compute(task, data, watch.lap)
+    chunk = items.load(task, task.work[place], data, watch.lap)
+    pixels = make_plan(chunk.header, task.recipe).decoded.pixels
+    chunk = items.run_filters(task, chunk, watch.lap)
+    return items.encode(task, chunk, watch.lap), pixels, b""
+
+
+def _reply(make: Callable[[Stopwatch], Made], memory: SharedMemory, at: int) -> int:
+    """Write outputs from a position on, and the reply. Returns the position behind them."""
+    watch, outputs, end, pixels, about = Stopwatch(), list[Encoded](), at, 0, b""
     failure = None
     try:
-        prepare(task)
-        chunk = items.load(task, work, data, watch.lap)
-        pixels = make_plan(chunk.header, task.recipe).decoded.pixels
-        chunk = items.run_filters(task, chunk, watch.lap)
-        for encoded in items.encode(task, chunk, watch.lap):
-            output, parts = described(encoded)
+        made, pixels, about = make(watch)
+        for output in made:
+            encoded, parts = described(output)
             for part in parts:
                 end = memory.write(part, end)
-            outputs.append(output)
+            outputs.append(encoded)
     except BaseException as error:  # includes SystemExit of an operator, and a panic of a Rust library
         failure, outputs, end = _failure_of(error), [], at
     times = watch.times()
     laps = times.decode, times.filter, times.encode
-    if failure is None and len(outputs) == 1 and not outputs[0].files:
+    if failure is None and len(outputs) == 1 and not outputs[0].files and not about:
         memory.add_reply(end - at, at, 0, pixels, *laps)
         return end
-    packed = msgspec.msgpack.encode(Description(tuple(outputs), failure))
+    packed = msgspec.msgpack.encode(Description(tuple(outputs), failure, about))
     memory.write(packed, end)
     memory.add_reply(DESCRIBED, end, len(packed), pixels, *laps)
     return end + len(packed)

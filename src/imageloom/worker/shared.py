@@ -20,6 +20,8 @@ ORDER = struct.Struct("=qQQ")
 """One entry of an order: the position of an item in its task, or TASK; where its bytes are, and how many."""
 TASK = -1
 """The bytes are those of a task, packed as MessagePack. Entries for its items follow."""
+QUESTION = -2
+"""The bytes are those of a `files.Question`."""
 MOST_ITEMS = 64
 """Maximum number of items in an order."""
 MOST_ORDERED = 8 << 20
@@ -61,6 +63,8 @@ class Description(Plain, frozen=True):
     outputs: tuple[Encoded, ...] = ()
     """They end where the description begins, one after the other."""
     failure: Failure | None = None
+    about: bytes = b""
+    """What else is known of a part, or the answer of a question, packed as MessagePack."""
 
 
 class SharedMemory:
@@ -79,7 +83,7 @@ class SharedMemory:
         self.file = file
         self._bytes = mmap.mmap(file, os.fstat(file).st_size)
 
-    def write(self, data: bytes, at: int = 0) -> int:
+    def write(self, data: bytes | memoryview, at: int = 0) -> int:
         """Write bytes from a position on. Returns the position behind them."""
         end = at + len(data)
         if end > len(self._bytes):
@@ -137,8 +141,8 @@ class SharedMemory:
         before.close()
 
 
-def described(data: bytes | Mapping[str, bytes]) -> tuple[Encoded, list[bytes]]:
-    """The description of an encoded output, and the bytes to write."""
-    if isinstance(data, bytes):
+def described(data: bytes | memoryview | Mapping[str, bytes]) -> tuple[Encoded, list[bytes | memoryview]]:
+    """The description of an output, and the bytes to write."""
+    if isinstance(data, bytes | memoryview):
         return Encoded(len(data)), [data]
     return Encoded(files=tuple((name, len(part)) for name, part in data.items())), list(data.values())

@@ -25,7 +25,7 @@ MOST_BYTES = 1 << 16
 
 
 class Fork(Plain, frozen=True, tag=True):
-    """Fork a process. The answer is its id. Two descriptors come with it: a line and shared memory."""
+    """Fork a process. The answer is its id. Descriptors come with it: a line, shared memory, perhaps a file."""
 
     operators: tuple[str, ...] = ()
     """Paths of the files of operators that it may read."""
@@ -112,7 +112,7 @@ def serve(line: socket.socket) -> None:
     gc.freeze()
     own = os.getpid()
     while True:
-        data, descriptors, _, _ = socket.recv_fds(line, MOST_BYTES, 2)
+        data, descriptors, _, _ = socket.recv_fds(line, MOST_BYTES, 3)
         if not data:
             return
         request = _request(data)
@@ -127,7 +127,7 @@ def serve(line: socket.socket) -> None:
             try:
                 memory = request.memory or half_of_memory()
                 paths = [*readable, *request.operators, *map(os.path.realpath, request.operators)]
-                sandboxed.run(descriptors[0], descriptors[1], own, paths, memory)
+                sandboxed.run(descriptors, own, paths, memory)
             finally:
                 os._exit(1)
         for descriptor in descriptors:
