@@ -137,11 +137,11 @@ from imageloom.system.sandbox import Sandbox
 from msgspec.structs import replace
 
 def main():
-    name, source, sink, ledger, operators, sandbox = json.loads(sys.argv[1])
+    name, source, sink, ledger, operators, tile, sandbox = json.loads(sys.argv[1])
     sandbox = Sandbox(**sandbox)
     recipe = with_operators(Recipe(()), operators)
     recipe = replace(recipe, outputs=(Output(Pipeline("harm" if operators else "invert").steps),))
-    job = Job(source, sink, recipe, include=("*",), attempts=1, sandbox=sandbox)
+    job = Job(source, sink, recipe, include=("*",), tile=tile, attempts=1, sandbox=sandbox)
     engine = open_engine(name, Settings(jobs=2, timeout=sandbox.timeout or 600, sandbox=sandbox))
     found = {}
     def listen(event):
@@ -200,11 +200,15 @@ class Scene:
             image = np.full((10, 20), self.names.index(action), np.uint8)
             (self.photos / f"{action}.png").write_bytes(get("png").encode(image, 90))
 
-    def run(self, engine: str, way: str, **sandbox: object) -> dict[str, tuple[str, str]]:
+    def run(
+        self, engine: str, way: str, tile: str = "never", **sandbox: object
+    ) -> dict[str, tuple[str, str]]:
         """Run the job. Returns kind and message of the failure of each item, empty for those that are done."""
         operators = [str(self.operators)] if way == "operator" else []
         places = [str(self.photos), str(self.out), str(self.folder / "ledger.db")]
-        wanted = json.dumps([engine, *places, operators, {"mode": "auto", "memory": 300_000_000} | sandbox])
+        wanted = json.dumps(
+            [engine, *places, operators, tile, {"mode": "auto", "memory": 300_000_000} | sandbox]
+        )
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(self.package), *sys.path[1:]]),
             "IMAGELOOM_TEST_SECRET": "secret",
@@ -242,16 +246,25 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 ENGINES = ("threads", "processes", "serial", "zeromq", "redis", "nodes", "pipeline")
 WAYS = ("operator", "decoder")
-EVERY = [pytest.param(*pair, marks=pytest.mark.long) for pair in itertools.product(ENGINES, WAYS)]
+TILES = ("never", "always")
+EVERY = [pytest.param(*one, marks=pytest.mark.long) for one in itertools.product(ENGINES, WAYS, TILES)]
 
 
 @restricted
-@pytest.mark.parametrize(("engine", "way"), [("threads", "operator"), ("processes", "decoder"), *EVERY])
-def test_what_is_not_allowed_is_refused(scene: Scene, engine: str, way: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "way", "tile"),
+    [
+        ("threads", "operator", "never"),
+        ("processes", "decoder", "never"),
+        ("processes", "operator", "always"),
+        *EVERY,
+    ],
+)
+def test_what_is_not_allowed_is_refused(scene: Scene, engine: str, way: str, tile: str) -> None:
     for action in REFUSED:
         scene.add(action, way)
     shared = shared_memory()
-    found = scene.run(engine, way)
+    found = scene.run(engine, way, tile)
     scene.check()
     assert {name for name, (kind, _) in found.items() if not kind} == {f"good-{n}" for n in range(GOOD)}, (
         found
@@ -265,11 +278,14 @@ def test_what_is_not_allowed_is_refused(scene: Scene, engine: str, way: str) -> 
     assert not shared_memory() - shared
 
 
-@pytest.mark.parametrize(("engine", "way"), [("threads", "decoder"), ("processes", "operator"), *EVERY])
-def test_a_crash_or_a_hang_fails_one_item(scene: Scene, engine: str, way: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "way", "tile"),
+    [("threads", "decoder", "always"), ("processes", "operator", "never"), *EVERY],
+)
+def test_a_crash_or_a_hang_fails_one_item(scene: Scene, engine: str, way: str, tile: str) -> None:
     for action in KINDS:
         scene.add(action, way)
-    found = scene.run(engine, way, timeout=TIMEOUT)
+    found = scene.run(engine, way, tile, timeout=TIMEOUT)
     assert {name: kind for name, (kind, _) in found.items()} == KINDS | {
         f"good-{n}": "" for n in range(GOOD)
     }, found

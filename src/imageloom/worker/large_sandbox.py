@@ -18,6 +18,7 @@ from imageloom import errors
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.errors import InvalidResult, ItemError, ItemTimeout, WorkerLost
 from imageloom.model import Box, Failure, Frame, Header, Metadata, Pixels, Result, Task
+from imageloom.records.faults import log_failure
 from imageloom.stores import Store
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker import parts
@@ -48,6 +49,9 @@ def process_part(task: Task, sink: Store, watch: Stopwatch) -> Result:
         fork = Fork(task.recipe.operators, task.sandbox.memory)
         child = _take((*key, task.work[0] if files else None), fork, files)
         reply = _ask(child, task, 0, data, task.sandbox)
+    if reply.failure is not None:
+        log_failure(task.work[0].item.key, reply.failure)
+        return Result(task.work[0].item.key, failure=reply.failure)
     watch.add(*zip(("decode", "filter", "encode"), reply.laps, strict=True))
     return parts.keep(task, _made(task, reply), sink, watch.lap)
 
@@ -119,6 +123,8 @@ class ChildDecoder:
     def _ask(self, question: Question) -> tuple[Found, Sequence[bytes | dict[str, bytes]]]:
         packed = msgspec.msgpack.encode(question)
         reply = _ask(self._child, None, QUESTION, packed, self._sandbox, keep=True)
+        if reply.failure is not None:
+            raise _raised(reply.failure)
         return _checked(_found, reply.about), reply.outputs
 
     def close(self) -> None:
@@ -169,13 +175,13 @@ def _ask(
         raise
     if not keep:
         children.put_back(child, sandbox.untrusted)
-    if reply.failure is not None:
-        raise _raised(reply.failure)
     return reply
 
 
 def _raised(failure: Failure) -> Exception:
     """The exception of a failure in a child."""
+    if failure.kind == "MemoryError":
+        return MemoryError(failure.message)
     kind = getattr(errors, failure.kind, ItemError)
     return (kind if isinstance(kind, type) and issubclass(kind, ItemError) else ItemError)(failure.message)
 

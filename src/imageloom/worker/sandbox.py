@@ -32,6 +32,8 @@ from imageloom.worker.shared import (
 )
 from imageloom.worker.zygote import End, Fork, Zygote
 
+LOOK = 0.1
+"""Seconds after which a worker looks for replies that the child has not reported, because the next item is slow."""
 MOST_NAME = 1000
 """Maximum length of a path in a folder of output files, in characters."""
 MOST_PIXELS, MOST_SECONDS = 1 << 53, 1e8
@@ -140,12 +142,11 @@ class Child:
             ConnectionError: the child has ended.
         """
         while True:
-            patience = None if until is None else max(0.0, 1000 * (until - time.monotonic()))
-            is_told = bool(self._poll.poll(patience))
-            if is_told and not self.line.recv(64):
+            left = LOOK if until is None else until - time.monotonic()
+            if self._poll.poll(1000 * max(0.0, min(left, LOOK))) and not self.line.recv(64):
                 raise ConnectionResetError
             count = self.memory.count
-            if count > done or not is_told:
+            if count > done or left <= 0.0:
                 return count
 
     def reply(self, number: int) -> Reply:
