@@ -42,7 +42,8 @@ def sandbox_of(job: Job, engine: Engine) -> Sandbox:
                 "move it into a file and name the file (Recipe.operators, --operators)"
             )
         return Sandbox()
-    return replace(sandbox, shortcut=engine.capabilities.shares_memory and not sandbox.untrusted)
+    able = engine.capabilities
+    return replace(sandbox, shortcut=(able.shares_memory or able.splits_stages) and not sandbox.untrusted)
 
 
 def opener_of(sandbox: Sandbox, recipe: Recipe) -> OpenDecoder:

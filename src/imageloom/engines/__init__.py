@@ -85,6 +85,8 @@ class Capabilities(Plain, frozen=True):
 
     shares_memory: bool = False
     """Its workers share the memory of the driver's process."""
+    splits_stages: bool = False
+    """Different processes decode, filter and encode an item."""
     overlaps: bool = False
     """The items of a task make their requests to stores concurrently."""
     reports_results: bool = False

@@ -19,7 +19,8 @@ class Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     untrusted: bool = False
     """The files may be hostile: each is decoded in a new process."""
     shortcut: bool = False
-    """Formats whose codec allows it are decoded in the worker's own process, if all operators are built in."""
+    """Formats whose codec allows it are decoded in the worker's own process if there is no file of operators. For
+    the engines `threads`, `serial` and `pipeline`."""
     timeout: float = 0.0
     """Time-out of one item in its process, in seconds; 0 for none."""
     memory: int = 0

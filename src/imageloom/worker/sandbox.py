@@ -33,7 +33,7 @@ from imageloom.worker.shared import (
 from imageloom.worker.zygote import End, Fork, Zygote
 
 LOOK = 0.1
-"""Seconds after which a worker looks for replies that the child has not reported, because the next item is slow."""
+"""Seconds after which a worker looks for replies that the child has not reported, as the next item is slow."""
 MOST_NAME = 1000
 """Maximum length of a path in a folder of output files, in characters."""
 MOST_PIXELS, MOST_SECONDS = 1 << 53, 1e8
