@@ -103,6 +103,9 @@ refused("kill_all", lambda: os.kill(-1, 0))
 refused("pidfd", lambda: os.pidfd_open(other))
 refused("socket", lambda: socket.socket())
 refused("unix", lambda: socket.socket(socket.AF_UNIX))
+refused("pair", lambda: [one.close() for one in socket.socketpair()])
+refused("internet_pair", lambda: socket.socketpair(socket.AF_INET))
+refused("terminal", lambda: os.get_terminal_size(0))
 refused("unlink", lambda: os.unlink("/tmp/absent"))
 refused("mount", lambda: call(165, None, None, None, 0, None))
 refused("ptrace", lambda: call(101, 16, other, None, None))
@@ -121,9 +124,10 @@ refused("x32", lambda: call(0x40000000 + 39))
         tmp_path,
     )
     allowed = {name for name, came in found.items() if came == "done"}
-    assert allowed == {"thread", "memory", "itself", "limits"}, found
+    assert allowed == {"thread", "memory", "itself", "limits", "pair"}, found
     assert {name: came for name, came in found.items() if came not in ("done", "EPERM")} == {
         "clone3": "ENOSYS",
+        "terminal": "ENOTTY",
         "x32": "ENOSYS",
     }
 

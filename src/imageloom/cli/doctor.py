@@ -16,9 +16,12 @@ from imageloom.cli.text import say, say_json
 @click.command("doctor", short_help="Describe this machine; find and remove leftovers of killed runs.")
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(file_okay=False))
 @click.option("--remove", "remove_", is_flag=True, help="Remove the leftovers that are found.")
+@click.option(
+    "--sandbox", is_flag=True, help="List the system calls and the paths that a sandboxed process may use."
+)
 @options.ledger_option
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per leftover to stdout.")
-def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_: bool) -> int:
+def command(folders: tuple[str, ...], remove_: bool, sandbox: bool, ledger: Path | None, json_: bool) -> int:
     """Describe this machine, and find the leftovers of runs that were killed or lost power.
 
     Leftovers are staged files, scratch files, shared memory, and jobs that the ledger still lists as running.
@@ -39,6 +42,8 @@ def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_:
 
     if not json_:
         for name, text in _machine():
+            say(f"{name:<9} {text}")
+        for name, text in _sandbox() if sandbox else ():
             say(f"{name:<9} {text}")
     left = 0
     with Ledger(ledger) as book:
@@ -98,6 +103,16 @@ def _machine() -> list[tuple[str, str]]:
         ("sandbox", state()),
         *(("extra", f"{name}: {state}") for name, state in _extras()),
     ]
+
+
+def _sandbox() -> list[tuple[str, str]]:
+    """What a sandboxed process may use. It may also read the files of --operators."""
+    import os
+
+    from imageloom.system.confinement import calls, readable
+
+    paths = (path for path in readable() if os.path.exists(path))
+    return [*(("call", call) for call in calls()), *(("path", path) for path in paths)]
 
 
 def _extras() -> list[tuple[str, str]]:

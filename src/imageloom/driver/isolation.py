@@ -10,6 +10,7 @@ from imageloom import operators
 from imageloom.engines import Engine
 from imageloom.errors import UsageError
 from imageloom.model import Header, Job, Recipe
+from imageloom.operators.extern import is_installed
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.sandbox import check, is_needed
 
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
 
 
 def foreign(recipe: Recipe) -> str:
-    """The name of an operator that other processes cannot load: it is neither imageloom's own, nor from a given
-    file. "" if there is none."""
+    """The name of an operator that other processes cannot load; "" if there is none."""
     steps = (step.name for output in recipe.outputs for step in output.steps)
     modules = ((name, operators.get(name).function.__module__) for name in steps)
-    return next((name for name, module in modules if not module.startswith("imageloom")), "")
+    return next((name for name, module in modules if not is_installed(module)), "")
 
 
 def sandbox_of(job: Job, engine: Engine) -> Sandbox:

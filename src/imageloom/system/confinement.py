@@ -7,7 +7,7 @@ import ctypes
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from imageloom.system import landlock, seccomp
 
@@ -44,6 +44,7 @@ def readable() -> list[str]:
     kinds = ("stdlib", "platstdlib", "purelib", "platlib")
     found = [path for kind in kinds if (path := sysconfig.get_paths().get(kind))]
     found += [path for path in sys.path if path not in unwanted]
+    found.append(os.path.join(sys.base_prefix, "lib"))
     found += filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return list(dict.fromkeys([*map(os.path.abspath, found), package, *_LIBRARIES, *_DEVICES]))
@@ -84,6 +85,9 @@ def _wipe_start() -> None:
         os.environ.update(kept)
 
 
-def described(paths: Iterable[str]) -> list[str]:
-    """Those of the paths that exist, for `imageloom doctor`."""
-    return [path for path in paths if os.path.exists(path)]
+def calls() -> list[str]:
+    """The system calls that a sandboxed process may use, each with its limits."""
+    some = (
+        f"{name}: {call.what}" for name, call in seccomp.limited(os.getpid()).items() if call.what != "never"
+    )
+    return sorted([*seccomp.CALLS, *some])

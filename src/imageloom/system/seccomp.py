@@ -40,6 +40,10 @@ CALLS: dict[str, tuple[int, int | None]] = {
     "poll": (7, None),
     "ppoll": (271, 73),
     "select": (23, None),
+    "epoll_create1": (291, 20),
+    "epoll_ctl": (233, 21),
+    "epoll_wait": (232, None),
+    "epoll_pwait": (281, 22),
     "pselect6": (270, 72),
     "sendmsg": (46, 211),
     "recvmsg": (47, 212),
@@ -120,6 +124,8 @@ class Limited(NamedTuple):
 
 
 _THREAD = 0x00010000  # CLONE_THREAD
+_NON_BLOCKING = 0x5421  # FIONBIO
+_UNIX = 1  # AF_UNIX
 _SET_NAME, _SET_VMA = 15, 0x53564D41  # linux/prctl.h
 
 
@@ -132,8 +138,9 @@ def limited(process: int) -> dict[str, Limited]:
         "prlimit64": Limited((302, 261), 2, (0,), "to read limits"),
         "fcntl": Limited((72, 25), 1, (0, 1, 2, 3, 1030), "to duplicate a descriptor, and its flags"),
         "clone": Limited((56, 220), 0, (), "threads of this process only"),
-        "clone3": Limited((435, 435), 0, (), "never: the C library then uses clone", errno.ENOSYS),
-        "ioctl": Limited((16, 29), 0, (), "never", errno.ENOTTY),
+        "clone3": Limited((435, 435), 0, (), "never", errno.ENOSYS),  # the C library then uses clone
+        "ioctl": Limited((16, 29), 1, (_NON_BLOCKING,), "to not wait for an open file", errno.ENOTTY),
+        "socketpair": Limited((53, 199), 0, (_UNIX,), "within the process"),
     }
 
 

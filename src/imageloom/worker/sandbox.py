@@ -21,6 +21,7 @@ from imageloom.errors import ImageloomError, InvalidResult, ItemTimeout, UsageEr
 from imageloom.model import Failure, Header, Recipe, Task, Work
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.shared import (
+    DESCRIBED,
     MOST_DESCRIBED,
     MOST_ITEMS,
     MOST_ORDERED,
@@ -156,7 +157,9 @@ class Child:
             InvalidResult: it is invalid.
         """
         size, start, length, pixels, *laps = self.memory.reply(number)
-        if not (0 <= pixels <= MOST_PIXELS and min(laps) >= 0.0 and sum(laps) < MOST_SECONDS):
+        if not (
+            size >= DESCRIBED and 0 <= pixels <= MOST_PIXELS and min(laps) >= 0.0 and sum(laps) < MOST_SECONDS
+        ):
             raise InvalidResult("its decoding process sent impossible numbers")
         decode, filter_, encode = laps
         if size >= 0:
@@ -372,6 +375,9 @@ children = Children()
 
 def cause_of(exitcode: int | None) -> str:
     """The cause of a process's end, as text."""
-    if exitcode is not None and exitcode < 0:
-        return f"killed by {signal.Signals(-exitcode).name}"
-    return f"it exited with code {exitcode}"
+    if exitcode is None:
+        return "for an unknown reason"
+    if exitcode >= 0:
+        return f"it exited with code {exitcode}"
+    known = -exitcode in set(signal.Signals)
+    return f"killed by {signal.Signals(-exitcode).name if known else f'signal {-exitcode}'}"
