@@ -18,6 +18,7 @@ from benchmarks.memory import fill
 from imageloom.bench.programs import Taken
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
+from imageloom.model import Encoding
 
 PIPELINE = "flip"
 
@@ -26,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", default="1000,10000,100000")
     sizes = [int(text) for text in parser.parse_args().items.split(",")]
-    data = get("jpeg").encode(draw_photo(0, 8, 8), 90)
+    data = get("jpeg").encode(draw_photo(0, 8, 8), Encoding(90))
     with workplace() as folder:
         columns = [measure(fill(folder / f"in-{size}", data, size), folder / str(size)) for size in sizes]
     print("| command | " + " | ".join(f"{size:,} items: s, CPU s, MB" for size in sizes) + " |")

@@ -17,6 +17,7 @@ from imageloom.bench.programs import Taken, take
 from imageloom.bench.samples import draw_photo, draw_photos
 from imageloom.bench.work import link, set_aside
 from imageloom.codecs import get
+from imageloom.model import Encoding
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a program that is installed has its byte code
 
@@ -116,7 +117,9 @@ def photos_and_camera(photos: Path | None, camera: Path | None, folder: Path) ->
     if camera is None:
         (camera := folder / "camera").mkdir()
         for seed in range(8):
-            (camera / f"{seed}.jpg").write_bytes(get("jpeg").encode(draw_photo(seed, 4896, 3264), 90))
+            (camera / f"{seed}.jpg").write_bytes(
+                get("jpeg").encode(draw_photo(seed, 4896, 3264), Encoding(90))
+            )
     return photos, camera
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.harness import run_command, time_once, workplace
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
+from imageloom.model import Encoding
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000)
     most = parser.parse_args().items
     with workplace() as folder:
-        data = get("jpeg").encode(draw_photo(0, 64, 48), 90)
+        data = get("jpeg").encode(draw_photo(0, 64, 48), Encoding(90))
         few, many = (fill(folder / str(count), data, count) for count in (most // 100, most))
         used = [time_once(run_command("resize 32x32", source, folder / "out")) for source in (few, many)]
         for count, usage in zip((most // 100, most), used, strict=True):

@@ -17,6 +17,7 @@ from typing import Any
 from imageloom.api import process
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
+from imageloom.model import Encoding
 from imageloom.records.events import Done, Event, Failed, Skipped
 from imageloom.records.summary import Summary
 
@@ -72,7 +73,7 @@ def draw(path: Path, seed: int = 0, width: int = 120, height: int = 90) -> Path:
     """A small drawn photo in a file, JPEG or PNG by its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = get("png" if path.suffix == ".png" else "jpeg")
-    path.write_bytes(codec.encode(draw_photo(seed, width, height), 90))
+    path.write_bytes(codec.encode(draw_photo(seed, width, height), Encoding(90)))
     return path
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from imageloom.model import Job, Output, Recipe, Step
-from imageloom.records.ledger import JobRecord
+from imageloom.records.schema import JobRecord
 from imageloom.records.timeline import (
     DONE,
     FAILED,

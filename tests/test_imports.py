@@ -21,6 +21,7 @@ LAYERS = (
     ("errors",),
     ("system",),
     ("model",),
+    ("colours",),
     ("operators", "codecs", "stores"),
     ("recipes",),
     ("records",),
@@ -176,10 +177,10 @@ def copy(tmp_path: Path) -> Path:
     ],
 )
 def test_an_import_upwards_is_found(planted: str, copy: Path) -> None:
-    with (copy / "model.py").open("a") as file:
+    with (copy / "model" / "image.py").open("a") as file:
         file.write(f"\n{planted}\n")
     (found,) = upward_imports(copy)
-    assert found.startswith("imageloom.model -> imageloom")
+    assert found.startswith("imageloom.model.image -> imageloom")
 
 
 def test_an_import_within_a_row_is_found(copy: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from imageloom.api import process
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
+from imageloom.model import Encoding
 from imageloom.records.events import Collected, Event
 from program import Run, contents, draw, names
 
@@ -164,7 +165,7 @@ def test_a_link_that_came_meanwhile_and_new_content_are_left_alone(photos: Path,
 
 def test_the_time_of_modification_is_new(photos: Path) -> None:
     """What compares sizes and times, as a backup does, sees each change: also where the size is the same."""
-    (photos / "x.bmp").write_bytes(get("bmp").encode(draw_photo(1, 120, 90), 90))
+    (photos / "x.bmp").write_bytes(get("bmp").encode(draw_photo(1, 120, 90), Encoding(90)))
     size = (photos / "x.bmp").stat().st_size
     for path in photos.rglob("*.*"):
         os.utime(path, ns=(1, 1_000_000_000))

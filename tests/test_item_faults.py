@@ -16,6 +16,7 @@ from imageloom import codecs
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs.piecewise import tiff
 from imageloom.codecs.tiff import Tiff
+from imageloom.model import Encoding
 from imageloom.stores.local import LocalStore
 from imageloom.tiling.readers.tiff import Reader
 from program import Run, draw, imageloom, names
@@ -74,7 +75,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         draw(folder / f"{number}.png", number)
     rows = np.resize(np.arange(251, dtype=np.uint8), (4096, 4096))
-    (folder / "1-bad.tif").write_bytes(codecs.get("tiff").encode(rows, 85))
+    (folder / "1-bad.tif").write_bytes(codecs.get("tiff").encode(rows, Encoding(85)))
     return folder
 
 
@@ -176,7 +177,7 @@ def test_files_that_are_damaged_fail_alone(tile: str, tmp_path: Path, out: Path)
     source = tmp_path / "source"
     photo = draw_photo(3, 96, 64)
     for name in ("tiff", "jpeg", "png", "webp", "bmp", "avif"):
-        data = codecs.get(name).encode(photo, 80)
+        data = codecs.get(name).encode(photo, Encoding(80))
         made = wrong_tags(data) if name == "tiff" else damaged(data, 30)
         for number, one in enumerate(made):
             path = source / f"{name}-{number:03}.{codecs.suffixes(name)[0]}"

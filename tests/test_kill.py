@@ -17,6 +17,7 @@ import pytest
 
 from imageloom import codecs
 from imageloom.bench.samples import draw_photos
+from imageloom.model import Encoding
 from imageloom.stores.names import STAGING
 from program import COMMAND, contents, draw, imageloom, names, start, wait_until
 
@@ -125,7 +126,7 @@ def two_small_and_a_large(photos: Path) -> bytes:
     draw(photos / "1.png")
     draw(photos / "3.png")
     noise = np.random.default_rng(1).integers(0, 255, (1000, 1000, 3)).astype(np.uint8)
-    data = codecs.get("png").encode(noise, 0)
+    data = codecs.get("png").encode(noise, Encoding(0))
     (photos / "2.png").write_bytes(data)
     return data
 

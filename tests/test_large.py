@@ -20,7 +20,7 @@ from imageloom.driver.run import Driver
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.serial import Serial
 from imageloom.errors import CorruptImage, UnwritableOutput, WorkerLost
-from imageloom.model import Box, Failure, Frame, Job, Outcome, Output, Pixels, Recipe, Result, Task
+from imageloom.model import Box, Encoding, Failure, Frame, Job, Outcome, Output, Pixels, Recipe, Result, Task
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Collected, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
@@ -54,10 +54,10 @@ def photos(tmp_path: Path) -> Path:
     folder.mkdir()
     image = draw_photo(3, 700, 900)
     for format in ("jpeg", "png"):
-        (folder / f"{format}.{format}").write_bytes(get(format).encode(image, 90))
+        (folder / f"{format}.{format}").write_bytes(get(format).encode(image, Encoding(90)))
     (folder / "tiled.tif").write_bytes(tiff.Encoder(Frame.of(image), tile=64).encode(image))
     deep = (draw_photo(4, 500, 300).astype(np.uint16) << 8) | 77
-    (folder / "deep.png").write_bytes(get("png").encode(deep, 0))
+    (folder / "deep.png").write_bytes(get("png").encode(deep, Encoding(0)))
     return folder
 
 
@@ -100,7 +100,7 @@ def test_every_engine_does_tiles(photos: Path, tmp_path: Path, engine: str) -> N
 def test_large_outputs_are_written_in_pieces(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.model.LARGE", 100_000)
+    monkeypatch.setattr("imageloom.model.image.LARGE", 100_000)
     monkeypatch.setattr("imageloom.tiling.readers.jpeg._STRIP", 700 * 128)
     monkeypatch.setattr("imageloom.codecs.piecewise.png._STRIP", 700 * 50)
     here = {"sandbox": "off"}  # the changes are of this process
@@ -197,12 +197,12 @@ def check_lossy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> i
     photos = tmp_path / "photos"
     photos.mkdir()
     image = draw_photo(seed % 7, 100, 35 * 32)
-    (photos / "a.png").write_bytes(get("png").encode(image, 0))
+    (photos / "a.png").write_bytes(get("png").encode(image, Encoding(0)))
     engine = LossyInTime(seed)
     summary = drive(photos, tmp_path / "out", engine)
     assert (summary.done, summary.failed) == (1, 0)
     expected = Pipeline("gaussian_blur 3")(image)
-    assert (tmp_path / "out" / "a.png").read_bytes() == get("png").encode(expected, 0)
+    assert (tmp_path / "out" / "a.png").read_bytes() == get("png").encode(expected, Encoding(0))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
     return engine.harmed
 
@@ -324,7 +324,7 @@ def test_decoded_rows_wait_in_memory_where_workers_share_it(
 
     monkeypatch.setattr("imageloom.tiling.assemble.FileRaster", Noted)
     if engine == "threads":  # the output is written in pieces, not by way of a raster
-        monkeypatch.setattr("imageloom.model.LARGE", 100_000)
+        monkeypatch.setattr("imageloom.model.image.LARGE", 100_000)
         monkeypatch.setattr("imageloom.codecs.piecewise.jpeg._PIECE", 700 * 128)
     run(photos, tmp_path / "whole", text, "never", include=["jpeg.jpeg"])
     run(photos, tmp_path / "tiled", text, "always", engine, include=["jpeg.jpeg"], memory=memory)

@@ -15,7 +15,7 @@ from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
 from imageloom.codecs.piecewise import tiff
 from imageloom.errors import StorageError
-from imageloom.model import Frame
+from imageloom.model import Encoding, Frame
 from program import Run, imageloom, names
 
 BLUR = "gaussian_blur 2"
@@ -35,7 +35,7 @@ def photos(tmp_path: Path) -> Path:
     """A folder with one image that is well."""
     folder = tmp_path / "photos"
     folder.mkdir()
-    (folder / "well.png").write_bytes(get("png").encode(draw_photo(1, 60, 50), 0))
+    (folder / "well.png").write_bytes(get("png").encode(draw_photo(1, 60, 50), Encoding(0)))
     return folder
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_tiff_fails_by_name_and_alone(
 
 @pytest.mark.parametrize("suffix", ["png", "jpeg", "webp"])
 def test_a_cut_off_file_fails_by_name_and_alone(photos: Path, out: Path, suffix: str) -> None:
-    data = get(suffix).encode(IMAGE, 90)
+    data = get(suffix).encode(IMAGE, Encoding(90))
     (photos / f"cut.{suffix}").write_bytes(data[: len(data) // 2])
     run = Run(BLUR, photos, out, **OPTIONS)
     assert (run.done, run.failed) == (["well.png"], {f"cut.{suffix}": "CorruptImage"})
@@ -144,7 +144,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_with_scratch(photos: Path, out: Path, small_disk: Path) -> None:
-    (photos / "large.jpg").write_bytes(get("jpeg").encode(IMAGE, 90))
+    (photos / "large.jpg").write_bytes(get("jpeg").encode(IMAGE, Encoding(90)))
     run = Run("gaussian_blur 2 | equalize", photos, out, scratch=str(small_disk), items_at_once=1, **OPTIONS)
     assert (run.done, run.failed) == (["well.png"], {"large.jpg": "UnwritableOutput"})
     assert "No space left on device" in run.reason("large.jpg")
@@ -158,7 +158,7 @@ def test_a_disk_that_fills_with_outputs(
     photos: Path, tmp_path: Path, small_disk: Path, in_pieces: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if in_pieces:
-        monkeypatch.setattr("imageloom.model.LARGE", 100_000)
+        monkeypatch.setattr("imageloom.model.image.LARGE", 100_000)
     noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
     (photos / "large.tif").write_bytes(tiff.Encoder(Frame.of(noise), tile=64).encode(noise))
     scratch = tmp_path / "scratch"
@@ -174,7 +174,7 @@ def test_scratch_over_the_limit_of_file_sizes(photos: Path, out: Path, tmp_path:
     """A quota of the shell, or a file system without large files: the write itself fails."""
     import resource
 
-    (photos / "large.jpg").write_bytes(get("jpeg").encode(draw_photo(2, 3000, 2000), 90))
+    (photos / "large.jpg").write_bytes(get("jpeg").encode(draw_photo(2, 3000, 2000), Encoding(90)))
     done = imageloom(
         *("run", "gaussian_blur 2 | equalize", photos, out, "--tile", "always", "--engine", "processes"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000)),
@@ -200,7 +200,7 @@ def test_the_program_says_so_before_it_begins(photos: Path, out: Path) -> None:
 
 
 def test_less_memory_than_a_tile_needs(photos: Path, out: Path) -> None:
-    (photos / "large.jpg").write_bytes(get("jpeg").encode(IMAGE, 90))
+    (photos / "large.jpg").write_bytes(get("jpeg").encode(IMAGE, Encoding(90)))
     run = Run(BLUR, photos, out, memory=1_000_000, **OPTIONS)
     assert (run.done, run.failed) == (["well.png"], {"large.jpg": "LimitExceeded"})
     assert "tile of 700x" in run.reason("large.jpg") or "encoding 700x900" in run.reason("large.jpg")
@@ -218,7 +218,7 @@ def test_less_memory_than_a_tile_needs(photos: Path, out: Path) -> None:
 def test_what_takes_the_whole_image_is_refused_before_it_begins(
     photos: Path, out: Path, pipeline: str, format: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (photos / f"large.{format}").write_bytes(get(format).encode(IMAGE, 90))
+    (photos / f"large.{format}").write_bytes(get(format).encode(IMAGE, Encoding(90)))
     monkeypatch.setattr("imageloom.tiling.large.Assembly", None)  # nothing is begun
     run = Run(pipeline, photos, out, memory=800_000, decode="exact", exclude=("well.png",), **OPTIONS)
     assert run.failed == {f"large.{format}": "LimitExceeded"}
@@ -229,7 +229,7 @@ def test_what_takes_the_whole_image_is_refused_before_it_begins(
 
 
 def test_the_plan_names_tiles_halos_and_memory(tmp_path: Path) -> None:
-    (tmp_path / "wide.png").write_bytes(get("png").encode(np.zeros((6000, 8000), np.uint8), 0))
+    (tmp_path / "wide.png").write_bytes(get("png").encode(np.zeros((6000, 8000), np.uint8), Encoding(0)))
     ran = imageloom("plan", "gaussian_blur 2 | canny", tmp_path / "wide.png", "--tile", "always")
     assert ran.returncode == 0, ran.stderr
     lines = [line.strip() for line in ran.stdout.splitlines()]
@@ -244,7 +244,7 @@ def test_the_plan_names_tiles_halos_and_memory(tmp_path: Path) -> None:
 
 
 def test_the_plan_names_what_cannot_be_tiled_and_what_it_needs(tmp_path: Path) -> None:
-    (tmp_path / "deep.png").write_bytes(get("png").encode(np.zeros((500, 400), np.uint16), 0))
+    (tmp_path / "deep.png").write_bytes(get("png").encode(np.zeros((500, 400), np.uint16), Encoding(0)))
     ran = imageloom("plan", "clahe", tmp_path / "deep.png", "--tile", "always", "--memory", "1M")
     assert ran.returncode == 0, ran.stderr
     assert "it cannot be tiled: clahe has tables of 65,536 levels" in ran.stdout

@@ -14,6 +14,7 @@ from PIL import Image
 
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
+from imageloom.model import Encoding
 from program import Run, contents
 
 RGB = draw_photo(3, 300, 200)
@@ -32,7 +33,7 @@ def tiff(data: Any, **options: Any) -> Callable[[Path], object]:
 
 
 def ours(format: Any) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(get(format).encode(RGB, 80))
+    return lambda path: path.write_bytes(get(format).encode(RGB, Encoding(80)))
 
 
 def interlaced(image: Any) -> Callable[[Path], object]:

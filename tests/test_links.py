@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -211,3 +213,30 @@ def test_a_server_follows_no_link_out_of_a_source(
             with pytest.raises(StorageError, match="does not follow links"):
                 client.submit(job)
         assert not (tmp_path / "lies").exists()
+
+
+def test_a_file_is_opened_once_other_threads_have_closed_theirs(tmp_path: Path) -> None:
+    program = """
+import os, resource, sys, threading
+from imageloom.system.beneath import READ, open_beneath
+os.close(open_beneath(sys.argv[1], READ, ()))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+asked = threading.Event()
+def release():
+    asked.wait()
+    for file in held:
+        os.close(file)
+thread = threading.Thread(target=release)
+thread.start()
+threading.Timer(0.2, asked.set).start()
+print(os.read(open_beneath(sys.argv[1], READ, ()), 5), flush=True)
+"""
+    (tmp_path / "a.txt").write_bytes(b"there")
+    command = [sys.executable, "-c", program, str(tmp_path / "a.txt")]
+    assert subprocess.run(command, check=True, capture_output=True, timeout=60).stdout == b"b'there'\n"

@@ -16,9 +16,10 @@ from PIL import Image
 
 from drawings import drawn
 from imageloom.codecs import get
+from imageloom.codecs.jpegmetadata import Around
 from imageloom.codecs.piecewise import jpeg
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import Frame, Pixels
+from imageloom.model import Encoding, Frame, Pixels
 from imageloom.tiling.readers import open_reader
 from imageloom.tiling.readers.jpeg import Reader
 
@@ -47,7 +48,7 @@ def test_pixels_of_a_file_that_was_encoded_whole(
 ) -> None:
     image = drawn(width, height, channels)
     data = jpeg.Encoder(Frame.of(image), quality=90).encode(image)
-    expected = whole(get("jpeg").encode(image, 90), channels)
+    expected = whole(get("jpeg").encode(image, Encoding(90)), channels)
     assert np.array_equal(whole(data, channels), expected)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), expected)
     found = pyvips.Image.new_from_buffer(data, "", fail_on="warning").numpy()
@@ -65,7 +66,7 @@ def test_pixels_of_a_file_that_was_encoded_whole(
 def test_segments_stand_in_the_file() -> None:
     image = drawn(100, 80)
     comment = b"\xff\xfe\x00\x07hello"
-    data = jpeg.Encoder(Frame.of(image), segments=comment).encode(image)
+    data = jpeg.Encoder(Frame.of(image), around=Around(segments=comment)).encode(image)
     assert Image.open(io.BytesIO(data)).info["comment"] == b"hello"
 
 
@@ -73,7 +74,7 @@ def test_segments_stand_in_the_file() -> None:
 def test_every_quality(quality: int) -> None:
     image = drawn(200, 150)
     data = jpeg.Encoder(Frame.of(image), quality=quality).encode(image)
-    assert np.array_equal(whole(data, 3), whole(get("jpeg").encode(image, quality), 3))
+    assert np.array_equal(whole(data, 3), whole(get("jpeg").encode(image, Encoding(quality)), 3))
 
 
 MAKERS: dict[str, dict[str, Any]] = {
@@ -146,10 +147,11 @@ def damaged(name: str, data: bytes) -> bytes:
     ],
 )
 def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
+    """What can be repaired is decoded as a whole."""
     image = drawn(320, 403)
     data = jpeg.Encoder(Frame.of(image)).encode(image)
     (tmp_path / "a.jpg").write_bytes(damaged(name, data))
-    with pytest.raises(CorruptImage):
+    with pytest.raises((CorruptImage, UnsupportedImage)):
         Reader(tmp_path / "a.jpg")
 
 

@@ -16,7 +16,7 @@ from imageloom import codecs
 from imageloom.api import process
 from imageloom.bench.samples import draw_photo
 from imageloom.errors import LimitExceeded, OperatorRefused, UnsupportedImage
-from imageloom.model import Decode, Format, Frame, Header, Limits, Output, Recipe
+from imageloom.model import Decode, Encoding, Format, Frame, Header, Limits, Output, Recipe
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.recipes.plan import Plan, check_limits, explain, make_plan
 from imageloom.records.events import Event, Failed
@@ -179,7 +179,7 @@ def test_explain_says_what_is_planned_and_why() -> None:
 
 
 def test_an_image_over_the_memory_is_refused_with_the_number(tmp_path: Path) -> None:
-    data = codecs.get("jpeg").encode(draw_photo(1), 85)
+    data = codecs.get("jpeg").encode(draw_photo(1), Encoding(85))
     (tmp_path / "photo.jpg").write_bytes(data)
     needs = make_plan(codecs.read_header(lambda n: data[:n], len(data)), recipe("invert")).bytes + len(data)
     events: list[Event] = []
@@ -241,7 +241,7 @@ def test_no_more_memory_is_taken_than_planned(
     for name, shape in (("big", (1000, 1500, channels)), ("small", (20, 30, channels))):
         pixels = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
         pixels = pixels[:, :, 0] if channels == 1 else pixels
-        (tmp_path / f"{name}.png").write_bytes(codecs.get("png").encode(pixels, 0))
+        (tmp_path / f"{name}.png").write_bytes(codecs.get("png").encode(pixels, Encoding(0)))
     (tmp_path / "out" / ".imageloom").mkdir(parents=True)
     big = (tmp_path / "big.png").read_bytes()
     header = codecs.read_header(lambda length: big[:length], len(big))

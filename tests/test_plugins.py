@@ -28,7 +28,8 @@ CODEC = '''
 import struct
 import numpy as np
 from imageloom.errors import CorruptImage
-from imageloom.model import NO_METADATA, Frame, Header
+from imageloom.codecs.metadata import NO_METADATA
+from imageloom.model import Frame, Header
 
 class Raw:
     """Gray pixels behind their width and height."""
@@ -40,14 +41,14 @@ class Raw:
         return Header("raw8", Frame(*struct.unpack(">4xII", head[:12]), 1))
     def cannot_hold(self, frame):
         return None if frame.channels == 1 and frame.dtype == "uint8" else "raw8 holds 8-bit gray"
-    def decode(self, data, header, *, luma, scale):
+    def decode(self, data, header, *, luma, scale, damage):
         frame = header.frame
         if len(data) != 12 + frame.pixels:
             raise CorruptImage("it is cut off")
         return np.frombuffer(data, np.uint8, offset=12).reshape(frame.height, frame.width)
     def metadata(self, data):
         return NO_METADATA
-    def encode(self, image, quality, metadata=NO_METADATA):
+    def encode(self, image, encoding, metadata=NO_METADATA):
         return struct.pack(">4sII", b"RAW8", *image.shape[::-1]) + image.tobytes()
 '''
 STORE = '''

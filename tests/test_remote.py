@@ -345,7 +345,7 @@ def test_many_images_are_done_in_bounded_memory(count: int, tmp_path: Path) -> N
 def test_large_images_are_done_in_tiles_by_way_of_scratch(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imageloom.model.LARGE", 100_000)
+    monkeypatch.setattr("imageloom.model.image.LARGE", 100_000)
     place, sink = Memory("large"), Memory("large-sink")
     photo = draw(tmp_path / "in" / "large.png", width=900, height=700)
     place.put("large.png", photo.read_bytes())

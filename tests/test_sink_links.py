@@ -127,7 +127,7 @@ def test_a_link_that_is_swapped_in_during_a_run_is_not_followed(
     kind: str, photos: Path, out: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "pieces" in kind:
-        monkeypatch.setattr("imageloom.model.LARGE", 1)
+        monkeypatch.setattr("imageloom.model.image.LARGE", 1)
     for number in range(20):
         draw(photos / "more" / f"{number}.jpg", number, 200, 150)
     before = names(victim), contents(victim)

@@ -11,7 +11,7 @@ import pytest
 
 from imageloom import codecs
 from imageloom.errors import CorruptImage, OperatorFailed, StorageError, WorkerLost
-from imageloom.model import Failure, Frame, Header, Item, Limits, Recipe, Result, Task, Work
+from imageloom.model import Encoding, Failure, Frame, Header, Item, Limits, Recipe, Result, Task, Work
 from imageloom.records.faults import failure_of
 from imageloom.scheduling.results import checked
 from imageloom.system.tracing import MOST_TRACE, masked
@@ -41,7 +41,7 @@ def source(tmp_path: Path) -> Path:
     draw(folder / "good.png")
     red = np.zeros((40, 40, 3), np.uint8)
     red[..., 0] = 255
-    (folder / "red.png").write_bytes(codecs.get("png").encode(red, 85))
+    (folder / "red.png").write_bytes(codecs.get("png").encode(red, Encoding(85)))
     (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:-200])
     return folder
 

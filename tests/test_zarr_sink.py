@@ -14,6 +14,7 @@ import zarr
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs import get
 from imageloom.errors import MissingExtra
+from imageloom.model import Encoding
 from imageloom.recipes.pipeline import Pipeline
 from program import Run, contents, names
 
@@ -27,8 +28,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("imageloom.tiling.assemble.PART_PIXELS", 1300 * 64)
     folder = tmp_path / "photos" / "a"
     folder.mkdir(parents=True)
-    (folder / "photo.png").write_bytes(get("png").encode(IMAGE, 0))
-    (folder / "deep.png").write_bytes(get("png").encode(DEEP, 0))
+    (folder / "photo.png").write_bytes(get("png").encode(IMAGE, Encoding(0)))
+    (folder / "deep.png").write_bytes(get("png").encode(DEEP, Encoding(0)))
     return folder.parent
 
 

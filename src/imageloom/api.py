@@ -10,10 +10,26 @@ from typing import Literal
 from msgspec.structs import replace
 
 from imageloom import operators
+from imageloom.driver.places import checked
 from imageloom.driver.run import Driver
+from imageloom.driver.validation import validated
 from imageloom.engines import Settings, open_engine
 from imageloom.errors import UsageError
-from imageloom.model import Decode, Format, IfExists, Job, Keep, Limits, Links, Output, Recipe
+from imageloom.model import (
+    Chroma,
+    Colors,
+    Damage,
+    Decode,
+    Format,
+    GainMap,
+    IfExists,
+    Job,
+    Keep,
+    Limits,
+    Links,
+    Output,
+    Recipe,
+)
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.recipes.recipe import parse_format
 from imageloom.records.events import Listener
@@ -43,10 +59,14 @@ def process(
     keys: str = "",
     format: Format | None = None,
     quality: int | None = None,
+    subsampling: Chroma | None = None,
     decode: Decode = "safe",
+    damage: Damage = "warn",
     metadata: Keep = "keep",
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    colors: Colors = "keep",
+    gain_map: GainMap = "keep",
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     if_exists: IfExists = "error",
     retry_failed: bool = False,
     memory: int = 0,
@@ -70,7 +90,7 @@ def process(
 
     Args:
         pipeline: the steps for each image, as text or as a Pipeline. A Recipe makes several outputs of each image
-            and has its own format, quality, decode and metadata.
+            and has these options itself.
         source: address of a folder or a file: a path, or an address such as `s3://bucket/folder`.
         sink: address of a folder; it is created if it does not exist.
         engine: a name of `imageloom.engines.ENGINES`, an engine of an installed plug-in, or `auto`.
@@ -82,10 +102,15 @@ def process(
         keys: path of this side's key file; see `imageloom keys`.
         format: format of the outputs; None: the format of each input.
         quality: 1 to 100, for lossy formats; None: the format's default.
+        subsampling: chroma subsampling of lossy formats; None: the format's default.
         decode: how far the decoder may shrink an image; see `Recipe`.
-        metadata: whether the outputs keep EXIF, XMP and the colour profile.
+        damage: which damaged files are accepted; see `Recipe`.
+        metadata: whether the outputs keep EXIF, XMP, the colour profile and the like. What an output cannot
+            hold is dropped and reported (`keep`), or fails the item (`strict`).
+        colors: whether the outputs keep the colours of the input, or are converted to sRGB.
+        gain_map: whether the gain map of an Ultra HDR photo is processed along, or dropped.
         include: patterns of the names to process; by default all names with an image suffix.
-        exclude: patterns of the names not to process.
+        exclude: patterns of the names not to process. One pattern may be given as a text.
         if_exists: what to do if an output's name is taken by a file that imageloom did not make.
         retry_failed: process only the items that failed in an earlier run.
         memory: maximum memory of all items in progress together, in bytes; 0: half of the machine's memory.
@@ -107,44 +132,47 @@ def process(
         listeners: functions that are called with each event, in the calling thread.
 
     Returns:
-        The numbers of done, failed and skipped items. Failed items raise no exception.
+        The numbers of done, failed and skipped items, and what was lost. Failed items raise no exception.
 
     Raises:
         UsageError: an argument is invalid, or the sink lies inside the source.
         StorageError: the source, the sink or the ledger cannot be used.
         MissingExtra: an optional dependency is not installed.
     """
-    if isinstance(pipeline, str):
-        pipeline = Pipeline.parse(pipeline)
-    if isinstance(pipeline, Pipeline):
-        chosen = parse_format(format) if format is not None else None
-        pipeline = Recipe(
-            (Output(pipeline.steps, format=chosen, quality=quality),), decode, metadata=metadata
-        )
     if untrusted and sandbox == "off":
         raise UsageError("untrusted=True needs a sandbox")
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"quality = {quality}: must be from 1 to 100")
-    job = Job(
-        source=os.fspath(source),
-        sink=os.fspath(sink),
-        recipe=pipeline,
-        limits=limits or Limits(),
-        include=tuple(include),
-        exclude=tuple(exclude),
-        if_exists=if_exists,
-        retry_failed=retry_failed,
-        memory=memory,
-        name=name,
-        in_place=in_place,
-        tile=tile,
-        items_at_once=items_at_once,
-        scratch=os.path.abspath(scratch) if scratch else "",
-        in_flight=in_flight,
-        links=links,
-        sandbox=Sandbox(sandbox, untrusted, timeout=timeout, memory=memory),
+    own = Recipe(
+        (validated(Output((), format=_format(format), quality=quality, subsampling=subsampling)),),
+        decode,
+        metadata=metadata,
+        damage=damage,
+        colors=colors,
+        gain_map=gain_map,
     )
-    asked = Settings(jobs, threads, timeout, memory, connect, bind, keys, sandbox=job.sandbox)
+    recipe = _recipe(pipeline, validated(own))
+    job = validated(
+        Job(
+            source=_address("source", source),
+            sink=_address("sink", sink),
+            recipe=recipe,
+            limits=limits or Limits(),
+            include=_patterns(include),
+            exclude=_patterns(exclude),
+            if_exists=if_exists,
+            retry_failed=retry_failed,
+            memory=memory,
+            name=name,
+            in_place=in_place,
+            tile=tile,
+            items_at_once=items_at_once,
+            scratch=os.path.abspath(_address("scratch", scratch)) if scratch else "",
+            in_flight=in_flight,
+            links=links,
+            sandbox=Sandbox(sandbox, untrusted, timeout=timeout, memory=memory),
+        )
+    )
+    job = checked(job)
+    asked = validated(Settings(jobs, threads, timeout, memory, connect, bind, keys, sandbox=job.sandbox))
     engine, settings, _ = choose_engine(engine, asked, job)
     with (
         closing(open_engine(engine, settings)) as opened,
@@ -152,6 +180,62 @@ def process(
         Recorder(book.path, job, engine, opened.capacity, timeline) as recorder,
     ):
         return Driver(job, opened, book, engine, (*recorder.listeners, *listeners)).run()
+
+
+def _format(name: object) -> Format | None:
+    """The format with this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise UsageError(f"format = {name!r}: it must be the name of a format, such as 'png'")
+    return parse_format(name)
+
+
+def _address(what: str, given: object) -> str:
+    if isinstance(given, (str, os.PathLike)) and isinstance(path := os.fspath(given), str):
+        return path
+    raise UsageError(f"{what} = {given!r}: it must be a path or an address")
+
+
+def _patterns(given: object) -> tuple[str, ...]:
+    """One pattern, or several."""
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, Iterable):
+        return tuple(given)
+    raise UsageError(f"{given!r} is no pattern: give texts such as '*.jpg'")
+
+
+def _recipe(pipeline: object, own: Recipe) -> Recipe:
+    """The recipe for a pipeline.
+
+    Args:
+        own: the recipe with the other arguments, whose one output has no steps.
+
+    Raises:
+        UsageError: it is neither a pipeline nor a recipe, or a recipe is given together with other arguments.
+    """
+    if isinstance(pipeline, Recipe):
+        if own != Recipe((Output(()),)):
+            names = (
+                ("format", "quality", "subsampling"),
+                ("decode", "metadata", "damage", "colors", "gain_map"),
+            )
+            given = [n for n in names[0] if getattr(own.outputs[0], n) != getattr(Output(()), n)]
+            given += [n for n in names[1] if getattr(own, n) != getattr(Recipe(()), n)]
+            raise UsageError(f"a Recipe has its own {given[0]}: set it there, not as an argument")
+        return validated(pipeline)
+    if isinstance(pipeline, str):
+        pipeline = Pipeline.parse(pipeline)
+    if not isinstance(pipeline, Pipeline):
+        raise UsageError(
+            f"pipeline = {pipeline!r}: it must be a text such as 'resize 50%', a Pipeline or a Recipe"
+        )
+    return replace(own, outputs=(replace(own.outputs[0], steps=pipeline.steps),))
 
 
 def _of_the_main_program(recipe: Recipe) -> str:

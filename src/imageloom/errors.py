@@ -14,6 +14,7 @@
         ├── CorruptImage              the file is cut off, empty, or contradicts its header
         ├── UnsupportedImage          the format, or this variant of it, is not supported
         ├── LimitExceeded             over a limit; the message names the limit and its flag
+        ├── MetadataLost              an output would lack something of the input (--strict-metadata)
         ├── OperatorRefused           an operator does not accept these pixels or parameters
         ├── OperatorFailed            an operator raised an exception
         ├── InvalidName               the item's name, or its output's name, is not a valid path
@@ -107,6 +108,10 @@ class UnsupportedImage(ItemError):
 
 
 class LimitExceeded(ItemError):
+    pass
+
+
+class MetadataLost(ItemError):
     pass
 
 

@@ -14,7 +14,8 @@ from imageloom.bench.records import Activity, Configuration, Measured, Run
 from imageloom.bench.work import Work, difference, digests
 from imageloom.errors import ImageloomError
 from imageloom.model import STAGES
-from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import JobRecord
 from imageloom.records.timeline import ASSEMBLED, DONE, PART, Timeline
 from imageloom.report import recorded
 from imageloom.report.charts import spread_over

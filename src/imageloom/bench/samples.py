@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from imageloom.codecs import get
-from imageloom.model import Pixels
+from imageloom.model import Encoding, Pixels
 
 
 def draw_photo(seed: int, width: int = 400, height: int = 533) -> Pixels:
@@ -45,4 +45,4 @@ def draw_photos(folder: str | os.PathLike[str], count: int) -> None:
         file = path / f"photo-{number:04}.jpg"
         if not file.exists():
             size = (400, 533) if number % 3 else (500, 375)
-            file.write_bytes(get("jpeg").encode(draw_photo(number, *size), 90))
+            file.write_bytes(get("jpeg").encode(draw_photo(number, *size), Encoding(90)))

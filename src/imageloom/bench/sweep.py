@@ -13,6 +13,7 @@ from imageloom.bench.samples import draw_photo
 from imageloom.bench.work import Work, difference, digests
 from imageloom.codecs import get
 from imageloom.errors import ImageloomError
+from imageloom.model import Encoding
 from imageloom.records.ledger import Ledger
 from imageloom.records.timeline import DONE, PART
 from imageloom.report import recorded
@@ -27,7 +28,7 @@ SIDE = 4
 def draw_large(path: Path, width: int, height: int) -> None:
     """Draw a JPEG of this size, made of equal pieces."""
     piece = draw_photo(0, width // SIDE, height // SIDE)
-    path.write_bytes(get("jpeg").encode(np.tile(piece, (SIDE, SIDE, 1)), 90))
+    path.write_bytes(get("jpeg").encode(np.tile(piece, (SIDE, SIDE, 1)), Encoding(90)))
 
 
 class Sweeper:

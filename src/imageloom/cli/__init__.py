@@ -12,9 +12,9 @@ import click
 
 from imageloom import __version__
 from imageloom.cli.text import say, say_refusal
-from imageloom.errors import ImageloomError, UsageError
+from imageloom.errors import ImageloomError, StorageError, UsageError
 from imageloom.system.machine import one_blas_thread
-from imageloom.system.printable import guard_stderr
+from imageloom.system.printable import guard_stderr, printable
 
 COMMANDS = {
     "run": "Run a pipeline over a folder of images.",
@@ -100,11 +100,13 @@ def _defaults(path: str) -> dict[str, Any]:
         command = cli.get_command(click.Context(cli), name)
         if command is None:
             raise UsageError(f"{path}: there is no command {name!r}; there are: {', '.join(COMMANDS)}")
-        flags = {option.lstrip("-").replace("-", "_"): p.name for p in command.params for option in p.opts}
-        for option in options:
-            if option not in flags:
+        flags = {option.lstrip("-"): p.name for p in command.params for option in p.opts}
+        found[name] = {}
+        for option, value in options.items():
+            flag = str(option).replace("_", "-")
+            if flag not in flags:
                 raise UsageError(f"{path}: {name} has no option {option!r}; there are: {', '.join(flags)}")
-        found[name] = {flags[option]: value for option, value in options.items()}
+            found[name][flags[flag]] = value
     return found
 
 
@@ -146,6 +148,10 @@ def _say(error: Exception) -> int:
     if isinstance(error, ImageloomError):
         say(f"imageloom: {error}", err=True)
         return error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        say(f"imageloom: cannot use {printable(os.fsdecode(error.filename))}: {error.strerror}", err=True)
+        return StorageError.exit_code
+    say(f"imageloom {__version__}: this is a bug: please report the command and the lines below", err=True)
     raise error
 
 

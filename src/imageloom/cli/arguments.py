@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +40,15 @@ def places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tup
         raise click.UsageError(
             f"expected {len(wanted)} arguments, {' '.join(wanted)}, but {len(arguments)} are given"
         )
+    if wanted[0] == "PIPELINE" and _is_folder(arguments[0]) and not _is_folder(arguments[-1]):
+        ordered = " ".join(map(shlex.quote, (arguments[-1], *arguments[:-1])))
+        raise click.UsageError(f"{arguments[0]} is a folder; PIPELINE is the first argument: {ordered}")
     given = dict(zip(wanted, arguments, strict=True))
     return given.get("PIPELINE"), given["SOURCE"], given.get("SINK", given["SOURCE"])
+
+
+def _is_folder(argument: str) -> bool:
+    return "://" in argument or os.path.isdir(argument)
 
 
 def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
@@ -48,34 +57,38 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
     Args:
         given: the command's options by name. An option that the command lacks has the default of `Job`.
     """
+    from imageloom.driver.places import checked
     from imageloom.model import Job
 
     in_place = given.get("in_place", False)
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
-    encoding = (given["format_"], given["quality"], given["decode"], given["metadata"])
-    return Job(
-        source,
-        sink,
-        options.make_recipe(pipeline, given["outputs"], given["operators"], *encoding),
-        options.limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
-        given["include"],
-        given["exclude"],
-        given["if_exists"],
-        given.get("retry_failed", False),
-        given.get("memory") or 0,
-        "{stem}.{ext}" if given.get("flatten") else given["name"],
-        in_place,
-        given.get("tile", "auto"),
-        given.get("items_at_once", 0),
-        given.get("scratch") or "",
-        given.get("in_flight") or 0,
-        links=given["links"],
-        sandbox=options.sandbox_of(
-            given.get("sandbox", "off"),
-            given.get("untrusted", False),
-            given.get("timeout", 0.0),
+    names = ("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map")
+    encoding = {name: given[name] for name in names}
+    return checked(
+        Job(
+            source,
+            sink,
+            options.make_recipe(pipeline, given["outputs"], given["operators"], **encoding),
+            options.limits(given["max_pixels"], given["max_file_size"], given["max_expansion"]),
+            given["include"],
+            given["exclude"],
+            given["if_exists"],
+            given.get("retry_failed", False),
             given.get("memory") or 0,
-        ),
+            "{stem}.{ext}" if given.get("flatten") else given["name"],
+            in_place,
+            given.get("tile", "auto"),
+            given.get("items_at_once", 0),
+            given.get("scratch") or "",
+            given.get("in_flight") or 0,
+            links=given["links"],
+            sandbox=options.sandbox_of(
+                given.get("sandbox", "off"),
+                given.get("untrusted", False),
+                given.get("timeout", 0.0),
+                given.get("memory") or 0,
+            ),
+        )
     )
 
 

@@ -45,6 +45,7 @@ def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
 @click.argument("job", type=int)
 @options.ledger_option
 @click.option("--failed", is_flag=True, help="Show only the failed items.")
+@click.option("--lost", is_flag=True, help="Show only the items that lost something or are damaged.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of each failure, if it has one.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per item to stdout.")
 @click.pass_obj
@@ -55,17 +56,20 @@ def show(
     ledger: Path | None,
     job: int,
     failed: bool,
+    lost: bool,
     verbose: bool,
     json_: bool,
 ) -> None:
-    """Show the job with the number JOB: each item with its times, or with the reason of its failure.
+    """Show the job with the number JOB: each item with its times and losses, or with the reason of its failure.
 
     \b
     imageloom jobs show 7
     imageloom jobs show 7 --failed -v
+    imageloom jobs show 7 --lost
     imageloom jobs show 7 --failed --json
     """
     from imageloom.records.ledger import Ledger
+    from imageloom.records.losses import counted
 
     opened, json_above = obj
     assert isinstance(opened, Ledger)
@@ -83,8 +87,10 @@ def show(
         say(f"job {found.id}: {found.state}, {seconds}, {found.engine} with {found.workers} workers")
         say(f"  {found.recipe}", f"  {found.source} -> {found.sink}")
         say(f"  {found.done} done, {found.failed} failed, {found.skipped} skipped")
+        if losses := opened.losses(job):
+            say(f"  lost: {counted(losses)}")
     has_hidden = False
-    for item in opened.items(job, "failed" if failed else None):
+    for item in opened.items(job, "failed" if failed else None, lost):
         if as_json:
             say_json(item)
         elif item.failure:
@@ -98,5 +104,7 @@ def show(
                 f"done    {item.key}  read {1e3 * t.read:.1f}, decode {1e3 * t.decode:.1f}, "
                 f"filter {1e3 * t.filter:.1f}, encode {1e3 * t.encode:.1f}, write {1e3 * t.write:.1f} ms"
             )
+            say(*([f"    lost: {', '.join(item.dropped)}"] if item.dropped else []))
+            say(*(f"    damaged: {warning}" for warning in item.warnings))
     if has_hidden:
         say("-v shows the tracebacks of failures", err=True)

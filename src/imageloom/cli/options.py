@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.model import Decode, Keep, Limits, Recipe
+from imageloom.model import Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
 from imageloom.system.sandbox import Mode, Sandbox
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -34,6 +34,21 @@ class Quantity(click.ParamType[int]):
         return number
 
 
+_STRICT = "imageloom.strict"
+
+
+def _strict_metadata(context: click.Context, option: click.Parameter, is_given: bool) -> None:
+    context.meta[_STRICT] = is_given
+
+
+def _metadata(context: click.Context, option: click.Parameter, value: str) -> str:
+    if not context.meta.get(_STRICT):
+        return value
+    if value == "strip":
+        raise click.UsageError("--strict-metadata excludes --metadata strip")
+    return "strict"
+
+
 def recipe_options(command: C) -> C:
     """Add the options that determine the bytes of the outputs."""
     for option in reversed(
@@ -52,6 +67,12 @@ def recipe_options(command: C) -> C:
                 help="Quality of outputs in a lossy format, from 1 to 100.",
             ),
             click.option(
+                "--subsampling",
+                type=click.Choice(["keep", "444", "422", "420"]),
+                show_default="420",
+                help="Chroma subsampling of JPEG outputs. keep: that of the input, or 420 if it has none.",
+            ),
+            click.option(
                 "--decode",
                 type=click.Choice(["safe", "fast", "exact"]),
                 default="safe",
@@ -60,11 +81,45 @@ def recipe_options(command: C) -> C:
                 "the target size (fast), or not at all (exact).",
             ),
             click.option(
-                "--metadata",
-                type=click.Choice(["keep", "strip"]),
+                "--damage",
+                type=click.Choice(["refuse", "warn", "salvage"]),
+                default="warn",
+                show_default=True,
+                help="Which damaged files to accept: none (refuse), those whose pixels are all there (warn), or "
+                "all that can be decoded in part (salvage).",
+            ),
+            click.option(
+                "--colors",
+                type=click.Choice(["keep", "srgb"]),
                 default="keep",
                 show_default=True,
-                help="Keep or remove EXIF, XMP and the colour profile. A gray output never keeps an RGB profile.",
+                help="Keep the colours as the input states them, by a profile for example, or convert them to "
+                "sRGB. Colours that an output cannot state are always converted.",
+            ),
+            click.option(
+                "--gainmap",
+                "gain_map",
+                type=click.Choice(["keep", "drop"]),
+                default="keep",
+                show_default=True,
+                help="Process the gain map of an Ultra HDR photo along with the photo, or drop it.",
+            ),
+            click.option(
+                "--metadata",
+                type=click.Choice(["keep", "strict", "strip"]),
+                default="keep",
+                show_default=True,
+                callback=_metadata,
+                help="Keep or remove EXIF, XMP, IPTC, the colour profile and the like. What an output cannot hold "
+                "is dropped and reported (keep), or fails the item (strict).",
+            ),
+            click.option(
+                "--strict-metadata",
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_strict_metadata,
+                help="The same as --metadata strict.",
             ),
         ]
     ):
@@ -196,7 +251,7 @@ include_option = click.option(
     "--include",
     multiple=True,
     metavar="PATTERN",
-    help="Process only files that match this pattern, such as '*.jpg'. Repeatable.",
+    help="Process only files that match this pattern, such as '*.jpg' (which matches A.JPG too). Repeatable.",
 )
 
 exclude_option = click.option(
@@ -337,6 +392,10 @@ def make_recipe(
     quality: int | None,
     decode: Decode,
     metadata: Keep,
+    subsampling: Chroma | None = None,
+    damage: Damage = "warn",
+    colors: Colors = "keep",
+    gain_map: GainMap = "keep",
 ) -> Recipe:
     """Build the recipe from the arguments. Flags set only what the recipe does not set itself."""
     from msgspec.structs import replace
@@ -356,10 +415,14 @@ def make_recipe(
                 output,
                 format=output.format or chosen,
                 quality=output.quality if output.quality is not None else quality,
+                subsampling=output.subsampling or subsampling,
             )
             for output in found.outputs
         ),
         decode=decode if found.decode == "safe" else found.decode,
+        damage=damage if found.damage == "warn" else found.damage,
+        colors=colors if found.colors == "keep" else found.colors,
+        gain_map=gain_map if found.gain_map == "keep" else found.gain_map,
         metadata=metadata if found.metadata == "keep" else found.metadata,
     )
 

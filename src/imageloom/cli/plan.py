@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -12,7 +12,7 @@ from imageloom.cli import options
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
-    from imageloom.model import Box, Decode, Header, Keep, Links, Recipe
+    from imageloom.model import Box, Header, Links, Recipe
     from imageloom.recipes.plan import Plan
     from imageloom.tiling.large import Need
     from imageloom.tiling.tiles import Phase
@@ -38,10 +38,6 @@ def command(
     pipeline: str,
     file: Path,
     operators: tuple[str, ...],
-    format_: str | None,
-    quality: int | None,
-    decode: Decode,
-    metadata: Keep,
     jobs: int | None,
     memory: int | None,
     tile: Literal["auto", "always", "never"],
@@ -49,11 +45,13 @@ def command(
     max_pixels: int,
     max_file_size: int,
     max_expansion: int,
+    **encoding: Any,
 ) -> None:
-    """Explain how PIPELINE would process the image FILE, without processing it. Only the file's header is read.
+    """Explain how PIPELINE would process the image FILE, without processing it. Only its header and metadata
+    are read.
 
-    Printed are the steps after optimization, the decoder and the encoder, the memory, the engine, and the tiles
-    (their number, size and memory) if the image would be processed in tiles.
+    Printed are the steps after optimization, the decoder and the encoder, what metadata would be kept and dropped,
+    the memory, the engine, and the tiles (their number, size and memory) if the image would be processed in tiles.
 
     \b
     imageloom plan 'resize 512x512 | grayscale' photo.jpg
@@ -70,7 +68,7 @@ def command(
     from imageloom.system.machine import half_of_memory
     from imageloom.tiling.large import Need, needs_of
 
-    recipe = options.make_recipe(pipeline, (), operators, format_, quality, decode, metadata)
+    recipe = options.make_recipe(pipeline, (), operators, **encoding)
     with blamed_on(file.name):
         source = Source(str(file), links=links)
         (item,) = source
@@ -81,7 +79,9 @@ def command(
             lambda length: source.store.head(key, length), size, lambda at, n: source.store.head(key, n, at)
         )
         plan.check_limits(header, options.limits(max_pixels, max_file_size, max_expansion), size)
-        for line in plan.explain(header, recipe, size):
+        path = source.store.path(key)
+        found = codecs.metadata_of(path, header.format) if path and recipe.metadata != "strip" else None
+        for line in plan.explain(header, recipe, size, found):
             say(line)
         job = Job(str(file), "", recipe, tile=tile)
         engine, settings, why = choose_engine("auto", Settings(jobs or 0), job)

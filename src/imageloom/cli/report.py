@@ -65,7 +65,7 @@ def command(
         raise click.UsageError("give --json or --csv, not both: each prints to stdout")
     with Ledger(ledger) as book:
         record, timeline = report.recorded(book, number)
-        found = figures(record, timeline)
+        found = figures(record, timeline, book.items(record.id, lost=True))
         if json_:
             say_json(found)
         elif csv_:

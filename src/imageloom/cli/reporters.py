@@ -16,7 +16,7 @@ import msgspec
 
 from imageloom.cli.text import say, say_json
 from imageloom.errors import StorageError
-from imageloom.model import Job
+from imageloom.model import Job, Result
 from imageloom.records.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
 from imageloom.records.summary import Summary
 from imageloom.system.printable import Formatter, json_line, printable
@@ -98,6 +98,8 @@ class Reporters:
             say(f"show tracebacks: {show} -v{where}", err=True)
         if summary.total == 0 and not summary.interrupted:
             say("no image matched in the source (see --include and --exclude)", err=True)
+        if (summary.lost or summary.damaged) and is_recorded and not self._quiet:
+            say(f"list what was lost: imageloom jobs show {summary.job} --lost{where}", err=True)
         with contextlib.suppress(BrokenPipeError):  # the reader of stdout has closed the pipe
             say(summary.text(done), err=self._json)
             if self._json:
@@ -173,7 +175,8 @@ def _verbose_line(event: Event) -> None:
             _above_the_bar(f"planned: {item.key} -> {', '.join(names)}")
         case Done(result, waited=waited):
             after = f", {waited:.2f} s after its arrival" if waited else ""
-            _above_the_bar(f"done: {result.key}, {1000 * result.times.total:.1f} ms{after}")
+            losses = "".join(f"; {name}: {', '.join(found)}" for name, found in _losses(result).items())
+            _above_the_bar(f"done: {result.key}, {1000 * result.times.total:.1f} ms{after}{losses}")
         case Skipped(item, reason):
             _above_the_bar(f"skipped: {item.key}: {reason}")
         case Retried(result, attempt, _, pause):
@@ -198,6 +201,7 @@ def _json_line(event: Event) -> None:
                     "attempt": attempt,
                     "worker": worker,
                     "times": result.times,
+                    **_losses(result),
                     **({"waited": round(waited, 4)} if waited else {}),
                 }
             )
@@ -205,6 +209,12 @@ def _json_line(event: Event) -> None:
             say_json({"event": "failed", "item": result.key, "attempt": attempt, "failure": result.failure})
         case Skipped(item, reason):
             say_json({"event": "skipped", "item": item.key, "reason": reason})
+
+
+def _losses(result: Result) -> dict[str, tuple[str, ...]]:
+    """What an item lost and the warnings about it, as fields; empty if there are none."""
+    fields: dict[str, tuple[str, ...]] = {"dropped": result.dropped, "warnings": result.warnings}
+    return {name: found for name, found in fields.items() if found}
 
 
 class _Log:
@@ -255,7 +265,8 @@ def _log_lines(event: Event) -> Iterator[tuple[int, str, dict[str, Any]]]:
     match event:
         case Done(result, attempt, worker):
             fields = {"item": result.key, "attempt": attempt, "worker": worker, "seconds": result.times.total}
-            yield logging.INFO, "done", fields
+            losses = _losses(result)
+            yield (logging.WARNING if losses else logging.INFO), "done", {**fields, **losses}
         case Failed(result, attempt, worker):
             reason = {"reason": _reason(event)}
             yield (

@@ -183,6 +183,8 @@ def command(
 
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a recorded timeline: it excludes --dry-run and --no-timeline")
+    if report and not report.absolute().parent.is_dir():
+        raise click.UsageError(f"--report {report}: there is no folder {report.absolute().parent}")
     collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
     with (

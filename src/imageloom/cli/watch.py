@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from imageloom.records.ledger import Ledger
 
 _SHARED = (
-    *("outputs", "operators", "name", "flatten", "format_", "quality", "decode", "metadata"),
+    *("outputs", "operators", "name", "flatten", "format_", "quality", "subsampling"),
+    *("decode", "damage", "colors", "gain_map", "metadata", "strict_metadata"),
     *("jobs", "engine", "connect", "connect_file", "nodes", "threads", "bind", "keys", "timeout"),
     *("include", "exclude", "if_exists", "memory", "tile", "items_at_once", "scratch", "in_flight"),
     *("sandbox", "untrusted"),
@@ -109,7 +110,7 @@ def command(
         driver = Driver(job, opened, book, chosen, listeners, source)
         finish_on_signals(source.end, "ending", "end")
         summary = driver.run()
-        if summary.total:
+        if summary.total or summary.left_out:
             reporters.finish(summary, "done", given["ledger"])
         _show_latencies(source, given["json_"])
     return 1 if summary.failed and until_idle is not None else 0

@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from imageloom.codecs.bits import Data, MoreNeeded, View
+from imageloom.codecs.bits import HEAD, Data, MoreNeeded, View
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 from imageloom.system.registry import Registry
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import Encoder
 
-HEAD = 16 << 10
-"""Number of bytes that are read first; most headers are shorter."""
-
 
 class Codec(Protocol):
     """One format. Call the functions of this module instead of its methods: they convert errors.
 
-    The class of a plug-in also has `magic` and `suffixes`, see `_Known`.
+    The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
+    `also_reads`: things that it reads, for other formats, but does not write; and `always_drops`: things that it finds
+    in files and that no output gets (`Metadata.found`).
     """
 
     format: Format
@@ -39,8 +40,8 @@ class Codec(Protocol):
     """Approximate memory of the encoder in bytes per pixel, without the pixels and the file."""
     written: Format
     """Default format of outputs: the same format, or another one if this format can only be read."""
-    carries: tuple[str, ...]
-    """The kinds of metadata that a file of this format can contain."""
+    carries: tuple[Thing, ...]
+    """What an output of this format can hold beside its pixels: `Metadata` without these things is dropped."""
     in_process: bool = False
     """The engines `threads` and `serial` may decode it in the driver's process: its decoder is simple, or has been
     fuzzed for years. All other formats are decoded in a sandboxed process on all engines."""
@@ -56,8 +57,8 @@ class Codec(Protocol):
     def cannot_hold(self, frame: Frame) -> str | None:
         """The reason why such pixels cannot be encoded, or None."""
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        """Decode a file: only its luma if `luma` is set, at 1/scale of its size."""
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+        """Decode a file: only its luma if `luma` is set, at 1/scale of its size. Report damage to `damage`."""
 
     def metadata(self, data: bytes) -> Metadata:
         """The metadata of a file.
@@ -66,8 +67,15 @@ class Codec(Protocol):
             LimitExceeded: a block is too large when it is decompressed.
         """
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = ...) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = ...) -> bytes:
         """Encode an image to the bytes of a file."""
+
+
+class Versions(NamedTuple):
+    """Versions of a codec's results: raise one when files of the last release would give other pixels or bytes."""
+
+    decoder: int = 0
+    encoder: int = 0
 
 
 class _Known(NamedTuple):
@@ -79,6 +87,7 @@ class _Known(NamedTuple):
     """A pattern of the first bytes of its files; empty if the format cannot be read."""
     suffixes: tuple[str, ...]
     """Suffixes of file names, the default first."""
+    versions: Versions = Versions()
 
 
 _NOTHING = rb"(?!)"
@@ -136,7 +145,12 @@ CODECS = Registry("codec", {format: known.codec for format, known in _KNOWN.item
 def _plugins() -> dict[Format, _Known]:
     """The codecs of plug-ins: asked for only where a file is none of imageloom's own formats."""
     return {
-        name: _Known(f"{codec.__module__}:{codec.__qualname__}", codec.magic, codec.suffixes)
+        name: _Known(
+            f"{codec.__module__}:{codec.__qualname__}",
+            codec.magic,
+            codec.suffixes,
+            Versions(*getattr(codec, "versions", ())),
+        )
         for name, codec in CODECS.plugins()
     }
 
@@ -168,9 +182,20 @@ def formats() -> tuple[Format, ...]:
     return tuple(_KNOWN)
 
 
+def is_read(format: Format) -> bool:
+    """Whether files of a format can be read."""
+    return bool((_KNOWN.get(format) or _plugins()[format]).magic)
+
+
 def suffixes(format: Format) -> tuple[str, ...]:
     """The file suffixes of a format, the default first."""
     return (_KNOWN.get(format) or _plugins()[format]).suffixes
+
+
+def versions(format: Format) -> Versions:
+    """The versions of a format's results, for `recipes.meaning`."""
+    known = _KNOWN.get(format) or _plugins().get(format)
+    return known.versions if known else Versions()
 
 
 def written_as(asked: Format | None, found: Format) -> Format:
@@ -211,15 +236,17 @@ def read_header(
     data = head(HEAD)
     format = _by_content(data, _KNOWN) or _by_content(data, _plugins())
     if format is None:
+        from imageloom.codecs.unknown import name_of  # imported late: images do not need it
+
         known = ", ".join(format for format, known in {**_KNOWN, **_plugins()}.items() if known.magic)
-        raise UnsupportedImage(f"the file is not an image of a supported format ({known})")
+        name = name_of(data)
+        found = f"is {name}, not" if name else "is not"
+        raise UnsupportedImage(f"the file {found} an image of a supported format ({known})")
     codec = get(format)
     try:
         try:
             header = codec.header(data)
         except MoreNeeded:
-            if len(data) >= size:
-                raise
             header = codec.header(View(read or (lambda at, length: head(at + length)[at:]), size, data))
     except MoreNeeded:
         raise CorruptImage(f"the {format} file is cut off within its header") from None
@@ -235,13 +262,16 @@ def header_of(data: bytes) -> Header:
     return read_header(lambda length: data[:length], len(data), lambda at, length: data[at : at + length])
 
 
-def decode(data: bytes, header: Header, *, luma: bool = False, scale: int = 1) -> Pixels:
+def decode(
+    data: bytes, header: Header, *, luma: bool = False, scale: int = 1, damage: DamageLog | None = None
+) -> Pixels:
     """Decode a file.
 
     Args:
         header: the header of this file.
         luma: decode only the luma (brightness).
         scale: divisor of width and height: 1, 2, 4 or 8.
+        damage: where damage is reported; None accepts what "warn" accepts, without a report.
 
     Returns:
         Gray (height, width), or gray+alpha, RGB or RGBA (height, width, channels).
@@ -250,7 +280,7 @@ def decode(data: bytes, header: Header, *, luma: bool = False, scale: int = 1) -
         CorruptImage, UnsupportedImage: the file cannot be decoded, or its pixels contradict its header.
     """
     try:
-        pixels = get(header.format).decode(data, header, luma=luma, scale=scale)
+        pixels = get(header.format).decode(data, header, luma=luma, scale=scale, damage=damage or DamageLog())
     except Exception as error:
         raise by_name(error, f"the {header.format} file cannot be decoded") from None
     frame = header.frame
@@ -284,21 +314,23 @@ def by_name(error: Exception, what: str) -> Exception:
     return CorruptImage(f"{what}: {said}" if said and not isinstance(error, MoreNeeded) else what)
 
 
-def in_pieces(format: Format, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> Encoder | None:
+def in_pieces(
+    format: Format, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA
+) -> Encoder | None:
     """An encoder that encodes a large image piece by piece, to the same bytes as `encode`. None for small images
     and for formats without such an encoder. Formats that are folders always have one."""
     codec = get(format)
     made = getattr(codec, "in_pieces", None)
-    return made(frame, quality, metadata) if made and (frame.is_large or hasattr(codec, "files")) else None
+    return made(frame, encoding, metadata) if made and (frame.is_large or hasattr(codec, "files")) else None
 
 
 def encode(
-    format: Format, image: Pixels, quality: int, metadata: Metadata = NO_METADATA
+    format: Format, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA
 ) -> bytes | dict[str, bytes]:
     """Encode an image: to the bytes of a file, or for a folder format to a mapping of relative paths to bytes."""
     codec = get(format)
     files: Callable[[Pixels], dict[str, bytes]] | None = getattr(codec, "files", None)
-    return files(image) if files else codec.encode(image, quality, metadata)
+    return files(image) if files else codec.encode(image, encoding, metadata)
 
 
 def metadata_of(path: str, format: Format) -> Metadata:

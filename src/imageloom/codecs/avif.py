@@ -6,10 +6,14 @@ import importlib
 import io
 from collections.abc import Iterator
 
+from imageloom import colours
 from imageloom.codecs import av1, pillow
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _TURNS = {
     (0, None): 1, (0, 0): 4, (0, 1): 2,
@@ -32,7 +36,7 @@ class Avif:
     quality = 60
     encoder_bytes = 40
     written: Format = "avif"
-    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
 
     def header(self, head: Data) -> Header:
         """The properties of the primary item (ISO/IEC 23008-12, 6.4 and 9.3)."""
@@ -53,7 +57,12 @@ class Avif:
         alpha = any(name == b"auxC" and b":alpha" in body for name, body in properties)
         turns = number(own[b"irot"], 0, 1) & 3 if b"irot" in own else 0
         mirror = number(own[b"imir"], 0, 1) & 1 if b"imir" in own else None
-        return Header("avif", Frame(width, height, 4 if alpha else 3), orientation=_TURNS[turns, mirror])
+        return Header(
+            "avif",
+            Frame(width, height, 4 if alpha else 3),
+            orientation=_TURNS[turns, mirror],
+            colours=_colours([body for name, body in properties if name == b"colr"]),
+        )
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
@@ -62,7 +71,7 @@ class Avif:
             return f"AVIF is written with at most 16384 pixels per side, not {frame.width}x{frame.height}"
         return None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         _check_pictures(data, header.frame)
         return pillow.decoded(pillow.opened(data, "Avif"), header.frame)
 
@@ -72,7 +81,7 @@ class Avif:
         exif, xmp, icc = (block(part, 0, len(part), "metadata") for part in (exif, xmp, icc))
         return Metadata(exif.removeprefix(b"Exif\0\0"), xmp, b"", icc)
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode with libaom at speed 6, with 4:2:0 subsampling, in the calling thread only."""
         picture = importlib.import_module("PIL.Image").fromarray(image)
         gray = picture.mode in ("L", "LA")
@@ -80,7 +89,7 @@ class Avif:
         picture.convert({"L": "RGB", "LA": "RGBA"}.get(picture.mode, picture.mode)).save(
             file,
             "AVIF",
-            quality=quality,
+            quality=encoding.quality,
             speed=6,
             subsampling="4:2:0",
             max_threads=1,
@@ -164,6 +173,17 @@ def _size(own: dict[bytes, bytes]) -> tuple[int, int]:
     if b"ispe" not in own:
         raise CorruptImage("the AVIF has no image size")
     return number(own[b"ispe"], 4, 4), number(own[b"ispe"], 8, 4)
+
+
+def _colours(boxes: list[bytes]) -> str:
+    """What the boxes `colr` state, as a text of `colours`: a profile before codes (ISO/IEC 14496-12, 12.1.5)."""
+    for body in boxes:
+        if body[:4] in (b"prof", b"rICC"):
+            return colours_of(Metadata(icc=body[4:]), 3)
+    for body in boxes:
+        if body[:4] == b"nclx":
+            return colours.of_codes(number(body, 4, 2), number(body, 6, 2))
+    return ""
 
 
 def _check_pictures(data: bytes, frame: Frame) -> None:

@@ -7,11 +7,13 @@ from typing import Literal
 
 from imageloom.errors import LimitExceeded
 
+HEAD = 16 << 10
+"""Number of bytes of a file that are read first; most headers are shorter."""
 MOST_READ = 64 << 20
 """Maximum number of bytes that are read from one file for its header."""
 MOST_AT_ONCE = 16 << 20
 """Maximum number of bytes of one part of a header, or of one block of metadata."""
-_PIECE, _LARGEST_PIECE = 16 << 10, 1 << 20
+_LARGEST_PIECE = 1 << 20
 
 
 class MoreNeeded(Exception):
@@ -37,7 +39,7 @@ class View:
         self._read = read
         self._size = size
         self._piece, self._at = head, 0
-        self._step = _PIECE
+        self._step = HEAD
         self._total = 0
 
     def __len__(self) -> int:
@@ -53,7 +55,7 @@ class View:
 
     def _fetch(self, start: int, stop: int) -> None:
         follows = self._at <= start <= self._at + len(self._piece)
-        self._step = min(2 * self._step, _LARGEST_PIECE) if follows else _PIECE
+        self._step = min(2 * self._step, _LARGEST_PIECE) if follows else HEAD
         length = min(max(stop - start, self._step), self._size - start)
         self._total += length
         if stop - start > MOST_AT_ONCE:
@@ -78,7 +80,7 @@ def number(data: Data, at: int, length: int, order: Literal["big", "little"] = "
     return int.from_bytes(data[at : at + length], order)
 
 
-def block(data: bytes, at: int, length: int, what: str) -> bytes:
+def block(data: Data, at: int, length: int, what: str) -> bytes:
     """A block of metadata; empty if the file does not contain all of it.
 
     Raises:

@@ -8,8 +8,10 @@ import numpy as np
 
 from imageloom.codecs import pillow
 from imageloom.codecs.bits import Data, number
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _PLAIN, _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 0, 1, 2, 3, 6
 _CORE = 12
@@ -23,7 +25,7 @@ class Bmp:
     encoder_bytes = 0
     written: Format = "bmp"
     in_process = True
-    carries: tuple[str, ...] = ()
+    carries: tuple[Thing, ...] = ()
 
     def header(self, head: Data) -> Header:
         """Parse the information header. A palette with only grays means a gray image."""
@@ -53,13 +55,13 @@ class Bmp:
             return f"BMP supports 8 bits, not {frame.dtype}: choose --format png"
         return "BMP does not support gray with alpha: choose --format png" if frame.channels == 2 else None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         return pillow.decoded(pillow.opened(data, "Bmp"), header.frame)
 
     def metadata(self, data: bytes) -> Metadata:
         return NO_METADATA
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode with bottom-up rows padded to 4 bytes, a palette for gray, and header version 4 for alpha."""
         height, width = image.shape[:2]
         channels = 1 if image.ndim == 2 else image.shape[2]

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from imageloom.codecs import pillow
 from imageloom.codecs.bits import Data, MoreNeeded, number
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _MOST_BLOCKS = 1 << 21
 """Maximum number of sub-blocks in a file; most have 255 bytes."""
@@ -19,7 +21,7 @@ class Gif:
     quality = 0
     encoder_bytes = 0
     written: Format = "png"
-    carries: tuple[str, ...] = ()
+    carries: tuple[Thing, ...] = ()
 
     def header(self, head: Data) -> Header:
         """Parse all blocks (GIF89a, 17 to 27): a second image means an animation."""
@@ -31,7 +33,7 @@ class Gif:
     def cannot_hold(self, frame: Frame) -> str | None:
         return "GIF can be read but not written: choose another --format, such as png"
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         """Decode to RGB, with alpha if a colour is transparent or the image does not fill the canvas."""
         picture = _picture(data)
         plain = b"".join(data[block] for block in picture.blocks) + b"\x3b"
@@ -46,7 +48,7 @@ class Gif:
     def metadata(self, data: bytes) -> Metadata:
         return NO_METADATA
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         raise UnsupportedImage("GIF can be read but not written: choose another --format, such as png")
 
 

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import importlib
 from functools import lru_cache
+from io import BytesIO
+from mmap import mmap
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
-from imageloom.codecs import segments
-from imageloom.codecs.bits import Data, number
-from imageloom.codecs.metadata import orientation
+from imageloom.codecs import jpegmetadata, segments
+from imageloom.codecs.bits import Data, MoreNeeded, View, number
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.jpegmetadata import ICC, Orientation, stated
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels, is_large
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import FileEncoder
 
-_PROGRESSIVE = 0xC2
-_FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
+Buffer = bytes | mmap
+_PROGRESSIVE = {0xC2, 0xCA}
+_PIECE = 1 << 20
+_FRAMES = {*segments.SEQUENTIAL, *_PROGRESSIVE}
 _REFUSED = {
     0xC3: "lossless",
     0xC5: "hierarchical",
     0xC6: "hierarchical",
     0xC7: "hierarchical",
-    0xC9: "arithmetic-coded",
-    0xCA: "arithmetic-coded",
     0xCB: "arithmetic-coded lossless",
     0xCD: "hierarchical",
     0xCE: "hierarchical",
@@ -45,25 +50,63 @@ class Jpeg:
     encoder_bytes = 0
     written: Format = "jpeg"
     in_process = True
-    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+    carries: tuple[Thing, ...] = (
+        "EXIF",
+        "IPTC",
+        "Photoshop resources",
+        "XMP",
+        "colour profile",
+        "comment",
+        "density",
+        "extended XMP",
+        "gain map",
+        "video",
+    )
+    always_drops: tuple[Thing, ...] = (
+        "content credentials",
+        "damaged metadata",
+        "depth map",
+        "pages",
+        "private metadata",
+        "thumbnail",
+    )
 
     def header(self, head: Data) -> Header:
         """Parse the segments up to the first scan, which says whether more scans follow."""
-        turned, adobe, frame, progressive = 1, False, None, False
+        turned, progressive = Orientation(), False
+        profile: list[bytes] = []
+        frame: Frame | None = None
+        components = 0
+        sampling = None
         for marker, start, end in segments.walk(head):
             if marker in _FRAMES:
-                frame, progressive = _frame(head, start, adobe), marker == _PROGRESSIVE
+                frame, progressive = _frame(head, start), marker in _PROGRESSIVE
+                components = number(head, start + 5, 1)
+                sampling = segments.subsampling(head, start)
             elif marker in _REFUSED:
                 raise UnsupportedImage(f"{_REFUSED[marker]} JPEG is not supported")
-            elif marker == 0xE1 and head[start : start + 6] == b"Exif\0\0":
-                turned = orientation(head[start + 6 : end])
-            elif marker == 0xEE and head[start : start + 5] == b"Adobe":
-                adobe = True
+            elif marker == segments.APP1:
+                turned.add(head[start:end])
+            elif marker == segments.APP2 and head[start : start + len(ICC)] == ICC:
+                profile.append(head[start + len(ICC) : end])
             elif marker == segments.SOS and frame is not None:
+                if not frame.height:
+                    frame = replace(frame, height=_later_height(head, end))
                 # The coefficients of the whole image are kept until the last scan.
-                several = progressive or number(head, start, 1) < frame.channels
+                several = progressive or number(head, start, 1) < components
                 held = 2 * frame.bytes if several else 0
-                return Header("jpeg", frame, orientation=turned, scalable=True, buffered=held)
+                is_cmyk = components == 4
+                held += 4 * frame.pixels * is_cmyk
+                return Header(
+                    "jpeg",
+                    frame,
+                    orientation=turned.value,
+                    scalable=not is_cmyk,
+                    buffered=held,
+                    subsampling=sampling,
+                    stored="CMYK" if is_cmyk else "",
+                    colours=stated(profile, turned.exif, frame.channels),
+                )
         raise CorruptImage("the JPEG has no frame header before its first scan")
 
     def cannot_hold(self, frame: Frame) -> str | None:
@@ -75,51 +118,139 @@ class Jpeg:
             return f"JPEG supports at most 65500 pixels per side, not {frame.width}x{frame.height}"
         return None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         if header.buffered:
             segments.check_scans(data)
         width, height = -(-header.frame.width // scale), -(-header.frame.height // scale)
-        gray = luma or header.frame.channels == 1
+        is_cmyk = bool(header.stored)
+        decoder = _Decoder(header.frame, luma or header.frame.channels == 1, is_cmyk, scale)
         try:
-            size = _library().decode_jpeg_header(data)[:2]
-            if size != (header.frame.height, header.frame.width):
-                raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, but its header says otherwise")
-            image: Pixels = _library().decode_jpeg(
-                data,
-                colorspace="GRAY" if gray else "RGB",
-                min_width=width if scale > 1 else 0,
-                min_height=height if scale > 1 else 0,
-                min_factor=1,
-            )
-        except ValueError as error:
-            raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
+            image = decoder.strict(data)
+        except ValueError:
+            image = self._repaired(data, decoder, damage)
         if image.shape[:2] != (height, width):
             raise CorruptImage(f"the JPEG decodes to {image.shape[1]}x{image.shape[0]}, not {width}x{height}")
-        return image.reshape(height, width) if gray else image
+        if is_cmyk:
+            from imageloom.colours.inks import cmyk_to_srgb  # few files have inks
+
+            # Programs store the inks inverted, as Adobe's do.
+            return cmyk_to_srgb(255 - image, jpegmetadata.stored_profile(data))
+        return image.reshape(height, width) if decoder.gray else image
+
+    def _repaired(self, data: bytes, decoder: _Decoder, damage: DamageLog) -> Pixels:
+        from imageloom.codecs import repair  # few files need it
+
+        try:
+            return repair.decode(data, decoder.strict, decoder.lenient, decoder.other, damage)
+        except (ValueError, OSError, SyntaxError) as error:
+            raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
 
     def metadata(self, data: bytes) -> Metadata:
-        return segments.read(data)
+        return jpegmetadata.read(data)
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         if is_large(image):
-            return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
+            return self.in_pieces(Frame.of(image), encoding, metadata).encode(image)
         gray = image.ndim == 2
         data: bytes = _library().encode_jpeg(
             np.ascontiguousarray(image[:, :, None] if gray else image),
-            quality,
+            encoding.quality,
             colorspace="GRAY" if gray else "RGB",
-            colorsubsampling="Gray" if gray else "420",
+            colorsubsampling="Gray" if gray else encoding.subsampling or "420",
         )
-        return segments.insert(data, metadata)
+        return jpegmetadata.insert(data, metadata)
 
-    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
+    def in_pieces(self, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """An encoder that encodes a large image strip by strip, to the same bytes as `encode`."""
         from imageloom.codecs.piecewise import jpeg  # small images must not wait for the import
 
-        return jpeg.Encoder(frame, quality, b"".join(segments.written(metadata)))
+        return jpeg.Encoder(
+            frame, encoding.quality, jpegmetadata.around(metadata), encoding.subsampling or "420"
+        )
 
 
-def _frame(head: Data, at: int, adobe: bool) -> Frame:
+def check_whole(data: Buffer, frame: Frame) -> None:
+    """Check all entropy-coded data of a file, by a decode at an eighth of its size.
+
+    Raises:
+        CorruptImage: it is damaged.
+    """
+    try:
+        _Decoder(frame, gray=True, is_cmyk=False, scale=8).strict(data)
+    except ValueError as error:
+        raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
+
+
+class _Decoder:
+    """Decodes files of one frame at 1/scale of their size.
+
+    Args:
+        gray: decode only the luma.
+        is_cmyk: the file has inks, which are decoded as they are stored.
+    """
+
+    def __init__(self, frame: Frame, gray: bool, is_cmyk: bool, scale: int) -> None:
+        self._frame = frame
+        self.gray = gray
+        self._is_cmyk = is_cmyk
+        self._scale = scale
+
+    def strict(self, data: Buffer) -> Pixels:
+        """Decode a file without any damage.
+
+        Raises:
+            ValueError: there is damage; the message is that of libjpeg.
+        """
+        return self._decode(data, True)
+
+    def lenient(self, data: bytes) -> Pixels:
+        """Decode a file as far as possible."""
+        return self._decode(data, False)
+
+    def _decode(self, data: Buffer, strict: bool) -> Pixels:
+        frame, scale = self._frame, self._scale
+        try:
+            size = _library().decode_jpeg_header(data, strict=strict)[:2]
+        except KeyError:
+            raise ValueError("the library has no name for this subsampling level") from None
+        if size != (frame.height, frame.width):
+            raise CorruptImage(f"the JPEG has {size[1]}x{size[0]} pixels, but its header says otherwise")
+        image: Pixels = _library().decode_jpeg(
+            data,
+            colorspace="CMYK" if self._is_cmyk else "GRAY" if self.gray else "RGB",
+            min_width=-(-frame.width // scale) if scale > 1 else 0,
+            min_height=-(-frame.height // scale) if scale > 1 else 0,
+            min_factor=1,
+            strict=strict,
+        )
+        return image
+
+    def other(self, data: bytes) -> Pixels:
+        """Decode with Pillow, which knows all samplings. Damage is not reported."""
+        from PIL import Image
+
+        with Image.open(BytesIO(data), formats=["JPEG"]) as image:
+            size = [max(1, side // self._scale) for side in image.size]
+            if self._is_cmyk:
+                return 255 - np.asarray(image)  # Pillow inverts them
+            image.draft("L" if self.gray else None, (size[0], size[1]))
+            return np.asarray(image.convert("L" if self.gray else "RGB"))
+
+
+def _later_height(head: Data, at: int) -> int:
+    """The number of lines that is defined behind the first scan (ITU-T T.81, B.2.5)."""
+    for piece in range(at, len(head), _PIECE):
+        coded = head[piece : piece + _PIECE + 6]
+        if (found := segments.BEHIND_CODED.search(coded)) and coded[found.start() + 1] == segments.DNL:
+            return number(head, piece + found.start() + 4, 2)
+        if found:
+            return 0
+    if not isinstance(head, View):
+        raise MoreNeeded
+    return 0
+
+
+def _frame(head: Data, at: int) -> Frame:
     """Parse a frame header (ITU-T T.81, B.2.2)."""
     bits, height, width, components = (
         number(head, at, 1),
@@ -129,7 +260,6 @@ def _frame(head: Data, at: int, adobe: bool) -> Frame:
     )
     if bits != 8:
         raise UnsupportedImage(f"JPEG with {bits} bits is not supported")
-    if components not in (1, 3):
-        kind = "CMYK" if components == 4 or adobe else f"{components}-component"
-        raise UnsupportedImage(f"{kind} JPEG is not supported")
-    return Frame(width, height, components)
+    if components not in (1, 3, 4):
+        raise UnsupportedImage(f"{components}-component JPEG is not supported")
+    return Frame(width, height, min(components, 3))  # CMYK is decoded to RGB

@@ -1,115 +1,126 @@
-"""Adapts metadata of the input to the output: values that described the old pixels are corrected.
-
-Damaged metadata is dropped; it does not make an image fail.
-"""
+"""The metadata of a file, as plain data: what codecs read, `adapt` corrects, and codecs write."""
 
 from __future__ import annotations
 
-import re
-import zlib
+from typing import Literal
 
-from msgspec.structs import replace
-
-from imageloom.codecs.bits import MoreNeeded
-from imageloom.codecs.tags import (
-    EXIF,
-    LONG,
-    SHORT,
-    SIZES,
-    Directory,
-    Order,
-    directory,
-    first_directory,
-    numbers,
-    order_of,
-)
-from imageloom.errors import LimitExceeded
-from imageloom.model import NO_METADATA, Frame, Metadata
-
-MOST_INFLATED = 16 << 20
-"""Maximum decompressed size of one profile or packet, in bytes."""
-
-_ORIENTATION, _THUMBNAIL, _THUMBNAIL_LENGTH, _WIDTH, _HEIGHT = 0x0112, 0x0201, 0x0202, 0xA002, 0xA003
-_XMP_ORIENTATION = rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]"
+from imageloom.model import Plain, Thing
 
 
-def orientation(exif: bytes) -> int:
-    """The orientation, 1 to 8, in an EXIF block; 1 if it is missing or invalid (Exif 2.32, 4.6.4)."""
-    try:
-        value = numbers(exif, first_directory(exif).entries[_ORIENTATION], order_of(exif))[0]
-    except (MoreNeeded, KeyError, IndexError):
-        return 1
-    return value if 1 <= value <= 8 else 1
+class Density(Plain, frozen=True):
+    """The resolution for print."""
+
+    x: float
+    """Pixels per unit."""
+    y: float
+    unit: Literal["inch", "cm", "none"] = "inch"
+    """none: only the ratio of x and y has a meaning (the shape of a pixel)."""
 
 
-def for_output(metadata: Metadata, frame: Frame) -> Metadata:
-    """The metadata of an output with `frame`, whose pixels have the normal orientation.
+class Text(Plain, frozen=True):
+    """A text with a keyword, such as a PNG's Copyright; the comment of a JPEG has the keyword "Comment"."""
 
-    The orientation is reset, the size is updated, and the thumbnail is removed. A colour profile is kept only if
-    it fits the kind of colours of the output.
-    """
-    if metadata == NO_METADATA:
-        return metadata
-    fits = metadata.icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
-    return replace(
-        metadata,
-        exif=_adapted(metadata.exif, frame),
-        xmp=re.sub(_XMP_ORIENTATION, rb"\g<1>1", metadata.xmp),
-        extended_xmp=re.sub(_XMP_ORIENTATION, rb"\g<1>1", metadata.extended_xmp),
-        icc=metadata.icc if fits else b"",
-    )
+    keyword: str
+    text: str
+    language: str = ""
+    translated: str = ""
+    """The keyword in this language."""
 
 
-def _adapted(exif: bytes, frame: Frame) -> bytes:
-    """The adapted EXIF block. It is changed in place, so that offsets in maker notes remain valid."""
-    cleaned, order = bytearray(exif), order_of(exif)
-    try:
-        first = first_directory(exif)
-        _put(cleaned, first, _ORIENTATION, 1, order)
-        if first.next:
-            cleaned[first.next_at : first.next_at + 4] = bytes(4)
-            _wipe_thumbnail(cleaned, exif, directory(exif, first.next, order), order)
-        if EXIF in first.entries:
-            below = directory(exif, numbers(exif, first.entries[EXIF], order)[0], order)
-            _put(cleaned, below, _WIDTH, frame.width, order)
-            _put(cleaned, below, _HEIGHT, frame.height, order)
-    except (MoreNeeded, IndexError):
-        pass  # readers stop at the same place: the rest needs no change
-    return bytes(cleaned)
+COMMENT = "Comment"
+"""The keyword of a comment."""
 
 
-def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> None:
-    """Set the number of an existing tag."""
-    entry = of.entries.get(tag)
-    if entry and entry.length == 1 and entry.kind in (SHORT, LONG) and value < 1 << 8 * SIZES[entry.kind]:
-        exif[entry.at : entry.at + SIZES[entry.kind]] = value.to_bytes(SIZES[entry.kind], order)
+class Primaries(Plain, frozen=True):
+    """What the numbers of pixels mean, if no profile says it."""
+
+    cicp: tuple[int, int, int, int] | None = None
+    """Colour primaries, transfer characteristics, matrix coefficients, full range flag (ITU-T H.273)."""
+    gamma: int = 0
+    """The exponent of the file times 100,000, as in PNG's gAMA; 0 if it is not stated."""
+    chromaticities: tuple[int, ...] = ()
+    """x and y of white, red, green and blue times 100,000, as in PNG's cHRM; empty if they are not stated."""
+    intent: int | None = None
+    """The rendering intent of sRGB, 0 to 3, if the file says that its colours are sRGB, as in PNG's sRGB."""
+
+    @property
+    def is_srgb(self) -> bool:
+        """Whether the colours are sRGB: what readers assume of a file that says nothing."""
+        if self.cicp:
+            return self.cicp[:2] == (1, 13)
+        near = all(abs(a - b) <= 15 for a, b in zip(self.chromaticities, _SRGB, strict=False))
+        return self.intent is not None or (self.gamma in (0, 45_454, 45_455, 45_456) and near)
 
 
-def _wipe_thumbnail(exif: bytearray, before: bytes, second: Directory, order: Order) -> None:
-    """Overwrite the thumbnail of the old pixels: it may show what a crop was meant to hide."""
-    if not {_THUMBNAIL, _THUMBNAIL_LENGTH} <= second.entries.keys():
-        return
-    at = numbers(before, second.entries[_THUMBNAIL], order)[0]
-    end = at + numbers(before, second.entries[_THUMBNAIL_LENGTH], order)[0]
-    if end >= len(exif):
-        del exif[at:]
-    else:
-        exif[at:end] = bytes(end - at)
+_SRGB = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
+"""The chromaticities of sRGB."""
 
 
-def inflate(data: bytes, what: str) -> bytes:
-    """Decompress a profile or packet; empty if it is damaged.
+class Luminance(Plain, frozen=True):
+    """The luminance that an HDR image was made for."""
 
-    Raises:
-        LimitExceeded: it decompresses to more than `MOST_INFLATED` bytes.
-    """
-    stream = zlib.decompressobj()
-    try:
-        plain = stream.decompress(data, MOST_INFLATED)
-    except zlib.error:
-        return b""
-    if stream.unconsumed_tail:
-        raise LimitExceeded(
-            f"its {what} decompresses to more than {MOST_INFLATED:,} bytes, which is the limit"
-        )
-    return plain if stream.eof else b""
+    display: bytes = b""
+    """The mastering display, as in PNG's mDCV."""
+    content: bytes = b""
+    """The maximum luminance of a pixel and of the image's mean, as in PNG's cLLI."""
+
+
+class Metadata(Plain, frozen=True):
+    """The metadata of a file; each field has its default value if the file has none."""
+
+    exif: bytes = b""
+    """A TIFF structure, without the prefix that it has in a JPEG."""
+    xmp: bytes = b""
+    extended_xmp: bytes = b""
+    """The part of the XMP that does not fit into a JPEG's first packet. Other formats have one packet."""
+    icc: bytes = b""
+    """The colour profile."""
+    iptc: bytes = b""
+    """IPTC-IIM records, without the Photoshop block around them."""
+    photoshop: bytes = b""
+    """Other image resources of Photoshop that remain true: the copyright flag and its address."""
+    density: Density | None = None
+    texts: tuple[Text, ...] = ()
+    colours: Primaries | None = None
+    gain_map: bytes = b""
+    """The gain map of an Ultra HDR photo: a JPEG with its own XMP."""
+    video: bytes = b""
+    """The video of a motion photo."""
+    georeference: bytes = b""
+    """The tags of a GeoTIFF, as a TIFF structure of one directory."""
+    luminance: Luminance | None = None
+    chunks: bytes = b""
+    """Chunks of a PNG that no other format can hold and that may be copied, whatever has changed: private ones
+    marked as safe to copy, and the time of the last change."""
+    found: tuple[Thing, ...] = ()
+    """Other things of the file, which no output can hold: they are reported as dropped."""
+
+
+NO_METADATA = Metadata()
+
+
+def things(metadata: Metadata) -> set[Thing]:
+    """What the metadata contains, without what is in `found`."""
+    return set(held(metadata))
+
+
+def held(metadata: Metadata) -> dict[Thing, object]:
+    """The same with the value of each thing."""
+    values: dict[Thing, object] = {
+        "EXIF": metadata.exif,
+        "XMP": metadata.xmp,
+        "extended XMP": metadata.extended_xmp,
+        "colour profile": metadata.icc,
+        "IPTC": metadata.iptc,
+        "density": metadata.density,
+        "Photoshop resources": metadata.photoshop,
+        "comment": any(text.keyword == COMMENT for text in metadata.texts),
+        "text": any(text.keyword != COMMENT for text in metadata.texts),
+        "colours": metadata.colours,
+        "gain map": metadata.gain_map,
+        "video": metadata.video,
+        "georeference": metadata.georeference,
+        "HDR": metadata.luminance,
+        "private metadata": metadata.chunks,
+    }
+    return {thing: value for thing, value in values.items() if value}

@@ -1,27 +1,29 @@
 """PNG, through OpenCV: as fast as libpng, and with 16 bits for all colour types.
 
 Only the chunks that determine the pixels are passed to the library, and only if their checksums are correct.
-Texts, profiles and animation chunks are not.
+The others are read by `chunks`.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
-from imageloom.codecs.bits import Data, MoreNeeded, block, number
-from imageloom.codecs.metadata import inflate, orientation
-from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
-from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
+from imageloom.codecs import chunks
+from imageloom.codecs.bits import HEAD, Data, MoreNeeded, number
+from imageloom.codecs.chunks import SIGNATURE, chunk
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import FileEncoder
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _KINDS = {
     _GRAY: (1, (1, 2, 4, 8, 16)),
@@ -31,13 +33,10 @@ _KINDS = {
     _RGBA: (4, (8, 16)),
 }
 """Channels and depths by colour type (PNG specification, 11.2.1); a palette is expanded."""
-_XMP = b"XML:com.adobe.xmp\0"
-_BLOCKS = {b"eXIf": "EXIF", b"iCCP": "colour profile", _XMP: "XMP"}
-"""Chunks with metadata; XMP is a text chunk with this name."""
-_MOST_PACKED = 4 << 20
-"""Maximum size of all compressed texts and profiles, in bytes."""
-_MOST_CHUNKS = 1 << 18
-"""Maximum number of chunks in a file. Chunks written by libpng usually have 8 KB of pixels."""
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row, and steps, of the passes of an interlaced image (PNG specification, 8.2)."""
+_PIECE = 4 << 10
+"""Damaged pixels are decompressed in pieces of this size, in bytes: those before the damage are kept."""
 
 
 class Png:
@@ -46,10 +45,23 @@ class Png:
     encoder_bytes = 0
     written: Format = "png"
     in_process = True
-    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+    carries: tuple[Thing, ...] = (
+        "EXIF",
+        "HDR",
+        "IPTC",
+        "XMP",
+        "colour profile",
+        "colours",
+        "density",
+        "private metadata",
+        "text",
+    )
+    always_drops: tuple[Thing, ...] = ("animation", "damaged metadata", "display hints", "thumbnail")
 
     def header(self, head: Data) -> Header:
-        """Parse the chunks before the first pixels."""
+        """Parse the chunks before the pixels, and the end of the file for an orientation."""
+        if head[12:16] == b"CgBI":
+            raise UnsupportedImage("PNG in Apple's own form for apps (CgBI) is not supported")
         if number(head, 8, 4) != 13 or head[12:16] != b"IHDR":
             raise CorruptImage("the PNG does not begin with its header")
         width, height, bits, kind = (
@@ -62,49 +74,40 @@ class Png:
             raise CorruptImage(f"the PNG has colour type {kind} with {bits} bits")
         if max(width, height) >= 1 << 31:
             raise CorruptImage(f"its header says {width}x{height} pixels")
-        channels, turned = _KINDS[kind][0], 1
-        for name, start, end in _chunks(head):
-            if name in (b"IDAT", b"IEND"):
+        if isinstance(head, bytes) and len(head) >= HEAD:
+            raise MoreNeeded  # the end of the file is read too
+        before: list[tuple[bytes, int, int]] = []
+        for place in chunks.walk(head):
+            if place[0] in (b"IDAT", b"IEND"):
                 break
-            if name == b"acTL":
-                raise UnsupportedImage("animated PNG is not supported")
-            if name == b"tRNS" and channels in (1, 3):
-                channels += 1
-            if name == b"eXIf":
-                turned = orientation(head[start:end])
+            before.append(place)
+        turned = chunks.orientation(head, before, place[1])
+        clear = any(_counts(head, kind, *each) for each in before)
         dtype: DType = "uint16" if bits == 16 else "uint8"
-        return Header("png", Frame(width, height, channels, dtype), orientation=turned)
+        frame = Frame(width, height, _KINDS[kind][0] + clear, dtype)
+        stated = chunks.colours(head, before, frame.channels)
+        return Header("png", frame, orientation=turned, colours=stated)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return f"PNG supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
-        plain, key = _pixels_alone(data)
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+        found = coded(data, header, damage)
         try:
-            image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
+            image = cv2.imdecode(np.frombuffer(found.file(data), np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
             raise CorruptImage(f"the PNG cannot be decoded: {error.err}") from None
         if image is None:
             raise CorruptImage("the PNG cannot be decoded: its pixels are damaged")
-        return _as_declared(image, header.frame, key)
+        return _as_declared(image, header.frame, found.key)
 
     def metadata(self, data: bytes) -> Metadata:
-        found: dict[bytes, bytes] = {}
-        for name, start, end in _whole(data):
-            kind = _XMP if data[start : start + len(_XMP)] == _XMP else name
-            if kind in _BLOCKS and kind not in found:  # only the first of each kind is decompressed
-                found[kind] = block(data, start, end - start, _BLOCKS[kind])
-        profile, packet = found.get(b"iCCP", b""), found.get(_XMP, b"")[len(_XMP) :]
-        icc = inflate(profile.partition(b"\0")[2][1:], "colour profile")
-        xmp = packet[2:].partition(b"\0")[2].partition(b"\0")[2]
-        if packet[:1] == b"\1":
-            xmp = inflate(xmp, "XMP")
-        return Metadata(found.get(b"eXIf", b""), xmp, b"", icc)
+        return chunks.read(data)
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode with OpenCV's default: zlib level 1 with run lengths only: half the time, 10% larger files."""
         if is_large(image):
-            return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
+            return self.in_pieces(Frame.of(image), encoding, metadata).encode(image)
         if image.ndim == 3 and image.shape[2] == 2:
             data = _encode_gray_alpha(image)
         else:
@@ -114,97 +117,148 @@ class Png:
             data = cv2.imencode(".png", image)[1].tobytes()
         if metadata == NO_METADATA:
             return data
-        return b"".join((data[:33], *_written(metadata), data[33:]))
+        return b"".join((data[:33], chunks.written(metadata), data[33:]))
 
-    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
+    def in_pieces(self, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """An encoder that encodes a large image strip by strip, to the same bytes as `encode`."""
         from imageloom.codecs.piecewise import png  # small images must not wait for the import
 
-        return png.Encoder(frame, b"".join(_written(metadata)))
+        return png.Encoder(frame, chunks.written(metadata))
 
 
-def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of the body of each chunk, up to the end of the image.
-
-    Raises:
-        MoreNeeded: the data ends too early.
-        CorruptImage, UnsupportedImage: there is no chunk where one is expected, or there are too many chunks.
-    """
-    at = len(_SIGNATURE)
-    for _ in range(_MOST_CHUNKS):
-        head = data[at : at + 8]
-        if len(head) < 8:
-            raise MoreNeeded
-        name, end = head[4:], at + 8 + int.from_bytes(head[:4])
-        if not name.isalpha():
-            raise CorruptImage(f"the PNG is damaged at byte {at}")
-        yield name, at + 8, end
-        if name == b"IEND":
-            return
-        at = end + 4
-    raise UnsupportedImage(f"PNG with more than {_MOST_CHUNKS:,} chunks is not supported")
+def _counts(data: Data, kind: int, name: bytes, start: int, end: int) -> bool:
+    """Whether a chunk makes pixels transparent. As in libpng, a damaged one does not."""
+    if name != b"tRNS" or kind not in (_GRAY, _RGB, _PALETTE) or not chunks.is_intact(data, start, end):
+        return False
+    return end > start if kind == _PALETTE else end - start == 2 * _KINDS[kind][0]
 
 
-def check_texts(data: Data) -> None:
-    """Limit the texts and profiles of a PNG for a library that decompresses all of them.
+class Coded(NamedTuple):
+    """What determines the pixels of a file."""
 
-    Raises:
-        LimitExceeded: they take more than `_MOST_PACKED` bytes before the pixels.
-        MoreNeeded, CorruptImage, UnsupportedImage: see `_chunks`.
-    """
-    packed = 0
-    for name, start, end in _chunks(data):
-        if name == b"IDAT":
-            return
-        if name in (b"zTXt", b"iTXt", b"iCCP"):
-            packed += end - start
-            if packed > _MOST_PACKED:
-                raise LimitExceeded(
-                    f"its texts and profiles take more than {_MOST_PACKED:,} bytes, over the limit for tiles "
-                    "(--tile never)"
-                )
+    head: bytes
+    """The file up to the pixels: signature, header, palette and its transparency."""
+    pixels: tuple[slice, ...]
+    """The chunks of pixels: ranges of the file."""
+    key: bytes
+    """The transparent colour, two bytes per sample, scaled to the range of the decoded pixels."""
+    rebuilt: bytes = b""
+    """The chunk of pixels in place of damaged ones."""
+
+    def file(self, data: bytes) -> bytes:
+        """A file with only this."""
+        view = memoryview(data)
+        return b"".join((self.head, *(view[part] for part in self.pixels), self.rebuilt, END))
 
 
-def _whole(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The chunks of a complete file.
+END = chunk(b"IEND", b"")
+
+
+def coded(data: bytes, header: Header, damage: DamageLog, *, is_checked: bool = True) -> Coded:
+    """Find what determines the pixels of a file.
+
+    Args:
+        is_checked: compare the checksums of the pixels too.
 
     Raises:
-        CorruptImage: the file is cut off.
+        CorruptImage: the file is damaged, and `damage` does not accept it.
+        UnsupportedImage: it has an orientation that its header does not say.
     """
+    small: dict[bytes, bytes] = {}
+    pixels: list[slice] = []
+    problem = ""
+    kind, bits = data[25], data[24]
+    at = len(SIGNATURE)
     try:
-        for name, start, end in _chunks(data):
+        for name, start, end in chunks.walk(data):
+            at = start - 8
             if end + 4 > len(data):
                 raise MoreNeeded
-            yield name, start, end
+            at = end + 4
+            if name == b"IDAT":
+                if is_checked and not chunks.is_intact(data, start, end):
+                    problem = problem or "a checksum is wrong (IDAT)"
+                if pixels and pixels[-1].stop == start - 8:
+                    pixels[-1] = slice(pixels[-1].start, end + 4)
+                else:
+                    pixels.append(slice(start - 8, end + 4))
+            elif not chunks.is_intact(data, start, end):
+                if name in (b"IHDR", b"PLTE"):
+                    raise CorruptImage(f"the PNG is damaged: a checksum is wrong ({name.decode()})")
+                damage.repaired(f"a checksum is wrong: the chunk {name.decode()} is left out")
+            elif name in (b"IHDR", b"PLTE") or _counts(data, kind, name, start, end):
+                small.setdefault(name, data[start:end])
     except MoreNeeded:
-        raise CorruptImage("the PNG is cut off") from None
+        problem = "it is cut off"
+        if data[at + 4 : at + 8] == b"IDAT":
+            pixels.append(slice(at, len(data)))
+    except CorruptImage:
+        if not pixels:
+            raise
+        problem = f"it is damaged at byte {at}"
+    if not pixels:
+        raise CorruptImage("the PNG is cut off" if problem else "the PNG has no pixels")
+    if header.orientation != chunks.orientation_of(data):
+        raise UnsupportedImage("PNG with its orientation stored far behind the pixels is not supported")
+    key = b""
+    if kind in (_GRAY, _RGB):
+        key = _scaled(small.pop(b"tRNS", b""), bits)
+    elif b"tRNS" in small:
+        small[b"tRNS"] = small[b"tRNS"][: len(small.get(b"PLTE", b"")) // 3]
+    ordered = (name for name in (b"IHDR", b"PLTE", b"tRNS") if name in small)
+    head = SIGNATURE + b"".join(chunk(name, small[name]) for name in ordered)
+    if not problem:
+        return Coded(head, tuple(pixels), key)
+    return Coded(head, (), key, _rebuilt(data, pixels, problem, damage))
 
 
-def _pixels_alone(data: bytes) -> tuple[bytes, bytes]:
-    """The file with only the chunks that determine the pixels, and the transparent colour."""
-    view = memoryview(data)
-    kept: list[bytes | memoryview] = [_SIGNATURE]
-    key, kind, drawn = b"", data[25], False
-    for name, start, end in _whole(data):
-        if name == b"eXIf" and drawn and orientation(data[start:end]) != 1:
-            raise UnsupportedImage("PNG with the EXIF orientation stored after the pixels is not supported")
-        if name == b"tRNS" and not drawn and kind in (_GRAY, _RGB):
-            key = _scaled(data[start:end], kind, data[24])
-        elif name in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"):
-            if zlib.crc32(view[start - 4 : end]) != int.from_bytes(data[end : end + 4]):
-                raise CorruptImage(f"the PNG is damaged: a checksum is wrong ({name.decode()})")
-            kept.append(view[start - 8 : end + 4])
-            drawn = drawn or name == b"IDAT"
-    if not drawn:
-        raise CorruptImage("the PNG has no pixels")
-    return b"".join(kept), key
+def _rebuilt(data: bytes, pixels: list[slice], problem: str, damage: DamageLog) -> bytes:
+    """The pixels of a damaged file as one valid chunk, with zeros in place of those that are missing.
+
+    Raises:
+        CorruptImage: `damage` does not accept it.
+    """
+    stream, raw, size = zlib.decompressobj(), bytearray(), _raw_size(data)
+    packed = b"".join(_bodies(data, pixels))
+    try:
+        for at in range(0, len(packed), _PIECE):
+            raw += stream.decompress(packed[at : at + _PIECE], size - len(raw) + 1)
+            if stream.eof or len(raw) >= size:
+                break
+    except zlib.error:
+        pass  # what was decompressed before is kept
+    if stream.eof and len(raw) >= size and "checksum" not in problem:
+        damage.repaired(f"{problem} after its pixels")
+    else:
+        share = min(len(raw), size) / size
+        damage.missing(f"{problem}: {100 * (1 - share):.0f}% of its pixels are missing, others may be wrong")
+    return chunk(b"IDAT", zlib.compress(bytes(raw[:size]).ljust(size, b"\0"), 1))
 
 
-def _scaled(key: bytes, kind: int, bits: int) -> bytes:
-    """The transparent colour, two bytes per sample, scaled to the range of the decoded pixels."""
-    if len(key) != 2 * _KINDS[kind][0]:
-        raise CorruptImage("the PNG is damaged: its transparent colour is cut off")
-    samples = np.frombuffer(key, ">u2")
+def _bodies(data: bytes, pixels: list[slice]) -> Iterator[bytes]:
+    for part in pixels:
+        at = part.start
+        while at < part.stop:
+            end = at + 8 + int.from_bytes(data[at : at + 4])
+            yield data[at + 8 : min(end, part.stop)]
+            at = end + 4
+
+
+def _raw_size(data: bytes) -> int:
+    """The size of the decompressed pixels in bytes: rows with their filters."""
+    width, height, bits, kind = number(data, 16, 4), number(data, 20, 4), data[24], data[25]
+    samples = bits * (1 if kind == _PALETTE else _KINDS[kind][0])
+    total = 0
+    for x, y, across, down in _PASSES if data[28] else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + -(-columns * samples // 8))
+    return total
+
+
+def _scaled(key: bytes, bits: int) -> bytes:
+    """The transparent colour, scaled to the range of the decoded pixels. Only its low bits count (11.3.1.1)."""
+    samples = np.frombuffer(key, ">u2") & ((1 << bits) - 1)
     if bits < 8:
         samples = samples * (255 // ((1 << bits) - 1))
     return samples.astype(">u2").tobytes()
@@ -216,8 +270,7 @@ def _as_declared(image: Pixels, frame: Frame, key: bytes) -> Pixels:
     if image.shape[:2] != (frame.height, frame.width) or image.dtype != frame.dtype:
         raise CorruptImage("the PNG's decoded size or depth differs from its header")
     if key and frame.channels == have + 1:
-        colours = image if have == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return np.dstack((colours, _alpha(colours, key)))
+        return with_key(image if have == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), key)
     if frame.channels == 1 and have == 1:
         return image
     if frame.channels == 2 and have == 4:
@@ -229,12 +282,12 @@ def _as_declared(image: Pixels, frame: Frame, key: bytes) -> Pixels:
     raise CorruptImage(f"the PNG decodes to {have} channels, but its header says {frame.channels}")
 
 
-def _alpha(colours: Pixels, key: bytes) -> Pixels:
-    """An alpha channel: transparent at pixels with exactly the key's colour, opaque elsewhere."""
+def with_key(colours: Pixels, key: bytes) -> Pixels:
+    """The pixels with an alpha channel: transparent at pixels with exactly the key's colour, opaque elsewhere."""
     top = np.iinfo(colours.dtype).max
     clear = colours == np.frombuffer(key, ">u2").astype(colours.dtype)
     alpha: Pixels = np.where(clear if clear.ndim == 2 else clear.all(axis=2), 0, top).astype(colours.dtype)
-    return alpha
+    return np.dstack((colours, alpha))
 
 
 def _encode_gray_alpha(image: Pixels) -> bytes:
@@ -253,18 +306,4 @@ def _encode_gray_alpha(image: Pixels) -> bytes:
     pixels = stream.compress(filtered.data) + stream.flush()
     step = 1 << 20
     parts = [chunk(b"IDAT", pixels[i : i + step]) for i in range(0, len(pixels), step)]
-    return b"".join((_SIGNATURE, chunk(b"IHDR", head), *parts, chunk(b"IEND", b"")))
-
-
-def _written(metadata: Metadata) -> Iterator[bytes]:
-    if metadata.icc:
-        yield chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
-    if metadata.exif:
-        yield chunk(b"eXIf", metadata.exif)
-    if metadata.xmp:
-        yield chunk(b"iTXt", _XMP + bytes(4) + metadata.xmp)
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    """A chunk with its length and checksum."""
-    return len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4)
+    return b"".join((SIGNATURE, chunk(b"IHDR", head), *parts, END))

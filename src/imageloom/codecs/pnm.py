@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from imageloom.codecs.bits import Data, MoreNeeded
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _REFUSED = {b"P7": "PAM", b"PF": "PFM", b"Pf": "PFM"}
 _NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=[\s#])")
@@ -25,7 +27,7 @@ class Pnm:
     encoder_bytes = 0
     written: Format = "pnm"
     in_process = True
-    carries: tuple[str, ...] = ()
+    carries: tuple[Thing, ...] = ()
 
     def header(self, head: Data) -> Header:
         if head[:2] in _REFUSED:
@@ -39,7 +41,7 @@ class Pnm:
             return "PNM does not support alpha: choose --format png"
         return f"PNM supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         """Decode, and scale the samples to the full range of the dtype."""
         _, _, top, at = _numbers(data)
         frame = header.frame
@@ -59,7 +61,7 @@ class Pnm:
     def metadata(self, data: bytes) -> Metadata:
         return NO_METADATA
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         deep = image.dtype == np.uint16
         kind, top = "P5" if image.ndim == 2 else "P6", 65_535 if deep else 255
         head = f"{kind}\n{image.shape[1]} {image.shape[0]}\n{top}\n".encode()

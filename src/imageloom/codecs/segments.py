@@ -1,80 +1,46 @@
-"""The segments of a JPEG and their metadata: EXIF, XMP with its extension, ICC profiles in several segments.
+"""The segments of a JPEG: markers, lengths, scans, and the end of the image (ITU-T T.81, annex B).
 
-Exif 2.32, 4.7.2; XMP specification part 3, 1.1.3; ICC.1:2022, annex B.4.
+Stray bytes before a marker and segments without a valid length are skipped, as decoders do.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from mmap import mmap
 
 from imageloom.codecs.bits import Data, MoreNeeded
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, Metadata
+from imageloom.model import Subsampling
 
-_EXIF = b"Exif\0\0"
-_XMP = b"http://ns.adobe.com/xap/1.0/\0"
-_MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-_ICC = b"ICC_PROFILE\0"
-_ROOM = 65_533
+ROOM = 65_533
 """Maximum number of bytes in a segment after its length field."""
-_EXTENDED = rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})"
-SOS = 0xDA
-_EOI = 0xD9
+SOI, SOS, EOI, DNL, DRI, COM = 0xD8, 0xDA, 0xD9, 0xDC, 0xDD, 0xFE
+APP0, APP1, APP2, APP11, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of frame headers."""
-_SCAN = bytes((0xFF, SOS))
-_BARE = {0x01, *range(0xD0, 0xD9)}
+SEQUENTIAL = {0xC0, 0xC1, 0xC9}
+"""Markers of frames whose scans have all coefficients: baseline, extended, arithmetic-coded."""
+OPTIONAL = {*range(0xE0, 0xF0), COM}
+"""Markers of segments that decoders may skip."""
+BARE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a length: TEM, RST0 to RST7, SOI."""
-_MARKER = rb"\xff[^\x00\xd0-\xd7\xff]"
+_SCAN = bytes((0xFF, SOS))
+ANY_MARKER = re.compile(rb"\xff[^\x00\xff]")
+BEHIND_CODED = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """A marker that ends entropy-coded data."""
+_SAMPLINGS: dict[tuple[int, int], Subsampling] = {
+    (1, 1): "444",
+    (1, 2): "440",
+    (2, 1): "422",
+    (2, 2): "420",
+    (4, 1): "411",
+}
+"""Chroma subsampling by the ratio of the luma's sampling factors to those of the chroma."""
 MOST_SCANS = 100
 """Maximum number of scans. A progressive file has about ten; each scan is a pass over all coefficients."""
 MOST_SEGMENTS = 1 << 16
 """Maximum number of segments. A large profile has 255."""
-_STUB = (
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    b'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" '
-    b'xmpNote:HasExtendedXMP="%s"/></rdf:RDF></x:xmpmeta>'
-)
-
-
-def read(data: bytes) -> Metadata:
-    """The metadata of a JPEG, without incomplete profiles and extensions."""
-    exif = xmp = b""
-    profile: dict[int, bytes] = {}
-    parts = 0
-    more: dict[bytes, dict[int, bytes]] = {}
-    for marker, start, end in _whole(data):
-        body = data[start:end]
-        if marker == 0xE1 and body.startswith(_EXIF):
-            exif = exif or body[len(_EXIF) :]
-        elif marker == 0xE1 and body.startswith(_XMP):
-            xmp = xmp or body[len(_XMP) :]
-        elif marker == 0xE1 and body.startswith(_MORE_XMP):
-            at = len(_MORE_XMP)
-            offset = int.from_bytes(body[at + 36 : at + 40])
-            more.setdefault(body[at : at + 32].upper(), {})[offset] = body[at + 40 :]
-        elif marker == 0xE2 and body.startswith(_ICC) and len(body) > 14:
-            profile[body[12]], parts = body[14:], body[13]
-    if not exif and not xmp and not profile:
-        return NO_METADATA
-    whole = sorted(profile) == list(range(1, parts + 1))
-    icc = b"".join(profile[n] for n in sorted(profile)) if whole else b""
-    return Metadata(exif, xmp, _extension(xmp, more) if more else b"", icc)
-
-
-def _whole(data: bytes) -> list[tuple[int, int, int]]:
-    """The segments that may hold metadata, up to the first invalid one."""
-    found: list[tuple[int, int, int]] = []
-    with suppress(MoreNeeded, CorruptImage):
-        for marker, start, end in walk(data):
-            if marker == 0xE1 or marker == 0xE2:
-                found.append((marker, start, end))
-    return found
 
 
 def walk(data: Data) -> Iterator[tuple[int, int, int]]:
@@ -82,7 +48,7 @@ def walk(data: Data) -> Iterator[tuple[int, int, int]]:
 
     Raises:
         MoreNeeded: the data ends too early.
-        CorruptImage: there is no marker where one is expected.
+        CorruptImage: a segment that is needed has an impossible length.
     """
     at = 2
     for _ in range(MOST_SEGMENTS):
@@ -90,21 +56,22 @@ def walk(data: Data) -> Iterator[tuple[int, int, int]]:
         if len(mark) < 2:
             raise MoreNeeded
         marker = mark[1]
-        if mark[0] != 0xFF or not marker:
-            raise CorruptImage(f"the JPEG header is damaged at byte {at}")
-        if marker == 0xFF:
-            at = _behind_filling(data, at)
+        if mark[0] != 0xFF or marker in (0, 0xFF):
+            at = _next_marker(data, at)
             continue
-        if marker in _BARE:
+        if marker in BARE:
             at += 2
             continue
-        if marker == _EOI:
+        if marker == EOI:
             return
         if len(mark) < 4:
             raise MoreNeeded
         length = mark[2] << 8 | mark[3]
         if length < 2:
-            raise CorruptImage(f"the JPEG header is damaged at byte {at}")
+            if marker not in OPTIONAL:
+                raise CorruptImage(f"the JPEG header is damaged at byte {at}")
+            at += 4
+            continue
         yield marker, at + 4, at + 2 + length
         if marker == SOS:
             return
@@ -112,13 +79,33 @@ def walk(data: Data) -> Iterator[tuple[int, int, int]]:
     raise UnsupportedImage(f"JPEG with more than {MOST_SEGMENTS:,} segments is not supported")
 
 
-def _behind_filling(data: Data, at: int) -> int:
-    """The position of a marker after fill bytes (ITU-T T.81, B.1.1.2)."""
-    while piece := data[at : at + _ROOM]:
-        if rest := piece.lstrip(b"\xff"):
-            return at + len(piece) - len(rest) - 1
-        at += len(piece)
+def _next_marker(data: Data, at: int) -> int:
+    """The position of the next marker, after fill bytes (ITU-T T.81, B.1.1.2) or stray bytes."""
+    while len(piece := data[at : at + ROOM]) > 1:
+        if found := ANY_MARKER.search(piece):
+            return at + found.start()
+        at += len(piece) - 1
     raise MoreNeeded
+
+
+def behind_scan(data: bytes | mmap, at: int) -> Iterator[tuple[int, int, int]]:
+    """Marker, position and end of each segment after the first scan, which begins at `at`, up to EOI.
+
+    Raises:
+        UnsupportedImage: it has more segments than `MOST_SEGMENTS`.
+    """
+    for _ in range(MOST_SEGMENTS):
+        mark = BEHIND_CODED.search(data, at)
+        if mark is None:
+            return
+        start, marker = mark.start(), mark[0][1]
+        at = mark.end()
+        if marker not in BARE and marker != EOI:
+            at += max(2, int.from_bytes(data[at : at + 2]))
+        yield marker, start, at
+        if marker == EOI:
+            return
+    raise UnsupportedImage(f"JPEG with more than {MOST_SEGMENTS:,} segments is not supported")
 
 
 def check_scans(data: bytes | mmap) -> None:
@@ -132,92 +119,34 @@ def check_scans(data: bytes | mmap) -> None:
         found += 1
     if found <= MOST_SCANS:  # markers in metadata and after the image are counted too
         return
-    marker = re.compile(_MARKER)
-    at = 2
     found = 0
-    for _ in range(MOST_SEGMENTS):
-        mark = marker.search(data, at)
-        if mark is None or mark[0][1] == _EOI:
-            return
-        at = mark.end()
-        if mark[0][1] in _BARE:
-            continue
-        if mark[0][1] == SOS:
-            found += 1
-            if found > MOST_SCANS:
-                raise UnsupportedImage(f"JPEG with more than {MOST_SCANS} scans is not supported")
-        at += max(2, int.from_bytes(data[at : at + 2]))
-    raise UnsupportedImage(f"JPEG with more than {MOST_SEGMENTS:,} segments is not supported")
+    for marker, _, _ in behind_scan(data, 2):
+        found += marker == SOS
+        if found > MOST_SCANS:
+            raise UnsupportedImage(f"JPEG with more than {MOST_SCANS} scans is not supported")
 
 
-def _extension(xmp: bytes, more: dict[bytes, dict[int, bytes]]) -> bytes:
-    """The extension that the packet refers to, if it is complete."""
-    named = re.search(_EXTENDED, xmp)
-    if named is None:
-        return b""
-    parts = more.get(named[1].upper(), {})
-    joined = b"".join(parts[offset] for offset in sorted(parts))
-    return (
-        joined
-        if hashlib.md5(joined, usedforsecurity=False).hexdigest().upper() == named[1].upper().decode()
-        else b""
-    )
+def end_of_image(data: bytes, scan: int) -> int:
+    """The position behind EOI of the image whose first scan begins at `scan`; the file's end if EOI is missing."""
+    end = len(data)
+    for marker, _, at in behind_scan(data, scan):
+        if marker == EOI:
+            end = at
+    return end
 
 
-def insert(data: bytes, metadata: Metadata) -> bytes:
-    """Insert metadata into a JPEG, after its JFIF segment.
-
-    Raises:
-        UnsupportedImage: the metadata does not fit into segments.
-    """
-    if metadata == NO_METADATA:
-        return data
-    at = 4 + int.from_bytes(data[4:6]) if data[2:4] == b"\xff\xe0" else 2
-    return b"".join((data[:at], *written(metadata), data[at:]))
-
-
-def written(metadata: Metadata) -> Iterator[bytes]:
-    """The segments for the metadata.
-
-    Raises:
-        UnsupportedImage: the metadata does not fit into segments.
-    """
-    if metadata.exif:
-        if len(metadata.exif) > _ROOM - len(_EXIF):
-            raise _too_large("EXIF", metadata.exif)
-        yield _segment(0xE1, _EXIF, metadata.exif)
-    yield from _written_xmp(metadata.xmp, metadata.extended_xmp)
-    step = _ROOM - 14
-    parts = [metadata.icc[i : i + step] for i in range(0, len(metadata.icc), step)]
-    if len(parts) > 255:
-        raise _too_large("colour profile", metadata.icc)
-    for i, part in enumerate(parts):
-        yield _segment(0xE2, _ICC, bytes((i + 1, len(parts))), part)
-
-
-def _written_xmp(xmp: bytes, extension: bytes) -> Iterator[bytes]:
-    """The segments for XMP. A packet too large for one segment becomes the extension of an empty packet."""
-    if len(xmp) > _ROOM - len(_XMP):
-        if extension:
-            raise _too_large("XMP", xmp)
-        extension, xmp = xmp, _STUB
-    guid = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper().encode()
-    if xmp is _STUB:
-        xmp = _STUB % guid
-    elif extension:
-        xmp = re.sub(_EXTENDED, lambda found: found[0][:-32] + guid, xmp)
-    if xmp:
-        yield _segment(0xE1, _XMP, xmp)
-    step = _ROOM - len(_MORE_XMP) - 40
-    for i in range(0, len(extension), step):
-        head = guid + len(extension).to_bytes(4) + i.to_bytes(4)
-        yield _segment(0xE1, _MORE_XMP, head, extension[i : i + step])
-
-
-def _segment(marker: int, *parts: bytes) -> bytes:
+def segment(marker: int, *parts: bytes) -> bytes:
+    """A segment with these parts of a body, at most `ROOM` bytes together."""
     body = b"".join(parts)
     return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2) + body
 
 
-def _too_large(what: str, data: bytes) -> UnsupportedImage:
-    return UnsupportedImage(f"a JPEG cannot hold its {what} of {len(data):,} bytes (--metadata strip)")
+def subsampling(head: Data | mmap, at: int) -> Subsampling | None:
+    """The chroma subsampling of a frame header whose body begins at `at`; None if it has no usual name."""
+    factors = [(pair >> 4, pair & 15) for pair in head[at + 7 : at + 15 : 3]]
+    if len(factors) != 3 or factors[1] != factors[2] or not all(factors[1]):
+        return None
+    (across, down), (chroma_across, chroma_down) = factors[:2]
+    if across % chroma_across or down % chroma_down:
+        return None
+    return _SAMPLINGS.get((across // chroma_across, down // chroma_down))

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from imageloom.codecs.bits import Data, block, number
+from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, block, number
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.stated import colours_of
 from imageloom.codecs.tags import (
     EXIF,
     GPS,
@@ -51,17 +54,21 @@ from imageloom.codecs.tiffparts import (
     integers,
 )
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, DType, Format, Frame, Header, Metadata, Pixels, is_large
+from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import FileEncoder
 
 _ORIENTATION, _PALETTE, _XMP, _ICC = 274, 320, 700, 34675
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTED, _YCBCR = 0, 1, 2, 3, 6
-_REFUSED_COLOURS = {4: "mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "raw", 34892: "raw"}
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTED, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
+_REFUSED_COLOURS = {4: "mask", 10: "ITULab", 32803: "raw", 34892: "raw"}
 _PACKINGS = {1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "zstd"}
 _DEFLATE = 8
+CONVERTED = {_CMYK: "CMYK", _CIELAB: "CIELab", _ICCLAB: "ICCLab"}
+"""Colours that are decoded to RGB."""
+_INKS = 332
+"""The tag for the kind of inks: 1 is CMYK."""
 _ASSOCIATED = 1
 """Associated alpha: the colours are multiplied by it."""
 _MOST_PAGES = 16
@@ -103,16 +110,29 @@ class Tiff:
     quality = 0
     encoder_bytes = 0
     written: Format = "tiff"
-    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
 
     def header(self, head: Data) -> Header:
         layout = layout_of(head)
-        return Header("tiff", layout.frame, orientation=layout.orientation)
+        at, size = _extent(layout.entries.get(_ICC))
+        if size > MOST_AT_ONCE or layout.colours in CONVERTED:
+            size = 0
+        if at + size > len(head):
+            raise MoreNeeded
+        stated = colours_of(Metadata(icc=head[at : at + size]), layout.frame.channels) if size else ""
+        return Header(
+            "tiff",
+            layout.frame,
+            orientation=layout.orientation,
+            buffered=4 * layout.frame.bytes if layout.colours in CONVERTED else 0,
+            colours=stated,
+            stored=CONVERTED.get(layout.colours, ""),
+        )
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         layout = layout_of(data)
         parts = layout.parts(data)
         frame = layout.frame
@@ -124,6 +144,8 @@ class Tiff:
             target = pixels[part.y : part.y + parts.height, part.x : part.x + parts.width, samples]
             found = part.pixels[: target.shape[0], : target.shape[1], ...]
             target[...] = found[:, :, 0] if parts.planes > 1 else found
+        if layout.colours in CONVERTED:
+            return _converted(pixels, data, layout)
         return _as_declared(pixels, _palette(data, layout), layout)
 
     def metadata(self, data: bytes) -> Metadata:
@@ -136,12 +158,18 @@ class Tiff:
         xmp, icc = (
             block(data, *_extent(entries.get(tag)), what) for tag, what in ((_XMP, "XMP"), (_ICC, "profile"))
         )
-        return Metadata(start + laid_out(kept, 8, order) if kept else b"", xmp, b"", icc)
+        colours = integers(data, entries, order, COLOURS, _BLACK_IS_ZERO)[0]
+        return Metadata(
+            start + laid_out(kept, 8, order) if kept else b"",
+            xmp,
+            icc=b"" if colours in CONVERTED else icc,
+            found=("CMYK",) if colours == _CMYK else (),
+        )
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode strips with deflate at level 1. Integers are stored as differences to the pixel on the left."""
         if is_large(image):
-            return self.in_pieces(Frame.of(image), quality, metadata).encode(image)
+            return self.in_pieces(Frame.of(image), encoding, metadata).encode(image)
         order, described = _described(metadata.exif)
         height, width = image.shape[:2]
         channels = 1 if image.ndim == 2 else image.shape[2]
@@ -175,7 +203,7 @@ class Tiff:
             (mark, ends[-1].to_bytes(4, order), *padded, laid_out(described | tags, ends[-1], order))
         )
 
-    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> FileEncoder:
+    def in_pieces(self, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """An encoder that encodes a large image tile by tile, to the same bytes as `encode`."""
         from imageloom.codecs.piecewise import tiff  # imported late: small images do not need it
 
@@ -239,20 +267,26 @@ def layout_of(data: Data) -> Layout:
     bits, kinds, packing = set(get(BITS, 1)), set(get(SAMPLE_FORMAT, 1)), get(PACKING, 1)[0]
     if colours in _REFUSED_COLOURS:
         raise UnsupportedImage(f"{_REFUSED_COLOURS[colours]} TIFF is not supported")
-    if colours > _PALETTED and not (colours == _YCBCR and packing == JPEG):
+    if colours > _PALETTED and colours not in CONVERTED and not (colours == _YCBCR and packing == JPEG):
         raise UnsupportedImage(f"TIFF of colour kind {colours} and compression {packing} is not supported")
     if packing not in _PACKINGS:
         known = ", ".join(dict.fromkeys(_PACKINGS.values()))
         raise UnsupportedImage(f"TIFF of compression {packing} is not supported; these are: {known}")
-    base = 3 if colours in (_RGB, _YCBCR) else 1
+    base = {_RGB: 3, _CMYK: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}.get(colours, 1)
     if samples not in (base, base + 1) or (colours == _PALETTED and samples > 1):
         raise UnsupportedImage(f"TIFF of {samples} channels and colour kind {colours} is not supported")
     if len(bits) > 1 or len(kinds) > 1:
         raise UnsupportedImage("TIFF of channels that differ in depth is not supported")
     depth, kind = bits.pop(), kinds.pop()
+    if colours in CONVERTED:
+        if depth not in (8, 16) or kind > 2 or samples != base or get(_INKS, 1)[0] != 1:
+            raise UnsupportedImage(
+                f"TIFF of {CONVERTED[colours]} with {samples} samples of {depth} bits is not supported"
+            )
+        kind = 1
     dtype = _dtype(depth, kind, samples, colours)
     turned = get(_ORIENTATION, 1)[0]
-    channels = 3 if colours == _PALETTED else samples
+    channels = 3 if colours in (_PALETTED, _CMYK) else samples
     extra = get(EXTRA, 0)[0] if samples > base else 0
     frame = Frame(width, height, channels, dtype)
     turned = turned if 1 <= turned <= 8 else 1
@@ -290,6 +324,15 @@ def _palette(data: bytes, layout: Layout) -> Pixels | None:
         raise CorruptImage("the TIFF has no palette")
     values = np.frombuffer(data, "<u2" if layout.order == "little" else ">u2", length, entry.at)
     return values.reshape(3, -1).T
+
+
+def _converted(pixels: Pixels, data: bytes, layout: Layout) -> Pixels:
+    """Inks or CIELab as RGB."""
+    from imageloom.colours import inks  # few files need it
+
+    if layout.colours == _CMYK:
+        return inks.cmyk_to_srgb(pixels, block(data, *_extent(layout.entries.get(_ICC)), "profile"))
+    return inks.lab_to_srgb(pixels, layout.colours == _CIELAB)
 
 
 def _as_declared(pixels: Pixels, palette: Pixels | None, layout: Layout) -> Pixels:

@@ -8,10 +8,13 @@ from contextlib import suppress
 import cv2
 import numpy as np
 
+from imageloom.codecs.adapt import orientation
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
-from imageloom.codecs.metadata import orientation
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _BLOCKS = {b"EXIF": "EXIF", b"XMP ": "XMP", b"ICCP": "colour profile"}
 _MOST_CHUNKS = 1 << 16
@@ -24,17 +27,22 @@ class WebP:
     quality = 80
     encoder_bytes = 12
     written: Format = "webp"
-    carries: tuple[str, ...] = ("EXIF", "XMP", "ICC")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile")
 
     def header(self, head: Data) -> Header:
         """Parse the chunks up to the pixels, or up to the EXIF chunk if an extended file has one."""
         flags, turned, size, alpha = 0, 1, (0, 0), False
+        icc = block = b""
         for name, body, end in _chunks(head):
             if name == b"VP8X":
                 flags = number(head, body, 1)
                 size = (1 + number(head, body + 4, 3, "little"), 1 + number(head, body + 7, 3, "little"))
                 if flags & _ANIMATION:
                     raise UnsupportedImage("animated WebP is not supported")
+            elif name == b"ICCP" and not icc:
+                if end > len(head):
+                    raise MoreNeeded
+                icc = head[body:end]
             elif name == b"ALPH":
                 alpha = True
             elif name in (b"VP8 ", b"VP8L"):
@@ -49,10 +57,12 @@ class WebP:
             elif name == b"EXIF":
                 if end > len(head):
                     raise MoreNeeded
-                turned = orientation(_bare(head[body:end]))
+                block = _bare(head[body:end])
+                turned = orientation(block)
                 break
         channels = 4 if alpha or flags & _ALPHA else 3
-        return Header("webp", Frame(*size, channels), orientation=turned)
+        stated = colours_of(Metadata(block, icc=icc), channels)
+        return Header("webp", Frame(*size, channels), orientation=turned, colours=stated)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
@@ -61,7 +71,7 @@ class WebP:
             return f"WebP supports at most 16383 pixels per side, not {frame.width}x{frame.height}"
         return None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         flags = cv2.IMREAD_UNCHANGED
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -84,7 +94,7 @@ class WebP:
                     found[name] = block(data, start, end - start, _BLOCKS[name])
         return Metadata(_bare(found.get(b"EXIF", b"")), found.get(b"XMP ", b""), b"", found.get(b"ICCP", b""))
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode with libwebp's lossy encoder and its default method, 4."""
         gray = image.ndim == 2 or image.shape[2] == 2
         if gray:
@@ -92,7 +102,7 @@ class WebP:
             image = np.dstack(planes)
         else:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-        data: bytes = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+        data: bytes = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, encoding.quality])[1].tobytes()
         return _with_metadata(data, metadata, image, gray)
 
 

@@ -6,8 +6,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from imageloom.codecs.bits import Data
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import MissingExtra, UnsupportedImage
-from imageloom.model import NO_METADATA, Format, Frame, Header, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import Encoder
@@ -24,7 +26,7 @@ class Zarr:
     quality = 0
     encoder_bytes = 0
     written: Format = "zarr"
-    carries: tuple[str, ...] = ()
+    carries: tuple[Thing, ...] = ()
 
     def __init__(self) -> None:
         if find_spec("zarr") is None:
@@ -36,13 +38,13 @@ class Zarr:
     def cannot_hold(self, frame: Frame) -> str | None:
         return None
 
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int) -> Pixels:
+    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         raise UnsupportedImage("Zarr can be written but not read")
 
     def metadata(self, data: bytes) -> Metadata:
         return NO_METADATA
 
-    def encode(self, image: Pixels, quality: int, metadata: Metadata = NO_METADATA) -> bytes:
+    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         raise UnsupportedImage("a Zarr array is a folder, and cannot be encoded as one file")
 
     def files(self, image: Pixels) -> dict[str, bytes]:
@@ -51,7 +53,7 @@ class Zarr:
 
         return zarr.Encoder(Frame.of(image)).files(image)
 
-    def in_pieces(self, frame: Frame, quality: int, metadata: Metadata = NO_METADATA) -> Encoder:
+    def in_pieces(self, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA) -> Encoder:
         """An encoder that encodes an image chunk by chunk, to the same files."""
         from imageloom.codecs.piecewise import zarr
 

@@ -13,9 +13,11 @@ from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import Retries
 from imageloom.errors import StorageError
 from imageloom.model import Item, Job, Result, Work
+from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Done, Event, Failed, Listener, Retried, Skipped, SkipReason
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
+from imageloom.records.losses import Losses
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class Accounts:
     """Counts and records the outcomes of one run.
 
     Args:
-        recipe: the text that identifies the recipe in the ledger.
+        meanings: the texts that identify the recipe in the ledger.
         listeners: called with each event; a listener that raises OSError is removed.
     """
 
@@ -34,7 +36,7 @@ class Accounts:
         source: Source,
         sink: Sink,
         ledger: Ledger,
-        recipe: str,
+        meanings: Meanings,
         suspects: Suspects,
         listeners: Iterable[Listener],
         clock: Clock = REAL,
@@ -48,10 +50,11 @@ class Accounts:
         self._source = source
         self._sink = sink
         self._ledger = ledger
-        self._recipe = recipe
+        self._meanings = meanings
         self._suspects = suspects
         self._listeners = tuple(listeners)
         self._done = self._failed = self._skipped = 0
+        self.losses = Losses()
 
     @property
     def numbers(self) -> tuple[int, int, int]:
@@ -88,6 +91,8 @@ class Accounts:
         failure = result.failure
         if failure is None:
             self._done += 1
+            if result.dropped or result.warnings:
+                self.losses.add(result)
             self._suspects.record_outcome(work.item, None)
             self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
             if self._listeners:
@@ -100,7 +105,7 @@ class Accounts:
 
     def _publish(self, work: Work, result: Result) -> Result:
         try:
-            self._sink.publish(self.job, work, self._recipe, result)
+            self._sink.publish(self.job, work, self._meanings.of(work.item.key), result)
         except StorageError:
             raise
         except BaseException as error:

@@ -17,6 +17,7 @@ from imageloom.driver.source import Source
 from imageloom.engines import Engine
 from imageloom.errors import LimitExceeded
 from imageloom.model import Header, Item, Job, Unlisted
+from imageloom.recipes.meaning import Meanings
 from imageloom.worker.controller import Controller, for_requests
 
 if TYPE_CHECKING:
@@ -43,17 +44,17 @@ class Lookahead:
     """The lookahead of one run.
 
     Args:
-        meaning: the text that identifies the recipe in the ledger.
+        meanings: the texts that identify the recipe in the ledger.
         memory: memory of the run, in bytes.
     """
 
     def __init__(
-        self, job: Job, source: Source, sink: Sink, meaning: str, engine: Engine, memory: int
+        self, job: Job, source: Source, sink: Sink, meanings: Meanings, engine: Engine, memory: int
     ) -> None:
         self._job = job
         self._source = source
         self._sink = sink
-        self._meaning = meaning
+        self._meanings = meanings
         self._memory = memory
         self._keeps = not source.store.is_local and engine.capabilities.shares_memory
         self.take_long = not (source.store.is_local and sink.store.is_local)
@@ -73,7 +74,7 @@ class Lookahead:
     def _question(self, entry: Entry) -> Callable[[], Answers | None]:
         if not isinstance(entry, Item):
             return lambda: None
-        made = self._sink.made_of(entry, self._meaning, len(self._job.recipe.outputs))
+        made = self._sink.made_of(entry, self._meanings.of(entry.key), len(self._job.recipe.outputs))
         return lambda: self._ask(entry, made)
 
     def _ask(self, item: Item, made: list[tuple[str, int]]) -> Answers | None:

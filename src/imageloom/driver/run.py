@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -28,10 +29,12 @@ from imageloom.engines import Engine, submit
 from imageloom.errors import ImageloomError, LimitExceeded, StorageError
 from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.recipes import plan
+from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
 from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
 from imageloom.records.inprogress import InProgress
-from imageloom.records.ledger import JobState, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import JobState
 from imageloom.records.summary import Summary
 from imageloom.scheduling import results
 from imageloom.system.machine import half_of_memory
@@ -80,12 +83,12 @@ class Driver:
         self._source = source or Source(job.source, job.include, job.exclude, job.links)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
-        check_template(job.name)
-        self._sink.check_formats(job.recipe)
-        self._recipe = plan.meaning(job.recipe, job.name)
+        check_template(job.name, has_one_item=os.path.isfile(job.source))
+        self._sink.check_recipe(job.recipe)
+        self._meanings = Meanings(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
         self._memory = job.memory or half_of_memory()
-        self._lookahead = Lookahead(job, self._source, self._sink, self._recipe, engine, self._memory)
+        self._lookahead = Lookahead(job, self._source, self._sink, self._meanings, engine, self._memory)
         self._stopping = False
         self._id = 0
         self._tasks = 0
@@ -101,7 +104,7 @@ class Driver:
         self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
         self._accounts = Accounts(
-            job, self._source, self._sink, ledger, self._recipe, self._suspects, listeners, clock
+            job, self._source, self._sink, ledger, self._meanings, self._suspects, listeners, clock
         )
         self._again = self._accounts.again
 
@@ -141,8 +144,7 @@ class Driver:
         finally:
             self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
-        seconds = time.perf_counter() - began
-        return Summary(self._id, *self._accounts.numbers, seconds, self._stopping)
+        return self._summary(self._id, self._accounts.numbers, time.perf_counter() - began)
 
     def _flow(self) -> None:
         try:
@@ -175,7 +177,22 @@ class Driver:
         began = time.perf_counter()
         waiting = sum(1 for _ in self._planned())
         _, failed, skipped = self._accounts.numbers
-        return Summary(0, waiting, failed, skipped, time.perf_counter() - began)
+        return self._summary(0, (waiting, failed, skipped), time.perf_counter() - began)
+
+    def _summary(self, job: int, numbers: tuple[int, int, int], seconds: float) -> Summary:
+        losses, left_out = self._accounts.losses, dict(self._source.left_out.suffixes)
+        dropped = dict(losses.dropped.most_common())
+        return Summary(
+            job,
+            *numbers,
+            seconds,
+            self._stopping,
+            losses.lost,
+            dropped,  # type: ignore[arg-type]  # the names of things are texts
+            losses.damaged,
+            losses.incomplete,
+            left_out,
+        )
 
     # source -> plan
 
@@ -237,7 +254,8 @@ class Driver:
             raise LimitExceeded(
                 f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
             )
-        may_replace = self._sink.claim(self._id, item, self._recipe, names, taken)
+        meaning = self._meanings.of(item.key)
+        may_replace = self._sink.claim(self._id, item, meaning, names, taken)
         if may_replace is None:
             self._accounts.skip(item, "output exists")
             return None

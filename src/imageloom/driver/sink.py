@@ -22,7 +22,8 @@ from imageloom.errors import (
     UsageError,
 )
 from imageloom.model import Format, IfExists, Item, Output, Recipe, Result, Work
-from imageloom.records.ledger import Claim, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
 from imageloom.stores.names import check_output_name
@@ -35,8 +36,11 @@ MOST_TEMPLATE = 1000
 """Maximum length of --name, in characters."""
 
 
-def check_template(template: str) -> None:
+def check_template(template: str, has_one_item: bool = False) -> None:
     """Check a template of output names.
+
+    Args:
+        has_one_item: the source is one file, so that the name need not contain {stem}.
 
     Raises:
         UsageError: the template is invalid; the message names the valid fields.
@@ -50,7 +54,7 @@ def check_template(template: str) -> None:
     fields = [field for field, _, _ in parsed]
     if unknown := [field for field in fields if field not in FIELDS]:
         wrong = f"unknown field {{{unknown[0]}}}"
-    elif "stem" not in fields:
+    elif "stem" not in fields and not has_one_item:
         wrong = "{stem} is missing, so all names would be equal"
     elif any(spec or conversion for _, spec, conversion in parsed):
         wrong = "a field must not contain ':' or '!'"
@@ -131,6 +135,8 @@ class Sink:
         self._real_folders: dict[str, str] = {}
         self._lock = -1
         self._is_new = not ledger.knows(self.address)
+        self._lossy: frozenset[str] = frozenset()
+        """The items whose outputs do not count as done, because they lack something (--strict-metadata)."""
         self._check()
 
     def _check(self) -> None:
@@ -139,13 +145,15 @@ class Sink:
                 f"the sink {self.address} lies in the source, where imageloom never writes: give another sink"
             )
 
-    def check_formats(self, recipe: Recipe) -> None:
+    def check_recipe(self, recipe: Recipe) -> None:
         """Check the outputs of a recipe before the run starts.
 
         Raises:
             UsageError: an output is a folder and the sink is not local, or an output's folder is outside the sink.
             MissingExtra: the library of an output's format is not installed.
         """
+        if recipe.metadata == "strict" and not self._is_new:
+            self._lossy = self._ledger.lossy(self._source, self.address)
         for output in recipe.outputs:
             if output.format:
                 codecs.get(output.format)
@@ -216,7 +224,7 @@ class Sink:
     def made_of(self, item: Item, recipe: str, outputs: int) -> list[tuple[str, int]]:
         """Names and sizes of the outputs that this recipe made of this version of the item; empty if one is
         missing in the ledger."""
-        if self._is_new:
+        if self._is_new or item.key in self._lossy:
             return []
         found = self._ledger.done(self._source, self.address, item, recipe)
         return found if len(found) == outputs else []

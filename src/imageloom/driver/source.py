@@ -10,6 +10,7 @@ from imageloom import codecs
 from imageloom.errors import ItemError, StorageError, UnreadableItem
 from imageloom.model import Failure, Item, Links, Unlisted
 from imageloom.records.events import SkipReason
+from imageloom.records.losses import LeftOut
 from imageloom.stores import check_address, is_remote, local_path, open_bounded, open_store
 from imageloom.stores.files import check_name
 
@@ -20,7 +21,8 @@ class Source:
     Args:
         address: address of a folder or a file.
         include: patterns of names; empty: all names with an image suffix. A pattern without a slash is compared
-            with the last part of the key, a pattern with a slash with the whole key.
+            with the last part of the key, a pattern with a slash with the whole key. Upper and lower case of a
+            suffix are equal: '*.jpg' includes A.JPG.
         exclude: patterns of names to leave out, compared in the same way.
         links: which symbolic links in a local folder are read; the others become failed items.
         roots: local folders that the source must be inside; empty: no restriction.
@@ -45,8 +47,10 @@ class Source:
         self.is_file = bool(only)
         self.root = self.store.address
         self._only = only
-        self._include = include
-        self._exclude = exclude
+        self._include = tuple(map(_Pattern, include))
+        self._exclude = tuple(map(_Pattern, exclude))
+        self.left_out = LeftOut()
+        """The files whose suffix is that of no format, without those that patterns leave out."""
 
     @property
     def place(self) -> str:
@@ -88,6 +92,8 @@ class Source:
         for entry in self.store.items():
             if self._is_wanted(entry):
                 yield entry
+            elif self._is_left_out(entry):
+                self.left_out.add(entry.key)
 
     def _is_wanted(self, entry: Item | Unlisted) -> bool:
         """Whether an entry is wanted. So is an unreadable folder that may contain images, to report it."""
@@ -96,13 +102,20 @@ class Source:
         return self.matches(entry.key)
 
     def matches(self, key: str) -> bool:
-        if any(_fits(key, pattern) for pattern in self._exclude):
+        if any(pattern.fits(key) for pattern in self._exclude):
             return False
         if key.endswith("/"):
             return True
         if self._include:
-            return any(_fits(key, pattern) for pattern in self._include)
+            return any(pattern.fits(key) for pattern in self._include)
         return codecs.format_of(key) is not None
+
+    def _is_left_out(self, entry: Item | Unlisted) -> bool:
+        """Whether an entry that is not wanted is a file that no pattern leaves out. Empty files do not count: some
+        stores mark folders with them."""
+        if isinstance(entry, Unlisted) or self._include or not entry.size:
+            return False
+        return not any(pattern.fits(entry.key) for pattern in self._exclude)
 
 
 def _local(address: str) -> tuple[str, str]:
@@ -123,5 +136,18 @@ def _remote(address: str) -> tuple[str, str]:
     return address, ""
 
 
-def _fits(key: str, pattern: str) -> bool:
-    return fnmatch(key if "/" in pattern else key.rpartition("/")[2], pattern)
+class _Pattern:
+    """A pattern of names."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._plain, self._is_whole = text, _with_plain_suffix(text), "/" in text
+
+    def fits(self, key: str) -> bool:
+        name = key if self._is_whole else key.rpartition("/")[2]
+        return fnmatch(name, self._text) or fnmatch(_with_plain_suffix(name), self._plain)
+
+
+def _with_plain_suffix(name: str) -> str:
+    """A name with its suffix in lower case."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}{dot}{suffix.lower()}" if dot else name

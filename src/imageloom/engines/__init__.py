@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+
+from msgspec import Meta
 
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Task
@@ -33,6 +35,20 @@ ENGINES = Registry(
 )
 """Each engine is a function that takes `Settings` and returns an `Engine`."""
 
+TAKES: dict[str, frozenset[str]] = {
+    "serial": frozenset(),
+    "threads": frozenset(),
+    "processes": frozenset({"threads"}),
+    "pipeline": frozenset({"threads"}),
+    "zeromq": frozenset({"threads", "bind", "keys"}),
+    "redis": frozenset({"threads", "connect"}),
+    "nodes": frozenset({"threads", "connect", "nodes"}),
+    "mpi": frozenset({"threads"}),
+    "dask": frozenset({"threads", "connect"}),
+    "ray": frozenset({"threads", "connect"}),
+}
+"""The settings that an engine takes, of those that not all engines do. The engine of a plug-in takes all."""
+
 WORKERS: dict[str, str] = {
     "zeromq": "imageloom.engines.zeromq.worker:work_for",
     "redis": "imageloom.engines.redis.worker:work_for",
@@ -48,13 +64,13 @@ SLACK = 5.0
 class Settings(Plain, frozen=True):
     """Settings of an engine. Each engine uses those that apply to it."""
 
-    jobs: int = 1
+    jobs: Annotated[int, Meta(ge=0)] = 1
     """Workers."""
-    threads: int = 1
+    threads: Annotated[int, Meta(ge=1)] = 1
     """Number of threads in each worker process."""
-    timeout: float = 600.0
+    timeout: Annotated[float, Meta(gt=0)] = 600.0
     """Time-out of one item, in seconds. Then its worker is ended, or only the sandboxed process in it."""
-    memory: int = 0
+    memory: Annotated[int, Meta(ge=0)] = 0
     """Maximum memory for data of one worker, in bytes; 0 for no limit."""
     connect: str = ""
     """Address of an existing cluster, broker or server; empty for a local one."""
@@ -150,11 +166,26 @@ def open_engine(name: str, settings: Settings) -> Engine:
     """The engine with this name.
 
     Raises:
-        UsageError: no engine has this name (the message lists the known names), or its plug-in cannot be loaded.
+        UsageError: no engine has this name (the message lists the known names), its plug-in cannot be loaded, or
+            it does not take one of the settings.
         MissingExtra: its library is not installed. The extra has the engine's name.
     """
+    check_settings(name, settings)
     engine: Engine = _load(name, ENGINES.load, name)(settings)
     return engine
+
+
+def check_settings(name: str, settings: Settings) -> None:
+    """Refuse settings that the engine would ignore.
+
+    Raises:
+        UsageError: the message names the option, and the engines that take it.
+    """
+    usual = Settings()
+    for option in ("connect", "bind", "keys", "nodes", "threads"):
+        if getattr(settings, option) != getattr(usual, option) and option not in TAKES.get(name, {option}):
+            takers = ", ".join(engine for engine, takes in TAKES.items() if option in takes)
+            raise UsageError(f"the engine {name} does not take --{option}; these engines do: {takers}")
 
 
 def worker_target(name: str) -> str:

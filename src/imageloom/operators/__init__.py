@@ -23,6 +23,7 @@ from imageloom.operators.registry import (
     operator,
     operators,
 )
+from imageloom.operators.versions import version
 
 __all__ = [
     "DTYPES",
@@ -39,4 +40,5 @@ __all__ = [
     "operator",
     "operators",
     "reloaded",
+    "version",
 ]

@@ -17,8 +17,9 @@ from imageloom.operators.registry import operator
 from imageloom.operators.values import in_range, top_of
 
 _AREA = r"^(\d{1,7})x(\d{1,7})(?:\+(\d{1,7})\+(\d{1,7}))?$"
-Area = Annotated[str, Meta(pattern=_AREA)]
-"""WIDTHxHEIGHT (centred), or WIDTHxHEIGHT+LEFT+TOP; all in pixels."""
+Area = Annotated[
+    str, Meta(pattern=_AREA, description="WIDTHxHEIGHT (centred) or WIDTHxHEIGHT+LEFT+TOP, in pixels")
+]
 
 
 @lru_cache(maxsize=4096)
@@ -112,8 +113,13 @@ def auto_orient(image: Pixels) -> Pixels:
 
 
 Border = Annotated[int, Meta(ge=0, le=100_000)]
-Color = Annotated[str, Meta(pattern=r"^#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{8})$")]
-"""#RRGGBB, or #RRGGBBAA with the alpha last."""
+Color = Annotated[
+    str,
+    Meta(
+        pattern=r"^#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{8})$",
+        description="#RRGGBB, or #RRGGBBAA with the alpha last",
+    ),
+]
 
 _BORDERS = {"color": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE, "mirror": cv2.BORDER_REFLECT_101}
 

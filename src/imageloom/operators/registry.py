@@ -20,6 +20,7 @@ import numpy as np
 
 from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
 from imageloom.model import Box, DType, Frame, Pixels, Step, Value
+from imageloom.operators import messages
 from imageloom.operators.extern import load_packages, reloaded
 
 Kind = Literal["point", "local", "geometric", "global"]
@@ -97,13 +98,18 @@ class Operator:
         return {parameter.name: parameter for parameter in found[1:]}
 
     @cached_property
+    def hints(self) -> dict[str, Any]:
+        """The annotations of the parameters by name."""
+        return typing.get_type_hints(self.function, include_extras=True)
+
+    @cached_property
     def schema(self) -> type[msgspec.Struct]:
         """A struct type with the parameters as fields. It converts values and checks their ranges."""
-        hints = typing.get_type_hints(self.function, include_extras=True)
         fields: list[Any] = []
         for name, parameter in self.parameters.items():
             required = parameter.default is inspect.Parameter.empty
-            fields.append((name, hints[name]) if required else (name, hints[name], parameter.default))
+            hint = self.hints[name]
+            fields.append((name, hint) if required else (name, hint, parameter.default))
         return msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
 
     def step(self, params: dict[str, Value]) -> Step:
@@ -114,18 +120,19 @@ class Operator:
         """
         for name in params:
             if name not in self.parameters:
-                known = ", ".join(self.parameters) or "none"
-                raise PipelineError(f"{self.name} has no parameter {name!r}; it takes: {known}")
+                unknown = messages.unknown_parameter(name, self.parameters, self.examples)
+                raise PipelineError(f"{self.name}: {unknown}")
         try:
             checked = msgspec.to_builtins(msgspec.convert(params, self.schema))
         except msgspec.ValidationError as error:
-            raise PipelineError(f"{self.name}: {_explain(str(error), params)}") from None
+            wrong = messages.wrong_parameter(str(error), params, self.hints, self.examples)
+            raise PipelineError(f"{self.name}: {wrong}") from None
         for name, value in checked.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise PipelineError(f"{self.name}: {name} must be a finite number, not {value}")
         reason = self.check(**checked) if self.check else None
         if reason:
-            raise PipelineError(f"{self.name}: {reason}")
+            raise PipelineError(f"{self.name}: {reason}{messages.for_example(self.examples)}")
         kept = {n: v for n, v in checked.items() if v != self.parameters[n].default}
         return Step(self.name, kept)
 
@@ -328,19 +335,14 @@ def get(name: str) -> Operator:
     """The operator of that name.
 
     Raises:
-        PipelineError: there is no such operator; the message lists the known operators.
+        PipelineError: there is no such operator; the message names the nearest.
     """
     found = _OPERATORS.get(name)
     if found is None:
         load_packages()
         found = _OPERATORS.get(name)
     if found is None:
-        import difflib
-
-        close = difflib.get_close_matches(name, [o.name for o in operators()], n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        known = ", ".join(sorted(o.name for o in operators()))
-        raise PipelineError(f"there is no operator {name!r}{hint}; there are: {known}")
+        raise PipelineError(messages.unknown_operator(name, [o.name for o in operators()]))
     return found
 
 
@@ -403,37 +405,8 @@ def _failed(step: Step, error: Exception) -> OperatorFailed:
     return OperatorFailed(f"{step.name} failed: {type(error).__name__}: {text}")
 
 
-def _explain(message: str, params: dict[str, Value]) -> str:
-    """Rewrite msgspec's message about `$.name` for users."""
-    text, _, path = message.partition(" - at `$.")
-    name = path.rstrip("`")
-    if not name:
-        return text.replace("Object missing required field", "needs").replace("`", "")
-    return f"{name} = {params[name]!r}: {text[0].lower()}{text[1:]}".replace("`", "")
-
-
 def describe_parameter(operator: Operator, name: str) -> str:
     """One line about a parameter: its type, its range and its default."""
-    hint = typing.get_type_hints(operator.function, include_extras=True)[name]
     default = operator.parameters[name].default
-    text = f"{name}: {_describe(hint)}"
+    text = f"{name}: {messages.describe(operator.hints[name])}"
     return text if default is inspect.Parameter.empty else f"{text}  [{default}]"
-
-
-def _describe(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        meta = next((m for m in arguments[1:] if isinstance(m, msgspec.Meta)), msgspec.Meta())
-        bounds = [
-            f"{words} {value}"
-            for words, value in (("above", meta.gt), ("from", meta.ge), ("below", meta.lt), ("to", meta.le))
-            if value is not None
-        ]
-        return " ".join([_describe(arguments[0]), *bounds])
-    if origin is Literal:
-        return " or ".join(str(a) for a in arguments)
-    if arguments:
-        return " or ".join(_describe(a) for a in arguments if a is not type(None))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
-        hint, str(hint)
-    )

@@ -16,8 +16,10 @@ from imageloom.operators.registry import operator
 from imageloom.operators.resample import Axis, resample
 
 _SIZE = r"^(?:(\d{1,7})x(\d{1,7})|(\d{1,7})x|x(\d{1,7})|(\d{1,5}(?:\.\d{1,6})?)%)$"
-Size = Annotated[str, Meta(pattern=_SIZE)]
-"""WIDTHxHEIGHT, WIDTHx, xHEIGHT or PERCENT%."""
+Size = Annotated[
+    str,
+    Meta(pattern=_SIZE, description="WIDTHxHEIGHT, WIDTHx, xHEIGHT or PERCENT%, in pixels without a unit"),
+]
 Fit = Literal["exact", "inside", "cover"]
 Kernel = Literal["auto", "nearest", "linear", "cubic", "lanczos", "area"]
 

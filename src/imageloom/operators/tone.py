@@ -40,6 +40,23 @@ def grayscale(image: Pixels) -> Pixels:
     return in_vectors(lambda wider: cv2.cvtColor(wider, cv2.COLOR_RGB2GRAY), image)
 
 
+@operator("point", examples=("to_srgb",))
+def to_srgb(image: Pixels) -> Pixels:
+    """Convert the colours to sRGB, from what the file states: a profile, codes, a gamma, or EXIF's Adobe RGB.
+
+    The intent is relative colorimetric. Gray remains gray. Nothing changes if the file states nothing or sRGB.
+    """
+    return image  # plans replace it by `convert_from` where the file states other colours
+
+
+@operator("point", examples=(), hidden=True)
+def convert_from(image: Pixels, *, colours: str) -> Pixels:
+    """Convert the colours to sRGB, from those of a `Header`."""
+    from imageloom.colours import convert  # few files need it
+
+    return convert.to_srgb(image, colours)
+
+
 @operator("point", channelwise=True, examples=("invert",))
 def invert(image: Pixels) -> Pixels:
     """Make the negative: each value becomes the maximum of its dtype minus the value."""

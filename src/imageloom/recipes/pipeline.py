@@ -17,6 +17,7 @@ from typing import Any
 from imageloom import operators
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step, Value
+from imageloom.operators.messages import too_many
 
 _NUMBER = re.compile(r"[+-]?\d+$")
 _WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
@@ -241,10 +242,10 @@ def _command(words: list[str]) -> Step:
 
 
 def _by_position(name: str, values: list[Any]) -> dict[str, Value]:
-    parameters = list(operators.get(name).parameters)
+    operator = operators.get(name)
+    parameters = list(operator.parameters)
     if len(values) > len(parameters):
-        takes = ", ".join(parameters) or "none"
-        raise PipelineError(f"{name} takes {len(parameters)} parameters ({takes}), not {len(values)}")
+        raise PipelineError(f"{name}: {too_many(len(values), parameters, operator.examples)}")
     return dict(zip(parameters, values, strict=False))
 
 

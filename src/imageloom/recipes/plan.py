@@ -13,14 +13,14 @@ from itertools import pairwise
 import msgspec
 from msgspec.structs import replace
 
-from imageloom import codecs, operators
+from imageloom import codecs, colours, operators
+from imageloom.codecs.adapt import Target, for_output
+from imageloom.codecs.metadata import Metadata, held
 from imageloom.errors import LimitExceeded, UnsupportedImage
-from imageloom.model import Decode, Format, Frame, Header, Job, Limits, Plain, Recipe, Step
+from imageloom.model import Decode, Encoding, Format, Frame, Header, Job, Limits, Output, Plain, Recipe, Step
+from imageloom.recipes.colouring import Colouring, placed
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.rewrite import rewrite
-
-MEANING = 2
-"""Version of the results: must be raised when the same recipe gives other bytes than before."""
 
 BATCH_PIXELS = 4_000_000
 """Maximum number of decoded pixels in a batch: 30 to 60 ms of work on one core."""
@@ -46,7 +46,32 @@ class OutputPlan(Plain, frozen=True):
     frame: Frame
     """Frame of the pixels to encode."""
     format: Format
-    quality: int
+    encoding: Encoding
+    moved: bool
+    """Whether a step moves pixels: a resize, a crop, a turn."""
+    colours: str = ""
+    """What the input states of its colours, see `Header.colours`."""
+    converted: bool = False
+    """Whether a step converts the colours to sRGB."""
+    profile: str = ""
+    """The text of `colours` for which a profile is built, because the output cannot say it as the input does."""
+
+    @property
+    def target(self) -> Target:
+        """What the input's metadata is adapted to."""
+        return Target(
+            self.frame,
+            codecs.get(self.format).carries,
+            self.moved,
+            changed=self.moved or bool(self.steps),
+            shows_all=all(step.name in _SHOWING_ALL for step in self.steps),
+            colours=self.colours,
+            converted=self.converted,
+            profile=colours.built(self.profile, self.frame.channels <= 2) if self.profile else b"",
+        )
+
+
+_SHOWING_ALL = ("resize", "flip", "rotate", "convert_from")
 
 
 class Plan(Plain, frozen=True):
@@ -61,11 +86,10 @@ class Plan(Plain, frozen=True):
     bytes: int
     """The peak memory for the item, including the input's pixels and the outputs' bytes."""
 
-
-def meaning(recipe: Recipe, template: str) -> str:
-    """A text that identifies the results of a recipe: equal if bytes and names of the outputs are equal."""
-    contents = operators.contents(recipe.operators)
-    return msgspec.json.encode((MEANING, recipe, contents, template), order="deterministic").decode()
+    @property
+    def needs_profile(self) -> bool:
+        """Whether a step needs the profile of the file."""
+        return any(output.converted and output.colours.startswith("profile") for output in self.outputs)
 
 
 UNSUSPECTED = 64 << 20
@@ -115,7 +139,12 @@ def make_plan(header: Header, recipe: Recipe) -> Plan:
 
 def _make_plan(header: Header, recipe: Recipe) -> Plan:
     upright = UPRIGHT[header.orientation]
-    rewritten = [rewrite((*upright, *output.steps), header.frame) for output in recipe.outputs]
+    formats = [codecs.written_as(output.format, header.format) for output in recipe.outputs]
+    coloured = [
+        placed(rewrite((*upright, *output.steps), header.frame), header, recipe, format)
+        for output, format in zip(recipe.outputs, formats, strict=True)
+    ]
+    rewritten = [one.steps for one in coloured]
     luma = (
         header.scalable
         and header.frame.channels == 3
@@ -132,20 +161,31 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(steps, decoded, codecs.written_as(output.format, header.format), output.quality)
-        for steps, output in zip(rewritten, recipe.outputs, strict=True)
+        _plan_output(one, decoded, header, output, format)
+        for one, output, format in zip(coloured, recipe.outputs, formats, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
 
-def _plan_output(steps: Sequence[Step], decoded: Frame, format: Format, quality: int | None) -> OutputPlan:
-    steps = rewrite(steps, decoded)
+def _plan_output(
+    coloured: Colouring, decoded: Frame, header: Header, output: Output, format: Format
+) -> OutputPlan:
+    steps = rewrite(coloured.steps, decoded)
     frame = operators.frames(steps, decoded)[-1]
     codec = codecs.get(format)
     reason = codec.cannot_hold(frame)
     if reason:
         raise UnsupportedImage(reason)
-    return OutputPlan(tuple(steps), frame, format, quality if quality is not None else codec.quality)
+    encoding = Encoding(
+        codec.quality if output.quality is None else output.quality,
+        subsampling=header.subsampling if output.subsampling == "keep" else output.subsampling,
+    )
+    moved = decoded != header.frame or any(
+        operators.get(step.name).kind(step) == "geometric" for step in steps
+    )
+    return OutputPlan(
+        tuple(steps), frame, format, encoding, moved, header.colours, coloured.converted, coloured.profile
+    )
 
 
 def _wants_luma(steps: Sequence[Step]) -> bool:
@@ -174,7 +214,7 @@ def _scale(steps: Sequence[Step], frame: Frame, decode: Decode) -> int:
                 ):
                     return scale
             return 1
-        if step.name not in ("flip", "rotate", "grayscale"):
+        if step.name not in ("flip", "rotate", "grayscale", "convert_from"):
             return 1
         frame = after
     return 1
@@ -251,8 +291,12 @@ def why_whole(job: Job) -> str:
     )
 
 
-def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
-    """Lines that explain the plan of an image to users."""
+def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None = None) -> list[str]:
+    """Lines that explain the plan of an image to users.
+
+    Args:
+        metadata: the metadata of the file, if it was read.
+    """
     plan = make_plan(header, recipe)
     frame = header.frame
     lines = [f"input     {header.format}, {frame}, {size:,} bytes"]
@@ -269,14 +313,53 @@ def explain(header: Header, recipe: Recipe, size: int) -> list[str]:
             halo = f", halo {operator.halo(**operator.filled(step))} pixels" if operator.halo else ""
             after = operator.frame_after(step, before)
             lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
-        quality = f", quality {output.quality}" if codecs.get(output.format).quality else ""
+        quality = f", quality {output.encoding.quality}" if codecs.get(output.format).quality else ""
         lines.append(f"encode    {output.format}, {output.frame}{quality}")
-        lines.append(f"metadata  {_why_metadata(header, recipe, output)}")
+        lines.append(f"colours   {_why_colours(header, recipe, output)}")
+        lines.append(f"metadata  {_why_metadata(header, recipe, output, metadata)}")
     lines.append(f"memory    at most {(plan.bytes + size) / 1e6:,.1f} MB, without tiles")
     batch = min(BATCH_ITEMS, BATCH_PIXELS // max(1, frame.pixels))
     if batch > 1:
         lines.append(f"batch     up to {batch} images of this size in one task")
     return lines
+
+
+def _why_colours(header: Header, recipe: Recipe, output: OutputPlan) -> str:
+    if header.stored:
+        return f"the file has {header.stored}: converted to sRGB by the decoder"
+    if not header.colours:
+        return "sRGB, or not stated by the file: not changed"
+    stated = f"the file states {colours.label(header.colours)}"
+    if output.profile:
+        return f"{stated}: the output has a profile that says the same"
+    if not output.converted:
+        return f"{stated}: kept"
+    if any(step.name == "to_srgb" for one in recipe.outputs for step in one.steps):
+        why = "to_srgb"
+    elif recipe.colors == "srgb":
+        why = "--colors srgb"
+    elif recipe.metadata == "strip":
+        why = "--metadata strip, which removes the statement"
+    else:
+        why = f"{'gray ' if output.frame.channels <= 2 else ''}{output.format} output cannot say it"
+    at = [step.name for step in output.steps].index("convert_from")
+    where = f"after {output.steps[at - 1].name}" if at else "before all steps"
+    return f"{stated}: converted to sRGB {where} ({why})"
+
+
+def _fate(metadata: Metadata, recipe: Recipe, output: OutputPlan) -> str:
+    """What becomes of each thing in a file: kept as it is, changed to fit the output, or dropped."""
+    carried = for_output(metadata, output.target)
+    before, after = held(metadata), held(carried.metadata)
+    kept = before.keys() - carried.dropped
+    changed = {thing for thing in kept if before[thing] != after[thing]}
+    dropped = "refused (--strict-metadata)" if recipe.metadata == "strict" else "dropped"
+    parts = [
+        f"{what}: {', '.join(sorted(found))}"
+        for what, found in (("kept", kept - changed), ("changed", changed), (dropped, carried.dropped))
+        if found
+    ]
+    return "; ".join(parts) or "the file has none"
 
 
 def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
@@ -293,9 +376,11 @@ def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
     return "; ".join(parts) or "full size: no resize at the start of the pipeline allows a smaller size"
 
 
-def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan) -> str:
+def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan, metadata: Metadata | None) -> str:
     if recipe.metadata == "strip":
         return "none: --metadata strip"
+    if metadata is not None:
+        return _fate(metadata, recipe, output)
     carried = [
         kind for kind in codecs.get(header.format).carries if kind in codecs.get(output.format).carries
     ]
@@ -304,4 +389,5 @@ def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan) -> str:
         return f"none: imageloom does not support metadata in {reader}"
     lost = header.frame.channels > 2 >= output.frame.channels
     profile = "; not the colour profile, because the output is gray" if lost else ""
-    return f"{', '.join(k for k in carried if not (lost and k == 'ICC'))}, if the file has them{profile}"
+    kept = ", ".join(kind for kind in carried if not (lost and kind == "colour profile"))
+    return f"{kept}, if the file has them{profile}"

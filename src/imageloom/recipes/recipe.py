@@ -3,7 +3,10 @@
 A recipe in YAML:
 
     decode: safe                  # or fast, exact
-    metadata: keep                # or strip
+    damage: warn                  # or refuse, salvage
+    colors: keep                  # or srgb
+    gain_map: keep                # or drop
+    metadata: keep                # or strict, strip
     operators: [my_ops.py]        # Python files; the user must also give them with --operators
     outputs:
       gray: grayscale
@@ -11,6 +14,7 @@ A recipe in YAML:
         pipeline: grayscale | canny 100 200
         format: png
         quality: 90
+        subsampling: keep         # or 444, 422, 420
         folder: lines             # default: the output's name
 """
 
@@ -29,9 +33,16 @@ from imageloom.errors import PipelineError, UsageError
 from imageloom.model import Format, Output, Recipe
 from imageloom.recipes.pipeline import Pipeline
 
-_RECIPE_KEYS = {"decode", "metadata", "operators", "outputs"}
-_OUTPUT_KEYS = {"pipeline", "format", "quality", "folder"}
-_CHOICES = {"decode": ("safe", "fast", "exact"), "metadata": ("keep", "strip")}
+_RECIPE_KEYS = {"decode", "damage", "colors", "gain_map", "metadata", "operators", "outputs"}
+_OUTPUT_KEYS = {"pipeline", "format", "quality", "subsampling", "folder"}
+_CHOICES = {
+    "decode": ("safe", "fast", "exact"),
+    "damage": ("warn", "refuse", "salvage"),
+    "colors": ("keep", "srgb"),
+    "gain_map": ("keep", "drop"),
+    "metadata": ("keep", "strict", "strip"),
+}
+_SUBSAMPLINGS = ("keep", "444", "422", "420")
 
 
 def parse_format(name: str) -> Format:
@@ -123,11 +134,16 @@ def _from_entry(name: str, entry: Any) -> Output:
     if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
         raise PipelineError(f"output {name}: quality = {quality!r}: must be a whole number from 1 to 100")
     format = given.get("format")
+    subsampling = given.get("subsampling")
+    if subsampling is not None and str(subsampling) not in _SUBSAMPLINGS:
+        choices = ", ".join(_SUBSAMPLINGS)
+        raise PipelineError(f"output {name}: subsampling = {subsampling!r}: must be one of {choices}")
     return Output(
         Pipeline(pipeline).steps,
         folder=_folder(str(given.get("folder", name))),
         format=parse_format(str(format)) if format is not None else None,
         quality=quality,
+        subsampling=str(subsampling) if subsampling is not None else None,  # type: ignore[arg-type]
     )
 
 

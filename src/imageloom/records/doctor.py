@@ -18,7 +18,8 @@ from pathlib import Path
 from imageloom.errors import StorageError
 from imageloom.model import Plain
 from imageloom.records import timeline
-from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import JobRecord
 from imageloom.stores.names import STAGING
 from imageloom.stores.staging import StagingFolder, abandoned, remove_abandoned
 

@@ -11,101 +11,24 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from imageloom.errors import StorageError
-from imageloom.model import Failure, Item, Plain, Result, Times
+from imageloom.model import Failure, Item, Result, Times
+from imageloom.records.schema import LOSSES, SCHEMA, TRACES, VERSION, Claim, ItemRecord, JobRecord, JobState
 from imageloom.records.transaction import Transaction
+from imageloom.system.descriptors import patiently
 from imageloom.system.private import private_database
 
-VERSION = 1
 MOST_NOTED = 500
 """Maximum number of items that wait for a flush."""
 
-_SCHEMA = """
--- addresses and meanings of recipes, each one once
-CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    source TEXT NOT NULL, sink TEXT NOT NULL,   -- addresses
-    recipe TEXT NOT NULL,                       -- as people read it
-    engine TEXT NOT NULL, workers INTEGER NOT NULL,
-    pid INTEGER NOT NULL, state TEXT NOT NULL,
-    started REAL NOT NULL, finished REAL,       -- seconds since the epoch
-    done INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE outputs (
-    sink INTEGER NOT NULL, name TEXT NOT NULL,  -- sink, source and recipe are texts
-    source INTEGER NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL,
-    recipe INTEGER NOT NULL,                    -- what it means
-    job INTEGER NOT NULL,                       -- that claimed the name first; 0 when it was filled before
-    size INTEGER,                               -- bytes; NULL while it is only claimed
-    PRIMARY KEY (sink, name)
-) WITHOUT ROWID;
-CREATE INDEX outputs_by_item ON outputs (sink, source, key);
-CREATE TABLE items (
-    job INTEGER NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
-    kind TEXT, message TEXT,                    -- of the failure
-    worker TEXT NOT NULL, started REAL NOT NULL, pixels INTEGER NOT NULL,
-    read REAL NOT NULL, decode REAL NOT NULL, filter REAL NOT NULL, encode REAL NOT NULL, write REAL NOT NULL,
-    PRIMARY KEY (job, key)
-) WITHOUT ROWID;
-"""
-
-_TRACES = """
-CREATE TABLE IF NOT EXISTS traces (             -- tracebacks of failed items: not in ledgers of earlier programs
-    job INTEGER NOT NULL, key TEXT NOT NULL, trace TEXT NOT NULL, PRIMARY KEY (job, key)
-) WITHOUT ROWID
-"""
-
-JobState = Literal["running", "done", "failed", "interrupted", "killed"]
-
-
-class JobRecord(Plain, frozen=True):
-    """A job in the ledger."""
-
-    id: int
-    source: str
-    sink: str
-    recipe: str
-    engine: str
-    workers: int
-    pid: int
-    state: JobState
-    started: float
-    """Seconds since the epoch."""
-    finished: float | None
-    done: int
-    failed: int
-    skipped: int
-
-
-class ItemRecord(Plain, frozen=True):
-    """An item of a job in the ledger."""
-
-    key: str
-    state: Literal["done", "failed"]
-    attempts: int
-    failure: Failure | None
-    worker: str
-    started: float
-    pixels: int
-    times: Times
-
-
-class Claim(Plain, frozen=True):
-    """The item that has claimed an output name of a sink."""
-
-    source: str
-    key: str
-    job: int
-    is_filled: bool
-    """Whether its output was published."""
+_decoded = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def default_path() -> Path:
@@ -134,6 +57,9 @@ class Ledger:
         self._released: dict[tuple[int, str], int] = {}
         self._items: list[tuple[object, ...]] = []
         self._traces: dict[tuple[int, str], str] = {}
+        self._losses: dict[tuple[int, str], tuple[str, str]] = {}
+        self._has_losses = False
+        """A loss was recorded, so a row may have to be deleted when the item is processed again."""
         self._progress: tuple[int, int, int, int] | None = None
         try:
             self._db = self._copy() if scratch else self._open(path is None)
@@ -143,10 +69,13 @@ class Ledger:
             raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
 
     def _open(self, is_usual: bool) -> sqlite3.Connection:
-        private_database(self.path, is_usual)
-        db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-        db.execute("PRAGMA synchronous=NORMAL")
-        return db
+        def connected() -> sqlite3.Connection:
+            private_database(self.path, is_usual)
+            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            db.execute("PRAGMA synchronous=NORMAL")
+            return db
+
+        return patiently(connected)
 
     def _copy(self) -> sqlite3.Connection:
         copy = sqlite3.connect(":memory:", isolation_level=None)
@@ -161,14 +90,15 @@ class Ledger:
             if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
                 if self._select("SELECT 1 FROM sqlite_master").fetchone():
                     raise StorageError("it is another program's database")
-                for statement in _SCHEMA.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={VERSION}")
             self._db.execute("COMMIT")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version != VERSION:
             raise StorageError(f"it has version {version}, this program needs version {VERSION}")
-        self._db.execute(_TRACES)
+        self._db.execute(TRACES)
+        self._db.execute(LOSSES)
 
     def survive_power_cuts(self) -> None:
         """From now on, each flush waits until the data is on the disk."""
@@ -235,6 +165,10 @@ class Ledger:
                 "DELETE FROM traces WHERE NOT EXISTS (SELECT 1 FROM items "
                 "WHERE items.job = traces.job AND items.key = traces.key AND items.kind IS NOT NULL)"
             )
+            self._db.execute(
+                "DELETE FROM losses WHERE NOT EXISTS (SELECT 1 FROM items "
+                "WHERE items.job = losses.job AND items.key = losses.key)"
+            )
 
     def mark_killed(self, jobs: Iterable[int]) -> None:
         """Mark jobs as killed: their processes have ended."""
@@ -261,17 +195,33 @@ class Ledger:
                 record = msgspec.structs.replace(record, state="killed")
             yield record
 
-    def items(self, job: int, state: str | None = None) -> Iterator[ItemRecord]:
-        """The items of a job, all or those in one state, ordered by key."""
+    def items(self, job: int, state: str | None = None, lost: bool = False) -> Iterator[ItemRecord]:
+        """The items of a job, ordered by key.
+
+        Args:
+            state: only the items in this state.
+            lost: only the items that lost something or are damaged.
+        """
         self.flush()
-        for key, state_, attempts, kind, message, trace, worker, started, pixels, *times in self._select(
+        for key, state_, attempts, kind, message, trace, worker, started, pixels, *rest in self._select(
             "SELECT key, state, attempts, kind, message, COALESCE(trace, ''), worker, started, pixels, "
-            "read, decode, filter, encode, write FROM items LEFT JOIN traces USING (job, key) "
-            "WHERE job = ? AND (? IS NULL OR state = ?) ORDER BY key",
-            (job, state, state),
+            "dropped, warnings, read, decode, filter, encode, write "
+            "FROM items LEFT JOIN traces USING (job, key) LEFT JOIN losses USING (job, key) "
+            "WHERE job = ? AND (? IS NULL OR state = ?) AND (NOT ? OR dropped IS NOT NULL) ORDER BY key",
+            (job, state, state, lost),
         ):
             failure = Failure(kind, message, trace=trace) if kind else None
-            yield ItemRecord(key, state_, attempts, failure, worker, started, pixels, Times(*times))
+            dropped, warnings, *times = rest
+            losses = (_decoded(dropped), _decoded(warnings)) if dropped else ((), ())
+            yield ItemRecord(key, state_, attempts, failure, worker, started, pixels, Times(*times), *losses)
+
+    def losses(self, job: int) -> dict[str, int]:
+        """How many items of a job lost each thing, the most frequent first."""
+        self.flush()
+        counts: Counter[str] = Counter()
+        for (dropped,) in self._select("SELECT dropped FROM losses WHERE job = ?", (job,)):
+            counts.update(_decoded(dropped))
+        return dict(counts.most_common())
 
     def failed_before(self, source: str, sink: str) -> set[str]:
         """The keys of the items whose last attempt from this source into this sink failed."""
@@ -281,6 +231,18 @@ class Ledger:
             (source, sink),
         )
         return {key for key, state, _ in rows if state == "failed"}
+
+    def lossy(self, source: str, sink: str) -> frozenset[str]:
+        """The keys of the items that lost something when they were last done from this source into this sink."""
+        rows = self._select(
+            "SELECT key FROM losses JOIN jobs ON jobs.id = losses.job "
+            "WHERE jobs.source = ? AND jobs.sink = ? AND dropped != '[]' AND NOT EXISTS ("
+            "SELECT 1 FROM jobs AS later JOIN items ON items.job = later.id AND items.key = losses.key "
+            "WHERE later.source = jobs.source AND later.sink = jobs.sink AND later.id > losses.job "
+            "AND items.state = 'done')",
+            (source, sink),
+        )
+        return frozenset(key for (key,) in rows)
 
     # Outputs
 
@@ -336,6 +298,9 @@ class Ledger:
         """Record an item whose outputs are published."""
         place = self._number(sink)
         self._done.update({(place, w.name): w.size for w in result.written})
+        if result.dropped or result.warnings:
+            self._losses[job, result.key] = _as_json(result.dropped), _as_json(result.warnings)
+            self._has_losses = True
         self._add(_item_row(job, "done", result, attempts, worker))
 
     def record_failed(
@@ -387,6 +352,14 @@ class Ledger:
                 f"INSERT OR REPLACE INTO items VALUES ({', '.join('?' * 14)})",
                 self._items,
             )
+            if self._has_losses:
+                self._db.executemany(
+                    "DELETE FROM losses WHERE job = ? AND key = ?", [item[:2] for item in self._items]
+                )
+                self._db.executemany(
+                    "INSERT INTO losses VALUES (?, ?, ?, ?)",
+                    [(*item, *losses) for item, losses in self._losses.items()],
+                )
             self._db.executemany("DELETE FROM traces WHERE job = ? AND key = ?", self._traces)
             self._db.executemany(
                 "INSERT INTO traces VALUES (?, ?, ?)",
@@ -397,6 +370,7 @@ class Ledger:
         self._released.clear()
         self._items.clear()
         self._traces.clear()
+        self._losses.clear()
 
     def _select(self, query: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -423,6 +397,10 @@ def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) 
         reason = failure.kind, failure.message.encode("utf-8", "backslashreplace").decode()
     times = msgspec.structs.astuple(result.times)
     return job, result.key, state, attempts, *reason, worker, result.started, result.pixels, *times
+
+
+def _as_json(texts: tuple[str, ...]) -> str:
+    return msgspec.json.encode(texts).decode()
 
 
 def _is_alive(pid: int) -> bool:

@@ -35,7 +35,7 @@ from imageloom.records.timeline import (
     path_of,
     prune,
 )
-from imageloom.system import machine
+from imageloom.system import descriptors, machine
 from imageloom.system.private import private_folder
 
 SHORTEST = 1.0
@@ -122,7 +122,9 @@ class Recorder:
         )
         try:
             private_folder(path.parent)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+            self._file = descriptors.open_file(
+                path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600
+            )
         except OSError as error:
             self._give_up(error)
         self._flush()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from imageloom.model import Plain
+from imageloom.records.losses import counted, files, without_copies
 
 
 class Summary(Plain, frozen=True):
-    """The numbers of done, failed and skipped items of a run, and its duration in seconds."""
+    """The numbers of done, failed and skipped items of a run, its duration in seconds, and what was lost."""
 
     job: int
     done: int
@@ -14,6 +17,16 @@ class Summary(Plain, frozen=True):
     skipped: int
     seconds: float
     interrupted: bool = False
+    lost: int = 0
+    """Number of done files whose outputs lack something that the input has, other than a thumbnail."""
+    dropped: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it
+    """How many of them lost each thing."""
+    damaged: int = 0
+    """Number of done files that are damaged."""
+    incomplete: int = 0
+    """Number of done files with missing pixels (--damage salvage)."""
+    left_out: dict[str, int] = {}  # noqa: RUF012
+    """Number of files in the source that were not processed, because no format has their suffix, by suffix."""
 
     @property
     def total(self) -> int:
@@ -39,7 +52,19 @@ class Summary(Plain, frozen=True):
         skipped = f" ({self.skipped} skipped)" if self.skipped else ""
         rate = (self.done + self.failed) / self.seconds if self.seconds else 0.0
         stopped = "interrupted: " if self.interrupted else ""
-        return (
+        numbers = (
             f"{stopped}{self.done} of {self.total} {done}{skipped}, {self.failed} failed, "
             f"{self.seconds:.2f} s, {rate:.0f}/s"
         )
+        return "; ".join((numbers, *self._losses()))
+
+    def _losses(self) -> Iterator[str]:
+        if self.lost:
+            lost = counted(without_copies(self.dropped))
+            yield f"{files(self.lost, 'lost something', 'lost something')}: {lost}"
+        if complete := self.damaged - self.incomplete:
+            yield files(complete, "is damaged but complete", "are damaged but complete")
+        if self.incomplete:
+            yield files(self.incomplete, "is damaged and lacks pixels", "are damaged and lack pixels")
+        if number := sum(self.left_out.values()):
+            yield f"{files(number, 'was left out', 'were left out')}: {counted(self.left_out)}"

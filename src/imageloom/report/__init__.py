@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import JobRecord
 from imageloom.records.timeline import Timeline, path_of, read
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def write_page(path: Path, ledger: Ledger, job: int | None) -> None:
     from imageloom.report.figures import figures
 
     record, timeline = recorded(ledger, job)
-    found = figures(record, timeline)
+    found = figures(record, timeline, ledger.items(record.id, lost=True))
     text = page.to_html(
         found,
         timeline,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imageloom.model import STAGES, Plain
-from imageloom.records.ledger import JobRecord
+from imageloom.records.schema import ItemRecord, JobRecord
 from imageloom.records.timeline import ASSEMBLED, DONE, FAILED, PART, RETRIED, Attempt, Timeline
 
 DEATHS = frozenset({"WorkerLost", "ItemTimeout"})
@@ -48,6 +48,14 @@ class FailedItem(Plain, frozen=True):
     worker: str
     at: float
     """Seconds from the beginning."""
+
+
+class LostItem(Plain, frozen=True):
+    key: str
+    dropped: tuple[str, ...]
+    """What the input has and an output lacks."""
+    warnings: tuple[str, ...]
+    """Accepted damage of the input."""
 
 
 class MachineFigures(Plain, frozen=True):
@@ -114,6 +122,10 @@ class Figures(Plain, frozen=True):
     failures: list[FailedItem]
     kinds: dict[str, int]
     """Number of failed items by kind of failure, the most frequent first."""
+    losses: list[LostItem] = []  # noqa: RUF012
+    """The done items that lost something or are damaged."""
+    dropped: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it
+    """Number of items that lost each thing, the most frequent first."""
 
     @property
     def rate(self) -> float:
@@ -121,8 +133,13 @@ class Figures(Plain, frozen=True):
         return self.done / self.seconds if self.seconds else 0.0
 
 
-def figures(job: JobRecord, timeline: Timeline) -> Figures:
-    """Compute all figures of a job."""
+def figures(job: JobRecord, timeline: Timeline, lost: Iterable[ItemRecord] = ()) -> Figures:
+    """Compute all figures of a job.
+
+    Args:
+        lost: the items that lost something or are damaged.
+    """
+    losses = [LostItem(item.key, item.dropped, item.warnings) for item in lost]
     opening, attempts = timeline.opening, timeline.attempts
     done = [a for a in attempts if a.outcome == DONE and a.made_at != PART]
     failed = [a for a in attempts if a.outcome == FAILED and a.made_at != PART]
@@ -162,6 +179,8 @@ def figures(job: JobRecord, timeline: Timeline) -> Figures:
         machine=_machine(timeline),
         failures=[_failed(a, timeline, names) for a in failed],
         kinds=dict(Counter(a.kind for a in failed).most_common()),
+        losses=losses,
+        dropped=dict(Counter(thing for item in losses for thing in item.dropped).most_common()),
     )
 
 

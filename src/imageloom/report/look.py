@@ -13,7 +13,7 @@ import numpy as np
 from imageloom import codecs, operators
 from imageloom.driver.source import Source
 from imageloom.errors import ItemError
-from imageloom.model import Item, Limits, Pixels, Recipe
+from imageloom.model import Encoding, Item, Limits, Pixels, Recipe
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.plan import UPRIGHT, check_limits, make_plan
 from imageloom.records.faults import blamed_on
@@ -119,7 +119,7 @@ def to_html(title: str, found: Sequence[Sample]) -> str:
 
 
 def _data(pixels: Pixels) -> str:
-    return "data:image/png;base64," + base64.b64encode(codecs.get("png").encode(pixels, 0)).decode()
+    return "data:image/png;base64," + base64.b64encode(codecs.get("png").encode(pixels, Encoding(0))).decode()
 
 
 def to_png(found: Sequence[Sample]) -> bytes:
@@ -131,7 +131,7 @@ def to_png(found: Sequence[Sample]) -> bytes:
         for r in rows
     ]
     sheet = cv2.copyMakeBorder(np.vstack(padded), _MARGIN, 0, 0, 0, cv2.BORDER_CONSTANT, value=(_PAPER,) * 3)
-    return codecs.get("png").encode(sheet, 0)
+    return codecs.get("png").encode(sheet, Encoding(0))
 
 
 def _row(sample: Sample) -> Pixels:

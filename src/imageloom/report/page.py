@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 
 from imageloom.model import STAGES
+from imageloom.records.losses import counted
 from imageloom.records.timeline import Timeline
 from imageloom.report import charts, html
 from imageloom.report.columns import columns
@@ -19,7 +20,7 @@ from imageloom.report.pictures import Sample
 from imageloom.report.text import count, duration, facts, rate, spreads
 
 MOST_FAILURES = 200
-"""Maximum number of failures in the page."""
+"""Maximum number of failures in the page, and of items that lost something."""
 
 
 def to_html(figures: Figures, timeline: Timeline, samples: list[Sample], pictures: dict[str, str]) -> str:
@@ -37,6 +38,7 @@ def to_html(figures: Figures, timeline: Timeline, samples: list[Sample], picture
         _timeline(),
         *_charts(figures),
         _failures(figures, pictures),
+        _losses(figures),
     ]
     data = {"timeline": columns(figures, timeline), "stages": STAGES}
     title = f"imageloom, job {figures.job}"
@@ -167,3 +169,20 @@ def _failures(f: Figures, pictures: dict[str, str]) -> str:
         else ""
     )
     return html.section("failures", "Failures", f'<ul class="failures">{"".join(rows)}</ul>{rest}', kinds)
+
+
+def _losses(f: Figures) -> str:
+    if not f.losses:
+        return ""
+    rows = [
+        (item.key, ", ".join(item.dropped) or "–", "; ".join(item.warnings) or "–")
+        for item in f.losses[:MOST_FAILURES]
+    ]
+    more = len(f.losses) - len(rows)
+    rest = (
+        f'<p class="note">{count(more)} more; list all: imageloom jobs show {f.job} --lost</p>'
+        if more
+        else ""
+    )
+    body = html.table("Losses table", ("file", "lost", "damaged"), rows, "lost") + rest
+    return html.section("losses", "Lost or damaged", body, counted(f.dropped))

@@ -9,9 +9,11 @@ import sys
 
 from imageloom import codecs, operators
 from imageloom.errors import ImageloomError, LimitExceeded
-from imageloom.model import Item, Plain
-from imageloom.recipes.plan import UPRIGHT, meaning
-from imageloom.records.ledger import JobRecord, Ledger
+from imageloom.model import Encoding, Item, Plain
+from imageloom.recipes.meaning import Meanings
+from imageloom.recipes.plan import UPRIGHT
+from imageloom.records.ledger import Ledger
+from imageloom.records.schema import JobRecord
 from imageloom.records.timeline import DONE, PART, Timeline
 from imageloom.report.figures import DEATHS, FailedItem
 from imageloom.report.look import on_paper, thumbnail
@@ -58,7 +60,7 @@ def picture(root: str, key: str, side: int) -> bytes:
     small = on_paper(thumbnail(pixels, side))
     for step in UPRIGHT[header.orientation]:
         small = operators.apply(step, small)
-    return codecs.get("jpeg").encode(small, _QUALITY)
+    return codecs.get("jpeg").encode(small, Encoding(_QUALITY))
 
 
 def samples(ledger: Ledger, job: JobRecord, timeline: Timeline) -> list[Sample]:
@@ -67,14 +69,16 @@ def samples(ledger: Ledger, job: JobRecord, timeline: Timeline) -> list[Sample]:
     done = [a for a in timeline.attempts if a.outcome == DONE and a.made_at != PART]
     if work.in_place or not done:
         return []
-    recipe = meaning(work.recipe, work.name)
+    meanings = Meanings(work.recipe, work.name)
     found: list[Sample] = []
     tries = min(len(done), 3 * MOST_SAMPLES)
     for turn in range(tries):
         key = done[(2 * turn + 1) * len(done) // (2 * tries)].key
         try:
             stat = os.stat(os.path.join(job.source, key))
-            made = ledger.done(job.source, job.sink, Item(key, stat.st_size, stat.st_mtime_ns), recipe)
+            made = ledger.done(
+                job.source, job.sink, Item(key, stat.st_size, stat.st_mtime_ns), meanings.of(key)
+            )
             before = _uri(picture(job.source, key, SIDE)) if made else ""
             for name, _ in made:
                 found.append(Sample(key, name, before, _uri(picture(job.sink, name, SIDE))))

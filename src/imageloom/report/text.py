@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imageloom.model import STAGES
+from imageloom.records.losses import counted
 from imageloom.records.timeline import Timeline
 from imageloom.report.figures import Figures, Spread, rows
 from imageloom.system.printable import csv_line, printable
@@ -94,6 +95,10 @@ def summary(figures: Figures) -> str:
         busy += f", imbalance {f.imbalance:.2f} (busiest worker / mean)"
     lines.append(busy)
     lines += [f"  {number} failed: {printable(kind)}" for kind, number in f.kinds.items()]
+    if f.dropped:
+        lines.append(f"  lost: {counted(f.dropped)}")
+    if damaged := sum(bool(item.warnings) for item in f.losses):
+        lines.append(f"  {count(damaged)} damaged")
     return "\n".join(lines)
 
 

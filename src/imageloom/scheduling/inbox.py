@@ -88,13 +88,13 @@ def message_of(data: bytes) -> Message:
     try:
         return _messages.decode(data)
     except UNREADABLE as error:
-        wrong = error
+        wrong = shown(str(error))  # not the exception: it would hold the data in a cycle
     try:
         envelope = _envelopes.decode(data)
     except UNREADABLE:
-        raise InvalidResult(f"a message that cannot be read: {shown(str(wrong))}") from None
+        raise InvalidResult(f"a message that cannot be read: {wrong}") from None
     worker = shown(envelope.worker)
-    return Message(envelope.delivery, envelope.place, worker, refused("", worker, shown(str(wrong))))
+    return Message(envelope.delivery, envelope.place, worker, refused("", worker, wrong))
 
 
 def fail(future: Future[Any], error: Exception) -> None:

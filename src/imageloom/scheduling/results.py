@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import astuple, replace
 
 from imageloom.errors import InvalidResult
-from imageloom.model import Failure, Outcome, Result, Task, Work
-from imageloom.system.printable import printable_lines
+from imageloom.model import MOST_WARNING, MOST_WARNINGS, THINGS, Failure, Outcome, Result, Task, Work
+from imageloom.system.printable import printable, printable_lines
 from imageloom.system.tracing import MOST_TRACE
 
 MOST_BYTES = 1 << 40
@@ -53,7 +53,7 @@ def checked(task: Task, work: Work, result: Result, worker: str) -> Result:
         return refused(work.item.key, result.worker or worker, f"its {wrong}")
     failure = result.failure
     if failure is None:
-        return result
+        return _shown_warnings(result) if result.warnings else result
     if failure.trace:
         failure = replace(failure, trace=printable_lines(failure.trace, MOST_TRACE))
     if not (failure.message.isprintable() and len(failure.message) <= MOST_TEXT):
@@ -91,6 +91,11 @@ def shown(text: str, most: int = MOST_NAME) -> str:
     return re.sub(_UNSHOWN, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def _shown_warnings(result: Result) -> Result:
+    """The result with warnings that are safe for the log and the terminal."""
+    return replace(result, warnings=tuple([printable(one[:MOST_WARNING]) for one in result.warnings]))
+
+
 def _wrong(task: Task, work: Work, result: Result) -> str | None:
     """What is wrong with a result, as text; None if it is valid."""
     if result.key != work.item.key:
@@ -103,7 +108,10 @@ def _wrong(task: Task, work: Work, result: Result) -> str | None:
     if failure is not None:
         if not re.fullmatch(_KIND, failure.kind):
             return "kind of failure is not a class name"
-        return "failure has outputs" if result.written or result.pieces or result.measure else None
+        has_outputs = result.written or result.pieces or result.measure or result.dropped or result.warnings
+        return "failure has outputs" if has_outputs else None
+    if (result.dropped or result.warnings) and (reason := _wrong_losses(result)):
+        return reason
     if task.part is not None:
         from imageloom.worker import parts  # imported late: small images do not need it
 
@@ -114,6 +122,16 @@ def _wrong(task: Task, work: Work, result: Result) -> str | None:
     if result.pieces or result.measure:
         return "pieces are those of a part, but the task is an item"
     return _wrong_outputs(task, work, result, work.names)
+
+
+def _wrong_losses(result: Result) -> str | None:
+    """What is wrong with the reported losses and warnings, as text; None if they are valid."""
+    dropped = result.dropped
+    if len(dropped) > len(THINGS) or any(thing not in THINGS for thing in dropped):
+        return "losses are unknown"
+    if list(dropped) != sorted(set(dropped)):
+        return "losses are not sorted"
+    return "warnings are too many" if len(result.warnings) > MOST_WARNINGS else None
 
 
 def _wrong_outputs(

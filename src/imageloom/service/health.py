@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from imageloom.engines import Engine
 from imageloom.errors import StorageError, UsageError
 from imageloom.records.events import Began, Collected, Done, Event, Failed, Retried, Skipped, Started
+from imageloom.records.losses import Losses
 from imageloom.scheduling.fleet import Fleet
 from imageloom.service.probes import MOST_CONNECTIONS, ProbeServer
 from imageloom.system.sandbox import Sandbox
@@ -42,6 +43,7 @@ class Tally:
         self.has_begun = False
         self._items = {"done": 0, "failed": 0, "skipped": 0}
         self._retried = self._in_flight = self._bytes = 0
+        self._losses = Losses()
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -53,6 +55,7 @@ class Tally:
                 self._in_flight -= event.is_last
             case Done(result):
                 self.count("done", sum(written.size for written in result.written))
+                self._losses.add(result)
             case Failed():
                 self.count("failed")
             case Skipped():
@@ -77,6 +80,7 @@ class Tally:
         yield Metric("imageloom_retries_total", "counter", "Attempts that failed and were followed by another.",
                      {"": self._retried})  # fmt: skip
         yield self._written()
+        yield from self._lost()
         yield Metric("imageloom_tasks_in_flight", "gauge", "Tasks in the engine.", {"": self._in_flight})
         yield _workers(engine.capacity)
         yield _sandbox(self._sandbox)
@@ -99,6 +103,24 @@ class Tally:
     def _outcomes(self, what: str) -> Metric:
         by_outcome = {f'outcome="{outcome}"': float(count) for outcome, count in self._items.items()}
         return Metric("imageloom_items_total", "counter", what, by_outcome)
+
+    def _lost(self) -> Iterator[Metric]:
+        """Metrics of losses and of damaged files. A thing that no file has lost has no value."""
+        losses = self._losses
+        by_thing = {f'thing="{thing}"': float(count) for thing, count in losses.dropped.items()}
+        yield Metric(
+            "imageloom_losses_total", "counter", "Items whose outputs lack something, by thing.", by_thing
+        )
+        by_state = {
+            'state="complete"': float(losses.damaged - losses.incomplete),
+            'state="incomplete"': float(losses.incomplete),
+        }
+        yield Metric(
+            "imageloom_damaged_items_total",
+            "counter",
+            "Damaged items, by whether they lack pixels.",
+            by_state,
+        )
 
     def _written(self) -> Metric:
         return Metric("imageloom_output_bytes_total", "counter", "Bytes of outputs.", {"": self._bytes})

@@ -19,9 +19,10 @@ from imageloom.driver.source import Source
 from imageloom.engines import Engine
 from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.errors import ImageloomError, StorageError, UsageError
-from imageloom.model import Job
+from imageloom.model import Job, Result
 from imageloom.records.events import Began, Done, Event, Failed, Skipped
 from imageloom.records.ledger import Ledger
+from imageloom.records.losses import Losses
 from imageloom.records.summary import Summary
 from imageloom.service.messages import to_item_receipt, to_job
 from imageloom.system.private import private_folder
@@ -157,6 +158,7 @@ class RunningJob:
         self._driver: Driver | None = None
         self._began = time.monotonic()
         self._receipt = pb.JobReceipt(id=request.id)
+        self._losses = Losses()
 
     def start(
         self,
@@ -249,8 +251,10 @@ class RunningJob:
             match event:
                 case Began(number):
                     self._receipt.job, self.has_begun = number, True
-                case Done():
+                case Done(result):
                     self._receipt.done += 1
+                    if result.dropped or result.warnings:
+                        self._note_losses(result)
                 case Failed():
                     self._receipt.failed += 1
                 case Skipped():
@@ -259,6 +263,13 @@ class RunningJob:
                 for follower in self.followers:
                     follower.unsent.append(receipt)
             self.change.notify_all()
+
+    def _note_losses(self, result: Result) -> None:
+        self._losses.add(result)
+        losses, receipt = self._losses, self._receipt
+        receipt.lost, receipt.damaged, receipt.incomplete = losses.lost, losses.damaged, losses.incomplete
+        for thing in result.dropped:
+            receipt.dropped[thing] = losses.dropped[thing]
 
     def _end(self, summary: Summary, files: JobFiles) -> None:
         status, message = pb.JOB_SUCCESS, ""
@@ -278,6 +289,7 @@ class RunningJob:
                     message=message,
                     exit_code=summary.exit_code,
                     seconds=time.monotonic() - self._began,
+                    left_out=summary.left_out,
                 )
             )
         self._close(files)

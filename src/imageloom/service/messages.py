@@ -21,7 +21,9 @@ from imageloom.records.summary import Summary
 
 P = TypeVar("P", bound=Plain)
 
-KNOWN_NEEDS: frozenset[str] = frozenset()
+NEEDS = {"metadata": ("strict",), "damage": (), "colors": (), "gain_map": ()}
+"""Fields of a recipe that older servers do not support, or only without these values."""
+KNOWN_NEEDS = frozenset((*NEEDS, "subsampling"))
 """Names of features that a client may request and that older servers do not support."""
 
 
@@ -38,11 +40,16 @@ def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
                 folder=output.folder,
                 format=output.format or "",
                 quality=output.quality,
+                subsampling=output.subsampling or "",
             )
             for output in recipe.outputs
         ],
         decode=recipe.decode,
         metadata=recipe.metadata,
+        damage=recipe.damage,
+        colors=recipe.colors,
+        gain_map=recipe.gain_map,
+        needs=_needs(recipe),
         operators=recipe.operators,
         include=job.include,
         exclude=job.exclude,
@@ -58,6 +65,17 @@ def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
         links="" if job.links == "follow" else job.links,  # a server does not follow links out of a source
         detached=detached,
     )
+
+
+def _needs(recipe: Recipe) -> list[str]:
+    """The features that a server must support for this recipe."""
+    usual = Recipe(())
+    needs = ["subsampling"] if any(output.subsampling for output in recipe.outputs) else []
+    return needs + [
+        name
+        for name, values in NEEDS.items()
+        if (value := getattr(recipe, name)) != getattr(usual, name) and (not values or value in values)
+    ]
 
 
 def to_job(request: pb.JobRequest) -> Job:
@@ -95,11 +113,12 @@ def _recipe(request: pb.JobRequest) -> Recipe:
             Pipeline.parse(output.pipeline).steps if output.pipeline else (),
             folder=_folder(output.folder),
             format=parse_format(output.format) if output.format else None,
+            subsampling=output.subsampling or None,  # type: ignore[arg-type]  # checked below
             **_given(output, Output, ("quality",)),
         )
         for output in request.outputs
     )
-    chosen = {name: value for name in ("decode", "metadata") if (value := getattr(request, name))}
+    chosen = {name: value for name in ("decode", *NEEDS) if (value := getattr(request, name))}
     return _checked(Recipe(outputs, operators=tuple(request.operators), **chosen), Recipe)
 
 
@@ -151,6 +170,8 @@ def _receipt(
         pause=pause,
         written=[pb.WrittenFile(name=one.name, size=one.size) for one in result.written],
         times=pb.Times(**msgspec.structs.asdict(times)),
+        dropped=result.dropped,
+        warnings=result.warnings,
     )
 
 
@@ -161,7 +182,8 @@ def to_event(receipt: pb.ItemReceipt) -> Event:
     written = tuple(Written(one.name, "", one.size) for one in receipt.written)
     failure = Failure(receipt.failure, receipt.message) if receipt.failure else None
     times = Times(**{name: getattr(receipt.times, name) for name in Times.__struct_fields__})
-    result = Result(receipt.key, written, failure, times)
+    dropped: Any = tuple(receipt.dropped)  # a newer server may report other things
+    result = Result(receipt.key, written, failure, times, dropped=dropped, warnings=tuple(receipt.warnings))
     if receipt.status == pb.ITEM_RETRIED:
         return Retried(result, receipt.attempt, receipt.worker, receipt.pause)
     kind = Failed if receipt.status == pb.ITEM_FAILED else Done
@@ -177,4 +199,9 @@ def to_summary(receipt: pb.JobReceipt) -> Summary:
         receipt.skipped,
         receipt.seconds,
         receipt.status == pb.JOB_CANCELLED,
+        receipt.lost,
+        dict(receipt.dropped),
+        receipt.damaged,
+        receipt.incomplete,
+        dict(receipt.left_out),
     )

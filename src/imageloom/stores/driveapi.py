@@ -7,7 +7,6 @@ before, so that a retry does not create a second file.
 from __future__ import annotations
 
 import json
-import mimetypes
 import random
 import re
 import secrets
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from imageloom.stores import credentials
+from imageloom.stores.media import HEAD, media_type
 
 if TYPE_CHECKING:
     from requests import Response
@@ -279,7 +279,8 @@ class Drive:
     def _upload(
         self, method: str, url: str, metadata: dict[str, Any], content: BufferedIOBase, size: int
     ) -> None:
-        kind = mimetypes.guess_type(metadata["name"])[0] or "application/octet-stream"
+        content.seek(0)
+        kind = media_type(content.read(HEAD), metadata["name"])
         content.seek(0)
         if size > SMALL:
             self._upload_parts(method, url, metadata, content, size, kind)

@@ -37,6 +37,7 @@ from imageloom.stores.names import STAGING, check_output_name
 from imageloom.stores.staging import StagingFolder, open_staging
 from imageloom.system import folders
 from imageloom.system.beneath import READ, open_beneath
+from imageloom.system.descriptors import patiently
 
 KEPT_OPEN = 1.0
 """Seconds that a folder stays open for further outputs."""
@@ -104,7 +105,7 @@ class LocalStore:
         """The entries of a folder, which is opened with the store's restrictions."""
         path = os.path.join(self.address, prefix)
         if self._links == "follow" and not self._roots:
-            return os.scandir(path)
+            return patiently(lambda: os.scandir(path))
         within = (self.address,) if prefix else self._roots
         folder = open_beneath(
             path.rstrip("/") or "/",
@@ -114,7 +115,7 @@ class LocalStore:
             outer=self._roots,
         )
         stack.callback(os.close, folder)
-        return os.scandir(folder)
+        return patiently(lambda: os.scandir(folder))
 
     def _item(self, key: str, entry: os.DirEntry[str]) -> Item | Unlisted:
         if not is_utf8(key):

@@ -14,8 +14,10 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 from msgspec.structs import replace
 
@@ -27,21 +29,26 @@ from imageloom.errors import (
     OutputExists,
     StorageError,
     UnreadableItem,
+    UnsupportedImage,
     UnwritableOutput,
     UsageError,
 )
 from imageloom.model import Item, Unlisted
 from imageloom.stores import credentials
+from imageloom.stores.media import HEAD, media_type
 from imageloom.stores.names import PROBE, STAGING, unsafe
+from imageloom.stores.rawlist import RawListing
 from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_hidden
 from imageloom.system import folders
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ObjectStore as Client
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "memory": "s3"}
 MARK = "imageloom"
 """The object attribute that identifies the item that an object was made from."""
+CONTENT_TYPE = "Content-Type"
 PART = 8 << 20
 """Bytes per part of a large upload or download."""
 PAGE = 1000
@@ -81,9 +88,16 @@ class ObjectStore(RemoteStore):
         self.address = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
         self._prefix = f"{prefix}/" if prefix else ""
         self._client = _connect(scheme, bucket)
+        self._bucket = bucket if scheme == "s3" else ""
         self._staging = Staging()
 
     # Reading
+
+    @cached_property
+    def _raw(self) -> RawListing | None:
+        """A listing of raw keys, if the store has one."""
+        found = RawListing(self._bucket, credentials.aws()) if self._bucket else None
+        return found if found and found.is_possible else None
 
     def items(self) -> Iterator[Item | Unlisted]:
         """Yield all objects in the order of their keys, without hidden objects and folder markers. A broken
@@ -97,6 +111,9 @@ class ObjectStore(RemoteStore):
 
         offset: str | None = None
         failures = 0
+        if not self._prefix and self._has_leading_slashes():
+            yield from self._raw_items("")
+            return
         while True:
             try:
                 folder = self._prefix.rstrip("/") or None
@@ -105,10 +122,13 @@ class ObjectStore(RemoteStore):
                     for found in page:
                         offset = found["path"]
                         key = offset.removeprefix(self._prefix)
-                        if not is_hidden(key):
+                        if not (is_hidden(key) or self._is_marker(key, found)):
                             yield self._item(key, found)
                 return
             except InvalidPathError as error:
+                if self._raw:
+                    yield from self._raw_items(offset or "")
+                    return
                 wrong = _offending(error)
                 if wrong is None or not unsafe(wrong) or (offset is not None and _behind(wrong) <= offset):
                     raise StorageError(
@@ -124,6 +144,34 @@ class ObjectStore(RemoteStore):
                 if _is_final(error) or failures == RETRIES:
                     raise StorageError(f"cannot list {self.address}: {explain(error)}") from None
                 time.sleep(0.1 * 2**failures * (1 + random.random()))
+
+    def _has_leading_slashes(self) -> bool:
+        """Whether keys start with a slash. obstore would list them without it."""
+        try:
+            return bool(self._raw and self._raw.has("/"))
+        except (OSError, ValueError):  # obstore reports it
+            return False
+
+    def _raw_items(self, after: str) -> Iterator[Item | Unlisted]:
+        """Yield the objects after a key, also those whose keys are not valid paths."""
+        assert self._raw is not None
+        try:
+            for found in self._raw.keys(self._prefix, after):
+                key = found.key.removeprefix(self._prefix)
+                names = [part for part in key.split("/") if part not in (".", "..")]
+                if is_hidden("/".join(names)) or (found.key.endswith("/") and not found.size):
+                    continue
+                if reason := unsafe(key):
+                    yield invalid(key, reason)
+                else:
+                    meta = {"size": found.size, "last_modified": found.modified, "e_tag": found.etag}
+                    yield self._item(key, meta)
+        except (OSError, ValueError, ElementTree.ParseError) as error:
+            raise StorageError(f"cannot list {self.address}: {explain(error)}") from None
+
+    def _is_marker(self, key: str, found: Mapping[str, Any]) -> bool:
+        """Whether a listed object marks a folder: its key ends with a slash, which the library hides."""
+        return found["size"] == 0 and (not found["path"].startswith(self._prefix) or self.find(key) is None)
 
     def _item(self, key: str, found: Mapping[str, Any]) -> Item:
         modified = int(found["last_modified"].timestamp() * 1_000_000) * 1000
@@ -146,13 +194,24 @@ class ObjectStore(RemoteStore):
                 f"cannot read the metadata of {self.address}/{key}: {explain(error)}"
             ) from None
 
-    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
+    def _open(self, key: str, limit: int, planned: Item | None) -> GetResult:
+        """Begin to read an object, after checks of its version, size and encoding."""
         import obstore
 
+        found = obstore.get(self._client, self._key(key))
+        self._check_planned(planned, found.meta)
+        _check_size(found.meta["size"], limit)
+        encoding = str(found.attributes.get("Content-Encoding") or "").strip().lower()
+        if encoding not in ("", "identity", "aws-chunked"):
+            raise UnsupportedImage(
+                f"the object is stored with Content-Encoding: {encoding[:40]}, which is not decoded: store the "
+                "image itself"
+            )
+        return found
+
+    def read(self, key: str, limit: int, planned: Item | None = None) -> bytes:
         with self._reading():
-            found = obstore.get(self._client, self._key(key))
-            self._check_planned(planned, found.meta)
-            _check_size(found.meta["size"], limit)
+            found = self._open(key, limit, planned)
             data = found.bytes().to_bytes()
             if len(data) != found.meta["size"]:
                 raise UnreadableItem(
@@ -167,12 +226,8 @@ class ObjectStore(RemoteStore):
             return obstore.get_range(self._client, self._key(key), start=start, length=length).to_bytes()
 
     def fetch(self, key: str, path: str, limit: int, planned: Item | None = None) -> None:
-        import obstore
-
         with self._reading(), folders.create(path) as file:
-            found = obstore.get(self._client, self._key(key))
-            self._check_planned(planned, found.meta)
-            _check_size(found.meta["size"], limit)
+            found = self._open(key, limit, planned)
             for chunk in found.stream(min_chunk_size=PART):
                 file.write(chunk)
             if file.tell() != found.meta["size"]:
@@ -206,7 +261,7 @@ class ObjectStore(RemoteStore):
         with self._writing(key):
             for mode in ("overwrite",) if replace else ("create", "overwrite"):
                 with contextlib.suppress(AlreadyExistsError):
-                    attributes: Any = {MARK: mark}
+                    attributes: Any = {MARK: mark, CONTENT_TYPE: media_type(data[:HEAD], key)}
                     obstore.put(
                         self._client,
                         self._key(key),
@@ -230,7 +285,9 @@ class ObjectStore(RemoteStore):
         with self._writing(key):
             if not replace and self.exists(key):
                 self._check_maker(key, _mark(maker))
-            attributes: Any = {MARK: _mark(maker)}
+            with open(path, "rb") as file:
+                kind = media_type(file.read(HEAD), key)
+            attributes: Any = {MARK: _mark(maker), CONTENT_TYPE: kind}
             obstore.put(self._client, self._key(key), Path(path), attributes=attributes, chunk_size=PART)
         self._staging.discard(token)
 

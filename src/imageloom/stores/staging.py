@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from imageloom.errors import StorageError
 from imageloom.stores.names import PROBE, STAGING, is_token
-from imageloom.system import folders
+from imageloom.system import descriptors, folders
 from imageloom.system.beneath import open_beneath
 
 SCRATCH = "imageloom-scratch-"
@@ -45,7 +45,7 @@ class StagingFolder:
             if make:
                 with suppress(FileExistsError):
                     os.mkdir(STAGING, dir_fd=sink)
-            self.folder = os.open(STAGING, folders.FOLDER, dir_fd=sink)
+            self.folder = descriptors.open_file(STAGING, folders.FOLDER, dir_fd=sink)
         except OSError as error:
             raise StorageError(f"cannot write to {self.path}: {_why(error, self.path)}") from None
         if not _is_ours(self.folder):
@@ -136,7 +136,7 @@ def _make_locked(parent: str) -> tuple[str, int]:
 
     while True:
         path = tempfile.mkdtemp(prefix=SCRATCH, dir=parent)
-        folder = os.open(path, folders.FOLDER)
+        folder = descriptors.open_file(path, folders.FOLDER)
         try:
             _lock(folder)
             folders.write_in(folder, PROBE, b"probe")
@@ -183,7 +183,7 @@ def remove_abandoned(path: str) -> bool:
 def _take(path: str) -> int | None:
     """Open and lock the scratch folder of a run that has ended; None if it is not such a folder."""
     try:
-        folder = os.open(path, folders.FOLDER)
+        folder = descriptors.open_file(path, folders.FOLDER)
     except OSError:
         return None
     try:

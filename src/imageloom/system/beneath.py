@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
+from imageloom.system.descriptors import is_out_of_files, patiently
+
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 """O_NONBLOCK has no effect on regular files. It prevents blocking if the path is a FIFO."""
 FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -53,6 +55,15 @@ def open_beneath(
     Raises:
         OSError: the path leads out of the folders, has a link that is not followed, or cannot be opened.
     """
+    try:
+        return _open(path, flags, roots, follow, outer, mode)
+    except OSError as error:
+        if not is_out_of_files(error):
+            raise
+    return patiently(lambda: _open(path, flags, roots, follow, outer, mode))
+
+
+def _open(path: str, flags: int, roots: Sequence[str], follow: bool, outer: Sequence[str], mode: int) -> int:
     if not roots:
         return os.open(path, flags | os.O_CLOEXEC, mode)
     for root in roots:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import BufferedWriter
 
+from imageloom.system import descriptors
 from imageloom.system.beneath import open_beneath
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,7 +35,7 @@ def open_file(path: str, flags: int, mode: int = 0o666, roots: tuple[str, ...] =
     folder, name = os.path.split(path)
     at = open_beneath(folder or ".", FOLDER, roots)
     try:
-        return os.open(name, flags | _PLAIN, mode, dir_fd=at)
+        return descriptors.open_file(name, flags | _PLAIN, mode, dir_fd=at)
     finally:
         os.close(at)
 
@@ -42,7 +43,7 @@ def open_file(path: str, flags: int, mode: int = 0o666, roots: tuple[str, ...] =
 def create(path: str) -> BufferedWriter:
     """Create a file for writing. An existing file is replaced."""
     folder, name = os.path.split(path)
-    at = os.open(folder or ".", FOLDER)
+    at = descriptors.open_file(folder or ".", FOLDER)
     try:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=at)
@@ -53,7 +54,7 @@ def create(path: str) -> BufferedWriter:
 
 def make_file(name: str, folder: int, mode: int = 0o666) -> int:
     """Create a file for writing in an open folder."""
-    return os.open(name, os.O_WRONLY | NEW | _PLAIN, mode, dir_fd=folder)
+    return descriptors.open_file(name, os.O_WRONLY | NEW | _PLAIN, mode, dir_fd=folder)
 
 
 def write(file: int, data: bytes) -> None:
@@ -118,7 +119,7 @@ def open_below(folder: int, path: str, make: bool = False) -> int:
     for name in filter(None, path.split("/")):
         above = at
         try:
-            at = _make_folder(name, above) if make else os.open(name, FOLDER, dir_fd=above)
+            at = _make_folder(name, above) if make else descriptors.open_file(name, FOLDER, dir_fd=above)
         finally:
             os.close(above)
     return at
@@ -126,11 +127,11 @@ def open_below(folder: int, path: str, make: bool = False) -> int:
 
 def _make_folder(name: str, above: int) -> int:
     try:
-        return os.open(name, FOLDER, dir_fd=above)
+        return descriptors.open_file(name, FOLDER, dir_fd=above)
     except FileNotFoundError:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=above)
-        return os.open(name, FOLDER, dir_fd=above)
+        return descriptors.open_file(name, FOLDER, dir_fd=above)
 
 
 def remove(name: str, folder: int) -> None:

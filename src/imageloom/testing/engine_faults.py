@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from imageloom import codecs
 from imageloom.driver.run import Driver
 from imageloom.engines import Engine, submit
-from imageloom.model import Item, Job, Limits, Output, Recipe, Result, Task, Work
+from imageloom.model import Encoding, Item, Job, Limits, Output, Recipe, Result, Task, Work
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.recipes.recipe import with_operators
 from imageloom.records.events import Event, Failed, Retried
@@ -85,7 +85,7 @@ class Stage:
 
     def _draw(self, number: int, blue: int = 0) -> None:
         image = np.full((15, 20, 3), (number, 0, blue), np.uint8)
-        (self.photos / key_of(number)).write_bytes(codecs.get("png").encode(image, 90))
+        (self.photos / key_of(number)).write_bytes(codecs.get("png").encode(image, Encoding(90)))
 
     def recipe(self, text: str) -> Recipe:
         loaded = with_operators(Recipe((), "exact"), [MARKED_OPERATORS])

@@ -43,8 +43,14 @@ RESULT = (
     "measure",
     "lost",
     "worker",
+    "dropped",
+    "dropped.0",
+    "warnings",
+    "warnings.0",
 )
 """Paths of the fields of a result."""
+LISTS = ("written", "dropped", "warnings")
+"""Fields of a result that are lists."""
 MESSAGE = ("message", "message.delivery", "message.place", "message.worker", "message.result")
 """Paths of the fields of a message with one item's result, for engines that send results one by one."""
 OUTCOME = ("outcome", "outcome.task", "outcome.worker", "outcome.results")
@@ -138,7 +144,7 @@ def put(data: dict[str, Any], path: str, value: str, field: str = "") -> None:
             at += [] if at else [{"name": "honest-0.jpg", "staged": "1-1-1-0123456789ab-0", "size": 1}]
             at = at[int(name)]
         else:
-            at = at.setdefault(name, [] if name == "written" else {})
+            at = at.setdefault(name, [] if name in LISTS else {})
     place: Any = int(last) if last.isdigit() else last
     before = at.get(place) if isinstance(at, dict) else at[place] if at else {}
     changed = VALUES[value](before, field or path)

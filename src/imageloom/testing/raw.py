@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from imageloom.codecs.png import chunk
+from imageloom.codecs.chunks import chunk
 
 
 def png(

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imageloom import codecs
-from imageloom.codecs.metadata import for_output
+from imageloom.codecs.adapt import for_output, refuse_losses
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA
 from imageloom.codecs.piecewise.ordered import Writer
 from imageloom.errors import CorruptImage, LimitExceeded, UnwritableOutput
-from imageloom.model import NO_METADATA, Box, Frame, Header, Part, Recipe, Result, Step, Work, Written
+from imageloom.model import Box, Frame, Header, Part, Recipe, Result, Step, Thing, Work, Written
 from imageloom.recipes.plan import OutputPlan, Plan
 from imageloom.stores import Store
 from imageloom.stores.files import size_within
@@ -50,7 +52,7 @@ def parts_of(phases: Sequence[tiles.Phase], number: int, output: OutputPlan, wor
     frame = phases[number].frame
     if phases[number].whole:
         return [Box.of(frame)]
-    encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+    encoder = codecs.in_pieces(output.format, output.frame, output.encoding)
     across, down = (encoder.pieces.width, encoder.pieces.height) if encoder else (tiles.ALIGNED,) * 2
     alike = [one for one in phases if one.frame.is_as_large_as(frame) and not one.whole]
     most = max(one.pixels for phase in alike for one in phase.frames)
@@ -100,6 +102,7 @@ class Assembly:
     ) -> None:
         self.work = work
         self.plan = plan
+        self._recipe = recipe
         self._sink = sink
         self._source = source
         self._decoder = decoder
@@ -114,9 +117,12 @@ class Assembly:
         self._rasters: list[Raster] = []
         self._writer: Writer | None = None
         self.written: list[Written] = []
+        self.dropped: set[Thing] = set()
+        """What the input has and an output lacks."""
+        self.damage = DamageLog(recipe.damage)
         self._loader: Loader | None = None
         try:
-            if recipe.metadata == "keep":
+            if recipe.metadata != "strip":
                 self._metadata = decoder.metadata()
             self._loader = self._load(header, held, wake)
             self._begin_output(0)
@@ -131,7 +137,7 @@ class Assembly:
         """The loader that decodes the file into a raster; None if tiles are read directly from the file."""
         frame, reader = self.plan.decoded, None
         if not (self.plan.luma or self.plan.scale > 1):
-            reader = self._decoder.in_pieces()
+            reader = self._decoder.in_pieces(self.damage)
             if reader is not None and reader.random:
                 reader.close()
                 return None
@@ -149,7 +155,16 @@ class Assembly:
             raster = self._keep(HeldRaster(f"{self._scratch}-input", frame))
         else:
             raster = self._raster("input", frame)
-        return Loader(self._decoder, reader, self.plan, raster, wake, room if bounded else 0)
+        return Loader(
+            self._decoder,
+            reader,
+            self.plan,
+            raster,
+            wake,
+            room if bounded else 0,
+            self.damage,
+            needs <= self._memory,
+        )
 
     def _reads_downward(self) -> bool:
         """Whether the parts read the decoded rows from top to bottom."""
@@ -180,8 +195,9 @@ class Assembly:
         phase = self._phases[number]
         plan = self.plan.outputs[self._output]
         is_last = number == len(self._phases) - 1
-        carried = for_output(self._metadata, plan.frame)
-        encoder = codecs.in_pieces(plan.format, plan.frame, plan.quality, carried)
+        carried = for_output(self._metadata, plan.target)
+        self.dropped |= refuse_losses(self._recipe, carried.dropped)
+        encoder = codecs.in_pieces(plan.format, plan.frame, plan.encoding, carried.metadata)
         if encoder and is_last:
             self._token = f"{self._prefix}-{self._output}"
             path = self._sink.staging(self._token)
@@ -260,6 +276,8 @@ class Assembly:
         """
         if (part.output, part.phase) != (self._output, self._phase) or part.number in self._done:
             return
+        self.dropped.update(result.dropped)
+        self.damage.add(result.warnings)
         if part.phase == len(self._phases):
             self.written.extend(result.written)
         elif self._writer is not None:

@@ -54,7 +54,7 @@ def needs_of(header: Header, plan: Plan, size: int) -> dict[tuple[int, int], Nee
     for number, output in enumerate(plan.outputs):
         phases = tiles.phases(output.steps, plan.decoded)
         needs |= {(number, n): _need(phases, n, output) for n in range(len(phases))}
-        if codecs.in_pieces(output.format, output.frame, output.quality) is None:
+        if codecs.in_pieces(output.format, output.frame, output.encoding) is None:
             needs[number, len(phases)] = Need(
                 (1 + ENCODE_COPIES) * output.frame.bytes,
                 f"encoding {output.frame} as {output.format}, which is done as a whole,",
@@ -234,8 +234,20 @@ class LargeImages:
         self._close(assembly, failed=failure is not None)
         self._release(number)
         written = () if failure else tuple(assembly.written)
+        dropped, warnings = tuple(sorted(assembly.dropped)), assembly.damage.warnings
+        if failure is not None:
+            dropped = warnings = ()
         pixels = assembly.plan.decoded.pixels
-        return Result(assembly.work.item.key, written, failure, times, started, pixels)
+        return Result(
+            assembly.work.item.key,
+            written,
+            failure,
+            times,
+            started,
+            pixels,
+            dropped=dropped,
+            warnings=warnings,
+        )
 
     def _discard(self, result: Result) -> None:
         for written in result.written:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from traceback import clear_frames
 from typing import Protocol
 
 from imageloom import codecs
-from imageloom.errors import UnsupportedImage
-from imageloom.model import Box, Frame, Header, Metadata, Pixels
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import Metadata
+from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.model import Box, Frame, Header, Pixels
 from imageloom.recipes.plan import Plan
 from imageloom.system.beneath import path_of
 from imageloom.tiling.raster import Raster
 from imageloom.tiling.readers import Reader, open_reader
 
 
-def open_in_pieces(path: str, header: Header) -> Reader | None:
+def open_in_pieces(path: str, header: Header, damage: DamageLog | None = None) -> Reader | None:
     """A reader that decodes the file in pieces; None if the file can only be decoded as a whole."""
     try:
-        return open_reader(Path(path), header.format, header.frame)
+        return open_reader(Path(path), header.format, header.frame, damage)
     except UnsupportedImage:
         return None
 
@@ -30,10 +33,10 @@ class Decoder(Protocol):
     def metadata(self) -> Metadata:
         """See `codecs.metadata_of`."""
 
-    def in_pieces(self) -> Reader | None:
+    def in_pieces(self, damage: DamageLog) -> Reader | None:
         """A reader that decodes the file in pieces; None if the file can only be decoded as a whole."""
 
-    def whole(self, frame: Frame, luma: bool, scale: int) -> Pixels:
+    def whole(self, frame: Frame, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         """See `codecs.decode`.
 
         Args:
@@ -61,13 +64,13 @@ class FileDecoder:
     def metadata(self) -> Metadata:
         return codecs.metadata_of(self._path, self._header.format)
 
-    def in_pieces(self) -> Reader | None:
-        return open_in_pieces(self._path, self._header)
+    def in_pieces(self, damage: DamageLog) -> Reader | None:
+        return open_in_pieces(self._path, self._header, damage)
 
-    def whole(self, frame: Frame, luma: bool, scale: int) -> Pixels:
+    def whole(self, frame: Frame, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         with open(self._path, "rb") as file:
             data = file.read()
-        return codecs.decode(data, self._header, luma=luma, scale=scale)
+        return codecs.decode(data, self._header, luma=luma, scale=scale, damage=damage)
 
     def close(self) -> None:
         """Does nothing: it has no resources."""
@@ -81,6 +84,8 @@ class Loader(threading.Thread):
         reader: reads full rows in order; None to decode the file as a whole.
         room: maximum number of rows to decode in advance; 0 for no limit.
         wake: called when more rows are decoded, or on a failure.
+        damage: where damage of the file is reported.
+        memory: whether there is memory for the whole image, if its strips turn out to be damaged.
     """
 
     def __init__(
@@ -91,6 +96,8 @@ class Loader(threading.Thread):
         raster: Raster,
         wake: Callable[[], None],
         room: int,
+        damage: DamageLog,
+        memory: bool,
     ) -> None:
         super().__init__(name="loader", daemon=True)
         self.raster = raster
@@ -101,6 +108,8 @@ class Loader(threading.Thread):
         self._plan = plan
         self._wake = wake
         self._room = room
+        self._damage = damage
+        self._memory = memory
         self._asked = self._passed = 0
         self._failure: BaseException | None = None
         self._stopping = False
@@ -139,21 +148,35 @@ class Loader(threading.Thread):
             else:
                 self._load_strips(self._reader)
         except BaseException as error:  # otherwise the driver would wait forever
+            clear_frames(error.__traceback__)  # they hold the pixels
             self._failure = error
         self._wake()
 
     def _load_whole(self) -> None:
-        plan = self._plan
-        pixels = self._decoder.whole(plan.decoded, plan.luma, plan.scale)
-        self.raster.write(Box.of(plan.decoded), pixels)
+        self.raster.write(Box.of(self._plan.decoded), self._decoded())
         self.rows = self._plan.decoded.height
 
+    def _decoded(self) -> Pixels:
+        plan = self._plan
+        return self._decoder.whole(plan.decoded, plan.luma, plan.scale, self._damage)
+
     def _load_strips(self, reader: Reader) -> None:
+        """Load strips. If one is damaged, the codec decodes the image, as it does without tiles."""
         frame = reader.frame
+        whole: Pixels | None = None
         while self.rows < frame.height and self._has_room():
             bottom = min(frame.height, self.rows + reader.pieces.height)
             box = Box(0, self.rows, frame.width, bottom)
-            self.raster.write(box, reader.read(box.x0, box.y0, box.x1, box.y1))
+            if whole is None:
+                try:
+                    strip = reader.read(box.x0, box.y0, box.x1, box.y1)
+                except CorruptImage:
+                    if not self._memory:
+                        raise
+                    whole = self._decoded()
+            if whole is not None:
+                strip = whole[box.y0 : box.y1]
+            self.raster.write(box, strip)
             self.rows = bottom
             self._wake()
 

@@ -6,8 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from imageloom import codecs
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import Metadata
 from imageloom.errors import UnsupportedImage
-from imageloom.model import Box, Frame, Header, Metadata, Pixels, Plain
+from imageloom.model import Box, Damage, Frame, Header, Pixels, Plain
 from imageloom.system.beneath import path_of
 from imageloom.tiling.readers import Reader, open_reader
 
@@ -26,6 +28,8 @@ class Question(Plain, frozen=True):
     luma: bool = False
     metadata: bool = False
     """Parse the metadata."""
+    damage: Damage = "warn"
+    """Which damage is accepted."""
 
 
 class Found(Plain, frozen=True):
@@ -36,6 +40,8 @@ class Found(Plain, frozen=True):
     """Width and height of the file's pieces; 0 if it can only be decoded as a whole."""
     down: int = 0
     metadata: Metadata = Metadata()
+    warnings: tuple[str, ...] = ()
+    """Damage that was accepted so far."""
 
 
 def answer(question: Question) -> tuple[Found, Pixels | None]:
@@ -46,20 +52,23 @@ def answer(question: Question) -> tuple[Found, Pixels | None]:
     if question.scale:
         with open(path_of(FILE), "rb") as file:
             data = file.read()
-        return Found(), codecs.decode(data, header, luma=question.luma, scale=question.scale)
+        found = DamageLog(question.damage)
+        pixels = codecs.decode(data, header, luma=question.luma, scale=question.scale, damage=found)
+        return Found(warnings=found.warnings), pixels
     try:
-        reader = opened(header)
+        reader, damage = opened(header, question.damage)
     except UnsupportedImage:
         return Found(), None
     box, pieces = question.box, reader.pieces
-    pixels = reader.read(box.x0, box.y0, box.x1, box.y1) if box else None
-    return Found(reader.random, pieces.width, pieces.height), pixels
+    rows = reader.read(box.x0, box.y0, box.x1, box.y1) if box else None
+    return Found(reader.random, pieces.width, pieces.height, warnings=damage.warnings), rows
 
 
 @lru_cache(maxsize=1)
-def opened(header: Header) -> Reader:
-    """A reader of the process's file."""
-    return open_reader(Path(path_of(FILE)), header.format, header.frame)
+def opened(header: Header, policy: Damage) -> tuple[Reader, DamageLog]:
+    """A reader of the process's file, and the damage that it finds."""
+    damage = DamageLog(policy)
+    return open_reader(Path(path_of(FILE)), header.format, header.frame, damage), damage
 
 
 def shape_of(frame: Frame, box: Box) -> tuple[int, ...]:

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from imageloom import codecs, operators, stores
-from imageloom.codecs.metadata import for_output
-from imageloom.model import NO_METADATA, Header, Metadata, Pixels, Result, Step, Task, Times, Work, Written
+from imageloom.codecs.adapt import for_output, refuse_losses
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.colours.bound import bound
+from imageloom.model import Header, Pixels, Plain, Result, Step, Task, Thing, Times, Work, Written
 from imageloom.recipes.plan import check_limits, make_plan
 from imageloom.stores import Store, stage
 from imageloom.stores.names import new_token
@@ -28,6 +31,10 @@ class Chunk(NamedTuple):
     metadata: Metadata = NO_METADATA
     measure: bytes = b""
     """The measurement of a part."""
+    warnings: tuple[str, ...] = ()
+    """Damage of the file that was accepted."""
+    profile: bytes = b""
+    """The colour profile of the file, if a step converts from it."""
 
 
 class Stopwatch:
@@ -83,27 +90,46 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
         header = codecs.header_of(data)
         check_limits(header, task.limits, len(data))
     plan = make_plan(header, task.recipe)
-    metadata = codecs.read_metadata(data, header.format) if task.recipe.metadata == "keep" else NO_METADATA
-    decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale)
+    metadata, profile = NO_METADATA, b""
+    if task.recipe.metadata != "strip" or plan.needs_profile:
+        metadata = codecs.read_metadata(data, header.format)
+    if plan.needs_profile:
+        profile = metadata.icc
+    if task.recipe.metadata == "strip":
+        metadata = NO_METADATA
+    damage = DamageLog(task.recipe.damage)
+    decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale, damage=damage)
     lap("decode")
-    return Chunk((decoded,), header, metadata)
+    return Chunk((decoded,), header, metadata, warnings=damage.warnings, profile=profile)
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     """The second stage: compute the pixels of each output from the decoded pixels."""
     made: list[tuple[tuple[Step, ...], Pixels]] = [((), chunk.pixels[0])]
-    pixels = tuple(_filter(output.steps, made) for output in make_plan(chunk.header, task.recipe).outputs)
+    with bound(chunk.profile):
+        pixels = tuple(_filter(output.steps, made) for output in make_plan(chunk.header, task.recipe).outputs)
     lap("filter")
     return chunk._replace(pixels=pixels)
 
 
-def encode(task: Task, chunk: Chunk, lap: Lap) -> Iterator[bytes | dict[str, bytes]]:
-    """Encode the outputs, one after the other: each is a file, or a folder as of `codecs.encode`."""
+class About(Plain, frozen=True):
+    """What a result says of an item beside its outputs."""
+
+    dropped: tuple[Thing, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def encode(task: Task, chunk: Chunk, lap: Lap) -> Iterator[bytes | Mapping[str, bytes] | About]:
+    """Encode the outputs, one after the other: each is a file, or a folder as of `codecs.encode`. Then what
+    the result says of the item."""
+    dropped: set[Thing] = set()
     for output, pixels in zip(make_plan(chunk.header, task.recipe).outputs, chunk.pixels, strict=True):
-        carried = for_output(chunk.metadata, output.frame)
-        encoded = codecs.encode(output.format, pixels, output.quality, carried)
+        carried = for_output(chunk.metadata, output.target)
+        dropped |= refuse_losses(task.recipe, carried.dropped)
+        encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
         lap("encode")
         yield encoded
+    yield About(tuple(sorted(dropped)), chunk.warnings)
 
 
 def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
@@ -113,21 +139,31 @@ def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Resul
 
 
 def stage_all(
-    task: Task, work: Work, encoded: Iterable[bytes | Mapping[str, bytes]], pixels: int, sink: Store, lap: Lap
+    task: Task,
+    work: Work,
+    encoded: Iterable[bytes | Mapping[str, bytes] | About],
+    pixels: int,
+    sink: Store,
+    lap: Lap,
 ) -> Result:
-    """Stage the encoded outputs of an item, all of them or none. The result has no times."""
+    """Stage what `encode` yields: all outputs of an item or none. The result has no times."""
     token = new_token(task.job, work.number, work.attempt)
     written: list[Written] = []
+    about = About()
     try:
-        for name, data in zip(work.names, encoded, strict=True):
+        for data in encoded:
+            if isinstance(data, About):
+                about = data
+                continue
             size = stage(sink, f"{token}-{len(written)}", data)
-            written.append(Written(name, f"{token}-{len(written)}", size))
+            written.append(Written(work.names[len(written)], f"{token}-{len(written)}", size))
             lap("write")
     except BaseException:
         for output in written:
             sink.discard(output.staged)
         raise
-    return Result(work.item.key, tuple(written), pixels=pixels)
+    found = Result(work.item.key, tuple(written), pixels=pixels)
+    return replace(found, dropped=about.dropped, warnings=about.warnings)
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:

@@ -15,9 +15,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from imageloom import errors
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import Metadata
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.errors import InvalidResult, ItemError, ItemTimeout, WorkerLost
-from imageloom.model import Box, Failure, Frame, Header, Metadata, Pixels, Result, Task
+from imageloom.model import Box, Failure, Frame, Header, Pixels, Result, Task
 from imageloom.records.faults import log_failure
 from imageloom.stores import Store
 from imageloom.system.sandbox import Sandbox
@@ -72,12 +74,13 @@ def _made(task: Task, reply: Reply) -> parts.Made:
         ):
             raise InvalidResult("its decoding process made pixels of another size")
         pixels = np.frombuffer(data, about.frame.dtype).reshape(shape_of(about.frame, box))
-        return parts.Made(pixels, measure=about.measure)
+        return parts.Made(pixels, measure=about.measure, warnings=about.warnings)
     if about.indices:
         pieces = [output for output in outputs if isinstance(output, bytes)]
         if len(pieces) != len(about.indices) or len(outputs) != len(pieces):
             raise InvalidResult("its decoding process made other pieces")
-        return parts.Made(pieces=tuple(zip(about.indices, pieces, strict=True)), measure=about.measure)
+        indexed = tuple(zip(about.indices, pieces, strict=True))
+        return parts.Made(pieces=indexed, measure=about.measure, warnings=about.warnings)
     if len(outputs) != 1:
         raise InvalidResult(f"its decoding process made {len(outputs)} outputs")
     return parts.Made(encoded=outputs[0])
@@ -97,24 +100,27 @@ class ChildDecoder:
     def metadata(self) -> Metadata:
         return self._ask(Question(self._header, metadata=True))[0].metadata
 
-    def in_pieces(self) -> ChildReader | None:
-        found, _ = self._ask(Question(self._header))
+    def in_pieces(self, damage: DamageLog) -> ChildReader | None:
+        found, _ = self._ask(Question(self._header, damage=damage.policy))
         if not found.down:
             return None
         if found.across < 1 or found.down < 1:
             raise InvalidResult("its decoding process sent impossible numbers")
-        return ChildReader(self, self._header.frame, found)
+        return ChildReader(self, self._header.frame, found, damage)
 
-    def whole(self, frame: Frame, luma: bool, scale: int) -> Pixels:
-        return self._pixels(Question(self._header, scale=scale, luma=luma), frame, Box.of(frame))
+    def whole(self, frame: Frame, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+        question = Question(self._header, scale=scale, luma=luma, damage=damage.policy)
+        return self._pixels(question, frame, Box.of(frame), damage)
 
-    def rows(self, box: Box) -> Pixels:
+    def rows(self, box: Box, damage: DamageLog) -> Pixels:
         """Decode a box, as `Reader.read`."""
-        return self._pixels(Question(self._header, box), self._header.frame, box)
+        question = Question(self._header, box, damage=damage.policy)
+        return self._pixels(question, self._header.frame, box, damage)
 
-    def _pixels(self, question: Question, frame: Frame, box: Box) -> Pixels:
+    def _pixels(self, question: Question, frame: Frame, box: Box, damage: DamageLog) -> Pixels:
         shape = shape_of(frame, box)
-        _, outputs = self._ask(question)
+        found, outputs = self._ask(question)
+        damage.add(found.warnings)
         count = int(np.prod(shape)) * np.dtype(frame.dtype).itemsize
         if len(outputs) != 1 or not isinstance(outputs[0], bytes) or len(outputs[0]) != count:
             raise InvalidResult("its decoding process made pixels of another size")
@@ -134,13 +140,13 @@ class ChildDecoder:
 class ChildReader:
     """A reader of rows in order, or a note that the file has random access: see `tiling.readers.Reader`."""
 
-    def __init__(self, decoder: ChildDecoder, frame: Frame, found: Found) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: ChildDecoder, frame: Frame, found: Found, damage: DamageLog) -> None:
+        self._decoder, self._damage = decoder, damage
         self.frame, self.random = frame, found.random
         self.pieces = Pieces(frame, found.across, found.down)
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
-        return self._decoder.rows(Box(x0, y0, x1, y1))
+        return self._decoder.rows(Box(x0, y0, x1, y1), self._damage)
 
     def close(self) -> None:
         """Does nothing: the decoder ends the child."""

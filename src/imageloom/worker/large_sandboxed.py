@@ -6,10 +6,11 @@ import msgspec
 import numpy as np
 
 from imageloom import codecs
-from imageloom.model import NO_METADATA, Frame, Pixels, Plain, Task
+from imageloom.codecs.metadata import NO_METADATA
+from imageloom.model import Frame, Pixels, Plain, Task
 from imageloom.system.beneath import path_of
 from imageloom.worker import files, parts
-from imageloom.worker.items import Chunk, Lap
+from imageloom.worker.items import Lap
 
 _question = msgspec.msgpack.Decoder(files.Question).decode
 
@@ -22,6 +23,7 @@ class AboutPart(Plain, frozen=True):
     indices: tuple[int, ...] = ()
     """The indices of the compressed pieces, which are the outputs."""
     measure: bytes = b""
+    warnings: tuple[str, ...] = ()
 
 
 def answer(data: bytes) -> tuple[list[memoryview], int, bytes]:
@@ -40,22 +42,25 @@ def compute(
     """
     header = task.work[0].header
     assert header is not None, "a part is of an image that was planned"
+    warnings: tuple[str, ...] = ()
     if data:
         frame = parts.input_frame(task)
         shape = files.shape_of(frame, parts.input_box(task))
         pixels: Pixels = np.frombuffer(data, frame.dtype).reshape(shape)
     else:
-        pixels = parts.read(task, files.opened(header))
+        reader, damage = files.opened(header, task.recipe.damage)
+        pixels, warnings = parts.read(task, reader), damage.warnings
     metadata = NO_METADATA
     if parts.reads_metadata(task):
         metadata = codecs.metadata_of(path_of(files.FILE), header.format)
     lap("decode")
-    chunk = parts.run_filters(task, Chunk((pixels,), header, metadata), lap)
+    chunk = parts.run_filters(task, parts.chunk_of(task, pixels, metadata, warnings), lap)
     made = parts.make(task, chunk, lap)
     if made.pixels is not None:
-        about = AboutPart(Frame.of(made.pixels), measure=made.measure)
+        about = AboutPart(Frame.of(made.pixels), measure=made.measure, warnings=made.warnings)
         return [bytes_of(made.pixels)], 0, msgspec.msgpack.encode(about)
-    about = AboutPart(None, tuple(index for index, _ in made.pieces), made.measure)
+    indices = tuple(index for index, _ in made.pieces)
+    about = AboutPart(None, indices, made.measure, made.warnings)
     outputs: list[bytes | memoryview | dict[str, bytes]] = [piece for _, piece in made.pieces]
     if not made.pieces:
         outputs.append(made.encoded if isinstance(made.encoded, bytes) else dict(made.encoded))

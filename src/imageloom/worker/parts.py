@@ -17,11 +17,15 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from imageloom import codecs
-from imageloom.codecs.metadata import for_output
+from imageloom.codecs.adapt import for_output
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.colours.bound import bound
 from imageloom.errors import UnreadableItem
 from imageloom.model import (
-    NO_METADATA,
     Box,
+    Damage,
+    Format,
     Frame,
     Header,
     Item,
@@ -63,20 +67,17 @@ def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
 
 def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
     """The pixels that a part reads, from the file or a raster."""
-    part, (header, _) = _part(task), _phase(task, _part(task))
+    (header, _), file = _phase(task, _part(task)), _File.of(task, _part(task))
+    warnings: tuple[str, ...] = ()
     pixels = stored(task)
     if pixels is None:
-        file = _File.of(task, part)
         with file.opened():  # checks that the file is the planned one
-            reader = _reader(file, header)
-        pixels = read(task, reader)
+            reader, damage = _reader(file, header, task.recipe.damage)
+        pixels, warnings = read(task, reader), damage.warnings
         lap("decode")
-    metadata = NO_METADATA
-    if reads_metadata(task):
-        with opened(task) as found:
-            metadata = codecs.metadata_of(path_of(found), header.format)
+    metadata = _metadata(file, header.format) if reads_metadata(task) else NO_METADATA
     lap("read")
-    return Chunk((pixels,), header, metadata)
+    return chunk_of(task, pixels, metadata, warnings)
 
 
 def stored(task: Task) -> Pixels | None:
@@ -117,8 +118,23 @@ def input_box(task: Task) -> Box:
 
 
 def reads_metadata(task: Task) -> bool:
-    """Whether a part needs the metadata of the file: it encodes a whole output."""
-    return task.recipe.metadata == "keep" and _phase(task, _part(task))[1] is None
+    """Whether a part needs the metadata of the file: it encodes a whole output, or converts from a profile."""
+    header, phase = _phase(task, _part(task))
+    if phase is None:
+        return task.recipe.metadata != "strip"
+    return header.colours.startswith("profile") and any(s.name == "convert_from" for s in phase.steps)
+
+
+def chunk_of(task: Task, pixels: Pixels, metadata: Metadata, warnings: tuple[str, ...]) -> Chunk:
+    """The chunk of a part's pixels.
+
+    Args:
+        metadata: those of the file, if `reads_metadata`.
+    """
+    header, phase = _phase(task, _part(task))
+    if phase is None:
+        return Chunk((pixels,), header, metadata)
+    return Chunk((pixels,), header, warnings=warnings, profile=metadata.icc)
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
@@ -128,7 +144,8 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     if phase is None:
         return chunk
     tile = tiles.tile(phase, part.write)
-    pixels = tiles.run_tile(phase, chunk.pixels[0], tile)
+    with bound(chunk.profile):
+        pixels = tiles.run_tile(phase, chunk.pixels[0], tile)
     measure = tiles.pack(phase, tiles.measure_tile(phase, pixels, tile)) if phase.measured else b""
     lap("filter")
     return chunk._replace(pixels=(pixels,), measure=measure)
@@ -144,6 +161,7 @@ class Made(NamedTuple):
     encoded: bytes | Mapping[str, bytes] = b""
     """The whole output, as of `codecs.encode`."""
     measure: bytes = b""
+    warnings: tuple[str, ...] = ()
 
 
 def make(task: Task, chunk: Chunk, lap: Lap) -> Made:
@@ -153,20 +171,20 @@ def make(task: Task, chunk: Chunk, lap: Lap) -> Made:
     output = make_plan(header, task.recipe).outputs[part.output]
     (pixels,) = chunk.pixels
     if phase is None:
-        carried = for_output(chunk.metadata, output.frame)
-        encoded = codecs.encode(output.format, pixels, output.quality, carried)
+        carried = for_output(chunk.metadata, output.target)
+        encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
         lap("encode")
         return Made(encoded=encoded)
     if part.writes:
-        return Made(pixels, measure=chunk.measure)
-    encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+        return Made(pixels, measure=chunk.measure, warnings=chunk.warnings)
+    encoder = codecs.in_pieces(output.format, output.frame, output.encoding)
     assert encoder is not None, "only large outputs have pieces"
     box, pieces = part.write, []
     for index in encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1):
         x0, y0, x1, y1 = encoder.pieces.box(index)
         pieces.append((index, encoder.compress(pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0])))
     lap("encode")
-    return Made(pieces=tuple(pieces))
+    return Made(pieces=tuple(pieces), warnings=chunk.warnings)
 
 
 def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
@@ -189,20 +207,20 @@ def keep(task: Task, made: Made, sink: Store, lap: Lap) -> Result:
         with contextlib.closing(open_raster(part.writes, phase.frame, task.roots)) as raster:
             raster.write(part.write, made.pixels)
         lap("write")
-        return Result(work.item.key, pixels=count, measure=made.measure)
+        return Result(work.item.key, pixels=count, measure=made.measure, warnings=made.warnings)
     pieces = tuple(Piece(index, len(data)) for index, data in made.pieces)
     if part.folder:
-        encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+        encoder = codecs.in_pieces(output.format, output.frame, output.encoding)
         assert encoder is not None, "only large outputs have pieces"
         for index, data in made.pieces:
             encoder.write(Path(part.folder), index, data, task.roots)
         lap("write")
-        return Result(work.item.key, pixels=count, pieces=pieces)
+        return Result(work.item.key, pixels=count, pieces=pieces, warnings=made.warnings)
     joined = b"".join(data for _, data in made.pieces)
     write_file(os.path.join(part.staging, token), joined, task.roots)
     lap("write")
     written = Written(work.names[part.output], token, len(joined))
-    return Result(work.item.key, (written,), pixels=count, pieces=pieces)
+    return Result(work.item.key, (written,), pixels=count, pieces=pieces, warnings=made.warnings)
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
@@ -223,7 +241,7 @@ def wrong(task: Task, part: Part, result: Result) -> str | None:
     output = make_plan(header, task.recipe).outputs[part.output]
     indices: list[int] = []
     if phase is not None and not part.writes:
-        encoder = codecs.in_pieces(output.format, output.frame, output.quality)
+        encoder = codecs.in_pieces(output.format, output.frame, output.encoding)
         assert encoder is not None, "only large outputs have pieces"
         box = part.write
         indices = list(encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1))
@@ -275,10 +293,18 @@ def opened(task: Task) -> Iterator[int]:
 
 
 @lru_cache(maxsize=2)
-def _reader(file: _File, header: Header) -> Reader:
-    """An open reader. It is kept for other tiles of the file."""
+def _metadata(file: _File, format: Format) -> Metadata:
+    """It is kept for other tiles of the file."""
     with file.opened() as found:
-        return open_reader(Path(path_of(found)), header.format, header.frame)
+        return codecs.metadata_of(path_of(found), format)
+
+
+@lru_cache(maxsize=2)
+def _reader(file: _File, header: Header, policy: Damage) -> tuple[Reader, DamageLog]:
+    """An open reader, and the damage that it finds. It is kept for other tiles of the file."""
+    damage = DamageLog(policy)
+    with file.opened() as found:
+        return open_reader(Path(path_of(found)), header.format, header.frame, damage), damage
 
 
 class _File(NamedTuple):

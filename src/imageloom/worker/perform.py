@@ -223,8 +223,9 @@ class Attempt:
             return
         if len(answer.outputs) != len(self._work.names):
             raise InvalidResult(f"its decoding process made {len(answer.outputs)} outputs")
+        outputs = [*answer.outputs, *([sandbox.about(answer.about)] if answer.about else [])]
         lap = self._watch.lap
-        self._made = items.stage_all(self._task, self._work, answer.outputs, answer.pixels, self._sink, lap)
+        self._made = items.stage_all(self._task, self._work, outputs, answer.pixels, self._sink, lap)
 
     def _commit(self) -> None:
         try:

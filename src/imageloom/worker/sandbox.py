@@ -20,6 +20,7 @@ from imageloom import codecs
 from imageloom.errors import ImageloomError, InvalidResult, ItemTimeout, UsageError, WorkerLost
 from imageloom.model import Failure, Header, Recipe, Task, Work
 from imageloom.system.sandbox import Sandbox
+from imageloom.worker.items import About
 from imageloom.worker.shared import (
     DESCRIBED,
     MOST_DESCRIBED,
@@ -42,6 +43,7 @@ INVALID = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that cannot be decoded."""
 
 Key = tuple[object, ...]
+_about = msgspec.msgpack.Decoder(About).decode
 _description = msgspec.msgpack.Decoder(Description).decode
 
 
@@ -279,6 +281,18 @@ def group(sizes: Iterable[int]) -> int:
         if number and (total > MOST_ORDERED or number == MOST_ITEMS):
             return number
     return number + 1
+
+
+def about(packed: bytes) -> About:
+    """What a child says of an item beside its outputs.
+
+    Raises:
+        InvalidResult: it is invalid.
+    """
+    try:
+        return _about(packed)
+    except INVALID as error:
+        raise InvalidResult(f"its decoding process sent an invalid description: {error}") from None
 
 
 class Children:

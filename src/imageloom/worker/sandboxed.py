@@ -99,7 +99,7 @@ def _limit(most: int) -> None:
         resource.setrlimit(kind, (limit, limit))
 
 
-Made = tuple[Iterable[bytes | memoryview | Mapping[str, bytes]], int, bytes]
+Made = tuple[Iterable[bytes | memoryview | Mapping[str, bytes] | items.About], int, bytes]
 """The outputs, the number of decoded pixels, and what `Description.about` says."""
 
 
@@ -148,6 +148,9 @@ def _reply(make: Callable[[Stopwatch], Made], memory: SharedMemory, at: int) -> 
     try:
         made, pixels, about = make(watch)
         for output in made:
+            if isinstance(output, items.About):
+                about = msgspec.msgpack.encode(output) if output != items.About() else b""
+                continue
             encoded, parts = described(output)
             for part in parts:
                 end = memory.write(part, end)

@@ -23,6 +23,7 @@ from imageloom.driver.watch.files import is_shared, is_written_to, look
 from imageloom.errors import StorageError, UsageError
 from imageloom.model import Item, Links, Unlisted
 from imageloom.records.events import Done, Event, Failed, Skipped, SkipReason
+from imageloom.records.losses import LeftOut
 from imageloom.stores import Feed
 from imageloom.stores.local import LocalStore
 from imageloom.stores.remote import is_hidden
@@ -117,6 +118,8 @@ class Watched(Source):
         self._next_question = 0.0
         self._listing: Iterator[Item | Unlisted] | None = None
         self._listed: set[int] = set()
+        self._passed_over = LeftOut()
+        """The files that the current listing leaves out."""
         self._listings = 0
         self._next_listing = 0.0
         self._known: dict[str, str] = {}
@@ -308,7 +311,10 @@ class Watched(Source):
                     self._end_listing()
                     return
                 self._listed.add(hash(entry.key))
-                yield from self._consider_listed(entry)
+                if self._is_wanted(entry):
+                    yield from self._consider_listed(entry)
+                elif self._is_left_out(entry):
+                    self._passed_over.add(entry.key)
         except StorageError as error:
             if not self._listings:
                 raise
@@ -321,6 +327,7 @@ class Watched(Source):
                 self._changes.close()
             self._changes = Changes(self._real, self._wake)
         self._feed = None if self._folder else self.store.feed()
+        self._passed_over = LeftOut()
         return self.store.items()
 
     def _end_listing(self) -> None:
@@ -328,6 +335,7 @@ class Watched(Source):
         for key in [key for key in self._known if hash(key) not in self._listed]:
             self._known.pop(key)
         self._listings += 1
+        self.left_out = self._passed_over
         self._close_listing()
         if self._feed:
             self._next_listing = time.monotonic() + RELIST

@@ -41,7 +41,7 @@ ITEM_RETRIED: ItemStatus
 ITEM_SKIPPED: ItemStatus
 
 class JobRequest(_message.Message):
-    __slots__ = ("id", "source", "sink", "outputs", "decode", "metadata", "operators", "include", "exclude", "if_exists", "retry_failed", "name", "in_place", "tile", "max_pixels", "max_file_size", "max_expansion", "attempts", "detached", "needs", "links")
+    __slots__ = ("id", "source", "sink", "outputs", "decode", "metadata", "operators", "include", "exclude", "if_exists", "retry_failed", "name", "in_place", "tile", "max_pixels", "max_file_size", "max_expansion", "attempts", "detached", "needs", "links", "damage", "colors", "gain_map")
     ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SINK_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,9 @@ class JobRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _ClassVar[int]
     NEEDS_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGE_FIELD_NUMBER: _ClassVar[int]
+    COLORS_FIELD_NUMBER: _ClassVar[int]
+    GAIN_MAP_FIELD_NUMBER: _ClassVar[int]
     id: str
     source: str
     sink: str
@@ -84,19 +87,24 @@ class JobRequest(_message.Message):
     detached: bool
     needs: _containers.RepeatedScalarFieldContainer[str]
     links: str
-    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., decode: _Optional[str] = ..., metadata: _Optional[str] = ..., operators: _Optional[_Iterable[str]] = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., if_exists: _Optional[str] = ..., retry_failed: _Optional[bool] = ..., name: _Optional[str] = ..., in_place: _Optional[bool] = ..., tile: _Optional[str] = ..., max_pixels: _Optional[int] = ..., max_file_size: _Optional[int] = ..., max_expansion: _Optional[int] = ..., attempts: _Optional[int] = ..., detached: _Optional[bool] = ..., needs: _Optional[_Iterable[str]] = ..., links: _Optional[str] = ...) -> None: ...
+    damage: str
+    colors: str
+    gain_map: str
+    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., decode: _Optional[str] = ..., metadata: _Optional[str] = ..., operators: _Optional[_Iterable[str]] = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., if_exists: _Optional[str] = ..., retry_failed: _Optional[bool] = ..., name: _Optional[str] = ..., in_place: _Optional[bool] = ..., tile: _Optional[str] = ..., max_pixels: _Optional[int] = ..., max_file_size: _Optional[int] = ..., max_expansion: _Optional[int] = ..., attempts: _Optional[int] = ..., detached: _Optional[bool] = ..., needs: _Optional[_Iterable[str]] = ..., links: _Optional[str] = ..., damage: _Optional[str] = ..., colors: _Optional[str] = ..., gain_map: _Optional[str] = ...) -> None: ...
 
 class Output(_message.Message):
-    __slots__ = ("pipeline", "folder", "format", "quality")
+    __slots__ = ("pipeline", "folder", "format", "quality", "subsampling")
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
+    SUBSAMPLING_FIELD_NUMBER: _ClassVar[int]
     pipeline: str
     folder: str
     format: str
     quality: int
-    def __init__(self, pipeline: _Optional[str] = ..., folder: _Optional[str] = ..., format: _Optional[str] = ..., quality: _Optional[int] = ...) -> None: ...
+    subsampling: str
+    def __init__(self, pipeline: _Optional[str] = ..., folder: _Optional[str] = ..., format: _Optional[str] = ..., quality: _Optional[int] = ..., subsampling: _Optional[str] = ...) -> None: ...
 
 class JobQuery(_message.Message):
     __slots__ = ("id",)
@@ -105,7 +113,21 @@ class JobQuery(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class JobReceipt(_message.Message):
-    __slots__ = ("id", "status", "message", "job", "done", "failed", "skipped", "seconds", "exit_code", "items")
+    __slots__ = ("id", "status", "message", "job", "done", "failed", "skipped", "seconds", "exit_code", "items", "lost", "dropped", "damaged", "incomplete", "left_out")
+    class DroppedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class LeftOutEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +138,11 @@ class JobReceipt(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    INCOMPLETE_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     id: str
     status: JobStatus
     message: str
@@ -126,10 +153,15 @@ class JobReceipt(_message.Message):
     seconds: float
     exit_code: int
     items: _containers.RepeatedCompositeFieldContainer[ItemReceipt]
-    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., message: _Optional[str] = ..., job: _Optional[int] = ..., done: _Optional[int] = ..., failed: _Optional[int] = ..., skipped: _Optional[int] = ..., seconds: _Optional[float] = ..., exit_code: _Optional[int] = ..., items: _Optional[_Iterable[_Union[ItemReceipt, _Mapping]]] = ...) -> None: ...
+    lost: int
+    dropped: _containers.ScalarMap[str, int]
+    damaged: int
+    incomplete: int
+    left_out: _containers.ScalarMap[str, int]
+    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., message: _Optional[str] = ..., job: _Optional[int] = ..., done: _Optional[int] = ..., failed: _Optional[int] = ..., skipped: _Optional[int] = ..., seconds: _Optional[float] = ..., exit_code: _Optional[int] = ..., items: _Optional[_Iterable[_Union[ItemReceipt, _Mapping]]] = ..., lost: _Optional[int] = ..., dropped: _Optional[_Mapping[str, int]] = ..., damaged: _Optional[int] = ..., incomplete: _Optional[int] = ..., left_out: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ItemReceipt(_message.Message):
-    __slots__ = ("status", "key", "attempt", "worker", "failure", "message", "reason", "pause", "written", "times")
+    __slots__ = ("status", "key", "attempt", "worker", "failure", "message", "reason", "pause", "written", "times", "dropped", "warnings")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +172,8 @@ class ItemReceipt(_message.Message):
     PAUSE_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     TIMES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     status: ItemStatus
     key: str
     attempt: int
@@ -150,7 +184,9 @@ class ItemReceipt(_message.Message):
     pause: float
     written: _containers.RepeatedCompositeFieldContainer[WrittenFile]
     times: Times
-    def __init__(self, status: _Optional[_Union[ItemStatus, str]] = ..., key: _Optional[str] = ..., attempt: _Optional[int] = ..., worker: _Optional[str] = ..., failure: _Optional[str] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ..., pause: _Optional[float] = ..., written: _Optional[_Iterable[_Union[WrittenFile, _Mapping]]] = ..., times: _Optional[_Union[Times, _Mapping]] = ...) -> None: ...
+    dropped: _containers.RepeatedScalarFieldContainer[str]
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, status: _Optional[_Union[ItemStatus, str]] = ..., key: _Optional[str] = ..., attempt: _Optional[int] = ..., worker: _Optional[str] = ..., failure: _Optional[str] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ..., pause: _Optional[float] = ..., written: _Optional[_Iterable[_Union[WrittenFile, _Mapping]]] = ..., times: _Optional[_Union[Times, _Mapping]] = ..., dropped: _Optional[_Iterable[str]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WrittenFile(_message.Message):
     __slots__ = ("name", "size")

@@ -19,8 +19,9 @@ from time import time
 import msgspec
 from msgspec.structs import replace
 
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.engines.pipeline.ring import Ring, Taken, arrays_of
-from imageloom.model import NO_METADATA, Failure, Frame, Header, Metadata, Plain, Result, Task, Times, Work
+from imageloom.model import Failure, Frame, Header, Plain, Result, Task, Times, Work
 from imageloom.worker import perform, sandbox
 from imageloom.worker.controller import Controller
 from imageloom.worker.items import Chunk, Lap, Stopwatch
@@ -43,6 +44,8 @@ class Description(Plain, frozen=True):
     header: Header | None = None
     metadata: Metadata = NO_METADATA
     measure: bytes = b""
+    warnings: tuple[str, ...] = ()
+    profile: bytes = b""
     frames: tuple[Frame, ...] = ()
     times: Times = Times()
     started: float = 0.0
@@ -151,7 +154,7 @@ class _Stage:
         chunk = None
         if about.header is not None:
             pixels = arrays_of(taken.pixels, about.frames)
-            chunk = Chunk(pixels, about.header, about.metadata, about.measure)
+            chunk = Chunk(pixels, about.header, about.metadata, about.measure, about.warnings, about.profile)
         made = self._function(task, chunk, watch.lap)
         if isinstance(made, Result) and made.started:  # of a sandbox
             return made
@@ -166,6 +169,8 @@ class _Stage:
             made.header,
             made.metadata,
             made.measure,
+            made.warnings,
+            made.profile,
             frames,
             watch.times(),
             started,

@@ -85,10 +85,23 @@ class BoundedParser(BaseParser):
         self._room -= size + _OVERHEAD
         if self._room < 0:
             return self._skip_string(size, None)
-        while len(self._data) < self._at + size + 2:
-            self._receive()
-        start, self._at = self._at, self._at + size + 2
-        return self._data[start : start + size]
+        content = self._content(size)
+        self._skip_string(0, None)
+        return content
+
+    def _content(self, size: int) -> bytes:
+        """The next bytes, read into a buffer of their size: a buffer that grows would leave gaps in memory."""
+        start = self._at
+        self._at = min(start + size, len(self._data))
+        found = self._data[start : self._at]
+        if len(found) == size:
+            return found
+        content = bytearray(size)
+        content[: len(found)] = found
+        room = memoryview(content)[len(found) :]
+        while room:
+            room = room[self._received("recv_into", room) :]
+        return bytes(content)
 
     def _skip_string(self, size: int, instead: object) -> object:
         left = size + 2
@@ -122,18 +135,23 @@ class BoundedParser(BaseParser):
         return self._data[start:end]
 
     def _receive(self) -> None:
+        data = self._received("recv", _AT_ONCE)
+        self._data = self._data[self._at :] + data
+        self._at = 0
+
+    def _received(self, method: str, argument: object) -> Any:
+        """The result of a call of the socket, which is not empty."""
         if self._socket is None:
             raise ConnectionError("not connected")
         try:
-            data = self._socket.recv(_AT_ONCE)
+            found = getattr(self._socket, method)(argument)
         except builtins.TimeoutError:
             raise TimeoutError("the server does not answer") from None
         except OSError as error:
             raise ConnectionError(f"cannot read from the server: {error}") from None
-        if not data:
+        if not found:
             raise ConnectionError("the server closed the connection")
-        self._data = self._data[self._at :] + data
-        self._at = 0
+        return found
 
 
 class TaskParser(BoundedParser):

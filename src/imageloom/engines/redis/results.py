@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import TimeoutError
@@ -76,22 +77,20 @@ class ResultsReader:
         self._early.clear()
         return taken
 
-    def take_all(self) -> list[Fields | None]:
-        """All entries that are in the stream now.
+    def take_all(self) -> Iterator[list[Fields | None]]:
+        """Yield all entries that are in the stream now, one answer of the server after the other.
 
         Raises:
             RedisError: the server cannot be reached.
         """
-        entries: list[Fields | None] = []
         for _ in range(10):
             self._request(self._immediate)
             new = self._answer(self._immediate)
             if self.is_asked:
                 self._early.update(self._read)
-            entries += new
             if not new:
-                break
-        return entries
+                return
+            yield new
 
     def reset(self) -> None:
         """Discard the pending request after its connection was lost."""

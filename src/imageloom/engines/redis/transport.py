@@ -317,7 +317,8 @@ class RedisTransport:
         deaths = {f"{self._host}{pid}/": cause for pid, cause in dead}
         known = self._deliveries.known()
         found = group.snapshots(self._client)
-        self._handle_entries(self._reader.take_all())  # the results of acknowledged entries are in the stream
+        for entries in self._reader.take_all():  # the results of acknowledged entries are in the stream
+            self._handle_entries(entries)
         for lost in self._deliveries.lost(known, found, deaths):
             self._report(lost)
         self._deliveries.remove_abandoned(found)
@@ -353,7 +354,8 @@ class RedisTransport:
         if not self._is_taken_back:
             self._is_taken_back = True
             found = group.snapshots(self._client)
-            self._handle_entries(self._reader.take_all())
+            for entries in self._reader.take_all():
+                self._handle_entries(entries)
             for number in self._deliveries.not_taken(found):
                 self._deliveries.remove(number)
         if not self._deliveries:

@@ -46,7 +46,7 @@ FIRST_BACKOFF = 0.02
 """First pause before a connection is tried again, in seconds. It doubles after each failure in a row."""
 LONGEST_BACKOFF = 2.0
 OLDEST_SERVER = 7
-VERSION = 2
+VERSION = 3
 """Version of the entries of the streams."""
 
 

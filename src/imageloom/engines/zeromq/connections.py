@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from typing import Any
 
@@ -52,6 +51,11 @@ class ConnectionLimit:
                 "%s has %d connections, the maximum: refusing new connections", endpoint.decode(), self.most
             )
         # libzmq may have closed it already, and reused its descriptor: check that it is a connection to this port.
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-            if connection.getsockname()[1] == int(endpoint.rpartition(b":")[2]):
-                connection.shutdown(socket.SHUT_RDWR)
+        # The descriptor stays libzmq's; a copy of it would need another one, and there may be none.
+        with contextlib.suppress(OSError):
+            connection = socket.socket(fileno=descriptor)
+            try:
+                if connection.getsockname()[1] == int(endpoint.rpartition(b":")[2]):
+                    connection.shutdown(socket.SHUT_RDWR)
+            finally:
+                connection.detach()

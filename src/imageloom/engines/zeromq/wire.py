@@ -19,7 +19,7 @@ from zmq.utils import z85
 from imageloom.errors import StorageError, UsageError
 from imageloom.model import Plain
 
-VERSION = 1
+VERSION = 2
 PROTOCOL = b"imageloom/"
 HEADER = PROTOCOL + b"%d" % VERSION
 MOST_TOLD = 1 << 20

@@ -14,8 +14,9 @@ from PIL import Image
 
 from imageloom import codecs
 from imageloom.bench.samples import draw_photo
+from imageloom.codecs.metadata import Metadata
 from imageloom.codecs.piecewise import jpeg, tiff
-from imageloom.model import Format, Frame, Metadata, Pixels
+from imageloom.model import Encoding, Format, Frame, Pixels
 from imageloom.testing.raw import bmp, gif, picture, png, scans
 
 _WIDTH, _HEIGHT = 48, 32
@@ -60,15 +61,15 @@ def _saved(image: Pixels | Image.Image, format: str, **options: Any) -> bytes:
 
 def _pngs(colour: Pixels, gray: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
     encode = codecs.get("png").encode
-    yield "colour", encode(colour, 0, _metadata())
+    yield "colour", encode(colour, Encoding(0), _metadata())
     yield "palette", _saved(Image.fromarray(colour).quantize(16), "PNG", transparency=3)
     yield "interlaced", png(8, 8, zlib.compress(bytes(79)), interlaced=1)
-    yield "deep", encode(gray.astype(np.uint16) * 257, 0)
-    yield "alpha", encode(alpha, 0)
+    yield "deep", encode(gray.astype(np.uint16) * 257, Encoding(0))
+    yield "alpha", encode(alpha, Encoding(0))
 
 
 def _jpegs(colour: Pixels, gray: Pixels) -> Iterator[tuple[str, bytes]]:
-    yield "metadata", codecs.get("jpeg").encode(colour, 85, _metadata())
+    yield "metadata", codecs.get("jpeg").encode(colour, Encoding(85), _metadata())
     yield "progressive", _saved(colour, "JPEG", progressive=True, quality=70)
     yield "strips", jpeg.Encoder(Frame(_WIDTH, _HEIGHT, 3)).encode(colour)
     yield "gray", _saved(gray, "JPEG", optimize=True)
@@ -77,22 +78,22 @@ def _jpegs(colour: Pixels, gray: Pixels) -> Iterator[tuple[str, bytes]]:
 
 def _tiffs(colour: Pixels, gray: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
     frame = Frame(_WIDTH, _HEIGHT, 3)
-    yield "strips", codecs.get("tiff").encode(colour, 0, _metadata())
+    yield "strips", codecs.get("tiff").encode(colour, Encoding(0), _metadata())
     yield "jpeg-tiles", tiff.Encoder(frame, compression="jpeg", tile=16).encode(colour)
     for compression in ("tiff_lzw", "packbits", "tiff_jpeg"):
         yield compression, _saved(colour, "TIFF", compression=compression)
     yield "palette", _saved(Image.fromarray(colour).quantize(16), "TIFF")
     yield "bits", _saved(Image.fromarray(gray).convert("1"), "TIFF")
     yield "zstd-tiles", tiff.Encoder(frame, compression="zstd", tile=16).encode(colour)
-    yield "float", codecs.get("tiff").encode(gray.astype(np.float32), 0)
+    yield "float", codecs.get("tiff").encode(gray.astype(np.float32), Encoding(0))
     yield "alpha-tiles", tiff.Encoder(Frame(_WIDTH, _HEIGHT, 4), compression="none", tile=16).encode(alpha)
     yield "big", _saved(gray, "TIFF", big_tiff=True)
 
 
 def _webps(colour: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
-    yield "metadata", codecs.get("webp").encode(colour, 80, _metadata())
+    yield "metadata", codecs.get("webp").encode(colour, Encoding(80), _metadata())
     yield "lossless", cv2.imencode(".webp", colour, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
-    yield "alpha", codecs.get("webp").encode(alpha, 80)
+    yield "alpha", codecs.get("webp").encode(alpha, Encoding(80))
 
 
 def _gifs(colour: Pixels) -> Iterator[tuple[str, bytes]]:
@@ -103,18 +104,18 @@ def _gifs(colour: Pixels) -> Iterator[tuple[str, bytes]]:
 
 def _bmps(colour: Pixels, gray: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
     for name, image in (("colour", colour), ("gray", gray), ("alpha", alpha)):
-        yield name, codecs.get("bmp").encode(image, 0)
+        yield name, codecs.get("bmp").encode(image, Encoding(0))
     yield "runs", bmp(16, 4, 8, 1, (b"\x10\1\0\0" * 4) + b"\0\1")
     yield "bits", _saved(Image.fromarray(gray).convert("1"), "BMP")
 
 
 def _pnms(colour: Pixels, gray: Pixels) -> Iterator[tuple[str, bytes]]:
-    yield "colour", codecs.get("pnm").encode(colour, 0)
-    yield "gray", codecs.get("pnm").encode(gray, 0)
+    yield "colour", codecs.get("pnm").encode(colour, Encoding(0))
+    yield "gray", codecs.get("pnm").encode(gray, Encoding(0))
     yield "plain", b"P2 # plain\n4 3\n200\n" + b" ".join(b"%d" % n for n in range(12))
     yield "bits", b"P4\n16 4\n" + bytes(range(8))
 
 
 def _avifs(colour: Pixels, alpha: Pixels) -> Iterator[tuple[str, bytes]]:
-    yield "metadata", codecs.get("avif").encode(colour, 50, _metadata())
-    yield "alpha", codecs.get("avif").encode(alpha, 50)
+    yield "metadata", codecs.get("avif").encode(colour, Encoding(50), _metadata())
+    yield "alpha", codecs.get("avif").encode(alpha, Encoding(50))

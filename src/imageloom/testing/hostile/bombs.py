@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from imageloom import codecs
+from imageloom.model import Encoding
 from imageloom.testing.hostile.file import Hostile
 from imageloom.testing.hostile.handmade import good_files
 from imageloom.testing.raw import bmp, bomb, gif, picture, png, riff, scans, tiff
@@ -199,7 +200,7 @@ def _several(count: int) -> bytes:
 
 
 def _pngs() -> Iterator[Hostile]:
-    from imageloom.codecs.png import chunk
+    from imageloom.codecs.chunks import chunk
 
     rows = zlib.compress(bytes(11 * 10))
     head = png(10, 10, rows)[:33]
@@ -218,7 +219,7 @@ def _pngs() -> Iterator[Hostile]:
 
 
 def _avifs() -> Iterator[Hostile]:
-    flat = codecs.get("avif").encode(np.full((3000, 3000, 3), 90, np.uint8), 30)
+    flat = codecs.get("avif").encode(np.full((3000, 3000, 3), 90, np.uint8), Encoding(30))
     at = flat.index(b"ispe")
 
     def sized(width: int, height: int) -> bytes:

@@ -10,9 +10,9 @@ import numpy as np
 
 from imageloom import codecs
 from imageloom.bench.samples import draw_photo
-from imageloom.codecs.png import chunk
+from imageloom.codecs.chunks import chunk
 from imageloom.codecs.segments import MOST_SCANS
-from imageloom.model import Format
+from imageloom.model import Encoding, Format
 from imageloom.testing.hostile.file import Hostile
 from imageloom.testing.raw import bmp, bomb, gif, picture, png, riff, scans, tiff
 
@@ -35,7 +35,7 @@ def good_files() -> dict[Format, bytes]:
     """A small image in each format that can be read."""
     photo = draw_photo(7, 64, 48)
     written = [f for f in codecs.formats() if f not in ("gif", "zarr")]
-    good: dict[Format, bytes] = {f: codecs.get(f).encode(photo, 80) for f in written}
+    good: dict[Format, bytes] = {f: codecs.get(f).encode(photo, Encoding(80)) for f in written}
     good["gif"] = gif(picture(16, 16))
     return good
 
@@ -131,8 +131,12 @@ def _jpegs(good: bytes) -> Iterator[Hostile]:
     yield Hostile("few-pixels-of-many.jpg", sized(4600, 4600))
     yield Hostile("nothing-wide.jpg", sized(0, 10))
     yield Hostile("height-comes-later.jpg", sized(64, 0))
-    for name, marker in (("lossless", 0xC3), ("hierarchical", 0xC5), ("arithmetic", 0xC9)):
-        yield Hostile(f"{name}.jpg", good[: frame + 1] + bytes((marker,)) + good[frame + 2 :])
+    for name, marker, harmless in (
+        ("lossless", 0xC3, False),
+        ("hierarchical", 0xC5, False),
+        ("arithmetic", 0xC9, None),
+    ):
+        yield Hostile(f"{name}.jpg", good[: frame + 1] + bytes((marker,)) + good[frame + 2 :], harmless)
     for name, at, value in (
         ("12-bits", 4, 12),
         ("no-components", 9, 0),
@@ -141,7 +145,7 @@ def _jpegs(good: bytes) -> Iterator[Hostile]:
     ):
         yield Hostile(f"{name}.jpg", good[: frame + at] + bytes((value,)) + good[frame + at + 1 :])
     yield Hostile("two-frames.jpg", good[:frame] + good[frame : frame + 19] + good[frame:])
-    yield Hostile("segment-of-1-byte.jpg", b"\xff\xd8\xff\xe0\0\1" + behind)
+    yield Hostile("segment-of-1-byte.jpg", b"\xff\xd8\xff\xe0\0\1" + behind, harmless=True)
     yield Hostile("nothing-in-it.jpg", b"\xff\xd8\xff\xd9")
     yield Hostile("no-tables.jpg", good[:20] + good[frame:])
     yield Hostile("megabytes-of-filling.jpg", b"\xff\xd8" + b"\xff" * (2 << 20) + behind, harmless=True)

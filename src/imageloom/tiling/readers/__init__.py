@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from imageloom.codecs import by_name
+from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.piecewise.pieces import Pieces, check_box
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame, Pixels
-from imageloom.tiling.readers import jpeg, tiff, vips, zarr
+from imageloom.tiling.readers import jpeg, png, tiff, vips, zarr
 
 IN_ORDER = ("jpeg", "png", "tiff")
 """Formats that libvips decodes in strips in order, with the same pixels as imageloom's codecs."""
@@ -40,12 +41,13 @@ class Reader(Protocol):
         """Close the file."""
 
 
-def open_reader(path: Path, format: str, frame: Frame) -> Reader:
+def open_reader(path: Path, format: str, frame: Frame, damage: DamageLog | None = None) -> Reader:
     """Open a reader of a file, with random access if possible. It raises the same errors as `codecs.decode`.
 
     Args:
         format: name of the file's format.
         frame: frame from its header.
+        damage: where damage is reported; None accepts what "warn" accepts, without a report.
 
     Raises:
         CorruptImage, UnsupportedImage: it cannot be read in pieces.
@@ -53,7 +55,7 @@ def open_reader(path: Path, format: str, frame: Frame) -> Reader:
         MissingExtra: the library for it is not installed.
     """
     try:
-        reader = _open(path, format, frame)
+        reader = _open(path, format, frame, damage or DamageLog())
     except Exception as error:
         raise by_name(error, f"the {format} file cannot be read in pieces") from None
     if reader.frame != frame:
@@ -62,14 +64,16 @@ def open_reader(path: Path, format: str, frame: Frame) -> Reader:
     return _Checked(reader)
 
 
-def _open(path: Path, format: str, frame: Frame) -> Reader:
+def _open(path: Path, format: str, frame: Frame, damage: DamageLog) -> Reader:
+    if format == "png":
+        return png.Reader(path, damage)
     if format == "zarr":
         return zarr.Reader(path)
     with contextlib.suppress(UnsupportedImage):
         if format == "tiff":
             return tiff.Reader(path)
         if format == "jpeg":
-            return jpeg.Reader(path)
+            return jpeg.Reader(path, damage)
     if format not in IN_ORDER or (format == "tiff" and frame.channels in (2, 4)):
         # libvips has no reader, or decodes other pixels: it ignores that colours are multiplied by their alpha.
         raise UnsupportedImage(f"this kind of {format} cannot be read in pieces")

@@ -11,12 +11,15 @@ from math import gcd
 from pathlib import Path
 from typing import NamedTuple
 
+from imageloom import codecs
 from imageloom.codecs.bits import MoreNeeded
-from imageloom.codecs.piecewise.jpeg import APP0, BASELINE, CYCLE, END, EOI, SOS, library, restart
+from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.piecewise.jpeg import APP0, BASELINE, CYCLE, END, EOI, SOS, restart
 from imageloom.codecs.piecewise.pieces import Pieces, check_box
+from imageloom.codecs.repair import check_regular
 from imageloom.codecs.segments import walk
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import Frame, Pixels
+from imageloom.model import Frame, Header, Pixels
 from imageloom.tiling.readers.files import RandomFile
 
 _DHT, _DQT, _DRI, _APP14 = 0xC4, 0xDB, 0xDD, 0xEE
@@ -58,19 +61,25 @@ class Reader:
 
     Rows are decoded in their full width: the pieces are strips. It is thread-safe.
 
+    Args:
+        damage: where damage of strips is reported.
+
     Raises:
-        CorruptImage: the header is damaged, or markers are missing.
-        UnsupportedImage: it is another kind of JPEG, which can only be decoded in order.
+        CorruptImage: the header is damaged.
+        UnsupportedImage: it is another kind of JPEG, which can only be decoded in order, or it needs a repair.
         UnreadableItem: the file cannot be read.
     """
 
     random = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, damage: DamageLog | None = None) -> None:
+        self._damage = damage or DamageLog()
         self._file = RandomFile(path)
         try:
             self._layout = _layout(self._file)
             self._file.check_size(self._layout.frame)
+            with self._file.mapped() as data:
+                check_regular(data)
             self._starts = self._find_groups()
         except MoreNeeded:
             self._file.close()
@@ -116,14 +125,12 @@ class Reader:
             for number, marker in enumerate(_MARKER.finditer(view[head:-2])):
                 at = head + marker.start()
                 view[at : at + 2] = restart(number)
-        gray = self.frame.channels == 1
+        frame = Frame(self.frame.width, height, self.frame.channels)
+        header = Header("jpeg", frame)
         try:
-            pixels: Pixels = library().decode_jpeg(data, colorspace="GRAY" if gray else "RGB")
-        except ValueError as error:
+            return codecs.decode(bytes(data), header, damage=self._damage)
+        except CorruptImage as error:
             raise CorruptImage(f"{self._rows(first, height)} are damaged: {error}") from None
-        if pixels.shape[:2] != (height, self.frame.width):
-            raise CorruptImage(f"{self._rows(first, height)} are damaged: they decode to another size")
-        return pixels[:, :, 0] if gray else pixels
 
     def _rows(self, first: int, height: int) -> str:
         top = first * self._layout.group
@@ -149,12 +156,14 @@ class Reader:
                     starts.append(found)
             else:
                 if len(chunk) < _CHUNK:
-                    raise CorruptImage("the JPEG is cut off")
+                    raise UnsupportedImage("the JPEG is cut off")
                 at += _CHUNK - 1
                 continue
             break
         if len(starts) != groups + 1:
-            raise CorruptImage(f"the JPEG has {len(starts) - 1} of its {groups} rows of restart intervals")
+            raise UnsupportedImage(
+                f"the JPEG has {len(starts) - 1} of its {groups} rows of restart intervals"
+            )
         return starts
 
 
@@ -181,6 +190,8 @@ def _layout(file: RandomFile) -> _Layout:
             sampling = body[7::3]
         elif marker == SOS:
             scanned = body[0]
+    if frame and not frame.height:
+        raise UnsupportedImage("the JPEG defines its height at its end")
     if frame is None or not frame.pixels or len(sampling) != frame.channels or not min(sampling):
         raise CorruptImage("the JPEG header is damaged")
     if frame.channels not in (1, 3) or scanned != frame.channels:

@@ -1,0 +1,160 @@
+"""Adapts metadata of the input to the output: values that described the old pixels are corrected.
+
+Damaged metadata is dropped; it does not make an image fail.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from imageloom import colours
+from imageloom.codecs import exif, packets, xmp
+from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, things
+from imageloom.errors import LimitExceeded, MetadataLost
+from imageloom.model import COPIES, Frame, Recipe, Thing
+
+MOST_INFLATED = 16 << 20
+"""Maximum decompressed size of one profile or packet, in bytes."""
+
+
+def orientation(block: bytes, packet: bytes = b"") -> int:
+    """The orientation, 1 to 8, in an EXIF block, or else in an XMP packet; 1 if it is missing or invalid."""
+    return exif.stated_orientation(block) or packets.orientation(packet)
+
+
+class Target(NamedTuple):
+    """What metadata is adapted to."""
+
+    frame: Frame
+    """The frame of the output's pixels, which have the normal orientation."""
+    carries: Collection[Thing]
+    """What a file of the output's format can hold, see `Codec.carries`."""
+    moved: bool
+    """Whether a step moves pixels: a resize, a crop, a turn. False: each pixel is at its old place."""
+    changed: bool = True
+    """Whether a step changes pixels in any way."""
+    shows_all: bool = False
+    """Whether only resizes and turns are done: nothing of the picture is cut away or hidden."""
+    colours: str = ""
+    """What the input states of its colours, see `Header.colours`."""
+    converted: bool = False
+    """Whether the colours are converted to sRGB."""
+    profile: bytes = b""
+    """The profile that says the same as the input, if the output cannot say it in the same way."""
+
+
+class Carried(NamedTuple):
+    """What an output takes along."""
+
+    metadata: Metadata
+    dropped: frozenset[Thing] = frozenset()
+    """What the input has and the output lacks."""
+
+
+NOTHING = Carried(NO_METADATA)
+
+
+def for_output(metadata: Metadata, target: Target) -> Carried:
+    """The metadata of an output.
+
+    The orientation is reset, the size is updated, and thumbnails are removed. A colour profile is kept only if it
+    fits the kind of colours of the output. What the format cannot hold is dropped.
+    """
+    if metadata == NO_METADATA:
+        return NOTHING
+    frame, carries, lost = target.frame, target.carries, set(metadata.found)
+    icc = target.profile or metadata.icc
+    fits = not target.converted and icc[16:20] == (b"RGB " if frame.channels > 2 else b"GRAY")
+    block = exif.adapted(metadata.exif, frame, target.converted)
+    if block.has_lost_thumbnail:
+        lost.add("thumbnail")
+    density = metadata.density
+    gain_map = metadata.gain_map if "gain map" in carries and not target.changed else b""
+    video = metadata.video if "video" in carries and target.shows_all else b""
+    lengths = {"GainMap": len(gain_map), "MotionPhoto": len(video)}
+    behind = {semantic: length for semantic, length in lengths.items() if length}
+    adapted = replace(
+        metadata,
+        exif=block.exif,
+        xmp=_packet(metadata.xmp, target, behind, lost),
+        extended_xmp=_packet(metadata.extended_xmp, target, behind, lost),
+        icc=icc if fits else b"",
+        colours=None if target.converted else metadata.colours,
+        density=density if density and (density.x == density.y or not target.moved) else None,
+        texts=tuple(t for t in metadata.texts if ("comment" if t.keyword == COMMENT else "text") in carries),
+        gain_map=gain_map,
+        video=video,
+        georeference=b"" if target.moved else metadata.georeference,
+    )
+    kept = things(adapted) & set(carries)
+    if metadata.extended_xmp and "extended XMP" not in target.carries:
+        adapted, is_joined = _in_one_packet(adapted)
+        kept |= {"extended XMP"} if is_joined else set()
+    if target.converted or target.profile or (metadata.colours and metadata.colours.is_srgb):
+        kept.add("colours")  # readers assume sRGB of a file that says nothing
+    if target.converted or colours.is_srgb(metadata.icc):
+        kept.add("colour profile")
+    return Carried(adapted, frozenset((things(metadata) - kept) | lost))
+
+
+def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thing]) -> bytes:
+    """The XMP of an output. It says only what is true of the output.
+
+    Args:
+        behind: semantics and length of what the output's file has behind its image.
+        lost: gets what was removed.
+    """
+    if not packet:
+        return b""
+    try:
+        packet = xmp.with_lengths(packet, behind)
+        without = xmp.without_old_pictures(packet, thumbnails=True, depth=False)
+        if without != packet:
+            lost.add("thumbnail")
+        packet = xmp.without_old_pictures(without, thumbnails=False, depth=target.changed)
+        if without != packet:
+            lost.add("depth map")
+    except ValueError:
+        lost.add("XMP")
+        return b""
+    return xmp.upright(packet, target.frame.width, target.frame.height)
+
+
+def _in_one_packet(metadata: Metadata) -> tuple[Metadata, bool]:
+    """The metadata with the XMP in one packet, and whether nothing of it is lost."""
+    joined = packets.joined(metadata.xmp, metadata.extended_xmp)
+    return replace(metadata, xmp=joined or packets.alone(metadata.xmp), extended_xmp=b""), bool(joined)
+
+
+def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:
+    """What an output lacks, if the recipe accepts that.
+
+    Raises:
+        MetadataLost: it does not.
+    """
+    lost = ", ".join(sorted(dropped - COPIES))
+    if lost and recipe.metadata == "strict":
+        raise MetadataLost(f"the output would lack what the input has: {lost} (--strict-metadata)")
+    return dropped
+
+
+def inflate(data: bytes, what: str) -> bytes:
+    """Decompress a profile or packet; empty if it is damaged.
+
+    Raises:
+        LimitExceeded: it decompresses to more than `MOST_INFLATED` bytes.
+    """
+    stream = zlib.decompressobj()
+    try:
+        plain = stream.decompress(data, MOST_INFLATED)
+    except zlib.error:
+        return b""
+    if stream.unconsumed_tail:
+        raise LimitExceeded(
+            f"its {what} decompresses to more than {MOST_INFLATED:,} bytes, which is the limit"
+        )
+    return plain if stream.eof else b""

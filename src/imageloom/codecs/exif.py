@@ -1,0 +1,210 @@
+"""EXIF blocks: the orientation, and what has to change when the pixels have changed (Exif 2.32).
+
+A block is changed in place, so that offsets in maker notes remain valid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.segments import FRAMES, end_of_image, walk
+from imageloom.codecs.tags import (
+    EXIF,
+    GPS,
+    INTEROPERABILITY,
+    LONG,
+    SHORT,
+    SIZES,
+    Directory,
+    Order,
+    directory,
+    first_directory,
+    numbers,
+    order_of,
+)
+from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.model import Frame
+
+_ORIENTATION = 0x0112
+_THUMBNAIL, _THUMBNAIL_LENGTH, _STRIPS, _STRIP_LENGTHS = 0x0201, 0x0202, 0x0111, 0x0117
+_WIDTH, _HEIGHT, _EXIF_WIDTH, _EXIF_HEIGHT = 0x0100, 0x0101, 0xA002, 0xA003
+_COLOUR_SPACE, _INDEX = 0xA001, 1
+_SPACE_2 = (b"\xa0\x01\0\3\0\0\0\1\0\2", b"\x01\xa0\3\0\1\0\0\0\2\0")
+"""The entry of the colour space 2, in both orders of bytes."""
+_PREVIEW = re.compile(rb"\xff\xd8\xff")
+_MOST_DIRECTORIES = 16
+"""Maximum number of directories in a row. A block has two."""
+_INVALID = (MoreNeeded, CorruptImage, IndexError, KeyError)
+
+
+def stated_orientation(exif: bytes) -> int | None:
+    """The orientation, 1 to 8, in an EXIF block; None if it is missing or invalid (Exif 2.32, 4.6.4)."""
+    try:
+        value = numbers(exif, first_directory(exif).entries[_ORIENTATION], order_of(exif))[0]
+    except _INVALID:
+        return None
+    return value if 1 <= value <= 8 else None
+
+
+def is_adobe_rgb(exif: bytes) -> bool:
+    """Whether the colours are Adobe RGB: by the index R03 (DCF 2.0, 3.2), or by the colour space 2, which some
+    cameras write. A search comes first, because few files have either."""
+    if b"R03" not in exif and not any(mark in exif for mark in _SPACE_2):
+        return False
+    order = order_of(exif)
+    try:
+        entry = first_directory(exif).entries[EXIF]
+        below = directory(exif, numbers(exif, entry, order)[0], order)
+        if _COLOUR_SPACE in below.entries and numbers(exif, below.entries[_COLOUR_SPACE], order)[0] == 2:
+            return True
+        entry = below.entries[INTEROPERABILITY]
+        at = directory(exif, numbers(exif, entry, order)[0], order).entries[_INDEX].at
+    except _INVALID:
+        return False
+    return exif[at : at + 3] == b"R03"
+
+
+class Adapted(NamedTuple):
+    exif: bytes
+    has_lost_thumbnail: bool
+
+
+def adapted(exif: bytes, frame: Frame, converted: bool = False) -> Adapted:
+    """The EXIF block for an output: upright, with its size, and without pictures of the old pixels.
+
+    Args:
+        frame: the frame of the output.
+        converted: whether the colours were converted to sRGB.
+    """
+    if not exif:
+        return Adapted(exif, False)
+    block, order = bytearray(exif), order_of(exif)
+    try:
+        first = first_directory(exif)
+        _put(block, first, _ORIENTATION, 1, order)
+        _put(block, first, _WIDTH, frame.width, order)
+        _put(block, first, _HEIGHT, frame.height, order)
+        if EXIF in first.entries:
+            below = directory(exif, numbers(exif, first.entries[EXIF], order)[0], order)
+            _put(block, below, _EXIF_WIDTH, frame.width, order)
+            _put(block, below, _EXIF_HEIGHT, frame.height, order)
+    except _INVALID:
+        pass  # readers stop at the same place: the rest needs no change
+    if converted:
+        _say_srgb(block, exif, order)
+    lost = _wipe_thumbnails(block, exif, order)
+    return Adapted(bytes(block), lost)
+
+
+def _say_srgb(block: bytearray, exif: bytes, order: Order) -> None:
+    """Set the colour space to sRGB, and the index of interoperability to that of sRGB, where they exist."""
+    with suppress(*_INVALID):
+        entry = first_directory(exif).entries[EXIF]
+        below = directory(exif, numbers(exif, entry, order)[0], order)
+        _put(block, below, _COLOUR_SPACE, 1, order)
+        entry = below.entries[INTEROPERABILITY]
+        at = directory(exif, numbers(exif, entry, order)[0], order).entries[_INDEX].at
+        if exif[at : at + 3] == b"R03":
+            block[at : at + 3] = b"R98"
+
+
+def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> None:
+    """Set the number of an existing tag."""
+    entry = of.entries.get(tag)
+    if entry and entry.length == 1 and entry.kind in (SHORT, LONG) and value < 1 << 8 * SIZES[entry.kind]:
+        exif[entry.at : entry.at + SIZES[entry.kind]] = value.to_bytes(SIZES[entry.kind], order)
+
+
+def _wipe_thumbnails(block: bytearray, exif: bytes, order: Order) -> bool:
+    """Overwrite pictures of the old pixels: they may show what a crop was meant to hide. Whether there was one."""
+    tables, end_of_values = _kept(exif, order)
+    pictures = [*_thumbnails(exif, order), *_previews(exif)]
+    for start, end in pictures:
+        if start >= end_of_values and end >= len(block):
+            del block[start:]
+            continue
+        saved = [(at, block[at:to]) for at, to in tables]
+        block[start:end] = bytes(len(block[start:end]))
+        for at, table in saved:
+            block[at : at + len(table)] = table
+    with suppress(*_INVALID):
+        first = first_directory(exif)
+        if first.next:
+            block[first.next_at : first.next_at + 4] = bytes(4)
+        if {_THUMBNAIL, _THUMBNAIL_LENGTH} & first.entries.keys():
+            _remove(block, first, number(exif, 4, 4, order) + 2, order)
+    return bool(pictures)
+
+
+def _remove(block: bytearray, of: Directory, start: int, order: Order) -> None:
+    """Remove the entries of a thumbnail from a directory whose entries begin at `start`."""
+    entries = [bytes(block[at : at + 12]) for at in range(start, of.next_at, 12)]
+    tags = {_THUMBNAIL.to_bytes(2, order), _THUMBNAIL_LENGTH.to_bytes(2, order)}
+    left = [entry for entry in entries if entry[:2] not in tags]
+    block[start - 2 : start] = len(left).to_bytes(2, order)
+    block[start : of.next_at + 4] = b"".join(left).ljust(of.next_at + 4 - start, b"\0")
+
+
+def _chain(exif: bytes, order: Order) -> Iterator[Directory]:
+    """The first directory, and the directories of thumbnails that follow it."""
+    at = number(exif, 4, 4, order)
+    for _ in range(_MOST_DIRECTORIES):
+        if not at:
+            return
+        found = directory(exif, at, order)
+        yield found
+        at = found.next
+
+
+def _kept(exif: bytes, order: Order) -> tuple[list[tuple[int, int]], int]:
+    """The places of the header and of the directories that are kept, and the end of all their values."""
+    tables, end = [(0, 8)], 8
+    with suppress(*_INVALID):
+        waiting = [number(exif, 4, 4, order)]
+        while waiting and len(tables) < _MOST_DIRECTORIES:
+            at = waiting.pop()
+            found = directory(exif, at, order)
+            tables.append((at, found.next_at + 4))
+            end = max(end, found.next_at + 4, *(e.at + e.size for e in found.entries.values()))
+            waiting += [
+                numbers(exif, found.entries[tag], order)[0]
+                for tag in (EXIF, GPS, INTEROPERABILITY)
+                if tag in found.entries
+            ]
+    return tables, end
+
+
+def _thumbnails(exif: bytes, order: Order) -> Iterator[tuple[int, int]]:
+    """The places of thumbnails that directories name."""
+    with suppress(*_INVALID):
+        for place, found in enumerate(_chain(exif, order)):
+            entries = found.entries
+            if _THUMBNAIL in entries and _THUMBNAIL_LENGTH in entries:
+                at = numbers(exif, entries[_THUMBNAIL], order)[0]
+                if exif[at : at + 2] == b"\xff\xd8":
+                    yield at, at + numbers(exif, entries[_THUMBNAIL_LENGTH], order)[0]
+            if place and _STRIPS in entries and _STRIP_LENGTHS in entries:
+                starts, sizes = (numbers(exif, entries[tag], order) for tag in (_STRIPS, _STRIP_LENGTHS))
+                yield from ((at, at + size) for at, size in zip(starts, sizes, strict=False) if at >= 8)
+
+
+def _previews(exif: bytes) -> Iterator[tuple[int, int]]:
+    """The places of JPEGs anywhere in the block, such as the previews in maker notes."""
+    at = 0
+    for _ in range(_MOST_DIRECTORIES):
+        found = _PREVIEW.search(exif, at)
+        if found is None:
+            return
+        at, picture = found.end(), exif[found.start() :]
+        is_picture, scan = False, 0
+        with suppress(*_INVALID, UnsupportedImage):
+            for marker, start, _ in walk(picture):
+                is_picture, scan = is_picture or marker in FRAMES, start
+        if is_picture:
+            end = found.start() + end_of_image(picture, scan)
+            yield found.start(), end
+            at = max(at, end)

@@ -1,0 +1,129 @@
+"""Texts about operators and their parameters, for help and error messages."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+MOST_NEAREST = 3
+"""Maximum number of names that an error message suggests."""
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "binarize": ("threshold",),
+    "black_and_white": ("grayscale", "threshold"),
+    "blur": ("gaussian_blur", "box_blur", "median_blur"),
+    "border": ("pad",),
+    "bw": ("grayscale", "threshold"),
+    "dilation": ("dilate",),
+    "edge": ("canny", "sobel", "laplacian"),
+    "edges": ("canny", "sobel", "laplacian"),
+    "erosion": ("erode",),
+    "extent": ("pad",),
+    "flop": ("flip",),
+    "gaussian": ("gaussian_blur",),
+    "gray": ("grayscale",),
+    "grey": ("grayscale",),
+    "greyscale": ("grayscale",),
+    "hflip": ("flip",),
+    "median": ("median_blur",),
+    "mirror": ("flip",),
+    "modulate": ("brightness", "saturation"),
+    "monochrome": ("grayscale", "threshold"),
+    "negate": ("invert",),
+    "negative": ("invert",),
+    "normalize": ("autocontrast",),
+    "orient": ("auto_orient",),
+    "scale": ("resize",),
+    "thumbnail": ("resize",),
+    "turn": ("rotate",),
+    "unsharp": ("sharpen",),
+    "vflip": ("flip",),
+}
+"""Names of other programs for operators that have another name here."""
+
+
+def unknown_operator(name: str, known: Iterable[str]) -> str:
+    """Why there is no operator of that name, with the nearest ones."""
+    nearest = list(OTHER_NAMES.get(name.lower(), ()))
+    nearest = nearest or difflib.get_close_matches(name.lower(), sorted(known), MOST_NEAREST, 0.5)
+    hint = f" (did you mean {_either(nearest)}?)" if nearest else ""
+    return f"there is no operator {name!r}{hint}: `imageloom ops` lists all"
+
+
+def unknown_parameter(name: str, known: Iterable[str], examples: tuple[str, ...]) -> str:
+    """Why there is no parameter of that name."""
+    takes = list(known)
+    if not takes:
+        return f"there is no parameter {name!r}: it takes none"
+    nearest = difflib.get_close_matches(name, takes, 1)
+    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+    return f"there is no parameter {name!r}{hint}; it takes {', '.join(takes)}{for_example(examples)}"
+
+
+def too_many(count: int, known: Iterable[str], examples: tuple[str, ...]) -> str:
+    """Why there are too many values without a name."""
+    takes = list(known)
+    if not takes:
+        return "it takes no parameters"
+    known = ", ".join(takes)
+    return f"{count} values are given, but it takes at most {len(takes)}: {known}{for_example(examples)}"
+
+
+def wrong_parameter(
+    error: str, params: Mapping[str, object], hints: Mapping[str, Any], examples: tuple[str, ...]
+) -> str:
+    """Why the parameters are invalid.
+
+    Args:
+        error: the message of msgspec, which names the parameter as `$.name`, or one that is missing.
+        hints: the annotations of the parameters by name.
+    """
+    text, _, path = error.partition(" - at `$.")
+    if name := path.rstrip("`"):
+        must = f"it must be {describe(hints[name])}{for_example(examples, name)}"
+        return f"{name} = {params[name]!r}: {must}"
+    name = text.rpartition("field `")[2].rstrip("`")
+    return (
+        f"{name} is missing: {describe(hints[name])}{for_example(examples, name)}" if name in hints else text
+    )
+
+
+def for_example(examples: tuple[str, ...], parameter: str = "") -> str:
+    """The end of a message that shows how an operator is used; empty if it has no example.
+
+    Args:
+        parameter: an example that names this parameter is preferred.
+    """
+    named = [example for example in examples if f"{parameter}=" in example] if parameter else []
+    found = named or [example for example in examples if " " in example] or list(examples)
+    return f"; for example: {min(found, key=len)}" if found else ""
+
+
+def describe(hint: Any) -> str:
+    """What values an annotation allows: "a whole number from 1 to 99"."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        meta = next((m for m in arguments[1:] if isinstance(m, msgspec.Meta)), msgspec.Meta())
+        if meta.description:
+            return meta.description
+        bounds = [
+            f"{words} {value}"
+            for words, value in (("above", meta.gt), ("from", meta.ge), ("below", meta.lt), ("to", meta.le))
+            if value is not None
+        ]
+        return " ".join([describe(arguments[0]), *bounds])
+    if origin is Literal:
+        return _either([str(a) for a in arguments])
+    if arguments:
+        return " or ".join(describe(a) for a in arguments if a is not type(None))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
+        hint, str(hint)
+    )
+
+
+def _either(words: list[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
