@@ -216,7 +216,7 @@ def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: 
     assert "SIGSEGV" in failed.result.failure.message
 
     listed = imageloom("dead", "list", *server.place)
-    assert "red.png  WorkerLost: its decoding process died: killed by SIGSEGV (attempt 3)" in listed.stdout
+    assert "red.png  WorkerLost: its worker died: killed by SIGSEGV (attempt 3)" in listed.stdout
     assert str(out) in listed.stdout
     assert len(listed.stdout.splitlines()) == 1
     assert (
