@@ -20,7 +20,7 @@ from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Event, Failed
 from imageloom.system import confinement, landlock
 from imageloom.system.sandbox import Sandbox
-from imageloom.worker.sandbox import Child, cause_of, check, group
+from imageloom.worker.sandbox import Child, Children, cause_of, check, group
 from imageloom.worker.shared import (
     DESCRIBED,
     MOST_DESCRIBED,
@@ -30,6 +30,7 @@ from imageloom.worker.shared import (
     Encoded,
     SharedMemory,
 )
+from imageloom.worker.zygote import Fork
 from program import contents, draw, imageloom, start, wait_until
 
 MEMORY = """
@@ -291,3 +292,18 @@ def test_a_cause_of_death() -> None:
     assert cause_of(-11) == "killed by SIGSEGV"
     assert cause_of(-35) == "killed by signal 35"
     assert cause_of(None) == "for an unknown reason"
+
+
+def test_a_child_is_ended_once() -> None:
+    """A second end would close a descriptor that another thread has opened meanwhile."""
+    children = Children()
+    child = children.take_for(("test",), Fork())
+    assert children.end(child) == -signal.SIGKILL
+    with (Path(__file__)).open("rb") as first, (Path(__file__)).open("rb") as second:
+        assert children.end(child) is None
+        assert first.read(1)
+        assert second.read(1)
+    other = children.take_for(("test",), Fork())
+    assert other.process != child.process
+    children.put_back(other, untrusted=False)
+    children.close()

@@ -104,6 +104,7 @@ class Child:
 
     def __init__(self, zygote: Zygote, key: Key, fork: Fork, files: Sequence[int]) -> None:
         self.key = key
+        self.is_closed = False
         self.memory = SharedMemory()
         self.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -198,6 +199,7 @@ class Child:
         return outputs
 
     def close(self) -> None:
+        self.is_closed = True
         self.line.close()
         self.memory.close()
 
@@ -370,7 +372,9 @@ class Children:
             self._free.append(child)
 
     def end(self, child: Child) -> int | None:
-        """End a child. Returns its exit code, if it is known."""
+        """End a child. Returns its exit code, if it is known. Does nothing if it was ended before."""
+        if child.is_closed:
+            return None
         child.close()
         with self._lock:
             if self._zygote is None:
