@@ -20,7 +20,7 @@ from imageloom.driver.run import Driver
 from imageloom.engines import Engine, Settings, open_engine
 from imageloom.engines.pipeline.engine import STAGES, Pipeline
 from imageloom.engines.pipeline.stage import load
-from imageloom.model import Job, Output, Recipe, Task
+from imageloom.model import Job, Output, Recipe, Result, Task
 from imageloom.recipes.pipeline import Pipeline as Steps
 from imageloom.records.ledger import Ledger
 from imageloom.worker.items import Chunk, Lap
@@ -34,7 +34,7 @@ SWEEPS = {
 """Threads of the loader, and of each other stage."""
 
 
-def late_load(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
+def late_load(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk | Result:
     """The first stage, from a store that takes its time."""
     time.sleep(DELAY)
     return load(task, chunk, lap)

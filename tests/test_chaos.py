@@ -205,7 +205,7 @@ def test_a_process_and_memory_that_are_left_are_seen(
     monkeypatch.setattr(chaos, "PERIOD", 0.05)
     name = f"imageloom-test-{os.getpid()}"
     (tmp_path / "leaves.py").write_text(f"NAME = {name!r}\n{LEAVES}")
-    flags = ("--operators", str(tmp_path / "leaves.py"))
+    flags = ("--operators", str(tmp_path / "leaves.py"), "--sandbox", "off")
     asked = Chaos(
         f"leave_behind | {SLOW}", str(many), "processes", {"kill-workers": 1e-6}, seconds=0.1, flags=flags
     )

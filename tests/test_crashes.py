@@ -48,7 +48,8 @@ def source(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return imageloom("run", *arguments, "--json")
+    """Without a sandbox, in which a crash ends another process."""
+    return imageloom("run", *arguments, "--json", "--sandbox", "off")
 
 
 def events(done: subprocess.CompletedProcess[str]) -> dict[str, str]:

@@ -102,6 +102,7 @@ def test_workers_that_start_after_an_edit_refuse_the_task(engine: str, tmp_path:
     file.write_text(text)
     out = tmp_path / "out"
     command = ["run", "paint", tmp_path / "in", out, "--operators", file, "--engine", engine, "-j", 1]
+    command += ["--sandbox", "off"]  # a sandboxed operator edits no file
     ran = imageloom(*command)
     assert ran.returncode == 1, ran.stderr
     assert "differs from the one at the start of the job" in ran.stderr

@@ -28,6 +28,7 @@ def test_workers_end_with_a_killed_driver(engine: str, tmp_path: Path) -> None:
     photo, begun, operators = draw(tmp_path / "photos" / "0.jpg"), tmp_path / "begun", tmp_path / "busy.py"
     operators.write_text(BUSY.format(str(begun)))
     arguments = ["run", "busy", photo.parent, tmp_path / "out", "--operators", operators, "--engine", engine]
+    arguments += ["--sandbox", "off"]  # the operator writes a file
     run = start(*arguments, "-j", 2, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     family: list[psutil.Process] = []
     try:

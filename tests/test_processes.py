@@ -89,7 +89,9 @@ def test_workers_have_the_variables_of_the_run_and_not_of_the_first_one(
     draw_photos(tmp_path / "photos", 2)
     monkeypatch.setenv("IMAGELOOM_TESTS", "late")
     out, ledger = tmp_path / "out", tmp_path / "ledger.db"
-    summary = process(needs_a_variable, tmp_path / "photos", out, engine=engine, jobs=1, ledger=ledger)
+    summary = process(
+        needs_a_variable, tmp_path / "photos", out, engine=engine, jobs=1, ledger=ledger, sandbox="off"
+    )
     assert summary.done == 2
 
 
@@ -111,7 +113,17 @@ def test_a_worker_has_one_thread_for_blas(tmp_path: Path, engine: str) -> None:
     """The cores are the engine's to divide."""
     draw_photos(tmp_path / "photos", 3)
     (tmp_path / "own.py").write_text(BLAS)
-    options = ("--operators", tmp_path / "own.py", "--engine", engine, "--format", "png", "-q")
+    options = (
+        "--operators",
+        tmp_path / "own.py",
+        "--engine",
+        engine,
+        "--format",
+        "png",
+        "-q",
+        "--sandbox",
+        "off",
+    )
     done = imageloom("run", "blas_threads", tmp_path / "photos", tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr
     for path in (tmp_path / "out").iterdir():
@@ -190,7 +202,9 @@ def test_the_other_worker_does_all_else_while_one_item_hangs(
             events.append(event)
             workers.add(len(children()))
 
-        summary = run(photos, f"{harm} | resize 32x32", events, timeout=timeout, listeners=[note])
+        summary = run(
+            photos, f"{harm} | resize 32x32", events, timeout=timeout, listeners=[note], sandbox="off"
+        )
         assert (summary.done, summary.failed) == (16, 1)
         assert max(workers) <= 3, "two, and one that was just ended"
         told = [event.result.key for event in events if isinstance(event, Done | Failed | Retried)]

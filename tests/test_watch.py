@@ -114,7 +114,9 @@ def test_what_changes_while_it_is_worked_on_is_thrown_away_and_done_again(
     photo: bytes, other: bytes, inbox: Path, tmp_path: Path, out: Path
 ) -> None:
     operator = slow_operator(tmp_path)
-    with Watching("slow", inbox, out, "--operators", operator, "--engine", "threads") as watch:
+    with Watching(
+        "slow", inbox, out, "--operators", operator, "--sandbox", "off", "--engine", "threads"
+    ) as watch:
         watch.wait(out.exists)
         (inbox / "1.jpg").write_bytes(photo)
         watch.wait_for("1.jpg", kind="planned")
@@ -131,7 +133,18 @@ def test_what_is_deleted_before_its_turn_is_dropped(
     photo: bytes, inbox: Path, tmp_path: Path, out: Path
 ) -> None:
     operator = slow_operator(tmp_path)
-    flags = ("--operators", operator, "--engine", "threads", "-j", "1", "--items-at-once", "1")
+    flags = (
+        "--operators",
+        operator,
+        "--sandbox",
+        "off",
+        "--engine",
+        "threads",
+        "-j",
+        "1",
+        "--items-at-once",
+        "1",
+    )
     with Watching("slow", inbox, out, *flags) as watch:
         watch.wait(out.exists)
         for number in range(3):
@@ -260,7 +273,18 @@ def test_it_is_drained(engine: str, photo: bytes, inbox: Path, tmp_path: Path, o
     for number in range(6):
         (inbox / f"{number}.jpg").write_bytes(photo)
     operator = slow_operator(tmp_path)
-    flags = ("--operators", operator, "--engine", engine, "-j", "2", "--items-at-once", "1")
+    flags = (
+        "--operators",
+        operator,
+        "--sandbox",
+        "off",
+        "--engine",
+        engine,
+        "-j",
+        "2",
+        "--items-at-once",
+        "1",
+    )
     with Watching("slow", inbox, out, *flags) as watch:
         watch.wait_for("0.jpg", kind="planned")
         assert watch.end() == 0
@@ -272,7 +296,9 @@ def test_it_is_drained(engine: str, photo: bytes, inbox: Path, tmp_path: Path, o
 
 def test_a_second_signal_ends_it_at_once(photo: bytes, inbox: Path, tmp_path: Path, out: Path) -> None:
     (inbox / "1.jpg").write_bytes(photo)
-    with Watching(" | ".join(["slow"] * 5), inbox, out, "--operators", slow_operator(tmp_path)) as watch:
+    with Watching(
+        " | ".join(["slow"] * 5), inbox, out, "--operators", slow_operator(tmp_path), "--sandbox", "off"
+    ) as watch:
         watch.wait_for("1.jpg", kind="planned")
         watch.running.send_signal(signal.SIGINT)
         watch.wait(lambda: "ending" in watch.told)

@@ -52,7 +52,7 @@ def test_one_image_in_a_bucket_becomes_three_although_workers_are_killed(
     place: Bucket, sink: Bucket, tmp_path: Path
 ) -> None:
     data = draw(tmp_path / "photo" / "1.jpg").read_bytes()
-    slow = ("--output", "same=slow", "--operators", slow_operator(tmp_path))
+    slow = ("--output", "same=slow", "--operators", slow_operator(tmp_path), "--sandbox", "off")
     flags = ("--engine", "redis", "-j", "2", "--poll", "0.2")
     with Watching(*THREE, *slow, place.address, sink.address, *flags) as watch:
         place.put("new/1.jpg", data)

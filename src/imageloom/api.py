@@ -39,6 +39,7 @@ from imageloom.records.recorder import Recorder
 from imageloom.records.summary import Summary
 from imageloom.stores import is_remote
 from imageloom.system.machine import available_cores
+from imageloom.system.sandbox import Mode, Sandbox
 from imageloom.worker.guard import Guard
 
 MOST_THREADS = 4
@@ -80,6 +81,8 @@ def process(
     in_flight: int = 0,
     links: Links = "follow",
     durable: bool | None = None,
+    sandbox: Mode = "auto",
+    untrusted: bool = False,
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
     timeline: bool = True,
@@ -127,6 +130,10 @@ def process(
             (`inside`), or none (`refuse`). Any other link is a failed item.
         durable: flush outputs and ledger to the disk, so that a power cut loses no image that is recorded as done;
             None: only with `in_place`.
+        sandbox: decode images and run operators in processes that can do nothing else: with the restrictions that
+            the kernel has (`auto`), only if it has all of them (`require`), or not (`off`). The engines `threads`
+            and `serial` process some formats in this process, if all operators are imageloom's own.
+        untrusted: the images may be hostile: each one is processed in a new sandboxed process.
         limits: limits that are checked against an image's header, before it is decoded.
         ledger: path of the ledger; None: the ledger in the user's state directory.
         timeline: record the measurements for `imageloom report`.
@@ -140,6 +147,8 @@ def process(
         StorageError: the source, the sink or the ledger cannot be used.
         MissingExtra: an optional dependency is not installed.
     """
+    if untrusted and sandbox == "off":
+        raise UsageError("untrusted=True needs a sandbox")
     own = Recipe(
         (validated(Output((), format=_format(format), quality=quality, subsampling=subsampling)),),
         decode,
@@ -170,10 +179,11 @@ def process(
             in_flight=in_flight,
             links=links,
             durable=durable,
+            sandbox=Sandbox(sandbox, untrusted, timeout=timeout, memory=memory),
         )
     )
     job = checked(job)
-    asked = validated(Settings(jobs, threads, timeout, memory, connect, bind, keys))
+    asked = validated(Settings(jobs, threads, timeout, memory, connect, bind, keys, sandbox=job.sandbox))
     engine, settings, _ = choose_engine(engine, asked, job)
     with (
         closing(open_engine(engine, settings)) as opened,
@@ -268,6 +278,8 @@ def choose_engine(engine: str, settings: Settings, job: Job) -> tuple[str, Setti
         jobs, why = settings.jobs, "only the workers of --jobs run here; others connect to the Redis server"
     elif engine != "auto":
         why = "selected by --engine"
+    elif job.sandbox.untrusted:
+        engine, why = "processes", "the images are untrusted"
     elif job.recipe.operators:
         engine, why = "processes", "your own operators may crash, hang or hold Python's lock (the GIL)"
     elif jobs == 1:

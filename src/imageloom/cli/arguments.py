@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imageloom.cli import options
 from imageloom.model import Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
 
 if TYPE_CHECKING:
@@ -87,6 +88,12 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
             given.get("in_flight") or 0,
             links=given["links"],
             durable=given.get("durable"),
+            sandbox=options.sandbox_of(
+                given.get("sandbox", "off"),
+                given.get("untrusted", False),
+                given.get("timeout", 0.0),
+                given.get("memory") or 0,
+            ),
         )
     )
 
@@ -95,6 +102,8 @@ def job_and_engine(
     arguments: tuple[str, ...], engine: str, given: Mapping[str, Any]
 ) -> tuple[Job, str, Settings]:
     """The job, its engine's name and settings. In an MPI job, only rank 0 prints from here on."""
+    from msgspec.structs import replace
+
     from imageloom import api
     from imageloom.engines import Settings
 
@@ -112,6 +121,7 @@ def job_and_engine(
         engine = "nodes"
     threads, timeout, keys = (given[name] for name in ("threads", "timeout", "keys"))
     asked = Settings(jobs or 0, threads, timeout, job.memory, connect, bind, keys, nodes or "")
+    asked = replace(asked, sandbox=job.sandbox)
     chosen, settings, _ = api.choose_engine(engine, asked, job)
     return job, chosen, settings
 

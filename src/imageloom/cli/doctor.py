@@ -18,9 +18,12 @@ from imageloom.cli.text import say, say_json
 @click.command("doctor", short_help="Describe this machine; find and remove leftovers of killed runs.")
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(file_okay=False))
 @click.option("--remove", "remove_", is_flag=True, help="Remove the leftovers that are found.")
+@click.option(
+    "--sandbox", is_flag=True, help="List the system calls and the paths that a sandboxed process may use."
+)
 @options.ledger_option
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per leftover to stdout.")
-def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_: bool) -> int:
+def command(folders: tuple[str, ...], remove_: bool, sandbox: bool, ledger: Path | None, json_: bool) -> int:
     """Describe this machine, and find the leftovers of runs that were killed or lost power.
 
     Leftovers are staged files, scratch files, shared memory, and jobs that the ledger still lists as running.
@@ -41,6 +44,8 @@ def command(folders: tuple[str, ...], remove_: bool, ledger: Path | None, json_:
 
     if not json_:
         for name, text in (*_machine(), *_flushed(folders)):
+            say(f"{name:<9} {text}")
+        for name, text in _sandbox() if sandbox else ():
             say(f"{name:<9} {text}")
     left = 0
     with Ledger(ledger) as book:
@@ -79,6 +84,7 @@ def _machine() -> list[tuple[str, str]]:
     from importlib.metadata import version
 
     from imageloom import __version__
+    from imageloom.system.confinement import state
     from imageloom.system.machine import available_cores, half_of_memory
 
     libraries = ", ".join(
@@ -96,6 +102,7 @@ def _machine() -> list[tuple[str, str]]:
         ("with", libraries),
         ("cores", f"{available_cores()} of {platform.machine()}"),
         ("memory", f"{2 * half_of_memory() / 1e9:,.1f} GB; a run uses at most half of it (--memory)"),
+        ("sandbox", state()),
         *(("extra", f"{name}: {state}") for name, state in _extras()),
     ]
 
@@ -115,6 +122,16 @@ def _flushed(folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield "durable", f"{folder}: {disk.file_system(opened) or 'unknown file system'}, flushed {how}"
         finally:
             os.close(opened)
+
+
+def _sandbox() -> list[tuple[str, str]]:
+    """What a sandboxed process may use. It may also read the files of --operators."""
+    import os
+
+    from imageloom.system.confinement import calls, readable
+
+    paths = (path for path in readable() if os.path.exists(path))
+    return [*(("call", call) for call in calls()), *(("path", path) for path in paths)]
 
 
 def _extras() -> list[tuple[str, str]]:

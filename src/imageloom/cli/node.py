@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageloom.cli import service
+from imageloom.cli import options, service
 from imageloom.cli.options import Quantity
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.engines.nodes.config import NodeConfig
+    from imageloom.system.sandbox import Mode
+    from imageloom.worker.guard import Guard
 
 
 @click.command("node", short_help="Process tasks for a server, or for runs with --engine nodes.")
@@ -85,8 +87,9 @@ if TYPE_CHECKING:
     show_default="no limit",
     help="Memory limit of each worker process, in bytes.",
 )
+@options.sandbox_options
 @service.credential_options
-def command(config: str | None, load: str | None, **flags: Any) -> int:
+def command(config: str | None, load: str | None, sandbox: Mode, untrusted: bool, **flags: Any) -> int:
     """Start a node: a service that processes a limited number of tasks at the same time, in worker processes.
 
     A fixed --load simulates a busy node: it delays tasks, and with --acceptance optional it rejects tasks. So the
@@ -102,12 +105,14 @@ def command(config: str | None, load: str | None, **flags: Any) -> int:
     settings = _settings(config, load, flags)
     from imageloom.engines import Settings
     from imageloom.engines.processes import Processes
+    from imageloom.worker.guard import Guard
 
     leaving = service.leave_on_signals()
     # The processes start before gRPC is loaded: a fork with gRPC's threads would hang.
-    engine = Processes(Settings(settings.limit, 1, settings.timeout, settings.memory))
+    apart = options.sandbox_of(sandbox, untrusted, settings.timeout, settings.memory)
+    engine = Processes(Settings(settings.limit, 1, settings.timeout, settings.memory, sandbox=apart))
     try:
-        return _serve(settings, engine, leaving)
+        return _serve(settings, engine, Guard(settings.roots, settings.operators, sandbox=apart), leaving)
     finally:
         engine.close()
 
@@ -136,11 +141,11 @@ def _settings(config: str | None, load: str | None, flags: dict[str, Any]) -> No
     return replace(found, limit=found.limit or available_cores())
 
 
-def _serve(settings: NodeConfig, engine: Any, leaving: threading.Event) -> int:
+def _serve(settings: NodeConfig, engine: Any, guard: Guard, leaving: threading.Event) -> int:
     from imageloom.engines.nodes.node import WAITING_CALLS, Node, supervised
     from imageloom.engines.nodes.rpc import NODE, Service
 
-    node = Node(supervised(engine), settings)
+    node = Node(supervised(engine), settings, guard)
     calls = 2 * settings.limit + WAITING_CALLS
     listening = Service(node, NODE, settings.listen, settings.credentials, calls)
     say(f"node {listening.address}: {settings.limit} tasks at once", err=True)

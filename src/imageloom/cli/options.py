@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from imageloom.errors import StorageError, UsageError
 from imageloom.model import MOST_PAGES
+from imageloom.system.sandbox import Mode, Sandbox
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -205,6 +206,44 @@ def limit_options(command: C) -> C:
     ):
         command = option(command)
     return command
+
+
+def sandbox_options(command: C) -> C:
+    """Add --sandbox and --untrusted."""
+    for option in reversed(
+        [
+            click.option(
+                "--sandbox",
+                type=click.Choice(["auto", "require", "off"]),
+                default="auto",
+                show_default=True,
+                help="Decode images and run operators in processes that can do nothing else: with the "
+                "restrictions that the kernel has (auto), only if it has all of them (require), or not (off).",
+            ),
+            click.option(
+                "--untrusted",
+                is_flag=True,
+                help="The images may be hostile: process each one in a new sandboxed process.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def sandbox_of(mode: Mode, untrusted: bool, timeout: float = 0.0, memory: int = 0) -> Sandbox:
+    """The sandbox from the options of `sandbox_options`.
+
+    Raises:
+        UsageError: the options contradict each other, or this machine lacks what they need.
+    """
+    from imageloom.worker.sandbox import check
+
+    if untrusted and mode == "off":
+        raise UsageError("--untrusted needs a sandbox: it excludes --sandbox off")
+    sandbox = Sandbox(mode, untrusted, timeout=timeout, memory=memory)
+    check(sandbox)
+    return sandbox
 
 
 def links_option(default: str, *others: str) -> Callable[[C], C]:

@@ -12,7 +12,7 @@ from imageloom.cli import arguments, options
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
-    from imageloom.model import Box, Header, Links
+    from imageloom.model import Box, Header, Links, Recipe
     from imageloom.recipes.plan import Plan
     from imageloom.tiling.large import Need
     from imageloom.tiling.tiles import Phase
@@ -87,6 +87,7 @@ def command(
         job = Job(str(file), "", recipe, tile=tile)
         engine, settings, why = choose_engine("auto", Settings(jobs or 0), job)
         say(f"engine    {engine} with {settings.jobs}: {why}")
+        say(f"sandbox   {_sandbox(header.format, recipe, engine)}")
         planned = plan.make_plan(header, recipe)
         needs, budget = planned.bytes + size, memory or half_of_memory()
         tiled = plan.why_tiled(job, header, planned, needs, budget, settings.jobs, alone=True)
@@ -101,6 +102,16 @@ def command(
                 say(line)
         if most.bytes > budget:
             say(f"refused   {most.what} needs {most.bytes:,} bytes, over the limit of {budget:,} (--memory)")
+
+
+def _sandbox(format: str, recipe: Recipe, engine: str) -> str:
+    """In which process an item would be decoded."""
+    from imageloom.codecs import in_process
+    from imageloom.system.confinement import state
+
+    if engine in ("threads", "serial") and in_process(format) and not recipe.operators:
+        return f"not needed for {format} on {engine} (--untrusted decodes it in a process of its own)"
+    return f"decoded in a process of its own, with {state()} (--sandbox)"
 
 
 def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need], workers: int) -> Iterator[str]:

@@ -17,6 +17,7 @@ from imageloom.cli.text import say
 if TYPE_CHECKING:
     from imageloom.engines import Engine
     from imageloom.records.events import Listener
+    from imageloom.system.sandbox import Sandbox
 
 
 @click.command("run", short_help="Run a pipeline over a folder of images.")
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
     show_default=True,
-    help="Time-out of one item in a worker process, in seconds.",
+    help="Time-out of one item in a worker process or in a sandboxed process, in seconds.",
 )
 @options.document_options
 @options.include_option
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
 )
 @options.links_option("follow", "inside", "refuse")
 @options.accept_host_keys_option
+@options.sandbox_options
 @options.limit_options
 @options.ledger_option
 @click.option(
@@ -192,7 +194,7 @@ def command(
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
-        _health(health, opened) as more,
+        _health(health, opened, job.sandbox) as more,
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if dry_run:
@@ -211,14 +213,14 @@ def command(
 
 
 @contextmanager
-def _health(address: str | None, engine: Engine) -> Iterator[list[Listener]]:
+def _health(address: str | None, engine: Engine, sandbox: Sandbox) -> Iterator[list[Listener]]:
     """Serve health probes and metrics if an address is given; yield the listeners that this needs."""
     if not address:
         yield []
         return
     from imageloom.service.health import Health, Tally
 
-    tally = Tally()
+    tally = Tally(sandbox)
     with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:
         say(f"health {health.address}", err=True)
         yield [tally]

@@ -8,6 +8,7 @@ import click
 
 from imageloom.cli import options, service
 from imageloom.cli.text import say
+from imageloom.system.sandbox import Mode
 
 AT_LEAST_1 = click.IntRange(1)
 
@@ -34,6 +35,7 @@ AT_LEAST_1 = click.IntRange(1)
     help="Jobs read and write only below these folders. Repeatable.",
 )
 @options.operators_option
+@options.sandbox_options
 @options.ledger_option
 @options.durable_option("on")
 @click.option(
@@ -110,6 +112,8 @@ def command(
     listen: str,
     roots: tuple[str, ...],
     operators: tuple[str, ...],
+    sandbox: Mode,
+    untrusted: bool,
     ledger: Path | None,
     durable: bool | None,
     state: Path | None,
@@ -155,7 +159,7 @@ def command(
 
     served = Server(
         config,
-        Guard(roots, operators),
+        Guard(roots, operators, sandbox=options.sandbox_of(sandbox, untrusted, timeout)),
         state or default_path().parent / "server",
         ledger,
         patience,

@@ -25,6 +25,7 @@ _SHARED = (
     *("decode", "damage", "colors", "gain_map", "metadata", "strict_metadata"),
     *("jobs", "engine", "connect", "connect_file", "nodes", "threads", "bind", "keys", "timeout"),
     *("include", "exclude", "if_exists", "memory", "tile", "items_at_once", "scratch", "in_flight"),
+    *("sandbox", "untrusted"),
     *("max_pixels", "max_file_size", "max_expansion", "ledger", "durable"),
     *("json_", "verbose", "quiet", "log_file", "log_format"),
 )

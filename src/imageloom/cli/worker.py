@@ -15,6 +15,7 @@ from imageloom.cli import options
 from imageloom.cli.options import Quantity
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
+from imageloom.system.sandbox import Mode, Sandbox
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 )
 @options.operators_option
 @options.accept_host_keys_option
+@options.sandbox_options
 @click.option(
     "--memory",
     type=Quantity(),
@@ -77,6 +79,8 @@ def command(
     threads: int,
     roots: tuple[str, ...],
     operators: tuple[str, ...],
+    sandbox: Mode,
+    untrusted: bool,
     memory: int | None,
     role: str,
     keys: str | None,
@@ -105,7 +109,8 @@ def command(
     from imageloom.worker.settings import WorkerSettings
 
     module = worker_target(engine).partition(":")[0]
-    guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)))
+    apart = options.sandbox_of(sandbox, untrusted, memory=memory or 0)
+    guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)), sandbox=apart)
     settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()
     finish_on_signals(lambda: ended.put(0), "leaving", "leave")
@@ -117,9 +122,10 @@ def command(
         died=lambda pid, cause: say(f"worker {pid} died: {cause}; starting a replacement", err=True),
         left=ended.put,
         preload=[module],
+        sandboxed=apart.is_on,
     )
     try:
-        with _health(health, fleet, reports):
+        with _health(health, fleet, reports, apart):
             code = ended.get()
             fleet.drain()
     finally:
@@ -128,7 +134,7 @@ def command(
 
 
 @contextmanager
-def _health(address: str | None, fleet: Fleet, reports: Connection) -> Iterator[None]:
+def _health(address: str | None, fleet: Fleet, reports: Connection, sandbox: Sandbox) -> Iterator[None]:
     """Serve health probes and metrics if an address is given."""
     if not address:
         yield
@@ -137,7 +143,7 @@ def _health(address: str | None, fleet: Fleet, reports: Connection) -> Iterator[
 
     from imageloom.service.health import Health, Tally
 
-    tally = Tally()
+    tally = Tally(sandbox)
     threading.Thread(target=tally.receive, args=(reports,), daemon=True).start()
     with Health(address, lambda: fleet.is_complete, lambda: tally.of_workers(fleet)) as health:
         say(f"health {health.address}", err=True)

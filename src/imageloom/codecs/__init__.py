@@ -44,6 +44,9 @@ class Codec(Protocol):
     """Default format of outputs: the same format, or another one if this format can only be read."""
     carries: tuple[Thing, ...]
     """What an output of this format can hold beside its pixels: `Metadata` without these things is dropped."""
+    in_process: bool = False
+    """The engines `threads` and `serial` may decode it in the driver's process: its decoder is simple, or has been
+    fuzzed for years. All other formats are decoded in a sandboxed process on all engines."""
 
     def header(self, head: Data) -> Header:
         """Parse the header from the first bytes of a file, or from anywhere in it.
@@ -221,6 +224,11 @@ def carries(format: Format, frame: Frame) -> frozenset[Thing]:
     codec = get(format)
     held = frozenset(codec.carries)
     return held - {"colour profile"} if frame.channels in getattr(codec, "gray_in_colour", ()) else held
+
+
+def in_process(format: Format) -> bool:
+    """Whether files of a format may be decoded in the process of the driver: see `Codec.in_process`."""
+    return getattr(get(format), "in_process", False)
 
 
 def formats() -> tuple[Format, ...]:

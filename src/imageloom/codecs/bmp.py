@@ -35,6 +35,7 @@ class Bmp:
     quality = 0
     encoder_bytes = 0
     written: Format = "bmp"
+    in_process = True
     carries: tuple[Thing, ...] = ("colour profile", "density")
     always_drops: tuple[Thing, ...] = ("colours",)
     gray_in_colour = (1,)

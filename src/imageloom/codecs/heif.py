@@ -55,7 +55,6 @@ class Heif:
         "private metadata",
         "thumbnail",
     )
-    threads = False
 
     def header(self, head: Data) -> Header:
         return self.page_header(head, 0, 0)

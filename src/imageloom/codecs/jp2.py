@@ -50,7 +50,6 @@ class Jp2:
     written: Format = "jp2"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "IPTC", "colour profile", "density")
     always_drops: tuple[Thing, ...] = ("layers", "private metadata")
-    threads = False
 
     def header(self, head: Data) -> Header:
         picture = _picture(head)

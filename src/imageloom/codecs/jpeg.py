@@ -49,6 +49,7 @@ class Jpeg:
     quality = 85
     encoder_bytes = 0
     written: Format = "jpeg"
+    in_process = True
     carries: tuple[Thing, ...] = (
         "EXIF",
         "IPTC",

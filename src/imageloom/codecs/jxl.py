@@ -36,7 +36,6 @@ class Jxl:
     carries: tuple[Thing, ...] = ("EXIF", "XMP")
     also_reads: tuple[Thing, ...] = ("colour profile", "colours")
     always_drops: tuple[Thing, ...] = ("animation", "gain map", "private metadata")
-    threads = False
     most_read = 1 << 30
 
     def header(self, head: Data) -> Header:

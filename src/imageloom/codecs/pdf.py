@@ -30,7 +30,6 @@ class Pdf:
     written: Format = "png"
     carries: tuple[Thing, ...] = ()
     always_drops: tuple[Thing, ...] = ("pages",)
-    threads = False
     most_read = 1 << 30
 
     def header(self, head: Data) -> Header:

@@ -44,6 +44,7 @@ class Png:
     quality = 0
     encoder_bytes = 0
     written: Format = "png"
+    in_process = True
     carries: tuple[Thing, ...] = (
         "EXIF",
         "HDR",

@@ -28,6 +28,7 @@ class Pnm:
     quality = 0
     encoder_bytes = 0
     written: Format = "pnm"
+    in_process = True
     carries: tuple[Thing, ...] = ("comment", "text")
     always_drops: tuple[Thing, ...] = ("pages",)
 

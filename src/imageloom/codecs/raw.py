@@ -31,7 +31,6 @@ class Raw:
     written: Format = "jpeg"
     carries: tuple[Thing, ...] = ()
     also_reads: tuple[Thing, ...] = ("EXIF", "XMP")
-    threads = False
     most_read = 1 << 30
 
     def header(self, head: Data) -> Header:

@@ -55,6 +55,13 @@ class Document(io.RawIOBase):
         return self.readall()
 
 
+class Held(io.BytesIO):
+    """The document, in this process."""
+
+    def all(self) -> bytes:
+        return self.getvalue()
+
+
 def send(kind: bytes, data: bytes = b"", at: int = 0, count: int = 0) -> None:
     sys.stdout.buffer.write(HEAD.pack(kind, at, count or len(data)) + data)
     sys.stdout.buffer.flush()
@@ -117,7 +124,8 @@ def draw_raw(document: Document, _: str, __: str) -> bytes:
 
     import rawpy
 
-    with tempfile.TemporaryFile() as said:
+    in_memory = getattr(os, "memfd_create", None)
+    with open(in_memory("said"), "w+b") if in_memory else tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)  # libraw reports missing data only there
         with rawpy.imread(io.BytesIO(document.all())) as raw:
             pixels = raw.postprocess(

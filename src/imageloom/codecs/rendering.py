@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from imageloom.codecs import renderers
 from imageloom.codecs.bits import Data
 from imageloom.codecs.renderers import ANSWER, HEAD, REQUEST
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
+from imageloom.system import confinement
 
 _PROGRAM = str(Path(renderers.__file__))
 _MEMORY = 900 << 20
@@ -35,6 +37,8 @@ def render(name: str, data: Data, first: str, second: str, what: str, pixels: in
         UnsupportedImage: it needs a password.
         MoreNeeded: the document is not complete.
     """
+    if confinement.is_confined():  # it has limits already, and must not start a process
+        return _drawn_here(name, data, first, second, what)
     seconds = 2 + pixels // _PIXELS_PER_SECOND
     arguments = (name, first, second, len(data), _MEMORY + 16 * pixels, seconds)
     command = [sys.executable, "-P", _PROGRAM, *map(str, arguments)]
@@ -49,17 +53,31 @@ def render(name: str, data: Data, first: str, second: str, what: str, pixels: in
         kind, body = answer
         if kind == ANSWER:
             return body
-        message = " ".join(body.decode(errors="replace").split())
-        if "password" in message.lower():
-            raise UnsupportedImage(f"the {what} can only be opened with a password")
-        if "MemoryError" in message:
-            raise LimitExceeded(f"the {what} needs too much memory")
-        raise CorruptImage(f"the {what} cannot be drawn: {message}")
+        raise _refusal(body.decode(errors="replace"), what)
     if process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         raise LimitExceeded(f"drawing the {what} takes more than {seconds} s of processor time")
     if process.returncode == -signal.SIGABRT:
         raise LimitExceeded(f"the {what} needs too much memory")
     raise CorruptImage(f"the {what} cannot be drawn: the library ended with {process.returncode}")
+
+
+def _drawn_here(name: str, data: Data, first: str, second: str, what: str) -> bytes:
+    """Run a renderer in this process."""
+    document: Any = renderers.Held(data[: len(data)])
+    try:
+        return renderers.PROGRAMS[name](document, first, second)
+    except Exception as error:
+        raise _refusal(f"{type(error).__name__}: {error}", what) from None
+
+
+def _refusal(text: str, what: str) -> Exception:
+    """The error for the message of a library."""
+    message = " ".join(text.split())
+    if "password" in message.lower():
+        return UnsupportedImage(f"the {what} can only be opened with a password")
+    if "MemoryError" in message:
+        return LimitExceeded(f"the {what} needs too much memory")
+    return CorruptImage(f"the {what} cannot be drawn: {message}")
 
 
 def _answered(process: subprocess.Popen[bytes], data: Data) -> tuple[bytes, bytes] | None:

@@ -46,7 +46,6 @@ class Svg:
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[Thing, ...] = ()
-    threads = False
 
     def header(self, head: Data) -> Header:
         return self.page_header(head, 0, 0)

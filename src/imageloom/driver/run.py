@@ -18,6 +18,7 @@ from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
 from imageloom.driver.clock import REAL, Clock
+from imageloom.driver.isolation import opener_of, sandbox_of
 from imageloom.driver.lookahead import Answers, Lookahead, with_next
 from imageloom.driver.sink import InPlace, Sink, check_pages, check_template
 from imageloom.driver.source import Source
@@ -93,6 +94,7 @@ class Driver:
         self._stopping = False
         self._id = 0
         self._tasks = 0
+        self._sandbox = sandbox_of(job, engine)
         self._overlaps = self._lookahead.take_long and engine.capabilities.overlaps
         self._in_flight = Window(self._memory, self._overlaps, self._wake, clock)
         self._is_last = False
@@ -296,6 +298,7 @@ class Driver:
                 held,
                 self._wake,
                 self._in_progress,
+                opener_of(self._sandbox, self._job.recipe),
             )
         while self._large.is_full and not self._stopping:
             self._advance()
@@ -339,6 +342,7 @@ class Driver:
             batch[0].part,
             self._job.links,
             digests=self._digests,
+            sandbox=self._sandbox,
         )
         if self._accounts.has_listeners:
             self._accounts.emit(Started(task.id, len(batch), sum(ready.pixels for ready in batch)))

@@ -11,8 +11,8 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
-from imageloom import operators
 from imageloom.driver.batches import Ready
+from imageloom.driver.isolation import foreign
 from imageloom.engines import Engine, open_engine
 from imageloom.errors import ItemTimeout, Quarantined, WorkerLost
 from imageloom.model import Failure, Item, Job, Task
@@ -38,9 +38,8 @@ class Suspects:
 
     @cached_property
     def _known_elsewhere(self) -> bool:
-        """Whether other processes can load all operators: they are imageloom's, or from a given file."""
-        steps = (step for output in self._job.recipe.outputs for step in output.steps)
-        return all(operators.get(step.name).function.__module__.startswith("imageloom") for step in steps)
+        """Whether other processes can load all operators."""
+        return not foreign(self._job.recipe)
 
     def is_isolated(self, item: Item) -> bool:
         """Whether an item must be processed in a separate process, as a whole.

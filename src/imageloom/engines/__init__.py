@@ -12,6 +12,7 @@ from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Outcome, Plain, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.system.registry import Registry, load
+from imageloom.system.sandbox import Sandbox
 from imageloom.worker.guard import Guard
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ WORKERS: dict[str, str] = {
 and an event, `leaving`. The engine of a plug-in has it as the attribute `work_for`."""
 
 
+SLACK = 5.0
+"""Seconds that a worker has to read an item and to stage its outputs, beyond the time-out in its sandbox."""
+
+
 class Settings(Plain, frozen=True):
     """Settings of an engine. Each engine uses those that apply to it."""
 
@@ -64,7 +69,7 @@ class Settings(Plain, frozen=True):
     threads: Annotated[int, Meta(ge=1)] = 1
     """Number of threads in each worker process."""
     timeout: Annotated[float, Meta(gt=0)] = 600.0
-    """Time-out of one item, in seconds. Then its worker is ended."""
+    """Time-out of one item, in seconds. Then its worker is ended, or only the sandboxed process in it."""
     memory: Annotated[int, Meta(ge=0)] = 0
     """Maximum memory for data of one worker, in bytes; 0 for no limit."""
     connect: str = ""
@@ -82,6 +87,13 @@ class Settings(Plain, frozen=True):
     """Number of tasks in progress together if `waits` is set; 0 to find it by measuring."""
     guard: Guard = Guard()
     """Limits of the workers that the engine starts, if not only the driver can send them tasks."""
+    sandbox: Sandbox = Sandbox()
+    """How workers decode items. It is also in each task."""
+
+    @property
+    def worker_timeout(self) -> float:
+        """Time-out of one item, after which its worker is ended. A worker with a sandbox ends its child before."""
+        return self.timeout + SLACK if self.sandbox.is_on and self.timeout else self.timeout
 
 
 class Capabilities(Plain, frozen=True):
@@ -89,6 +101,8 @@ class Capabilities(Plain, frozen=True):
 
     shares_memory: bool = False
     """Its workers share the memory of the driver's process."""
+    splits_stages: bool = False
+    """Different processes decode, filter and encode an item."""
     overlaps: bool = False
     """The items of a task make their requests to stores concurrently."""
     reports_results: bool = False

@@ -12,7 +12,6 @@ from multiprocessing.context import ForkServerProcess
 
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.scheduling.engine import TransportEngine
-from imageloom.scheduling.fleet import cause_of
 from imageloom.scheduling.inbox import log
 from imageloom.scheduling.pipes import PipeTransport
 from imageloom.scheduling.protocol import End, Event, Received
@@ -20,6 +19,7 @@ from imageloom.scheduling.rules import Rules
 from imageloom.worker.controller import Controller, fixed, for_requests
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import serve, start
+from imageloom.worker.sandbox import cause_of
 
 
 class Processes(TransportEngine, Engine):
@@ -34,7 +34,7 @@ class Processes(TransportEngine, Engine):
         super().__init__(
             "supervisor",
             ProcessTransport(settings, self._controller),
-            Rules(timeout=settings.timeout, jobs=settings.jobs),
+            Rules(timeout=settings.worker_timeout, jobs=settings.jobs),
         )
 
     @property
@@ -67,7 +67,9 @@ class ProcessTransport(PipeTransport):
     def start(self) -> None:
         ours, theirs = self._context.Pipe()
         most = -(-self._controller.most // self._settings.jobs)
-        process = start(self._context, serve, theirs, self._settings.threads, self._settings.memory, most)
+        settings = self._settings
+        limits = settings.threads, settings.memory, most
+        process = start(self._context, serve, theirs, *limits, sandboxed=settings.sandbox.is_on)
         theirs.close()
         self._processes[str(process.pid)] = process
         self.add(str(process.pid), ours, self._slots)

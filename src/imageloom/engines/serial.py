@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
+from msgspec.structs import replace
+
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.perform import perform
+from imageloom.worker.sandbox import children
 
 
 class Serial(Engine):
@@ -18,6 +21,9 @@ class Serial(Engine):
     def __init__(self, settings: Settings) -> None:
         """Not used: the caller's thread is the only worker."""
         self.settings = settings
+        children.open()
+        if settings.sandbox.is_on:
+            self.capabilities = replace(self.capabilities, ends_items=True)
 
     def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
@@ -25,4 +31,4 @@ class Serial(Engine):
         return future
 
     def close(self) -> None:
-        pass
+        children.close()

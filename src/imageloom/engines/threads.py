@@ -20,15 +20,21 @@ from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.controller import fixed, for_requests
-from imageloom.worker.perform import Attempt, perform, prepare, worker_name
+from imageloom.worker.perform import Attempt, perform, worker_name
 from imageloom.worker.pool import Bunches, SizedExecutor
+from imageloom.worker.sandbox import children
+from imageloom.worker.setup import prepare
 
 
 class Threads(Engine):
     capabilities = Capabilities(shares_memory=True, overlaps=True, reports_results=True)
+    """With a sandbox, items that are processed in other processes are ended after their time-out."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        children.open()
+        if settings.sandbox.is_on:
+            self.capabilities = replace(self.capabilities, ends_items=True)
         jobs = settings.jobs
         self._controller = for_requests(settings.in_flight, jobs) if settings.waits else fixed(jobs)
         self.computing = SizedExecutor(fixed(jobs), "thread")
@@ -58,6 +64,7 @@ class Threads(Engine):
         wait(list(self._under_way))  # a task that has begun moves from pool to pool
         self.computing.shutdown(cancel_futures=True)
         self.requests.shutdown()
+        children.close()
 
 
 class _TaskRun:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta
 
 from imageloom.model.image import Format, Plain, Subsampling
+from imageloom.system.sandbox import Sandbox
 
 Decode = Literal["safe", "fast", "exact"]
 Keep = Literal["keep", "strict", "strip"]
@@ -130,6 +131,7 @@ class Job(Plain, frozen=True):
     attempts: Annotated[int, Meta(ge=1)] = 3
     """An item fails for good after this number of failed attempts."""
     links: Links = "follow"
+    sandbox: Sandbox = Sandbox()
     durable: bool | None = None
     """Outputs and ledger survive a power cut: they are flushed to the disk. None: only with `in_place`."""
 

@@ -7,6 +7,7 @@ import re
 from imageloom.errors import ImageloomError, ItemError, UnreadableItem, WorkerLost, message_of
 from imageloom.model.image import Box, Header, Plain, Thing
 from imageloom.model.recipe import MOST_PAGES, Limits, Links, Recipe, Step
+from imageloom.system.sandbox import Sandbox
 from imageloom.system.tracing import masked, trace_of
 
 _PAGE = re.compile(r"(?s)(.+)/\./page=([1-9][0-9]{0,4})")
@@ -142,6 +143,7 @@ class Task(Plain, frozen=True):
     """Local folders that items must be in; empty if all links in the source are followed."""
     digests: tuple[str, ...] = ()
     """The SHA-256 of each file of operators that the driver has loaded."""
+    sandbox: Sandbox = Sandbox()
 
 
 class Written(Plain, frozen=True):

@@ -100,6 +100,18 @@ def load_packages() -> None:
         pass
 
 
+@cache
+def _packages() -> frozenset[str]:
+    """Names of the packages that declare operators."""
+    return frozenset(module.__name__.partition(".")[0] for _, module in _PACKAGES.plugins())
+
+
+def is_installed(module: str) -> bool:
+    """Whether other processes can load the operators of a module: it is imageloom's own, of a file that was named,
+    or of an installed package."""
+    return module.startswith("imageloom") or module.partition(".")[0] in _packages()
+
+
 def contents(paths: Iterable[str]) -> list[int]:
     """The CRC-32 of each file. It changes when an operator is edited."""
     found = []

@@ -20,7 +20,7 @@ MOST_LOGGED = 100
 """Maximum number of code locations whose exceptions are logged with a traceback."""
 
 log = logging.getLogger(__name__)
-_logged: set[tuple[type, str, int]] = set()
+_logged: set[tuple[type | str, str, int]] = set()
 
 
 @contextmanager
@@ -61,6 +61,17 @@ def failure_of(key: str, error: BaseException) -> Failure:
         what = printable(key), failure.kind, printable(failure.message)
         log.debug("%s failed: %s: %s", *what, extra={"trace": origin})
     return failure
+
+
+def log_failure(key: str, failure: Failure) -> None:
+    """Log the failure of an item from another process, as `failure_of` logs an exception."""
+    if not failure.trace:
+        log.debug("%s failed: %s: %s", printable(key), failure.kind, printable(failure.message))
+        return
+    place = (failure.kind, failure.trace.rpartition("  File ")[2].partition("\n")[0], 0)
+    if place not in _logged and len(_logged) < MOST_LOGGED:
+        _logged.add(place)
+        log.error("an unexpected error failed %s:", printable(key), extra={"trace": failure.trace})
 
 
 def _is_new(error: BaseException) -> bool:

@@ -7,7 +7,6 @@ processes, reports each death with its cause, and starts a replacement. It does 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import wait
@@ -20,6 +19,7 @@ from imageloom.scheduling.inbox import start_thread
 from imageloom.scheduling.scheduler import FIRST_BACKOFF, LONGEST_BACKOFF
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
+from imageloom.worker.sandbox import cause_of
 
 Died = Callable[[int, str], None]
 """Called in the fleet's thread with the process id of a dead worker and the cause of its death."""
@@ -40,6 +40,7 @@ class Fleet:
             Without this argument, it counts as dead.
         preload: modules that the workers need. They are loaded once, for all workers.
         failed: called in the fleet's thread, with the reason, if workers can no longer be replaced.
+        sandboxed: see `worker.process.start`.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class Fleet:
         left: Callable[[int], None] | None = None,
         preload: Iterable[str] = (),
         failed: Callable[[str], None] = lambda reason: None,
+        sandboxed: bool = False,
     ) -> None:
         self._target, self._args, self._count = target, args, count
         self._died, self._left = died, left
+        self._sandboxed = sandboxed
         self._context = warm_up(target.__module__, *preload)
         self._processes: dict[int, ForkServerProcess] = {}
         self._ready: set[int] = set()
@@ -122,7 +125,7 @@ class Fleet:
             self._thread.join()
 
     def _start(self) -> None:
-        process = start(self._context, self._target, *self._args)
+        process = start(self._context, self._target, *self._args, sandboxed=self._sandboxed)
         assert process.pid is not None, "it has been started"
         self._processes[process.pid] = process
 
@@ -152,10 +155,3 @@ class Fleet:
         else:
             self._backoff.fail(time.monotonic())
         self._died(pid, cause_of(exitcode))
-
-
-def cause_of(exitcode: int | None) -> str:
-    """The cause of a process's end, as text."""
-    if exitcode is not None and exitcode < 0:
-        return f"killed by {signal.Signals(-exitcode).name}"
-    return f"it exited with code {exitcode}"

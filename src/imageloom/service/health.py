@@ -18,6 +18,7 @@ from imageloom.records.events import Began, Collected, Done, Event, Failed, Retr
 from imageloom.records.losses import Losses
 from imageloom.scheduling.fleet import Fleet
 from imageloom.service.probes import MOST_CONNECTIONS, ProbeServer
+from imageloom.system.sandbox import Sandbox
 
 
 class Metric(NamedTuple):
@@ -31,9 +32,14 @@ class Metric(NamedTuple):
 
 
 class Tally:
-    """Counts the events of a run, and the reports of worker processes."""
+    """Counts the events of a run, and the reports of worker processes.
 
-    def __init__(self) -> None:
+    Args:
+        sandbox: how they decode items.
+    """
+
+    def __init__(self, sandbox: Sandbox = Sandbox()) -> None:  # noqa: B008 frozen
+        self._sandbox = sandbox
         self.has_begun = False
         self._items = {"done": 0, "failed": 0, "skipped": 0}
         self._retried = self._in_flight = self._bytes = 0
@@ -77,6 +83,7 @@ class Tally:
         yield from self._lost()
         yield Metric("imageloom_tasks_in_flight", "gauge", "Tasks in the engine.", {"": self._in_flight})
         yield _workers(engine.capacity)
+        yield _sandbox(self._sandbox)
         if lag := engine.lag():
             by_stream = {f'stream="{stream}"': float(count) for stream, count in lag.items()}
             yield Metric(
@@ -91,6 +98,7 @@ class Tally:
             "imageloom_worker_deaths_total", "counter", "Worker processes that died.", {"": fleet.deaths}
         )
         yield _workers(len(fleet.pids))
+        yield _sandbox(self._sandbox)
 
     def _outcomes(self, what: str) -> Metric:
         by_outcome = {f'outcome="{outcome}"': float(count) for outcome, count in self._items.items()}
@@ -120,6 +128,15 @@ class Tally:
 
 def _workers(count: int) -> Metric:
     return Metric("imageloom_workers", "gauge", "Workers that are running.", {"": count})
+
+
+def _sandbox(sandbox: Sandbox) -> Metric:
+    from imageloom.system import landlock, seccomp  # few runs need them
+
+    kernel = f'landlock="{landlock.version()}",seccomp="{int(seccomp.is_available())}"'
+    label = f'mode="{sandbox.mode}",untrusted="{int(sandbox.untrusted)}",{kernel}'
+    what = "Whether items are decoded in sandboxed processes, and what the kernel restricts."
+    return Metric("imageloom_sandbox", "gauge", what, {label: float(sandbox.is_on)})
 
 
 class Health:

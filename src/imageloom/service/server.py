@@ -52,7 +52,7 @@ class Server:
 
     Args:
         config: the nodes known at the start, and the policy that chooses between nodes.
-        guard: folders that jobs may read and write.
+        guard: folders that jobs may read and write, and how nodes decode items at least.
         state: folder of the files that persist when the server ends.
         ledger: path of the ledger; None for the one in the user's state folder.
         patience: time in seconds for which a job continues without its client.
@@ -85,7 +85,7 @@ class Server:
         self._queue = JobQueue(bounds, self._start)
         self._lock = threading.Lock()
         self._leaving = threading.Event()
-        self.engine = Nodes(Settings(timeout=timeout), config, waits=True)
+        self.engine = Nodes(Settings(timeout=timeout, sandbox=guard.sandbox), config, waits=True)
         for job in resumed(self._files):
             self._begin(job)
         self._thread = threading.Thread(target=self._watch, name="server", daemon=True)
@@ -212,6 +212,7 @@ class Server:
         self._guard.bounded(Task(0, "-", request.source, sink, recipe, Limits(), ()))
 
     def _begin(self, job: RunningJob) -> None:
+        job.job = replace(job.job, sandbox=self._guard.sandbox)
         self._jobs[job.id] = job
         self._queue.put(job)
 

@@ -28,7 +28,7 @@ from imageloom.stores.files import size_within
 from imageloom.stores.names import new_token
 from imageloom.system import folders
 from imageloom.tiling import tiles
-from imageloom.tiling.loader import Loader, open_in_pieces
+from imageloom.tiling.loader import Decoder, Loader
 from imageloom.tiling.raster import FileRaster, HeldRaster, Raster
 
 PART_PIXELS_FROM = "IMAGELOOM_PART_PIXELS"
@@ -65,8 +65,6 @@ class Original(NamedTuple):
 
     path: str
     """Path of the file, or of a copy."""
-    opened: str
-    """A path that refers to the file while the image is in progress, even if the file is renamed or deleted."""
     mtime_ns: int
 
 
@@ -76,6 +74,7 @@ class Assembly:
     Args:
         work: the item and the names of its outputs.
         source: its file.
+        decoder: decodes the file; the assembly closes it.
         sink: the store in which outputs are staged.
         scratch: path of a folder for rasters.
         job: number of the job in the ledger.
@@ -92,6 +91,7 @@ class Assembly:
         plan: Plan,
         recipe: Recipe,
         source: Original,
+        decoder: Decoder,
         sink: Store,
         scratch: str,
         job: str,
@@ -105,6 +105,7 @@ class Assembly:
         self._recipe = recipe
         self._sink = sink
         self._source = source
+        self._decoder = decoder
         self._prefix = new_token(job, work.number, work.attempt)
         """Prefix of the names of scratch files and staged outputs."""
         self._scratch = os.path.join(scratch, self._prefix)
@@ -112,11 +113,7 @@ class Assembly:
         self._workers = workers
         self._ahead = LOOK_AHEAD * workers
         """Number of parts that may be started after the first unfinished one."""
-        self._metadata = (
-            NO_METADATA
-            if recipe.metadata == "strip"
-            else codecs.metadata_of(source.opened, header.format, header.page)
-        )
+        self._metadata = NO_METADATA
         self._skipped = other_pages(header, recipe)
         self._rasters: list[Raster] = []
         self._writer: Writer | None = None
@@ -126,6 +123,8 @@ class Assembly:
         self.damage = DamageLog(recipe.damage)
         self._loader: Loader | None = None
         try:
+            if recipe.metadata != "strip":
+                self._metadata = decoder.metadata()
             self._loader = self._load(header, held, wake)
             self._begin_output(0)
         except BaseException:
@@ -139,7 +138,7 @@ class Assembly:
         """The loader that decodes the file into a raster; None if tiles are read directly from the file."""
         frame, reader = self.plan.decoded, None
         if not (self.plan.luma or self.plan.scale > 1):
-            reader = open_in_pieces(self._source.opened, header, self.damage)
+            reader = self._decoder.in_pieces(self.damage)
             if reader is not None and reader.random:
                 reader.close()
                 return None
@@ -158,9 +157,8 @@ class Assembly:
         else:
             raster = self._raster("input", frame)
         return Loader(
+            self._decoder,
             reader,
-            self._source.opened,
-            header,
             self.plan,
             raster,
             wake,
@@ -237,7 +235,7 @@ class Assembly:
         assert self._input is not None
         frame = self.plan.outputs[self._output].frame
         self._reads = [Box.of(frame)]
-        path, _, mtime_ns = self._source
+        path, mtime_ns = self._source
         return Part(
             0, self._output, self._phase, Box.of(frame), reads=self._input.path, file=path, mtime_ns=mtime_ns
         )
@@ -370,6 +368,7 @@ class Assembly:
                     tidying.callback(self._writer.abort)
             for raster in self._rasters:
                 tidying.callback(raster.remove)
+            tidying.callback(self._decoder.close)
             if self._loader:
                 tidying.callback(self._loader.stop)
         self._rasters.clear()

@@ -18,10 +18,11 @@ from imageloom.stores import Store
 from imageloom.stores.files import check_planned
 from imageloom.stores.local import LocalStore
 from imageloom.stores.names import new_token
-from imageloom.system.beneath import READ, path_of
+from imageloom.system.beneath import READ
 from imageloom.system.machine import half_of_memory
 from imageloom.tiling import assemble, tiles
 from imageloom.tiling.assemble import Assembly, Original, parts_of
+from imageloom.tiling.loader import FileDecoder, OpenDecoder
 from imageloom.tiling.readers import IN_ORDER
 
 TOGETHER = 2
@@ -96,6 +97,7 @@ class LargeImages:
         held: maximum size in bytes of decoded rows that wait in memory; 0 if workers do not share memory.
         wake: called in another thread when more parts may be ready.
         notes: records each image while this process decodes and assembles it.
+        open_decoder: makes the decoder of each image's file.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class LargeImages:
         held: int,
         wake: Callable[[], None],
         notes: InProgress,
+        open_decoder: OpenDecoder = FileDecoder,
     ) -> None:
         self._job = job
         self._source = source
@@ -117,6 +120,7 @@ class LargeImages:
         self._held = held // TOGETHER
         self._wake = wake
         self._notes = notes
+        self._open_decoder = open_decoder
         self._slots: dict[int, int] = {}
         self._under_way: dict[int, tuple[Assembly, dict[tuple[int, int], Need]]] = {}
         self._times: dict[int, Times] = {}
@@ -157,7 +161,8 @@ class LargeImages:
             header,
             plan,
             self._job.recipe,
-            Original(path, path_of(file), os.fstat(file).st_mtime_ns),
+            Original(path, os.fstat(file).st_mtime_ns),
+            self._open_decoder(file, header),
             self._sink,
             self._scratch,
             self._number,

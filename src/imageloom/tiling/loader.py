@@ -7,13 +7,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from traceback import clear_frames
-from typing import cast
+from typing import Protocol, cast
 
 from imageloom import codecs
 from imageloom.codecs.damage import DamageLog
+from imageloom.codecs.metadata import Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
-from imageloom.model import Box, Header, Pixels
+from imageloom.model import Box, Frame, Header, Pixels
 from imageloom.recipes.plan import Plan
+from imageloom.system.beneath import path_of
 from imageloom.tiling.raster import Raster
 from imageloom.tiling.readers import Reader, open_reader
 
@@ -28,10 +30,67 @@ def open_in_pieces(path: str, header: Header, damage: DamageLog | None = None) -
         return None
 
 
+def decoded(path: str, header: Header, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+    """The pixels of the file at a path, see `codecs.decode`."""
+    with open(path, "rb") as file:
+        if not header.scales:
+            return codecs.decode(file.read(), header, luma=luma, scale=scale, damage=damage)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:  # most of it is not read
+            return codecs.decode(cast("bytes", mapped), header, scale=scale, damage=damage)
+
+
+class Decoder(Protocol):
+    """Decodes the file of a large image, in this process or in another one."""
+
+    def metadata(self) -> Metadata:
+        """See `codecs.metadata_of`."""
+
+    def in_pieces(self, damage: DamageLog) -> Reader | None:
+        """A reader that decodes the file in pieces; None if the file can only be decoded as a whole."""
+
+    def whole(self, frame: Frame, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+        """See `codecs.decode`.
+
+        Args:
+            frame: frame of the decoded pixels.
+        """
+
+    def close(self) -> None:
+        """Free its resources. Its readers are closed before."""
+
+
+OpenDecoder = Callable[[int, Header], Decoder]
+"""Makes the decoder of an open file."""
+
+
+class FileDecoder:
+    """Decodes a file in this process.
+
+    Args:
+        file: the file; it stays open while the decoder is used.
+    """
+
+    def __init__(self, file: int, header: Header) -> None:
+        self._path, self._header = path_of(file), header
+
+    def metadata(self) -> Metadata:
+        return codecs.metadata_of(self._path, self._header.format, self._header.page)
+
+    def in_pieces(self, damage: DamageLog) -> Reader | None:
+        return open_in_pieces(self._path, self._header, damage)
+
+    def whole(self, frame: Frame, luma: bool, scale: int, damage: DamageLog) -> Pixels:
+        return decoded(self._path, self._header, luma, scale, damage)
+
+    def close(self) -> None:
+        """Does nothing: it has no resources."""
+
+
 class Loader(threading.Thread):
     """Decodes a file from top to bottom into a raster. It pauses if it is too far ahead.
 
     Args:
+        decoder: decodes the file.
         reader: reads full rows in order; None to decode the file as a whole.
         room: maximum number of rows to decode in advance; 0 for no limit.
         wake: called when more rows are decoded, or on a failure.
@@ -41,9 +100,8 @@ class Loader(threading.Thread):
 
     def __init__(
         self,
+        decoder: Decoder,
         reader: Reader | None,
-        path: str,
-        header: Header,
         plan: Plan,
         raster: Raster,
         wake: Callable[[], None],
@@ -55,9 +113,8 @@ class Loader(threading.Thread):
         self.raster = raster
         self.rows = 0
         self.bounded = room > 0
+        self._decoder = decoder
         self._reader = reader
-        self._path = path
-        self._header = header
         self._plan = plan
         self._wake = wake
         self._room = room
@@ -111,15 +168,7 @@ class Loader(threading.Thread):
 
     def _decoded(self) -> Pixels:
         plan = self._plan
-        with open(self._path, "rb") as file:
-            if not self._header.scales:
-                data = file.read()
-                return codecs.decode(
-                    data, self._header, luma=plan.luma, scale=plan.scale, damage=self._damage
-                )
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:  # most of it is not read
-                data = cast("bytes", mapped)
-                return codecs.decode(data, self._header, scale=plan.scale, damage=self._damage)
+        return self._decoder.whole(plan.decoded, plan.luma, plan.scale, self._damage)
 
     def _load_strips(self, reader: Reader) -> None:
         """Load strips. If one is damaged, the codec decodes the image, as it does without tiles."""

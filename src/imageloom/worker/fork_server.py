@@ -12,6 +12,7 @@ PRELOAD = (
     "imageloom.worker.process",
     "imageloom.codecs.jpeg",
     "simplejpeg",
+    "imageloom.worker.sandboxed",
     "imageloom.worker.sweeper",
 )
 """Modules that all workers need."""

@@ -13,6 +13,7 @@ from imageloom.model import Job, Links, Plain, Task
 from imageloom.stores import is_remote, local_path
 from imageloom.stores.names import check_output_name, unsafe
 from imageloom.stores.staging import SCRATCH
+from imageloom.system.sandbox import Sandbox
 
 MOST_NUMBER = 1 << 53
 _JOB = r"[0-9A-Za-z_-]{1,64}"
@@ -34,6 +35,8 @@ class Guard(Plain, frozen=True):
     must lead to a place below the roots."""
     scratch: str = ""
     """Path of the folder in which runs make their scratch folders; empty if it is below a root."""
+    sandbox: Sandbox = Sandbox()
+    """How it decodes items at least; a task may be stricter."""
 
     @classmethod
     def of(cls, job: Job) -> Guard:
@@ -59,6 +62,7 @@ class Guard(Plain, frozen=True):
             TaskRefused: the task exceeds the limits, or is invalid. The message has the address and the option.
         """
         _check_names(task)
+        task = replace(task, sandbox=task.sandbox.stricter(self.sandbox))
         if not self.roots:
             return task
         for address in (task.source, task.sink, *_paths(task)):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
+
+from msgspec.structs import asdict, replace
 
 from imageloom import codecs, operators, stores
 from imageloom.codecs.adapt import other_pages, refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.colours.bound import bound
-from imageloom.model import Frame, Header, Pixels, Result, Step, Task, Thing, Work, Written
+from imageloom.model import Frame, Header, Pixels, Plain, Result, Step, Task, Thing, Times, Work, Written
 from imageloom.recipes.plan import check_limits, make_plan
 from imageloom.stores import Store, stage
 from imageloom.stores.names import new_token
@@ -32,6 +35,36 @@ class Chunk(NamedTuple):
     """Damage of the file that was accepted."""
     profile: bytes = b""
     """The colour profile of the file, if a step converts from it."""
+
+
+class Stopwatch:
+    """Adds up the time of each stage, in seconds.
+
+    Args:
+        before: time that was already spent, elsewhere.
+    """
+
+    def __init__(self, before: Times | None = None) -> None:
+        self._spent: dict[str, float] = asdict(before) if before else {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._spent[stage] = self._spent.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def skip(self) -> None:
+        """Restart the current lap: the time of waiting is not counted."""
+        self._last = time.perf_counter()
+
+    def add(self, *times: tuple[str, float]) -> None:
+        """Add the times of stages in another process, which has worked during the current lap."""
+        for stage_, seconds in times:
+            self._spent[stage_] = self._spent.get(stage_, 0.0) + seconds
+        self.skip()
+
+    def times(self) -> Times:
+        return Times(**self._spent)
 
 
 def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
@@ -80,33 +113,59 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     return chunk._replace(pixels=pixels)
 
 
+class About(Plain, frozen=True):
+    """What a result says of an item beside its outputs."""
+
+    dropped: tuple[Thing, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def encode(task: Task, chunk: Chunk, lap: Lap) -> Iterator[bytes | Mapping[str, bytes] | About]:
+    """Encode the outputs, one after the other: each is a file, or a folder as of `codecs.encode`. Then what
+    the result says of the item."""
+    skipped = other_pages(chunk.header, task.recipe)
+    dropped: set[Thing] = set()
+    for output, pixels in zip(make_plan(chunk.header, task.recipe).outputs, chunk.pixels, strict=True):
+        carried = output.carried(chunk.metadata)
+        dropped |= refuse_losses(task.recipe, carried.dropped | skipped)
+        encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
+        lap("encode")
+        yield encoded
+    yield About(tuple(sorted(dropped)), chunk.warnings)
+
+
 def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
     """The third stage: encode the outputs and stage them in the sink. The result has no times."""
+    pixels = make_plan(chunk.header, task.recipe).decoded.pixels
+    return stage_all(task, work, encode(task, chunk, lap), pixels, sink, lap)
+
+
+def stage_all(
+    task: Task,
+    work: Work,
+    encoded: Iterable[bytes | Mapping[str, bytes] | About],
+    pixels: int,
+    sink: Store,
+    lap: Lap,
+) -> Result:
+    """Stage what `encode` yields: all outputs of an item or none. The result has no times."""
     token = new_token(task.job, work.number, work.attempt)
-    plan = make_plan(chunk.header, task.recipe)
-    skipped = other_pages(chunk.header, task.recipe)
     written: list[Written] = []
-    dropped: set[Thing] = set()
+    about = About()
     try:
-        for name, output, pixels in zip(work.names, plan.outputs, chunk.pixels, strict=True):
-            carried = output.carried(chunk.metadata)
-            dropped |= refuse_losses(task.recipe, carried.dropped | skipped)
-            encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
-            lap("encode")
-            size = stage(sink, f"{token}-{len(written)}", encoded)
-            written.append(Written(name, f"{token}-{len(written)}", size))
+        for data in encoded:
+            if isinstance(data, About):
+                about = data
+                continue
+            size = stage(sink, f"{token}-{len(written)}", data)
+            written.append(Written(work.names[len(written)], f"{token}-{len(written)}", size))
             lap("write")
     except BaseException:
-        for output_ in written:
-            sink.discard(output_.staged)
+        for output in written:
+            sink.discard(output.staged)
         raise
-    return Result(
-        work.item.key,
-        tuple(written),
-        pixels=plan.decoded.pixels,
-        dropped=tuple(sorted(dropped)),
-        warnings=chunk.warnings,
-    )
+    found = Result(work.item.key, tuple(written), pixels=pixels)
+    return replace(found, dropped=about.dropped, warnings=about.warnings)
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:

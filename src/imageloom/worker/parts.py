@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from imageloom import codecs
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.metadata import NO_METADATA
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.colours.bound import bound
 from imageloom.errors import UnreadableItem
 from imageloom.model import (
@@ -37,7 +37,7 @@ from imageloom.model import (
     Work,
     Written,
 )
-from imageloom.recipes.plan import OutputPlan, make_plan
+from imageloom.recipes.plan import make_plan
 from imageloom.stores import Store, open_bounded, stage
 from imageloom.stores.files import check_planned, write_file
 from imageloom.stores.local import LocalStore
@@ -66,23 +66,74 @@ def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
 
 def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
     """The pixels that a part reads, from the file or a raster."""
+    (header, _), file = _phase(task, _part(task)), _File.of(task, _part(task))
+    warnings: tuple[str, ...] = ()
+    pixels = stored(task)
+    if pixels is None:
+        with file.opened():  # checks that the file is the planned one
+            reader, damage = _reader(file, header, task.recipe.damage)
+        pixels, warnings = read(task, reader), damage.warnings
+        lap("decode")
+    metadata = _metadata(file, header.format, header.page) if reads_metadata(task) else NO_METADATA
+    lap("read")
+    return chunk_of(task, pixels, metadata, warnings)
+
+
+def stored(task: Task) -> Pixels | None:
+    """The pixels that a part reads, if they are in a raster."""
     part = _part(task)
-    header, phase = _phase(task, part)
+    if not part.reads:
+        return None
+    with contextlib.closing(open_raster(part.reads, input_frame(task), task.roots)) as raster:
+        return raster.read(input_box(task))
+
+
+def read(task: Task, reader: Reader) -> Pixels:
+    """The pixels that a part reads, from the file."""
+    box = input_box(task)
+    return reader.read(box.x0, box.y0, box.x1, box.y1)
+
+
+def input_frame(task: Task) -> Frame:
+    """The frame of the image that a part reads from."""
+    header, phase = _phase(task, _part(task))
     if phase is None:
-        frame = make_plan(header, task.recipe).outputs[part.output].frame
-        with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
-            pixels = raster.read(Box.of(frame))
-        metadata = NO_METADATA
-        if task.recipe.metadata != "strip":
-            with _File.of(task, part).opened() as file:
-                metadata = codecs.metadata_of(file, header.format, header.page)
-        lap("read")
+        return make_plan(header, task.recipe).outputs[_part(task).output].frame
+    return phase.frames[0]
+
+
+def output_frame(task: Task) -> Frame:
+    """The frame of the image that a part writes to a raster."""
+    _, phase = _phase(task, _part(task))
+    assert phase is not None, "the encoding writes no raster"
+    return phase.frame
+
+
+def input_box(task: Task) -> Box:
+    """The box of the pixels that a part reads."""
+    part = _part(task)
+    _, phase = _phase(task, part)
+    return Box.of(input_frame(task)) if phase is None else tiles.tile(phase, part.write).read
+
+
+def reads_metadata(task: Task) -> bool:
+    """Whether a part needs the metadata of the file: it encodes a whole output, or converts from a profile."""
+    header, phase = _phase(task, _part(task))
+    if phase is None:
+        return task.recipe.metadata != "strip"
+    return header.colours.startswith("profile") and any(s.name == "convert_from" for s in phase.steps)
+
+
+def chunk_of(task: Task, pixels: Pixels, metadata: Metadata, warnings: tuple[str, ...]) -> Chunk:
+    """The chunk of a part's pixels.
+
+    Args:
+        metadata: those of the file, if `reads_metadata`.
+    """
+    header, phase = _phase(task, _part(task))
+    if phase is None:
         return Chunk((pixels,), header, metadata)
-    tile = tiles.tile(phase, part.write)
-    with _reading(task, part, header, phase.frames[0]) as (read, damage):
-        pixels = read(tile.read)
-    lap("decode" if not part.reads else "read")
-    return Chunk((pixels,), header, warnings=damage.warnings, profile=_profile(task, part, header, phase))
+    return Chunk((pixels,), header, warnings=warnings, profile=metadata.icc)
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
@@ -99,26 +150,76 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     return chunk._replace(pixels=(pixels,), measure=measure)
 
 
-def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
-    """Write a part's pixels to its raster, or stage them compressed. The result has no times."""
+class Made(NamedTuple):
+    """What was computed of a part. One of the first three is not empty."""
+
+    pixels: Pixels | None = None
+    """For the raster."""
+    pieces: tuple[tuple[int, bytes], ...] = ()
+    """Compressed pieces of the output, each with its index."""
+    encoded: bytes | Mapping[str, bytes] = b""
+    """The whole output, as of `codecs.encode`."""
+    measure: bytes = b""
+    warnings: tuple[str, ...] = ()
+
+
+def make(task: Task, chunk: Chunk, lap: Lap) -> Made:
+    """Compress a part's pixels, unless they go into a raster."""
     part = _part(task)
     header, phase = _phase(task, part)
     output = make_plan(header, task.recipe).outputs[part.output]
-    token = f"{new_token(task.job, work.number, work.attempt)}-{_token_end(part)}"
     (pixels,) = chunk.pixels
     if phase is None:
-        return _encode(task, part, chunk, sink, token, lap, output)
+        carried = output.carried(chunk.metadata)
+        encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
+        lap("encode")
+        return Made(encoded=encoded)
     if part.writes:
-        with contextlib.closing(open_raster(part.writes, phase.frame, task.roots)) as raster:
-            raster.write(part.write, pixels)
+        return Made(pixels, measure=chunk.measure, warnings=chunk.warnings)
+    encoder = codecs.in_pieces(output.format, output.frame, output.encoding)
+    assert encoder is not None, "only large outputs have pieces"
+    box, pieces = part.write, []
+    for index in encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1):
+        x0, y0, x1, y1 = encoder.pieces.box(index)
+        pieces.append((index, encoder.compress(pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0])))
+    lap("encode")
+    return Made(pieces=tuple(pieces), warnings=chunk.warnings)
+
+
+def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
+    """Write a part's pixels to its raster, or stage them compressed. The result has no times."""
+    return keep(task, make(task, chunk, lap), sink, lap)
+
+
+def keep(task: Task, made: Made, sink: Store, lap: Lap) -> Result:
+    """Write what was made of a part to its raster, or stage it. The result has no times."""
+    part, (work,) = _part(task), task.work
+    header, phase = _phase(task, part)
+    output = make_plan(header, task.recipe).outputs[part.output]
+    token = f"{new_token(task.job, work.number, work.attempt)}-{_token_end(part)}"
+    count = part.write.width * part.write.height
+    if phase is None:
+        written = Written(work.names[part.output], token, stage(sink, token, made.encoded))
         lap("write")
-        return Result(
-            task.work[0].item.key,
-            pixels=part.write.width * part.write.height,
-            measure=chunk.measure,
-            warnings=chunk.warnings,
-        )
-    return replace(_compress(task, part, token, lap, output, pixels), warnings=chunk.warnings)
+        return Result(work.item.key, (written,), pixels=output.frame.pixels)
+    if made.pixels is not None:
+        with contextlib.closing(open_raster(part.writes, phase.frame, task.roots)) as raster:
+            raster.write(part.write, made.pixels)
+        lap("write")
+        return Result(work.item.key, pixels=count, measure=made.measure, warnings=made.warnings)
+    pieces = tuple(Piece(index, len(data)) for index, data in made.pieces)
+    if part.folder:
+        encoder = codecs.in_pieces(output.format, output.frame, output.encoding)
+        assert encoder is not None, "only large outputs have pieces"
+        for index, data in made.pieces:
+            encoder.write(Path(part.folder), index, data, task.roots)
+        lap("write")
+        return Result(work.item.key, pixels=count, pieces=pieces, warnings=made.warnings)
+    joined = b"".join(data for _, data in made.pieces)
+    write_file(os.path.join(part.staging, token), joined, task.roots)
+    lap("write")
+    written = Written(work.names[part.output], token, len(joined))
+    return Result(work.item.key, (written,), pixels=count, pieces=pieces, warnings=made.warnings)
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
@@ -179,42 +280,30 @@ def _phase(task: Task, part: Part) -> tuple[Header, tiles.Phase | None]:
     return header, replace(phase, steps=(part.first, *phase.steps[1:])) if part.first else phase
 
 
-def _profile(task: Task, part: Part, header: Header, phase: tiles.Phase) -> bytes:
-    """The colour profile of the file, if a step of the phase converts from it."""
-    if not header.colours.startswith("profile") or all(step.name != "convert_from" for step in phase.steps):
-        return b""
-    return _profile_of(_File.of(task, part), header.format, header.page)
+@contextlib.contextmanager
+def opened(task: Task) -> Iterator[int]:
+    """The open input file of a part.
+
+    Raises:
+        UnreadableItem: it cannot be opened, or it is not the planned file.
+    """
+    with _File.of(task, _part(task)).opened() as file:
+        yield file
 
 
 @lru_cache(maxsize=2)
-def _profile_of(file: _File, format: Format, page: int) -> bytes:
+def _metadata(file: _File, format: Format, page: int) -> Metadata:
     """It is kept for other tiles of the file."""
-    with file.opened() as path:
-        return codecs.metadata_of(path, format, page).icc
-
-
-_Reading = tuple[Callable[[Box], Pixels], DamageLog]
-
-
-@contextlib.contextmanager
-def _reading(task: Task, part: Part, header: Header, frame: Frame) -> Iterator[_Reading]:
-    """A function that reads a box of the part's input, and the damage that it finds."""
-    if part.reads:
-        with contextlib.closing(open_raster(part.reads, frame, task.roots)) as raster:
-            yield raster.read, DamageLog()
-        return
-    file = _File.of(task, part)
-    with file.opened():  # checks that the file is the planned one
-        reader, damage = _reader(file, header, task.recipe.damage)
-    yield lambda box: reader.read(box.x0, box.y0, box.x1, box.y1), damage
+    with file.opened() as found:
+        return codecs.metadata_of(path_of(found), format, page)
 
 
 @lru_cache(maxsize=2)
 def _reader(file: _File, header: Header, policy: Damage) -> tuple[Reader, DamageLog]:
     """An open reader, and the damage that it finds. It is kept for other tiles of the file."""
     damage = DamageLog(policy)
-    with file.opened() as path:
-        return open_reader(Path(path), header.format, header.frame, damage), damage
+    with file.opened() as found:
+        return open_reader(Path(path_of(found)), header.format, header.frame, damage), damage
 
 
 class _File(NamedTuple):
@@ -233,60 +322,22 @@ class _File(NamedTuple):
         return cls(task.source, task.links, task.source_roots, task.roots, part.file, planned)
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[str]:
-        """A path that refers to the open file.
+    def opened(self) -> Iterator[int]:
+        """The open file.
 
         Raises:
             UnreadableItem: it cannot be opened, or it is not the planned file.
         """
         source = open_bounded(self.source, self.links, self.source_roots)
         try:
-            if isinstance(source, LocalStore) and source.path(self.planned.key) == self.path:
-                file = source.open(self.planned.key)
+            if isinstance(source, LocalStore) and source.path(self.planned.path) == self.path:
+                file = source.open(self.planned.path)
             else:
                 file = open_beneath(self.path, READ, self.roots)  # a copy in the scratch
         except OSError as error:
             raise UnreadableItem(f"cannot read it: {error.strerror}") from None
         try:
             check_planned(file, self.planned)
-            yield path_of(file)
+            yield file
         finally:
             os.close(file)
-
-
-def _compress(task: Task, part: Part, token: str, lap: Lap, output: OutputPlan, pixels: Pixels) -> Result:
-    """Stage the compressed pieces of the part's rows."""
-    encoder = codecs.in_pieces(output.format, output.frame, output.encoding)
-    assert encoder is not None, "only large outputs have pieces"
-    box = part.write
-    made, data = [], []
-    for index in encoder.pieces.touching(box.x0, box.y0, box.x1, box.y1):
-        x0, y0, x1, y1 = encoder.pieces.box(index)
-        packed = encoder.compress(pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0])
-        made.append(Piece(index, len(packed)))
-        if part.folder:
-            encoder.write(Path(part.folder), index, packed, task.roots)
-        else:
-            data.append(packed)
-    lap("encode")
-    if part.folder:
-        return Result(task.work[0].item.key, pixels=box.width * box.height, pieces=tuple(made))
-    joined = b"".join(data)
-    write_file(os.path.join(part.staging, token), joined, task.roots)
-    lap("write")
-    written = Written(task.work[0].names[part.output], token, len(joined))
-    return Result(task.work[0].item.key, (written,), pixels=box.width * box.height, pieces=tuple(made))
-
-
-def _encode(
-    task: Task, part: Part, chunk: Chunk, sink: Store, token: str, lap: Lap, output: OutputPlan
-) -> Result:
-    """Encode a whole output that is too small to be written in pieces."""
-    name = task.work[0].names[part.output]
-    carried = output.carried(chunk.metadata)
-    encoded = codecs.encode(output.format, chunk.pixels[0], output.encoding, carried.metadata)
-    lap("encode")
-    size = stage(sink, token, encoded)
-    lap("write")
-    written = Written(name, token, size)
-    return Result(task.work[0].item.key, (written,), pixels=output.frame.pixels)

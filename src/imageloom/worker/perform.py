@@ -7,24 +7,23 @@ file is data in the outcome and is not raised.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import partial
 from typing import Protocol
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from imageloom import operators
-from imageloom.model import Outcome, Result, Task, Times, Work
-from imageloom.records.faults import failure_of
+from imageloom.errors import InvalidResult
+from imageloom.model import Outcome, Result, Task, Work
+from imageloom.records.faults import failure_of, log_failure
 from imageloom.records.inprogress import open_records
 from imageloom.stores import Store, open_bounded
-from imageloom.worker import items
-from imageloom.worker.items import Chunk, Lap
+from imageloom.worker import items, sandbox
+from imageloom.worker.items import Chunk, Lap, Stopwatch
+from imageloom.worker.setup import prepare
 
 Turn = contextlib.AbstractContextManager[object]
 
@@ -53,9 +52,12 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
         computing: held while pixels are processed, so that more tasks than cores can wait for a store.
     """
     try:
-        prepare(task)
+        prepare(task, with_operators=not sandbox.is_used_for_all(task))
     except Exception as error:  # its operators cannot be loaded on this machine
         yield from (_failed(work, error) for work in task.work)
+        return
+    if sandbox.is_used_for_all(task) and computing is NO_BOUND:
+        yield from _results_apart(task)
         return
     for work in task.work:
         attempt = Attempt(task, work)
@@ -66,14 +68,29 @@ def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
         yield attempt.result
 
 
+def _results_apart(task: Task) -> Iterator[Result]:
+    """Like `results`, with items in a child process. Small items are passed to it together."""
+    lease, rest = sandbox.Lease(task), task.work
+    try:
+        while rest:
+            count = sandbox.group(work.item.size for work in rest)
+            attempts = [Attempt(task, work) for work in rest[:count]]
+            rest = rest[count:]
+            for attempt in attempts:
+                attempt.read()
+            ordered = [attempt for attempt in attempts if attempt.goes_on]
+            answers = lease.process([attempt.piece for attempt in ordered])
+            for attempt in attempts:
+                if attempt in ordered:
+                    attempt.take(next(answers))
+                attempt.commit()
+                yield attempt.result
+    finally:
+        lease.close()
+
+
 def _failed(work: Work, error: BaseException) -> Result:
     return Result(work.item.key, failure=failure_of(work.item.key, error), started=time.time())
-
-
-def prepare(task: Task) -> None:
-    """Configure this process, and load the task's operators."""
-    configure_process()
-    operators.load_files(task.recipe.operators, task.digests)
 
 
 def worker_name() -> str:
@@ -128,8 +145,32 @@ class Attempt:
     def read(self) -> None:
         self._do(self._read)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether no step has failed so far."""
+        return self._made.failure is None
+
+    @property
+    def piece(self) -> tuple[int, bytes]:
+        """For `sandbox.Lease`: the item's position in its task, and its file."""
+        data, self._data = self._data, b""
+        return self._task.work.index(self._work), data
+
+    def take(self, answer: sandbox.Answer) -> None:
+        """Stage the outputs that a child process has made."""
+        self._do(partial(self._take, answer))
+        self._started = time.time() - self._watch.times().total
+
     def compute(self) -> None:
         """Decode and filter the bytes, and stage the outputs."""
+        if sandbox.is_used(self._task, self._work):
+            if self._task.part is not None:
+                self._do(self._compute_part)
+            elif self.goes_on:
+                lease = sandbox.Lease(self._task)
+                self.take(next(lease.process([self.piece])))
+                lease.close()
+            return
         notes = open_records.get(self._task.sink)
         if notes is None:
             self._do(self._compute)
@@ -167,6 +208,25 @@ class Attempt:
         chunk = self._stages.run_filters(self._task, chunk, self._watch.lap)
         self._made = self._stages.finish(self._task, self._work, chunk, self._sink, self._watch.lap)
 
+    def _compute_part(self) -> None:
+        from imageloom.worker import large_sandbox  # small images do not need it
+
+        self._made = large_sandbox.process_part(self._task, self._sink, self._watch)
+
+    def _take(self, answer: sandbox.Answer) -> None:
+        if isinstance(answer, BaseException):
+            raise answer
+        self._watch.add(*zip(("decode", "filter", "encode"), answer.laps, strict=True))
+        if answer.failure is not None:
+            log_failure(self._work.item.key, answer.failure)
+            self._made = replace(self._made, failure=answer.failure)
+            return
+        if len(answer.outputs) != len(self._work.names):
+            raise InvalidResult(f"its decoding process made {len(answer.outputs)} outputs")
+        outputs = [*answer.outputs, *([sandbox.about(answer.about)] if answer.about else [])]
+        lap = self._watch.lap
+        self._made = items.stage_all(self._task, self._work, outputs, answer.pixels, self._sink, lap)
+
     def _commit(self) -> None:
         try:
             self._stages.commit(self._task, self._work, self._made, self._sink, self._watch.lap)
@@ -184,54 +244,3 @@ def source_of(task: Task) -> Store:
 def sink_of(task: Task) -> Store:
     """The store of a task's sink, within the task's limits."""
     return open_bounded(task.sink, "follow", task.roots)
-
-
-class Stopwatch:
-    """Adds up the time of each stage, in seconds.
-
-    Args:
-        before: time that was already spent, elsewhere.
-    """
-
-    def __init__(self, before: Times | None = None) -> None:
-        self._spent: dict[str, float] = asdict(before) if before else {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._spent[stage] = self._spent.get(stage, 0.0) + now - self._last
-        self._last = now
-
-    def skip(self) -> None:
-        """Restart the current lap: the time of waiting is not counted."""
-        self._last = time.perf_counter()
-
-    def times(self) -> Times:
-        return Times(**self._spent)
-
-
-@lru_cache(maxsize=1)
-def configure_process() -> None:
-    """Configure this process as a worker. Call it before the first item."""
-    import cv2
-
-    cv2.setNumThreads(1)  # the engine is responsible for parallelism
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    _keep_freed_memory()
-
-
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
-
-
-def _keep_freed_memory() -> None:
-    """Configure malloc to keep freed memory for the next image: returning and clearing it costs 10% of the time.
-
-    Blocks above 32 MB are still returned at once. This works only with glibc.
-    """
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(AttributeError):  # another C library
-        tell = ctypes.CDLL(None).mallopt
-        tell(_MMAP_THRESHOLD, 32 << 20)
-        tell(_TRIM_THRESHOLD, 256 << 20)
-        tell(_TOP_PAD, 16 << 20)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
-import resource
 import select
 import signal
+import socket
 import sys
 import threading
 from collections import deque
@@ -22,24 +21,39 @@ import msgspec
 
 from imageloom.model import Task
 from imageloom.system.printable import guard_stderr
+from imageloom.worker import sandbox, zygote
 from imageloom.worker.message import Message
 from imageloom.worker.perform import NO_BOUND, Turn, results, worker_name
+from imageloom.worker.setup import bound_memory, die_with_parent
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MESSAGES: msgspec.msgpack.Decoder[Task | tuple[int, int]] = msgspec.msgpack.Decoder(Task | tuple[int, int])
 """Created once, in the fork server, so that a replacement worker starts quickly."""
 
 _starting = threading.Lock()
 
 
-def start(context: ForkServerContext, run: Callable[..., None], *args: object) -> ForkServerProcess:
+def start(
+    context: ForkServerContext, run: Callable[..., None], *args: object, sandboxed: bool = False
+) -> ForkServerProcess:
     """Start a process from the fork server. It runs a function with this process's environment variables.
 
     The process does not import the program's main module: a script without `if __name__ == "__main__"` would run
     again in each worker, and its imports would slow down each start.
+
+    Args:
+        sandboxed: start a second process, which forks the decoding processes of the first one.
     """
+    if not sandboxed:
+        return _start(context, _run, None, dict(os.environ), run, *args)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        _start(context, zygote.serve, theirs)  # it gets no environment variables, which may have credentials
+        return _start(context, _run, ours, dict(os.environ), run, *args)
+
+
+def _start(context: ForkServerContext, target: Callable[..., None], *args: object) -> ForkServerProcess:
     main = sys.modules["__main__"]
-    process = context.Process(target=_run, args=(dict(os.environ), run, *args), daemon=True)
+    process = context.Process(target=target, args=args, daemon=True)
     with _starting:  # two threads at once would restore the wrong spec
         spec, main.__spec__ = (
             main.__spec__,
@@ -52,10 +66,14 @@ def start(context: ForkServerContext, run: Callable[..., None], *args: object) -
     return process
 
 
-def _run(environment: dict[str, str], run: Callable[..., None], *args: object) -> None:
-    """Runs in the process: it replaces the fork server's environment variables, which are older."""
+def _run(
+    line: socket.socket | None, environment: dict[str, str], run: Callable[..., None], *args: object
+) -> None:
+    """Runs in the process: it replaces the fork server's environment variables, which are older, and fewer."""
     os.environ.clear()
     os.environ.update(environment)
+    if line is not None:
+        sandbox.children.use(line)
     run(*args)
 
 
@@ -126,12 +144,6 @@ def become_worker(memory: int) -> None:
         bound_memory(memory)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends. Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def die_with_starter() -> None:
     """End this process when its starter ends, the process that asked the fork server for it.
 
@@ -145,9 +157,3 @@ def die_with_starter() -> None:
             os._exit(1)
 
     threading.Thread(target=wait, name="starter", daemon=True).start()
-
-
-def bound_memory(memory: int) -> None:
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    limit = memory + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))

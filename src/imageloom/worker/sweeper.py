@@ -1,4 +1,5 @@
-"""Loaded last, by the fork server only: it prepares shared memory pages, and removes the server's socket at exit.
+"""Loaded last, by the fork server only: it removes credentials from the server's memory, prepares shared memory
+pages, and removes the server's socket at exit.
 
 The program has created a folder for the socket of the fork server, and normally removes it at its end. If the
 program was killed, the fork server removes it.
@@ -11,6 +12,8 @@ import contextlib
 import gc
 import os
 import socket
+
+from imageloom.system.confinement import wipe_environment
 
 MOST_FILES = 64
 """Number of file descriptors to check. The socket is among the first ones, because it was inherited."""
@@ -33,5 +36,6 @@ def _clear_up(path: str, owner: int) -> None:
             os.rmdir(os.path.dirname(path))
 
 
+wipe_environment()  # decoding processes are forked from it; workers get their variables when they start
 gc.freeze()  # loaded objects stay shared with the workers, because the collector does not touch them
 atexit.register(_clear_up, _listening(), os.getpid())

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from imageloom.worker.process import bound_memory, die_with_parent, die_with_starter
+from imageloom.worker.process import die_with_starter
+from imageloom.worker.setup import bound_memory, die_with_parent
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -100,7 +101,7 @@ def serve(folder: str, pipe: Connection, memory: int, guard: Guard) -> None:
     from imageloom.engines.nodes.config import Credentials, NodeConfig
     from imageloom.engines.nodes.node import WAITING_CALLS, Node
     from imageloom.engines.nodes.rpc import NODE, Service
-    from imageloom.worker.perform import configure_process
+    from imageloom.worker.setup import configure_process
 
     if memory:
         bound_memory(memory)

@@ -19,10 +19,10 @@ from imageloom.engines.nodes import rpc
 from imageloom.engines.nodes.local import address_in, completed_items, serve
 from imageloom.engines.nodes.transport import REFUSED, Node, NodeTransport
 from imageloom.model import Failure
-from imageloom.scheduling.fleet import cause_of
 from imageloom.scheduling.protocol import Broken, Died, Drop, End, Joined, Returned
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
+from imageloom.worker.sandbox import cause_of
 
 LATE = 1.0
 """Time in seconds for a process to end after its call has failed."""
@@ -45,7 +45,7 @@ class LocalNodes(NodeTransport):
     """The transport of a run without given nodes."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(None, settings.timeout)
+        super().__init__(None, settings.worker_timeout)
         self._settings = settings
         self._context = warm_up(serve.__module__)
         self._folder = tempfile.mkdtemp(prefix="imageloom-")
@@ -54,7 +54,8 @@ class LocalNodes(NodeTransport):
     def start(self) -> None:
         ours, theirs = self._context.Pipe(duplex=False)
         settings = self._settings
-        process = start(self._context, serve, self._folder, theirs, settings.memory, settings.guard)
+        arguments = self._folder, theirs, settings.memory, settings.guard
+        process = start(self._context, serve, *arguments, sandboxed=settings.sandbox.is_on)
         theirs.close()
         node = _Process(process, ours)
         node.said = Joined(node.name, 0, is_ready=False, reports_begin=True)

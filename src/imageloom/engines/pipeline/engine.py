@@ -29,7 +29,6 @@ from imageloom.errors import EngineFailed, InvalidResult, UsageError
 from imageloom.model import Failure
 from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.engine import TransportEngine
-from imageloom.scheduling.fleet import cause_of
 from imageloom.scheduling.inbox import Inbox, log, message_of
 from imageloom.scheduling.protocol import (
     Begun,
@@ -48,6 +47,7 @@ from imageloom.scheduling.scheduler import FIRST_BACKOFF, LONGEST_BACKOFF
 from imageloom.scheduling.transport import Waker
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
+from imageloom.worker.sandbox import cause_of
 
 WORKER = "pipeline"
 """The scheduler's only worker."""
@@ -78,7 +78,9 @@ class Pipeline(TransportEngine, Engine):
         StorageError: shared memory cannot be allocated.
     """
 
-    capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
+    capabilities = Capabilities(
+        splits_stages=True, reports_results=True, ends_items=True, survives_death=True
+    )
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class Pipeline(TransportEngine, Engine):
         self._jobs = settings.jobs
         self._rings = RingTransport(settings, stages, sizes)
         rules = Rules(
-            timeout=settings.timeout,
+            timeout=settings.worker_timeout,
             ends="delivery",
             isolation="engine",
             splits=True,
@@ -255,7 +257,7 @@ class RingTransport:
         """Report items that have begun or are paused, and items that a stage has lost."""
         now = time.monotonic()
         self._next_check = now + min(
-            LONGEST_CHECK_INTERVAL, self._settings.timeout / 4 or LONGEST_CHECK_INTERVAL
+            LONGEST_CHECK_INTERVAL, self._settings.worker_timeout / 4 or LONGEST_CHECK_INTERVAL
         )
         held = {}
         for stage in self._stages:
@@ -300,8 +302,17 @@ class RingTransport:
         stage.inbox = Inbox(stage.pipe)
         stage.is_ready = False
         ends = (stage.source, stage.target)
-        memory = self._settings.memory
-        stage.process = start(self._context, serve, theirs, stage.function, *ends, stage.threads, memory)
+        settings = self._settings
+        stage.process = start(
+            self._context,
+            serve,
+            theirs,
+            stage.function,
+            *ends,
+            stage.threads,
+            settings.memory,
+            sandboxed=settings.sandbox.is_on and stage is self._stages[0],
+        )
         theirs.close()
 
     def _replace(self, stage: StageProcess, is_ended: bool = False) -> None:

@@ -22,13 +22,13 @@ from msgspec.structs import replace
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.engines.pipeline.ring import Ring, Taken, arrays_of
 from imageloom.model import Failure, Frame, Header, Plain, Result, Task, Times, Work
-from imageloom.worker import perform
+from imageloom.worker import perform, sandbox
 from imageloom.worker.controller import Controller
-from imageloom.worker.items import Chunk, Lap
+from imageloom.worker.items import Chunk, Lap, Stopwatch
 from imageloom.worker.message import Message
-from imageloom.worker.perform import Stopwatch
 from imageloom.worker.pool import SizedPool
 from imageloom.worker.process import become_worker
+from imageloom.worker.setup import prepare
 
 Stage = Callable[[Task, Chunk | None, Lap], Chunk | Result]
 """The function of a stage, for a task of one item. The first stage gets no chunk, the last one returns the
@@ -56,8 +56,14 @@ _description = msgspec.msgpack.Decoder(Description).decode
 _task = lru_cache(maxsize=64)(msgspec.msgpack.Decoder(Task).decode)
 
 
-def load(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk:
-    """The first stage."""
+def load(task: Task, chunk: Chunk | None, lap: Lap) -> Chunk | Result:
+    """The first stage. An item that needs a sandbox is processed as a whole here, in a child of this process."""
+    if sandbox.is_used(task, task.work[0]):
+        attempt = perform.Attempt(task, task.work[0])
+        attempt.read()
+        attempt.compute()
+        attempt.commit()
+        return attempt.result
     stages = perform.stages_of(task)
     data = stages.fetch(task, task.work[0], perform.source_of(task), lap)
     return stages.load(task, task.work[0], data, lap)
@@ -144,12 +150,14 @@ class _Stage:
     def _do(self, taken: Taken, about: Description, started: float, watch: Stopwatch) -> Result | None:
         """Run the stage. Returns the result, or None if the chunk was put into the next ring."""
         task = replace(_task(about.task), work=(about.work,))
-        perform.prepare(task)
+        prepare(task, with_operators=not sandbox.is_used_for_all(task))
         chunk = None
         if about.header is not None:
             pixels = arrays_of(taken.pixels, about.frames)
             chunk = Chunk(pixels, about.header, about.metadata, about.measure, about.warnings, about.profile)
         made = self._function(task, chunk, watch.lap)
+        if isinstance(made, Result) and made.started:  # of a sandbox
+            return made
         if isinstance(made, Result):
             return replace(made, times=watch.times(), started=started)
         self._source.wait_for_target(taken.slot)  # waiting for the next ring must not count as a hang

@@ -91,7 +91,7 @@ class Zeromq(TransportEngine, Engine):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._server = Server(settings)
-        super().__init__("zeromq", self._server, Rules(timeout=settings.timeout))
+        super().__init__("zeromq", self._server, Rules(timeout=settings.worker_timeout))
 
     @property
     def address(self) -> str:
@@ -203,6 +203,7 @@ class Server:
             self._note_death,
             preload=["imageloom.engines.zeromq.worker"],
             failed=failed,
+            sandboxed=settings.sandbox.is_on,
         )
 
     @property

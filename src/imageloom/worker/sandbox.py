@@ -1,0 +1,401 @@
+"""The worker's side of sandboxed decoding: it gives an item's bytes to a child process, and stages the outputs.
+
+A child that crashes or takes too long fails only its item: it is ended, and the next item gets another one. A
+child is used again for items of the same job. For untrusted files each item has a new child and new memory.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from imageloom import codecs
+from imageloom.errors import ImageloomError, InvalidResult, ItemTimeout, UsageError, WorkerLost
+from imageloom.model import Failure, Header, Recipe, Task, Work
+from imageloom.system.sandbox import Sandbox
+from imageloom.worker.items import About
+from imageloom.worker.shared import (
+    DESCRIBED,
+    MOST_DESCRIBED,
+    MOST_ITEMS,
+    MOST_ORDERED,
+    ORDER,
+    START,
+    TASK,
+    Description,
+    SharedMemory,
+)
+from imageloom.worker.zygote import End, Fork, Zygote
+
+LOOK = 0.1
+"""Seconds after which a worker looks for replies that the child has not reported, as the next item is slow."""
+MOST_NAME = 1000
+"""Maximum length of a path in a folder of output files, in characters."""
+MOST_PIXELS, MOST_SECONDS = 1 << 53, 1e8
+INVALID = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that cannot be decoded."""
+
+Key = tuple[object, ...]
+_about = msgspec.msgpack.Decoder(About).decode
+_description = msgspec.msgpack.Decoder(Description).decode
+
+
+def is_used(task: Task, work: Work) -> bool:
+    """Whether an item of a task is processed in a child."""
+    return is_needed(task.sandbox, task.recipe, work.header)
+
+
+def is_needed(sandbox: Sandbox, recipe: Recipe, header: Header | None) -> bool:
+    """Whether an image with this header is processed in a child."""
+    if not sandbox.is_on or not sandbox.shortcut:
+        return sandbox.is_on
+    return bool(recipe.operators) or header is None or not codecs.in_process(header.format)
+
+
+def is_used_for_all(task: Task) -> bool:
+    """Whether this process never runs the operators of a task itself."""
+    return task.sandbox.is_on and not task.sandbox.shortcut and task.part is None
+
+
+def check(sandbox: Sandbox) -> None:
+    """Check that the kernel has what `--sandbox require` needs.
+
+    Raises:
+        UsageError: the message names what is missing.
+    """
+    if sandbox.mode == "require":
+        from imageloom.system.confinement import missing  # few runs need it
+
+        if lacking := missing():
+            raise UsageError(f"--sandbox require: this machine has no {' and no '.join(lacking)}")
+
+
+class Reply(NamedTuple):
+    """What a child has made of an item."""
+
+    outputs: list[bytes | dict[str, bytes]]
+    """As of `codecs.encode`."""
+    pixels: int
+    laps: tuple[float, float, float]
+    """Seconds of the stages decode, filter and encode."""
+    failure: Failure | None = None
+    about: bytes = b""
+    """See `shared.Description`."""
+
+
+Answer = Reply | ImageloomError
+"""A reply, or why there is none: `WorkerLost`, `ItemTimeout` or `InvalidResult`."""
+
+
+class Child:
+    """A child process, and the memory that it shares with this one.
+
+    Args:
+        key: identifies the job, or the large image, that it may process.
+        files: the open file of the large image, if it may read one.
+    """
+
+    def __init__(self, zygote: Zygote, key: Key, fork: Fork, files: Sequence[int]) -> None:
+        self.key = key
+        self.is_closed = False
+        self.memory = SharedMemory()
+        self.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                self.process = zygote.ask(fork, [theirs.fileno(), self.memory.file, *files])
+        except BaseException:
+            self.close()
+            raise
+        self._poll = select.poll()
+        self._poll.register(self.line, select.POLLIN)
+        self._task: Task | None = None
+
+    def order(self, task: Task | None, pieces: Iterable[tuple[int, bytes | memoryview]]) -> None:
+        """Start to process items, each given by its position in the task, and its file.
+
+        Args:
+            task: None for a question about a file, which is in the place of the item.
+
+        Raises:
+            ConnectionError: the child has ended.
+        """
+        at, order, every = START, b"", list(pieces)
+        if task is not None and task is not self._task:
+            every.insert(0, (TASK, msgspec.msgpack.encode(task)))
+            self._task = task
+        for place, data in every:
+            order += ORDER.pack(place, at, len(data))
+            at = self.memory.write(data, at)
+        self.memory.count = 0
+        self.line.send(order)
+
+    def wait(self, done: int, until: float | None) -> int:
+        """Wait until more than `done` items have a reply, or for the time-out. Returns the number of replies.
+
+        Args:
+            until: end of the wait, in seconds of the monotonic clock; None for no end.
+
+        Raises:
+            ConnectionError: the child has ended.
+        """
+        while True:
+            left = LOOK if until is None else until - time.monotonic()
+            if self._poll.poll(1000 * max(0.0, min(left, LOOK))) and not self.line.recv(64):
+                raise ConnectionResetError
+            count = self.memory.count
+            if count > done or left <= 0.0:
+                return count
+
+    def reply(self, number: int) -> Reply:
+        """The reply for an item of the order.
+
+        Raises:
+            InvalidResult: it is invalid.
+        """
+        size, start, length, pixels, *laps = self.memory.reply(number)
+        if not (
+            size >= DESCRIBED and 0 <= pixels <= MOST_PIXELS and min(laps) >= 0.0 and sum(laps) < MOST_SECONDS
+        ):
+            raise InvalidResult("its decoding process sent impossible numbers")
+        decode, filter_, encode = laps
+        if size >= 0:
+            return Reply([self.memory.read(start, size)], pixels, (decode, filter_, encode))
+        found = self._described(start, length)
+        outputs = self._outputs(found, start)
+        return Reply(outputs, pixels, (decode, filter_, encode), found.failure, found.about)
+
+    def _described(self, start: int, length: int) -> Description:
+        if length > MOST_DESCRIBED:
+            raise InvalidResult(f"its decoding process sent a description of {length:,} bytes")
+        try:
+            found = _description(self.memory.read(start, length))
+        except INVALID as error:
+            raise InvalidResult(f"its decoding process sent an invalid description: {error}") from None
+        for name in (name for output in found.outputs for name, _ in output.files):
+            if len(name) > MOST_NAME or "\0" in name or {"", ".", ".."} & set(name.split("/")):
+                raise InvalidResult("its decoding process named a file outside the output's folder")
+        return found
+
+    def _outputs(self, found: Description, end: int) -> list[bytes | dict[str, bytes]]:
+        sizes = [size for output in found.outputs for size in output.sizes]
+        at = end - sum(sizes)
+        if min(sizes, default=0) < 0 or at < 0:
+            raise InvalidResult("its decoding process described outputs that are not there")
+        outputs: list[bytes | dict[str, bytes]] = []
+        for output in found.outputs:
+            parts = []
+            for size in output.sizes:
+                parts.append(self.memory.read(at, size))
+                at += size
+            names = [name for name, _ in output.files]
+            outputs.append(dict(zip(names, parts, strict=True)) if names else parts[0])
+        return outputs
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.line.close()
+        self.memory.close()
+
+
+class Lease:
+    """The use of one child for the items of a task. A child that has ended is replaced."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._child: Child | None = None
+        self._is_busy = False
+
+    def process(self, pieces: Sequence[tuple[int, bytes]]) -> Iterator[Answer]:
+        """Process items, each given by its position in the task, and its file. Yields an answer for each.
+
+        A crash or a time-out is that of the item in progress. The items after it go to another child.
+        """
+        waiting = list(pieces)
+        while waiting:
+            count = 1 if self._task.sandbox.untrusted else group(len(data) for _, data in waiting)
+            for answer in self._order(waiting[:count]):
+                del waiting[0]
+                yield answer
+
+    def _order(self, pieces: list[tuple[int, bytes]]) -> Iterator[Answer]:
+        """Process some items. Ends early after an answer that cost the child."""
+        task, limit = self._task, self._task.sandbox.timeout
+        try:
+            child = self._child = self._child or children.take(task)
+        except OSError as error:
+            yield WorkerLost(f"its decoding process cannot be started: {error.strerror or error}")
+            return
+        done, died, self._is_busy = 0, False, True
+        while done < len(pieces):
+            try:
+                if not done:
+                    child.order(task, pieces)
+                count = child.wait(done, time.monotonic() + limit if limit else None)
+            except ConnectionError:
+                count, died = child.memory.count, True
+            if count <= done:
+                ended = self._end(child)
+                late = ItemTimeout(f"it took more than {limit:g} s (--timeout)")
+                yield WorkerLost(f"its decoding process died: {cause_of(ended)}") if died else late
+                return
+            replies: list[Answer] = []
+            try:
+                replies += (child.reply(number) for number in range(done, min(count, len(pieces))))
+            except InvalidResult as error:
+                replies.append(error)
+            done += len(replies)
+            if done == len(pieces):
+                self._is_busy = False
+            if died or isinstance(replies[-1], InvalidResult):
+                self._end(child)
+            elif not self._is_busy and task.sandbox.untrusted:
+                self.close()
+            yield from replies
+            if self._child is None:
+                return
+
+    def _end(self, child: Child) -> int | None:
+        self._child, self._is_busy = None, False
+        return children.end(child)
+
+    def close(self) -> None:
+        """Give the child back. If it still has an order, it is ended."""
+        if self._child is not None:
+            if self._is_busy:
+                children.end(self._child)
+            else:
+                children.put_back(self._child, self._task.sandbox.untrusted)
+            self._child, self._is_busy = None, False
+
+
+def group(sizes: Iterable[int]) -> int:
+    """Number of the first items that fit into one order, given the sizes of their files. At least 1."""
+    total = 0
+    for number, size in enumerate(sizes):
+        total += size
+        if number and (total > MOST_ORDERED or number == MOST_ITEMS):
+            return number
+    return number + 1
+
+
+def about(packed: bytes) -> About:
+    """What a child says of an item beside its outputs.
+
+    Raises:
+        InvalidResult: it is invalid.
+    """
+    try:
+        return _about(packed)
+    except INVALID as error:
+        raise InvalidResult(f"its decoding process sent an invalid description: {error}") from None
+
+
+class Children:
+    """The children of this process, for its threads. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: list[Child] = []
+        self._zygote: Zygote | None = None
+        self._users = 0
+
+    def use(self, line: socket.socket) -> None:
+        """Fork children by the process at the other end of a line, instead of a new interpreter."""
+        self._zygote = Zygote(line)
+
+    def open(self) -> None:
+        """Count an engine that may need children."""
+        with self._lock:
+            self._users += 1
+
+    def close(self) -> None:
+        """End all children if no other engine of this process needs them."""
+        with self._lock:
+            self._users -= 1
+            if self._users > 0:
+                return
+            free, self._free = self._free, []
+            zygote, self._zygote = self._zygote, None
+        for child in free:
+            child.close()
+        if zygote is not None:
+            zygote.close()
+
+    def take(self, task: Task) -> Child:
+        """A child for the items of a task.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        operators = task.recipe.operators
+        key = (task.job, task.source, task.sink, operators, task.digests)
+        return self.take_for(key, Fork(operators, task.sandbox.memory))
+
+    def take_for(self, key: Key, fork: Fork, files: Sequence[int] = ()) -> Child:
+        """A child with this key, which may be new.
+
+        Args:
+            fork: what it needs.
+            files: see `Child`.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        with self._lock:
+            mine = [child for child in self._free if child.key == key]
+            found = mine[-1] if mine else self._free[0] if self._free else None
+            if found is not None:
+                self._free.remove(found)
+        if found is not None and found.key == key:
+            return found
+        if found is not None:  # of another job, or of another image
+            self.end(found)
+        with self._lock:
+            if self._zygote is None:
+                self._zygote = Zygote()
+            return Child(self._zygote, key, fork, files)
+
+    def put_back(self, child: Child, untrusted: bool) -> None:
+        """Keep a child for other items of the job. One that has seen untrusted data is ended."""
+        if untrusted:
+            self.end(child)
+            return
+        child.memory.give_back()
+        with self._lock:
+            self._free.append(child)
+
+    def end(self, child: Child) -> int | None:
+        """End a child. Returns its exit code, if it is known. Does nothing if it was ended before."""
+        if child.is_closed:
+            return None
+        child.close()
+        with self._lock:
+            if self._zygote is None:
+                return None
+            try:
+                return self._zygote.ask(End(child.process))
+            except OSError:
+                self._zygote.close()
+                self._zygote = None
+                return None
+
+
+children = Children()
+"""The children of this process."""
+
+
+def cause_of(exitcode: int | None) -> str:
+    """The cause of a process's end, as text."""
+    if exitcode is None:
+        return "for an unknown reason"
+    if exitcode >= 0:
+        return f"it exited with code {exitcode}"
+    known = -exitcode in set(signal.Signals)
+    return f"killed by {signal.Signals(-exitcode).name if known else f'signal {-exitcode}'}"
