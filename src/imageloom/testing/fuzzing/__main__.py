@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=0, help="maximum number of executions; 0: no limit")
     parser.add_argument("--seed", type=int, default=0, help="seed of the mutations (0)")
     parser.add_argument("--corpus", type=Path, default=Path("tests/fuzz_corpus"), help="folder of inputs")
+    parser.add_argument("--keep", action="store_true", help="add small inputs that reach new lines (--plain)")
     parser.add_argument("--plain", action="store_true", help="do not use atheris")
     parser.add_argument("--list", action="store_true", help="print the names of the targets")
     given = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> int:
     if given.list:
         sys.stdout.write("".join(f"{name}\n" for name in table))
         return 0
-    plan = loop.Plan(given.seconds, given.runs, given.seed, given.corpus, guided)
+    plan = loop.Plan(given.seconds, given.runs, given.seed, given.corpus, given.keep, guided)
     return _run([table[name] for name in given.targets or table], loop, plan)
 
 

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+
 from imageloom import codecs
+from imageloom.bench.samples import draw_photo
 from imageloom.codecs.adapt import Target as Output
 from imageloom.codecs.adapt import for_output
 from imageloom.codecs.bits import MoreNeeded, View
 from imageloom.errors import ImageloomError
-from imageloom.model import THINGS, Format, Frame, Limits
+from imageloom.model import THINGS, Encoding, Format, Frame, Limits
 from imageloom.recipes.plan import check_limits
 from imageloom.testing.fuzzing.target import Target
 from imageloom.testing.hostile.bases import bases
@@ -70,8 +73,18 @@ def _bases() -> dict[Format, list[bytes]]:
 
 
 def seeds(format: Format) -> list[bytes]:
-    """Valid files of a format; the first bytes of some format if there is none."""
-    return _bases().get(format, [b"\0" * 64])
+    """Valid files of a format. A plug-in that only reads has none: its corpus needs a file."""
+    return _bases().get(format) or list(_encoded(format))
+
+
+def _encoded(format: Format) -> Iterator[bytes]:
+    """Small files, as the codec writes them."""
+    codec = codecs.get(format)
+    for channels in (1, 3, 4) if codec.written == format else ():
+        if codec.cannot_hold(Frame(16, 12, channels)) is None:
+            image = draw_photo(5, 16, 12)
+            pixels = {1: image[:, :, 0].copy(), 3: image, 4: np.dstack((image, image[:, :, 0]))}[channels]
+            yield codec.encode(pixels, Encoding(90))
 
 
 def header(format: Format, data: bytes) -> None:

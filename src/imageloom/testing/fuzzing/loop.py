@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import logging
 import mmap
@@ -29,6 +30,8 @@ CORPUS = Path("tests/fuzz_corpus")
 """A folder for each target, or for each format of image files."""
 _MOST_KEPT = 2000
 """Maximum number of inputs that are kept because they have reached new lines."""
+_MOST_ADDED = 1000
+"""Maximum size of an input that is added to the corpus because it has reached new lines, in bytes."""
 _HANG = 10.0
 """Processor time in seconds after which an execution is interrupted."""
 _LAST = 60.0
@@ -47,6 +50,8 @@ class Plan(NamedTuple):
     """Maximum number of executions; 0 for no limit."""
     seed: int = 0
     corpus: Path = CORPUS
+    keep: bool = False
+    """Add small inputs that reach new lines to the corpus."""
     guided: Any = None
     """The module atheris; None for the loop of this module."""
 
@@ -89,7 +94,7 @@ class Notes:
 def inputs_of(target: Target, corpus: Path) -> list[bytes]:
     """The seeds of a target and the files of its corpus, each once."""
     files = sorted(path for path in (corpus / target.corpus).glob("*") if path.is_file())
-    found = [*target.seeds(), *(path.read_bytes() for path in files)]
+    found = [*target.seeds(), *(path.read_bytes() for path in files)] or [b"\0"]
     return [data[:MOST_BYTES] for data in dict.fromkeys(found)]
 
 
@@ -127,6 +132,7 @@ def _child(target: Target, inputs: list[bytes], plan: Plan, notes: Notes, log: I
     for descriptor in (1, 2):
         os.dup2(log.fileno(), descriptor)
     sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 until the child ends
+    faulthandler.enable(2)
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGPROF, _interrupt)
@@ -181,6 +187,8 @@ def _fuzz(target: Target, inputs: Sequence[bytes], plan: Plan, notes: Notes, cov
             execute(target, data, notes)
         if coverage.lines > before and len(kept) < _MOST_KEPT:
             kept.append(data)
+            if plan.keep and len(data) <= _MOST_ADDED:
+                add_to_corpus(target, plan.corpus, data)
 
 
 def _guided(target: Target, inputs: Sequence[bytes], plan: Plan, notes: Notes) -> None:
