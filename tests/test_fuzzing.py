@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from imageloom import codecs
+from imageloom.codecs.metadata import Metadata
 from imageloom.engines.redis.wire import connect
 from imageloom.errors import ImageloomError, PipelineError, UsageError
 from imageloom.recipes.pipeline import Pipeline
@@ -177,3 +178,8 @@ def test_damaged_exif_in_an_avif_prints_nothing() -> None:
 def test_an_address_of_redis_with_wrong_brackets_is_refused() -> None:
     with pytest.raises(UsageError, match="not an address"):
         connect("redis://[x]:6379/0")
+
+
+def test_metadata_of_a_jpeg_whose_frame_is_cut_off() -> None:
+    data = b"\xff\xd8\xff\xc0\0\x04\x08\0"
+    assert codecs.read_metadata(data, "jpeg") == Metadata()

@@ -47,7 +47,7 @@ def targets() -> Iterator[Target]:
         if not codecs.is_read(format):
             continue
         yield _target("header", format, partial(header, format), (ImageloomError, MoreNeeded))
-        yield _target("metadata", format, partial(metadata, format))
+        yield _target("metadata", format, partial(metadata, format), (ImageloomError, MoreNeeded))
         if codecs.in_process(format):
             yield _target("decode", format, decode)
         if format in _REGIONS:
@@ -104,7 +104,10 @@ def header(format: Format, data: bytes) -> None:
 
 def metadata(format: Format, data: bytes) -> None:
     """Read metadata, and adapt them to outputs, which never fails: damaged metadata are dropped."""
-    found = codecs.read_metadata(data, format)
+    if format in codecs.formats():  # not through `read_metadata`, which hides exceptions of our own parsers
+        found = codecs.get(format).metadata(data)
+    else:
+        found = codecs.read_metadata(data, format)
     for output in _OUTPUTS:
         for_output(found, output)
 
