@@ -75,7 +75,7 @@ def test_a_recipe_equals_its_pipelines_run_apart(tmp_path: Path, photos: Path) -
         ("outputs: {a: greyscale}", "greyscale"),
         ("outputs: {a: {pipeline: invert, qualty: 3}}", "qualty"),
         ("outputs: {a: {pipeline: invert, quality: 300}}", "quality = 300"),
-        ("outputs: {a: {pipeline: invert, format: jxl}}", "jxl"),
+        ("outputs: {a: {pipeline: invert, format: exr}}", "exr"),
         ("outputs: {a: {pipeline: invert, folder: ../up}}", "../up"),
         ("output: {a: invert}", "output"),
         ("outputs: []", "outputs"),

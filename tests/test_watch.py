@@ -133,18 +133,7 @@ def test_what_is_deleted_before_its_turn_is_dropped(
     photo: bytes, inbox: Path, tmp_path: Path, out: Path
 ) -> None:
     operator = slow_operator(tmp_path)
-    flags = (
-        "--operators",
-        operator,
-        "--sandbox",
-        "off",
-        "--engine",
-        "threads",
-        "-j",
-        "1",
-        "--items-at-once",
-        "1",
-    )
+    flags = f"--operators {operator} --sandbox off --engine threads -j 1 --items-at-once 1".split()
     with Watching("slow", inbox, out, *flags) as watch:
         watch.wait(out.exists)
         for number in range(3):
@@ -273,18 +262,7 @@ def test_it_is_drained(engine: str, photo: bytes, inbox: Path, tmp_path: Path, o
     for number in range(6):
         (inbox / f"{number}.jpg").write_bytes(photo)
     operator = slow_operator(tmp_path)
-    flags = (
-        "--operators",
-        operator,
-        "--sandbox",
-        "off",
-        "--engine",
-        engine,
-        "-j",
-        "2",
-        "--items-at-once",
-        "1",
-    )
+    flags = f"--operators {operator} --sandbox off --engine {engine} -j 2 --items-at-once 1".split()
     with Watching("slow", inbox, out, *flags) as watch:
         watch.wait_for("0.jpg", kind="planned")
         assert watch.end() == 0

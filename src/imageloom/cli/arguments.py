@@ -89,7 +89,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
             links=given["links"],
             durable=given.get("durable"),
             sandbox=options.sandbox_of(
-                given.get("sandbox", "off"),
+                given.get("sandbox"),
                 given.get("untrusted", False),
                 given.get("timeout", 0.0),
                 given.get("memory") or 0,

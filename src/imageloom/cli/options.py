@@ -215,8 +215,7 @@ def sandbox_options(command: C) -> C:
             click.option(
                 "--sandbox",
                 type=click.Choice(["auto", "require", "off"]),
-                default="auto",
-                show_default=True,
+                show_default="off, or auto with --untrusted",
                 help="Decode images and run operators in processes that can do nothing else: with the "
                 "restrictions that the kernel has (auto), only if it has all of them (require), or not (off).",
             ),
@@ -231,7 +230,7 @@ def sandbox_options(command: C) -> C:
     return command
 
 
-def sandbox_of(mode: Mode, untrusted: bool, timeout: float = 0.0, memory: int = 0) -> Sandbox:
+def sandbox_of(mode: Mode | None, untrusted: bool, timeout: float = 0.0, memory: int = 0) -> Sandbox:
     """The sandbox from the options of `sandbox_options`.
 
     Raises:
@@ -241,7 +240,7 @@ def sandbox_of(mode: Mode, untrusted: bool, timeout: float = 0.0, memory: int = 
 
     if untrusted and mode == "off":
         raise UsageError("--untrusted needs a sandbox: it excludes --sandbox off")
-    sandbox = Sandbox(mode, untrusted, timeout=timeout, memory=memory)
+    sandbox = Sandbox(mode or ("auto" if untrusted else "off"), untrusted, timeout=timeout, memory=memory)
     check(sandbox)
     return sandbox
 

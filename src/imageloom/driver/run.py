@@ -395,12 +395,9 @@ class Driver:
         """Collect one outcome; wait at most `patience` seconds, and no longer than results may wait."""
         self._accounts.publish_waiting(all=not self._in_flight and self._finished.empty())
         is_told = patience is None and not self._accounts.waits
-        if (pause := self._accounts.pause) is not None:
-            patience = pause if patience is None else min(patience, pause)
-        if self._in_flight.has_arrived:
-            patience = LATE if patience is None else min(patience, LATE)
+        limits = patience, self._accounts.pause, LATE if self._in_flight.has_arrived else None
         try:
-            arrived = self._finished.get(timeout=SILENCE if patience is None else patience)
+            arrived = self._finished.get(timeout=min((s for s in limits if s is not None), default=SILENCE))
         except Empty:
             if is_told and (missing := self._engine.missing):
                 log.warning("no progress: %s", missing)
@@ -436,8 +433,7 @@ class Driver:
             if task.part is None or self._large is None:
                 self._accounts.accept(work, result, name, needs)
             elif self._large.has(work) and self._accounts.may_retry(work, result):
-                self._accounts.emit(
-                    Retried(result, work.attempt, name, self._again.add(work, needs, task.part))
-                )
+                pause = self._again.add(work, needs, task.part)
+                self._accounts.emit(Retried(result, work.attempt, name, pause))
             elif ended := self._large.accept(task, result):
                 self._accounts.accept(*ended, name, needs)

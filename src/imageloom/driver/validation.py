@@ -8,10 +8,9 @@ from typing import TypeVar
 import msgspec
 
 from imageloom.errors import UsageError
-from imageloom.model import Plain
 from imageloom.operators.messages import describe
 
-_T = TypeVar("_T", bound=Plain)
+_T = TypeVar("_T", bound=msgspec.Struct)
 
 
 def validated(value: _T) -> _T:

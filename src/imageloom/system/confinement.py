@@ -7,6 +7,7 @@ import ctypes
 import os
 import sys
 import sysconfig
+import threading
 from collections.abc import Mapping
 
 from imageloom.system import landlock, seccomp
@@ -20,18 +21,17 @@ _FONTS = ("/usr/share/fonts", "/usr/local/share/fonts", "/etc/fonts")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
-_confined = False
+_confined = threading.Event()
 
 
 def is_confined() -> bool:
     """Whether this process is sandboxed."""
-    return _confined
+    return _confined.is_set()
 
 
 def mark_confined() -> None:
     """Note that this process is sandboxed."""
-    global _confined
-    _confined = True
+    _confined.set()
 
 
 def missing() -> list[str]:

@@ -75,7 +75,7 @@ class OperatorTests:
 
     def test_refuses_bad_parameters_by_name(self, operator: Operator) -> None:
         (good, *_) = Pipeline(operator.examples[0])
-        with pytest.raises(PipelineError, match=f"{operator.name} has no parameter 'nonsense'"):
+        with pytest.raises(PipelineError, match=f"{operator.name}: there is no parameter 'nonsense'"):
             operator.step({**good.params, "nonsense": 1})
         hints = typing.get_type_hints(operator.function, include_extras=True)
         for name in operator.parameters:

@@ -66,6 +66,8 @@ def answer(question: Question) -> tuple[Found, Pixels | None]:
 @lru_cache(maxsize=1)
 def opened(header: Header, policy: Damage) -> tuple[Reader, DamageLog]:
     """A reader of the process's file, and the damage that it finds."""
+    if header.pages > 1:
+        raise UnsupportedImage("readers read files of one page")
     damage = DamageLog(policy)
     return open_reader(Path(path_of(FILE)), header.format, header.frame, damage), damage
 

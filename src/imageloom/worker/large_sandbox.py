@@ -70,7 +70,7 @@ def _made(task: Task, reply: Reply) -> parts.Made:
             task.part.writes
             and isinstance(data, bytes)
             and expected == (box.width, box.height, len(data))
-            and about.frame == replace(parts.output_frame(task), width=box.width, height=box.height)
+            and about.frame == replace(parts.output_frame(task), width=box.width, height=box.height, extra=0)
         ):
             raise InvalidResult("its decoding process made pixels of another size")
         pixels = np.frombuffer(data, about.frame.dtype).reshape(shape_of(about.frame, box))
