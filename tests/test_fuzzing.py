@@ -13,6 +13,7 @@ import pytest
 
 from imageloom import codecs
 from imageloom.codecs.metadata import Metadata
+from imageloom.driver.patterns import Pattern
 from imageloom.engines.redis.wire import connect
 from imageloom.errors import ImageloomError, PipelineError, UsageError
 from imageloom.recipes.pipeline import Pipeline
@@ -173,6 +174,12 @@ def test_damaged_exif_in_an_avif_prints_nothing() -> None:
     read = "import sys; from imageloom import codecs; codecs.read_metadata(sys.stdin.buffer.read(), 'avif')"
     found = subprocess.run([sys.executable, "-c", read], check=False, input=damaged, capture_output=True)
     assert (found.returncode, found.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("text", ["{1..99}" * 2000, "**/a/" * 8 + "b"])
+def test_a_pattern_that_takes_long_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="limit"):
+        Pattern(text).fits("a/" * 60 + "c")
 
 
 def test_an_address_of_redis_with_wrong_brackets_is_refused() -> None:

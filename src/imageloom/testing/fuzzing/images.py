@@ -104,10 +104,9 @@ def header(format: Format, data: bytes) -> None:
 
 def metadata(format: Format, data: bytes) -> None:
     """Read metadata, and adapt them to outputs, which never fails: damaged metadata are dropped."""
-    if format in codecs.formats():  # not through `read_metadata`, which hides exceptions of our own parsers
-        found = codecs.get(format).metadata(data)
-    else:
-        found = codecs.read_metadata(data, format)
+    # Not by `read_metadata`, which hides unexpected exceptions: it is for those of the libraries of plug-ins.
+    own = format in codecs.formats()
+    found = codecs.get(format).metadata(data) if own else codecs.read_metadata(data, format)
     for output in _OUTPUTS:
         for_output(found, output)
 
