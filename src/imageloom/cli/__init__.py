@@ -85,13 +85,10 @@ def _defaults(path: str) -> dict[str, Any]:
     Raises:
         UsageError: the file is not YAML, or names an unknown command or option.
     """
-    import yaml
+    from imageloom.recipes.pipeline import read_yaml  # few commands have such a file
 
     with open(path, "rb") as file:
-        try:
-            found = yaml.safe_load(file)
-        except yaml.YAMLError as error:
-            raise UsageError(f"{path} (--config) is not YAML: {' '.join(str(error).split())}") from None
+        found = read_yaml(file.read(), f"{path} (--config)")
     if not isinstance(found, dict) or not all(isinstance(options, dict) for options in found.values()):
         raise UsageError(
             f"{path} (--config) must map each command to a mapping of options, such as 'run: {{jobs: 4}}'"

@@ -193,7 +193,7 @@ def read(data: bytes) -> Metadata:
                     continue
                 is_plain = False
                 _HANDLERS.get(marker, _Found.other)(found, data[start:end], start)
-            elif marker in FRAMES and data[start + 5] == 4:
+            elif marker in FRAMES and data[start + 5 : start + 6] == b"\4":
                 found.things.add("CMYK")
                 is_plain = False
             elif marker == SOS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import struct
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from imageloom.model import Frame, Pixels
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged file would print lines to the terminal
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 

@@ -19,14 +19,26 @@ if TYPE_CHECKING:
     from wcmatch.glob import WcMatcher
 
 
+MOST_LENGTH = 1000
+"""Maximum length of a pattern, in characters."""
+MOST_FOLDERS = 3
+"""Maximum number of `**` in a pattern: with more, matching a deep path would take long."""
+
+
 class Pattern:
     """One pattern.
 
     Raises:
-        UsageError: it is empty, or stands for too many alternatives.
+        UsageError: it is empty or too long, has too many `**`, or stands for too many alternatives.
     """
 
     def __init__(self, text: str) -> None:
+        if len(text) > MOST_LENGTH:
+            raise UsageError(f"a pattern has {len(text):,} characters, over the limit of {MOST_LENGTH:,}")
+        if text.count("**") > MOST_FOLDERS:
+            raise UsageError(
+                f"the pattern {text[:80]!r} has more than {MOST_FOLDERS} `**`, which is the limit"
+            )
         self._only_folders = text.endswith("/")
         plain = text.strip("/")
         if not plain:

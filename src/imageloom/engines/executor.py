@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from imageloom.engines import Capabilities, Engine
 from imageloom.errors import InvalidResult, WorkerLost
-from imageloom.model import Failure, Outcome, Result, Task
+from imageloom.model import UNREADABLE, Failure, Outcome, Result, Task
 from imageloom.records.faults import failure_of
 from imageloom.scheduling.engine import TransportEngine
-from imageloom.scheduling.inbox import UNREADABLE, log, message_of
+from imageloom.scheduling.inbox import log, message_of
 from imageloom.scheduling.protocol import (
     Begun,
     Broken,

@@ -64,6 +64,10 @@ class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base class of these data types: immutable, comparable and serializable."""
 
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not plain data."""
+
+
 LARGE = 16_000_000
 """JPEG, PNG and TIFF outputs with more pixels are encoded piece by piece, with or without tiles."""
 

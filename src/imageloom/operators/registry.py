@@ -131,6 +131,8 @@ class Operator:
         except msgspec.ValidationError as error:
             wrong = messages.wrong_parameter(str(error), params, self.hints, self.examples)
             raise PipelineError(f"{self.name}: {wrong}") from None
+        except UnicodeEncodeError:
+            raise PipelineError(f"{self.name}: a value is not valid UTF-8") from None
         for name, value in checked.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise PipelineError(f"{self.name}: {name} must be a finite number, not {value}")

@@ -20,6 +20,8 @@ from imageloom.model import Frame, Pixels, Step, Value
 from imageloom.operators.messages import too_many
 
 _NUMBER = re.compile(r"[+-]?\d+$")
+_MOST_VALUES = 100_000
+"""Maximum number of values in a YAML text."""
 _WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
 
 
@@ -63,12 +65,7 @@ class Pipeline:
         Raises:
             PipelineError: the text is not such a list, an operator is unknown, or a parameter is invalid.
         """
-        import yaml
-
-        try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise PipelineError(f"the pipeline is not YAML: {' '.join(str(error).split())}") from None
+        data = read_yaml(text, "the pipeline")
         if not isinstance(data, list):
             raise PipelineError("a pipeline in YAML must be a list of steps, such as '- resize: 512x512'")
         return cls(data)
@@ -172,6 +169,34 @@ def _arguments(step: Step) -> Iterator[str]:
             continue
         word = _word(step.params[name])
         yield word if by_position else f"{name}={word}"
+
+
+def read_yaml(text: str | bytes, what: str) -> Any:
+    """The data in a YAML text.
+
+    Args:
+        what: a name of the text, for messages.
+
+    Raises:
+        PipelineError: it is not YAML, or it stands for too many values.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
+    except Exception as error:  # PyYAML raises many kinds for invalid values and for deep nesting
+        raise PipelineError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+    waiting, count = [data], 0
+    while waiting:  # a value counts each time that an alias repeats it
+        one = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise PipelineError(f"{what} has more than {_MOST_VALUES:,} values, which is the limit")
+        if isinstance(one, Mapping):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list | tuple | set):
+            waiting += one
+    return data
 
 
 def _steps(part: Step | str | Mapping[str, Any]) -> Iterator[Step]:

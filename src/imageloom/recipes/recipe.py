@@ -31,7 +31,7 @@ from msgspec.structs import replace
 from imageloom import codecs, operators
 from imageloom.errors import PipelineError, UsageError
 from imageloom.model import Format, Output, Recipe
-from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.pipeline import Pipeline, read_yaml
 
 _RECIPE_KEYS = {"decode", "damage", "colors", "gain_map", "metadata", "operators", "outputs"}
 _OUTPUT_KEYS = {"pipeline", "format", "quality", "subsampling", "folder"}
@@ -42,6 +42,7 @@ _CHOICES = {
     "gain_map": ("keep", "drop"),
     "metadata": ("keep", "strict", "strip"),
 }
+_NO_OUTPUTS = Recipe(())
 _SUBSAMPLINGS = ("keep", "444", "422", "420")
 
 
@@ -87,14 +88,24 @@ def read_recipe(text: str, files: Sequence[str] = ()) -> Recipe:
     path = Path(text)
     if path.suffix not in (".yaml", ".yml"):
         return replace(loaded, outputs=(Output(Pipeline.parse(text).steps),))
-    import yaml
-
     try:
-        data = yaml.safe_load(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    return from_yaml(content, path, loaded)
+
+
+def from_yaml(content: bytes, path: Path, loaded: Recipe = _NO_OUTPUTS) -> Recipe:
+    """The recipe from the contents of a YAML file.
+
+    Args:
+        path: of the file, for messages and for the operators that it names.
+        loaded: a recipe with the loaded files of operators.
+
+    Raises:
+        PipelineError, UsageError: see `read_recipe`.
+    """
+    data = read_yaml(content, str(path))
     if isinstance(data, Mapping):
         return _from_mapping(data, path, loaded)
     if isinstance(data, list) and data:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from imageloom.errors import StorageError
-from imageloom.model import Job, Plain
+from imageloom.model import UNREADABLE, Job, Plain
 
 VERSION = 1
 KEPT = 200
@@ -146,7 +146,7 @@ def scratch_folders(ledger: Path) -> set[str]:
     """The scratch folders of recorded runs (--scratch)."""
     found = set()
     for path in folder_of(ledger).glob("*.timeline"):
-        with suppress(OSError, msgspec.MsgspecError), path.open("rb") as file:
+        with suppress(OSError, *UNREADABLE), path.open("rb") as file:
             frame = file.read(int.from_bytes(file.read(4), "big"))
             first = next(iter(msgspec.msgpack.decode(frame, type=list[Record])), None)
             if isinstance(first, Opening) and first.work.scratch:
@@ -179,7 +179,7 @@ def read(path: Path) -> Timeline:
                 timeline.measurements.append(record)
             else:
                 timeline.closing = record
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise StorageError(f"the timeline {path} is damaged: {error}") from None
     if timeline is None or timeline.opening.version != VERSION:
         raise StorageError(f"{path} is not a timeline, or has another version")

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from imageloom.errors import EngineFailed, InvalidResult
-from imageloom.model import Plain
+from imageloom.model import UNREADABLE, Plain
 from imageloom.scheduling.results import refused, shown
 from imageloom.worker.message import Message
 
@@ -75,8 +75,6 @@ class _Envelope(Plain, frozen=True):
 
 
 _messages, _envelopes = msgspec.msgpack.Decoder(Message), msgspec.msgpack.Decoder(_Envelope)
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that cannot be decoded."""
 
 
 def message_of(data: bytes) -> Message:

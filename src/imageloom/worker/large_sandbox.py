@@ -19,7 +19,7 @@ from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import Metadata
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.errors import InvalidResult, ItemError, ItemTimeout, WorkerLost
-from imageloom.model import Box, Failure, Frame, Header, Pixels, Result, Task
+from imageloom.model import UNREADABLE, Box, Failure, Frame, Header, Pixels, Result, Task
 from imageloom.records.faults import log_failure
 from imageloom.stores import Store
 from imageloom.system.sandbox import Sandbox
@@ -27,7 +27,7 @@ from imageloom.worker import parts
 from imageloom.worker.files import Found, Question, shape_of
 from imageloom.worker.items import Stopwatch
 from imageloom.worker.large_sandboxed import AboutPart, bytes_of
-from imageloom.worker.sandbox import INVALID, Child, Key, Reply, cause_of, children
+from imageloom.worker.sandbox import Child, Key, Reply, cause_of, children
 from imageloom.worker.shared import QUESTION
 from imageloom.worker.zygote import Fork
 
@@ -195,5 +195,5 @@ def _raised(failure: Failure) -> Exception:
 def _checked(decode, packed: bytes):  # type: ignore[no-untyped-def]
     try:
         return decode(packed)
-    except INVALID as error:
+    except UNREADABLE as error:
         raise InvalidResult(f"its decoding process sent an invalid description: {error}") from None

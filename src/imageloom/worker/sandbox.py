@@ -18,7 +18,7 @@ import msgspec
 
 from imageloom import codecs
 from imageloom.errors import ImageloomError, InvalidResult, ItemTimeout, UsageError, WorkerLost
-from imageloom.model import Failure, Header, Recipe, Task, Work
+from imageloom.model import UNREADABLE, Failure, Header, Recipe, Task, Work
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.items import About
 from imageloom.worker.shared import (
@@ -39,8 +39,6 @@ LOOK = 0.1
 MOST_NAME = 1000
 """Maximum length of a path in a folder of output files, in characters."""
 MOST_PIXELS, MOST_SECONDS = 1 << 53, 1e8
-INVALID = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that cannot be decoded."""
 
 Key = tuple[object, ...]
 _about = msgspec.msgpack.Decoder(About).decode
@@ -176,7 +174,7 @@ class Child:
             raise InvalidResult(f"its decoding process sent a description of {length:,} bytes")
         try:
             found = _description(self.memory.read(start, length))
-        except INVALID as error:
+        except UNREADABLE as error:
             raise InvalidResult(f"its decoding process sent an invalid description: {error}") from None
         for name in (name for output in found.outputs for name, _ in output.files):
             if len(name) > MOST_NAME or "\0" in name or {"", ".", ".."} & set(name.split("/")):
@@ -293,7 +291,7 @@ def about(packed: bytes) -> About:
     """
     try:
         return _about(packed)
-    except INVALID as error:
+    except UNREADABLE as error:
         raise InvalidResult(f"its decoding process sent an invalid description: {error}") from None
 
 

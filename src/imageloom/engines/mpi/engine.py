@@ -21,9 +21,9 @@ from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.mpi.job import TICK, MpiJob, find_mpiexec
 from imageloom.engines.mpi.wire import Kind, Ready, unpack
 from imageloom.errors import EngineFailed, InvalidResult, MissingExtra
-from imageloom.model import Failure
+from imageloom.model import UNREADABLE, Failure
 from imageloom.scheduling.engine import TransportEngine
-from imageloom.scheduling.inbox import UNREADABLE, log, message_of
+from imageloom.scheduling.inbox import log, message_of
 from imageloom.scheduling.protocol import Died, Drop, End, Event, Joined, Left, Received, Send
 from imageloom.scheduling.results import shown
 from imageloom.scheduling.rules import Rules

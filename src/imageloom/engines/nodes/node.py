@@ -11,13 +11,12 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import grpc
-import msgspec
 
 from imageloom import __version__
 from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.engines.nodes.config import NodeConfig
 from imageloom.engines.nodes.rpc import pack, unpack
-from imageloom.errors import ImageloomError, TaskRefused
+from imageloom.errors import ImageloomError, InvalidResult, TaskRefused
 from imageloom.model import Failure, Result, Task
 from imageloom.scheduling.policies import accepts
 from imageloom.system.machine import available_cores
@@ -146,7 +145,7 @@ class Node:
             return self._guard.bounded(unpack(request.task, Task))
         except TaskRefused as error:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
-        except msgspec.MsgspecError as error:
+        except InvalidResult as error:
             reason = f"this node (version {__version__}) cannot read the task: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
 

@@ -20,8 +20,8 @@ from imageloom.engines.nodes.security import (
     read_token,
     server_credentials,
 )
-from imageloom.errors import StorageError
-from imageloom.model import Plain, Result, Task
+from imageloom.errors import InvalidResult, StorageError
+from imageloom.model import UNREADABLE, Plain, Result, Task
 from imageloom.system.machine import open_files
 
 P = TypeVar("P", bound=Plain)
@@ -169,9 +169,12 @@ def unpack(data: bytes, kind: type[P]) -> P:
     """Decode the plain data in a message.
 
     Raises:
-        msgspec.ValidationError: it has another type, or unknown fields.
+        InvalidResult: it is not plain data, has another type, or unknown fields.
     """
-    return msgspec.msgpack.decode(data, type=kind)
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except UNREADABLE as error:
+        raise InvalidResult(str(error)) from None
 
 
 def _without_defaults(value: Any) -> Any:

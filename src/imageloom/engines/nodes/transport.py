@@ -20,7 +20,6 @@ from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.engines.nodes import rpc
 from imageloom.errors import InvalidResult
 from imageloom.model import Failure, Result
-from imageloom.scheduling.inbox import UNREADABLE
 from imageloom.scheduling.protocol import (
     Begun,
     Broken,
@@ -317,7 +316,7 @@ def _result(packed: bytes, node: str) -> Result:
     """Decode a result. If that fails, the result is a failure without a key."""
     try:
         return rpc.unpack(packed, Result)
-    except UNREADABLE as error:
+    except InvalidResult as error:
         return refused("", node, shown(str(error)))
 
 

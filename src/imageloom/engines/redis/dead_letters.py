@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from imageloom.engines.redis.wire import DEAD, FIELD, DeadLetter
-from imageloom.model import Task
+from imageloom.model import UNREADABLE, Task
 from imageloom.records.events import Event, Failed
-from imageloom.scheduling.inbox import UNREADABLE
 
 if TYPE_CHECKING:
     from redis import Redis

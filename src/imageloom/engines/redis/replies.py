@@ -19,6 +19,13 @@ _OVERHEAD = 64
 """Memory of an element of a reply in addition to its content, in bytes."""
 
 
+def _number(digits: bytes) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        raise InvalidResponse(f"the server's reply is invalid: {digits[:40]!r} is not a number") from None
+
+
 class BoundedParser(BaseParser):
     """A parser for protocol 2 of Redis. It skips values above its limits.
 
@@ -55,19 +62,26 @@ class BoundedParser(BaseParser):
         return bool(poll.poll(round(1000 * timeout)))
 
     def read_response(self, *_: object, **__: object) -> Any:
-        """The next reply: bytes, an integer, None, an error, or a list of these."""
+        """The next reply: bytes, an integer, None, an error, or a list of these.
+
+        Raises:
+            RedisError: the reply is invalid, or the connection is lost.
+        """
         self._room = self.most_reply
-        return self._parse()
+        try:
+            return self._parse()
+        except RecursionError:
+            raise InvalidResponse("the server's reply has too many arrays inside each other") from None
 
     def _parse(self) -> Any:
         line = self._line()
         kind, rest = line[:1], line[1:]
         if kind == b"$":
-            return self._string(int(rest))
+            return self._string(_number(rest))
         if kind == b"*":
-            return self._array(int(rest))
+            return self._array(_number(rest))
         if kind == b":":
-            return int(rest)
+            return _number(rest)
         if kind == b"+":
             return rest
         if kind != b"-":

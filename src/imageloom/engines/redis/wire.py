@@ -87,7 +87,12 @@ def results_key(run: str) -> str:
 
 def shown(url: str) -> str:
     """A server's address without user and password."""
-    parts = urlsplit(re.sub(r"//.*@", "//", url))  # up to the last @: a password may contain any character
+    try:
+        parts = urlsplit(
+            re.sub(r"//.*@", "//", url)
+        )  # up to the last @: a password may contain any character
+    except ValueError:  # brackets around something else than an address
+        return "an invalid address"
     if parts.scheme == "unix":
         return f"unix://{parts.path}"
     try:
@@ -115,7 +120,7 @@ def connect(url: str, reads_tasks: bool = False) -> Redis:
         from imageloom.engines.redis.replies import BoundedParser, TaskParser
     except ImportError:
         raise MissingExtra("the engine redis", "redis") from None
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+    if url.partition("://")[0].lower() not in ("redis", "rediss", "unix"):
         raise UsageError(
             "--connect: the address of a Redis server must have the form redis://USER:PASSWORD@HOST:PORT/0 or rediss://..."
         )

@@ -43,8 +43,7 @@ from imageloom.engines.redis.wire import (
 )
 from imageloom.engines.workers import guarded
 from imageloom.errors import UnreadableItem, UsageError
-from imageloom.model import Failure, Result, Task
-from imageloom.scheduling.inbox import UNREADABLE
+from imageloom.model import UNREADABLE, Failure, Result, Task
 from imageloom.stores import open_store
 from imageloom.stores.names import STAGING
 from imageloom.worker.message import Message

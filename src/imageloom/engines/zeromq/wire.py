@@ -17,7 +17,7 @@ import zmq
 from zmq.utils import z85
 
 from imageloom.errors import StorageError, UsageError
-from imageloom.model import Plain
+from imageloom.model import UNREADABLE, Plain
 
 VERSION = 2
 PROTOCOL = b"imageloom/"
@@ -79,7 +79,7 @@ def body_of(kind: type[P], body: bytes) -> P | None:
     """Decode a message's body. If it is invalid, this is logged, and None is returned."""
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         log.warning("ignored data that is not a %s: %s", kind.__name__, error)
         return None
 
@@ -162,7 +162,7 @@ def read_keys(path: str, kind: type[P]) -> P:
             return msgspec.json.decode(file.read(), type=kind)
     except OSError as error:
         raise UsageError(f"cannot read the keys {path}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         raise UsageError(f"{path} is not a file of {side} keys made by `imageloom keys`") from None
 
 

@@ -28,9 +28,9 @@ def files(seed: int) -> Iterator[Hostile]:
     for number in count():
         name, format, data, changes = turns[number % len(turns)]
         change = None if number // len(turns) % _BY_CHANCE == 0 else next(changes, None)
-        what, changed = (change[0], change[1](data)) if change else ("by-chance", _by_chance(data, chance))
+        what, changed = (change[0], change[1](data)) if change else ("by-chance", by_chance(data, chance))
         if format == "png" and chance.random() < 0.8:
-            changed = _with_checksums(changed)
+            changed = with_checksums(changed)
         yield Hostile(f"{number:06}-{name}-{what}.{codecs.suffixes(format)[0]}", changed, None)
 
 
@@ -90,7 +90,7 @@ def _spliced(start: int, end: int, new: bytes, data: bytes) -> bytes:
     return data[:start] + new + data[end:]
 
 
-def _by_chance(data: bytes, chance: Random) -> bytes:
+def by_chance(data: bytes, chance: Random) -> bytes:
     """Change, remove or insert some bytes at random, more often near the beginning."""
     changed = bytearray(data)
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
@@ -111,7 +111,7 @@ def _by_chance(data: bytes, chance: Random) -> bytes:
     return bytes(changed)
 
 
-def _with_checksums(data: bytes) -> bytes:
+def with_checksums(data: bytes) -> bytes:
     """Correct the checksums of a PNG's chunks, up to the first invalid chunk."""
     changed, at = bytearray(data), 8
     while at + 12 <= len(changed):
