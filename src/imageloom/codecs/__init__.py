@@ -96,13 +96,15 @@ _NOTHING = rb"(?!)"
 _KNOWN: dict[Format, _Known] = {
     "jpeg": _Known("imageloom.codecs.jpeg:Jpeg", rb"\xff\xd8\xff", ("jpg", "jpeg", "jpe", "jfif")),
     "png": _Known("imageloom.codecs.png:Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
-    "webp": _Known("imageloom.codecs.webp:WebP", rb"(?s)RIFF.{4}WEBP", ("webp",)),
+    "webp": _Known("imageloom.codecs.webp:WebP", rb"(?s)RIFF.{4}WEBP", ("webp",), Versions(encoder=1)),
     "tiff": _Known(
         "imageloom.codecs.tiff:Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff"), Versions(decoder=1, encoder=1)
     ),
     "bmp": _Known("imageloom.codecs.bmp:Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
     "pnm": _Known("imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
-    "avif": _Known("imageloom.codecs.avif:Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",)),
+    "avif": _Known(
+        "imageloom.codecs.avif:Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",), Versions(encoder=1)
+    ),
     "heif": _Known(
         "imageloom.codecs.heif:Heif",
         rb"(?s).{4}ftyp(?:.{4}){0,32}?(?:hei[cxms]|hev[cxms]|mif1|msf1)",
