@@ -174,12 +174,20 @@ def test_an_operator_of_the_main_program_is_for_threads(tmp_path: Path) -> None:
     assert ran.stdout.splitlines() == ["3", "3", said], ran.stderr
 
 
+EARLIER: set[int] = set()
+"""Processes that tests of other modules have left."""
+
+
+@pytest.fixture(autouse=True)
+def note_earlier() -> None:
+    EARLIER.clear()
+    EARLIER.update(child.pid for child in children())
+
+
 def children() -> list[psutil.Process]:
     """Workers of this process: what multiprocessing's fork server has begun."""
-    found = []
-    for child in psutil.Process().children():
-        found += child.children()
-    return found
+    found = [grandchild for child in psutil.Process().children() for grandchild in child.children()]
+    return [child for child in found if child.pid not in EARLIER]
 
 
 @pytest.mark.parametrize(("harm", "batch"), [("hang_on_red", 1), ("spin_on_red", 1), ("hang_on_red", 50)])

@@ -119,9 +119,20 @@ def serial(pipeline: Recipe | str, photos: Path) -> dict[str, bytes]:
     return contents(out)
 
 
+EARLIER: set[int] = set()
+"""Processes that tests of other modules have left."""
+
+
+@pytest.fixture(autouse=True)
+def note_earlier() -> None:
+    EARLIER.clear()
+    EARLIER.update(child.pid for child in children())
+
+
 def children() -> list[psutil.Process]:
     """Workers of this process: what multiprocessing's fork server has begun."""
-    return [grandchild for child in psutil.Process().children() for grandchild in child.children()]
+    found = [grandchild for child in psutil.Process().children() for grandchild in child.children()]
+    return [child for child in found if child.pid not in EARLIER]
 
 
 def slow(text: str, operators: str) -> Recipe:

@@ -169,7 +169,7 @@ def _jpegs(good: bytes) -> Iterator[Hostile]:
 
 
 def _gifs() -> Iterator[Hostile]:
-    yield Hostile("100000-frames.gif", gif(picture(1, 1) * 100_000), True)
+    yield Hostile("100000-pictures.gif", gif(picture(1, 1) * 100_000), True)
     yield Hostile("expands-too-far.gif", gif(picture(60_000, 8000, data=b"\2\1\x0c\0"), size=(60_000, 8000)))
     yield Hostile("few-pixels-of-many.gif", gif(picture(4600, 4600, data=b"\2\1\x0c\0"), size=(4600, 4600)))
     yield Hostile("over-the-limit.gif", gif(picture(16, 16), size=(65_535, 65_535)))
