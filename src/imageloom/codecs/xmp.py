@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
-from xml.parsers import expat
 
 _ITEM = "http://ns.google.com/photos/1.0/container/item/"
 _CONTAINER = "http://ns.google.com/photos/1.0/container/"
@@ -88,6 +87,8 @@ class _Packet:
     """
 
     def __init__(self, data: bytes) -> None:
+        from xml.parsers import expat  # most files have no XMP
+
         self.data = data.rstrip(b"\0")
         if b"\0" in self.data:
             raise ValueError("only UTF-8 is supported")

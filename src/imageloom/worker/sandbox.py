@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -32,7 +32,9 @@ from imageloom.worker.shared import (
     Description,
     SharedMemory,
 )
-from imageloom.worker.zygote import End, Fork, Zygote
+
+if TYPE_CHECKING:
+    from imageloom.worker.zygote import Fork, Zygote
 
 LOOK = 0.1
 """Seconds after which a worker looks for replies that the child has not reported, as the next item is slow."""
@@ -306,6 +308,8 @@ class Children:
 
     def use(self, line: socket.socket) -> None:
         """Fork children by the process at the other end of a line, instead of a new interpreter."""
+        from imageloom.worker.zygote import Zygote  # imported late: most runs do not need it
+
         self._zygote = Zygote(line)
 
     def open(self) -> None:
@@ -334,6 +338,8 @@ class Children:
         """
         operators = task.recipe.operators
         key = (task.job, task.source, task.sink, operators, task.digests)
+        from imageloom.worker.zygote import Fork
+
         return self.take_for(key, Fork(operators, task.sandbox.memory))
 
     def take_for(self, key: Key, fork: Fork, files: Sequence[int] = ()) -> Child:
@@ -357,6 +363,8 @@ class Children:
             self.end(found)
         with self._lock:
             if self._zygote is None:
+                from imageloom.worker.zygote import Zygote
+
                 self._zygote = Zygote()
             return Child(self._zygote, key, fork, files)
 
@@ -378,6 +386,8 @@ class Children:
             if self._zygote is None:
                 return None
             try:
+                from imageloom.worker.zygote import End
+
                 return self._zygote.ask(End(child.process))
             except OSError:
                 self._zygote.close()
