@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -32,6 +33,7 @@ from imageloom.worker.shared import QUESTION
 from imageloom.worker.zygote import Fork
 
 _found = msgspec.msgpack.Decoder(Found).decode
+_T = TypeVar("_T")
 _about = msgspec.msgpack.Decoder(AboutPart).decode
 
 
@@ -192,7 +194,7 @@ def _raised(failure: Failure) -> Exception:
     return (kind if isinstance(kind, type) and issubclass(kind, ItemError) else ItemError)(failure.message)
 
 
-def _checked(decode, packed: bytes):  # type: ignore[no-untyped-def]
+def _checked(decode: Callable[[bytes], _T], packed: bytes) -> _T:
     try:
         return decode(packed)
     except UNREADABLE as error:
