@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from imageloom.codecs.bits import number
+from imageloom.codecs.bits import Bits, number
 from imageloom.errors import CorruptImage, UnsupportedImage
 
 _SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
@@ -66,17 +66,8 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
     raise UnsupportedImage(f"AVIF with more than {_MOST_UNITS:,} units (OBUs) is not supported")
 
 
-class _Bits:
-    """Reads numbers of a few bits, one after the other."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int) -> int:
-        first, self._at = self._at, self._at + count
-        value = number(self._data, first // 8, -(-self._at // 8) - first // 8)
-        return value >> -self._at % 8 & (1 << count) - 1
+class _Bits(Bits):
+    """Bits with the numbers of AV1."""
 
     def skip_variable(self) -> None:
         """Skip a variable-length number (uvlc)."""

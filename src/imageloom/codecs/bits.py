@@ -94,3 +94,16 @@ def block(data: Data, at: int, length: int, what: str) -> bytes:
             f"its {what} takes {length:,} bytes, over the limit of {MOST_AT_ONCE:,} (--metadata strip)"
         )
     return data[at : at + length] if at + length <= len(data) else b""
+
+
+class Bits:
+    """Reads numbers of a few bits, one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> int:
+        first, self._at = self._at, self._at + count
+        value = number(self._data, first // 8, -(-self._at // 8) - first // 8)
+        return value >> -self._at % 8 & (1 << count) - 1

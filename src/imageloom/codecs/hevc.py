@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from imageloom.codecs.bits import number
+from imageloom.codecs.bits import Bits, number
 from imageloom.errors import CorruptImage
 
 _SPS = 33
@@ -57,17 +57,8 @@ def _size(unit: bytes) -> tuple[int, int]:
     return bits.variable(), bits.variable()
 
 
-class _Bits:
-    """Reads numbers of a few bits, one after the other."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int) -> int:
-        first, self._at = self._at, self._at + count
-        value = number(self._data, first // 8, -(-self._at // 8) - first // 8)
-        return value >> -self._at % 8 & (1 << count) - 1
+class _Bits(Bits):
+    """Bits with the numbers of HEVC."""
 
     def variable(self) -> int:
         """A number in Exp-Golomb code (9.2)."""
