@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from testservers.swift import Swift
 
 from imageloom.bench.samples import draw_photos
+from imageloom.worker.sandbox import children
 from places import reach
 from program import draw
 
@@ -105,3 +107,11 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
 def s3(swift: Swift, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of the S3 clients of this test."""
     reach(swift, monkeypatch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_sandbox_is_left() -> Iterator[None]:
+    """An engine in this process that was closed has ended its decoding processes."""
+    yield
+    gc.collect()  # engines that a test did not close
+    assert children.is_idle

@@ -308,4 +308,4 @@ def test_a_child_is_ended_once() -> None:
     other = children.take_for(("test",), Fork())
     assert other.process != child.process
     children.put_back(other, untrusted=False)
-    children.close()
+    children.close(children)

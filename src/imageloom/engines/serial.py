@@ -21,7 +21,7 @@ class Serial(Engine):
     def __init__(self, settings: Settings) -> None:
         """Not used: the caller's thread is the only worker."""
         self.settings = settings
-        children.open()
+        children.open(self)
         if settings.sandbox.is_on:
             self.capabilities = replace(self.capabilities, ends_items=True)
 
@@ -31,4 +31,4 @@ class Serial(Engine):
         return future
 
     def close(self) -> None:
-        children.close()
+        children.close(self)

@@ -32,7 +32,7 @@ class Threads(Engine):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        children.open()
+        children.open(self)
         if settings.sandbox.is_on:
             self.capabilities = replace(self.capabilities, ends_items=True)
         jobs = settings.jobs
@@ -64,7 +64,7 @@ class Threads(Engine):
         wait(list(self._under_way))  # a task that has begun moves from pool to pool
         self.computing.shutdown(cancel_futures=True)
         self.requests.shutdown()
-        children.close()
+        children.close(self)
 
 
 class _TaskRun:

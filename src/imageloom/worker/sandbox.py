@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -304,7 +305,7 @@ class Children:
         self._lock = threading.Lock()
         self._free: list[Child] = []
         self._zygote: Zygote | None = None
-        self._users = 0
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
 
     def use(self, line: socket.socket) -> None:
         """Fork children by the process at the other end of a line, instead of a new interpreter."""
@@ -312,16 +313,21 @@ class Children:
 
         self._zygote = Zygote(line)
 
-    def open(self) -> None:
-        """Count an engine that may need children."""
-        with self._lock:
-            self._users += 1
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no child, and no process that forks them."""
+        return not self._free and self._zygote is None
 
-    def close(self) -> None:
+    def open(self, user: object) -> None:
+        """Note an engine that may need children. One that is never closed is forgotten with the engine."""
+        with self._lock:
+            self._users.add(user)
+
+    def close(self, user: object) -> None:
         """End all children if no other engine of this process needs them."""
         with self._lock:
-            self._users -= 1
-            if self._users > 0:
+            self._users.discard(user)
+            if self._users:
                 return
             free, self._free = self._free, []
             zygote, self._zygote = self._zygote, None
