@@ -5,6 +5,7 @@
     │   └── PipelineError             an unknown operator, or an invalid parameter
     ├── NothingToDo                   no image matched in the source; exit code 3
     ├── StorageError (OSError)        the source, the sink or the ledger cannot be used; exit code 4
+    │   ├── MissingFile (FileNotFoundError)  there is no such file
     │   ├── SinkBusy                  another run writes into this sink
     │   └── ServerBusy                a server is at a limit; try again later
     ├── MissingExtra (ImportError)    an optional dependency is not installed
@@ -59,6 +60,10 @@ class NothingToDo(ImageloomError):
 
 class StorageError(ImageloomError, OSError):
     exit_code = 4
+
+
+class MissingFile(StorageError, FileNotFoundError):
+    pass
 
 
 class SinkBusy(StorageError):
