@@ -219,10 +219,7 @@ def _parts(items: Items) -> list[int]:
 
 def _displayed(items: Items) -> tuple[int, int]:
     """Width and height of the primary image after its crops and turns, in the order of its properties."""
-    size = items.find(items.primary, b"ispe")
-    if size is None:
-        raise CorruptImage("the HEIF's image has no size")
-    width, height = number(size, 4, 4), number(size, 8, 4)
+    width, height = items.size(items.primary)
     for name, body in items.properties[items.primary]:
         if name == b"irot" and number(body, 0, 1) & 1:
             width, height = height, width
@@ -252,7 +249,7 @@ def _others(items: Items, data: bytes) -> tuple[Thing, ...]:
         found.append("auxiliary images")
     if any(reference.kind == b"thmb" for reference in items.references):
         found.append("thumbnail")
-    if any(name == b"moov" for name, _, _ in isobmff.top_level(data)):
+    if any(box.name == b"moov" for box in isobmff.complete_boxes(data)):
         found.append("animation")
     return tuple(found)
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.isobmff import boxes, top_level
+from imageloom.codecs.isobmff import boxes, complete_boxes, top_level
 from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Density, Metadata
 from imageloom.codecs.stated import colours_of
@@ -80,19 +80,16 @@ class Jp2:
         icc, density, found = b"", None, set[Thing]()
         if data[: len(_SIGNATURE)] != _SIGNATURE:
             return NO_METADATA
-        try:
-            for name, start, end in top_level(data):
-                if name == b"uuid":
-                    kind = data[start : start + 16]
-                    held.setdefault(kind, block(data, start + 16, end - start - 16, "metadata"))
-                elif name == b"jp2h" and end - start <= _MOST_HEADER:
-                    icc, density = _described(data[start:end])
-                elif name in (b"xml ", b"asoc", b"lbl ", b"jp2i"):
-                    found.add("private metadata")
-                elif name == b"jpch":
-                    found.add("layers")
-        except MoreNeeded:
-            pass  # what is behind the pixels is cut off
+        for name, _, start, end in complete_boxes(data):
+            if name == b"uuid":
+                kind = data[start : start + 16]
+                held.setdefault(kind, block(data, start + 16, end - start - 16, "metadata"))
+            elif name == b"jp2h" and end - start <= _MOST_HEADER:
+                icc, density = _described(data[start:end])
+            elif name in (b"xml ", b"asoc", b"lbl ", b"jp2i"):
+                found.add("private metadata")
+            elif name == b"jpch":
+                found.add("layers")
         if held.keys() - {_EXIF, _XMP, _IPTC}:
             found.add("private metadata")
         return Metadata(
@@ -146,7 +143,7 @@ def _picture(head: Data) -> _Picture:
     if head[: len(_SIGNATURE)] != _SIGNATURE:
         return _coded(head, 0)
     described: bytes | None = None
-    for name, start, end in top_level(head):
+    for name, _, start, end in top_level(head):
         if name == b"jp2h" and described is None:
             if end - start > _MOST_HEADER:
                 raise LimitExceeded(
@@ -193,7 +190,7 @@ def _without_profile(data: bytes) -> bytes:
     """The file with its profile in an unknown box: the library would convert the pixels to sRGB."""
     if data[: len(_SIGNATURE)] != _SIGNATURE:
         return data
-    start, end = next((start, end) for name, start, end in top_level(data) if name == b"jp2h")
+    start, end = next((start, end) for name, _, start, end in top_level(data) if name == b"jp2h")
     return data[:start] + data[start:end].replace(b"colr\2", b"skip\2") + data[end:]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from imageloom.codecs.adapt import MOST_INFLATED
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.isobmff import top_level
+from imageloom.codecs.isobmff import complete_boxes, top_level
 from imageloom.codecs.jxlheader import Colours, codestream_header
 from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries
@@ -114,7 +114,7 @@ def _codestream(data: Data) -> tuple[int, bool]:
     if data[:2] == b"\xff\x0a":
         return 0, False
     transcoded = False
-    for name, start, end in top_level(data):
+    for name, _, start, end in top_level(data):
         transcoded = transcoded or name == b"jbrd"
         if name == b"jxlc":
             return start, transcoded
@@ -131,15 +131,12 @@ def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and body of the boxes of metadata, decompressed."""
     if data[: len(_CONTAINER)] != _CONTAINER:
         return
-    try:
-        for name, start, end in top_level(data):
-            if name in (b"Exif", b"xml ", b"jhgm", b"jumb"):
-                yield name, block(data, start, end - start, name.decode().strip())
-            elif name == b"brob":
-                body = block(data, start, end - start, "metadata")
-                yield body[:4], _unpacked(body[4:]) if body[:4] in (b"Exif", b"xml ") else b""
-    except MoreNeeded:
-        return  # what is behind the pixels is cut off
+    for name, _, start, end in complete_boxes(data):
+        if name in (b"Exif", b"xml ", b"jhgm", b"jumb"):
+            yield name, block(data, start, end - start, name.decode().strip())
+        elif name == b"brob":
+            body = block(data, start, end - start, "metadata")
+            yield body[:4], _unpacked(body[4:]) if body[:4] in (b"Exif", b"xml ") else b""
 
 
 def _unpacked(data: bytes) -> bytes:
