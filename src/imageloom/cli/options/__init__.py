@@ -13,11 +13,13 @@ from imageloom.cli.options.connection import connect_options
 from imageloom.cli.options.encoding import document_options, operators_option, outputs_option, recipe_options
 from imageloom.cli.options.files import (
     accept_host_keys_option,
+    adopt_option,
     exclude_option,
     if_exists_option,
     in_place_option,
     include_option,
     links_option,
+    list_options,
     name_option,
     retry_failed_option,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "PageChoice",
     "Quantity",
     "accept_host_keys_option",
+    "adopt_option",
     "connect_options",
     "document_options",
     "durable_option",
@@ -47,6 +50,7 @@ __all__ = [
     "ledger_option",
     "limit_options",
     "links_option",
+    "list_options",
     "memory_option",
     "name_option",
     "operators_option",

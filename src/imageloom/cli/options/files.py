@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from imageloom.cli.options.values import C
+from imageloom.cli.options.values import C, together
 
 name_option = click.option(
     "--name",
@@ -39,6 +39,38 @@ exclude_option = click.option(
     help="Do not process files that this pattern fits; see --include. Repeatable.",
 )
 
+
+def list_options(command: C) -> C:
+    """Add --files-from, --null and --newer-than."""
+    return together(
+        command,
+        click.option(
+            "--files-from",
+            type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+            metavar="FILE",
+            help="Process the files that FILE names, one a line, relative to SOURCE. - reads them from stdin.",
+        ),
+        click.option(
+            "-0",
+            "--null",
+            is_flag=True,
+            help="The names of --files-from end with NUL characters, as `find -print0` writes them.",
+        ),
+        click.option(
+            "--newer-than",
+            metavar="TIME",
+            help="Process only files that were changed after this time: 2026-11-01, '2026-11-01 14:30', an age "
+            "such as 2h or 7d (s, m, h, d, w), or the path of a file, for the time of its last change.",
+        ),
+    )
+
+
+adopt_option = click.option(
+    "--adopt",
+    is_flag=True,
+    help="If the ledger was lost: an output that exists and has the bytes that this run would write becomes "
+    "imageloom's again, unchanged. One with other bytes is a failed item.",
+)
 
 if_exists_option = click.option(
     "--if-exists",
