@@ -119,7 +119,7 @@ class _Progress:
         from imageloom.driver.source import Source
 
         with contextlib.suppress(StorageError):  # the driver reports it
-            self._bar.total = sum(1 for _ in Source(job.source, job.include, job.exclude))
+            self._bar.total = sum(1 for _ in Source.of(job))
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, (Done, Failed, Skipped)):

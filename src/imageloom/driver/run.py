@@ -81,7 +81,7 @@ class Driver:
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
-        self._source = source or Source(job.source, job.include, job.exclude, job.links)
+        self._source = source or Source.of(job)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
         check_template(job.name, has_one_item=self._source.is_file)
