@@ -20,6 +20,7 @@ from imageloom.records.events import Done, Event, Failed, Listener, Retried, Ski
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
 from imageloom.records.losses import Losses
+from imageloom.records.summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,28 @@ class Accounts:
         """The numbers of done, failed and skipped items."""
         return self._done, self._failed, self._skipped
 
+    def summary(self, seconds: float, is_interrupted: bool, waiting: int = 0) -> Summary:
+        """The summary of the run.
+
+        Args:
+            seconds: its duration.
+            waiting: number of items that would be done, for a preview.
+        """
+        losses = self.losses
+        return Summary(
+            self.job,
+            self._done + waiting,
+            self._failed,
+            self._skipped,
+            seconds,
+            is_interrupted,
+            losses.lost,
+            dict(losses.dropped.most_common()),
+            losses.damaged,
+            losses.incomplete,
+            dict(self._source.left_out.suffixes),
+        )
+
     @property
     def has_listeners(self) -> bool:
         """Whether there are listeners."""
@@ -110,7 +133,8 @@ class Accounts:
                     self.publish_waiting(all=False)
                     return
                 self._sink.publish(self.job, work, self._meanings.of(work.item.key), result)
-                self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
+                times = self._sink.times_of(result)
+                self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker, times)
             except StorageError:
                 raise
             except BaseException as error:
