@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         UnsupportedImage,
         UsageError,
     )
+    from imageloom.interface.comparing import Comparison, compare
     from imageloom.interface.image import Image, Saved
     from imageloom.interface.opening import open
     from imageloom.interface.options import Options
@@ -61,6 +62,7 @@ __all__ = [
     "Began",
     "Box",
     "Collected",
+    "Comparison",
     "CorruptImage",
     "Density",
     "Done",
@@ -109,6 +111,7 @@ __all__ = [
     "UnsupportedImage",
     "UsageError",
     "__version__",
+    "compare",
     "errors",
     "open",
     "operator",
@@ -140,6 +143,7 @@ _WHERE = {
         "UnsupportedImage",
         "UsageError",
     ),
+    "interface.comparing": ("Comparison", "compare"),
     "interface.image": ("Image", "Saved"),
     "interface.opening": ("open",),
     "interface.options": ("Options",),

@@ -103,7 +103,9 @@ class Reporters:
         with contextlib.suppress(BrokenPipeError):  # the reader of stdout has closed the pipe
             say(summary.text(done), err=self._json)
             if self._json:
-                say_json({"event": "summary", **msgspec.to_builtins(summary)})
+                fields = msgspec.to_builtins(summary)
+                del fields["failures"]  # each has a line of its own
+                say_json({"event": "summary", **fields})
 
 
 class _Progress:
@@ -119,7 +121,7 @@ class _Progress:
         from imageloom.driver.source import Source
 
         with contextlib.suppress(StorageError):  # the driver reports it
-            self._bar.total = sum(1 for _ in Source(job.source, job.include, job.exclude))
+            self._bar.total = sum(1 for _ in Source.of(job))
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, (Done, Failed, Skipped)):

@@ -77,7 +77,9 @@ if TYPE_CHECKING:
 @options.document_options
 @options.include_option
 @options.exclude_option
+@options.list_options
 @options.if_exists_option
+@options.adopt_option
 @options.retry_failed_option
 @options.memory_option
 @options.tile_option

@@ -14,12 +14,13 @@ from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import Retries
 from imageloom.errors import StorageError
-from imageloom.model import Item, Job, Result, Work
+from imageloom.model import Failure, Item, Job, Result, Work
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Done, Event, Failed, Listener, Retried, Skipped, SkipReason
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
 from imageloom.records.losses import Losses
+from imageloom.records.summary import MOST_FAILURES, Summary
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Accounts:
         self._listeners = tuple(listeners)
         self._done = self._failed = self._skipped = 0
         self.losses = Losses()
+        self._failures: dict[str, Failure] = {}
         longest = rounds.LONGEST_FOLLOWED if followed or source.is_endless else rounds.LONGEST
         self._rounds = Rounds(sink, ledger, meanings, longest, clock) if job.is_durable else None
 
@@ -76,6 +78,29 @@ class Accounts:
     def numbers(self) -> tuple[int, int, int]:
         """The numbers of done, failed and skipped items."""
         return self._done, self._failed, self._skipped
+
+    def summary(self, seconds: float, is_interrupted: bool, waiting: int = 0) -> Summary:
+        """The summary of the run.
+
+        Args:
+            seconds: its duration.
+            waiting: number of items that would be done, for a preview.
+        """
+        losses = self.losses
+        return Summary(
+            self.job,
+            self._done + waiting,
+            self._failed,
+            self._skipped,
+            seconds,
+            is_interrupted,
+            losses.lost,
+            dict(losses.dropped.most_common()),
+            losses.damaged,
+            losses.incomplete,
+            dict(self._source.left_out.suffixes),
+            self._failures,
+        )
 
     @property
     def has_listeners(self) -> bool:
@@ -110,7 +135,8 @@ class Accounts:
                     self.publish_waiting(all=False)
                     return
                 self._sink.publish(self.job, work, self._meanings.of(work.item.key), result)
-                self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
+                times = self._sink.times_of(result)
+                self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker, times)
             except StorageError:
                 raise
             except BaseException as error:
@@ -175,6 +201,8 @@ class Accounts:
             names: names of its outputs, whose claims are released.
         """
         self._failed += 1
+        if result.failure and len(self._failures) < MOST_FAILURES:
+            self._failures[result.key] = result.failure
         self._ledger.record_failed(self.job, self._sink.address, result, attempt, worker, names)
         self.emit(Failed(result, attempt, worker))
 

@@ -18,9 +18,11 @@ from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
 from imageloom.driver.clock import REAL, Clock
+from imageloom.driver.in_place import InPlace
 from imageloom.driver.isolation import opener_of, sandbox_of
 from imageloom.driver.lookahead import Answers, Lookahead, with_next
-from imageloom.driver.sink import InPlace, Sink, check_pages, check_template
+from imageloom.driver.naming import check_pages, check_template
+from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import LATE, Flight, Window
@@ -81,9 +83,9 @@ class Driver:
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
-        self._source = source or Source(job.source, job.include, job.exclude, job.links)
+        self._source = source or Source.of(job)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
-        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
+        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
         check_template(job.name, has_one_item=self._source.is_file)
         check_pages(job, self._source)
         self._sink.check_recipe(job.recipe)
@@ -148,7 +150,7 @@ class Driver:
         finally:
             self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
-        return self._summary(self._id, self._accounts.numbers, time.perf_counter() - began)
+        return self._accounts.summary(time.perf_counter() - began, self._stopping)
 
     def _flow(self) -> None:
         try:
@@ -180,23 +182,7 @@ class Driver:
         """
         began = time.perf_counter()
         waiting = sum(1 for _ in self._planned())
-        _, failed, skipped = self._accounts.numbers
-        return self._summary(0, (waiting, failed, skipped), time.perf_counter() - began)
-
-    def _summary(self, job: int, numbers: tuple[int, int, int], seconds: float) -> Summary:
-        losses, left_out = self._accounts.losses, dict(self._source.left_out.suffixes)
-        dropped = dict(losses.dropped.most_common())
-        return Summary(
-            job,
-            *numbers,
-            seconds,
-            self._stopping,
-            losses.lost,
-            dropped,  # type: ignore[arg-type]  # the names of things are texts
-            losses.damaged,
-            losses.incomplete,
-            left_out,
-        )
+        return self._accounts.summary(time.perf_counter() - began, self._stopping, waiting)
 
     # source -> plan
 

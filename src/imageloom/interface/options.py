@@ -7,11 +7,14 @@ import inspect
 import os
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from msgspec.structs import replace
 
+from imageloom.driver.choosing import checked_names, moment
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.engines import Settings
@@ -86,6 +89,13 @@ class Options(TypedDict, total=False):
     """Patterns of the names to process; by default all names with an image suffix."""
     exclude: str | Iterable[str]
     """Patterns of the names not to process. One pattern may be given as a text."""
+    files: Iterable[str] | None
+    """Names of the files to process, relative to the source; None: all of them."""
+    newer_than: datetime | str | float
+    """Process only files that were changed after this time: a datetime, seconds since the epoch, or a text such as
+    `2026-11-01` or `7d`; 0: all of them."""
+    adopt: bool
+    """If the ledger was lost: an existing file with the bytes of an output becomes imageloom's again."""
     if_exists: IfExists
     """What to do if an output's name is taken by a file that imageloom did not make: `error`, `skip` or
     `overwrite`."""
@@ -150,6 +160,9 @@ DEFAULTS = Options(
     gain_map="keep",
     include=(),
     exclude=(),
+    files=None,
+    newer_than=0.0,
+    adopt=False,
     if_exists="error",
     retry_failed=False,
     memory=0,
@@ -257,6 +270,9 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
         in_flight=o["in_flight"],
         links=o["links"],
         durable=o["durable"],
+        files=None if o["files"] is None else _names(o["files"]),
+        newer_than=_moment(o["newer_than"]),
+        adopt=o["adopt"],
     )
     validated(job)
     job = replace(job, sandbox=validated(Sandbox(mode, o["untrusted"], timeout=timeout, memory=memory)))
@@ -281,6 +297,32 @@ def _patterns(what: str, given: object) -> tuple[str, ...]:
         if all(isinstance(one, str) for one in found):
             return found
     raise UsageError(f"{what} = {given!r}: it must be a pattern such as '*.jpg', or several")
+
+
+def _names(given: object) -> tuple[str, ...]:
+    """Names of files in the source."""
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
+        found = list(given)
+        if all(isinstance(text, str) for text in found):
+            try:
+                return checked_names(found)
+            except UsageError as error:
+                raise UsageError(f"files: {error}") from None
+    raise UsageError(f"files = {given!r}: give several texts, such as ['a.jpg', 'sub/b.jpg']")
+
+
+def _moment(given: object) -> float:
+    """A time in seconds since the epoch."""
+    try:
+        if isinstance(given, datetime):
+            return given.timestamp()
+        if isinstance(given, str):
+            return moment(given)
+        if isinstance(given, (int, float)) and not isinstance(given, bool) and isfinite(given):
+            return float(given)
+    except (UsageError, ValueError, OverflowError, OSError) as error:
+        raise UsageError(f"newer_than = {given!r}: {error}") from None
+    raise UsageError(f"newer_than = {given!r}: give a datetime, or a text such as '2026-11-01' or '7d'")
 
 
 def _listeners(given: object) -> tuple[Listener, ...]:

@@ -295,15 +295,17 @@ class LocalStore:
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
         """Do nothing: a local output gets its name when it is published."""
 
-    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
+    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> int:
         folder, _, name = check_output_name(key).rpartition("/")
         try:
             with self._open_staging() as staging, self._publishing:
-                replaced = rename(_single(token), staging, name, self._folder(folder))
+                at = self._folder(folder)
+                replaced = rename(_single(token), staging, name, at)
                 if self._flusher and replaced:
                     self._replaced.append(replaced)
                 elif replaced:
                     folders.remove(replaced, staging)
+                return os.stat(name, dir_fd=at, follow_symlinks=False).st_mtime_ns
         except OSError as error:
             with self._publishing:
                 self._leave()  # it may have been deleted

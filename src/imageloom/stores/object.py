@@ -275,6 +275,26 @@ class ObjectStore(RemoteStore):
                     return
                 self._check_maker(key, mark)
 
+    def marked_size(self, key: str, maker: str) -> int | None:
+        """See `made.Marked`."""
+        import obstore
+
+        try:
+            found = obstore.get(self._client, self._key(key), options={"head": True})
+        except FileNotFoundError:
+            return None
+        except _errors() as error:
+            raise StorageError(f"cannot read {self.address}/{key}: {explain(error)}") from None
+        return found.meta["size"] if found.attributes.get(MARK) == _mark(maker) else -1
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        try:
+            obstore.delete(self._client, self._key(key))
+        except _errors() as error:
+            raise StorageError(f"cannot delete {self.address}/{key}: {explain(error)}") from None
+
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
         """Upload an output that was made as a file, in parts that become visible together."""
         import obstore
