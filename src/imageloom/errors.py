@@ -47,31 +47,37 @@ class ImageloomError(Exception):
 
 
 class UsageError(ImageloomError, ValueError):
+    """An argument is invalid."""
+
     exit_code = 2
 
 
 class PipelineError(UsageError):
-    pass
+    """An unknown operator, or an invalid parameter."""
 
 
 class NothingToDo(ImageloomError):
+    """No image matched in the source."""
+
     exit_code = 3
 
 
 class StorageError(ImageloomError, OSError):
+    """The source, the sink or the ledger cannot be used."""
+
     exit_code = 4
 
 
 class MissingFile(StorageError, FileNotFoundError):
-    pass
+    """There is no such file."""
 
 
 class SinkBusy(StorageError):
-    pass
+    """Another run writes into this sink."""
 
 
 class ServerBusy(StorageError):
-    pass
+    """A server is at a limit; try again later."""
 
 
 class MissingExtra(ImageloomError, ImportError):
@@ -105,66 +111,76 @@ class ItemError(ImageloomError):
 
 
 class CorruptImage(ItemError):
-    pass
+    """The file is cut off, empty, or contradicts its header."""
 
 
 class UnsupportedImage(ItemError):
-    pass
+    """The format, or this variant of it, is not supported."""
 
 
 class LimitExceeded(ItemError):
-    pass
+    """Over a limit; the message names the limit and its flag."""
 
 
 class MetadataLost(ItemError):
-    pass
+    """An output would lack something of the input (--strict-metadata)."""
 
 
 class OperatorRefused(ItemError):
-    pass
+    """An operator does not accept these pixels or parameters."""
 
 
 class OperatorFailed(ItemError):
+    """An operator raised an exception."""
+
     transient = True
 
 
 class InvalidName(ItemError):
-    pass
+    """The item's name, or its output's name, is not a valid path."""
 
 
 class OutputExists(ItemError):
-    pass
+    """The sink has a file of that name that imageloom did not make."""
 
 
 class DuplicateOutput(ItemError):
-    pass
+    """Another item of the job has the same output name."""
 
 
 class TaskRefused(ItemError):
-    pass
+    """A worker is not allowed to do the task: a path is outside its roots."""
 
 
 class TaskRejected(ItemError):
-    pass
+    """The task was refused by workers too often."""
 
 
 class ItemTimeout(ItemError):
+    """The item took longer than --timeout."""
+
     transient = True
 
 
 class Quarantined(ItemError):
-    pass
+    """Several runs ended abnormally while processing the item."""
 
 
 class InvalidResult(ItemError):
+    """A worker sent an impossible result: see `scheduling.results`."""
+
     transient = True
 
 
 class UnreadableItem(ItemError):
+    """The item's file cannot be read."""
+
     transient = True
 
 
 class UnwritableOutput(ItemError):
+    """The output cannot be written into the sink."""
+
     transient = True
 
 

@@ -25,6 +25,8 @@ def validated(value: _T) -> _T:
         given = getattr(value, name)
         try:
             msgspec.convert(msgspec.to_builtins(given), hints[name])
+        except UnicodeEncodeError:
+            raise UsageError(f"{name} = {given!r}: it must be Unicode, without surrogates") from None
         except (msgspec.ValidationError, TypeError, OverflowError) as error:
             inner = str(error).partition(" - at `$")[2].rstrip("`").lstrip(".")
             if inner:

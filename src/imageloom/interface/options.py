@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from imageloom.driver.choosing import checked_names, moment
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
-from imageloom.engines import Settings
+from imageloom.engines import ENGINES, Settings, check_settings
 from imageloom.errors import UsageError
 from imageloom.interface.arguments import address, format_of, plain
 from imageloom.interface.choice import choose_engine
@@ -252,6 +252,7 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
     mode: Mode = o["sandbox"] if o["sandbox"] is not None else "auto" if o["untrusted"] else "off"
     if not isinstance(mode, str) or mode not in typing.get_args(Mode):
         raise UsageError(f"sandbox = {mode!r}: it must be {', '.join(typing.get_args(Mode))} or None")
+    scratch = address("scratch", o["scratch"])
     job = Job(
         source=address("source", source),
         sink=address("sink", sink),
@@ -266,7 +267,7 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
         in_place=o["in_place"],
         tile=o["tile"],
         items_at_once=o["items_at_once"],
-        scratch=os.path.abspath(address("scratch", o["scratch"])) if o["scratch"] != "" else "",
+        scratch=scratch and os.path.abspath(scratch),
         in_flight=o["in_flight"],
         links=o["links"],
         durable=o["durable"],
@@ -279,7 +280,10 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
     ledger = o["ledger"] if o["ledger"] is None else address("ledger", o["ledger"])
     listeners = _listeners(o["listeners"])
     job = checked(job)
+    if o["engine"] != "auto" and o["engine"] not in ENGINES:
+        raise UsageError(f"there is no engine {o['engine']!r}; there are: auto, {', '.join(ENGINES.names())}")
     engine, settings, _ = choose_engine(o["engine"], replace(asked, sandbox=job.sandbox), job)
+    check_settings(engine, settings)
     return Prepared(job, engine, settings, ledger, o["timeline"], o["progress"], listeners)
 
 
@@ -343,7 +347,8 @@ def _recipe(pipeline: object, o: Mapping[str, Any]) -> Recipe:
     """
     if isinstance(pipeline, Recipe):
         for name in _OF_A_RECIPE:
-            if o[name] != DEFAULTS[name]:  # type: ignore[literal-required]
+            usual = DEFAULTS[name]  # type: ignore[literal-required]
+            if type(o[name]) is not type(usual) or o[name] != usual:
                 raise UsageError(f"a Recipe has its own {name}: set it there, not as an argument")
         return _checked_recipe(pipeline)
     if isinstance(pipeline, str):

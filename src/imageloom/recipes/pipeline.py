@@ -56,11 +56,11 @@ class Pipeline(Chained):
         PipelineError: an operator or a parameter is unknown, or a value has a wrong type or is out of range.
     """
 
-    __slots__ = ("steps",)
+    __slots__ = {"steps": "The steps, in their order."}
 
     steps: tuple[Step, ...]
 
-    def __init__(self, steps: str | Iterable[Step | str | Mapping[str, Any]] = ()) -> None:
+    def __init__(self, steps: str | Iterable[Step | str | Mapping[str, object]] = ()) -> None:
         parts = [steps] if isinstance(steps, str) else steps
         if isinstance(parts, Mapping) or not isinstance(parts, Iterable):
             raise PipelineError(
@@ -96,6 +96,7 @@ class Pipeline(Chained):
         return cls(data)
 
     def to_yaml(self) -> str:
+        """The pipeline as a YAML list of steps: `from_yaml` gives an equal one."""
         import yaml
 
         data = [{s.name: dict(s.params)} if s.params else s.name for s in self.steps]
@@ -260,7 +261,7 @@ def read_yaml(text: str | bytes, what: str) -> Any:
     return data
 
 
-def _steps(part: Step | str | Mapping[str, Any]) -> Iterator[Step]:
+def _steps(part: Step | str | Mapping[str, object]) -> Iterator[Step]:
     if isinstance(part, Step):
         yield operators.get(part.name).step(dict(part.params))
     elif isinstance(part, str):
