@@ -40,8 +40,7 @@ def test_the_readmes_python_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
     draw_photos(tmp_path / "photos", 2)
-    from imageloom import operators
-from imageloom.bench.samples import draw_photo
+    from imageloom.bench.samples import draw_photo
 
     exec(code, {"pixels": draw_photo(0)})
     assert len(list((tmp_path / "out").iterdir())) == 2

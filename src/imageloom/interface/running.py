@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 import weakref
@@ -21,6 +22,7 @@ from imageloom.records.events import Began, Event
 from imageloom.records.ledger import Ledger, default_path
 from imageloom.records.recorder import Recorder
 from imageloom.records.summary import Summary
+from imageloom.stores import is_remote, local_path
 
 MOST_WAITING = 1000
 """Number of results that wait for the reader of a stream, before the job pauses."""
@@ -40,7 +42,7 @@ def run(prepared: Prepared, on_driver: Callable[[Driver], None] = lambda driver:
         closing(open_engine(engine, settings)) as opened,
         Ledger(ledger) as book,
         Recorder(book.path, job, engine, opened.capacity, timeline) as recorder,
-        notebook.Bar(progress) as bar,
+        notebook.Bar(job if progress else None) as bar,
     ):
         driver = Driver(job, opened, book, engine, (*recorder.listeners, *bar.listeners, *listeners))
         on_driver(driver)
@@ -55,7 +57,8 @@ class Job:
     """
 
     def __init__(self, prepared: Prepared) -> None:
-        self._sink = prepared.job.sink
+        sink = prepared.job.sink
+        self._sink = sink if is_remote(sink) else os.path.abspath(local_path(sink))
         self._ledger = prepared.ledger if prepared.ledger is not None else default_path()
         self._number = 0
         self._counts = dict.fromkeys(("done", "failed", "skipped"), 0)
