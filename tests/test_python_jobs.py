@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -84,7 +85,8 @@ class Gate:
 
 def test_a_stopped_job_ends_early_and_can_be_resumed(photos: Path, tmp_path: Path, options: Options) -> None:
     gate = Gate()
-    job = imageloom.start("resize 20x", photos, tmp_path / "out", **{**options, "listeners": [gate]})
+    held: Options = {**options, "listeners": [gate]}
+    job = imageloom.start("resize 20x", photos, tmp_path / "out", **held)
     assert gate.reached.wait(60)
     assert job.progress.is_running
     with pytest.raises(TimeoutError):
@@ -133,7 +135,8 @@ def test_asyncio(photos: Path, tmp_path: Path, options: Options) -> None:
         assert found[0] == found[1]
         assert len(found[0]) == 13
         gate = Gate()
-        job = imageloom.start("flip", photos, tmp_path / "c", **{**options, "listeners": [gate]})
+        held: Options = {**options, "listeners": [gate]}
+        job = imageloom.start("flip", photos, tmp_path / "c", **held)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(job, 0.05)
         gate.opened.set()
@@ -198,5 +201,6 @@ def test_a_program_that_ends_stops_its_jobs(photos: Path, tmp_path: Path) -> Non
 def test_the_bar_counts_on_stderr(
     photos: Path, tmp_path: Path, options: Options, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    imageloom.process("flip", photos, tmp_path / "out", progress=True, **options)
-    assert "13 images" in capsys.readouterr().err
+    shown: Options = {**options, "progress": True}
+    imageloom.process("flip", photos, tmp_path / "out", **shown)
+    assert re.search(r"\b13(/13| images)", capsys.readouterr().err)

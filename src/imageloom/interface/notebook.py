@@ -52,7 +52,8 @@ class Bar:
 
     def _count(self, job: Job) -> None:
         with suppress(ImageloomError):  # the driver reports it
-            self._expected = sum(1 for _ in Source(job.source, job.include, job.exclude, job.links))
+            chosen = job.include, job.exclude, job.links, (), job.files, job.newer_than
+            self._expected = sum(1 for _ in Source(job.source, *chosen))
             if self._bar is not None:
                 self._bar.total = self._expected
 
