@@ -82,6 +82,8 @@ def test_the_signature_of_a_job_has_all_options() -> None:
         assert {name: parameters[name].default for name in DEFAULTS} == DEFAULTS
         assert parameters["quality"].kind is inspect.Parameter.KEYWORD_ONLY
     assert list(Options.__annotations__) == list(DEFAULTS)
+    lines = (inspect.getdoc(process) or "").splitlines()
+    assert [name for name in DEFAULTS if not any(line.startswith(f"    {name}: ") for line in lines)] == []
 
 
 def test_importing_loads_nothing_else() -> None:

@@ -6,9 +6,9 @@ One image: `open`, `Image`, `Pipeline`, `ops`. Many images: `process`, `stream`,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False  # type checkers take it as true; the import of typing takes milliseconds
 
 if TYPE_CHECKING:
     from msgspec import Meta
@@ -170,19 +170,21 @@ _WHERE = {
 """The public names, by the module that has them."""
 
 
-def __getattr__(name: str) -> Any:
-    """Public names are loaded when they are asked for: importing the package alone costs nothing."""
-    import importlib
+if not TYPE_CHECKING:  # so that type checkers refuse a name that does not exist
 
-    if name in ("errors", "ops"):
-        return importlib.import_module(f"imageloom.{name}")
-    if name == "Meta":
-        return importlib.import_module("msgspec").Meta
-    for module, names in _WHERE.items():
-        if name in names:
-            found = globals()[name] = getattr(importlib.import_module(f"imageloom.{module}"), name)
-            return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """Public names are loaded when they are asked for: importing the package alone costs nothing."""
+        import importlib
+
+        if name in ("errors", "ops"):
+            return importlib.import_module(f"imageloom.{name}")
+        if name == "Meta":
+            return importlib.import_module("msgspec").Meta
+        for module, names in _WHERE.items():
+            if name in names:
+                found = globals()[name] = getattr(importlib.import_module(f"imageloom.{module}"), name)
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -20,11 +20,10 @@ Address = str | os.PathLike[str]
 def process(
     pipeline: Pipeline | Recipe | str, source: Address, sink: Address, **options: Unpack[Options]
 ) -> Summary:
-    """Run a pipeline over the images of a folder, or over one file, and write the outputs into another
-    folder.
+    """Run a pipeline over the images of a folder, or over one file, and write the outputs into another folder.
 
     Items that an earlier run finished with the same pipeline and the same input are skipped. Ctrl-C stops the
-    run; the same call resumes it.
+    run; the same call resumes it. The options have the names and the meaning of those of `imageloom run`.
 
     Args:
         pipeline: the steps for each image, as text or as a Pipeline. A Recipe makes several outputs of each
@@ -32,7 +31,7 @@ def process(
         source: address of a folder or a file: a path, or an address such as `s3://bucket/folder`.
         sink: address of a folder; it is created if it does not exist. Of one file to one file: a path with
             the suffix of a format.
-        options: see `Options`; they have the names and the meaning of the options of `imageloom run`.
+        options: see `Options`.
 
     Returns:
         The numbers of done, failed and skipped items, the first failures, what was lost and what was left

@@ -3,12 +3,15 @@ describe."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
+import textwrap
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from difflib import get_close_matches
+from itertools import pairwise
 from math import isfinite
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
@@ -210,17 +213,37 @@ class Prepared(NamedTuple):
 
 
 def with_options(function: _F) -> _F:
-    """Give a function that takes `**options` the signature of all options, for `help` and for editors at run
-    time."""
+    """Give a function that takes `**options` the signature and the help of all options."""
     found = inspect.signature(function)
     usual: Mapping[str, Any] = DEFAULTS
     parameters = [p for p in found.parameters.values() if p.kind is not p.VAR_KEYWORD]
     parameters += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=usual[name], annotation=hint)
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=usual[name], annotation=hint.__forward_arg__
+        )
         for name, hint in Options.__annotations__.items()
     ]
     function.__signature__ = found.replace(parameters=parameters)  # type: ignore[attr-defined]
+    head, mark, rest = (function.__doc__ or "").partition("        options: see `Options`.\n")
+    if mark:
+        function.__doc__ = head + "".join(_described()) + rest
     return function
+
+
+def _described() -> Iterator[str]:
+    """The options with their help, as lines of a docstring."""
+    try:
+        (definition,) = ast.parse(inspect.getsource(Options)).body
+    except OSError:  # the program is installed without its source
+        yield "        options: see `Options`.\n"
+        return
+    assert isinstance(definition, ast.ClassDef)
+    for field, text in pairwise(definition.body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(said))):
+                sentences = said[0].lower() + " ".join(said[1:].split())
+                lines = textwrap.wrap(f"{name}: {sentences}", 100, subsequent_indent="    ")
+                yield from (f"        {line}\n" for line in lines)
 
 
 def prepare(pipeline: object, source: object, sink: object, options: Mapping[str, Any]) -> Prepared:
