@@ -170,7 +170,7 @@ def test_an_option_is_valid_or_named(name: str, value: Any) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", [*PLACES, *ACCEPTED])
-@some(500)
+@some(250)
 @given(value=JUNK)
 def test_each_option_is_valid_or_named(name: str, value: Any) -> None:
     check_option(name, value)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from imageloom.driver.validation import validated
 from imageloom.errors import UsageError
-from imageloom.model import Format
+from imageloom.model import Format, Limits
 from imageloom.recipes.recipe import parse_format
 
 
@@ -31,6 +32,22 @@ def format_of(name: object) -> Format | None:
         return parse_format(name)
     except UsageError as error:
         raise UsageError(f"format = {name!r}: {error}") from None
+
+
+def limits_of(given: object) -> Limits:
+    """The limits; the usual ones for None.
+
+    Raises:
+        UsageError: they are no limits, or one of them is invalid.
+    """
+    if given is None:
+        return Limits()
+    if not isinstance(given, Limits):
+        raise UsageError(f"limits = {given!r}: it must be a Limits")
+    try:
+        return validated(given)
+    except UsageError as error:
+        raise UsageError(f"limits: {error}") from None
 
 
 def address(what: str, given: object) -> str:

@@ -11,7 +11,7 @@ from imageloom.codecs import interop
 from imageloom.driver.validation import validated
 from imageloom.errors import UsageError
 from imageloom.interface import files
-from imageloom.interface.arguments import address, plain
+from imageloom.interface.arguments import address, limits_of, plain
 from imageloom.interface.image import Image
 from imageloom.interface.making import Origin
 from imageloom.model import Damage, Decode, Limits, Recipe
@@ -59,9 +59,7 @@ def open(
         raise UsageError(f"page = {page!r}: it must be a whole number from 1")
     given: dict[str, Any] = {"decode": decode, "damage": damage, "density": density, "pages": page}
     recipe = validated(Recipe((), **given))
-    if limits is not None and not isinstance(limits, Limits):
-        raise UsageError(f"limits = {limits!r}: it must be a Limits")
-    limits = validated(limits or Limits())
+    limits = limits_of(limits)
     name = ""
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)

@@ -22,7 +22,7 @@ from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.engines import ENGINES, Settings, check_settings
 from imageloom.errors import UsageError
-from imageloom.interface.arguments import address, format_of, plain
+from imageloom.interface.arguments import address, format_of, limits_of, plain
 from imageloom.interface.choice import choose_engine
 from imageloom.model import (
     Chroma,
@@ -262,9 +262,6 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
     o: dict[str, Any] = {**DEFAULTS, **given}
     for name in ("timeline", "progress", "untrusted"):
         _check(name, o[name], bool, "true or false")
-    if o["limits"] is None:
-        o["limits"] = Limits()
-    _check("limits", o["limits"], Limits, "a Limits")
     _check("engine", o["engine"], str, "the name of an engine, such as 'threads'")
     if o["untrusted"] and o["sandbox"] == "off":
         raise UsageError("untrusted=True needs a sandbox, and sandbox is 'off'")
@@ -280,7 +277,7 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
         source=address("source", source),
         sink=address("sink", sink),
         recipe=recipe,
-        limits=validated(o["limits"]),
+        limits=limits_of(o["limits"]),
         include=_patterns("include", o["include"]),
         exclude=_patterns("exclude", o["exclude"]),
         if_exists=o["if_exists"],
