@@ -116,7 +116,7 @@ def test_places_elsewhere_are_refused_before_they_are_touched(
         given = place.format(root=root, port=port, service=tmp_path / "service", above=tmp_path)
         places = {"source": str(root), "sink": str(root / "out"), what: given}
         with pytest.raises((TaskRefused, UsageError)):
-            rules.flow("web", flow_text(**places, recipe="grayscale", when="once"))
+            rules.flow("web", flow_text(places["source"], places["sink"], "grayscale", "once"))
         with pytest.raises(BlockingIOError):
             listener.accept()
 

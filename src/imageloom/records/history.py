@@ -110,6 +110,17 @@ class History:
         )
         return str(rows[0][0]) if rows else ""
 
+    def outputs(self, run: int, key: str) -> list[str]:
+        """The names of an item's outputs in the sink of a run, sorted."""
+        rows = self._rows(
+            "SELECT outputs.name FROM jobs JOIN texts AS sinks ON sinks.text = jobs.sink "
+            "JOIN texts AS sources ON sources.text = jobs.source "
+            "JOIN outputs ON outputs.sink = sinks.id AND outputs.source = sources.id "
+            "WHERE jobs.id = ? AND outputs.key = ? AND outputs.size IS NOT NULL ORDER BY outputs.name",
+            (run, key),
+        )
+        return [name for (name,) in rows]
+
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         try:
             return self._db.execute(query, values).fetchall()

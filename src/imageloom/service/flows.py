@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -313,21 +314,31 @@ class FlowFolder:
         return self.path / f"{name}.yaml"
 
 
-def flow_text(source: str, sink: str, recipe: str, when: str, options: dict[str, Any] | None = None) -> str:
-    """The YAML text of a flow. A recipe that is a mapping or a list in YAML is written as such.
+def flow_text(source: str, sink: str, recipe: str, when: str, options: Mapping[str, Any] = {}) -> str:
+    """The YAML text of a flow.
+
+    Args:
+        recipe: see `recipe_data`.
 
     Raises:
         PipelineError: the recipe is not YAML, if it has several lines.
     """
     import yaml
 
-    data: dict[str, Any] = {"source": source, "sink": sink, "when": when}
-    is_yaml = "\n" in recipe.strip()
-    data["recipe"] = read_yaml(recipe, "the recipe") if is_yaml else recipe.strip()
+    data: dict[str, Any] = {"source": source, "sink": sink, "when": when, "recipe": recipe_data(recipe)}
     if options:
-        data["options"] = options
+        data["options"] = dict(options)
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     return text
+
+
+def recipe_data(text: str) -> object:
+    """A recipe from a form: one line is a pipeline, several lines are YAML.
+
+    Raises:
+        PipelineError: it is not YAML.
+    """
+    return read_yaml(text, "the recipe") if "\n" in text.strip() else text.strip()
 
 
 def recipe_text(data: object) -> str:

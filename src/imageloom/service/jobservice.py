@@ -63,7 +63,7 @@ class JobService:
         self.flows, self.state, self.ledger, self.turns = flows, state, ledger, turns
         self.feed = Feed()
         self.began = time.time()
-        self._running = running
+        self._running, self.roots = running, roots
         self._site = Site(state, ledger, turns, roots, self.feed, timeout)
         self._lock = threading.RLock()
         self._jobs: dict[int, FlowJob] = {}

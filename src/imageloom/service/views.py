@@ -96,6 +96,11 @@ class Views:
             raise UnknownName(f"job {id} has no item {key!r:.200}, or it has no outcome yet")
         return found
 
+    def outputs(self, id: int, key: str) -> list[str]:
+        """The names of an item's outputs in the sink."""
+        with History(self.ledger) as history:
+            return history.outputs((self.state.runs(id) or [0])[-1], key)
+
     def trace(self, id: int, key: str) -> str:
         """The traceback of an item's failure; empty if there is none."""
         with History(self.ledger) as history:
