@@ -1,0 +1,54 @@
+"""A job service in this process, and flows for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imageloom.engines import Settings, open_engine
+from imageloom.service.flows import FlowFolder, Rules
+from imageloom.service.jobservice import JobService
+from imageloom.service.state import ServiceState
+from imageloom.service.turns import Turns
+from imageloom.service.views import JobView
+from imageloom.system.sandbox import Sandbox
+from imageloom.worker.guard import Guard
+from program import wait_until
+
+
+def flow_of(root: Path, name: str = "web", recipe: Any = "resize 50%", **more: Any) -> str:
+    """The text of a flow from the folder `in-NAME` into `out-NAME`."""
+    (root / f"in-{name}").mkdir(parents=True, exist_ok=True)
+    data = {"source": str(root / f"in-{name}"), "sink": str(root / f"out-{name}"), "recipe": recipe, **more}
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+@contextmanager
+def service_of(
+    tmp_path: Path, engine: str = "threads", jobs: int = 2, **options: Any
+) -> Iterator[JobService]:
+    """A service over `tmp_path / root`. `threads` starts sooner than processes."""
+    root, home = tmp_path / "root", tmp_path / "service"
+    root.mkdir(exist_ok=True)
+    guard = Guard((str(root),), sandbox=Sandbox())
+    rules = Rules(guard, (home,))
+    with (
+        closing(ServiceState(home / "service.db")) as state,
+        closing(open_engine(engine, Settings(jobs, timeout=60.0))) as opened,
+    ):
+        flows = FlowFolder(home / "flows", rules)
+        service = JobService(flows, state, home / "ledger.db", Turns(opened, guard), guard.folders, **options)
+        try:
+            yield service
+        finally:
+            service.leave()
+
+
+def ended(service: JobService, id: int) -> JobView:
+    """The job when it has ended."""
+    wait_until(lambda: service.views.row(id).ended is not None)
+    return service.views.job(id)
