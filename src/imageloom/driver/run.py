@@ -119,8 +119,7 @@ class Driver:
         from imageloom.driver.pruning import Pruning  # few runs need it
 
         pruning = Pruning(self._source, self._sink, self._ledger, self._job.in_place)
-        found = pruning.orphans()
-        self._pruned = pruning.remove(found)
+        self._pruned = pruning.remove(found := pruning.orphans())
         return found
 
     def stop(self) -> None:
@@ -150,6 +149,7 @@ class Driver:
                 for orphan in self._pruned:
                     self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
                 self._flow()
+                self._accounts.check_space()
                 state = "interrupted" if self._stopping else "done"
             except KeyboardInterrupt:
                 state = "killed" if self._in_flight else "interrupted"
@@ -436,3 +436,5 @@ class Driver:
                 self._accounts.emit(Retried(result, work.attempt, name, pause))
             elif ended := self._large.accept(task, result):
                 self._accounts.accept(*ended, name, needs)
+        if self._accounts.is_sink_full:
+            self.stop()
