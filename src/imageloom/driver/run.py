@@ -32,7 +32,7 @@ from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.recipes import plan
 from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
-from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
+from imageloom.records.events import Began, Collected, Listener, Planned, Pruned, Retried, Started
 from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import JobState
@@ -41,6 +41,7 @@ from imageloom.scheduling import results
 from imageloom.system.machine import half_of_memory
 
 if TYPE_CHECKING:
+    from imageloom.driver.pruning import Orphan
     from imageloom.tiling.large import LargeImages
 
 
@@ -94,6 +95,7 @@ class Driver:
         self._memory = job.memory or half_of_memory()
         self._lookahead = Lookahead(job, self._source, self._sink, self._meanings, engine, self._memory)
         self._stopping = False
+        self._pruned: Iterator[Orphan] = iter(())
         self._id = 0
         self._tasks = 0
         self._sandbox = sandbox_of(job, engine)
@@ -111,6 +113,14 @@ class Driver:
             job, self._source, self._sink, ledger, self._meanings, self._suspects, listeners, clock, followed
         )
         self._again = self._accounts.again
+
+    def prune(self) -> list[Orphan]:
+        """Have the run first remove the outputs whose inputs are gone: see `Pruning.orphans`, also for errors."""
+        from imageloom.driver.pruning import Pruning  # few runs need it
+
+        pruning = Pruning(self._source, self._sink, self._ledger, self._job.in_place)
+        self._pruned = pruning.remove(found := pruning.orphans())
+        return found
 
     def stop(self) -> None:
         """Finish the tasks in flight and start no new ones. Safe to call from a signal handler."""
@@ -136,7 +146,10 @@ class Driver:
             self._accounts.job = self._id
             try:
                 self._accounts.emit(Began(self._id))
+                for orphan in self._pruned:
+                    self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
                 self._flow()
+                self._accounts.check_space()
                 state = "interrupted" if self._stopping else "done"
             except KeyboardInterrupt:
                 state = "killed" if self._in_flight else "interrupted"
@@ -423,3 +436,5 @@ class Driver:
                 self._accounts.emit(Retried(result, work.attempt, name, pause))
             elif ended := self._large.accept(task, result):
                 self._accounts.accept(*ended, name, needs)
+        if self._accounts.is_sink_full:
+            self.stop()
