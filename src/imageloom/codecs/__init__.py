@@ -268,8 +268,10 @@ def written_as(asked: Format | None, found: Format) -> Format:
 
 def format_of(name: str) -> Format | None:
     """The format of a file name's suffix; None if unknown."""
-    suffix = name.rpartition(".")[2].lower()
-    if (found := _SUFFIXES.get(suffix)) or "." not in name.rpartition("/")[2]:
+    _, dot, suffix = name.rpartition("/")[2].lower().rpartition(".")
+    if not dot:
+        return None
+    if found := _SUFFIXES.get(suffix):
         return found
     return next((format for format, known in _plugins().items() if suffix in known.suffixes), None)
 
