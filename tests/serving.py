@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from imageloom.engines import Settings, open_engine
@@ -15,6 +16,7 @@ from imageloom.service.jobservice import JobService
 from imageloom.service.state import ServiceState
 from imageloom.service.turns import Turns
 from imageloom.service.views import JobView
+from imageloom.service.web.hosting import Address, Site, hosted
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.guard import Guard
 from program import wait_until
@@ -52,3 +54,27 @@ def ended(service: JobService, id: int) -> JobView:
     """The job when it has ended."""
     wait_until(lambda: service.views.row(id).ended is not None)
     return service.views.job(id)
+
+
+class Hosted:
+    """A whole service at an address, with clients for its roles."""
+
+    def __init__(self, root: Path, address: Address, home: Path) -> None:
+        self.root, self.url, self.link = root, address.url, address.link
+        self.tokens = {role: (home / f"{role}.token").read_text().strip() for role in ("operator", "reader")}
+
+    def client(self, role: str = "", **headers: str) -> httpx.Client:
+        """A client with the token of a role, or without any."""
+        if role:
+            headers["Authorization"] = f"Bearer {self.tokens[role]}"
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30.0)
+
+
+@contextmanager
+def hosted_in(folder: Path, **options: Any) -> Iterator[Hosted]:
+    """A service over `folder / root`, with one worker."""
+    root, home = folder / "root", folder / "home"
+    root.mkdir(exist_ok=True)
+    site = Site((str(root),), state=home, workers=1, timeout=60.0, **options)
+    with hosted(site) as address:
+        yield Hosted(root, address, home)

@@ -161,6 +161,7 @@ def command(
     from imageloom.worker.fork_server import warm_up
 
     warm_up()  # the fork server must not inherit what is opened below
+    from imageloom.service.web.gate import GateBounds
     from imageloom.service.web.hosting import Site, hosted
 
     collect_garbage()
@@ -178,7 +179,7 @@ def command(
         timeout=timeout,
         operator_token=token,
         reader_token=read_token,
-        max_upload=max_upload,
+        bounds=GateBounds(upload_bytes=max_upload),
     )
     leaving = service.leave_on_signals()
     with hosted(site, listen, certificate, key, behind_proxy, hosts) as address:

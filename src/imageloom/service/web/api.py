@@ -175,12 +175,20 @@ class Api:
         return answers.ItemAnswer(self._service.views.item(id, key), self._service.views.trace(id, key))
 
     def thumbnail(self, call: Call) -> Response:
-        flow = self._flow_of(call)
-        self._service.views.item(call.path["job"], call.query.key)
-        return _image(self._previewer.thumbnail(flow.job.source, call.query.key))
+        return self.thumbnail_of(call.path["job"], call.query.key)
+
+    def thumbnail_of(self, id: int, key: str) -> Response:
+        """A thumbnail of an item's input.
+
+        Raises:
+            ImageloomError: there is no such item, or it cannot be decoded.
+        """
+        flow = self._flow_of(id)
+        self._service.views.item(id, key)
+        return _image(self._previewer.thumbnail(flow.job.source, key))
 
     def picture(self, call: Call) -> Response:
-        flow, query = self._flow_of(call), call.query
+        flow, query = self._flow_of(call.path["job"]), call.query
         self._service.views.item(call.path["job"], query.key)
         if query.which == "input":
             return _image(self._previewer.picture(flow.job.source, query.key))
@@ -189,9 +197,9 @@ class Api:
             raise UnknownName(f"the item has {len(names)} outputs")
         return _image(self._previewer.picture(flow.job.sink, names[query.number]))
 
-    def _flow_of(self, call: Call) -> Flow:
+    def _flow_of(self, id: int) -> Flow:
         """The flow as it was when the job was started."""
-        row = self._service.views.row(call.path["job"])
+        row = self._service.views.row(id)
         return self._service.flows.rules.flow(row.flow, row.text)
 
     # The rest

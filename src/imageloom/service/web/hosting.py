@@ -54,8 +54,7 @@ class Site(Plain, frozen=True):
     operator_token: str = ""
     reader_token: str = ""
     """Paths of the files with the tokens; empty for files in the service's folder."""
-    max_upload: int = 4 << 30
-    """Bytes."""
+    bounds: GateBounds = GateBounds()
 
 
 class Address(NamedTuple):
@@ -128,7 +127,7 @@ def hosted(
             hosts_of(address, port, hosts),
             is_secure,
             f"imageloom-{port}",
-            GateBounds(upload_bytes=site.max_upload),
+            site.bounds,
         )
         server = WebServer(app, streams, listener, certificate, key)
         stack.callback(server.close)

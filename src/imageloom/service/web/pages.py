@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Any
 
 import jinja2
@@ -47,6 +48,7 @@ class Pages:
     ) -> None:
         self._service, self._api, self._access, self._roots = service, api, access, roots
         self._cookie, self._is_secure = cookie, is_secure
+        self._none = files("imageloom.service.web").joinpath("static", "none.svg").read_bytes()
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("imageloom.service.web"),
             autoescape=True,
@@ -64,6 +66,7 @@ class Pages:
             self._route("/new", self.new, self.write_new),
             self._route("/flows/{flow}", self.flow, self.change_flow),
             self._route("/jobs/{job:int}", self.job, self.change_job),
+            self._route("/jobs/{job:int}/thumbnail", self.thumbnail),
             self._route("/login", self.login, self.log_in),
             self._route("/logout", None, self.log_out),
             self._route("/enter", self.enter),
@@ -169,6 +172,13 @@ class Pages:
             retries=set(self._service.state.retries(row.id)),
             tasks=[task for task in self._service.turns.in_hand if task.flow == row.flow],
         )
+
+    def thumbnail(self, request: Request) -> Response:
+        """A thumbnail, or a drawing that says that there is none."""
+        try:
+            return self._api.thumbnail_of(request.path_params["job"], request.query_params.get("key", ""))
+        except ImageloomError:
+            return Response(self._none, media_type="image/svg+xml")
 
     # Changes
 

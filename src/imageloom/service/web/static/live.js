@@ -94,9 +94,6 @@
         upload(card, [...event.dataTransfer.files]);
       });
     }
-    for (const image of document.querySelectorAll(".failures img")) {
-      image.addEventListener("error", () => { image.hidden = false; image.removeAttribute("src"); });
-    }
   };
 
   localTimes(document);
