@@ -218,9 +218,7 @@ class Driver:
                     self._accounts.skip(entry, "not failed before")
                 continue
             if isinstance(entry, Unlisted):
-                self._accounts.fail(
-                    Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver"
-                )
+                self._accounts.fail_unlisted(entry)
                 continue
             try:
                 ready = self._plan(entry, answers())
@@ -298,6 +296,7 @@ class Driver:
                 self._wake,
                 self._in_progress,
                 opener_of(self._sandbox, self._job.recipe),
+                self._accounts.emit,
             )
         while self._large.is_full and not self._stopping:
             self._advance()
