@@ -98,7 +98,10 @@ _KNOWN: dict[Format, _Known] = {
     "png": _Known("imageloom.codecs.png:Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
     "webp": _Known("imageloom.codecs.webp:WebP", rb"(?s)RIFF.{4}WEBP", ("webp",), Versions(encoder=1)),
     "tiff": _Known(
-        "imageloom.codecs.tiff:Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff"), Versions(decoder=1, encoder=1)
+        "imageloom.codecs.tiff:Tiff",
+        rb"II[*+]\0|MM\0[*+]",
+        ("tif", "tiff", "svs"),
+        Versions(decoder=1, encoder=1),
     ),
     "bmp": _Known("imageloom.codecs.bmp:Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
     "pnm": _Known("imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
