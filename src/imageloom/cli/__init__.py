@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from imageloom import __version__
+from imageloom.cli.signals import listen
 from imageloom.cli.text import say, say_refusal
 from imageloom.errors import ImageloomError, StorageError, UsageError
 from imageloom.system.machine import one_blas_thread
@@ -73,6 +74,7 @@ def cli(context: click.Context, config: str | None) -> None:
     imageloom ops canny
     """
 
+    listen()
     if "NO_COLOR" in os.environ:  # https://no-color.org
         context.color = False
     if config:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from imageloom import codecs
+from imageloom.driver.listing import listed_apart
 from imageloom.driver.patterns import Pattern
 from imageloom.errors import ItemError, StorageError, UnreadableItem
 from imageloom.model import Failure, Item, Links, Unlisted
@@ -13,6 +14,9 @@ from imageloom.records.events import SkipReason
 from imageloom.records.losses import LeftOut
 from imageloom.stores import check_address, is_remote, local_path, open_bounded, open_store
 from imageloom.stores.files import check_name
+
+LONGEST_PAUSE = 1.0
+"""Seconds after which the driver asks a slow listing again."""
 
 
 class Source:
@@ -62,12 +66,12 @@ class Source:
         Args:
             wake: called, from any thread, when new entries have arrived.
         """
-        return iter(self)
+        return iter(self) if self.store.is_local else listed_apart(self, wake)
 
     @property
     def pause(self) -> float:
         """Seconds after which the driver asks again after a None, if `wake` is not called before."""
-        return 0.0
+        return LONGEST_PAUSE
 
     def outdated(self, item: Item, failed: bool) -> SkipReason | None:
         """Why the result of an item must be ignored (its file was changed or deleted); None if it counts."""

@@ -21,14 +21,18 @@ class Serial(Engine):
     def __init__(self, settings: Settings) -> None:
         """Not used: the caller's thread is the only worker."""
         self.settings = settings
+        self._cut_short: set[int] = set()
         children.open(self)
         if settings.sandbox.is_on:
             self.capabilities = replace(self.capabilities, ends_items=True)
 
     def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
-        future.set_result(perform(task, on_result))
+        future.set_result(perform(task, on_result, self._cut_short))
         return future
+
+    def cut_short(self, task: Task) -> None:
+        self._cut_short.add(task.id)
 
     def close(self) -> None:
         children.close(self)
