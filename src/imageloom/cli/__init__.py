@@ -22,6 +22,7 @@ COMMANDS = {
     "watch": "Run a pipeline over new images in a folder or a bucket, as they arrive.",
     "plan": "Explain how one image would be processed, and why.",
     "ops": "List the operators, or explain one.",
+    "new": "Write a starting point: an operator of your own, or a recipe.",
     "look": "Show a few images before and after a pipeline, as PNG or HTML.",
     "worker": "Process items for a run on this or another machine (zeromq, redis).",
     "keys": "Make the keys for encrypted connections between a run and its workers.",

@@ -204,8 +204,9 @@ class Scheduler:
         begun: set[int] = set()
         for worker in self.workers:
             for delivery in [one for one in worker.deliveries.values() if one.ticket is ticket]:
-                if self.rules.jobs and not worker.is_ready:  # it is still starting
-                    self._remove(worker, delivery, now)
+                is_starting = self.rules.jobs and not worker.is_ready
+                if is_starting or (worker.reports_begin and not delivery.has_begun):
+                    self._remove(worker, delivery, now)  # a late result is ignored
                     continue
                 if self.rules.cuts and delivery.done + 1 < len(delivery.places):
                     self._drop_behind(worker, delivery)
