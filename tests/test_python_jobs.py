@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import imageloom
-from imageloom import Event, Options
+from imageloom import Event, Options, operators
 from imageloom.interface import running
 from imageloom.records.ledger import Ledger
 from program import contents, draw, wait_until
@@ -196,6 +196,25 @@ def test_a_program_that_ends_stops_its_jobs(photos: Path, tmp_path: Path) -> Non
     assert state_of(ledger) == "interrupted"
     names = {path.name for path in (tmp_path / "out").iterdir()} if (tmp_path / "out").exists() else set()
     assert all(name.startswith("photo-") for name in names)
+
+
+def test_a_recipe_with_operators_of_ones_own(photos: Path, tmp_path: Path, options: Options) -> None:
+    (tmp_path / "my_ops.py").write_text(
+        "from imageloom import Pixels, operator\n\n\n"
+        "@operator('point', examples=('half',))\n"
+        "def half(image: Pixels) -> Pixels:\n"
+        "    return image // 2\n"
+    )
+    outputs = (imageloom.Output((imageloom.Step("half"),), folder="a"), imageloom.Output((), folder="b"))
+    recipe = imageloom.Recipe(outputs, operators=(str(tmp_path / "my_ops.py"),))
+    try:
+        assert imageloom.process(recipe, photos, tmp_path / "out", **options).done == 12
+        text = imageloom.read_recipe("half | flip", [str(tmp_path / "my_ops.py")])
+        assert imageloom.process(text, photos, tmp_path / "more", **options).done == 12
+    finally:
+        module = operators.get("half").function.__module__
+        for forget in operators.reloaded:
+            forget(module)
 
 
 def test_the_bar_counts_on_stderr(

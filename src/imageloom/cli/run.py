@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
+from imageloom.cli.pruning import confirm
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
 @options.list_options
 @options.if_exists_option
 @options.adopt_option
+@options.prune_options
 @options.retry_failed_option
 @options.memory_option
 @options.tile_option
@@ -148,6 +150,8 @@ def command(
     log_file: Path | None,
     log_format: str,
     health: str | None,
+    prune: bool,
+    yes: bool,
     **given: Any,
 ) -> int:
     """Run PIPELINE over the images of SOURCE (a folder or a file) and write the outputs into the folder SINK.
@@ -181,10 +185,12 @@ def command(
         warm_up()
     from imageloom.cli.reporters import Reporters
     from imageloom.driver.run import Driver
-    from imageloom.engines import open_engine
+    from imageloom.engines import opened_engine
     from imageloom.records.ledger import Ledger
     from imageloom.records.recorder import Recorder
 
+    if yes and not prune:
+        raise click.UsageError("--yes is about --prune: give both")
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a recorded timeline: it excludes --dry-run and --no-timeline")
     if report and not report.absolute().parent.is_dir():
@@ -192,18 +198,20 @@ def command(
     collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
     with (
-        closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
+        opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
         _health(health, opened, job.sandbox) as more,
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
+        if prune:
+            confirm(driver.prune(), yes, dry_run)
         if dry_run:
             summary = driver.preview()
             reporters.finish(summary, "would be done", is_recorded=False)
             return 1 if summary.failed else 0 if summary.total else 3
-        finish_on_signals(driver.stop, "stopping", "stop")
+        finish_on_signals(driver.stop, "stopping", "stop", has_begun=lambda: driver.has_begun)
         summary = driver.run()
         reporters.finish(summary, "done", ledger)
         recorder.close()

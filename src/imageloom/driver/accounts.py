@@ -13,14 +13,17 @@ from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import Retries
-from imageloom.errors import StorageError
-from imageloom.model import Failure, Item, Job, Result, Work
+from imageloom.errors import DiskFull, StorageError
+from imageloom.model import Failure, Item, Job, Result, Unlisted, Work
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Done, Event, Failed, Listener, Retried, Skipped, SkipReason
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
 from imageloom.records.losses import Losses
 from imageloom.records.summary import MOST_FAILURES, Summary
+
+MOST_UNWRITTEN = 3
+"""A run stops after this number of items in a row that failed for lack of space."""
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,9 @@ class Accounts:
         self._meanings = meanings
         self._suspects = suspects
         self._listeners = tuple(listeners)
-        self._done = self._failed = self._skipped = 0
+        self._done = self._failed = self._skipped = self._unchanged = 0
+        self._unwritten: list[str] = []
+        """Why the latest items failed, if each failed for lack of space."""
         self.losses = Losses()
         self._failures: dict[str, Failure] = {}
         longest = rounds.LONGEST_FOLLOWED if followed or source.is_endless else rounds.LONGEST
@@ -73,6 +78,19 @@ class Accounts:
     def pause(self) -> float | None:
         """Seconds until `publish_waiting` is due; None if no item waits."""
         return self._rounds.pause if self._rounds else None
+
+    @property
+    def is_sink_full(self) -> bool:
+        """Whether several items in a row failed for lack of space."""
+        return len(self._unwritten) >= MOST_UNWRITTEN
+
+    def check_space(self) -> None:
+        """Raise a StorageError if the run has ended for lack of space."""
+        if self.is_sink_full:
+            raise StorageError(
+                f"stopped after {self._done} items: there is no space for outputs ({self._unwritten[0]}); make "
+                "space and repeat the command: it goes on where it stopped"
+            )
 
     @property
     def numbers(self) -> tuple[int, int, int]:
@@ -99,6 +117,7 @@ class Accounts:
             losses.damaged,
             losses.incomplete,
             dict(self._source.left_out.suffixes),
+            self._unchanged,
             self._failures,
         )
 
@@ -172,6 +191,7 @@ class Accounts:
         failure = result.failure
         if failure is None:
             self._done += 1
+            self._unwritten.clear()
             if result.dropped or result.warnings:
                 self.losses.add(result)
             self._suspects.record_outcome(work.item, None)
@@ -194,6 +214,10 @@ class Accounts:
         result = Result(item.key, failure=failure_of(item.key, error), started=time.time())
         self.fail(result, 1, "driver", names)
 
+    def fail_unlisted(self, entry: Unlisted) -> None:
+        """Record a name that cannot be processed as failed."""
+        self.fail(Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver")
+
     def fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
         """Record an item as failed.
 
@@ -203,6 +227,8 @@ class Accounts:
         self._failed += 1
         if result.failure and len(self._failures) < MOST_FAILURES:
             self._failures[result.key] = result.failure
+        if result.failure and result.failure.kind == DiskFull.__name__ and not self._source.is_endless:
+            self._unwritten.append(result.failure.message)
         self._ledger.record_failed(self.job, self._sink.address, result, attempt, worker, names)
         self.emit(Failed(result, attempt, worker))
 
@@ -216,5 +242,6 @@ class Accounts:
     def skip(self, item: Item, reason: SkipReason) -> None:
         """Record an item as skipped."""
         self._skipped += 1
+        self._unchanged += reason == "done before"
         if self._listeners:
             self.emit(Skipped(item, reason))

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from msgspec.structs import replace
 
+from imageloom import operators
 from imageloom.driver.choosing import checked_names, moment
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
@@ -95,8 +96,11 @@ class Options(TypedDict, total=False):
     files: Iterable[str] | None
     """Names of the files to process, relative to the source; None: all of them."""
     newer_than: datetime | str | float
-    """Process only files that were changed after this time: a datetime, seconds since the epoch, or a text such as
-    `2026-11-01` or `7d`; 0: all of them."""
+    """Process only files that were changed after this time: a datetime, seconds since the epoch, or a text
+    such as `2026-11-01` or `7d`; 0: all of them."""
+    prune: bool
+    """Before the run, remove the outputs whose inputs are gone from the source: only those that imageloom
+    made and that nobody has changed since."""
     adopt: bool
     """If the ledger was lost: an existing file with the bytes of an output becomes imageloom's again."""
     if_exists: IfExists
@@ -165,6 +169,7 @@ DEFAULTS = Options(
     exclude=(),
     files=None,
     newer_than=0.0,
+    prune=False,
     adopt=False,
     if_exists="error",
     retry_failed=False,
@@ -209,6 +214,7 @@ class Prepared(NamedTuple):
     ledger: str | os.PathLike[str] | None
     timeline: bool
     progress: bool
+    prune: bool
     listeners: tuple[Listener, ...]
 
 
@@ -260,7 +266,7 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
             )
     given = {name: plain(value) for name, value in options.items()}
     o: dict[str, Any] = {**DEFAULTS, **given}
-    for name in ("timeline", "progress", "untrusted"):
+    for name in ("timeline", "progress", "prune", "untrusted"):
         _check(name, o[name], bool, "true or false")
     _check("engine", o["engine"], str, "the name of an engine, such as 'threads'")
     if o["untrusted"] and o["sandbox"] == "off":
@@ -304,7 +310,7 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
         raise UsageError(f"there is no engine {o['engine']!r}; there are: auto, {', '.join(ENGINES.names())}")
     engine, settings, _ = choose_engine(o["engine"], replace(asked, sandbox=job.sandbox), job)
     check_settings(engine, settings)
-    return Prepared(job, engine, settings, ledger, o["timeline"], o["progress"], listeners)
+    return Prepared(job, engine, settings, ledger, o["timeline"], o["progress"], o["prune"], listeners)
 
 
 def _check(name: str, given: object, kind: type, what: str) -> None:
@@ -386,9 +392,10 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
     """The recipe, with the steps that `Pipeline` makes of its steps.
 
     Raises:
-        UsageError: a field or a step is invalid.
+        UsageError: a field or a step is invalid, or a file of operators cannot be loaded.
     """
     validated(recipe)
+    operators.load_files(recipe.operators)
     outputs = [
         replace(validated(one), steps=Pipeline(one.steps).steps, format=format_of(one.format))
         for one in recipe.outputs

@@ -10,11 +10,10 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
-from contextlib import closing
 from typing import Any, Self
 
 from imageloom.driver.run import Driver
-from imageloom.engines import open_engine
+from imageloom.engines import opened_engine
 from imageloom.interface import notebook
 from imageloom.interface.options import Prepared
 from imageloom.interface.results import ItemResult, Progress, of_event, of_records
@@ -37,15 +36,17 @@ def run(prepared: Prepared, on_driver: Callable[[Driver], None] = lambda driver:
     Raises:
         UsageError, StorageError, MissingExtra, EngineFailed: see `imageloom.process`.
     """
-    job, engine, settings, ledger, timeline, progress, listeners = prepared
+    job, engine, settings, ledger, timeline, progress, prune, listeners = prepared
     with (
-        closing(open_engine(engine, settings)) as opened,
+        opened_engine(engine, settings) as opened,
         Ledger(ledger) as book,
         Recorder(book.path, job, engine, opened.capacity, timeline) as recorder,
         notebook.Bar(job if progress else None) as bar,
     ):
         driver = Driver(job, opened, book, engine, (*recorder.listeners, *bar.listeners, *listeners))
         on_driver(driver)
+        if prune:
+            driver.prune()
         return driver.run()
 
 

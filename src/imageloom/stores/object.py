@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 from msgspec.structs import replace
 
 from imageloom.errors import (
+    DiskFull,
     InvalidName,
     ItemError,
     LimitExceeded,
@@ -59,6 +60,8 @@ _RETRY: Any = {
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 _memories: dict[str, Client] = {}
+_FULL = r"status code: 507|<Code>(?:QuotaExceeded|InsufficientStorage|XMinio\w{0,20}(?:Full|QuotaExceeded))<"
+"""What stores answer if there is no space, or a quota is used up."""
 
 
 class ObjectStore(RemoteStore):
@@ -348,7 +351,8 @@ class ObjectStore(RemoteStore):
         except ItemError:
             raise
         except _errors() as error:
-            raise UnwritableOutput(f"cannot put {key}: {explain(error)}") from None
+            kind = DiskFull if re.search(_FULL, str(error)) else UnwritableOutput
+            raise kind(f"cannot put {key}: {explain(error)}") from None
 
 
 def _connect(scheme: str, bucket: str) -> Client:
