@@ -220,6 +220,9 @@ def test_saving_replaces_a_file_in_one_step_and_reports_losses(tmp_path: Path) -
         (tmp_path / "out.png").stat().st_size,
     )
     assert (tmp_path / "old.png").read_bytes() == b"old"
+    (tmp_path / "out.png").chmod(0o600)
+    image.save(tmp_path / "out.png")
+    assert (tmp_path / "out.png").stat().st_mode & 0o777 == 0o600
     assert image.save(tmp_path / "out.bmp").dropped == ("EXIF",)
     buffer = io.BytesIO()
     assert image.save(buffer, quality=40).format == "jpeg"

@@ -18,29 +18,41 @@ import imageloom
 from imageloom import (
     Began,
     Box,
+    Chroma,
     Collected,
+    Colors,
     Comparison,
+    Damage,
+    Decode,
     Done,
+    DType,
     Event,
     Failed,
     Failure,
+    Format,
     Frame,
+    GainMap,
+    IfExists,
     Image,
     ItemResult,
     Job,
+    Keep,
     Limits,
+    Links,
     Listener,
     Measure,
     Meta,
     Metadata,
     Options,
     Output,
+    Pages,
     Pipeline,
     Pixels,
     Planned,
     Progress,
     Recipe,
     Retried,
+    SandboxMode,
     Saved,
     Skipped,
     Started,
@@ -76,9 +88,7 @@ def one_image(path: Path, folder: Path) -> None:
     assert_type(
         (image.width, image.height, image.page, image.pages, image.extra), tuple[int, int, int, int, int]
     )
-    assert_type(
-        (image.profile, image.colours, image.dtype), tuple[bytes, str, Literal["uint8", "uint16", "float32"]]
-    )
+    assert_type((image.profile, image.colours, image.dtype), tuple[bytes, str, DType])
     assert_type(
         (image.shape, image.warnings, image.pipeline), tuple[tuple[int, ...], tuple[str, ...], Pipeline]
     )
@@ -154,6 +164,34 @@ def many(source: Path, sink: Path, ledger: Path) -> None:
 def merged(measure: Measure) -> bool:
     """How a global operator is measured: `operator(measured=...)`."""
     return measure.placed
+
+
+def chosen(
+    decode: Decode,
+    damage: Damage,
+    keep: Keep,
+    colors: Colors,
+    gain_map: GainMap,
+    pages: Pages,
+    chroma: Chroma,
+    format: Format,
+    if_exists: IfExists,
+    links: Links,
+    mode: SandboxMode,
+) -> Options:
+    return {
+        "decode": decode,
+        "damage": damage,
+        "metadata": keep,
+        "colors": colors,
+        "gain_map": gain_map,
+        "pages": pages,
+        "subsampling": chroma,
+        "format": format,
+        "if_exists": if_exists,
+        "links": links,
+        "sandbox": mode,
+    }
 
 
 def shown(items: Iterable[ItemResult]) -> None:

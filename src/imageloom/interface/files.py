@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -102,7 +103,8 @@ def write(path: str, data: bytes | Mapping[str, bytes]) -> None:
     """Write a file, or a folder as a mapping of relative paths to contents. It gets its name when it is
     complete.
 
-    An existing file is replaced; an existing folder only by a folder.
+    An existing file is replaced, and its mode stays; an existing folder is replaced only by a folder. A kill
+    may leave a hidden file `.NAME.*.tmp`.
 
     Raises:
         StorageError: it cannot be written.
@@ -131,6 +133,9 @@ def write(path: str, data: bytes | Mapping[str, bytes]) -> None:
 def _write_in(folder: int, token: str, name: str, data: bytes | Mapping[str, bytes]) -> None:
     if isinstance(data, bytes):
         folders.write_in(folder, token, data)
+        with suppress(FileNotFoundError):  # a private file stays private
+            mode = os.stat(name, dir_fd=folder).st_mode
+            os.chmod(token, stat.S_IMODE(mode), dir_fd=folder)
         os.replace(token, name, src_dir_fd=folder, dst_dir_fd=folder)
         return
     folders.write_folder(folder, token, data)

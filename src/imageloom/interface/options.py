@@ -43,7 +43,8 @@ from imageloom.model import (
 )
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Listener
-from imageloom.system.sandbox import Mode, Sandbox
+from imageloom.system.sandbox import Mode as SandboxMode
+from imageloom.system.sandbox import Sandbox
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -128,7 +129,7 @@ class Options(TypedDict, total=False):
     durable: bool | None
     """Flush outputs and ledger to the disk, so that a power cut loses no image that is recorded as done;
     None: only with `in_place`."""
-    sandbox: Mode | None
+    sandbox: SandboxMode | None
     """Decode images and run operators in processes that can do nothing else: with the restrictions that the
     kernel has (`auto`), only if it has all of them (`require`), or not (`off`); None: `auto` if `untrusted`,
     otherwise `off`. The engines `threads` and `serial` process some formats in this process, if all operators
@@ -275,9 +276,9 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
     memory, timeout = o["memory"], o["timeout"]
     asked = Settings(o["jobs"], o["threads"], timeout, memory, o["connect"], o["bind"], o["keys"])
     validated(asked)
-    mode: Mode = o["sandbox"] if o["sandbox"] is not None else "auto" if o["untrusted"] else "off"
-    if not isinstance(mode, str) or mode not in typing.get_args(Mode):
-        raise UsageError(f"sandbox = {mode!r}: it must be {', '.join(typing.get_args(Mode))} or None")
+    mode: SandboxMode = o["sandbox"] if o["sandbox"] is not None else "auto" if o["untrusted"] else "off"
+    if not isinstance(mode, str) or mode not in typing.get_args(SandboxMode):
+        raise UsageError(f"sandbox = {mode!r}: it must be {', '.join(typing.get_args(SandboxMode))} or None")
     scratch = address("scratch", o["scratch"])
     job = Job(
         source=address("source", source),
