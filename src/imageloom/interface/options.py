@@ -43,9 +43,9 @@ from imageloom.model import (
 )
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Listener
-from imageloom.system.sandbox import Mode as SandboxMode
-from imageloom.system.sandbox import Sandbox
+from imageloom.system.sandbox import Mode, Sandbox
 
+SandboxMode = Mode
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
