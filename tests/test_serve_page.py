@@ -292,7 +292,7 @@ def test_a_page_is_small(browser: Browser, served: Served) -> None:  # noqa: F81
     """All that a page loads, with its style and scripts."""
     with _page(browser, served) as page:
         answers: list[Response] = []
-        page.on("response", lambda answer: answers.append(answer))
+        page.on("response", answers.append)
         page.goto(f"{served.url}new")
         page.wait_for_selector("#words", state="attached")
         sizes = [len(answer.body()) for answer in answers if "/api/" not in answer.url]

@@ -123,8 +123,8 @@ def job_and_engine(
     """The job, its engine's name and settings. In an MPI job, only rank 0 prints from here on."""
     from msgspec.structs import replace
 
-    from imageloom import api
     from imageloom.engines import Settings
+    from imageloom.interface.choice import choose_engine
 
     if engine == "mpi":
         from imageloom.engines.mpi.engine import silence_all_but_the_first
@@ -141,7 +141,7 @@ def job_and_engine(
     threads, timeout, keys = (given[name] for name in ("threads", "timeout", "keys"))
     asked = Settings(jobs or 0, threads, timeout, job.memory, connect, bind, keys, nodes or "")
     asked = replace(asked, sandbox=job.sandbox)
-    chosen, settings, _ = api.choose_engine(engine, asked, job)
+    chosen, settings, _ = choose_engine(engine, asked, job)
     return job, chosen, settings
 
 

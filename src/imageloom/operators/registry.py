@@ -126,6 +126,7 @@ class Operator:
             if name not in self.parameters:
                 unknown = messages.unknown_parameter(name, self.parameters, self.examples)
                 raise PipelineError(f"{self.name}: {unknown}")
+        params = {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()}
         try:
             checked = msgspec.to_builtins(msgspec.convert(params, self.schema))
         except msgspec.ValidationError as error:
