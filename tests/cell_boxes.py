@@ -147,7 +147,7 @@ def jxl(image: Image.Image, *described: bytes, **options: Any) -> bytes:
 
 def compressed(body: bytes) -> bytes:
     """A box of XMP that is compressed with Brotli."""
-    return box(b"brob", b"xml ", brotli_encode(body))
+    return box(b"brob", b"xml ", bytes(brotli_encode(body)))
 
 
 JXL_ANIMATED = bytes.fromhex(
@@ -173,7 +173,7 @@ JXL_PROFILE = base64.b64decode(
 
 def jp2(image: Image.Image, *boxes_behind: bytes, described: bytes = b"", **options: Any) -> bytes:
     """A file of Pillow with boxes in front of the codestream, and inside the header."""
-    made = []
+    made: list[bytes] = []
     for name, body in boxes(saved(image, "JPEG2000", **options)):
         if name == b"jp2c":
             made += boxes_behind

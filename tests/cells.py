@@ -11,12 +11,12 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageCms, IptcImagePlugin
 
-from cell_boxes import box_of, jp2_block, jxl_block
+from cell_boxes import JXL_DISPLAY_P3, box_of, jp2_block, jxl_block
 from cell_files import (
     EXIF_MAKE,
     JUMBF,
@@ -161,9 +161,13 @@ def looks_same(before: bytes, after: bytes) -> bool:
 def shown(data: bytes) -> Image.Image:
     """The picture in sRGB, as a viewer shows it."""
     image = read(data)
-    if profile := profile_of(data):
+    is_p3 = re.search(rb"colrnclx\0\x0c\0\r", data) is not None
+    if profile := read(JXL_DISPLAY_P3).info["icc_profile"] if is_p3 else profile_of(data):
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")  # type: ignore[union-attr]
+        return cast(
+            "Image.Image",
+            ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"),
+        )
     if image.info.get("gamma") == 1.0:
         linear = np.asarray(image) / 255
         curve = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -48,7 +48,7 @@ def has_other_images(data: bytes) -> bool:
 def has_profile_stated(data: bytes) -> bool:
     """Pillow's plug-in gives a profile for each JPEG XL, also for sRGB."""
     if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
-        return read(data).info["icc_profile"] != SRGB
+        return bool(read(data).info["icc_profile"] != SRGB)
     return has_profile(data) or b"cICP\x0c\r" in data or re.search(rb"colrnclx\0\x0c\0\r", data) is not None
 
 
@@ -63,7 +63,7 @@ SRGB = _plain()
 def has_text(data: bytes) -> bool:
     """The title of a PDF, or the texts of an output."""
     if data[:4] == b"%PDF":
-        return pypdfium2.PdfDocument(data).get_metadata_value("Title") == TOKEN
+        return bool(pypdfium2.PdfDocument(data).get_metadata_value("Title") == TOKEN)
     return has_bytes(data)
 
 
@@ -133,6 +133,12 @@ BOXES: tuple[Cell, ...] = (
     Cell("heif", "EXIF", lambda i: heif(i, exif=exif().tobytes()), has_exif),
     Cell("heif", "XMP", lambda i: heif(i, xmp=XMP), has_xmp),
     Cell("heif", "colour profile", lambda i: heif(i, icc_profile=PROFILE), has_profile),
+    Cell(
+        "heif",
+        "colours",
+        lambda i: heif(i, color_primaries=12, transfer_characteristics=13),
+        has_profile_stated,
+    ),
     Cell("heif", "thumbnail", lambda i: heif(i, thumbnails=[16]), has_other_images),
     Cell("heif", "pages", with_second, has_frames),
     Cell("heif", "auxiliary images", lambda i: with_second(i, b"auxl", b"urn:loom:aux"), has_other_images),

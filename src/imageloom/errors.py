@@ -2,7 +2,9 @@
 
     ImageloomError
     ├── UsageError (ValueError)       an argument is invalid; exit code 2
-    │   └── PipelineError             an unknown operator, or an invalid parameter
+    │   ├── PipelineError             an unknown operator, or an invalid parameter
+    │   ├── UnknownName               there is no flow, job or item of this name
+    │   └── WrongState                the state of a flow, job or item does not allow this
     ├── NothingToDo                   no image matched in the source; exit code 3
     ├── StorageError (OSError)        the source, the sink or the ledger cannot be used; exit code 4
     │   ├── SinkBusy                  another run writes into this sink
@@ -52,6 +54,14 @@ class UsageError(ImageloomError, ValueError):
 
 
 class PipelineError(UsageError):
+    pass
+
+
+class UnknownName(UsageError):
+    pass
+
+
+class WrongState(UsageError):
     pass
 
 

@@ -103,6 +103,8 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         georeference=b"" if target.moved else metadata.georeference,
     )
     kept = things(adapted) & set(carries)
+    if not metadata.extended_xmp and b"HasExtendedXMP" in adapted.xmp:
+        adapted = replace(adapted, xmp=packets.alone(adapted.xmp))
     if metadata.extended_xmp and "extended XMP" not in target.carries:
         adapted, is_joined = _in_one_packet(adapted)
         kept |= {"extended XMP"} if is_joined else set()
