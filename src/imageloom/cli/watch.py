@@ -93,6 +93,7 @@ def command(
     from imageloom.engines import open_engine
     from imageloom.records.ledger import Ledger
     from imageloom.records.retention import Retention
+    from imageloom.system.announcing import show_states
 
     collect_garbage()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # readers need each line at once
@@ -106,6 +107,9 @@ def command(
         source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
         listeners: list[Listener] = [source, *reporters.listeners, Retention(book, keep)]
         driver = Driver(job, opened, book, chosen, listeners, source)
+        if not given["quiet"]:
+            show_states()
+            say(f"watching {source.root}; Ctrl-C ends", err=True)
         finish_on_signals(source.end, "ending", "end")
         summary = driver.run()
         if summary.total or summary.left_out:

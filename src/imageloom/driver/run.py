@@ -38,6 +38,7 @@ from imageloom.records.ledger import Ledger
 from imageloom.records.schema import JobState
 from imageloom.records.summary import Summary
 from imageloom.scheduling import results
+from imageloom.system.announcing import Announcer
 from imageloom.system.machine import half_of_memory
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 
 SILENCE = 5.0
-"""After this number of seconds without a result, and each further time, a warning says what is missing."""
+"""After this number of seconds without a result, a warning says what is missing."""
 
 log = logging.getLogger("imageloom.driver")
 
@@ -95,9 +96,9 @@ class Driver:
         self._memory = job.memory or half_of_memory()
         self._lookahead = Lookahead(job, self._source, self._sink, self._meanings, engine, self._memory)
         self._stopping = False
+        self._silence = Announcer("no progress", write=log.warning)
         self._pruned: Iterator[Orphan] = iter(())
-        self._id = 0
-        self._tasks = 0
+        self._id = self._tasks = 0
         self._sandbox = sandbox_of(job, engine)
         self._overlaps = self._lookahead.take_long and engine.capabilities.overlaps
         self._in_flight = Window(self._memory, self._overlaps, self._wake, clock)
@@ -145,7 +146,7 @@ class Driver:
             )
             self._accounts.job = self._id
             try:
-                self._accounts.emit(Began(self._id))
+                self._accounts.emit(Began(self._id, self._source.root, self._sink.address))
                 for orphan in self._pruned:
                     self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
                 self._flow()
@@ -392,13 +393,13 @@ class Driver:
     def _collect(self, patience: float | None = None) -> None:
         """Collect one outcome; wait at most `patience` seconds, and no longer than results may wait."""
         self._accounts.publish_waiting(all=not self._in_flight and self._finished.empty())
-        is_told = patience is None and not self._accounts.waits
+        is_told = (patience is None or self._source.is_endless) and not self._accounts.waits
         limits = patience, self._accounts.pause, LATE if self._in_flight.has_arrived else None
         try:
             arrived = self._finished.get(timeout=min((s for s in limits if s is not None), default=SILENCE))
         except Empty:
             if is_told and (missing := self._engine.missing):
-                log.warning("no progress: %s", missing)
+                self._silence.say(missing)
             self._collect_late()
             return
         if arrived is None:
