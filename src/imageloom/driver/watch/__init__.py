@@ -27,6 +27,7 @@ from imageloom.records.losses import LeftOut
 from imageloom.stores import Feed
 from imageloom.stores.local import LocalStore
 from imageloom.stores.remote import is_hidden
+from imageloom.system.announcing import Announcer
 
 QUIET = 0.1
 """A file that no process writes to is complete after this number of seconds without a change."""
@@ -49,6 +50,8 @@ CHUNK = 500
 BACKOFF = 60.0
 """Back-off in seconds after a file could not be read or written. It doubles each time, up to MOST_BACKOFF."""
 MOST_BACKOFF = 3600.0
+IDLE = 10.0
+"""Seconds without work after which a watch says that it is idle."""
 REMEMBERED = 10_000
 """Number of recent latencies that are kept for the percentiles."""
 _STORES_FAULT = ("UnreadableItem", "UnwritableOutput", "DiskFull")
@@ -131,6 +134,7 @@ class Watched(Source):
         self._changed: set[str] = set()
         self._tries: dict[str, int] = {}
         self._idle_since = time.monotonic()
+        self._announcer = Announcer(f"watch {self.root}")
         self.latencies: deque[float] = deque(maxlen=REMEMBERED)
         """Seconds from a complete file to published outputs, of the latest items."""
 
@@ -150,6 +154,8 @@ class Watched(Source):
                     if self._is_ending:
                         return
                 if not found:
+                    if self._listings and self._is_idle and time.monotonic() - self._idle_since >= IDLE:
+                        self._announcer.say("idle: waiting for new images")
                     yield None
         finally:
             if self._changes:

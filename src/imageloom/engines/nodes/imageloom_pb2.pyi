@@ -112,6 +112,30 @@ class JobQuery(_message.Message):
     id: str
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
+class ListQuery(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class JobList(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[JobEntry]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[JobEntry, _Mapping]]] = ...) -> None: ...
+
+class JobEntry(_message.Message):
+    __slots__ = ("receipt", "waits", "source", "sink", "pipeline")
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SINK_FIELD_NUMBER: _ClassVar[int]
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    receipt: JobReceipt
+    waits: bool
+    source: str
+    sink: str
+    pipeline: str
+    def __init__(self, receipt: _Optional[_Union[JobReceipt, _Mapping]] = ..., waits: _Optional[bool] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., pipeline: _Optional[str] = ...) -> None: ...
+
 class JobReceipt(_message.Message):
     __slots__ = ("id", "status", "message", "job", "done", "failed", "skipped", "seconds", "exit_code", "items", "lost", "dropped", "damaged", "incomplete", "left_out")
     class DroppedEntry(_message.Message):
