@@ -29,6 +29,8 @@ from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame
 
 _ORIENTATION = 0x0112
+_SIDES = (0x011A, 0x011B)
+"""Tags of the horizontal and the vertical resolution."""
 _THUMBNAIL, _THUMBNAIL_LENGTH, _STRIPS, _STRIP_LENGTHS = 0x0201, 0x0202, 0x0111, 0x0117
 _WIDTH, _HEIGHT, _EXIF_WIDTH, _EXIF_HEIGHT = 0x0100, 0x0101, 0xA002, 0xA003
 _RELATED_WIDTH, _RELATED_HEIGHT = 0x1001, 0x1002
@@ -51,6 +53,20 @@ def stated_orientation(exif: bytes) -> int | None:
     except _INVALID:
         return None
     return value if entry.kind in _WHOLE and 1 <= value <= 8 else None
+
+
+def states_density(exif: bytes, x: float, y: float) -> bool:
+    """Whether the block says this resolution, in pixels per inch or per centimetre."""
+    order = order_of(exif)
+    try:
+        entries = first_directory(exif).entries
+        found = [
+            number(exif, entries[tag].at, 4, order) / number(exif, entries[tag].at + 4, 4, order)
+            for tag in _SIDES
+        ]
+    except (*_INVALID, ZeroDivisionError):
+        return False
+    return all(abs(one - other) <= 0.01 * other for one, other in zip(found, (x, y), strict=True))
 
 
 def is_adobe_rgb(exif: bytes) -> bool:
