@@ -26,9 +26,9 @@ from imageloom.operators.geometry import crop_box
 _QUALITY = 95
 _CLOSE = 1e-6
 _FINER = 2
-"""A mirrored map that is smaller than its photo has so many times as many pixels per side: libultrahdr takes the
-values of a map at the corners of its pixels, other readers at the centres, so that the size of a pixel is the error
-of one of them."""
+"""A mirrored map that is smaller than its photo has so many times as many pixels per side: libultrahdr takes
+the values of a map at the corners of its pixels, other readers at the centres, so that the size of a pixel is the
+error of one of them."""
 _TURNS = {
     0: np.eye(3),
     90: np.array([[0.0, 1, 0], [-1, 0, 1], [0, 0, 1]]),
