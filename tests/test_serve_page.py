@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Locator, Page, Response, expect
+from playwright.sync_api import Locator, Page, expect
 
 from chromium import Axe, Browser, browser  # noqa: F401
 from program import draw, free_port, names, start, wait_until
@@ -291,10 +291,11 @@ def test_pages_work_below_a_prefix(browser: Browser, tmp_path: Path) -> None:  #
 def test_a_page_is_small(browser: Browser, served: Served) -> None:  # noqa: F811
     """All that a page loads, with its style and scripts."""
     with _page(browser, served) as page:
-        answers: list[Response] = []
-        page.on("response", lambda answer: answers.append(answer))
         page.goto(f"{served.url}new")
-        page.wait_for_selector("#words", state="attached")
-        sizes = [len(answer.body()) for answer in answers if "/api/" not in answer.url]
+        page.wait_for_load_state("load")
+        sizes = page.evaluate(
+            "['navigation', 'resource'].flatMap(kind => performance.getEntriesByType(kind))"
+            ".filter(one => !one.name.includes('/api/')).map(one => one.decodedBodySize)"
+        )
         assert len(sizes) >= 4
-        assert sum(sizes) < 150_000
+        assert 20_000 < sum(sizes) < 150_000
