@@ -51,7 +51,7 @@ BACKOFF = 60.0
 MOST_BACKOFF = 3600.0
 REMEMBERED = 10_000
 """Number of recent latencies that are kept for the percentiles."""
-_STORES_FAULT = ("UnreadableItem", "UnwritableOutput")
+_STORES_FAULT = ("UnreadableItem", "UnwritableOutput", "DiskFull")
 
 
 class _Waiting(NamedTuple):
