@@ -190,7 +190,7 @@ def test_wrong_tokens_are_slowed_down(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_pauses_double_and_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "FIRST_PAUSE", 1.0)
     now = 1000.0
-    monkeypatch.setattr(access.time, "monotonic", lambda: now)
+    monkeypatch.setattr("imageloom.service.web.access.time.monotonic", lambda: now)
     brake = Brake()
     pauses = []
     for _ in range(9):

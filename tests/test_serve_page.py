@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Locator, Page, expect
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from chromium import Axe, Browser, browser  # noqa: F401
+from chromium import browser  # noqa: F401
 from program import draw, free_port, names, start, wait_until
 
 
