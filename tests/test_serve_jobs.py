@@ -98,7 +98,7 @@ def test_a_failed_item_of_a_watched_flow_is_tried_again_when_asked(tmp_path: Pat
     with service_of(tmp_path) as service:
         service.write_flow("web", flow_of(root, when="watched"), replace=False)
         (root / "in-web" / "bad.jpg").write_bytes(b"no image")
-        wait_until(lambda: service.views.job(1).numbers.failed == 1)
+        wait_until(lambda: service.views.items(1, "failed"))
         first = service.views.item(1, "bad.jpg").started
     with service_of(tmp_path) as service:  # after a restart it is not tried again by itself
         draw(root / "in-web" / "a.jpg")
