@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from imageloom.errors import StorageError, UsageError
 from imageloom.service.web import access, gate, server
@@ -252,6 +254,25 @@ def test_other_machines_need_tls() -> None:
             listen(address, has_tls=False)
     with pytest.raises(UsageError, match="HOST:PORT"):
         listen("localhost", has_tls=False)
+
+
+def test_with_tls_the_cookie_is_sent_by_tls_only(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1")
+    made.cert_chain_pems[0].write_to_path(tmp_path / "c.pem")
+    made.private_key_pem.write_to_path(tmp_path / "k.pem")
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    files = {"certificate": str(tmp_path / "c.pem"), "key": str(tmp_path / "k.pem")}
+    with hosted_in(tmp_path, address=files) as site, httpx.Client(verify=trusted) as client:
+        assert site.url.startswith("https://")
+        answer = client.get(site.link)
+        assert "; Secure" in answer.headers["set-cookie"]
+        assert "strict-transport-security" in answer.headers
+        assert client.get(site.url).status_code == 200
+    (tmp_path / "k.pem").write_text("no key")
+    with pytest.raises(UsageError, match="--certificate"), hosted_in(tmp_path, address=files):
+        pass
 
 
 def _port(site: Hosted) -> int:
