@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -323,6 +323,38 @@ def test_a_connection_that_says_nothing_is_closed(site: Hosted, monkeypatch: pyt
     with socket.create_connection(("127.0.0.1", _port(site)), 10) as silent:
         silent.sendall(b"GET / HT")
         assert _is_closed(silent)
+
+
+def test_a_second_request_that_does_not_end_is_closed(site: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_REQUEST", 0.5)
+    with socket.create_connection(("127.0.0.1", _port(site)), 20) as slow:
+        slow.sendall(f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{_port(site)}\r\n\r\n".encode())
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+        slow.sendall(b"GET /heal")
+        wait_until(lambda: _is_closed(slow), 20)
+
+
+def test_a_body_that_does_not_end_is_refused(site: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a byte of it arrives."""
+    monkeypatch.setattr(gate, "BODY_SECONDS", 1.0)
+    head = (
+        f"POST /login HTTP/1.1\r\nHost: 127.0.0.1:{_port(site)}\r\nContent-Length: 1000\r\n"
+        f"Origin: {site.url.rstrip('/')}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", _port(site)), 20) as slow:
+        slow.sendall(head.encode())
+        slow.setblocking(False)
+        wait_until(lambda: _drip(slow).startswith(b"HTTP/1.1 408"), 20)
+
+
+def _drip(connection: socket.socket) -> bytes:
+    """Send a byte, and receive what is there."""
+    with suppress(OSError):
+        connection.send(b"x")
+    try:
+        return connection.recv(4096)
+    except BlockingIOError:
+        return b""
 
 
 def _is_closed(connection: socket.socket) -> bool:

@@ -217,6 +217,19 @@ def test_flows_take_turns_and_new_arrivals_go_first() -> None:
     assert not turns.in_hand
 
 
+def test_a_backlog_of_arrivals_leaves_a_share_to_bulk_runs() -> None:
+    engine = Held()
+    turns = Turns(engine, Guard())
+    watched, bulk = FlowEngine(turns, "w", True), FlowEngine(turns, "b", False)
+    for _ in range(9):
+        watched.submit(_task("1"))
+    for _ in range(3):
+        bulk.submit(_task("2"))
+    for number in range(12):
+        engine.got[number][1].set_result(Outcome(number, "", ()))
+    assert [job for job, _ in engine.got] == ["1", "1", "1", "2"] * 3
+
+
 def test_a_flow_has_at_most_its_workers() -> None:
     engine = Held()
     turns = Turns(engine, Guard())
