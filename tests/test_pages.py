@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sqlite3
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import tifffile
 from PIL import Image
 
 from faithful import opened, saved, scene
-from imageloom import process
-from imageloom.errors import UsageError
+from imageloom import codecs, process
+from imageloom.errors import UnsupportedImage, UsageError
 from imageloom.model import Item, Job, Output, Recipe, page_key
 from imageloom.records.events import Done, Event, Failed
 from program import imageloom
@@ -320,6 +322,44 @@ def test_pages_in_a_watch(run: Run, pages: str) -> None:
     with Watching("invert", run.source, run.sink, *options) as watch:
         assert watch.code() == 0, watch.told
         assert watch.items("done") == []
+
+
+def chain(count: int, order: str = "<") -> bytes:
+    """A TIFF of so many pages of one pixel, which share it."""
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    tags = {254: 2, 256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1}
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    body = struct.pack(f"{order}H", len(tags)) + entries
+    size = len(body) + 4
+    places = [16 + size * page for page in range(count)] + [0]
+    directories = [body + struct.pack(f"{order}I", after) for after in places[1:]]
+    return mark + struct.pack(f"{order}I", 16) + b"\x80" + bytes(7) + b"".join(directories)
+
+
+def test_pages_of_long_files_are_bounded() -> None:
+    began = time.process_time()
+    data = chain(20_000)
+    header = codecs.header_of(data, 19_999)
+    assert (header.pages, header.page) == (20_000, 19_999)
+    assert codecs.decode(data, header)[0, 0] == 128
+    codecs.read_metadata(data, "tiff", 19_999)
+    with pytest.raises(UnsupportedImage, match="TIFF of more than 65,536 directories"):
+        codecs.header_of(chain(66_000))
+    assert time.process_time() - began < 5
+    assert codecs.header_of(chain(3, ">"), 2).pages == 3
+
+
+def test_a_pdf_of_many_pages() -> None:
+    began = time.process_time()
+    kids = b" ".join(b"%d 0 R" % (3 + page) for page in range(10_000))
+    objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 10000/Kids[" + kids + b"]>>"]
+    objects += [b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 %d]>>" % (7 + page % 9) for page in range(10_000)]
+    data = b"%PDF-1.4\n" + b"".join(b"%d 0 obj%bendobj\n" % (1 + n, body) for n, body in enumerate(objects))
+    data += b"trailer<</Root 1 0 R>>\n%%EOF\n"
+    header = codecs.header_of(data, 9_999, 72)
+    assert (header.pages, header.frame.height) == (10_000, 7)
+    assert codecs.decode(data, header).shape == (7, 9, 3)
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("pages", ["first", "all", 3])
