@@ -88,7 +88,4 @@ def test_results_differ_less_than_can_be_seen(name: str, dtype: str, tmp_path: P
     error = ciede2000(lab(found / np.iinfo(made.dtype).max), lab(wanted / 65535))
     assert error.mean() < 0.3
     assert np.percentile(error, 99) < 1
-    if dtype == "uint16":
-        assert error.max() < 1
-    else:  # the rounding to 8 bits alone has errors up to 1.08, of dark colours
-        assert np.abs(found.astype(int) - np.rint(wanted / 257).astype(int)).max() <= 2
+    assert error.max() < (1 if dtype == "uint16" else 1.5)  # the rounding to 8 bits alone reaches 1.08
