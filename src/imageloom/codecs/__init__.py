@@ -146,6 +146,7 @@ _KNOWN: dict[Format, _Known] = {
         ("svg",),
     ),
     "gif": _Known("imageloom.codecs.gif:Gif", rb"GIF8[79]a", ("gif",)),
+    "ico": _Known("imageloom.codecs.ico:Ico", rb"(?s)\0\0[\1\2]\0[^\0]\0.{3}[\0\1]", ("ico", "cur")),
     "zarr": _Known("imageloom.codecs.zarr:Zarr", b"", ("zarr",)),
 }
 

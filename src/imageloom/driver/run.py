@@ -89,7 +89,7 @@ class Driver:
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
         check_template(job.name, has_one_item=self._source.is_file)
-        check_pages(job, self._source)
+        check_pages(job)
         self._sink.check_recipe(job.recipe)
         self._meanings = Meanings(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
