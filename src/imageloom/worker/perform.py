@@ -38,11 +38,12 @@ def perform(task: Task, on_result: Callable[[int, Result], None] | None = None) 
         on_result: called with an item's position and its result, as soon as the result is known.
     """
     made: list[Result] = []
+    worker = worker_name()
     for place, result in enumerate(results(task)):
         made.append(result)
         if on_result is not None:
-            on_result(place, replace(result, worker=worker_name()))
-    return Outcome(task.id, worker_name(), tuple(made))
+            on_result(place, replace(result, worker=worker))
+    return Outcome(task.id, worker, tuple(made))
 
 
 def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:
