@@ -76,6 +76,7 @@ def process(
     files: Iterable[str] | None = None,
     newer_than: datetime | str | float = 0.0,
     adopt: bool = False,
+    prune: bool = False,
     if_exists: IfExists = "error",
     retry_failed: bool = False,
     memory: int = 0,
@@ -126,6 +127,8 @@ def process(
         files: names of the files to process, relative to the source; None: all of them.
         newer_than: process only files that were changed after this time: a datetime, seconds since the epoch, or
             a text as `--newer-than` takes it.
+        prune: before the run, remove the outputs whose inputs are gone from the source: only those that imageloom
+            made and that nobody has changed since.
         adopt: if the ledger was lost: an existing file with the bytes of an output becomes imageloom's again.
         if_exists: what to do if an output's name is taken by a file that imageloom did not make.
         retry_failed: process only the items that failed in an earlier run.
@@ -207,7 +210,10 @@ def process(
         Ledger(ledger) as book,
         Recorder(book.path, job, engine, opened.capacity, timeline) as recorder,
     ):
-        return Driver(job, opened, book, engine, (*recorder.listeners, *listeners)).run()
+        driver = Driver(job, opened, book, engine, (*recorder.listeners, *listeners))
+        if prune:
+            driver.prune()
+        return driver.run()
 
 
 def _format(name: object) -> Format | None:

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from imageloom import colours
-from imageloom.codecs import av1, pillow
+from imageloom.codecs import av1, isobmff, pillow
 from imageloom.codecs.bits import Data, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.isobmff import Items, all_items, brands, complete_boxes, items_of
-from imageloom.codecs.metadata import NO_METADATA, Density, Luminance, Metadata, Primaries
+from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries
 from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
@@ -33,8 +33,6 @@ _IMAGES = (b"av01", b"grid", b"iovl", b"iden")
 _LOSSLESS = (0, 16, 17)
 """Matrix coefficients that keep RGB exactly: files use them to be lossless."""
 _UNSPECIFIED = (0, 2)
-_NITS = 10_000
-"""PNG's cLLI counts ten thousandths of a candela per square metre."""
 _TOP = 65_535
 
 
@@ -46,7 +44,16 @@ class Avif:
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
     only_codes = True
     also_reads: tuple[Thing, ...] = ("density", "HDR")
-    always_drops: tuple[Thing, ...] = ("animation", "extra samples", "gain map", "pages", "thumbnail")
+    always_drops: tuple[Thing, ...] = (
+        "animation",
+        "content credentials",
+        "extra samples",
+        "gain map",
+        "pages",
+        "private metadata",
+        "thumbnail",
+        "video",
+    )
     gray_in_colour = (2,)
 
     def header(self, head: Data) -> Header:
@@ -104,9 +111,9 @@ class Avif:
             exif=exif.removeprefix(b"Exif\0\0"),
             xmp=xmp,
             icc=icc,
-            density=_aspect(items.find(items.primary, b"pasp") or b""),
+            density=isobmff.aspect(items),
             colours=None if icc else _colours(data, items),
-            luminance=_luminance(items),
+            luminance=isobmff.luminance(items),
             found=tuple(sorted(_others(data, items))),
         )
 
@@ -275,28 +282,9 @@ def _colours(data: bytes, items: Items) -> Primaries | None:
     return Primaries(cicp=(*stated, 0, 1))
 
 
-def _luminance(items: Items) -> Luminance | None:
-    """Content light level and mastering display (ISO/IEC 14496-12, 12.1.5), in the order and units of PNG."""
-    content, display = (items.find(items.primary, name) or b"" for name in (b"clli", b"mdcv"))
-    levels = b"".join((int.from_bytes(content[at : at + 2]) * _NITS).to_bytes(4) for at in (0, 2))
-    found = Luminance(
-        display[8:12] + display[:8] + display[12:24] if len(display) == 24 else b"",
-        levels if len(content) == 4 else b"",
-    )
-    return None if found == Luminance() else found
-
-
-def _aspect(pasp: bytes) -> Density | None:
-    """The shape of pixels, if they are not squares."""
-    across, down = int.from_bytes(pasp[:4]), int.from_bytes(pasp[4:8])
-    return Density(down, across, "none") if across != down and across and down else None
-
-
 def _others(data: bytes, items: Items) -> set[Thing]:
     """What the file has beside its image."""
-    found: set[Thing] = set()
-    if b"avis" in brands(data):
-        found.add("animation")
+    found = isobmff.beside(data)
     if b"tmap" in items.kinds.values():
         found.add("gain map")
     shown = {items.primary}

@@ -7,12 +7,17 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, number
+from imageloom.codecs.metadata import Density, Luminance
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
+from imageloom.model import Thing
 
 _MOST_META = 1 << 20
 """Maximum size of the box that describes a file's items, in bytes."""
 _MOST_BOXES = 4096
 _MOST_ITEMS = 4096
+_NITS = 10_000
+"""PNG's cLLI counts ten thousandths of a candela per square metre."""
+_C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 
 
 class Box(NamedTuple):
@@ -252,6 +257,45 @@ def item_bytes(data: bytes, items: Items, wanted: int) -> bytes:
             whole = b"".join(source[place] for place in places) if total <= MOST_AT_ONCE else b""
             return whole if len(whole) == total else b""
     return b""
+
+
+def exif_of(body: bytes) -> bytes:
+    """The TIFF structure in a box or an item of EXIF, behind its offset, which some writers leave out."""
+    if body[:4] in (b"II*\0", b"MM\0*"):
+        return body
+    return body[4 + int.from_bytes(body[:4]) :].removeprefix(b"Exif\0\0")
+
+
+def luminance(items: Items) -> Luminance | None:
+    """Content light level and mastering display (ISO/IEC 14496-12, 12.1.5), in the order and units of PNG."""
+    content, display = (items.find(items.primary, name) or b"" for name in (b"clli", b"mdcv"))
+    levels = b"".join((int.from_bytes(content[at : at + 2]) * _NITS).to_bytes(4) for at in (0, 2))
+    found = Luminance(
+        display[8:12] + display[:8] + display[12:24] if len(display) == 24 else b"",
+        levels if len(content) == 4 else b"",
+    )
+    return None if found == Luminance() else found
+
+
+def aspect(items: Items) -> Density | None:
+    """The shape of pixels, if they are not squares."""
+    pasp = items.find(items.primary, b"pasp") or b""
+    across, down = int.from_bytes(pasp[:4]), int.from_bytes(pasp[4:8])
+    return Density(down, across, "none") if across != down and across and down else None
+
+
+def beside(data: bytes) -> set[Thing]:
+    """What a file has in boxes beside those of its images."""
+    found: set[Thing] = set()
+    for name, _, start, _ in complete_boxes(data):
+        if name == b"moov":
+            found.add("animation")
+        elif name == b"mpvd":
+            found.add("video")
+        elif name == b"uuid":
+            is_c2pa = data[start : start + 16] == _C2PA
+            found.add("content credentials" if is_c2pa else "private metadata")
+    return found
 
 
 def all_items(data: bytes, items: Items) -> Iterator[tuple[int, bytes]]:

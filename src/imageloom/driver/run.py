@@ -18,9 +18,11 @@ from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
 from imageloom.driver.clock import REAL, Clock
+from imageloom.driver.in_place import InPlace
 from imageloom.driver.isolation import opener_of, sandbox_of
 from imageloom.driver.lookahead import Answers, Lookahead, with_next
-from imageloom.driver.sink import InPlace, Sink, check_pages, check_template
+from imageloom.driver.naming import check_pages, check_template
+from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import LATE, Flight, Window
@@ -30,7 +32,7 @@ from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.recipes import plan
 from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
-from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
+from imageloom.records.events import Began, Collected, Listener, Planned, Pruned, Retried, Started
 from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import JobState
@@ -39,6 +41,7 @@ from imageloom.scheduling import results
 from imageloom.system.machine import half_of_memory
 
 if TYPE_CHECKING:
+    from imageloom.driver.pruning import Orphan
     from imageloom.tiling.large import LargeImages
 
 
@@ -83,7 +86,7 @@ class Driver:
         self._ledger = ledger
         self._source = source or Source.of(job)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
-        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
+        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
         check_template(job.name, has_one_item=self._source.is_file)
         check_pages(job, self._source)
         self._sink.check_recipe(job.recipe)
@@ -92,6 +95,7 @@ class Driver:
         self._memory = job.memory or half_of_memory()
         self._lookahead = Lookahead(job, self._source, self._sink, self._meanings, engine, self._memory)
         self._stopping = False
+        self._pruned: Iterator[Orphan] = iter(())
         self._id = 0
         self._tasks = 0
         self._sandbox = sandbox_of(job, engine)
@@ -109,6 +113,14 @@ class Driver:
             job, self._source, self._sink, ledger, self._meanings, self._suspects, listeners, clock, followed
         )
         self._again = self._accounts.again
+
+    def prune(self) -> list[Orphan]:
+        """Have the run first remove the outputs whose inputs are gone: see `Pruning.orphans`, also for errors."""
+        from imageloom.driver.pruning import Pruning  # few runs need it
+
+        pruning = Pruning(self._source, self._sink, self._ledger, self._job.in_place)
+        self._pruned = pruning.remove(found := pruning.orphans())
+        return found
 
     def stop(self) -> None:
         """Finish the tasks in flight and start no new ones. Safe to call from a signal handler."""
@@ -134,7 +146,10 @@ class Driver:
             self._accounts.job = self._id
             try:
                 self._accounts.emit(Began(self._id))
+                for orphan in self._pruned:
+                    self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
                 self._flow()
+                self._accounts.check_space()
                 state = "interrupted" if self._stopping else "done"
             except KeyboardInterrupt:
                 state = "killed" if self._in_flight else "interrupted"
@@ -148,7 +163,7 @@ class Driver:
         finally:
             self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
-        return self._summary(self._id, self._accounts.numbers, time.perf_counter() - began)
+        return self._accounts.summary(time.perf_counter() - began, self._stopping)
 
     def _flow(self) -> None:
         try:
@@ -180,23 +195,7 @@ class Driver:
         """
         began = time.perf_counter()
         waiting = sum(1 for _ in self._planned())
-        _, failed, skipped = self._accounts.numbers
-        return self._summary(0, (waiting, failed, skipped), time.perf_counter() - began)
-
-    def _summary(self, job: int, numbers: tuple[int, int, int], seconds: float) -> Summary:
-        losses, left_out = self._accounts.losses, dict(self._source.left_out.suffixes)
-        dropped = dict(losses.dropped.most_common())
-        return Summary(
-            job,
-            *numbers,
-            seconds,
-            self._stopping,
-            losses.lost,
-            dropped,  # type: ignore[arg-type]  # the names of things are texts
-            losses.damaged,
-            losses.incomplete,
-            left_out,
-        )
+        return self._accounts.summary(time.perf_counter() - began, self._stopping, waiting)
 
     # source -> plan
 
@@ -219,9 +218,7 @@ class Driver:
                     self._accounts.skip(entry, "not failed before")
                 continue
             if isinstance(entry, Unlisted):
-                self._accounts.fail(
-                    Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver"
-                )
+                self._accounts.fail_unlisted(entry)
                 continue
             try:
                 ready = self._plan(entry, answers())
@@ -299,6 +296,7 @@ class Driver:
                 self._wake,
                 self._in_progress,
                 opener_of(self._sandbox, self._job.recipe),
+                self._accounts.emit,
             )
         while self._large.is_full and not self._stopping:
             self._advance()
@@ -437,3 +435,5 @@ class Driver:
                 self._accounts.emit(Retried(result, work.attempt, name, pause))
             elif ended := self._large.accept(task, result):
                 self._accounts.accept(*ended, name, needs)
+        if self._accounts.is_sink_full:
+            self.stop()

@@ -21,6 +21,7 @@ from imageloom.cli.options.files import (
     links_option,
     list_options,
     name_option,
+    prune_options,
     retry_failed_option,
 )
 from imageloom.cli.options.records import (
@@ -55,6 +56,7 @@ __all__ = [
     "name_option",
     "operators_option",
     "outputs_option",
+    "prune_options",
     "quiet_option",
     "recipe_options",
     "retry_failed_option",

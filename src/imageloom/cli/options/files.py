@@ -65,6 +65,20 @@ def list_options(command: C) -> C:
     )
 
 
+def prune_options(command: C) -> C:
+    """Add --prune and --yes."""
+    return together(
+        command,
+        click.option(
+            "--prune",
+            is_flag=True,
+            help="Before the run, remove the outputs whose inputs are gone from SOURCE: only those that imageloom "
+            "made and that nobody has changed since. They are listed first; with --dry-run, only listed.",
+        ),
+        click.option("-y", "--yes", is_flag=True, help="With --prune: remove without asking."),
+    )
+
+
 adopt_option = click.option(
     "--adopt",
     is_flag=True,
