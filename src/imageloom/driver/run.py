@@ -10,7 +10,6 @@ import itertools
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from queue import Empty
 from typing import TYPE_CHECKING
 
@@ -106,7 +105,8 @@ class Driver:
         self._finished = clock.queue()
         self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
-        self._in_progress = InProgress(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
+        name = f"{ledger.number(self._source.root)}-{ledger.number(self._sink.address)}"
+        self._in_progress = InProgress(ledger.path.parent / "in-hand" / name, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
         self._accounts = Accounts(
@@ -351,7 +351,6 @@ class Driver:
         except ImageloomError:
             raise
         except Exception as error:  # the task cannot be sent
-            flight.future = Future()
             flight.future.set_exception(error)
         flight.future.add_done_callback(lambda done: self._finished.put((task.id, done)))
 
