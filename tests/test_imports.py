@@ -275,10 +275,27 @@ UNUSUAL = """
     worker.process worker.zygote report service
 """
 """Modules that only some files, engines and options need."""
-UNUSUAL_LIBRARIES = set(
-    "_hashlib asyncio dataclasses email hashlib http imagecodecs multiprocessing PIL pyexpat random select selectors "
-    "socket ssl subprocess tempfile".split()
-)
+UNUSUAL_LIBRARIES = {
+    "_hashlib",
+    "asyncio",
+    "dataclasses",
+    "email",
+    "hashlib",
+    "http",
+    "multiprocessing",
+    "random",
+}
+UNUSUAL_LIBRARIES |= {
+    "imagecodecs",
+    "PIL",
+    "pyexpat",
+    "select",
+    "selectors",
+    "socket",
+    "ssl",
+    "subprocess",
+    "tempfile",
+}
 
 
 @pytest.mark.parametrize("engine", ["serial", "threads"])

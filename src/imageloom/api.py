@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import closing
 from datetime import datetime
 from math import isfinite
 from typing import Literal
@@ -16,7 +15,7 @@ from imageloom.driver.choosing import checked_names, moment
 from imageloom.driver.places import checked
 from imageloom.driver.run import Driver
 from imageloom.driver.validation import validated
-from imageloom.engines import Settings, open_engine
+from imageloom.engines import Settings, opened_engine
 from imageloom.errors import UsageError
 from imageloom.model import (
     Chroma,
@@ -206,7 +205,7 @@ def process(
     asked = validated(Settings(jobs, threads, timeout, memory, connect, bind, keys, sandbox=job.sandbox))
     engine, settings, _ = choose_engine(engine, asked, job)
     with (
-        closing(open_engine(engine, settings)) as opened,
+        opened_engine(engine, settings) as opened,
         Ledger(ledger) as book,
         Recorder(book.path, job, engine, opened.capacity, timeline) as recorder,
     ):

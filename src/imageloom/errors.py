@@ -22,6 +22,7 @@
         ├── InvalidName               the item's name, or its output's name, is not a valid path
         ├── OutputExists              the sink has a file of that name that imageloom did not make
         ├── DuplicateOutput           another item of the job has the same output name
+        ├── NotBegun                  the run was stopped before a worker began the item
         ├── TaskRefused               a worker is not allowed to do the task: a path is outside its roots
         ├── TaskRejected              the task was refused by workers too often
         ├── ItemTimeout               the item took longer than --timeout
@@ -145,6 +146,10 @@ class OutputExists(ItemError):
 
 class DuplicateOutput(ItemError):
     pass
+
+
+class NotBegun(ItemError):
+    """The run was stopped before a worker began the item. The driver does not record it."""
 
 
 class TaskRefused(ItemError):

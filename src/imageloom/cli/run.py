@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +184,7 @@ def command(
         warm_up()
     from imageloom.cli.reporters import Reporters
     from imageloom.driver.run import Driver
-    from imageloom.engines import open_engine
+    from imageloom.engines import opened_engine
     from imageloom.records.ledger import Ledger
     from imageloom.records.recorder import Recorder
 
@@ -197,7 +197,7 @@ def command(
     collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
     with (
-        closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
+        opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
@@ -212,7 +212,7 @@ def command(
             summary = driver.preview()
             reporters.finish(summary, "would be done", is_recorded=False)
             return 1 if summary.failed else 0 if summary.total else 3
-        finish_on_signals(driver.stop, "stopping", "stop")
+        finish_on_signals(driver.stop, "stopping", "stop", has_begun=lambda: driver.has_begun)
         summary = driver.run()
         reporters.finish(summary, "done", ledger)
         recorder.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -90,7 +89,7 @@ def command(
     from imageloom.cli.reporters import Reporters
     from imageloom.driver.run import Driver
     from imageloom.driver.watch import Watched
-    from imageloom.engines import open_engine
+    from imageloom.engines import opened_engine
     from imageloom.records.ledger import Ledger
     from imageloom.records.retention import Retention
 
@@ -99,14 +98,19 @@ def command(
     job, chosen, settings = job_and_engine(arguments, engine, given)
     shown = (given["json_"], given["verbose"], given["quiet"], given["log_file"], given["log_format"])
     with (
-        closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
+        opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, *shown, is_endless=True) as reporters,
         Ledger(given["ledger"]) as book,
     ):
         source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
         listeners: list[Listener] = [source, *reporters.listeners, Retention(book, keep)]
         driver = Driver(job, opened, book, chosen, listeners, source)
-        finish_on_signals(source.end, "ending", "end")
+
+        def end() -> None:
+            source.end()
+            driver.stop()
+
+        finish_on_signals(end, "ending", "end", has_begun=lambda: driver.has_begun)
         summary = driver.run()
         if summary.total or summary.left_out:
             reporters.finish(summary, "done", given["ledger"])

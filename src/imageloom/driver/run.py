@@ -26,7 +26,7 @@ from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import LATE, Flight, Window
 from imageloom.engines import Engine, submit
-from imageloom.errors import ImageloomError, LimitExceeded, StorageError
+from imageloom.errors import ImageloomError, LimitExceeded, NotBegun, StorageError
 from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.recipes import plan
 from imageloom.recipes.meaning import Meanings
@@ -122,10 +122,21 @@ class Driver:
         self._pruned = pruning.remove(found := pruning.orphans())
         return found
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the job is in the ledger. Before that, nothing is in progress."""
+        return self._id > 0
+
     def stop(self) -> None:
-        """Finish the tasks in flight and start no new ones. Safe to call from a signal handler."""
+        """Finish the items in progress and begin no others. Safe to call from another thread."""
         self._stopping = self._accounts.is_ending = True
+        self._cut_short()
         self._wake()
+
+    def _cut_short(self) -> None:
+        """Have the engine finish only the items in progress of the tasks in flight."""
+        for task in self._in_flight.tasks:
+            self._engine.cut_short(task)
 
     def _wake(self) -> None:
         self._finished.put(None)
@@ -150,7 +161,7 @@ class Driver:
                     self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
                 self._flow()
                 self._accounts.check_space()
-                state = "interrupted" if self._stopping else "done"
+                state = "interrupted" if self._is_interrupted else "done"
             except KeyboardInterrupt:
                 state = "killed" if self._in_flight else "interrupted"
                 raise
@@ -163,7 +174,7 @@ class Driver:
         finally:
             self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
-        return self._accounts.summary(time.perf_counter() - began, self._stopping)
+        return self._accounts.summary(time.perf_counter() - began, self._is_interrupted)
 
     def _flow(self) -> None:
         try:
@@ -194,8 +205,17 @@ class Driver:
         The ledger is changed nevertheless: use a scratch ledger.
         """
         began = time.perf_counter()
-        waiting = sum(1 for _ in self._planned())
-        return self._accounts.summary(time.perf_counter() - began, self._stopping, waiting)
+        waiting = 0
+        for ready in self._planned():
+            if ready is None:
+                self._finished.get(timeout=None)  # the listing wakes it
+            waiting += ready is not None
+        return self._accounts.summary(time.perf_counter() - began, self._is_interrupted, waiting)
+
+    @property
+    def _is_interrupted(self) -> bool:
+        """Whether it was stopped before its end. A watch has no other end."""
+        return self._stopping and not self._source.is_endless
 
     # source -> plan
 
@@ -403,6 +423,7 @@ class Driver:
         if arrived is None:
             if self._stopping:
                 self._in_flight.cancel()
+                self._cut_short()  # also what was submitted meanwhile
             return
         number, future = arrived
         flight = self._in_flight.pop(number)
@@ -426,6 +447,8 @@ class Driver:
             outcome = Outcome(task.id, worker, tuple(result for _, result in found))
             self._accounts.emit(Collected(task, outcome, is_last))
         for work, result in found:
+            if self._stopping and result.failure and result.failure.kind == NotBegun.__name__:
+                continue
             name = result.worker or worker
             if task.part is None or self._large is None:
                 self._accounts.accept(work, result, name, needs)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from imageloom import codecs
+from imageloom.driver.listing import listed_apart
 from imageloom.driver.patterns import Pattern
 from imageloom.errors import ItemError, StorageError, UnreadableItem, UsageError
 from imageloom.model import Failure, Item, Job, Links, Unlisted
@@ -17,6 +18,8 @@ from imageloom.stores.files import check_name
 
 LOOKED_UP = 32
 """Number of requests in flight when the names of a list are looked up in a remote store."""
+LONGEST_PAUSE = 1.0
+"""Seconds after which the driver asks a slow listing again."""
 
 
 class Source:
@@ -82,12 +85,12 @@ class Source:
         Args:
             wake: called, from any thread, when new entries have arrived.
         """
-        return iter(self)
+        return iter(self) if self.store.is_local else listed_apart(self, wake)
 
     @property
     def pause(self) -> float:
         """Seconds after which the driver asks again after a None, if `wake` is not called before."""
-        return 0.0
+        return LONGEST_PAUSE
 
     def outdated(self, item: Item, failed: bool) -> SkipReason | None:
         """Why the result of an item must be ignored (its file was changed or deleted); None if it counts."""

@@ -20,7 +20,7 @@ from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.controller import fixed, for_requests
-from imageloom.worker.perform import Attempt, perform, worker_name
+from imageloom.worker.perform import Attempt, TaskName, perform, worker_name
 from imageloom.worker.pool import Bunches, SizedExecutor
 from imageloom.worker.sandbox import children
 from imageloom.worker.setup import prepare
@@ -43,6 +43,7 @@ class Threads(Engine):
         self.uncomputed: set[int] = set()
         """Numbers of the tasks whose outputs are not computed yet."""
         self._waits = settings.waits
+        self._cut_short: set[TaskName] = set()
         self._under_way: set[Future[Outcome]] = set()
 
     @property
@@ -51,12 +52,15 @@ class Threads(Engine):
 
     def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         if not self._waits:
-            return self.computing.submit(perform, task, on_result)
+            return self.computing.submit(perform, task, on_result, self._cut_short)
         run = _TaskRun(self, task, on_result)
         self._under_way.add(run.outcome)
         run.outcome.add_done_callback(self._under_way.discard)
         run.begin()
         return run.outcome
+
+    def cut_short(self, task: Task) -> None:
+        self._cut_short.add((task.job, task.id))
 
     def close(self) -> None:
         for outcome in list(self._under_way):
@@ -64,6 +68,11 @@ class Threads(Engine):
         wait(list(self._under_way))  # a task that has begun moves from pool to pool
         self.computing.shutdown(cancel_futures=True)
         self.requests.shutdown()
+        children.close(self)
+
+    def kill(self) -> None:
+        self.computing.shutdown(wait=False, cancel_futures=True)
+        self.requests.shutdown(wait=False)
         children.close(self)
 
 
