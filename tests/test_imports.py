@@ -259,7 +259,7 @@ def ours(modules: set[str]) -> set[str]:
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_version_and_help_load_little(option: str) -> None:
     needed = {"imageloom", "imageloom.errors", "imageloom.cli", "imageloom.cli.text", "imageloom.system"}
-    needed |= {"imageloom.system.machine", "imageloom.system.printable"}
+    needed |= {"imageloom.cli.signals", "imageloom.system.machine", "imageloom.system.printable"}
     modules = loaded_by(
         f"sys.argv = ['imageloom', {option!r}]\nfrom imageloom.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass"
