@@ -71,7 +71,10 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
     names = ("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map")
     encoding = {name: given[name] for name in names}
     recipe = make_recipe(pipeline, given["outputs"], given["operators"], **encoding)
-    recipe = replace(recipe, pages=given.get("pages", "first"), density=given.get("density") or 0)
+    pages = given.get("pages")
+    if in_place and pages == "first":
+        pages = 1  # asked for in so many words: the other pages may be lost
+    recipe = replace(recipe, pages=pages or "first", density=given.get("density") or 0)
     return checked(
         Job(
             source,

@@ -225,10 +225,10 @@ class Accounts:
             names: names of its outputs, whose claims are released.
         """
         self._failed += 1
-        if result.failure and len(self._failures) < MOST_FAILURES:
-            self._failures[result.key] = result.failure
         if result.failure and result.failure.kind == DiskFull.__name__ and not self._source.is_endless:
             self._unwritten.append(result.failure.message)
+        if result.failure and len(self._failures) < MOST_FAILURES:
+            self._failures[result.key] = result.failure
         self._ledger.record_failed(self.job, self._sink.address, result, attempt, worker, names)
         self.emit(Failed(result, attempt, worker))
 
