@@ -6,6 +6,7 @@ import io
 import sqlite3
 import struct
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_all_pages(run: Run, tile: str) -> None:
     assert set(run.dropped) == {page_key("a.pdf", 0), page_key("a.pdf", 1), page_key("a.pdf", 2), "b.pdf"}
     assert not any(run.dropped.values())
     assert run(density=72, pages="all", name=NAMED) == (0, 0, 4)
-    with sqlite3.connect(run.ledger) as book:
+    with closing(sqlite3.connect(run.ledger)) as book, book:
         assert (page_key("a.pdf", 1),) in book.execute("select distinct key from items").fetchall()
 
 

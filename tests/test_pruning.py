@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_renamed_input_gets_the_name_that_was_pruned(folder: Path) -> None:
 
 
 def test_a_ledger_of_an_earlier_program_gets_the_column(folder: Path) -> None:
-    with sqlite3.connect("ledger.db") as db:
+    with closing(sqlite3.connect("ledger.db")) as db, db:
         db.execute("ALTER TABLE outputs DROP COLUMN mtime")
     assert set(pruned(folder).values()) == {"it was written by an earlier version, which did not record when"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -272,7 +273,7 @@ def test_the_state_of_another_version_is_refused(tmp_path: Path) -> None:
     from imageloom.errors import StorageError
     from imageloom.service.state import ServiceState
 
-    with sqlite3.connect(tmp_path / "x.db") as db:
+    with closing(sqlite3.connect(tmp_path / "x.db")) as db, db:
         db.execute("PRAGMA user_version=99")
     with pytest.raises(StorageError, match="version 99"):
         ServiceState(tmp_path / "x.db")

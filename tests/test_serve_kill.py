@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_nothing_is_lost_and_nothing_is_done_twice(items: int, kills: int, tmp_p
         found = {path.name: path.read_bytes() for path in (served.root / f"out-{name}").glob("*.jpg")}
         assert found == {f"{number:04}.jpg": expected[number % 2] for number in range(items)}
         assert [path.name for path in (served.root / f"out-{name}").iterdir() if path.name[0] == "."] == []
-    with sqlite3.connect(tmp_path / "home" / "ledger.db") as ledger:
+    with closing(sqlite3.connect(tmp_path / "home" / "ledger.db")) as ledger, ledger:
         done = ledger.execute("SELECT COUNT(*) FROM items WHERE state = 'done'").fetchone()[0]
     assert done == len(FLOWS) * items, "each item is done once in the history"
 

@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,5 +129,5 @@ def running_jobs(stage: Stage) -> list[int]:
     ledger = stage.folder / "state" / "imageloom" / "ledger.db"
     if not ledger.exists():
         return []
-    with sqlite3.connect(ledger) as book:
+    with closing(sqlite3.connect(ledger)) as book, book:
         return [job for (job,) in book.execute("SELECT id FROM jobs WHERE state = 'running'")]

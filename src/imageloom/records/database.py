@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from imageloom.errors import StorageError
@@ -26,17 +27,28 @@ def opened(path: Path, is_usual: bool) -> sqlite3.Connection:
     def connected() -> sqlite3.Connection:
         private_database(path, is_usual)
         db = sqlite3.connect(path, timeout=30, isolation_level=None)
-        db.execute("PRAGMA synchronous=NORMAL")
+        with closed_on_errors(db):
+            db.execute("PRAGMA synchronous=NORMAL")
         return db
 
     return patiently(connected)
+
+
+@contextmanager
+def closed_on_errors(db: sqlite3.Connection) -> Iterator[None]:
+    """Close the database if the block raises an exception."""
+    try:
+        yield
+    except BaseException:
+        db.close()
+        raise
 
 
 def copied(path: Path) -> sqlite3.Connection:
     """A copy in memory of the database at a path; empty if there is none. Raises the same errors."""
     copy = sqlite3.connect(":memory:", isolation_level=None)
     if path.exists():
-        with closing(sqlite3.connect(path, timeout=30)) as db:
+        with closed_on_errors(copy), closing(sqlite3.connect(path, timeout=30)) as db:
             db.backup(copy)
     return copy
 

@@ -20,7 +20,7 @@ import msgspec
 
 from imageloom.errors import StorageError
 from imageloom.model import Failure, Item, Result, Times
-from imageloom.records.database import copied, create_tables, opened
+from imageloom.records.database import closed_on_errors, copied, create_tables, opened
 from imageloom.records.schema import Claim, ItemRecord, JobRecord, JobState
 from imageloom.records.transaction import Transaction
 
@@ -63,8 +63,9 @@ class Ledger:
         self._is_durable = False
         try:
             self._db = copied(self.path) if scratch else self._open(path is None)
-            create_tables(self._db)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            with closed_on_errors(self._db):
+                create_tables(self._db)
+                self._db.execute("PRAGMA journal_mode=WAL")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from imageloom.errors import StorageError
 from imageloom.model import Plain
+from imageloom.records.database import closed_on_errors
 from imageloom.records.transaction import Transaction
 from imageloom.system.private import private_database
 
@@ -82,19 +83,21 @@ class ServiceState:
         try:
             private_database(path, has_own_folder=True)
             self._db = sqlite3.connect(path, 30.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, VERSION):
-                raise StorageError(
-                    f"cannot use {path}: it has version {version}, this program needs {VERSION}"
-                )
-            if not version:
-                with self._transaction():
-                    for statement in SCHEMA.split(";\n"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version={VERSION}")
+            with closed_on_errors(self._db):
+                self._create_tables()
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot use {path} (--state): {error}") from None
+
+    def _create_tables(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise StorageError(f"it has version {version}, this program needs {VERSION}")
+        if not version:
+            with self._transaction():
+                for statement in SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={VERSION}")
 
     def close(self) -> None:
         with self._lock:
