@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from queue import Empty
 from typing import TYPE_CHECKING
 
@@ -89,7 +88,7 @@ class Driver:
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
         check_template(job.name, has_one_item=self._source.is_file)
-        check_pages(job, self._source)
+        check_pages(job)
         self._sink.check_recipe(job.recipe)
         self._meanings = Meanings(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
@@ -104,7 +103,8 @@ class Driver:
         self._in_flight = Window(self._memory, self._overlaps, self._wake, clock)
         self._finished = clock.queue()
         self._large: LargeImages | None = None
-        self._in_progress = InProgress(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
+        name = f"{ledger.number(self._source.root)}-{ledger.number(self._sink.address)}"
+        self._in_progress = InProgress(ledger.path.parent / "in-hand" / name, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
         self._accounts = Accounts(
@@ -311,7 +311,6 @@ class Driver:
         except ImageloomError:
             raise
         except Exception as error:  # the task cannot be sent
-            flight.future = Future()
             flight.future.set_exception(error)
         flight.future.add_done_callback(lambda done: self._finished.put((task.id, done)))
 
