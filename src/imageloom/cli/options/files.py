@@ -72,8 +72,8 @@ def prune_options(command: C) -> C:
         click.option(
             "--prune",
             is_flag=True,
-            help="Before the run, remove the outputs whose inputs are gone from SOURCE: only those that imageloom "
-            "made and that nobody has changed since. They are listed first; with --dry-run, only listed.",
+            help="Before the run, remove the outputs whose inputs are gone from SOURCE: only those of earlier "
+            "runs that nobody has changed since. They are listed first; with --dry-run, only listed.",
         ),
         click.option("-y", "--yes", is_flag=True, help="With --prune: remove without asking."),
     )
