@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import imageloom
+from imageloom import codecs
+from imageloom.model import Encoding
 from program import COMMAND
 
 ROOT = Path(imageloom.__file__).parent
@@ -34,7 +37,8 @@ LAYERS = (
     ("service",),
     ("bench",),
     ("chaos",),
-    ("api",),
+    ("interface",),
+    ("api", "ops"),
     ("testing",),
     ("cli",),
     ("",),
@@ -249,6 +253,69 @@ def test_numpy_and_opencv_are_loaded_only_when_they_are_needed(code: str) -> Non
     assert not modules & {"numpy", "cv2", "simplejpeg", "sqlite3", "yaml", "tqdm", "multiprocessing"}
 
 
+def ours(modules: set[str]) -> set[str]:
+    return {name for name in modules if name.partition(".")[0] == "imageloom"}
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_version_and_help_load_little(option: str) -> None:
+    needed = {"imageloom", "imageloom.errors", "imageloom.cli", "imageloom.cli.text", "imageloom.system"}
+    needed |= {"imageloom.cli.signals", "imageloom.system.machine", "imageloom.system.printable"}
+    modules = loaded_by(
+        f"sys.argv = ['imageloom', {option!r}]\nfrom imageloom.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass"
+    )
+    assert ours(modules) <= needed
+    assert "msgspec" not in modules
+
+
+UNUSUAL = """
+    cli.pruning codecs.adapt codecs.exif codecs.jpegmetadata codecs.notes codecs.packets
+    codecs.photoshop codecs.pictures codecs.repair codecs.stated codecs.tags codecs.xmp colours driver.pruning
+    engines.executor scheduling.scheduler stores.made stores.remote tiling worker.fork_server worker.parts
+    worker.process worker.zygote report service
+"""
+"""Modules that only some files, engines and options need."""
+UNUSUAL_LIBRARIES = {
+    "_hashlib",
+    "asyncio",
+    "dataclasses",
+    "email",
+    "hashlib",
+    "http",
+    "multiprocessing",
+    "random",
+}
+UNUSUAL_LIBRARIES |= {
+    "imagecodecs",
+    "PIL",
+    "pyexpat",
+    "select",
+    "selectors",
+    "socket",
+    "ssl",
+    "subprocess",
+    "tempfile",
+}
+
+
+@pytest.mark.parametrize("engine", ["serial", "threads"])
+def test_a_run_over_plain_photos_loads_only_what_they_need(engine: str, tmp_path: Path) -> None:
+    """Each module more delays every run: import it in the function that needs it."""
+    photo, out, ledger = tmp_path / "in" / "a.jpg", tmp_path / "out", tmp_path / "ledger.db"
+    photo.parent.mkdir()
+    photo.write_bytes(codecs.encode("jpeg", np.zeros((40, 60, 3), np.uint8), Encoding(85)))
+    arguments = ["imageloom", "run", "resize 20x20", str(photo.parent), str(out), "--engine", engine]
+    modules = loaded_by(
+        f"sys.argv = {[*arguments, '-q', '--ledger', str(ledger)]!r}\nfrom imageloom.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as exit:\n    assert exit.code == 0"
+    )
+    assert (out / "a.jpg").exists()
+    unusual = tuple(f"imageloom.{name}" for name in UNUSUAL.split())
+    assert not {name for name in ours(modules) if f"{name}.".startswith(tuple(f"{one}." for one in unusual))}
+    assert not modules & UNUSUAL_LIBRARIES
+
+
 def test_no_process_is_forked_from_one_that_has_loaded_grpc() -> None:
     """A node's worker processes, and a run's local nodes, come from a server that loads these."""
     code = "import imageloom.cli.run, imageloom.cli.node, imageloom.worker.process, imageloom.engines.nodes.local"
@@ -269,7 +336,7 @@ def test_public_names_resolve_and_others_do_not() -> None:
     for name in imageloom.__all__:
         assert getattr(imageloom, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = imageloom.nothing
+        _ = imageloom.nothing  # type: ignore[attr-defined]
 
 
 def test_the_version_is_told() -> None:

@@ -11,7 +11,6 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
-from imageloom.cli.pruning import confirm
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 
@@ -206,6 +205,8 @@ def command(
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if prune:
+            from imageloom.cli.pruning import confirm  # few runs need it
+
             confirm(driver.prune(), yes, dry_run)
         if dry_run:
             summary = driver.preview()

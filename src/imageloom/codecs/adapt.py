@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from imageloom import colours
 from imageloom.codecs import exif, notes, packets, xmp
-from imageloom.codecs.metadata import COMMENT, NO_METADATA, Metadata, Text, things
-from imageloom.errors import LimitExceeded, MetadataLost
-from imageloom.model import COPIES, Frame, Header, Recipe, Thing
+from imageloom.codecs.metadata import COMMENT, NO_METADATA, Carried, Metadata, Text, things
+from imageloom.errors import LimitExceeded
+from imageloom.model import Frame, Thing
 
 MOST_INFLATED = 16 << 20
 """Maximum decompressed size of one profile or packet, in bytes."""
@@ -49,17 +49,8 @@ class Target(NamedTuple):
     """What the pixels of the output lack."""
     keywords: Collection[str] = ()
     """The keywords of the texts that the format can hold; empty: all."""
-
-
-class Carried(NamedTuple):
-    """What an output takes along."""
-
-    metadata: Metadata
-    dropped: frozenset[Thing] = frozenset()
-    """What the input has and the output lacks."""
-
-
-NOTHING = Carried(NO_METADATA)
+    moves_values: bool = False
+    """Whether the format lays out EXIF anew, so that offsets in maker notes become invalid."""
 
 
 def for_output(metadata: Metadata, target: Target) -> Carried:
@@ -83,6 +74,8 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     block = exif.adapted(described, frame, target.converted)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
+    if target.moves_values and exif.has_fixed_note(block.exif):
+        lost.add("private metadata")
     texts = tuple(text for text in metadata.texts if _holds(target, text))
     lost.update(_thing(text) for text in metadata.texts if text not in texts)
     gain_map = metadata.gain_map if "gain map" in carries else b""
@@ -160,25 +153,6 @@ def _in_one_packet(metadata: Metadata) -> tuple[Metadata, bool]:
     """The metadata with the XMP in one packet, and whether nothing of it is lost."""
     joined = packets.joined(metadata.xmp, metadata.extended_xmp)
     return replace(metadata, xmp=joined or packets.alone(metadata.xmp), extended_xmp=b""), bool(joined)
-
-
-def other_pages(header: Header, recipe: Recipe) -> frozenset[Thing]:
-    """What is not done of a file with several pages, unless the recipe asks for certain pages."""
-    if header.pages == 1 or recipe.pages != "first":
-        return frozenset()
-    return frozenset({"animation" if header.format in ("gif", "webp") else "pages"})
-
-
-def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:
-    """What an output lacks, if the recipe accepts that.
-
-    Raises:
-        MetadataLost: it does not.
-    """
-    lost = ", ".join(sorted(dropped - COPIES))
-    if lost and recipe.metadata == "strict":
-        raise MetadataLost(f"the output would lack what the input has: {lost} (--strict-metadata)")
-    return dropped
 
 
 def inflate(data: bytes, what: str) -> bytes:

@@ -6,24 +6,26 @@ import importlib
 from functools import lru_cache
 from io import BytesIO
 from mmap import mmap
+from struct import Struct
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace
 
-from imageloom.codecs import jpegmetadata, segments
+from imageloom.codecs import segments
 from imageloom.codecs.bits import Data, MoreNeeded, View, number
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.jpegmetadata import ICC, Orientation, stated
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
 if TYPE_CHECKING:
+    from imageloom.codecs.jpegmetadata import Orientation
     from imageloom.codecs.piecewise.ordered import FileEncoder
 
 Buffer = bytes | mmap
+_FRAME = Struct(">BHHB")
 _PROGRESSIVE = {0xC2, 0xCA}
 _PIECE = 1 << 20
 _FRAMES = {*segments.SEQUENTIAL, *_PROGRESSIVE}
@@ -81,16 +83,19 @@ class Jpeg:
         sampling = None
         for marker, start, end in segments.walk(head):
             if marker in _FRAMES:
-                frame, progressive = _frame(head, start), marker in _PROGRESSIVE
-                components = number(head, start + 5, 1)
-                sampling = segments.subsampling(head, start)
+                described = head[start : start + segments.FRAME]
+                frame, components = _frame(described)
+                sampling = segments.subsampling(described)
+                progressive = marker in _PROGRESSIVE
             elif marker in _REFUSED:
                 raise UnsupportedImage(f"{_REFUSED[marker]} JPEG is not supported")
             elif marker == segments.APP1:
+                from imageloom.codecs.jpegmetadata import Orientation  # plain photos do not need it
+
                 turned = turned or Orientation()
                 turned.add(head[start:end])
-            elif marker == segments.APP2 and head[start : start + len(ICC)] == ICC:
-                profile.append(head[start + len(ICC) : end])
+            elif marker == segments.APP2 and head[start : start + len(segments.ICC)] == segments.ICC:
+                profile.append(head[start + len(segments.ICC) : end])
             elif marker == segments.SOS and frame is not None:
                 if not frame.height:
                     frame = replace(frame, height=_later_height(head, end))
@@ -107,7 +112,7 @@ class Jpeg:
                     buffered=held,
                     subsampling=sampling,
                     stored="CMYK" if is_cmyk else "",
-                    colours=stated(profile, turned.exif if turned else b"", frame.channels),
+                    colours=_stated(profile, turned, frame.channels) if profile or turned else "",
                 )
         raise CorruptImage("the JPEG has no frame header before its first scan")
 
@@ -133,10 +138,11 @@ class Jpeg:
         if image.shape[:2] != (height, width):
             raise CorruptImage(f"the JPEG decodes to {image.shape[1]}x{image.shape[0]}, not {width}x{height}")
         if is_cmyk:
+            from imageloom.codecs.jpegmetadata import stored_profile
             from imageloom.colours.inks import cmyk_to_srgb  # few files have inks
 
             # Programs store the inks inverted, as Adobe's do.
-            return cmyk_to_srgb(255 - image, jpegmetadata.stored_profile(data))
+            return cmyk_to_srgb(255 - image, stored_profile(data))
         return image.reshape(height, width) if decoder.gray else image
 
     def _repaired(self, data: bytes, decoder: _Decoder, damage: DamageLog) -> Pixels:
@@ -152,6 +158,10 @@ class Jpeg:
             raise CorruptImage(f"the JPEG cannot be decoded: {error}") from None
 
     def metadata(self, data: bytes) -> Metadata:
+        if segments.is_bare(data):
+            return NO_METADATA
+        from imageloom.codecs import jpegmetadata  # plain photos do not need it
+
         return jpegmetadata.read(data)
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
@@ -164,10 +174,15 @@ class Jpeg:
             colorspace="GRAY" if gray else "RGB",
             colorsubsampling="Gray" if gray else encoding.subsampling or "420",
         )
+        if metadata is NO_METADATA:
+            return data
+        from imageloom.codecs import jpegmetadata  # plain photos do not need it
+
         return jpegmetadata.insert(data, metadata)
 
     def in_pieces(self, frame: Frame, encoding: Encoding, metadata: Metadata = NO_METADATA) -> FileEncoder:
         """An encoder that encodes a large image strip by strip, to the same bytes as `encode`."""
+        from imageloom.codecs import jpegmetadata
         from imageloom.codecs.piecewise import jpeg  # small images must not wait for the import
 
         return jpeg.Encoder(
@@ -256,16 +271,20 @@ def _later_height(head: Data, at: int) -> int:
     return 0
 
 
-def _frame(head: Data, at: int) -> Frame:
-    """Parse a frame header (ITU-T T.81, B.2.2)."""
-    bits, height, width, components = (
-        number(head, at, 1),
-        number(head, at + 1, 2),
-        number(head, at + 3, 2),
-        number(head, at + 5, 1),
-    )
+def _frame(described: bytes) -> tuple[Frame, int]:
+    """Parse the body of a frame header (ITU-T T.81, B.2.2): the frame, and the number of components."""
+    if len(described) < 6:
+        raise MoreNeeded
+    bits, height, width, components = _FRAME.unpack_from(described)
     if bits != 8:
         raise UnsupportedImage(f"JPEG with {bits} bits is not supported")
     if components not in (1, 3, 4):
         raise UnsupportedImage(f"{components}-component JPEG is not supported")
-    return Frame(width, height, min(components, 3))  # CMYK is decoded to RGB
+    return Frame(width, height, min(components, 3)), components  # CMYK is decoded to RGB
+
+
+def _stated(profile: list[bytes], turned: Orientation | None, channels: int) -> str:
+    """What a file states of its colours, as a text of `colours`."""
+    from imageloom.codecs.jpegmetadata import stated  # plain photos do not need it
+
+    return stated(profile, turned.exif if turned else b"", channels)

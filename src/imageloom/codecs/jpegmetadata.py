@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-import numpy as np
-
 from imageloom.codecs import photoshop, pictures, xmp
 from imageloom.codecs.bits import MOST_AT_ONCE, MoreNeeded
 from imageloom.codecs.exif import stated_orientation
@@ -26,10 +24,13 @@ from imageloom.codecs.segments import (
     APP14,
     COM,
     FRAMES,
+    ICC,
+    MOST_SEARCHED,
     OPTIONAL,
     ROOM,
     SOS,
     end_of_image,
+    ends_early,
     segment,
     walk,
 )
@@ -40,17 +41,12 @@ from imageloom.model import Thing
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-ICC = b"ICC_PROFILE\0"
 _JFIF, _JFXX = b"JFIF\0", b"JFXX\0"
 _TIFF = (b"II*\0", b"MM\0*")
 _UNITS = ("none", "inch", "cm")
 _MOST_VIDEO = 64 << 20
 """Maximum size of the video of a motion photo, in bytes."""
-_MOST_SEARCHED = 256 << 20
-"""Maximum size of a file in which the end of the image is searched for, in bytes."""
 _EOI = b"\xff\xd9"
-_NO_DENSITY = b"\0\0\1\0\1\0\0"
-"""The end of a JFIF segment without a resolution and a thumbnail."""
 _DENSITY_AT = 13
 """Offset of the density in a file that begins with a JFIF segment."""
 _EXTENDED = rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})"
@@ -185,22 +181,15 @@ def read(data: bytes) -> Metadata:
     Raises:
         LimitExceeded: the data behind the image is too large to be copied.
     """
-    found, scan, is_plain = _Found(), 0, True
+    found, scan = _Found(), 0
     with suppress(MoreNeeded, CorruptImage):
         for marker, start, end in walk(data):
             if marker in OPTIONAL:
-                if marker == APP0 and data[start + 7 : end] == _NO_DENSITY:
-                    continue
-                is_plain = False
                 _HANDLERS.get(marker, _Found.other)(found, data[start:end], start)
             elif marker in FRAMES and data[start + 5 : start + 6] == b"\4":
                 found.things.add("CMYK")
-                is_plain = False
             elif marker == SOS:
                 scan = start
-    has_more = scan and len(data) <= _MOST_SEARCHED and _has_more(data, scan)
-    if is_plain and not has_more and data[-2:] == _EOI:
-        return NO_METADATA
     things = found.things
     icc = profile_of(found.profile, things) if "CMYK" not in things else b""
     resources = photoshop.Resources()
@@ -211,9 +200,9 @@ def read(data: bytes) -> Metadata:
         if resources.density and not found.density:
             found.density = Density(*resources.density)
     behind = pictures.Behind()
-    if len(data) > _MOST_SEARCHED:
+    if len(data) > MOST_SEARCHED:
         things |= {"private metadata"} if data[-2:] != _EOI else set()
-    elif has_more:
+    elif scan and (data[-2:] != _EOI or found.entries or ends_early(data, scan)):
         behind = pictures.behind(data, end_of_image(data, scan), found.xmp, found.entries)
         if len(behind.gain_map) > MOST_AT_ONCE or len(behind.video) > _MOST_VIDEO:
             raise LimitExceeded("the video or the gain map behind the image is too large (--metadata strip)")
@@ -234,19 +223,6 @@ def read(data: bytes) -> Metadata:
         video=behind.video,
         found=tuple(sorted(things)),
     )
-
-
-def _has_more(data: bytes, scan: int) -> bool:
-    """Whether there may be other data behind the image whose first scan begins at `scan`.
-
-    In entropy-coded data there is no FF D8 and no FF D9. Arrays are compared faster than bytes are searched.
-    """
-    if data[-2:] != _EOI:
-        return True
-    coded = np.frombuffer(data, np.uint8, len(data) - 2 - scan, scan)
-    follows = coded[1:] >= 0xD8
-    follows &= coded[:-1] == 0xFF
-    return bool(np.count_nonzero(follows)) and bool((coded[1:][follows] <= 0xD9).any())
 
 
 def stated(parts: list[bytes], exif: bytes, channels: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from imageloom.model import Plain, Thing
 
@@ -109,6 +109,14 @@ class Metadata(Plain, frozen=True):
 
 
 NO_METADATA = Metadata()
+
+
+class Carried(NamedTuple):
+    """What an output takes along."""
+
+    metadata: Metadata
+    dropped: frozenset[Thing] = frozenset()
+    """What the input has and the output lacks."""
 
 
 def things(metadata: Metadata) -> set[Thing]:

@@ -24,7 +24,9 @@ from imageloom.codecs.segments import (
     BEHIND_CODED,
     DNL,
     EOI,
+    FRAME,
     FRAMES,
+    ICC,
     MOST_SEGMENTS,
     OPTIONAL,
     SEQUENTIAL,
@@ -41,7 +43,6 @@ _SPECTRUM = bytes((0, 63, 0))
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _MOST_PASSES, _MOST_PLACES = 3, 12
 """Maximum number of repairs of the entropy-coded data, and of places that are tried for one."""
-_ICC = b"ICC_PROFILE\0"
 _STRANGE_SAMPLING = "subsampling level"
 _STRANGE_ORDER = "Inconsistent progression"
 
@@ -119,8 +120,8 @@ class _Examined:
         if self._frame_at < 0:
             return False
         piece = self.pieces[self._frame_at]
-        has_colours = self._data[piece.start + 9] == 3
-        return piece.new is not None or (has_colours and subsampling(self._data, piece.start + 4) is None)
+        frame = self._data[piece.start + 4 : piece.start + 4 + FRAME]
+        return piece.new is not None or (frame[5] == 3 and subsampling(frame) is None)
 
     @property
     def lacks_scans(self) -> bool:
@@ -197,8 +198,8 @@ class _Examined:
             self._fault("the colour transform of Adobe's segment is unknown")
             new = segment(marker, body[:11], b"\1", body[12:])
         elif marker in OPTIONAL and marker not in (APP0, APP14):
-            if marker == APP2 and body.startswith(_ICC) and len(body) > len(_ICC) + 1:
-                self._profile.append(body[len(_ICC) : len(_ICC) + 2])
+            if marker == APP2 and body.startswith(ICC) and len(body) > len(ICC) + 1:
+                self._profile.append(body[len(ICC) : len(ICC) + 2])
             return
         elif marker == SOS:
             self._note(body)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from mmap import mmap
+
+import numpy as np
 
 from imageloom.codecs.bits import Data, MoreNeeded
 from imageloom.errors import CorruptImage, UnsupportedImage
@@ -26,7 +29,15 @@ OPTIONAL = {*range(0xE0, 0xF0), COM}
 """Markers of segments that decoders may skip."""
 BARE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a length: TEM, RST0 to RST7, SOI."""
+_WITHOUT_LENGTH = {*BARE, EOI, 0x00, 0xFF}
 _SCAN = bytes((0xFF, SOS))
+_END = bytes((0xFF, EOI))
+ICC = b"ICC_PROFILE\0"
+"""The first bytes of the segments of a colour profile."""
+_PLAIN_JFIF = b"JFIF\0" + b"\0\0\1\0\1\0\0"
+"""The body of a JFIF segment, without its version, that has no resolution and no thumbnail."""
+MOST_SEARCHED = 256 << 20
+"""Maximum size of a file in which the end of the image is searched for, in bytes."""
 ANY_MARKER = re.compile(rb"\xff[^\x00\xff]")
 BEHIND_CODED = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """A marker that ends entropy-coded data."""
@@ -57,14 +68,11 @@ def walk(data: Data) -> Iterator[tuple[int, int, int]]:
         if len(mark) < 2:
             raise MoreNeeded
         marker = mark[1]
-        if mark[0] != 0xFF or marker in (0, 0xFF):
-            at = _next_marker(data, at)
+        if mark[0] != 0xFF or marker in _WITHOUT_LENGTH:
+            if mark[0] == 0xFF and marker == EOI:
+                return
+            at = at + 2 if mark[0] == 0xFF and marker in BARE else _next_marker(data, at)
             continue
-        if marker in BARE:
-            at += 2
-            continue
-        if marker == EOI:
-            return
         if len(mark) < 4:
             raise MoreNeeded
         length = mark[2] << 8 | mark[3]
@@ -78,6 +86,32 @@ def walk(data: Data) -> Iterator[tuple[int, int, int]]:
             return
         at += 2 + length
     raise UnsupportedImage(f"JPEG with more than {MOST_SEGMENTS:,} segments is not supported")
+
+
+def is_bare(data: bytes) -> bool:
+    """Whether a file is only an image: nothing in it is metadata, and nothing is behind it."""
+    with suppress(MoreNeeded, CorruptImage):
+        for marker, start, end in walk(data):
+            if marker == SOS:
+                return data[-2:] == _END and (len(data) > MOST_SEARCHED or not ends_early(data, start))
+            if marker == APP0 and data[start : start + 5] + data[start + 7 : end] == _PLAIN_JFIF:
+                continue
+            if marker in OPTIONAL:
+                return False
+            if marker in FRAMES and data[start + 5 : start + 6] == b"\4":
+                return False
+    return False
+
+
+def ends_early(data: bytes, scan: int) -> bool:
+    """Whether there is an EOI between the start of the first scan and the last two bytes of a file.
+
+    Entropy-coded data has none. Arrays are compared faster than bytes are searched.
+    """
+    coded = np.frombuffer(data, np.uint8, len(data) - 2 - scan, scan)
+    ends = coded[:-1] == 0xFF
+    ends &= coded[1:] == EOI
+    return bool(ends.any())
 
 
 def _next_marker(data: Data, at: int) -> int:
@@ -142,9 +176,13 @@ def segment(marker: int, *parts: bytes) -> bytes:
     return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2) + body
 
 
-def subsampling(head: Data | mmap, at: int) -> Subsampling | None:
-    """The chroma subsampling of a frame header whose body begins at `at`; None if it has no usual name."""
-    return _named(bytes(head[at + 7 : at + 15])[::3])
+FRAME = 15
+"""Number of bytes in the body of a frame header with three components."""
+
+
+def subsampling(frame: bytes) -> Subsampling | None:
+    """The chroma subsampling of the body of a frame header; None if it has no usual name."""
+    return _named(frame[7:FRAME:3])
 
 
 @lru_cache(maxsize=64)

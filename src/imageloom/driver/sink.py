@@ -24,7 +24,6 @@ from imageloom.records.ledger import Ledger
 from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
-from imageloom.stores.made import equal_file
 from imageloom.stores.staging import ScratchFolder
 from imageloom.system import disk, folders
 from imageloom.system.private import private_folder
@@ -282,6 +281,8 @@ class Sink:
         """
         if not self._compared or not isinstance(self.store, LocalStore):
             return
+        from imageloom.stores.made import equal_file  # few runs need it
+
         adopted = [written for written in result.written if written.name in self._compared]
         for written in adopted:
             written_at = equal_file(self.store, written.staged, written.name)

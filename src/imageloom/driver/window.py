@@ -6,8 +6,8 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imageloom.driver.batches import Ready
@@ -26,8 +26,7 @@ FIRST_PAUSE = 0.1
 """Back-off before the second attempt, in seconds. It doubles with each attempt, and jitter is added."""
 
 
-@dataclass(eq=False)
-class Flight:
+class Flight(Struct, eq=False):
     """A task in flight."""
 
     task: Task
@@ -38,8 +37,8 @@ class Flight:
     """Called from any thread when the first such result arrives."""
     since: float
     """When it was submitted."""
-    future: Future[Outcome] = field(init=False)
-    """Set when the engine has returned it; results may arrive earlier."""
+    future: Future[Outcome] = field(default_factory=Future)
+    """The engine's, when it has returned it; results may arrive earlier."""
     arrived: dict[int, Result] = field(default_factory=dict)
     """Results that arrived before the end of the task, by the item's position. Filled by the engine's threads."""
     taken: set[int] = field(default_factory=set)

@@ -17,7 +17,6 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from hashlib import sha256
 from itertools import zip_longest
 from pathlib import Path
 
@@ -61,6 +60,8 @@ def _load_file(path: str, digest: str) -> None:
             source = Path(path).read_bytes()
         except OSError as error:
             raise UsageError(f"cannot load operators from {path}: {error.strerror}") from None
+        from hashlib import sha256  # it loads OpenSSL, which takes longer than all operators
+
         found = sha256(source).hexdigest()
         if digest not in ("", found):
             raise TaskRefused(

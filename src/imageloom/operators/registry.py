@@ -11,7 +11,6 @@ import inspect
 import math
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
@@ -32,8 +31,7 @@ F = TypeVar("F", bound=Callable[..., Pixels])
 DTYPES: tuple[DType, ...] = ("uint8", "uint16", "float32")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Measure:
+class Measure(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """How a global operator is computed in parts: map, reduce, apply.
 
     Each part of the image is measured. The measures are merged in any order. The merged measure gives a point or
@@ -67,8 +65,7 @@ class Measure:
         return [resolved[box] for box in boxes] if self.placed else [resolved] * len(boxes)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Operator:
+class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
     """A registered operator. See `operator` for the meaning of the fields."""
 
     name: str
@@ -126,6 +123,7 @@ class Operator:
             if name not in self.parameters:
                 unknown = messages.unknown_parameter(name, self.parameters, self.examples)
                 raise PipelineError(f"{self.name}: {unknown}")
+        params = {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()}
         try:
             checked = msgspec.to_builtins(msgspec.convert(params, self.schema))
         except msgspec.ValidationError as error:

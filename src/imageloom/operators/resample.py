@@ -12,8 +12,7 @@ convolution interpolation for digital image processing", IEEE Trans. ASSP 29, 19
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,8 +26,7 @@ Kernel = Literal["nearest", "linear", "cubic", "lanczos", "area"]
 _TAPS = {"linear": 2, "cubic": 4, "lanczos": 8}
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """How one axis of an image is resampled."""
 
     length: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from imageloom import codecs, colours, operators
+from imageloom import codecs, operators
 from imageloom.errors import UnsupportedImage
 from imageloom.model import Format, Frame, Header, Recipe, Step
 
@@ -34,6 +34,8 @@ def placed(steps: Sequence[Step], header: Header, recipe: Recipe, format: Format
     stated = header.colours
     if not stated:
         return Colouring(plain, converted=bool(header.stored))
+    from imageloom import colours  # few files state other colours than sRGB
+
     frames = operators.frames(steps, header.frame)
     kept_by = _kept_by(stated, header, frames[-1], recipe, format)
     places = [at for at, step in enumerate(steps) if step.name == "to_srgb"]
@@ -57,6 +59,8 @@ def placed(steps: Sequence[Step], header: Header, recipe: Recipe, format: Format
 
 def _changes_kind(stated: str, first: Frame, frame: Frame) -> bool:
     """Whether a profile that fits pixels of the first frame does not fit those of the other one."""
+    from imageloom import colours
+
     return colours.fits(stated, first.channels) and not colours.fits(stated, frame.channels)
 
 
@@ -64,6 +68,8 @@ def _kept_by(stated: str, header: Header, frame: Frame, recipe: Recipe, format: 
     """How an output can say its colours: "" as the input does, or the text to build a profile for; None: not."""
     if recipe.metadata == "strip":
         return None
+    from imageloom import colours
+
     carries = codecs.carries(format, frame)
     is_gray = frame.channels <= 2
     has_profile = "colour profile" in carries

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
 
-from imageloom import codecs, colours, operators
-from imageloom.codecs.adapt import Carried, Target, for_output
-from imageloom.codecs.metadata import Metadata
-from imageloom.errors import LimitExceeded, UnsupportedImage
+from imageloom import codecs, operators
+from imageloom.codecs.metadata import NO_METADATA, Carried, Metadata
+from imageloom.errors import LimitExceeded, MetadataLost, UnsupportedImage
 from imageloom.model import (
+    COPIES,
     Decode,
     Encoding,
     Format,
@@ -34,6 +35,9 @@ from imageloom.model import (
 )
 from imageloom.recipes.colouring import Colouring, placed
 from imageloom.recipes.rewrite import rewrite
+
+if TYPE_CHECKING:
+    from imageloom.codecs.adapt import Target
 
 BATCH_PIXELS = 4_000_000
 """Maximum number of decoded pixels in a batch: 30 to 60 ms of work on one core."""
@@ -79,6 +83,10 @@ class OutputPlan(Plain, frozen=True):
     @property
     def target(self) -> Target:
         """What the input's metadata is adapted to."""
+        from imageloom import colours  # plain photos need neither
+        from imageloom.codecs.adapt import Target
+
+        is_gray = self.frame.without_extra.channels <= 2
         return Target(
             self.frame,
             codecs.carries(self.format, self.frame),
@@ -87,15 +95,18 @@ class OutputPlan(Plain, frozen=True):
             shows_all=all(step.name in _SHOWING_ALL for step in self.steps),
             dropped=frozenset(self.dropped),
             keywords=getattr(codecs.get(self.format), "keywords", ()),
+            moves_values=getattr(codecs.get(self.format), "moves_values", False),
             colours=self.colours,
             converted=self.converted,
-            profile=colours.built(self.profile, self.frame.without_extra.channels <= 2)
-            if self.profile
-            else b"",
+            profile=colours.built(self.profile, is_gray) if self.profile else b"",
         )
 
     def carried(self, metadata: Metadata) -> Carried:
         """What the output takes along of the input's metadata, with the gain map for its pixels."""
+        if metadata == NO_METADATA:
+            return Carried(NO_METADATA, frozenset(self.dropped))
+        from imageloom.codecs.adapt import for_output
+
         if not metadata.gain_map:
             return for_output(metadata, self.target)
         if self.gain_map == "drop":
@@ -128,6 +139,24 @@ class Plan(Plain, frozen=True):
     def needs_profile(self) -> bool:
         """Whether a step needs the profile of the file."""
         return any(output.converted and output.colours.startswith("profile") for output in self.outputs)
+
+
+def other_pages(header: Header, recipe: Recipe) -> frozenset[Thing]:
+    """What is not done of a file with several pages, unless the recipe asks for certain pages."""
+    if header.pages == 1 or recipe.pages != "first":
+        return frozenset()
+    return frozenset({"animation" if header.format in ("gif", "webp") else "pages"})
+
+
+def refuse_losses(recipe: Recipe, dropped: frozenset[Thing]) -> frozenset[Thing]:
+    """What an output lacks, if the recipe accepts that.
+
+    Raises:
+        MetadataLost: it does not.
+    """
+    if recipe.metadata == "strict" and (lost := ", ".join(sorted(dropped - COPIES))):
+        raise MetadataLost(f"the output would lack what the input has: {lost} (--strict-metadata)")
+    return dropped
 
 
 UNSUSPECTED = 64 << 20
@@ -163,6 +192,8 @@ def _plan(header: Header, recipe: bytes) -> Plan:
 
 operators.reloaded.append(lambda module: _plan.cache_clear())
 _encode = msgspec.msgpack.Encoder().encode
+_latest: list[tuple[Recipe, bytes]] = [(Recipe(()), b"")]
+"""The recipe of the last plan, and its bytes: a run asks for the plans of one recipe, several times an item."""
 
 
 def make_plan(header: Header, recipe: Recipe) -> Plan:
@@ -172,7 +203,11 @@ def make_plan(header: Header, recipe: Recipe) -> Plan:
         OperatorRefused: a step does not accept its input.
         UnsupportedImage: the output's format does not support the pixels.
     """
-    return _plan(header, _encode(recipe))
+    latest, encoded = _latest[0]
+    if latest is not recipe:
+        encoded = _encode(recipe)
+        _latest[0] = recipe, encoded
+    return _plan(header, encoded)
 
 
 def _make_plan(header: Header, recipe: Recipe) -> Plan:

@@ -9,7 +9,6 @@ separate process. A kill and a power cut look like a crash; then the suspects ar
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import mmap
 import os
@@ -43,13 +42,13 @@ class InProgress:
     """The record of the items in progress of one run. If its file cannot be created, nothing is recorded.
 
     Args:
-        folder: folder for these files, beside the ledger.
-        source, sink: addresses; no other run writes into the sink.
+        path: the file, in a folder of its own kind. It must be the same for all runs with this source and sink.
+        sink: address of the sink; no other run writes into it.
     """
 
-    def __init__(self, folder: Path, source: str, sink: str) -> None:
-        self._folder = folder
-        self._path = folder / hashlib.sha256(f"{source}\n{sink}".encode()).hexdigest()[:32]
+    def __init__(self, path: Path, sink: str) -> None:
+        self._folder = path.parent
+        self._path = path
         self._sink = sink
         self._suspects: dict[bytes, int] = {}
         self._kept: set[bytes] = set()

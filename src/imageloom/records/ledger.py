@@ -227,17 +227,17 @@ class Ledger:
         return self._select(
             "SELECT name, size FROM outputs INDEXED BY outputs_by_item "  # else all rows of the sink are read
             "WHERE sink = ? AND source = ? AND key = ? AND fingerprint = ? AND recipe = ? AND size IS NOT NULL",
-            (self._number(sink), self._number(source), item.key, item.fingerprint, self._number(recipe)),
+            (self.number(sink), self.number(source), item.key, item.fingerprint, self.number(recipe)),
         ).fetchall()
 
     def claim_of(self, sink: str, name: str) -> Claim | None:
         """The claim on an output name; None if there is none."""
         row = (
-            self._claims.get((self._number(sink), name))
+            self._claims.get((self.number(sink), name))
             or self._select(
                 "SELECT sink, name, source, key, fingerprint, recipe, job, size FROM outputs "
                 "WHERE sink = ? AND name = ?",
-                (self._number(sink), name),
+                (self.number(sink), name),
             ).fetchone()
         )
         if row is None:
@@ -259,10 +259,10 @@ class Ledger:
 
         It takes effect with the next `flush`.
         """
-        place = self._number(sink)
+        place = self.number(sink)
         if (place, name) in self._done or (place, name) in self._released:
             self.flush()  # the pending row is about an older version of the item
-        origin, meaning = self._number(source), self._number(recipe)
+        origin, meaning = self.number(source), self.number(recipe)
         self._claims[place, name] = (place, name, origin, item.key, item.fingerprint, meaning, job, size)
 
     def record_done(
@@ -279,7 +279,7 @@ class Ledger:
         Args:
             times: modification times of the published files by name, in nanoseconds, as far as they are known.
         """
-        place, known = self._number(sink), times or {}
+        place, known = self.number(sink), times or {}
         self._done.update({(place, w.name): (w.size, known.get(w.name)) for w in result.written})
         if result.dropped or result.warnings:
             self._losses[job, result.key] = _as_json(result.dropped), _as_json(result.warnings)
@@ -297,7 +297,7 @@ class Ledger:
     def release(self, job: int, sink: str, names: tuple[str, ...]) -> None:
         """Release claimed names that get no output, if this job was the first to claim them and has never filled
         them."""
-        place = self._number(sink)
+        place = self.number(sink)
         self._released.update({(place, name): job for name in names})
 
     def outputs_of(self, source: str, sink: str) -> Iterator[tuple[str, str, int, int]]:
@@ -307,12 +307,12 @@ class Ledger:
         yield from self._select(
             "SELECT name, key, size, COALESCE(mtime, 0) FROM outputs "
             "WHERE sink = ? AND source = ? AND size IS NOT NULL ORDER BY name",
-            (self._number(sink), self._number(source)),
+            (self.number(sink), self.number(source)),
         )
 
     def forget_outputs(self, sink: str, names: Iterable[str]) -> None:
         """Delete the record of outputs that were removed from a sink."""
-        place = self._number(sink)
+        place = self.number(sink)
         self.flush()
         with self._transaction():
             self._db.executemany(
@@ -380,8 +380,8 @@ class Ledger:
         except sqlite3.Error as error:
             raise StorageError(f"cannot read the ledger {self.path}: {error}") from None
 
-    def _number(self, text: str) -> int:
-        """The number of a text (an address or a recipe) in the table `texts`."""
+    def number(self, text: str) -> int:
+        """The number of a text (an address or a recipe) in this ledger, always the same."""
         if text not in self._texts:
             with self._transaction():
                 self._db.execute("INSERT OR IGNORE INTO texts (text) VALUES (?)", (text,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from imageloom.errors import UnwritableOutput
 from imageloom.stores.names import STAGING
@@ -46,26 +47,33 @@ class Flusher:
         disk.flush_below(keys, self._root)
 
 
-def rename(token: str, staging: int, name: str, at: int) -> str:
+class Renamed(NamedTuple):
+    """A staged output that has got its name."""
+
+    mtime_ns: int
+    replaced: str = ""
+    """The token of the folder that it replaced, which is now among the staged outputs; empty for a file or a new
+    name."""
+
+
+def rename(token: str, staging: int, name: str, at: int) -> Renamed:
     """Give a staged output its name in one step.
 
     Args:
         token: its name in the open folder `staging`.
         at: the open folder in which it is named.
 
-    Returns:
-        The token of the folder that it replaced, which is now in `staging`; empty for a file or a new name.
-
     Raises:
         OSError, UnwritableOutput: it cannot be renamed.
     """
-    mode = os.stat(token, dir_fd=staging, follow_symlinks=False).st_mode
+    found = os.stat(token, dir_fd=staging, follow_symlinks=False)
+    mode = found.st_mode
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise UnwritableOutput(f"the staged output of {name} is not a regular file")
     if stat.S_ISDIR(mode) and _is_there(name, at):
-        return _put_in_place_of(token, staging, name, at)
+        return Renamed(found.st_mtime_ns, _put_in_place_of(token, staging, name, at))
     os.rename(token, name, src_dir_fd=staging, dst_dir_fd=at)
-    return ""
+    return Renamed(found.st_mtime_ns)
 
 
 def _put_in_place_of(token: str, staging: int, name: str, at: int) -> str:

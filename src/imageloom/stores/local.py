@@ -300,13 +300,12 @@ class LocalStore:
         folder, _, name = check_output_name(key).rpartition("/")
         try:
             with self._open_staging() as staging, self._publishing:
-                at = self._folder(folder)
-                replaced = rename(_single(token), staging, name, at)
+                written, replaced = rename(_single(token), staging, name, self._folder(folder))
                 if self._flusher and replaced:
                     self._replaced.append(replaced)
                 elif replaced:
                     folders.remove(replaced, staging)
-                return os.stat(name, dir_fd=at, follow_symlinks=False).st_mtime_ns
+                return written
         except OSError as error:
             with self._publishing:
                 self._leave()  # it may have been deleted

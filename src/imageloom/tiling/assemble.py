@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imageloom import codecs
-from imageloom.codecs.adapt import other_pages, refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA
 from imageloom.codecs.piecewise.ordered import Writer
 from imageloom.errors import CorruptImage, LimitExceeded, UnwritableOutput
 from imageloom.model import Box, Frame, Header, Part, Recipe, Result, Step, Thing, Work, Written
-from imageloom.recipes.plan import OutputPlan, Plan
+from imageloom.recipes.plan import OutputPlan, Plan, other_pages, refuse_losses
 from imageloom.records.events import Advanced
 from imageloom.stores import Store
 from imageloom.stores.files import size_within

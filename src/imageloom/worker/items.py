@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 
 from imageloom import codecs, operators, stores
-from imageloom.codecs.adapt import other_pages, refuse_losses
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
-from imageloom.colours.bound import bound
 from imageloom.model import Frame, Header, Pixels, Plain, Result, Step, Task, Thing, Times, Work, Written
-from imageloom.recipes.plan import check_limits, make_plan
+from imageloom.recipes.plan import check_limits, make_plan, other_pages, refuse_losses
 from imageloom.stores import Store, stage
 from imageloom.stores.names import new_token
 
@@ -107,10 +106,19 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     """The second stage: compute the pixels of each output from the decoded pixels."""
     made: list[tuple[tuple[Step, ...], Pixels]] = [((), chunk.pixels[0])]
     plan = make_plan(chunk.header, task.recipe)
-    with bound(chunk.profile):
+    with _profile(chunk.profile):
         pixels = tuple(_filter(output.steps, made, plan.decoded) for output in plan.outputs)
     lap("filter")
     return chunk._replace(pixels=pixels)
+
+
+def _profile(icc: bytes) -> AbstractContextManager[None]:
+    """In it, a step may convert from the colours of the file's profile."""
+    if not icc:
+        return nullcontext()
+    from imageloom.colours.bound import bound  # few files need it
+
+    return bound(icc)
 
 
 class About(Plain, frozen=True):
@@ -164,8 +172,9 @@ def stage_all(
         for output in written:
             sink.discard(output.staged)
         raise
-    found = Result(work.item.key, tuple(written), pixels=pixels)
-    return replace(found, dropped=about.dropped, warnings=about.warnings)
+    return Result(
+        work.item.key, tuple(written), pixels=pixels, dropped=about.dropped, warnings=about.warnings
+    )
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:

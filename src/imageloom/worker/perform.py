@@ -43,15 +43,16 @@ def perform(
         cut_short: the tasks of which no further item is begun, by job and number; it may change meanwhile.
     """
     made: list[Result] = []
+    worker = worker_name()
     for place, result in enumerate(results(task)):
         made.append(result)
         if on_result is not None:
-            on_result(place, replace(result, worker=worker_name()))
+            on_result(place, replace(result, worker=worker))
         if (task.job, task.id) in cut_short:
             stopped = NotBegun("the run was stopped before it was begun")
             made += [_failed(work, stopped) for work in task.work[place + 1 :]]
             break
-    return Outcome(task.id, worker_name(), tuple(made))
+    return Outcome(task.id, worker, tuple(made))
 
 
 def results(task: Task, computing: Turn = NO_BOUND) -> Iterator[Result]:

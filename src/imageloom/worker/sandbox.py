@@ -6,9 +6,7 @@ child is used again for items of the same job. For untrusted files each item has
 
 from __future__ import annotations
 
-import select
 import signal
-import socket
 import threading
 import time
 import weakref
@@ -35,6 +33,8 @@ from imageloom.worker.shared import (
 )
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from imageloom.worker.zygote import Fork, Zygote
 
 LOOK = 0.1
@@ -104,6 +104,9 @@ class Child:
     """
 
     def __init__(self, zygote: Zygote, key: Key, fork: Fork, files: Sequence[int]) -> None:
+        import select  # plain photos need neither
+        import socket
+
         self.key = key
         self.is_closed = False
         self.memory = SharedMemory()
@@ -307,7 +310,7 @@ class Children:
         self._zygote: Zygote | None = None
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
 
-    def use(self, line: socket.socket) -> None:
+    def use(self, line: socket) -> None:
         """Fork children by the process at the other end of a line, instead of a new interpreter."""
         from imageloom.worker.zygote import Zygote  # imported late: most runs do not need it
 
