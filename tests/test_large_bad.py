@@ -16,6 +16,7 @@ from imageloom.codecs import get
 from imageloom.codecs.piecewise import tiff
 from imageloom.errors import StorageError
 from imageloom.model import Encoding, Frame
+from imageloom.records.events import Failed
 from program import Run, imageloom, names
 
 BLUR = "gaussian_blur 2"
@@ -116,6 +117,7 @@ def test_a_cut_off_file_fails_by_name_and_alone(photos: Path, out: Path, suffix:
     run = Run(BLUR, photos, out, **OPTIONS)
     assert (run.done, run.failed) == (["well.png"], {f"cut.{suffix}": "CorruptImage"})
     assert names(out) == ["well.png"]
+    assert all(event.result.started for event in run.events if isinstance(event, Failed))
 
 
 @pytest.fixture

@@ -411,6 +411,7 @@ def test_flows_stay_below_the_roots(site: Hosted, tmp_path: Path) -> None:
         for source in (str(tmp_path), "/etc", "http://169.254.169.254/latest", "file:///etc"):
             body = {"source": source, "recipe": "grayscale"}
             assert client.post("api/v1/preview", json=body).status_code == 403
+            assert client.post("api/v1/samples", json={"source": source}).status_code == 403
 
 
 def test_operators_from_files_are_those_of_the_service(site: Hosted) -> None:

@@ -86,7 +86,8 @@ def test_a_preview_shows_before_and_after_and_the_plan(client: httpx.Client, sit
     draw(site.root / "in-look" / "a.png", width=1600, height=1200)
     body = {"source": str(site.root / "in-look"), "recipe": "grayscale | canny 100 200"}
     found = client.post("preview", json=body).json()
-    assert found["samples"] == [found["sample"]] == ["a.png"]
+    assert found["sample"] == "a.png"
+    assert client.post("samples", json={"source": body["source"]}).json() == {"samples": ["a.png"]}
     assert any("canny" in line for line in found["plan"])
     assert found["before"] != found["after"][0]["image"]
     two = client.post("preview", json=body | {"recipe": "outputs:\n  a: grayscale\n  b: resize 10%\n"}).json()

@@ -21,7 +21,7 @@ FLOWS = ("a", "b", "c")
 
 @pytest.mark.parametrize(
     ("items", "kills"),
-    [(20, 3), pytest.param(3334, 100, marks=(pytest.mark.long, pytest.mark.timeout(3600)))],
+    [(12, 2), pytest.param(3334, 100, marks=(pytest.mark.long, pytest.mark.timeout(3600)))],
 )
 def test_nothing_is_lost_and_nothing_is_done_twice(items: int, kills: int, tmp_path: Path) -> None:
     chance = random.Random(kills)

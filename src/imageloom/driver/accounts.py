@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from imageloom.driver import rounds
 from imageloom.driver.clock import REAL, Clock
 from imageloom.driver.rounds import Finished, Rounds
@@ -225,6 +227,8 @@ class Accounts:
             names: names of its outputs, whose claims are released.
         """
         self._failed += 1
+        if not result.started:  # a large image: only its parts have begun
+            result = replace(result, started=time.time())
         if result.failure and result.failure.kind == DiskFull.__name__ and not self._source.is_endless:
             self._unwritten.append(result.failure.message)
         if result.failure and len(self._failures) < MOST_FAILURES:

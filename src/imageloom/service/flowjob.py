@@ -217,7 +217,7 @@ class FlowJob:
     def _drive(self, source: Source) -> bool:
         """Run a driver over a source. Returns whether it has seen all items."""
         site, flow = self._site, self.flow
-        if isinstance(source, ListedSource):
+        if isinstance(source, (ListedSource, SteeredWatch)):
             self._skips, self._seen_before = 0, self._done
         with Ledger(site.ledger) as ledger:
             listeners: list[Listener] = [self._on_event, _FailureFlush(ledger)]

@@ -56,8 +56,6 @@ class Preview(Plain, frozen=True):
     """What a recipe makes of a sample."""
 
     sample: str
-    samples: tuple[str, ...]
-    """Some images of the source."""
     plan: tuple[str, ...]
     """What is done, and why, one line each."""
     before: bytes
@@ -100,15 +98,14 @@ class Previewer:
             UnknownName: there is no such image, or none at all.
             ImageloomError: the image cannot be processed.
         """
-        samples = self.samples(source)
-        if not sample and not samples:
+        key = sample or next(iter(self.samples(source)), "")
+        if not key:
             raise UnknownName("the source has no image yet")
-        key = sample or samples[0]
         lines = self._explain(source, recipe, key)
         outputs = recipe.outputs[:MOST_OUTPUTS]
         found = self._make(source, key, recipe, outputs, SIDE)
         shown = tuple(Shown(output.folder, image) for output, image in zip(outputs, found[1:], strict=True))
-        return Preview(key, samples, lines, found[0], shown)
+        return Preview(key, lines, found[0], shown)
 
     def thumbnail(self, source: str, key: str) -> bytes:
         """A thumbnail as WebP, also of a damaged image, if it can be decoded in part.

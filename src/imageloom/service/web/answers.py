@@ -132,6 +132,16 @@ class PreviewRequest(Plain, frozen=True):
     sample: Annotated[str, Meta(max_length=4096)] = ""
 
 
+class SourceRequest(Plain, frozen=True):
+    source: Annotated[str, Meta(max_length=4096)]
+
+
+class Samples(Plain, frozen=True):
+    """Some images of a source."""
+
+    samples: tuple[str, ...]
+
+
 class TaskAnswer(Plain, frozen=True):
     """A task in the engine."""
 

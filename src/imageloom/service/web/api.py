@@ -76,6 +76,10 @@ class Api:
             Operation("GET", "/workers", "getWorkers", "The engine and the machine.", self.workers, a.Workers),
             Operation("GET", "/operators", "listOperators", "All operators.", self.operator_list, a.OperatorList),
             Operation(
+                "POST", "/samples", "listSamples", "Some images of a source, to try a recipe on.",
+                self.samples, a.Samples, None, a.SourceRequest,
+            ),
+            Operation(
                 "POST", "/preview", "preview", "Try a recipe on a sample of a source.",
                 self.preview, Preview, None, a.PreviewRequest,
             ),
@@ -212,6 +216,9 @@ class Api:
 
     def operator_list(self, call: Call) -> answers.OperatorList:
         return answers.OperatorList(tuple(operator_answers()))
+
+    def samples(self, call: Call) -> answers.Samples:
+        return answers.Samples(self._previewer.samples(call.body.source))
 
     def preview(self, call: Call) -> Preview:
         given = call.body.recipe

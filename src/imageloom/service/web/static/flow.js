@@ -43,23 +43,32 @@
       box.append(pair, slider);
       return box;
     }));
-    const chosen = sample.value;
-    sample.replaceChildren(new Option("the first image", ""), ...found.samples.map((key) => new Option(key, key)));
-    sample.value = found.samples.includes(chosen) ? chosen : "";
     plan.hidden = false;
     plan.querySelector("pre").textContent = found.plan.join("\n");
     note.textContent = `${found.sample}: before on the left, after on the right.`;
+  };
+
+  const send = (path, body) => fetch(`${root}api/v1/${path}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+
+  const list = async () => {
+    try {
+      const answer = await send("samples", { source: source.value });
+      if (!answer.ok) { return; }
+      const chosen = sample.value, { samples } = await answer.json();
+      sample.replaceChildren(new Option("the first image", ""), ...samples.map((key) => new Option(key, key)));
+      sample.value = samples.includes(chosen) ? chosen : "";
+    } catch { /* the preview says what is wrong */ }
   };
 
   const preview = async () => {
     const own = ++turn;
     note.textContent = "…";
     try {
-      const answer = await fetch(`${root}api/v1/preview`, {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ source: source.value, recipe: recipe.value, sample: sample.value }),
-      });
+      const answer = await send("preview", { source: source.value, recipe: recipe.value, sample: sample.value });
       const found = await answer.json();
       if (own !== turn) { return; }
       if (answer.ok) { problem.textContent = ""; show(found); return; }
@@ -92,7 +101,7 @@
   const changed = () => { suggest(); previewSoon(); };
 
   recipe.addEventListener("input", changed);
-  source.addEventListener("change", previewSoon);
+  source.addEventListener("change", () => { list(); previewSoon(); });
   sample.addEventListener("change", preview);
   for (const button of document.querySelectorAll("[data-example]")) {
     button.addEventListener("click", () => {
@@ -101,5 +110,5 @@
       changed();
     });
   }
-  if (!document.getElementById("preview").hidden) { preview(); }
+  if (!document.getElementById("preview").hidden) { list(); preview(); }
 })();
