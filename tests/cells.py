@@ -193,6 +193,10 @@ def has_frames(data: bytes) -> bool:
     return getattr(read(data), "n_frames", 1) > 1
 
 
+def has_sizes(data: bytes) -> bool:
+    return len(read(data).info.get("sizes", ())) > 1
+
+
 def has_place(data: bytes) -> bool:
     tags = getattr(read(data), "tag_v2", {})
     return {33550, 33922, 34735} <= set(tags)
@@ -248,6 +252,7 @@ CELLS: tuple[Cell, ...] = (
     Cell("tiff", "pages", lambda i: animated(i, "TIFF"), has_frames),
     Cell("gif", "comment", lambda i: saved(i.convert("P"), "GIF", comment=TOKEN.encode()), has_token),
     Cell("gif", "animation", lambda i: animated(i, "GIF"), has_frames),
+    Cell("ico", "pages", lambda i: saved(i, "ICO", sizes=[(16, 16), i.size]), has_sizes),
     Cell("bmp", "density", lambda i: saved(i, "BMP", dpi=(300, 300)), has_density),
     Cell("pnm", "comment", commented, has_token),
     Cell("pnm", "pages", lambda i: 2 * saved(i, "PPM"), lambda data: data.count(b"\n255\n") > 1),

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+__all__ = ["Axe", "Browser"]  # they are imported from here, after the check
+
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 if not os.path.exists(CHROMIUM) and "CI" not in os.environ:
     pytest.skip("there is no chromium here: apt-get install chromium", allow_module_level=True)

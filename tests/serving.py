@@ -71,10 +71,14 @@ class Hosted:
 
 
 @contextmanager
-def hosted_in(folder: Path, **options: Any) -> Iterator[Hosted]:
-    """A service over `folder / root`, with one worker."""
+def hosted_in(folder: Path, address: dict[str, Any] | None = None, **options: Any) -> Iterator[Hosted]:
+    """A service over `folder / root`, with one worker.
+
+    Args:
+        address: further arguments of `hosted`.
+    """
     root, home = folder / "root", folder / "home"
     root.mkdir(exist_ok=True)
     site = Site((str(root),), state=home, workers=1, timeout=60.0, **options)
-    with hosted(site) as address:
-        yield Hosted(root, address, home)
+    with hosted(site, **(address or {})) as reached:
+        yield Hosted(root, reached, home)

@@ -16,15 +16,17 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
+from msgspec.structs import replace
 
+from benched import bench_of
 from imageloom.bench import Wanted, laws, programs, rounds, run_bench, write
 from imageloom.bench.charts import drawings
 from imageloom.bench.configurations import WAYS, configurations
 from imageloom.bench.records import Bench
 from imageloom.bench.rounds import Rounds
 from imageloom.bench.samples import draw_photos
-from imageloom.bench.table import fits, table
-from imageloom.bench.text import summary, tables
+from imageloom.bench.table import fits, serial_part, table
+from imageloom.bench.text import notes, summary, tables
 from imageloom.bench.work import FEW, Work, difference, digests, set_aside
 from imageloom.engines import ENGINES
 from imageloom.errors import ImageloomError, UsageError
@@ -82,6 +84,24 @@ def test_a_fit_finds_the_serial_part_that_times_were_made_of() -> None:
 
 
 # One program
+
+
+@pytest.mark.parametrize(
+    ("part", "text"), [(0.123, "12%"), (-0.001, "0%"), (-0.2, "under 0%"), (1.0, "100%"), (1.2, "slower")]
+)
+def test_a_serial_part_above_all_of_the_work_is_none(part: float, text: str) -> None:
+    assert serial_part(part) == text
+
+
+def test_the_best_may_be_what_is_planned() -> None:
+    bench = bench_of()
+    sweep = bench.sweep
+    assert sweep
+    slow = replace(sweep, planned=replace(sweep.planned, seconds=[9.0]))
+    assert ". Best: " in notes(replace(bench, sweep=slow))["Tile sizes"]
+    fast = replace(sweep, planned=replace(sweep.planned, seconds=[0.01]))
+    assert notes(replace(bench, sweep=fast))["Tile sizes"].endswith("0.01 s, the best.")
+    assert tables(replace(bench, sweep=fast))["Tile sizes"][-1][-1] == "planned, best"
 
 
 def test_a_program_is_charged_with_its_orphans_too() -> None:
@@ -203,7 +223,7 @@ def test_the_table_is_what_the_json_says(made: tuple[Bench, Path]) -> None:
         assert row["workers"].endswith("*") == (workers > raw["machine"]["cores"])
         if workers == 2:
             ratio = seconds / times[name, 1]
-            assert float(row["serial part"].rstrip("%")) == pytest.approx(100 * (2 * ratio - 1), abs=0.6)
+            assert row["serial part"] == serial_part(2 * ratio - 1)
             if raw["machine"]["cores"] >= 2:
                 assert fits(found)[name] == pytest.approx(2 * ratio - 1)
     spent = {r.name + str(r.workers): r.cpu for r in table(found)}
@@ -229,7 +249,9 @@ def test_tile_sizes_are_those_asked_for(made: tuple[Bench, Path]) -> None:
     assert parts[100_000] >= 8
     assert parts[4_000_000] <= 2
     assert sweep.planned.pixels == 4_000_000
-    assert statistics.median(sweep.best.seconds) == min(statistics.median(c.seconds) for c in sweep.cells)
+    assert statistics.median(sweep.best.seconds) == min(
+        statistics.median(cell.seconds) for cell in (*sweep.cells, sweep.planned)
+    )
 
 
 def test_a_bench_that_is_read_back_makes_the_same_page(made: tuple[Bench, Path]) -> None:

@@ -158,7 +158,8 @@ def pam(pixels: Any, kind: str, top: int, comment: bool = False) -> bytes:
     sizes = f"WIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {top}\n"
     of_type = f"TUPLTYPE {kind}\n" if kind else ""
     words = f"P7\n{'# a comment' if comment else ''}\n{sizes}{of_type}ENDHDR\n"
-    return words.encode() + pixels.astype(">u2" if top > 255 else "u1").tobytes()
+    samples: bytes = pixels.astype(">u2" if top > 255 else "u1").tobytes()
+    return words.encode() + samples
 
 
 @pytest.mark.parametrize(

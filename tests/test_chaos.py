@@ -268,7 +268,7 @@ def test_what_makes_no_sense_is_refused(flags: list[str], reason: str, few: Path
 
 
 def test_the_command_says_what_it_did(few: Path) -> None:
-    flags = ["--engine", "processes", "--kill-workers", "60/min", "--for", "0.5", "--", "--quality", "70"]
+    flags = ["--engine", "processes", "--kill-workers", "300/min", "--for", "1", "--", "--quality", "70"]
     done = imageloom("chaos", "invert", few, *flags)
     assert done.returncode == 0, done.stderr
     assert "jobs of 3 outputs" in done.stdout
@@ -278,6 +278,14 @@ def test_the_command_says_what_it_did(few: Path) -> None:
     assert (said["engine"], said["outputs"], said["problems"]) == ("processes", 3, [])
     assert set(said["fired"]) == {"kill-workers"}
     assert said["cost"] > 0
+
+
+def test_a_fault_that_never_happened_is_not_tested(few: Path) -> None:
+    flags = ["--engine", "threads", "--kill-coordinator", "0.000001/s", "--for", "0.1"]
+    done = imageloom("chaos", "invert", few, *flags)
+    assert done.returncode == 1
+    assert "not tested: kill-coordinator never happened; give a higher rate" in done.stderr
+    assert "all checks passed" not in done.stdout
 
 
 def test_every_engine_with_processes_has_its_workers_named() -> None:

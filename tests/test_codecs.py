@@ -52,6 +52,18 @@ class TestGif(CodecTests):
         yield "palette", file.getvalue()
 
 
+class TestIco(CodecTests):
+    format = "ico"
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        file = io.BytesIO()
+        Image.fromarray(scene(FRAMES[3])).save(file, "ICO", sizes=[(16, 16), (31, 31)], bitmap_format="bmp")
+        yield "bmp", file.getvalue()
+        file = io.BytesIO()
+        Image.fromarray(scene(FRAMES[3])).save(file, "ICO", sizes=[(31, 31)])
+        yield "png", file.getvalue()
+
+
 class TestHeif(CodecTests):
     format = "heif"
     tolerance = 3.0

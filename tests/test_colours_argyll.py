@@ -88,5 +88,4 @@ def test_results_differ_less_than_can_be_seen(name: str, dtype: str, tmp_path: P
     error = ciede2000(lab(found / np.iinfo(made.dtype).max), lab(wanted / 65535))
     assert error.mean() < 0.3
     assert np.percentile(error, 99) < 1
-    if dtype == "uint16":  # 8 bits round dark colours by up to one unit
-        assert error.max() < 1
+    assert error.max() < (1 if dtype == "uint16" else 1.5)  # the rounding to 8 bits alone reaches 1.08

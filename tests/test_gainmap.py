@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imageloom import Pixels
+from imageloom import Pixels, codecs
 from program import Run, imageloom
 
 ultrahdr = pytest.importorskip("imagecodecs")
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
-def photo() -> bytes:
-    """A bright disc before a smooth ground, 640x480, at most four times as bright as white."""
+def photo(scale: int = 4) -> bytes:
+    """A bright disc before a smooth ground, 640x480, at most four times as bright as white. The map is smaller by
+    the scale."""
     y, x = np.mgrid[0:480, 0:640].astype(np.float32)
     ground = np.stack([0.1 + x / 1600, 0.1 + y / 1200, 0.4 - x / 3200], axis=-1)
     light = np.clip((130 - np.hypot(x - 200, y - 180)) / 60, 0, 1)[..., None]
@@ -27,7 +28,7 @@ def photo() -> bytes:
     rgba = np.dstack([hdr, np.ones((480, 640), np.float32)]).astype(np.float16)
     codes = ultrahdr.ULTRAHDR
     data: bytes = ultrahdr.ultrahdr_encode(
-        rgba, 95, scale=4, gamut=codes.CG.BT_709, transfer=codes.CT.LINEAR, nits=1000
+        rgba, 95, scale=scale, gamut=codes.CG.BT_709, transfer=codes.CT.LINEAR, nits=1000
     )
     return data
 
@@ -68,6 +69,22 @@ def test_the_hdr_rendition_is_moved_as_the_photo_is(pipeline: str, source: Path,
     error = np.abs(found - wanted) / wanted
     assert np.median(error) < 0.02
     assert np.percentile(error, 99) < 0.1
+
+
+@pytest.mark.parametrize("pipeline", ["flip", "rotate 180"])
+def test_a_map_as_large_as_the_photo_is_turned_exactly(pipeline: str, tmp_path: Path) -> None:
+    def map_of(data: bytes) -> Pixels:
+        found = codecs.read_metadata(data, "jpeg").gain_map
+        return codecs.decode(found, codecs.header_of(found)).astype(int)
+
+    source = tmp_path / "in" / "a.jpg"
+    source.parent.mkdir()
+    source.write_bytes(photo(scale=1))
+    Run(pipeline, source, tmp_path / "out", engine="serial")
+    before, after = map_of(source.read_bytes()), map_of((tmp_path / "out" / "a.jpg").read_bytes())
+    wanted = before[:, ::-1] if pipeline == "flip" else before[::-1, ::-1]
+    assert before.shape[:2] == (480, 640)
+    assert np.abs(after - wanted).max() <= 4
 
 
 def test_orientation_turns_the_map_too(source: Path, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ LAYERS = (
     ("service",),
     ("bench",),
     ("chaos",),
-    ("api",),
+    ("interface",),
+    ("api", "ops"),
     ("testing",),
     ("cli",),
     ("",),
@@ -325,7 +326,7 @@ def test_public_names_resolve_and_others_do_not() -> None:
     for name in imageloom.__all__:
         assert getattr(imageloom, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = imageloom.nothing
+        _ = imageloom.nothing  # type: ignore[attr-defined]
 
 
 def test_the_version_is_told() -> None:

@@ -20,6 +20,7 @@ from imageloom.codecs import get, jpegmetadata
 from imageloom.codecs.metadata import Metadata
 from imageloom.model import Encoding, Frame, Header, Output, Recipe, Step
 from imageloom.recipes.explain import explain
+from program import Run
 
 ORIENTATION, MAKE, DATE, EXIF, GPS, WIDTH = 0x0112, 0x010F, 0x9003, 0x8769, 0x8825, 0xA002
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -190,6 +191,33 @@ def test_the_thumbnail_of_the_old_pixels_is_gone(tmp_path: Path) -> None:
         written = through(folder, given)
         assert b"a crop was to hide" not in written
         assert opened(written).getexif()[MAKE].startswith("Loom")
+
+
+def with_note(head: bytes) -> bytes:
+    """An EXIF block with a maker note that has a text at an offset; its orientation stands before the note."""
+    note = head + struct.pack("<HHHII", 1, 6, 2, 30, 500) + bytes(40)
+    block = b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 2, ORIENTATION, 3, 1, 6)
+    block += struct.pack("<HHII", EXIF, 4, 1, 38) + bytes(4)
+    block += struct.pack("<HHHII", 1, 0x927C, 7, len(note), 56) + bytes(4)
+    return (block + note).ljust(500, b"\0") + b"a text of thirty letters......"
+
+
+@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "avif", "heif", "jxl", "tiff"])
+@pytest.mark.parametrize("head", [b"", b"FUJIFILM\x0c\0\0\0"], ids=["Canon", "Fuji"])
+def test_maker_notes_stay_at_their_place_or_are_dropped(head: bytes, target: Any, tmp_path: Path) -> None:
+    block = with_note(head)
+    source = tmp_path / "in" / "a.jpg"
+    source.parent.mkdir()
+    source.write_bytes(saved(Image.fromarray(scene(3)), "JPEG", exif=b"Exif\0\0" + block))
+    ran = Run("auto_orient", source, tmp_path / "out", engine="serial", format=target)
+    made = next((tmp_path / "out").glob("a.*")).read_bytes()
+    if target == "tiff":
+        assert ran.summary.dropped == ({} if head else {"private metadata": 1})
+        assert (head in made and b"thirty" not in made) if head else struct.pack("<I", 500) not in made
+    else:
+        assert ran.summary.dropped == {}
+        upright = block[:18] + b"\1" + block[19:]
+        assert upright in made
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

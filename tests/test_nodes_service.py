@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -93,8 +94,35 @@ def test_a_job_by_the_command_line_and_its_errors(
     followed = imageloom("submit", "--job", relative.stdout.strip(), "--config", config)
     assert followed.returncode == 0, followed.stderr
     assert contents(place.folder / "relative") == expected
+
+    listed = imageloom("jobs", "--server", server.address)
+    assert listed.returncode == 0, listed.stderr
+    states = dict(line.split()[:2] for line in listed.stdout.splitlines())
+    assert states.pop(relative.stdout.strip()) == "done"
+    assert set(states.values()) == {"done", "failed"}
+    assert f"{COUNT} done, 0 failed, 0 skipped" in listed.stdout
     assert node.leave() == 0
     assert server.leave() == 0
+
+
+def test_a_server_lists_what_runs(place: Site, photos: Path) -> None:
+    node = place.slow_node(0.3)
+    server = place.server("--nodes", place.nodes_file(node.address), "--max-running", "1")
+    assert "has no jobs" in imageloom("jobs", "--server", server.address).stderr
+    client = client_of(server.address)
+    first = client.submit(job(photos, place.folder / "first"), detached=True).id
+    second = client.submit(job(photos, place.folder / "second"), detached=True).id
+    lines = [
+        json.loads(line)
+        for line in imageloom("jobs", "--server", server.address, "--json").stdout.splitlines()
+    ]
+    assert [(one["id"], one["state"]) for one in lines] == [(first, "running"), (second, "waiting")]
+    assert (lines[1]["source"], lines[1]["pipeline"]) == (str(photos), PIPELINE)
+    client.cancel(first)
+    client.cancel(second)
+    client.close()
+    gone = imageloom("jobs", "--server", "127.0.0.1:1")
+    assert (gone.returncode, "cannot reach the server 127.0.0.1:1" in gone.stderr) == (4, True)
 
 
 def test_killed_nodes_and_a_killed_server_cost_no_image(

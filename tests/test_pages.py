@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sqlite3
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import tifffile
 from PIL import Image
 
 from faithful import opened, saved, scene
-from imageloom import process
-from imageloom.errors import UsageError
-from imageloom.model import Item, page_key
+from imageloom import codecs, process
+from imageloom.errors import UnsupportedImage, UsageError
+from imageloom.model import Item, Job, Output, Recipe, page_key
 from imageloom.records.events import Done, Event, Failed
+from program import imageloom
+from watching import Watching
 
 NAMED = "{dir}/{stem}-{page}.{ext}"
 
@@ -237,3 +241,132 @@ def test_a_pyramid_is_read_at_the_level_that_suffices(run: Run, below: bool, til
         assert value == 1 or (pixels == value).all(), (width, decode)
     assert run("resize 16x", tile=tile, name="{stem}exact.{ext}", decode="exact") == (1, 0, 0)
     assert np.ptp(np.asarray(opened((run.sink / "aexact.png").read_bytes()))) > 200
+
+
+def three_pages() -> bytes:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as made:
+        for value in (10, 20, 30):
+            made.write(np.full((24, 32), value, np.uint8), metadata=None, photometric="minisblack")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("tile", ["always", "never"])
+def test_in_place_keeps_files_of_several_pages(run: Run, tile: str) -> None:
+    animation = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    files = {
+        "a.tif": three_pages(),
+        "b.png": saved(animation[0], "PNG", save_all=True, append_images=animation[1:]),
+        "c.webp": saved(animation[0], "WEBP", save_all=True, append_images=animation[1:]),
+    }
+    for name, data in files.items():
+        (run.source / name).write_bytes(data)
+    (run.source / "d.tif").write_bytes(saved(Image.new("L", (8, 8), 5), "TIFF"))
+    lost: dict[str, str] = {}
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Failed) and event.result.failure:
+            lost[event.result.key] = f"{event.result.failure.kind}: {event.result.failure.message}"
+
+    options: dict[str, Any] = {"in_place": True, "ledger": run.ledger, "tile": tile, "listeners": [listen]}
+    made = process("invert", run.source, run.source, engine="serial", **options)
+    assert (made.done, made.failed) == (1, 3)
+    assert all(
+        "MetadataLost: --in-place would remove all but its first picture" in lost[name] for name in files
+    )
+    assert {name: (run.source / name).read_bytes() for name in files} == files
+    assert sorted(path.name for path in run.source.iterdir()) == ["a.tif", "b.png", "c.webp", "d.tif"]
+    made = process("invert", run.source, run.source, engine="serial", pages=1, **options)
+    assert (made.done, made.failed) == (3 + 1, 0)
+    with tifffile.TiffFile(run.source / "a.tif") as file:
+        assert [page.asarray()[0, 0] for page in file.pages] == [245]
+
+
+def test_the_first_page_in_so_many_words(run: Run) -> None:
+    (run.source / "a.tif").write_bytes(three_pages())
+    ledger = ("--ledger", str(run.ledger))
+    refused = imageloom("run", "invert", str(run.source), "--in-place", *ledger)
+    assert refused.returncode == 1
+    assert "--in-place would remove all but its first picture (pages)" in refused.stderr
+    assert (run.source / "a.tif").read_bytes() == three_pages()
+    made = imageloom("run", "invert", str(run.source), "--in-place", "--pages", "first", *ledger)
+    assert made.returncode == 0, made.stderr
+    assert tifffile.imread(run.source / "a.tif")[0, 0] == 245
+
+
+@pytest.mark.parametrize("pages", ["all", "2"])
+def test_pages_in_a_watch(run: Run, pages: str) -> None:
+    (run.source / "a.tif").write_bytes(three_pages())
+    numbers = (1, 2, 3) if pages == "all" else (2,)
+    options = (
+        "--pages",
+        pages,
+        "--name",
+        NAMED,
+        "--format",
+        "png",
+        "--until-idle",
+        "1",
+        "--ledger",
+        str(run.ledger),
+    )
+    keys = [page_key("a.tif", number - 1) for number in numbers]
+    with Watching("invert", run.source, run.sink, *options) as watch:
+        watch.wait_for(*keys)
+        (run.source / "a.tif").write_bytes(three_pages() + bytes(2))
+        watch.wait_for(*keys, times=2)
+        (run.source / "b.tif").write_bytes(three_pages())
+        watch.wait_for(*(page_key("b.tif", number - 1) for number in numbers))
+        assert watch.code() == 0, watch.told
+    assert set(run.sizes()) == {f"{stem}-{number}.png" for stem in "ab" for number in numbers}
+    with Watching("invert", run.source, run.sink, *options) as watch:
+        assert watch.code() == 0, watch.told
+        assert watch.items("done") == []
+
+
+def chain(count: int, order: str = "<") -> bytes:
+    """A TIFF of so many pages of one pixel, which share it."""
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    tags = {254: 2, 256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1}
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    body = struct.pack(f"{order}H", len(tags)) + entries
+    size = len(body) + 4
+    places = [16 + size * page for page in range(count)] + [0]
+    directories = [body + struct.pack(f"{order}I", after) for after in places[1:]]
+    return mark + struct.pack(f"{order}I", 16) + b"\x80" + bytes(7) + b"".join(directories)
+
+
+def test_pages_of_long_files_are_bounded() -> None:
+    began = time.process_time()
+    data = chain(20_000)
+    header = codecs.header_of(data, 19_999)
+    assert (header.pages, header.page) == (20_000, 19_999)
+    assert codecs.decode(data, header)[0, 0] == 128
+    codecs.read_metadata(data, "tiff", 19_999)
+    with pytest.raises(UnsupportedImage, match="TIFF of more than 65,536 directories"):
+        codecs.header_of(chain(66_000))
+    assert time.process_time() - began < 5
+    assert codecs.header_of(chain(3, ">"), 2).pages == 3
+
+
+def test_a_pdf_of_many_pages() -> None:
+    began = time.process_time()
+    kids = b" ".join(b"%d 0 R" % (3 + page) for page in range(10_000))
+    objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 10000/Kids[" + kids + b"]>>"]
+    objects += [b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 %d]>>" % (7 + page % 9) for page in range(10_000)]
+    data = b"%PDF-1.4\n" + b"".join(b"%d 0 obj%bendobj\n" % (1 + n, body) for n, body in enumerate(objects))
+    data += b"trailer<</Root 1 0 R>>\n%%EOF\n"
+    header = codecs.header_of(data, 9_999, 72)
+    assert (header.pages, header.frame.height) == (10_000, 7)
+    assert codecs.decode(data, header).shape == (7, 9, 3)
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("pages", ["first", "all", 3])
+def test_pages_are_sent_to_a_server(pages: Any) -> None:
+    from imageloom.service.messages import to_job, to_request
+
+    recipe = Recipe((Output(()),), pages=pages, density=200)
+    request = to_request(Job("in", "out", recipe), "1", False)
+    assert to_job(request).recipe == recipe
+    assert set(request.needs) == {"density"} | ({"pages"} if pages != "first" else set())

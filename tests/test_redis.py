@@ -198,6 +198,19 @@ def test_an_embedded_server_dies_with_its_driver(many: Path, tmp_path: Path) -> 
     wait_until(lambda: not server.is_running())
 
 
+def test_what_fails_in_planning_is_a_dead_letter(tmp_path: Path, server: GivenServer) -> None:
+    """No worker has seen these items, and there is not one task."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "empty.jpg").touch()
+    (tmp_path / "photos" / "link.jpg").symlink_to("nowhere")
+    summary, _ = drive(tmp_path / "photos", tmp_path / "out", lambda *_: None, server.url)
+    assert (summary.done, summary.failed) == (0, 2)
+    listed = imageloom("dead", "list", *server.place).stdout
+    assert "empty.jpg  CorruptImage: " in listed
+    assert "link.jpg  UnreadableItem: it is a broken symbolic link" in listed
+    assert f"{tmp_path}/photos -> {tmp_path}/out" in listed
+
+
 def test_a_poison_item_is_given_up_and_no_other_suffers(tmp_path: Path, server: GivenServer) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     draw_photos(photos, 22)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from imageloom.errors import StorageError, UsageError
 from imageloom.service.web import access, gate, server
@@ -190,7 +192,7 @@ def test_wrong_tokens_are_slowed_down(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_pauses_double_and_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "FIRST_PAUSE", 1.0)
     now = 1000.0
-    monkeypatch.setattr(access.time, "monotonic", lambda: now)
+    monkeypatch.setattr("imageloom.service.web.access.time.monotonic", lambda: now)
     brake = Brake()
     pauses = []
     for _ in range(9):
@@ -254,6 +256,25 @@ def test_other_machines_need_tls() -> None:
         listen("localhost", has_tls=False)
 
 
+def test_with_tls_the_cookie_is_sent_by_tls_only(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1")
+    made.cert_chain_pems[0].write_to_path(tmp_path / "c.pem")
+    made.private_key_pem.write_to_path(tmp_path / "k.pem")
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    files = {"certificate": str(tmp_path / "c.pem"), "key": str(tmp_path / "k.pem")}
+    with hosted_in(tmp_path, address=files) as site, httpx.Client(verify=trusted) as client:
+        assert site.url.startswith("https://")
+        answer = client.get(site.link)
+        assert "; Secure" in answer.headers["set-cookie"]
+        assert "strict-transport-security" in answer.headers
+        assert client.get(site.url).status_code == 200
+    (tmp_path / "k.pem").write_text("no key")
+    with pytest.raises(UsageError, match="--certificate"), hosted_in(tmp_path, address=files):
+        pass
+
+
 def _port(site: Hosted) -> int:
     return int(site.url.rstrip("/").rpartition(":")[2])
 
@@ -302,6 +323,38 @@ def test_a_connection_that_says_nothing_is_closed(site: Hosted, monkeypatch: pyt
     with socket.create_connection(("127.0.0.1", _port(site)), 10) as silent:
         silent.sendall(b"GET / HT")
         assert _is_closed(silent)
+
+
+def test_a_second_request_that_does_not_end_is_closed(site: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_REQUEST", 0.5)
+    with socket.create_connection(("127.0.0.1", _port(site)), 20) as slow:
+        slow.sendall(f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{_port(site)}\r\n\r\n".encode())
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+        slow.sendall(b"GET /heal")
+        wait_until(lambda: _is_closed(slow), 20)
+
+
+def test_a_body_that_does_not_end_is_refused(site: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a byte of it arrives."""
+    monkeypatch.setattr(gate, "BODY_SECONDS", 1.0)
+    head = (
+        f"POST /login HTTP/1.1\r\nHost: 127.0.0.1:{_port(site)}\r\nContent-Length: 1000\r\n"
+        f"Origin: {site.url.rstrip('/')}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", _port(site)), 20) as slow:
+        slow.sendall(head.encode())
+        slow.setblocking(False)
+        wait_until(lambda: _drip(slow).startswith(b"HTTP/1.1 408"), 20)
+
+
+def _drip(connection: socket.socket) -> bytes:
+    """Send a byte, and receive what is there."""
+    with suppress(OSError):
+        connection.send(b"x")
+    try:
+        return connection.recv(4096)
+    except BlockingIOError:
+        return b""
 
 
 def _is_closed(connection: socket.socket) -> bool:

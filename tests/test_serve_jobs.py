@@ -98,7 +98,7 @@ def test_a_failed_item_of_a_watched_flow_is_tried_again_when_asked(tmp_path: Pat
     with service_of(tmp_path) as service:
         service.write_flow("web", flow_of(root, when="watched"), replace=False)
         (root / "in-web" / "bad.jpg").write_bytes(b"no image")
-        wait_until(lambda: service.views.job(1).numbers.failed == 1)
+        wait_until(lambda: service.views.items(1, "failed"))
         first = service.views.item(1, "bad.jpg").started
     with service_of(tmp_path) as service:  # after a restart it is not tried again by itself
         draw(root / "in-web" / "a.jpg")
@@ -215,6 +215,19 @@ def test_flows_take_turns_and_new_arrivals_go_first() -> None:
             future.cancel()
     assert all(future.done() for future in futures)
     assert not turns.in_hand
+
+
+def test_a_backlog_of_arrivals_leaves_a_share_to_bulk_runs() -> None:
+    engine = Held()
+    turns = Turns(engine, Guard())
+    watched, bulk = FlowEngine(turns, "w", True), FlowEngine(turns, "b", False)
+    for _ in range(9):
+        watched.submit(_task("1"))
+    for _ in range(3):
+        bulk.submit(_task("2"))
+    for number in range(12):
+        engine.got[number][1].set_result(Outcome(number, "", ()))
+    assert [job for job, _ in engine.got] == ["1", "1", "1", "2"] * 3
 
 
 def test_a_flow_has_at_most_its_workers() -> None:

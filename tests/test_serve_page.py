@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Locator, Page, Response, expect
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from chromium import Axe, Browser, browser  # noqa: F401
+from chromium import browser  # noqa: F401
 from program import draw, free_port, names, start, wait_until
 
 
@@ -162,6 +163,7 @@ def test_make_a_flow_drop_files_and_mend_what_fails(browser: Browser, served: Se
         expect(other.locator("#now")).to_contain_text("cancelled", timeout=20_000)
 
 
+@pytest.mark.long
 def test_retry_is_one_click(browser: Browser, served: Served) -> None:  # noqa: F811
     with _page(browser, served) as page:
         source = served.write("retried")
@@ -178,6 +180,7 @@ def test_retry_is_one_click(browser: Browser, served: Served) -> None:  # noqa: 
         assert names(served.root / "out-retried")[-1] == "bad.jpg"
 
 
+@pytest.mark.long
 def test_an_open_page_goes_on_after_a_kill(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
     served = Served(tmp_path)
     try:
@@ -196,6 +199,7 @@ def test_an_open_page_goes_on_after_a_kill(browser: Browser, tmp_path: Path) -> 
         served.end()
 
 
+@pytest.mark.long
 def test_a_reader_has_no_buttons_and_pages_need_no_script(browser: Browser, served: Served) -> None:  # noqa: F811
     source = served.write("plain")
     draw(source / "a.jpg")
@@ -218,7 +222,14 @@ def test_a_reader_has_no_buttons_and_pages_need_no_script(browser: Browser, serv
         assert page.get_by_role("button", name="Save").count() == 0
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (1280, "dark"), (1920, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (400, "light"),
+        pytest.param(1280, "dark", marks=pytest.mark.long),
+        pytest.param(1920, "light", marks=pytest.mark.long),
+    ],
+)
 def test_pages_suit_everybody(width: int, scheme: str, browser: Browser, served: Served) -> None:  # noqa: F811
     source = served.write("wide")
     (source / f"{'a-long-name-' * 8}.jpg").write_bytes(b"no image")
@@ -266,6 +277,7 @@ class _Prefix(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.long
 def test_pages_work_below_a_prefix(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
     with ThreadingHTTPServer(("127.0.0.1", 0), _Prefix) as proxy:
         port = proxy.server_address[1]
@@ -288,13 +300,15 @@ def test_pages_work_below_a_prefix(browser: Browser, tmp_path: Path) -> None:  #
             proxy.shutdown()
 
 
+@pytest.mark.long
 def test_a_page_is_small(browser: Browser, served: Served) -> None:  # noqa: F811
     """All that a page loads, with its style and scripts."""
     with _page(browser, served) as page:
-        answers: list[Response] = []
-        page.on("response", lambda answer: answers.append(answer))
         page.goto(f"{served.url}new")
-        page.wait_for_selector("#words", state="attached")
-        sizes = [len(answer.body()) for answer in answers if "/api/" not in answer.url]
+        page.wait_for_load_state("load")
+        sizes = page.evaluate(
+            "['navigation', 'resource'].flatMap(kind => performance.getEntriesByType(kind))"
+            ".filter(one => !one.name.includes('/api/')).map(one => one.decodedBodySize)"
+        )
         assert len(sizes) >= 4
-        assert sum(sizes) < 150_000
+        assert 20_000 < sum(sizes) < 150_000

@@ -7,6 +7,7 @@
     │   └── WrongState                the state of a flow, job or item does not allow this
     ├── NothingToDo                   no image matched in the source; exit code 3
     ├── StorageError (OSError)        the source, the sink or the ledger cannot be used; exit code 4
+    │   ├── MissingFile (FileNotFoundError)  there is no such file
     │   ├── SinkBusy                  another run writes into this sink
     │   └── ServerBusy                a server is at a limit; try again later
     ├── MissingExtra (ImportError)    an optional dependency is not installed
@@ -51,11 +52,13 @@ class ImageloomError(Exception):
 
 
 class UsageError(ImageloomError, ValueError):
+    """An argument is invalid."""
+
     exit_code = 2
 
 
 class PipelineError(UsageError):
-    pass
+    """An unknown operator, or an invalid parameter."""
 
 
 class UnknownName(UsageError):
@@ -67,19 +70,27 @@ class WrongState(UsageError):
 
 
 class NothingToDo(ImageloomError):
+    """No image matched in the source."""
+
     exit_code = 3
 
 
 class StorageError(ImageloomError, OSError):
+    """The source, the sink or the ledger cannot be used."""
+
     exit_code = 4
 
 
+class MissingFile(StorageError, FileNotFoundError):
+    """There is no such file."""
+
+
 class SinkBusy(StorageError):
-    pass
+    """Another run writes into this sink."""
 
 
 class ServerBusy(StorageError):
-    pass
+    """A server is at a limit; try again later."""
 
 
 class MissingExtra(ImageloomError, ImportError):
@@ -113,39 +124,41 @@ class ItemError(ImageloomError):
 
 
 class CorruptImage(ItemError):
-    pass
+    """The file is cut off, empty, or contradicts its header."""
 
 
 class UnsupportedImage(ItemError):
-    pass
+    """The format, or this variant of it, is not supported."""
 
 
 class LimitExceeded(ItemError):
-    pass
+    """Over a limit; the message names the limit and its flag."""
 
 
 class MetadataLost(ItemError):
-    pass
+    """An output would lack something of the input (--strict-metadata)."""
 
 
 class OperatorRefused(ItemError):
-    pass
+    """An operator does not accept these pixels or parameters."""
 
 
 class OperatorFailed(ItemError):
+    """An operator raised an exception."""
+
     transient = True
 
 
 class InvalidName(ItemError):
-    pass
+    """The item's name, or its output's name, is not a valid path."""
 
 
 class OutputExists(ItemError):
-    pass
+    """The sink has a file of that name that imageloom did not make."""
 
 
 class DuplicateOutput(ItemError):
-    pass
+    """Another item of the job has the same output name."""
 
 
 class NotBegun(ItemError):
@@ -153,30 +166,38 @@ class NotBegun(ItemError):
 
 
 class TaskRefused(ItemError):
-    pass
+    """A worker is not allowed to do the task: a path is outside its roots."""
 
 
 class TaskRejected(ItemError):
-    pass
+    """The task was refused by workers too often."""
 
 
 class ItemTimeout(ItemError):
+    """The item took longer than --timeout."""
+
     transient = True
 
 
 class Quarantined(ItemError):
-    pass
+    """Several runs ended abnormally while processing the item."""
 
 
 class InvalidResult(ItemError):
+    """A worker sent an impossible result: see `scheduling.results`."""
+
     transient = True
 
 
 class UnreadableItem(ItemError):
+    """The item's file cannot be read."""
+
     transient = True
 
 
 class UnwritableOutput(ItemError):
+    """The output cannot be written into the sink."""
+
     transient = True
 
 

@@ -103,6 +103,13 @@ BEYOND = "*"
 """Marks configurations with more workers than cores."""
 
 
+def serial_part(part: float) -> str:
+    """A serial fraction as text. One above 1 or below 0 is no fraction of the work."""
+    if part > 1:
+        return "slower"
+    return "under 0%" if part < -0.005 else f"{max(0.0, 100 * part):.0f}%"
+
+
 def cells(row: Row) -> tuple[str, ...]:
     """The cells of a row as text, in the order of `HEADER`."""
     return (
@@ -114,7 +121,7 @@ def cells(row: Row) -> tuple[str, ...]:
         rate(row.rate),
         f"{row.speedup:.2f}",
         f"{100 * row.efficiency:.0f}%",
-        "–" if row.serial is None else f"{100 * row.serial:.0f}%",
+        "–" if row.serial is None else serial_part(row.serial),
         f"{row.cpu:.2f} s",
         f"{100 * row.overhead:+.0f}%",
         size(row.memory) if row.memory else "–",

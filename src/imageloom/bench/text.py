@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from imageloom.bench.records import Bench, Cell
-from imageloom.bench.table import BEYOND, HEADER, cells, fits, table
+from imageloom.bench.table import BEYOND, HEADER, cells, fits, serial_part, table
 from imageloom.report.text import count, rate, size
 
 Cells = Sequence[Sequence[str]]
@@ -32,7 +32,7 @@ def tables(bench: Bench) -> dict[str, Cells]:
         found["Tile sizes"] = [
             ("megapixels per tile", "tiles", "workers", "time", "range", ""),
             *rows,
-            _cell(planned, "planned"),
+            _cell(planned, "planned, best" if planned == best else "planned"),
         ]
     if bench.faults:
         found["Faults"] = [
@@ -74,17 +74,19 @@ def notes(bench: Bench) -> dict[str, str]:
     found = {
         "Engines": f"Times are of whole programs, {_rounds(bench)}. Start: a run over one small photo. "
         f"{BEYOND}: more workers than the {cores} cores. Serial part: by Karp and Flatt, relative to the same "
-        "way with one worker. CPU: user and system time of all processes. Memory: peak of all processes "
+        "way with one worker; slower: more workers took longer than one; under 0%: they were faster than the law "
+        "allows. CPU: user and system time of all processes. Memory: peak of all processes "
         "together, with shared pages counted once, in a separate run. An image: its stages, without waits."
     }
     if parts := fits(bench):
-        words = ", ".join(f"{name} {100 * part:.0f}%" for name, part in parts.items())
+        words = ", ".join(f"{name} {serial_part(part)}" for name, part in parts.items())
         found["Speed-up"] = f"Amdahl's serial part, fitted to the times up to {cores} workers: {words}."
     if bench.sweep:
         sweep = bench.sweep
+        best = ", the best" if sweep.best == sweep.planned else f". Best: {_words(sweep.best)}"
         found["Tile sizes"] = (
-            f"{sweep.pipeline} over one drawn JPEG of {sweep.width}x{sweep.height}, threads. Best: "
-            f"{_words(sweep.best)}. Planned: {_words(sweep.planned)}."
+            f"{sweep.pipeline} over one drawn JPEG of {sweep.width}x{sweep.height}, threads. Planned: "
+            f"{_words(sweep.planned)}{best}."
         )
     if bench.faults:
         found["Faults"] = (

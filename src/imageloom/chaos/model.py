@@ -95,6 +95,11 @@ class Report(Plain, frozen=True):
     """Descriptions of failed checks; empty if all checks passed."""
 
     @property
+    def untested(self) -> tuple[str, ...]:
+        """The faults that were asked for and never happened."""
+        return tuple(name for name, count in self.fired.items() if not count)
+
+    @property
     def cost(self) -> float:
         """Duration of a job under faults divided by the duration without faults."""
         return self.disturbed / (max(1, self.jobs) * self.undisturbed)

@@ -71,7 +71,10 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
     names = ("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map")
     encoding = {name: given[name] for name in names}
     recipe = make_recipe(pipeline, given["outputs"], given["operators"], **encoding)
-    recipe = replace(recipe, pages=given.get("pages", "first"), density=given.get("density") or 0)
+    pages = given.get("pages")
+    if in_place and pages == "first":
+        pages = 1  # asked for in so many words: the other pages may be lost
+    recipe = replace(recipe, pages=pages or "first", density=given.get("density") or 0)
     return checked(
         Job(
             source,
@@ -123,8 +126,8 @@ def job_and_engine(
     """The job, its engine's name and settings. In an MPI job, only rank 0 prints from here on."""
     from msgspec.structs import replace
 
-    from imageloom import api
     from imageloom.engines import Settings
+    from imageloom.interface.choice import choose_engine
 
     if engine == "mpi":
         from imageloom.engines.mpi.engine import silence_all_but_the_first
@@ -141,7 +144,7 @@ def job_and_engine(
     threads, timeout, keys = (given[name] for name in ("threads", "timeout", "keys"))
     asked = Settings(jobs or 0, threads, timeout, job.memory, connect, bind, keys, nodes or "")
     asked = replace(asked, sandbox=job.sandbox)
-    chosen, settings, _ = api.choose_engine(engine, asked, job)
+    chosen, settings, _ = choose_engine(engine, asked, job)
     return job, chosen, settings
 
 

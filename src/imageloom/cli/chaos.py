@@ -125,7 +125,8 @@ def command(
     imageloom chaos 'canny 60 150' photos/ --engine zeromq --cut 1/s --stop-workers 0.5/s --for 60 --seed 7
     imageloom chaos 'resize 50%' photos/ --engine threads --fill-disk 0.2/s -- --tile always
 
-    Exit codes: 0 all checks passed; 1 a check failed; 2 usage error; 4 the job fails even without faults.
+    Exit codes: 0 all checks passed; 1 a check failed, or a fault never happened; 2 usage error; 4 the job fails
+    even without faults.
     """
     import msgspec
 
@@ -159,8 +160,8 @@ def command(
     )
     report = run_chaos(chaos)
     if json_:
-        say_json({**msgspec.to_builtins(report), "cost": report.cost})
-        return 1 if report.problems else 0
+        say_json({**msgspec.to_builtins(report), "untested": report.untested, "cost": report.cost})
+        return 1 if report.problems or report.untested else 0
     for name, count in report.fired.items():
         say(f"{name:<18} {count:>5} times")
     say(f"{'starts of the run':<18} {report.starts:>5}")
@@ -170,8 +171,12 @@ def command(
     )
     for problem in report.problems:
         say(f"wrong: {problem}", err=True)
-    if not report.problems:
+    for name in report.untested:
         say(
-            "all checks passed: all outputs exist and are identical to those of serial, and no other files exist"
+            f"not tested: {name} never happened; give a higher rate, or a longer time (--for, now {seconds:g} s)",
+            err=True,
         )
-    return 1 if report.problems else 0
+    if report.problems or report.untested:
+        return 1
+    say("all checks passed: all outputs exist and are identical to those of serial, and no other files exist")
+    return 0

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from imageloom.cli import options
+from imageloom.cli import options, service
+from imageloom.cli.serverjobs import list_jobs
 from imageloom.cli.text import say, say_json
 
 
@@ -16,15 +17,34 @@ from imageloom.cli.text import say, say_json
 )
 @options.ledger_option
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per run to stdout.")
+@click.option(
+    "--server",
+    metavar="HOST:PORT",
+    help="List the jobs of this server instead: those that run, those that wait, and the latest that have ended.",
+)
+@service.credential_options
 @click.pass_context
-def command(context: click.Context, ledger: Path | None, json_: bool) -> None:
+def command(
+    context: click.Context,
+    /,
+    ledger: Path | None,
+    json_: bool,
+    server: str | None,
+    **credentials: str | None,
+) -> None:
     """List the jobs (runs) in the ledger, the latest first. `imageloom jobs show JOB` shows one.
 
     \b
     imageloom jobs
     imageloom jobs show 7
     imageloom jobs show 7 --failed
+    imageloom jobs --server 127.0.0.1:7000
     """
+    if server:
+        if context.invoked_subcommand is not None or ledger:
+            raise click.UsageError("--server lists the jobs of a server: it excludes `show` and --ledger")
+        list_jobs(server, json_, credentials)
+        return
     from imageloom.records.ledger import Ledger
 
     context.obj = context.with_resource(Ledger(ledger)), json_

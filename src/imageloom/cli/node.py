@@ -105,8 +105,10 @@ def command(config: str | None, load: str | None, sandbox: Mode, untrusted: bool
     settings = _settings(config, load, flags)
     from imageloom.engines import Settings
     from imageloom.engines.processes import Processes
+    from imageloom.system.announcing import show_states
     from imageloom.worker.guard import Guard
 
+    show_states()
     leaving = service.leave_on_signals()
     # The processes start before gRPC is loaded: a fork with gRPC's threads would hang.
     apart = options.sandbox_of(sandbox, untrusted, settings.timeout, settings.memory)
@@ -138,6 +140,7 @@ def _settings(config: str | None, load: str | None, flags: dict[str, Any]) -> No
     check_address(found.listen)
     if not found.roots:
         raise UsageError("a node needs at least one folder to read and write in: --root FOLDER")
+    options.check_roots(found.roots)
     return replace(found, limit=found.limit or available_cores())
 
 

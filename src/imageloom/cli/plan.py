@@ -58,10 +58,10 @@ def command(
     imageloom plan 'resize 50%' photo.jpg --decode exact
     """
     from imageloom import codecs
-    from imageloom.api import choose_engine
     from imageloom.driver.source import Source
     from imageloom.engines import Settings
     from imageloom.errors import UnreadableItem
+    from imageloom.interface.choice import choose_engine
     from imageloom.model import Item, Job
     from imageloom.recipes import plan
     from imageloom.recipes.explain import explain

@@ -99,7 +99,9 @@ class Reporters:
         with contextlib.suppress(BrokenPipeError):  # the reader of stdout has closed the pipe
             say(summary.text(done), err=self._json)
             if self._json:
-                say_json({"event": "summary", **msgspec.to_builtins(summary)})
+                fields = msgspec.to_builtins(summary)
+                del fields["failures"]  # each has a line of its own
+                say_json({"event": "summary", **fields})
 
 
 class _Failures:

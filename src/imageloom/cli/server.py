@@ -149,6 +149,7 @@ def command(
 
     if not roots:
         raise UsageError("a server needs at least one folder for jobs to read and write in: --root FOLDER")
+    options.check_roots(roots)
     check_address(listen)
     config = read_config(nodes, NodesConfig) if nodes else NodesConfig()
     config = replace(config, credentials=service.overruled(config.credentials, **credentials))

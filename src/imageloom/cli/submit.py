@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 @options.outputs_option
 @options.operators_option
 @options.recipe_options
+@options.document_options
 @options.name_option
 @options.in_place_option
 @options.include_option

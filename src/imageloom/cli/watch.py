@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SHARED = (
     *("outputs", "operators", "name", "flatten", "format_", "quality", "subsampling"),
-    *("decode", "damage", "colors", "gain_map", "metadata", "strict_metadata"),
+    *("decode", "damage", "colors", "gain_map", "metadata", "strict_metadata", "pages", "density"),
     *("jobs", "engine", "connect", "connect_file", "nodes", "threads", "bind", "keys", "timeout"),
     *("include", "exclude", "if_exists", "memory", "tile", "items_at_once", "scratch", "in_flight"),
     *("sandbox", "untrusted"),
@@ -92,6 +92,7 @@ def command(
     from imageloom.engines import opened_engine
     from imageloom.records.ledger import Ledger
     from imageloom.records.retention import Retention
+    from imageloom.system.announcing import show_states
 
     collect_garbage()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # readers need each line at once
@@ -105,6 +106,9 @@ def command(
         source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
         listeners: list[Listener] = [source, *reporters.listeners, Retention(book, keep)]
         driver = Driver(job, opened, book, chosen, listeners, source)
+        if not given["quiet"]:
+            show_states()
+            say(f"watching {source.root}; Ctrl-C ends", err=True)
 
         def end() -> None:
             source.end()

@@ -102,21 +102,23 @@ def command(
     version; 4 access error; 130 ended at once.
     """
     from imageloom.engines import worker_target
-    from imageloom.engines.workers import work, work_and_report
+    from imageloom.engines.workers import work_and_report, work_apart
     from imageloom.scheduling.fleet import Fleet
     from imageloom.system.machine import available_cores
+    from imageloom.system.tracing import masked
     from imageloom.worker.guard import Guard
     from imageloom.worker.settings import WorkerSettings
 
     module = worker_target(engine).partition(":")[0]
     apart = options.sandbox_of(sandbox, untrusted, memory=memory or 0)
     guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)), sandbox=apart)
+    options.check_roots(roots)
     settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()
     finish_on_signals(lambda: ended.put(0), "leaving", "leave")
     reports, line = Pipe(duplex=False)
     fleet = Fleet(
-        work_and_report if health else work,
+        work_and_report if health else work_apart,
         (line, engine, settings) if health else (engine, settings),
         jobs or available_cores(),
         died=lambda pid, cause: say(f"worker {pid} died: {cause}; starting a replacement", err=True),
@@ -124,6 +126,10 @@ def command(
         preload=[module],
         sandboxed=apart.is_on,
     )
+    count = jobs or available_cores()
+    where = ", ".join(root if "://" in root else os.path.abspath(root) for root in guard.roots)
+    number = "1 process" if count == 1 else f"{count} processes"
+    say(f"worker: {number} for {engine} at {masked(connect)}, for files below {where}", err=True)
     try:
         with _health(health, fleet, reports, apart):
             code = ended.get()

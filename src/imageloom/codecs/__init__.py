@@ -32,8 +32,9 @@ class Codec(Protocol):
     `keywords`: the keywords of the texts that its files can hold, if not all; `also_reads`: things that it reads,
     for other formats, but does not write; `always_drops`: things that it finds in files and that no output gets
     (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels that it writes as RGB;
-    `lacks`: what its files of certain pixels cannot hold, of what it `carries`; `only_codes`: true if it states
-    colours by profiles and codes of ITU-T H.273 only.
+    `lacks`: what its files of certain pixels cannot hold, of what it `carries`; `moves_values`: true if it lays
+    out EXIF anew, so that offsets in maker notes become invalid; `only_codes`: true if it states colours by
+    profiles and codes of ITU-T H.273 only.
     """
 
     format: Format
@@ -145,6 +146,7 @@ _KNOWN: dict[Format, _Known] = {
         ("svg",),
     ),
     "gif": _Known("imageloom.codecs.gif:Gif", rb"GIF8[79]a", ("gif",)),
+    "ico": _Known("imageloom.codecs.ico:Ico", rb"(?s)\0\0[\1\2]\0[^\0]\0.{3}[\0\1]", ("ico", "cur")),
     "zarr": _Known("imageloom.codecs.zarr:Zarr", b"", ("zarr",)),
 }
 

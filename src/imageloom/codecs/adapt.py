@@ -49,6 +49,8 @@ class Target(NamedTuple):
     """What the pixels of the output lack."""
     keywords: Collection[str] = ()
     """The keywords of the texts that the format can hold; empty: all."""
+    moves_values: bool = False
+    """Whether the format lays out EXIF anew, so that offsets in maker notes become invalid."""
 
 
 def for_output(metadata: Metadata, target: Target) -> Carried:
@@ -72,6 +74,8 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     block = exif.adapted(described, frame, target.converted)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
+    if target.moves_values and exif.has_fixed_note(block.exif):
+        lost.add("private metadata")
     texts = tuple(text for text in metadata.texts if _holds(target, text))
     lost.update(_thing(text) for text in metadata.texts if text not in texts)
     gain_map = metadata.gain_map if "gain map" in carries else b""

@@ -33,6 +33,8 @@ _IMAGES = (b"av01", b"grid", b"iovl", b"iden")
 _LOSSLESS = (0, 16, 17)
 """Matrix coefficients that keep RGB exactly: files use them to be lossless."""
 _UNSPECIFIED = (0, 2)
+_EMPTY_BLOCK = b"II*\0\x08\0\0\0" + bytes(6)
+"""An EXIF block of no tags."""
 _TOP = 65_535
 
 
@@ -173,7 +175,10 @@ def _deep(data: bytes, frame: Frame, bits: int) -> Pixels:
 
 
 def _encoded_by_pillow(image: Pixels, encoding: Encoding, metadata: Metadata) -> bytes:
+    """Pillow gets an empty EXIF block of the same size, whose place the true one takes: it would remove the
+    orientation from that, which moves values, so that offsets in maker notes become invalid."""
     file = io.BytesIO()
+    blank = _EMPTY_BLOCK.ljust(len(metadata.exif), b"\0") if len(metadata.exif) >= len(_EMPTY_BLOCK) else None
     importlib.import_module("PIL.Image").fromarray(image).save(
         file,
         "AVIF",
@@ -181,11 +186,11 @@ def _encoded_by_pillow(image: Pixels, encoding: Encoding, metadata: Metadata) ->
         speed=6,
         subsampling="4:2:0" if image.ndim == 3 else "4:0:0",
         max_threads=1,
-        exif=metadata.exif or None,
+        exif=blank,
         xmp=metadata.xmp or None,
         icc_profile=metadata.icc or None,
     )
-    return file.getvalue()
+    return file.getvalue().replace(blank, metadata.exif, 1) if blank else file.getvalue()
 
 
 def _encoded_by_opencv(image: Pixels, encoding: Encoding, metadata: Metadata) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import product
 from typing import NamedTuple
 
 from imageloom.codecs.bits import MoreNeeded, number
@@ -39,6 +40,11 @@ _WHOLE = (1, 3, 4, 6, 8, 9)
 _COLOUR_SPACE, _INDEX = 0xA001, 1
 _SPACE_2 = (b"\xa0\x01\0\3\0\0\0\1\0\2", b"\x01\xa0\3\0\1\0\0\0\2\0")
 """The entry of the colour space 2, in both orders of bytes."""
+MAKER_NOTE = 0x927C
+_SELF_CONTAINED = (b"Nikon\0\2", b"OLYMPUS\0", b"OM SYSTEM\0", b"FUJIFILM", b"Apple iOS\0", b"PENTAX \0")
+"""Beginnings of maker notes whose offsets count from the note itself."""
+_NOTE_HEADS, _MOST_NOTES = (0, 6, 8, 10, 12, 18), 256
+"""Lengths of what stands before the directory of a maker note, and its maximum number of tags."""
 _PREVIEW = re.compile(rb"\xff\xd8\xff")
 _MOST_DIRECTORIES = 16
 """Maximum number of directories in a row. A block has two."""
@@ -85,6 +91,36 @@ def is_adobe_rgb(exif: bytes) -> bool:
     except _INVALID:
         return False
     return exif[at : at + 3] == b"R03"
+
+
+def has_fixed_note(exif: bytes) -> bool:
+    """Whether a block has a maker note that is damaged when the block is laid out anew."""
+    with suppress(*_INVALID):
+        order = order_of(exif)
+        below = directory(exif, numbers(exif, first_directory(exif).entries[EXIF], order)[0], order)
+        note = below.entries[MAKER_NOTE]
+        return is_fixed(exif[note.at : note.at + note.size])
+    return False
+
+
+def is_fixed(note: bytes) -> bool:
+    """Whether a maker note has values at offsets from the beginning of the block in which it is."""
+    if note.startswith(_SELF_CONTAINED):
+        return False
+    orders: tuple[Order, ...] = ("little", "big")
+    for start, order in product(_NOTE_HEADS, orders):
+        count = int.from_bytes(note[start : start + 2], order)
+        at, end = start + 2, start + 2 + 12 * count
+        if not 0 < count <= _MOST_NOTES or end > len(note):
+            continue
+        sizes = [
+            SIZES.get(int.from_bytes(note[i + 2 : i + 4], order), -1)
+            * int.from_bytes(note[i + 4 : i + 8], order)
+            for i in range(at, end, 12)
+        ]
+        if min(sizes) >= 0:
+            return max(sizes) > 4
+    return False
 
 
 class Adapted(NamedTuple):

@@ -115,6 +115,36 @@ def directory(data: Data, at: int, order: Order, big: bool = False) -> Directory
     return Directory(found, number(data, end, wide, order), end)
 
 
+def some_tags(data: Data, at: int, order: Order, big: bool, wanted: frozenset[int]) -> Directory:
+    """The directory at `at` with the wanted tags only, which is faster for long chains of directories.
+
+    Raises:
+        MoreNeeded, CorruptImage: see `directory`.
+    """
+    start, end = _extent(data, at, order, big)
+    wide, step = (8, 20) if big else (4, 12)
+    body = data[start : end + wide]
+    if len(body) < end + wide - start:
+        raise MoreNeeded
+    count = end - start
+    first = (body[:count:step], body[1:count:step])
+    low, high = first if order == "little" else first[::-1]
+    found: dict[int, Entry] = {}
+    for tag in wanted:
+        index = low.find(tag & 0xFF)
+        while index >= 0 and high[index] != tag >> 8:
+            index = low.find(tag & 0xFF, index + 1)
+        if index >= 0:
+            place = step * index
+            kind = int.from_bytes(body[place + 2 : place + 4], order)
+            length = int.from_bytes(body[place + 4 : place + 4 + wide], order)
+            field = place + 4 + wide
+            fits = SIZES.get(kind, 0) * length <= wide
+            at = start + field if fits else int.from_bytes(body[field : field + wide], order)
+            found[tag] = Entry(kind, length, at)
+    return Directory(found, int.from_bytes(body[count:], order), end)
+
+
 def next_directory(data: Data, at: int, order: Order, big: bool = False) -> int:
     """The offset of the directory after the one at `at`, without reading its tags; 0 if there is none."""
     return number(data, _extent(data, at, order, big)[1], 8 if big else 4, order)

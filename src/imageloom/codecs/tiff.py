@@ -87,6 +87,7 @@ class Tiff:
         "thumbnail",
     )
     keywords = tiffmetadata.KEYWORDS
+    moves_values = True
 
     def header(self, head: Data) -> Header:
         layout = layout_of(head)

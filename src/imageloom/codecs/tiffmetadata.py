@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from imageloom.codecs import photoshop
+from imageloom.codecs import exif, photoshop
 from imageloom.codecs.bits import block
 from imageloom.codecs.metadata import COMMENT, Density, Metadata, Primaries
 from imageloom.codecs.tags import (
@@ -75,14 +75,16 @@ _TOP = 1 << 32
 
 
 def read(data: bytes) -> Metadata:
-    """The metadata of a file. EXIF becomes a separate block, made from the file's tags: offsets in maker notes may
-    become invalid."""
+    """The metadata of a file. EXIF becomes a separate block, made from the file's tags, without maker notes whose
+    offsets become invalid."""
     order, big, at = beginning(data)
     entries = directory(data, at, order, big).entries
     damaged: list[int] = []
     kept = tree(data, at, order, _DESCRIPTIVE.__contains__, big, damaged)
     georeference = tree(data, at, order, _GEOREFERENCE.__contains__, big, damaged)
     found: set[Thing] = set(others_of(whole(data)))
+    if _without_fixed_note(kept):
+        found.add("private metadata")
     space = integers(data, entries, order, COLOURS, BLACK_IS_ZERO)[0]
     if space == CMYK:
         found.add("CMYK")
@@ -149,6 +151,16 @@ def _of_block(data: bytes, order: Order, leave: frozenset[int] = frozenset()) ->
     return in_order(tree(data, at, found, lambda tag: tag not in leave), found, order)
 
 
+def _without_fixed_note(tags: Tree) -> bool:
+    """Remove a maker note that would be damaged. Whether there was one."""
+    below = tags.get(EXIF)
+    note = below.get(exif.MAKER_NOTE) if isinstance(below, dict) else None
+    if not isinstance(below, dict) or not isinstance(note, Value) or not exif.is_fixed(note.data):
+        return False
+    del below[exif.MAKER_NOTE]
+    return True
+
+
 def _records(iptc: bytes, entry: Entry | None, order: Order) -> bytes:
     """IPTC records. Some programs write them as numbers of 32 bits, in the byte order of the file."""
     if iptc[:1] != b"\x1c" and entry is not None and entry.kind == LONG and order == "big":
@@ -192,6 +204,7 @@ def tags_of(metadata: Metadata) -> tuple[Order, Tree]:
     """The byte order of an output, and the tags that hold its metadata."""
     order = order_of(metadata.exif) if metadata.exif else "little"
     tags = _of_block(metadata.exif, order, _STORAGE | _BLOCKS)
+    _without_fixed_note(tags)
     tags |= _of_block(metadata.georeference, order)
     tags |= _density_tags(metadata.density, tags, order)
     for text in metadata.texts:

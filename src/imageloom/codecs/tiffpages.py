@@ -12,14 +12,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from imageloom.codecs.bits import Data, View, number
-from imageloom.codecs.tags import Directory, Entry, Order, directory, numbers, order_of
+from imageloom.codecs.tags import Directory, Entry, Order, directory, numbers, order_of, some_tags
 from imageloom.errors import UnsupportedImage
 
 _KIND, _OLD_KIND, _DESCRIPTION, _TILES, _SUBDIRECTORIES = 254, 255, 270, 322, 330
+_SEEN = frozenset((_KIND, _OLD_KIND, _TILES, _SUBDIRECTORIES))
 _APERIO = b"Aperio"
 _MOST_BELOW = 64
 _REDUCED, _MASK = 1, 4
-_MOST_DIRECTORIES = 10_000
+_MOST_DIRECTORIES = 65_536
 
 
 class Page(NamedTuple):
@@ -52,7 +53,7 @@ def pages(data: Data) -> list[Page]:
         if len(seen) > _MOST_DIRECTORIES:
             raise UnsupportedImage(f"TIFF of more than {_MOST_DIRECTORIES:,} directories is not supported")
         seen.add(at)
-        here = directory(data, at, order, big)
+        here = some_tags(data, at, order, big, _SEEN)
         kind, old = (
             (numbers(data, here.entries[tag], order) or (0,))[0] if tag in here.entries else 0
             for tag in (_KIND, _OLD_KIND)

@@ -14,13 +14,13 @@ from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import Retries
 from imageloom.errors import DiskFull, StorageError
-from imageloom.model import Item, Job, Result, Unlisted, Work
+from imageloom.model import Failure, Item, Job, Result, Unlisted, Work
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Done, Event, Failed, Listener, Retried, Skipped, SkipReason
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
 from imageloom.records.losses import Losses
-from imageloom.records.summary import Summary
+from imageloom.records.summary import MOST_FAILURES, Summary
 
 MOST_UNWRITTEN = 3
 """A run stops after this number of items in a row that failed for lack of space."""
@@ -65,6 +65,7 @@ class Accounts:
         self._unwritten: list[str] = []
         """Why the latest items failed, if each failed for lack of space."""
         self.losses = Losses()
+        self._failures: dict[str, Failure] = {}
         longest = rounds.LONGEST_FOLLOWED if followed or source.is_endless else rounds.LONGEST
         self._rounds = Rounds(sink, ledger, meanings, longest, clock) if job.is_durable else None
 
@@ -117,6 +118,7 @@ class Accounts:
             losses.incomplete,
             dict(self._source.left_out.suffixes),
             self._unchanged,
+            self._failures,
         )
 
     @property
@@ -225,6 +227,8 @@ class Accounts:
         self._failed += 1
         if result.failure and result.failure.kind == DiskFull.__name__ and not self._source.is_endless:
             self._unwritten.append(result.failure.message)
+        if result.failure and len(self._failures) < MOST_FAILURES:
+            self._failures[result.key] = result.failure
         self._ledger.record_failed(self.job, self._sink.address, result, attempt, worker, names)
         self.emit(Failed(result, attempt, worker))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from imageloom.driver.sink import Sink
-from imageloom.errors import OutputExists, UsageError
-from imageloom.model import Item, Result, Work
+from imageloom.errors import MetadataLost, OutputExists, UsageError
+from imageloom.model import Item, Recipe, Result, Thing, Work
 from imageloom.stores.local import LocalStore
+
+_PAGES: frozenset[Thing] = frozenset(("animation", "pages"))
 
 
 class InPlace(Sink):
@@ -22,6 +24,10 @@ class InPlace(Sink):
         self._folder = self.store
         self._seen: dict[str, int] = {}
         """For each output to be renamed, when the file that it replaces was last changed."""
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        super().check_recipe(recipe)
+        self._first_only = recipe.pages == 1
 
     def _spare_input(self, name: str, item: Item) -> None:
         if name != item.key:
@@ -40,7 +46,16 @@ class InPlace(Sink):
         return True
 
     def prepare(self, job: int, work: Work, recipe: str, result: Result) -> None:
-        """Give the staged output the attributes of the input, and record its fingerprint."""
+        """Give the staged output the attributes of the input, and record its fingerprint.
+
+        Raises:
+            MetadataLost: the input has other pages, and the job does not ask for the first one.
+        """
+        lost = sorted(_PAGES.intersection(result.dropped))
+        if lost and not self._first_only:
+            raise MetadataLost(
+                f"--in-place would remove all but its first picture ({lost[0]}): give a sink, or --pages 1"
+            )
         (written,) = result.written
         made, self._seen[written.staged] = self._folder.take_over(written.staged, work.item)
         self._ledger.claim(job, self._source, self.address, made, recipe, work.item.key, made.size)

@@ -91,7 +91,9 @@ class Lookahead:
             return [entry]
         if count == 1 or "{page}" not in self._job.name:
             return [entry]
-        return [replace(entry, key=page_key(entry.key, page)) for page in range(min(count, MOST_PAGES))]
+        count = min(count, MOST_PAGES)
+        self._source.split(entry.key, count)
+        return [replace(entry, key=page_key(entry.key, page)) for page in range(count)]
 
     def _question(self, entry: Entry) -> Callable[[], Answers | None]:
         if not isinstance(entry, Item):

@@ -6,7 +6,6 @@ import re
 from string import Formatter
 
 from imageloom import codecs
-from imageloom.driver.source import Source
 from imageloom.errors import InvalidName, UsageError
 from imageloom.model import Format, Job, Output, path_and_page
 from imageloom.stores.names import check_output_name
@@ -44,16 +43,15 @@ def check_template(template: str, has_one_item: bool = False) -> None:
     raise UsageError(f"--name {template!r}: {wrong}; the fields are: {{dir}}, {{stem}}, {{page}}, {{ext}}")
 
 
-def check_pages(job: Job, source: Source) -> None:
+def check_pages(job: Job) -> None:
     """Check that a job can make items of pages, if it asks for that.
 
     Raises:
-        UsageError: it replaces files, or watches them.
+        UsageError: it replaces files, and asks for other pages than the first one.
     """
-    if job.recipe.pages != "first" and (job.in_place or source.is_endless):
-        how = "--in-place" if job.in_place else "a watch"
+    if job.in_place and job.recipe.pages not in ("first", 1):
         raise UsageError(
-            f"--pages {job.recipe.pages} is not possible with {how}: a file has one output there"
+            f"--pages {job.recipe.pages} is not possible with --in-place: a file has one output there"
         )
 
 

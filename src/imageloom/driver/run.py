@@ -6,7 +6,6 @@ back-off, quarantine, interruption. An engine only runs tasks. Only the driver c
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -19,24 +18,26 @@ from imageloom.driver.batches import UPLOADED, Ready, gather
 from imageloom.driver.clock import REAL, Clock
 from imageloom.driver.in_place import InPlace
 from imageloom.driver.isolation import opener_of, sandbox_of
-from imageloom.driver.lookahead import Answers, Lookahead, with_next
+from imageloom.driver.lookahead import Lookahead
 from imageloom.driver.naming import check_pages, check_template
+from imageloom.driver.planner import Planner
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import LATE, Flight, Window
 from imageloom.engines import Engine, submit
-from imageloom.errors import ImageloomError, LimitExceeded, NotBegun, StorageError
-from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
+from imageloom.errors import ImageloomError, NotBegun, StorageError
+from imageloom.model import Job, Outcome, Result, Task, Work
 from imageloom.recipes import plan
 from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
-from imageloom.records.events import Began, Collected, Listener, Planned, Pruned, Retried, Started
+from imageloom.records.events import Began, Collected, Listener, Pruned, Retried, Started
 from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import JobState
 from imageloom.records.summary import Summary
 from imageloom.scheduling import results
+from imageloom.system.announcing import Announcer
 from imageloom.system.machine import half_of_memory
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 
 SILENCE = 5.0
-"""After this number of seconds without a result, and each further time, a warning says what is missing."""
+"""After this number of seconds without a result, a warning says what is missing."""
 
 log = logging.getLogger("imageloom.driver")
 
@@ -87,23 +88,20 @@ class Driver:
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
         check_template(job.name, has_one_item=self._source.is_file)
-        check_pages(job, self._source)
+        check_pages(job)
         self._sink.check_recipe(job.recipe)
         self._meanings = Meanings(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
         self._memory = job.memory or half_of_memory()
         self._lookahead = Lookahead(job, self._source, self._sink, self._meanings, engine, self._memory)
         self._stopping = False
+        self._silence = Announcer("no progress", write=log.warning)
         self._pruned: Iterator[Orphan] = iter(())
-        self._id = 0
-        self._tasks = 0
+        self._id = self._tasks = 0
         self._sandbox = sandbox_of(job, engine)
         self._overlaps = self._lookahead.take_long and engine.capabilities.overlaps
         self._in_flight = Window(self._memory, self._overlaps, self._wake, clock)
-        self._is_last = False
-        """No other item is waiting behind the item that is being planned."""
         self._finished = clock.queue()
-        self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
         name = f"{ledger.number(self._source.root)}-{ledger.number(self._sink.address)}"
         self._in_progress = InProgress(ledger.path.parent / "in-hand" / name, self._sink.address)
@@ -113,6 +111,19 @@ class Driver:
             job, self._source, self._sink, ledger, self._meanings, self._suspects, listeners, clock, followed
         )
         self._again = self._accounts.again
+        self._planner = Planner(
+            job,
+            engine,
+            self._source,
+            self._sink,
+            ledger,
+            self._meanings,
+            self._memory,
+            self._lookahead,
+            self._in_progress,
+            self._suspects,
+            self._accounts,
+        )
 
     def prune(self) -> list[Orphan]:
         """Have the run first remove the outputs whose inputs are gone: see `Pruning.orphans`, also for errors."""
@@ -156,7 +167,7 @@ class Driver:
             )
             self._accounts.job = self._id
             try:
-                self._accounts.emit(Began(self._id))
+                self._accounts.emit(Began(self._id, self._source.root, self._sink.address))
                 for orphan in self._pruned:
                     self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
                 self._flow()
@@ -178,7 +189,7 @@ class Driver:
 
     def _flow(self) -> None:
         try:
-            for batch in gather(self._planned(), self._most_in_batch):
+            for batch in gather(self._planner.ready(self._wake), self._most_in_batch):
                 if self._stopping:
                     break
                 if not batch:
@@ -206,7 +217,7 @@ class Driver:
         """
         began = time.perf_counter()
         waiting = 0
-        for ready in self._planned():
+        for ready in self._planner.ready(self._wake):
             if ready is None:
                 self._finished.get(timeout=None)  # the listing wakes it
             waiting += ready is not None
@@ -217,78 +228,7 @@ class Driver:
         """Whether it was stopped before its end. A watch has no other end."""
         return self._stopping and not self._source.is_endless
 
-    # source -> plan
-
-    def _planned(self) -> Iterator[Ready | None]:
-        """Yield the items to process, with their plans. Other items are recorded as skipped or failed."""
-        failed_before = (
-            self._ledger.failed_before(self._source.root, self._sink.address)
-            if self._job.retry_failed
-            else None
-        )
-        for (entry, answers), is_last in with_next(self._lookahead.entries(self._wake)):
-            self._is_last = is_last
-            if self._stopping:
-                return
-            if entry is None:
-                yield None
-                continue
-            if failed_before is not None and entry.key not in failed_before:
-                if isinstance(entry, Item):
-                    self._accounts.skip(entry, "not failed before")
-                continue
-            if isinstance(entry, Unlisted):
-                self._accounts.fail_unlisted(entry)
-                continue
-            try:
-                ready = self._plan(entry, answers())
-            except StorageError:
-                raise
-            except BaseException as error:  # an error of one item must not affect the others
-                if not self._accounts.is_outdated(entry, True):
-                    self._accounts.fail_here(entry, error)
-                ready = None
-            if ready is not None:
-                yield ready
-            if ready is None or ready.plan:
-                self._lookahead.drop(entry)
-
-    def _plan(self, item: Item, answers: Answers | None) -> Ready | None:
-        if answers is None:
-            self._suspects.record_outcome(item, None)
-            self._accounts.skip(item, "done before")
-            return None
-        limits, recipe = self._job.limits, self._job.recipe
-        header, names, taken = answers
-        plan.check_limits(header, limits, item.size)
-        planned = plan.make_plan(header, recipe)
-        needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
-        tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
-        if self._in_progress.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
-            tiled = None
-        if tiled:
-            from imageloom.tiling.large import needs_of  # small images must not wait for it
-
-            most = max(needs_of(header, planned, item.size).values(), key=lambda need: need.bytes)
-            needs, what = most.bytes, most.what
-        if needs > self._memory:
-            raise LimitExceeded(
-                f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
-            )
-        meaning = self._meanings.of(item.key)
-        may_replace = self._sink.claim(self._id, item, meaning, names, taken)
-        if may_replace is None:
-            self._accounts.skip(item, "output exists")
-            return None
-        if self._accounts.has_listeners:
-            self._accounts.emit(Planned(item, names))
-        work = Work(item, names, next(self._item_numbers), 1, header, may_replace)
-        return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
-
-    @property
-    def _is_alone(self) -> bool:
-        """Whether no other image is waiting to be planned."""
-        return self._is_last or self._job.items_at_once == 1
+    # plan -> tasks
 
     def _most_in_batch(self) -> int:
         """Maximum number of items in the next task: one, if an item would wait for the others' requests."""
@@ -411,13 +351,13 @@ class Driver:
     def _collect(self, patience: float | None = None) -> None:
         """Collect one outcome; wait at most `patience` seconds, and no longer than results may wait."""
         self._accounts.publish_waiting(all=not self._in_flight and self._finished.empty())
-        is_told = patience is None and not self._accounts.waits
+        is_told = (patience is None or self._source.is_endless) and not self._accounts.waits
         limits = patience, self._accounts.pause, LATE if self._in_flight.has_arrived else None
         try:
             arrived = self._finished.get(timeout=min((s for s in limits if s is not None), default=SILENCE))
         except Empty:
             if is_told and (missing := self._engine.missing):
-                log.warning("no progress: %s", missing)
+                self._silence.say(missing)
             self._collect_late()
             return
         if arrived is None:

@@ -79,6 +79,9 @@ class Source:
         path = self.store.path(self._only)
         return os.path.realpath(path) if path is not None else self.store.place(self._only)
 
+    def split(self, path: str, count: int) -> None:
+        """Note that a file is processed as so many items, one for each page. Only endless sources need it."""
+
     def entries(self, wake: Callable[[], None]) -> Iterator[Item | Unlisted | None]:
         """Yield the entries for the driver. None means: no entry at the moment, but more may arrive.
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import typing
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -11,6 +14,8 @@ from imageloom.errors import UsageError
 from imageloom.operators.messages import describe
 
 _T = TypeVar("_T", bound=msgspec.Struct)
+_NO_TEXTS = (bytes, bytearray, memoryview, datetime, date, time, timedelta, Decimal, UUID)
+"""Types that msgspec would make texts of."""
 
 
 def validated(value: _T) -> _T:
@@ -24,7 +29,9 @@ def validated(value: _T) -> _T:
     for name in value.__struct_fields__:
         given = getattr(value, name)
         try:
-            msgspec.convert(msgspec.to_builtins(given), hints[name])
+            msgspec.convert(msgspec.to_builtins(given, builtin_types=_NO_TEXTS), hints[name])
+        except UnicodeEncodeError:
+            raise UsageError(f"{name} = {given!r}: it must be Unicode, without surrogates") from None
         except (msgspec.ValidationError, TypeError, OverflowError) as error:
             inner = str(error).partition(" - at `$")[2].rstrip("`").lstrip(".")
             if inner:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 from msgspec import Meta
 
 from imageloom.errors import MissingExtra, UsageError
-from imageloom.model import Outcome, Plain, Task
+from imageloom.model import Count, Outcome, Plain, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.system.registry import Registry, load
 from imageloom.system.sandbox import Sandbox
@@ -58,6 +58,9 @@ WORKERS: dict[str, str] = {
 and an event, `leaving`. The engine of a plug-in has it as the attribute `work_for`."""
 
 
+MOST_WORKERS = 65_536
+LONGEST = 1e9
+"""The longest time-out, in seconds: longer ones are not a time that a thread can wait."""
 SLACK = 5.0
 """Seconds that a worker has to read an item and to stage its outputs, beyond the time-out in its sandbox."""
 
@@ -65,13 +68,13 @@ SLACK = 5.0
 class Settings(Plain, frozen=True):
     """Settings of an engine. Each engine uses those that apply to it."""
 
-    jobs: Annotated[int, Meta(ge=0)] = 1
+    jobs: Annotated[int, Meta(ge=0, le=MOST_WORKERS)] = 1
     """Workers."""
-    threads: Annotated[int, Meta(ge=1)] = 1
+    threads: Annotated[int, Meta(ge=1, le=MOST_WORKERS)] = 1
     """Number of threads in each worker process."""
-    timeout: Annotated[float, Meta(gt=0)] = 600.0
+    timeout: Annotated[float, Meta(gt=0, le=LONGEST)] = 600.0
     """Time-out of one item, in seconds. Then its worker is ended, or only the sandboxed process in it."""
-    memory: Annotated[int, Meta(ge=0)] = 0
+    memory: Count = 0
     """Maximum memory for data of one worker, in bytes; 0 for no limit."""
     connect: str = ""
     """Address of an existing cluster, broker or server; empty for a local one."""

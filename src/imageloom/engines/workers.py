@@ -16,6 +16,7 @@ from imageloom.engines import worker_function
 from imageloom.errors import ImageloomError
 from imageloom.model import Result, Task
 from imageloom.records.faults import failure_of
+from imageloom.system.announcing import show_states
 from imageloom.worker.guard import Guard
 from imageloom.worker.perform import results
 from imageloom.worker.process import become_worker
@@ -40,10 +41,16 @@ def work(engine: str, settings: WorkerSettings, *more: object) -> None:
         sys.exit(error.exit_code)
 
 
-def work_and_report(line: Connection, engine: str, settings: WorkerSettings) -> None:
-    """Like `work`, and report the outcome and the bytes of each item to the starter, through a pipe."""
-    _lines.append(line)
+def work_apart(engine: str, settings: WorkerSettings) -> None:
+    """Like `work`, for a worker that `imageloom worker` has started: it logs what it does and waits for."""
+    show_states()
     work(engine, settings)
+
+
+def work_and_report(line: Connection, engine: str, settings: WorkerSettings) -> None:
+    """Like `work_apart`, and report the outcome and the bytes of each item to the starter, through a pipe."""
+    _lines.append(line)
+    work_apart(engine, settings)
 
 
 _lines: list[Connection] = []

@@ -24,7 +24,7 @@ Pages = Literal["first", "all"] | Annotated[int, Meta(ge=1, le=MOST_PAGES)]
 """Which pages of a file become items: the first one, all of them, or the one with this number."""
 GainMap = Literal["keep", "drop"]
 """Whether the gain map of an Ultra HDR photo is processed along with the photo."""
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Value = int | float | str | bool | None
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+_UNLIMITED = 2**53
+"""A larger bound is not worth a word."""
 MOST_NEAREST = 3
 """Maximum number of names that an error message suggests."""
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -112,7 +114,7 @@ def describe(hint: Any) -> str:
         bounds = [
             f"{words} {value}"
             for words, value in (("above", meta.gt), ("from", meta.ge), ("below", meta.lt), ("to", meta.le))
-            if value is not None
+            if value is not None and value < _UNLIMITED
         ]
         return " ".join([describe(arguments[0]), *bounds])
     if origin is Literal:

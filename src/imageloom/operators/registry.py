@@ -123,6 +123,7 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
             if name not in self.parameters:
                 unknown = messages.unknown_parameter(name, self.parameters, self.examples)
                 raise PipelineError(f"{self.name}: {unknown}")
+        params = {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()}
         try:
             checked = msgspec.to_builtins(msgspec.convert(params, self.schema))
         except msgspec.ValidationError as error:

@@ -26,8 +26,9 @@ from imageloom.operators.geometry import crop_box
 _QUALITY = 95
 _CLOSE = 1e-6
 _FINER = 2
-"""A mirrored map has so many times as many pixels per side: libultrahdr takes the values of a map at the corners
-of its pixels, other readers at the centres, so that the size of a pixel is the error of one of them."""
+"""A mirrored map that is smaller than its photo has so many times as many pixels per side: libultrahdr takes
+the values of a map at the corners of its pixels, other readers at the centres, so that the size of a pixel is the
+error of one of them."""
 _TURNS = {
     0: np.eye(3),
     90: np.array([[0.0, 1, 0], [-1, 0, 1], [0, 0, 1]]),
@@ -101,7 +102,8 @@ def _moved(pixels: Pixels, place: Matrix, frame: Frame) -> Pixels:
     height, width = pixels.shape[:2]
     absolute = np.diag([width, height, 1]) @ place
     spans = [float(np.hypot(absolute[0, i], absolute[1, i])) for i in (0, 1)]
-    finer = _FINER if (place[:2, :2] < 0).any() else 1
+    is_small = _FINER * spans[0] <= frame.width and _FINER * spans[1] <= frame.height
+    finer = _FINER if is_small and (place[:2, :2] < 0).any() else 1
     size = (max(1, round(finer * spans[0])), max(1, round(finer * spans[1])))
     absolute = absolute @ np.diag([1 / size[0], 1 / size[1], 1])
     absolute[:2, 2] += absolute[:2, :2] @ (0.5, 0.5) - 0.5  # from the centres of pixels

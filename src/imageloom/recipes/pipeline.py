@@ -12,12 +12,20 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, overload
 
 from imageloom import operators
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step, Value
 from imageloom.operators.messages import too_many
+from imageloom.recipes.chained import Chained
+
+if TYPE_CHECKING:
+    from numpy import generic
+    from numpy.typing import NDArray
+    from PIL.Image import Image as PillowImage
+
+    _Scalar = TypeVar("_Scalar", bound=generic)
 
 _NUMBER = re.compile(r"[+-]?\d+$")
 _MOST_VALUES = 100_000
@@ -25,22 +33,39 @@ _MOST_VALUES = 100_000
 _WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
 
 
-class Pipeline:
+class TakesSteps(Protocol):
+    """An image that knows how steps are applied to it."""
+
+    def __imageloom_apply__(self, pipeline: Pipeline, /) -> Self: ...
+
+
+_Image = TypeVar("_Image", bound=TakesSteps)
+
+
+class Pipeline(Chained):
     """A sequence of validated steps. Immutable. Pipelines with equal steps are equal.
 
+    `Pipeline("resize 512x | grayscale")`, `Pipeline().resize("512x").grayscale()` and
+    `Step("resize", {"size": "512x"}) | Step("grayscale")` are equal. Call a pipeline to apply it to one image;
+    `imageloom.process` applies it to many.
+
     Args:
-        steps: each is a `Step`, a text with one or more steps, or an entry as in YAML.
+        steps: a text with steps, or several of: a `Step`, a text with steps, an entry as in YAML.
 
     Raises:
         PipelineError: an operator or a parameter is unknown, or a value has a wrong type or is out of range.
     """
 
-    __slots__ = ("steps",)
+    __slots__ = {"steps": "The steps, in their order."}
 
     steps: tuple[Step, ...]
 
-    def __init__(self, steps: str | Iterable[Step | str | Mapping[str, Any]] = ()) -> None:
+    def __init__(self, steps: str | Iterable[Step | str | Mapping[str, object]] = ()) -> None:
         parts = [steps] if isinstance(steps, str) else steps
+        if isinstance(parts, Mapping) or not isinstance(parts, Iterable):
+            raise PipelineError(
+                f"steps = {parts!r}: it must be a text such as 'resize 50%', or a list of steps"
+            )
         object.__setattr__(self, "steps", tuple(s for part in parts for s in _steps(part)))
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -71,6 +96,7 @@ class Pipeline:
         return cls(data)
 
     def to_yaml(self) -> str:
+        """The pipeline as a YAML list of steps: `from_yaml` gives an equal one."""
         import yaml
 
         data = [{s.name: dict(s.params)} if s.params else s.name for s in self.steps]
@@ -86,22 +112,58 @@ class Pipeline:
     def __ror__(self, other: object) -> Pipeline:
         return Pipeline([other]) | self if isinstance(other, str) else NotImplemented
 
-    def __call__(self, image: Pixels) -> Pixels:
-        """Apply the pipeline to an image in memory.
+    @overload
+    def __call__(self, image: NDArray[_Scalar]) -> NDArray[_Scalar]: ...
+    @overload
+    def __call__(self, image: PillowImage) -> PillowImage: ...
+    @overload
+    def __call__(self, image: _Image) -> _Image: ...
+    def __call__(self, image: object) -> object:
+        """Apply the pipeline to one image, and return an image of the same kind. The input does not change.
 
         Args:
-            image: gray (height, width), or gray+alpha, RGB or RGBA (height, width, 2 to 4), of uint8, uint16 or
-                float32.
+            image: an array: gray (height, width), or gray+alpha, RGB or RGBA (height, width, 2 to 4), of uint8,
+                uint16 or float32 (white is 1); or an `imageloom.Image`; or an image of Pillow, whose orientation
+                is applied.
 
         Raises:
+            UsageError: it is no image.
             OperatorRefused: a step does not accept its input.
             OperatorFailed: an operator raised an exception.
         """
+        from imageloom.codecs import interop  # a run does not need it
+
+        if hasattr(type(image), "__imageloom_apply__"):
+            return cast("TakesSteps", image).__imageloom_apply__(self)
+        if interop.is_pil(image):
+            pixels, metadata = interop.from_pil(image)
+            return interop.to_pil(self._applied(pixels), metadata)
+        return self._applied(interop.array_of(image))
+
+    def _applied(self, image: Pixels) -> Pixels:
         frame = frame_of(image)
         self.frames(frame)
         for step in operators.with_checks(self.steps, frame):
             image = operators.apply(step, image)
         return image
+
+    def then(self, name: str, *values: object, **named: object) -> Pipeline:
+        """The pipeline with one more step.
+
+        Args:
+            name: of the operator.
+            values: parameters in the order of a text.
+            named: parameters by name.
+
+        Raises:
+            PipelineError: the operator or a parameter is unknown, or a value is invalid.
+        """
+        placed = _by_position(name, list(values))
+        if twice := sorted(placed.keys() & named.keys()):
+            raise PipelineError(f"{name}: {twice[0]} is given twice, by position and by name")
+        return Pipeline(
+            [*self.steps, operators.get(name).step(cast("dict[str, Value]", {**placed, **named}))]
+        )
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -199,7 +261,7 @@ def read_yaml(text: str | bytes, what: str) -> Any:
     return data
 
 
-def _steps(part: Step | str | Mapping[str, Any]) -> Iterator[Step]:
+def _steps(part: Step | str | Mapping[str, object]) -> Iterator[Step]:
     if isinstance(part, Step):
         yield operators.get(part.name).step(dict(part.params))
     elif isinstance(part, str):

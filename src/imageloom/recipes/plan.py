@@ -95,6 +95,7 @@ class OutputPlan(Plain, frozen=True):
             shows_all=all(step.name in _SHOWING_ALL for step in self.steps),
             dropped=frozenset(self.dropped),
             keywords=getattr(codecs.get(self.format), "keywords", ()),
+            moves_values=getattr(codecs.get(self.format), "moves_values", False),
             colours=self.colours,
             converted=self.converted,
             profile=colours.built(self.profile, is_gray) if self.profile else b"",

@@ -74,7 +74,7 @@ def parse_output(text: str) -> Output:
     return Output(Pipeline.parse(pipeline).steps, folder=_folder(name.strip()))
 
 
-def read_recipe(text: str, files: Sequence[str] = ()) -> Recipe:
+def read_recipe(text: str | os.PathLike[str], files: Sequence[str] = ()) -> Recipe:
     """The recipe from a text: a pipeline, or the name of a YAML file with a pipeline or a recipe.
 
     Args:
@@ -85,13 +85,15 @@ def read_recipe(text: str, files: Sequence[str] = ()) -> Recipe:
         UsageError: a file of operators cannot be loaded, or the recipe needs a file that is not in `files`.
     """
     loaded = with_operators(Recipe(()), files)
+    if not isinstance(text, (str, os.PathLike)):
+        raise UsageError(f"text = {text!r}: it must be a pipeline, or the path of a YAML file")
     path = Path(text)
-    if path.suffix not in (".yaml", ".yml"):
+    if isinstance(text, str) and path.suffix not in (".yaml", ".yml"):
         return replace(loaded, outputs=(Output(Pipeline.parse(text).steps),))
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise PipelineError(f"cannot read {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
     return from_yaml(content, path, loaded)
 
 

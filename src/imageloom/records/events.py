@@ -15,6 +15,9 @@ class Began(Plain, frozen=True):
 
     job: int
     """The number of the job in the ledger."""
+    source: str = ""
+    """Address of the source, as in tasks; empty if it is not known."""
+    sink: str = ""
 
 
 class Planned(Plain, frozen=True):

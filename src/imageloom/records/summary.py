@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imageloom.model import Plain
+from imageloom.model import Failure, Plain
 from imageloom.records.losses import counted, files, without_copies
+
+MOST_FAILURES = 100
+"""Maximum number of failures in a summary; the ledger has all."""
 
 
 def per_second(rate: float) -> str:
@@ -34,6 +37,8 @@ class Summary(Plain, frozen=True):
     """Number of files in the source that were not processed, because no format has their suffix, by suffix."""
     unchanged: int = 0
     """Number of skipped items whose outputs an earlier run has made."""
+    failures: dict[str, Failure] = {}  # noqa: RUF012
+    """Why the first items failed, by key, at most `MOST_FAILURES`."""
 
     @property
     def total(self) -> int:
@@ -49,6 +54,17 @@ class Summary(Plain, frozen=True):
 
     def __str__(self) -> str:
         return self.text("done")
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the line, and a table of the failures."""
+        from html import escape  # a run does not need it
+
+        rows = "".join(
+            f"<tr><td>{escape(key)}<td>{escape(failure.kind)}<td>{escape(failure.message)}"
+            for key, failure in self.failures.items()
+        )
+        table = f"<table><tr><th>item<th>failure<th>reason{rows}</table>" if rows else ""
+        return f"<div>{escape(str(self))}{table}</div>"
 
     def text(self, done: str) -> str:
         """The summary as a line for users.

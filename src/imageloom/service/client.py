@@ -100,6 +100,19 @@ class Client:
             self._refuse(error)
         return receipt
 
+    def jobs(self) -> list[pb.JobEntry]:
+        """The server's jobs: those that run, those that wait, and the latest that have ended.
+
+        Raises:
+            UsageError: the server is older, and has no list.
+            StorageError: the server cannot be reached.
+        """
+        try:
+            found: pb.JobList = self._stub.List(pb.ListQuery(), timeout=ANSWER, metadata=self._metadata)
+        except grpc.RpcError as error:
+            self._refuse(error)
+        return list(found.jobs)
+
     def _follow(
         self,
         begin: Callable[[], Any],

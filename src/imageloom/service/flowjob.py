@@ -14,7 +14,7 @@ from imageloom.driver.run import Driver
 from imageloom.driver.source import Source
 from imageloom.errors import ImageloomError, StorageError
 from imageloom.model import Plain
-from imageloom.records.events import Began, Done, Event, Failed, Retried, Skipped
+from imageloom.records.events import Began, Done, Event, Failed, Listener, Retried, Skipped
 from imageloom.records.history import History
 from imageloom.records.ledger import Ledger
 from imageloom.records.retention import Retention
@@ -30,6 +30,9 @@ RATE_SECONDS = 30.0
 """The rate is that of the last seconds."""
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
 """Seconds until a watched flow is started again after its storage failed. The pause doubles each time."""
+
+FLUSH = 0.2
+"""Minimum seconds between two flushes of the ledger because of failures, which people wait for."""
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +220,7 @@ class FlowJob:
         if isinstance(source, ListedSource):
             self._skips, self._seen_before = 0, self._done
         with Ledger(site.ledger) as ledger:
-            listeners = [self._on_event]
+            listeners: list[Listener] = [self._on_event, _FailureFlush(ledger)]
             if isinstance(source, SteeredWatch):
                 listeners += [source, Retention(ledger, KEPT_DAYS)]
             driver = Driver(flow.job, self._engine, ledger, "service", listeners, source, followed=True)
@@ -294,3 +297,18 @@ class FlowJob:
             self.id, state="error", message=message[:2000], ended=time.time(), is_listed=1,
             done=numbers.done, failed=numbers.failed, skipped=numbers.skipped,
         )  # fmt: skip
+
+
+class _FailureFlush:
+    """Writes failures into the ledger at once, but not too often: pages read them there."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._is_due = False
+        self._last = 0.0
+
+    def __call__(self, event: Event) -> None:
+        self._is_due = self._is_due or isinstance(event, Failed)
+        if self._is_due and time.monotonic() - self._last >= FLUSH:
+            self._ledger.flush()
+            self._is_due, self._last = False, time.monotonic()

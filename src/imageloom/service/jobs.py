@@ -20,6 +20,7 @@ from imageloom.engines import Engine
 from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.errors import ImageloomError, StorageError, UsageError
 from imageloom.model import Job, Result
+from imageloom.recipes.pipeline import to_text
 from imageloom.records.events import Began, Done, Event, Failed, Skipped
 from imageloom.records.ledger import Ledger
 from imageloom.records.losses import Losses
@@ -96,6 +97,17 @@ class JobFiles:
             return None
         return json_format.Parse(text, pb.JobReceipt(), True)
 
+    def ended(self, most: int) -> list[pb.JobReceipt]:
+        """The last receipts of the jobs that ended latest, the latest first. Damaged files are skipped."""
+        found = []
+        dated = [(path.stat().st_mtime, path) for path in self._folder.glob("*.receipt")]
+        for _, path in sorted(dated, reverse=True)[:most]:
+            with contextlib.suppress(json_format.ParseError, ValueError, OSError):
+                receipt = json_format.Parse(path.read_text(), pb.JobReceipt(), True)
+                receipt.ClearField("items")
+                found.append(receipt)
+        return found
+
     def accept(self, request: pb.JobRequest) -> None:
         """Save a request. It is on the disk when this method returns."""
         self._write(f"{request.id}.request", json_format.MessageToJson(request))
@@ -161,7 +173,7 @@ class RunningJob:
         self.has_begun = self.is_over = self.is_paused = False
         self._cancelled = ""
         self._driver: Driver | None = None
-        self._began = time.monotonic()
+        self._began = self.started = time.monotonic()
         self._receipt = pb.JobReceipt(id=request.id)
         self._losses = Losses()
 
@@ -221,6 +233,14 @@ class RunningJob:
             receipt.seconds = time.monotonic() - self._began
         receipt.items.extend(items or ())
         return receipt
+
+    def entry(self) -> pb.JobEntry:
+        """The job in a list."""
+        text = "; ".join(to_text(output.steps) for output in self.job.recipe.outputs)
+        job = self.job
+        return pb.JobEntry(
+            receipt=self.receipt(), waits=self.waits, source=job.source, sink=job.sink, pipeline=text
+        )
 
     def follow(self) -> Follower:
         follower = Follower()

@@ -21,7 +21,7 @@ from imageloom.records.summary import Summary
 
 P = TypeVar("P", bound=Plain)
 
-NEEDS = {"metadata": ("strict",), "damage": (), "colors": (), "gain_map": ()}
+NEEDS = {"metadata": ("strict",), "damage": (), "colors": (), "gain_map": (), "pages": (), "density": ()}
 """Fields of a recipe that older servers do not support, or only without these values."""
 KNOWN_NEEDS = frozenset((*NEEDS, "subsampling"))
 """Names of features that a client may request and that older servers do not support."""
@@ -49,6 +49,8 @@ def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
         damage=recipe.damage,
         colors=recipe.colors,
         gain_map=recipe.gain_map,
+        pages=str(recipe.pages),
+        density=recipe.density,
         needs=_needs(recipe),
         operators=recipe.operators,
         include=job.include,
@@ -119,6 +121,8 @@ def _recipe(request: pb.JobRequest) -> Recipe:
         for output in request.outputs
     )
     chosen = {name: value for name in ("decode", *NEEDS) if (value := getattr(request, name))}
+    if request.pages.isdecimal():
+        chosen["pages"] = int(request.pages[:10])
     return _checked(Recipe(outputs, operators=tuple(request.operators), **chosen), Recipe)
 
 

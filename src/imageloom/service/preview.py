@@ -39,8 +39,8 @@ MOST_PREVIEWS = 4
 """Maximum number of previews at the same time."""
 MOST_OUTPUTS = 8
 """Maximum number of outputs that are shown."""
-PATIENCE = 10.0
-"""Seconds that a preview waits for others."""
+MOST_WAITING = 12
+"""Maximum number of previews that are made or wait."""
 
 
 class Shown(Plain, frozen=True):
@@ -76,6 +76,7 @@ class Previewer:
         self._rules, self._folder, self._roots = rules, folder, roots
         self._engine = FlowEngine(turns, "preview", is_urgent=True)
         self._places = threading.BoundedSemaphore(MOST_PREVIEWS)
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         shutil.rmtree(folder, ignore_errors=True)  # of a service that was killed
         private_folder(folder)
 
@@ -193,11 +194,14 @@ class Previewer:
         Raises:
             ServerBusy: too many are made at the same time.
         """
-        if not self._places.acquire(timeout=PATIENCE):
-            raise ServerBusy(f"the service makes {MOST_PREVIEWS} previews at the same time: try again later")
-        folder = Path(tempfile.mkdtemp(prefix="preview-", dir=self._folder))
+        if not self._waiting.acquire(blocking=False):
+            raise ServerBusy(f"{MOST_WAITING} previews are made or wait, the maximum: try again later")
         try:
-            yield folder
+            with self._places:
+                folder = Path(tempfile.mkdtemp(prefix="preview-", dir=self._folder))
+                try:
+                    yield folder
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            self._places.release()
+            self._waiting.release()

@@ -33,6 +33,9 @@ from imageloom.service.messages import to_job
 from imageloom.service.queue import Bounds, JobQueue
 from imageloom.worker.guard import Guard
 
+MOST_LISTED = 100
+"""Number of ended jobs in a list."""
+
 log = logging.getLogger(__name__)
 
 LEASE = 10.0
@@ -144,6 +147,13 @@ class Server:
             return self._ended(request, context)
         self._cancel(job, "it was cancelled")
         return job.receipt()
+
+    def List(self, request: pb.ListQuery, context: grpc.ServicerContext) -> pb.JobList:  # noqa: N802
+        jobs = sorted(self._jobs.values(), key=lambda job: (job.waits, -job.started))
+        open_ = [job.entry() for job in jobs if not job.is_over]
+        return pb.JobList(
+            jobs=[*open_, *(pb.JobEntry(receipt=one) for one in self._files.ended(MOST_LISTED))]
+        )
 
     def Register(  # noqa: N802
         self, request: pb.NodeNotice, context: grpc.ServicerContext

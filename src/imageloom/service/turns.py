@@ -1,7 +1,8 @@
 """Several flows share one engine: they take turns, and new arrivals go first.
 
 The engine gets only as many tasks as keep its workers busy. The others wait here, by flow. So a task of a watched
-folder waits for the tasks that have begun, and not for a bulk run.
+folder waits for the tasks that have begun, and not for a bulk run. A bulk run still gets a share of the turns: a
+watched folder may have a backlog.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from imageloom.model import Outcome, Plain, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.guard import Guard
 
+SHARE = 4
+"""One of so many turns is that of a bulk run, if one waits."""
 AHEAD = 2
 """Tasks in the engine per worker: one in progress, and one so that the worker need not wait."""
 
@@ -66,6 +69,8 @@ class Turns:
         self._waiting: tuple[OrderedDict[FlowEngine, deque[_Turn]], ...] = (OrderedDict(), OrderedDict())
         """The waiting tasks of new arrivals, and of bulk runs, by flow. The first flow is the next one."""
         self._inside: dict[_Turn, None] = {}
+        self._count = 0
+        """Number of turns."""
 
     @property
     def in_hand(self) -> list[InHand]:
@@ -104,7 +109,8 @@ class Turns:
         with self.lock:
             if len(self._inside) >= AHEAD * max(1, self.engine.capacity):
                 return None
-            for flows in self._waiting:
+            order = self._waiting if (self._count + 1) % SHARE else self._waiting[::-1]
+            for flows in order:
                 for flow in list(flows):
                     if flow.most and flow.inside >= flow.most:
                         continue
@@ -114,6 +120,7 @@ class Turns:
                         del flows[flow]
                     if turn is None:
                         continue
+                    self._count += 1
                     turn.since = time.time()
                     flow.inside += 1
                     self._inside[turn] = None

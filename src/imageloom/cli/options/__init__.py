@@ -32,6 +32,7 @@ from imageloom.cli.options.records import (
     quiet_option,
     verbose_option,
 )
+from imageloom.cli.options.roots import check_roots
 from imageloom.cli.options.values import PageChoice, Quantity
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Quantity",
     "accept_host_keys_option",
     "adopt_option",
+    "check_roots",
     "connect_options",
     "document_options",
     "durable_option",

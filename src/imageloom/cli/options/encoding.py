@@ -122,8 +122,7 @@ def document_options(command: C) -> C:
         click.option(
             "--pages",
             type=PageChoice(),
-            default="first",
-            show_default=True,
+            show_default="first",
             metavar="all|first|N",
             help="Pages of TIFF, PDF and HEIF files to process: the first one, each as an item of its own "
             "(needs {page} in --name), or the one with this number.",

@@ -15,18 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import NamedTuple
 
 from imageloom.driver.source import Source
 from imageloom.driver.watch.changes import Changes
 from imageloom.driver.watch.files import is_shared, is_written_to, look
+from imageloom.driver.watch.states import InProgress, Waiting
 from imageloom.errors import StorageError, UsageError
-from imageloom.model import Item, Links, Unlisted
+from imageloom.model import Item, Links, Unlisted, path_and_page
 from imageloom.records.events import Done, Event, Failed, Skipped, SkipReason
 from imageloom.records.losses import LeftOut
 from imageloom.stores import Feed
 from imageloom.stores.local import LocalStore
 from imageloom.stores.remote import is_hidden
+from imageloom.system.announcing import Announcer
 
 QUIET = 0.1
 """A file that no process writes to is complete after this number of seconds without a change."""
@@ -49,27 +50,11 @@ CHUNK = 500
 BACKOFF = 60.0
 """Back-off in seconds after a file could not be read or written. It doubles each time, up to MOST_BACKOFF."""
 MOST_BACKOFF = 3600.0
+IDLE = 10.0
+"""Seconds without work after which a watch says that it is idle."""
 REMEMBERED = 10_000
 """Number of recent latencies that are kept for the percentiles."""
 _STORES_FAULT = ("UnreadableItem", "UnwritableOutput", "DiskFull")
-
-
-class _Waiting(NamedTuple):
-    """A file that may be incomplete."""
-
-    version: str
-    since: float
-    """Monotonic time at which this version was first seen, in seconds."""
-    was_busy: bool = False
-    """Whether the file was open for writing."""
-
-
-class _InProgress(NamedTuple):
-    """An item that is in progress in the driver."""
-
-    version: str
-    came: float
-    """Time at which the file was complete, in seconds since the epoch."""
 
 
 class Watched(Source):
@@ -124,13 +109,14 @@ class Watched(Source):
         self._listings = 0
         self._next_listing = 0.0
         self._known: dict[str, str] = {}
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._due: list[tuple[float, str]] = []
         self._due_at: dict[str, float] = {}
-        self._out: dict[str, _InProgress] = {}
+        self._out: dict[str, InProgress] = {}
         self._changed: set[str] = set()
         self._tries: dict[str, int] = {}
         self._idle_since = time.monotonic()
+        self._announcer = Announcer(f"watch {self.root}")
         self.latencies: deque[float] = deque(maxlen=REMEMBERED)
         """Seconds from a complete file to published outputs, of the latest items."""
 
@@ -150,6 +136,8 @@ class Watched(Source):
                     if self._is_ending:
                         return
                 if not found:
+                    if self._listings and self._is_idle and time.monotonic() - self._idle_since >= IDLE:
+                        self._announcer.say("idle: waiting for new images")
                     yield None
         finally:
             if self._changes:
@@ -179,7 +167,7 @@ class Watched(Source):
         if not (failed or self._folder):
             return None
         try:
-            found = self._find(item.key)
+            found = self._find(item.path)
         except StorageError:
             return None
         if found is None:
@@ -187,8 +175,13 @@ class Watched(Source):
         return None if _version(found[0]) == item.fingerprint else "changed meanwhile"
 
     def waited(self, key: str) -> float:
-        out = self._out.get(key)
+        out = self._out.get(path_and_page(key)[0])
         return max(0.0, time.time() - out.came) if out else 0.0
+
+    def split(self, path: str, count: int) -> None:
+        """Note that a file is processed as so many items, one for each page. It is done when all of them are."""
+        if path in self._out:
+            self._out[path] = self._out[path]._replace(left=count)
 
     def end(self) -> None:
         """Yield no more items; the driver finishes those in progress. Safe to call from a signal handler."""
@@ -200,20 +193,26 @@ class Watched(Source):
         match event:
             case Done(result, waited=waited):
                 self.latencies.append(waited)
-                self._tries.pop(result.key, None)
+                self._tries.pop(path_and_page(result.key)[0], None)
                 self._settle_up(result.key, is_known=True)
             case Failed(result):
                 is_theirs = result.failure is not None and result.failure.kind in _STORES_FAULT
-                if is_theirs and result.key in self._out:
-                    tries = self._tries[result.key] = self._tries.get(result.key, 0) + 1
-                    self._schedule_check(result.key, min(MOST_BACKOFF, BACKOFF * 2.0 ** (tries - 1)))
+                path = path_and_page(result.key)[0]
+                if is_theirs and path in self._out:
+                    tries = self._tries[path] = self._tries.get(path, 0) + 1
+                    self._schedule_check(path, min(MOST_BACKOFF, BACKOFF * 2.0 ** (tries - 1)))
                 self._settle_up(result.key, is_known=True)
             case Skipped(item, reason):
                 self._settle_up(item.key, is_known=reason not in ("gone", "changed meanwhile"))
 
     def _settle_up(self, key: str, is_known: bool) -> None:
-        out = self._out.pop(key, None)
+        path = path_and_page(key)[0]
+        out = self._out.pop(path, None)
         if out is None:
+            return
+        key, is_known = path, is_known and out.is_known
+        if out.left > 1:
+            self._out[path] = out._replace(left=out.left - 1, is_known=is_known)
             return
         self._idle_since = time.monotonic()
         if is_known:
@@ -403,7 +402,7 @@ class Watched(Source):
         elif self._has_settled(key, entry, version):
             was_busy = self._waiting.pop(key).was_busy if key in self._waiting else False
             came = time.time() if was_busy else max(self._began, moment + (QUIET if self._folder else 0.0))
-            self._out[key] = _InProgress(version, came)
+            self._out[key] = InProgress(version, came)
             yield entry
 
     def _has_settled(self, key: str, item: Item, version: str) -> bool:
@@ -412,7 +411,7 @@ class Watched(Source):
         now = time.monotonic()
         before = self._waiting.get(key)
         if before is None or before.version != version:
-            before = _Waiting(version, now)
+            before = Waiting(version, now)
         unchanged, age = now - before.since, time.time() - item.mtime_ns / 1e9 if item.mtime_ns else 0.0
         quiet = QUIET if self._is_sure else QUIET_UNSURE
         if self._is_sure and max(unchanged, age) >= quiet:

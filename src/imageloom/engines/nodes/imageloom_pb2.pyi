@@ -41,7 +41,7 @@ ITEM_RETRIED: ItemStatus
 ITEM_SKIPPED: ItemStatus
 
 class JobRequest(_message.Message):
-    __slots__ = ("id", "source", "sink", "outputs", "decode", "metadata", "operators", "include", "exclude", "if_exists", "retry_failed", "name", "in_place", "tile", "max_pixels", "max_file_size", "max_expansion", "attempts", "detached", "needs", "links", "damage", "colors", "gain_map")
+    __slots__ = ("id", "source", "sink", "outputs", "decode", "metadata", "operators", "include", "exclude", "if_exists", "retry_failed", "name", "in_place", "tile", "max_pixels", "max_file_size", "max_expansion", "attempts", "detached", "needs", "links", "damage", "colors", "gain_map", "pages", "density")
     ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SINK_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,8 @@ class JobRequest(_message.Message):
     DAMAGE_FIELD_NUMBER: _ClassVar[int]
     COLORS_FIELD_NUMBER: _ClassVar[int]
     GAIN_MAP_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    DENSITY_FIELD_NUMBER: _ClassVar[int]
     id: str
     source: str
     sink: str
@@ -90,7 +92,9 @@ class JobRequest(_message.Message):
     damage: str
     colors: str
     gain_map: str
-    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., decode: _Optional[str] = ..., metadata: _Optional[str] = ..., operators: _Optional[_Iterable[str]] = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., if_exists: _Optional[str] = ..., retry_failed: _Optional[bool] = ..., name: _Optional[str] = ..., in_place: _Optional[bool] = ..., tile: _Optional[str] = ..., max_pixels: _Optional[int] = ..., max_file_size: _Optional[int] = ..., max_expansion: _Optional[int] = ..., attempts: _Optional[int] = ..., detached: _Optional[bool] = ..., needs: _Optional[_Iterable[str]] = ..., links: _Optional[str] = ..., damage: _Optional[str] = ..., colors: _Optional[str] = ..., gain_map: _Optional[str] = ...) -> None: ...
+    pages: str
+    density: int
+    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., decode: _Optional[str] = ..., metadata: _Optional[str] = ..., operators: _Optional[_Iterable[str]] = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., if_exists: _Optional[str] = ..., retry_failed: _Optional[bool] = ..., name: _Optional[str] = ..., in_place: _Optional[bool] = ..., tile: _Optional[str] = ..., max_pixels: _Optional[int] = ..., max_file_size: _Optional[int] = ..., max_expansion: _Optional[int] = ..., attempts: _Optional[int] = ..., detached: _Optional[bool] = ..., needs: _Optional[_Iterable[str]] = ..., links: _Optional[str] = ..., damage: _Optional[str] = ..., colors: _Optional[str] = ..., gain_map: _Optional[str] = ..., pages: _Optional[str] = ..., density: _Optional[int] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("pipeline", "folder", "format", "quality", "subsampling")
@@ -111,6 +115,30 @@ class JobQuery(_message.Message):
     ID_FIELD_NUMBER: _ClassVar[int]
     id: str
     def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ListQuery(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class JobList(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[JobEntry]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[JobEntry, _Mapping]]] = ...) -> None: ...
+
+class JobEntry(_message.Message):
+    __slots__ = ("receipt", "waits", "source", "sink", "pipeline")
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SINK_FIELD_NUMBER: _ClassVar[int]
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    receipt: JobReceipt
+    waits: bool
+    source: str
+    sink: str
+    pipeline: str
+    def __init__(self, receipt: _Optional[_Union[JobReceipt, _Mapping]] = ..., waits: _Optional[bool] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., pipeline: _Optional[str] = ...) -> None: ...
 
 class JobReceipt(_message.Message):
     __slots__ = ("id", "status", "message", "job", "done", "failed", "skipped", "seconds", "exit_code", "items", "lost", "dropped", "damaged", "incomplete", "left_out")

@@ -50,6 +50,11 @@ class ImageProcessingServerStub:
                 request_serializer=imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.JobQuery.SerializeToString,
                 response_deserializer=imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.JobReceipt.FromString,
                 _registered_method=True)
+        self.List = channel.unary_unary(
+                '/imageloom.nodes.ImageProcessingServer/List',
+                request_serializer=imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.ListQuery.SerializeToString,
+                response_deserializer=imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.JobList.FromString,
+                _registered_method=True)
         self.Register = channel.unary_unary(
                 '/imageloom.nodes.ImageProcessingServer/Register',
                 request_serializer=imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.NodeNotice.SerializeToString,
@@ -82,6 +87,13 @@ class ImageProcessingServerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def List(self, request, context):
+        """The jobs that run or wait, and the latest of those that have ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Register(self, request, context):
         """A node is there, or leaves. It is forgotten where it does not say so again.
         """
@@ -106,6 +118,11 @@ def add_ImageProcessingServerServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.JobQuery.FromString,
                     response_serializer=imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.JobReceipt.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.ListQuery.FromString,
+                    response_serializer=imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.JobList.SerializeToString,
             ),
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
@@ -195,6 +212,33 @@ class ImageProcessingServer:
             '/imageloom.nodes.ImageProcessingServer/Cancel',
             imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.JobQuery.SerializeToString,
             imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.JobReceipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/imageloom.nodes.ImageProcessingServer/List',
+            imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.ListQuery.SerializeToString,
+            imageloom_dot_engines_dot_nodes_dot_imageloom__pb2.JobList.FromString,
             options,
             channel_credentials,
             insecure,

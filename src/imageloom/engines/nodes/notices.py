@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
 import grpc
@@ -11,12 +10,11 @@ from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.engines.nodes import rpc
 from imageloom.engines.nodes.config import NodeConfig
 from imageloom.engines.nodes.security import read_token, token_metadata
+from imageloom.system.announcing import Announcer
 
 PERIOD = 2.0
 """Seconds between two registrations. A restarted server gets its nodes after this time."""
 ANSWER = 5.0
-
-log = logging.getLogger(__name__)
 
 
 def notify(settings: NodeConfig, address: str, leaving: threading.Event) -> None:
@@ -28,7 +26,7 @@ def notify(settings: NodeConfig, address: str, leaving: threading.Event) -> None
     metadata = token_metadata(read_token(settings.credentials.token))
     channel = rpc.open_channel(settings.server, settings.credentials)
     stub = rpc.stubs.ImageProcessingServerStub(channel)
-    trouble = ""
+    announcer = Announcer(f"node {address}")
     try:
         while True:
             is_last = leaving.is_set()
@@ -36,13 +34,12 @@ def notify(settings: NodeConfig, address: str, leaving: threading.Event) -> None
                 stub.Register(
                     pb.NodeNotice(address=address, leaving=is_last), timeout=ANSWER, metadata=metadata
                 )
-                trouble = ""
+                announcer.say(f"registered with {settings.server}")
             except grpc.RpcError as error:
                 said = error.code().name
-                if said != trouble:
-                    trouble = said
-                    details = error.details()
-                    log.warning("cannot register with %s: %s: %s", settings.server, said, details)
+                announcer.say(
+                    f"cannot register with {settings.server} ({said}: {error.details()}): trying again"
+                )
             if is_last:
                 return
             leaving.wait(PERIOD)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from imageloom.engines.redis.wire import DEAD, FIELD, DeadLetter
-from imageloom.model import UNREADABLE, Task
-from imageloom.records.events import Event, Failed
+from imageloom.model import UNREADABLE
+from imageloom.records.events import Began, Event, Failed
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -26,20 +26,16 @@ class DeadLetters:
 
     def __init__(self) -> None:
         self._unwritten: deque[DeadLetter] = deque()
+        self._places = ("", "")
 
-    def add(self, event: Event, task: Task | None) -> None:
-        """Add an item that has finally failed. Items that the driver has refused are ignored: they were never in a
-        stream.
-
-        Args:
-            task: any task of the item's run.
-        """
-        if task and isinstance(event, Failed) and event.worker != "driver" and event.result.failure:
+    def add(self, event: Event) -> None:
+        """Add an item that has finally failed, in a worker or in its planning. Other events are ignored."""
+        if isinstance(event, Began):
+            self._places = event.source, event.sink
+        elif isinstance(event, Failed) and event.result.failure:
             key, failure = event.result.key, event.result.failure
             self._unwritten.append(
-                DeadLetter(
-                    key, task.source, task.sink, failure.kind, failure.message, event.attempt, time.time()
-                )
+                DeadLetter(key, *self._places, failure.kind, failure.message, event.attempt, time.time())
             )
 
     def write(self, client: Redis) -> None:

@@ -35,7 +35,7 @@ from imageloom.engines.redis.wire import (
 )
 from imageloom.engines.workers import work
 from imageloom.errors import InvalidResult, StorageError
-from imageloom.model import Failure, Task
+from imageloom.model import Failure
 from imageloom.records.events import Event as RunEvent
 from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.engine import GRACE
@@ -97,7 +97,6 @@ class RedisTransport:
         self._ended: set[int] = set()
         """Ids of processes that were ended because of one item. Their other items are not charged."""
         self._letters = DeadLetters()
-        self._latest: Task | None = None
         self._next_read = self._next_inspection = 0.0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
         self._stops_at: float | None = None
@@ -134,7 +133,7 @@ class RedisTransport:
         if self._consumers or self._settings.jobs:
             return ""
         return (
-            f"no worker takes tasks from {redis_wire.shown(self._url)}: start workers with "
+            f"waiting for workers: none takes tasks from {redis_wire.shown(self._url)}: start workers with "
             "`imageloom worker --engine redis --root FOLDER`, or give --jobs"
         )
 
@@ -144,7 +143,7 @@ class RedisTransport:
 
     def note_failed(self, event: RunEvent) -> None:
         """Add a dead letter for an item that has finally failed. May be called from any thread."""
-        self._letters.add(event, self._latest)
+        self._letters.add(event)
         self.wake()
 
     def stop(self) -> None:
@@ -183,7 +182,6 @@ class RedisTransport:
         raise NotImplementedError("the fleet starts workers")
 
     def send(self, command: Send) -> None:
-        self._latest = command.task
         if self._stops_at is None:
             self._deliveries.add(command.task)
 

@@ -40,12 +40,14 @@ from imageloom.engines.redis.wire import (
     refusal,
     results_key,
     run_key,
+    shown,
 )
 from imageloom.engines.workers import guarded
 from imageloom.errors import UnreadableItem, UsageError
 from imageloom.model import UNREADABLE, Failure, Result, Task
 from imageloom.stores import open_store
 from imageloom.stores.names import STAGING
+from imageloom.system.announcing import Announcer
 from imageloom.worker.message import Message
 from imageloom.worker.settings import WorkerSettings
 
@@ -105,6 +107,7 @@ class _Worker:
         self.start_id = os.urandom(2).hex()
         """A random part of the name: a restarted container has the same host name and process ids."""
         self.gate = _Gate()
+        self.announcer = Announcer()
         self._client = connect(settings.connect)
         self._alive: dict[str, float] = {}
         self._pause = threading.Event()
@@ -231,11 +234,14 @@ class _Consumer:
             for entry in entries:
                 self._take(stream.decode(), *entry)
         self._is_registered = True
+        self._worker.announcer.say(f"connected to {shown(self._worker.settings.connect)}: waiting for tasks")
 
     def _read(self, after: str) -> list[tuple[bytes, list[Entry]]]:
         streams: dict[Any, Any] = {STREAMS[role]: after for role in self._worker.roles}
         block = round(1000 * PATIENCE)
         found: Any = self._client.xreadgroup(GROUP, self.name, streams, count=1, block=block)
+        if not found:
+            self._worker.announcer.repeat()
         return found or []
 
     def _back_off(self, error: RedisError) -> None:
@@ -245,6 +251,7 @@ class _Consumer:
             self._worker.leaving.set()
             return
         log.debug("worker %s: %s", self.name, error)
+        self._worker.announcer.say(f"{refusal(error, self._worker.settings.connect)}: trying again")
         self._is_registered = False
         self._worker.leaving.wait(min(FIRST_BACKOFF * 2**self._failures, LONGEST_BACKOFF))
         self._failures = min(self._failures + 1, 30)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -106,9 +107,11 @@ class Zeromq(TransportEngine, Engine):
     def missing(self) -> str:
         if self._server.has_peers or self._settings.jobs:
             return ""
+        bind = self._settings.bind
+        address = "ADDRESS" if re.search(r"//(\*|0\.0\.0\.0|\[::\])", bind) else bind
         return (
-            f"no worker has connected to {self._settings.bind}: start workers with "
-            "`imageloom worker --engine zeromq --connect ADDRESS --root FOLDER`"
+            f"waiting for workers at {bind}: start them with `imageloom worker --engine zeromq "
+            f"--connect {address} --keys FOLDER/client.key --root FOLDER`"
         )
 
 

@@ -39,6 +39,7 @@ from imageloom.engines.zeromq.wire import (
 )
 from imageloom.errors import UsageError
 from imageloom.model import Task
+from imageloom.system.announcing import Announcer
 from imageloom.worker.message import Message
 from imageloom.worker.perform import worker_name
 from imageloom.worker.settings import WorkerSettings
@@ -47,6 +48,8 @@ PAUSE = 0.5
 """Seconds between two connections."""
 FIRST_SILENCE = 10.0
 """Time-out for the answer to a hello, in seconds. Then another one is sent."""
+IDLE = 10.0
+"""Seconds without a task after which a worker says that it is idle."""
 LINGER = 2000
 """Time in milliseconds to deliver the last messages."""
 
@@ -81,6 +84,10 @@ class _Worker:
     ) -> None:
         self._settings, self._leaving, self._keys, self._local = settings, leaving, keys, local
         self._host = socket.gethostname()
+        self._announcer = Announcer()
+        self._announcer.say(f"waiting for a run at {settings.connect}")
+        self._worked = 0.0
+        """When it last had a task, in seconds of the monotonic clock; 0 while it is announced as idle."""
         self._context = zmq.Context()
         self._routing_id = b""
         self._round = 0
@@ -174,18 +181,45 @@ class _Worker:
                     break
         self._pass_on()
         now = time.monotonic()
+        self._announce(now)
         if self._welcome and now >= self._beaten + heartbeat:
             self._send(b"beat", msgspec.msgpack.encode(Beat(tuple(self._holding))))
             self._beaten = now
         if now >= self._heard + silence:
-            what = "no message" if self._welcome else "no answer (is it there, are the keys right?)"
-            log.warning("%s from %s for %g s", what, self._settings.connect, silence)
+            if self._welcome:
+                log.warning("no message from %s for %g s", self._settings.connect, silence)
+            else:
+                self._announcer.say(self._why_silent())
             self._goes_on = True
         if (self._leaving.is_set() or self._draining) and not self._holding:
             if self._welcome:
                 self._dealer.linger = LINGER
                 self._send(b"leave")
             self._goes_on = not self._settings.once
+
+    def _announce(self, now: float) -> None:
+        """Log whether it works or waits, but no change that lasts shorter than IDLE."""
+        if self._holding:
+            if not self._worked:
+                self._announcer.say("working")
+            self._worked = now
+        elif self._worked and self._welcome and now >= self._worked + IDLE:
+            self._worked = 0.0
+            self._announcer.say(f"idle: waiting for tasks from {self._settings.connect}")
+        else:
+            self._announcer.repeat()
+
+    def _why_silent(self) -> str:
+        """Why there is no answer to a hello."""
+        address = self._settings.connect
+        try:
+            socket.create_connection(split(address), 1.0).close()
+        except OSError as error:
+            return (
+                f"nothing listens at {address} ({error.strerror or error}): waiting for a run with "
+                f"--engine zeromq --bind {address}"
+            )
+        return f"{address} does not answer: the keys (--keys) are not those of this run, or it is another program"
 
     def _handle(self, frames: list[bytes]) -> None:
         header, kind, body = (*frames, b"", b"", b"")[:3]
@@ -206,6 +240,7 @@ class _Worker:
         elif kind == b"welcome":
             self._welcome = body_of(Welcome, body)
             if self._welcome:
+                self._announcer.say(f"connected to {self._settings.connect}: waiting for tasks")
                 host, _ = split(self._settings.connect)
                 self._control.connect(f"tcp://{host}:{self._welcome.control}")
         elif kind == b"drop":
@@ -215,6 +250,8 @@ class _Worker:
             self._draining = True
         elif kind == b"stop":
             self._goes_on = not self._settings.once
+            self._worked = 0.0
+            self._announcer.say(f"the run has ended: waiting for the next one at {self._settings.connect}")
         elif kind == b"unknown":
             self._goes_on = True
         elif kind == b"die":

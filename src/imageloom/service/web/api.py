@@ -82,7 +82,7 @@ class Api:
             Operation(
                 "GET", "/events", "streamEvents",
                 "Changes as server-sent events. A stream with Last-Event-ID continues after that event.",
-                self.events, "text/event-stream",
+                self.events, "text/event-stream", a.PollQuery,
             ),
             Operation(
                 "GET", "/events/poll", "pollEvents", "Changes after an event, for callers that cannot stream.",
@@ -219,7 +219,7 @@ class Api:
         return self._previewer.preview(call.body.source, recipe, call.body.sample)
 
     async def events(self, call: Call) -> Response:
-        return self._streams.response(call.request)
+        return self._streams.response(call.request, call.query.after)
 
     def poll(self, call: Call) -> answers.Messages:
         feed = self._service.feed

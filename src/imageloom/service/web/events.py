@@ -31,9 +31,13 @@ class Streams:
         self._is_closed = False
         self._stop: Callable[[], None] = lambda: None
 
-    def response(self, request: Request) -> Response:
-        """The answer to a request for a stream."""
-        return _Stream(self, request)
+    def response(self, request: Request, after: str = "") -> Response:
+        """The answer to a request for a stream.
+
+        Args:
+            after: id of the last message that the reader knows, if it does not send Last-Event-ID.
+        """
+        return _Stream(self, request, after)
 
     def open(self) -> None:
         """Begin to listen. Called in the event loop."""
@@ -71,11 +75,11 @@ class _Stream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: Streams, request: Request) -> None:
+    def __init__(self, streams: Streams, request: Request, after: str) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"}, media_type=self.media_type)
         del self.headers["content-length"]
         self._streams = streams
-        self._after = request.headers.get("last-event-id", "")
+        self._after = request.headers.get("last-event-id", after)
         self._may_go_on: Callable[[], bool] = request.state.may_go_on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

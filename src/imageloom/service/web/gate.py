@@ -27,7 +27,7 @@ FOR_ALL = ("/login", "/logout")
 MOST_BODY = 1 << 20
 """Maximum size of a request's body in bytes, if it is not an upload."""
 BODY_SECONDS = 30.0
-"""Maximum seconds for the next piece of a body."""
+"""Maximum seconds for a body; for an upload, for its next piece."""
 MOST_PATH = 8192
 
 HEADERS = {
@@ -110,7 +110,7 @@ class Gate:
             )
             self._check_change(scope, headers, role, by_cookie)
             most = self._bounds.upload_bytes if kind == "uploads" else MOST_BODY
-            await self._app(scope, _bounded(receive, headers, most), send)
+            await self._app(scope, _bounded(receive, headers, most, kind == "uploads"), send)
         finally:
             self._busy[kind] -= 1
 
@@ -195,20 +195,22 @@ class _Sender:
         await self._send(message)
 
 
-def _bounded(receive: Receive, headers: Headers, most: int) -> Callable[[], Awaitable[Any]]:
-    """Receives a body of at most `most` bytes, each piece in time."""
+def _bounded(receive: Receive, headers: Headers, most: int, is_upload: bool) -> Callable[[], Awaitable[Any]]:
+    """Receives a body of at most `most` bytes in time: as a whole, or each piece of an upload."""
     said = headers.get("content-length", "0")
     if not said.isascii() or not said.isdecimal() or int(said[:20]) > most:
         raise Refused(413, f"a body has at most {most:,} bytes")
     count = 0
     is_whole = False
+    began = asyncio.get_running_loop().time()
 
     async def received() -> Any:
         nonlocal count, is_whole
         if is_whole:
             return await receive()  # the end of the connection
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            now = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at((now if is_upload else began) + BODY_SECONDS):
                 message = await receive()
         except TimeoutError:
             raise Refused(408, "the body did not arrive in time") from None

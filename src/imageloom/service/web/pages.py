@@ -79,6 +79,8 @@ class Pages:
         change: Callable[[Request, dict[str, str]], Response] | None = None,
     ) -> Route:
         async def endpoint(request: Request) -> Response:
+            feed = self._service.feed
+            request.state.last = feed.id_of(feed.last)  # before anything is read: the page follows from there
             if request.method != "POST":
                 assert read is not None
                 return await run_in_threadpool(read, request)
@@ -96,6 +98,7 @@ class Pages:
             root="../" * (request.url.path.count("/") - 1) or "./",
             role=role,
             may=role == "operator",
+            last=getattr(request.state, "last", ""),
             **values,
         )
         return Response(text, status, media_type=HTML)

@@ -19,7 +19,7 @@ from imageloom.system.machine import is_loopback
 MOST_CONNECTIONS = 512
 """Maximum number of open connections. A new one above it is closed."""
 FIRST_REQUEST = 10.0
-"""Seconds within which the head of a request must have arrived, on a new connection."""
+"""Seconds within which the head of a request must have arrived, after its first byte or on a new connection."""
 KEPT = 15
 """Seconds for which a connection without a request stays open."""
 MOST_HEAD = 16 << 10
@@ -29,7 +29,7 @@ LEAVING = 3
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP/1.1 on connections that are limited in number, and that send their first request in time."""
+    """HTTP/1.1 on connections that are limited in number, and that send the head of each request in time."""
 
     def connection_made(self, transport: Any) -> None:
         if len(self.connections) >= MOST_CONNECTIONS:
@@ -38,20 +38,30 @@ class BoundedProtocol(H11Protocol):
             return
         self.is_refused = False
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(FIRST_REQUEST, self._close_silent)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.is_refused:
-            self._deadline.cancel()
+            self._end_deadline()
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self.is_refused:
             super().data_received(data)
+            self._watch_head()
 
-    def _close_silent(self) -> None:
-        if self.cycle is None:
-            self.transport.abort()
+    def _watch_head(self) -> None:
+        """Close the connection if no request is in progress, and the rest of a head does not arrive in time."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._end_deadline()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(FIRST_REQUEST, self.transport.abort)
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None
 
 
 class WebServer:

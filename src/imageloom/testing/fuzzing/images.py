@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -37,6 +38,9 @@ _DOCUMENTS = {
     "svg": b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='7'><rect width='5' height='5'/></svg>",
     "pdf": b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>"
     b"endobj\n3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 7]>>endobj\ntrailer<</Root 1 0 R>>\n",
+    "ico": struct.pack("<HHHBBBBHHII", 0, 1, 1, 2, 2, 0, 0, 1, 24, 64, 22)
+    + struct.pack("<IiiHHIIiiII", 40, 2, 4, 1, 24, 0, 0, 0, 0, 0, 0)
+    + bytes(24),
     "raw": b"FUJIFILMCCD-RAW 0201FF000000" + bytes(200),
 }
 """Small files of formats that have no base file."""

@@ -54,7 +54,7 @@
   };
 
   const listen = () => {
-    const stream = new EventSource(`${root}api/v1/events`);
+    const stream = new EventSource(`${root}api/v1/events?after=${document.body.dataset.live}`);
     let wasLost = false;
     for (const kind of ["job", "failed", "aside", "flows", "reset"]) { stream.addEventListener(kind, refreshSoon); }
     stream.addEventListener("open", () => { status.textContent = ""; if (wasLost) { wasLost = false; refreshSoon(); } });
@@ -95,5 +95,5 @@
   };
 
   localTimes(document);
-  if (document.body.dataset.live) { prepare(); listen(); }
+  if (document.body.dataset.live !== undefined) { prepare(); listen(); }
 })();

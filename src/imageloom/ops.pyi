@@ -1,0 +1,568 @@
+# Made by `python -m imageloom.testing.stubs`. Do not edit.
+from typing import Literal, TypeVar, overload
+
+import numpy
+from numpy.typing import NDArray
+from PIL.Image import Image as PillowImage
+
+from imageloom.interface.image import Image
+
+_Scalar = TypeVar("_Scalar", bound=numpy.generic)
+_Image = TypeVar("_Image", Image, PillowImage)
+
+@overload
+def gaussian_blur(
+    image: NDArray[_Scalar],
+    sigma: float | None = None,
+    kernel: int | None = None,
+) -> NDArray[_Scalar]:
+    """Blur with a Gaussian of standard deviation sigma, in pixels, cut off at 3 sigma.
+
+    Give either sigma, or kernel: the width of the kernel, an odd number of pixels. The same as OpenCV's
+    GaussianBlur. The image is mirrored at its edges.
+
+    Args:
+        sigma: a number above 0 to 100  [None]
+        kernel: a whole number from 1 to 601  [None]
+
+    In a text: 'gaussian_blur 1.2', 'gaussian_blur sigma=1.2', 'gaussian_blur kernel=21'.
+    """
+@overload
+def gaussian_blur(image: _Image, sigma: float | None = None, kernel: int | None = None) -> _Image: ...
+@overload
+def box_blur(image: NDArray[_Scalar], kernel: int = 3) -> NDArray[_Scalar]:
+    """Replace each pixel by the mean of the kernel x kernel pixels around it (OpenCV's blur).
+
+    The image is mirrored at its edges.
+
+    Args:
+        kernel: a whole number from 1 to 601  [3]
+
+    In a text: 'box_blur 5'.
+    """
+@overload
+def box_blur(image: _Image, kernel: int = 3) -> _Image: ...
+@overload
+def median_blur(image: NDArray[_Scalar], kernel: int = 3) -> NDArray[_Scalar]:
+    """Replace each pixel by the median of the kernel x kernel pixels around it (OpenCV's medianBlur).
+
+    The edge pixels are repeated outwards. For 16-bit and float images, kernel must be 3 or 5.
+
+    Args:
+        kernel: a whole number from 1 to 255  [3]
+
+    In a text: 'median_blur 5'.
+    """
+@overload
+def median_blur(image: _Image, kernel: int = 3) -> _Image: ...
+@overload
+def bilateral(
+    image: NDArray[_Scalar],
+    kernel: int = 9,
+    sigma_color: float = 25.0,
+    sigma_space: float = 3.0,
+) -> NDArray[_Scalar]:
+    """Blur and keep edges: a neighbour has less weight the farther away and the more different it is.
+
+    sigma_color is a difference of values on a scale from 0 to 255 for all dtypes; sigma_space is in pixels. Alpha
+    is ignored and not changed. The same as OpenCV's bilateralFilter (C. Tomasi and R. Manduchi, "Bilateral
+    filtering for gray and color images", ICCV 1998).
+
+    Args:
+        kernel: a whole number from 3 to 51  [9]
+        sigma_color: a number above 0 to 1000  [25.0]
+        sigma_space: a number above 0 to 100  [3.0]
+
+    In a text: 'bilateral', 'bilateral 9 40 3'.
+    """
+@overload
+def bilateral(image: _Image, kernel: int = 9, sigma_color: float = 25.0, sigma_space: float = 3.0) -> _Image: ...
+@overload
+def motion_blur(image: NDArray[_Scalar], length: int, angle: float = 0.0) -> NDArray[_Scalar]:
+    """Blur along a line of length pixels, at an angle in degrees counter-clockwise from the horizontal.
+
+    Each pixel becomes the mean of the pixels nearest to points on the line, which are one pixel apart. The image
+    is mirrored at its edges.
+
+    Args:
+        length: a whole number from 1 to 255
+        angle: a number from -360 to 360  [0.0]
+
+    In a text: 'motion_blur 15', 'motion_blur 21 angle=45'.
+    """
+@overload
+def motion_blur(image: _Image, length: int, angle: float = 0.0) -> _Image: ...
+@overload
+def sharpen(image: NDArray[_Scalar], sigma: float = 1.0, amount: float = 1.0) -> NDArray[_Scalar]:
+    """Sharpen by an unsharp mask: add the difference between the image and its Gaussian blur, times the amount.
+
+    sigma is the standard deviation of the blur, in pixels. Float values may exceed the range 0 to 1 at edges.
+
+    Args:
+        sigma: a number above 0 to 100  [1.0]
+        amount: a number from 0 to 10  [1.0]
+
+    In a text: 'sharpen', 'sharpen 2 amount=0.5'.
+    """
+@overload
+def sharpen(image: _Image, sigma: float = 1.0, amount: float = 1.0) -> _Image: ...
+@overload
+def sobel(
+    image: NDArray[_Scalar],
+    kernel: Literal[3, 5, 7] = 3,
+    axis: Literal['both', 'x', 'y'] = 'both',
+    scale: float = 1.0,
+) -> NDArray[_Scalar]:
+    """The magnitude of the gradient of each channel, by Sobel's kernels, times the scale.
+
+    With axis=x or axis=y: the absolute value of the derivative along that axis. The kernels are OpenCV's, without
+    normalization; the result is clipped to the range of the dtype. The image is mirrored at its edges. Alpha is
+    removed.
+
+    Args:
+        kernel: 3, 5 or 7  [3]
+        axis: both, x or y  [both]
+        scale: a number above 0 to 1000  [1.0]
+
+    In a text: 'sobel', 'sobel 5 scale=0.1', 'sobel axis=x'.
+    """
+@overload
+def sobel(
+    image: _Image,
+    kernel: Literal[3, 5, 7] = 3,
+    axis: Literal['both', 'x', 'y'] = 'both',
+    scale: float = 1.0,
+) -> _Image: ...
+@overload
+def scharr(
+    image: NDArray[_Scalar],
+    axis: Literal['both', 'x', 'y'] = 'both',
+    scale: float = 1.0,
+) -> NDArray[_Scalar]:
+    """The magnitude of the gradient of each channel, by Scharr's 3 x 3 kernels, times the scale.
+
+    Like `sobel`, but equally accurate in all directions. H. Scharr, "Optimale Operatoren in der Digitalen
+    Bildverarbeitung", dissertation, Heidelberg 2000.
+
+    Args:
+        axis: both, x or y  [both]
+        scale: a number above 0 to 1000  [1.0]
+
+    In a text: 'scharr', 'scharr axis=y scale=0.25'.
+    """
+@overload
+def scharr(image: _Image, axis: Literal['both', 'x', 'y'] = 'both', scale: float = 1.0) -> _Image: ...
+@overload
+def laplacian(
+    image: NDArray[_Scalar],
+    kernel: Literal[1, 3, 5, 7] = 1,
+    scale: float = 1.0,
+) -> NDArray[_Scalar]:
+    """The absolute value of the Laplacian (sum of second derivatives) of each channel, times the scale.
+
+    The same as OpenCV's Laplacian. kernel=1 is the sum of the four neighbours minus four times the pixel. The
+    result is clipped to the range of the dtype. The image is mirrored at its edges. Alpha is removed.
+
+    Args:
+        kernel: 1, 3, 5 or 7  [1]
+        scale: a number above 0 to 1000  [1.0]
+
+    In a text: 'laplacian', 'laplacian 3 scale=0.5'.
+    """
+@overload
+def laplacian(image: _Image, kernel: Literal[1, 3, 5, 7] = 1, scale: float = 1.0) -> _Image: ...
+@overload
+def canny(
+    image: NDArray[_Scalar],
+    low: float = 100.0,
+    high: float = 200.0,
+    aperture: Literal[3, 5, 7] = 3,
+    l2: bool = False,
+) -> NDArray[_Scalar]:
+    """Detect edges: thin white lines on black, by hysteresis between the thresholds low and high.
+
+    The thresholds are compared with the gradient: the sum of the absolute Sobel derivatives, or with l2=true their
+    Euclidean norm. In a colour image, the channel with the largest gradient counts. aperture is the width of the
+    Sobel kernel. Alpha is ignored. The same as OpenCV's Canny (J. Canny, "A computational approach to edge
+    detection", IEEE Trans. PAMI 8, 1986).
+
+    Args:
+        low: a number from 0 to 100000  [100.0]
+        high: a number from 0 to 100000  [200.0]
+        aperture: 3, 5 or 7  [3]
+        l2: true or false  [False]
+
+    In a text: 'canny 100 200', 'canny low=100 high=200 aperture=5 l2=true'.
+    """
+@overload
+def canny(
+    image: _Image,
+    low: float = 100.0,
+    high: float = 200.0,
+    aperture: Literal[3, 5, 7] = 3,
+    l2: bool = False,
+) -> _Image: ...
+@overload
+def edge_mask(image: NDArray[_Scalar], low: float = 5.0, high: float = 15.0) -> NDArray[_Scalar]:
+    """Keep the colours at edges and make all other pixels black.
+
+    The edges are those of `canny low high` in the image after `box_blur 3`. Alpha is ignored and not changed.
+
+    Args:
+        low: a number from 0 to 100000  [5.0]
+        high: a number from 0 to 100000  [15.0]
+
+    In a text: 'edge_mask', 'edge_mask 20 60'.
+    """
+@overload
+def edge_mask(image: _Image, low: float = 5.0, high: float = 15.0) -> _Image: ...
+@overload
+def crop(image: NDArray[_Scalar], area: str) -> NDArray[_Scalar]:
+    """Cut out the area WIDTHxHEIGHT+LEFT+TOP, in pixels, or WIDTHxHEIGHT from the centre.
+
+    Args:
+        area: WIDTHxHEIGHT (centred) or WIDTHxHEIGHT+LEFT+TOP, in pixels
+
+    In a text: 'crop 640x480', 'crop 640x480+10+20'.
+    """
+@overload
+def crop(image: _Image, area: str) -> _Image: ...
+@overload
+def flip(image: NDArray[_Scalar], axis: Literal['horizontal', 'vertical'] = 'horizontal') -> NDArray[_Scalar]:
+    """Mirror the image left to right (horizontal) or top to bottom (vertical).
+
+    Args:
+        axis: horizontal or vertical  [horizontal]
+
+    In a text: 'flip', 'flip horizontal', 'flip vertical'.
+    """
+@overload
+def flip(image: _Image, axis: Literal['horizontal', 'vertical'] = 'horizontal') -> _Image: ...
+@overload
+def rotate(image: NDArray[_Scalar], degrees: Literal[90, 180, 270]) -> NDArray[_Scalar]:
+    """Rotate by 90, 180 or 270 degrees clockwise.
+
+    Args:
+        degrees: 90, 180 or 270
+
+    In a text: 'rotate 90', 'rotate 180', 'rotate 270'.
+    """
+@overload
+def rotate(image: _Image, degrees: Literal[90, 180, 270]) -> _Image: ...
+@overload
+def auto_orient(image: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Rotate by the EXIF orientation. This happens to every image anyway, when it is decoded.
+
+    Therefore this step changes no pixel. It is accepted so that a pipeline can name it.
+
+    In a text: 'auto_orient'.
+    """
+@overload
+def auto_orient(image: _Image) -> _Image: ...
+@overload
+def pad(
+    image: NDArray[_Scalar],
+    area: int | str,
+    color: str = '#000000',
+    fill: Literal['color', 'edge', 'mirror'] = 'color',
+) -> NDArray[_Scalar]:
+    """Add a border of a number of pixels on each side, or extend the image to WIDTHxHEIGHT around its centre.
+
+    WIDTHxHEIGHT+LEFT+TOP places the image at that position. The border has the color, #RRGGBB or #RRGGBBAA, or
+    repeats the edge pixels (fill=edge), or mirrors the image (fill=mirror). A gray image gets the luma of the
+    color, and an image without alpha ignores the color's alpha.
+
+    Args:
+        area: a whole number from 0 to 100000 or WIDTHxHEIGHT (centred) or WIDTHxHEIGHT+LEFT+TOP, in pixels
+        color: #RRGGBB, or #RRGGBBAA with the alpha last  [#000000]
+        fill: color, edge or mirror  [color]
+
+    In a text: 'pad 20', 'pad 1920x1080', 'pad 640x480+10+20 color=#ffffff', 'pad 8 fill=mirror'.
+    """
+@overload
+def pad(
+    image: _Image,
+    area: int | str,
+    color: str = '#000000',
+    fill: Literal['color', 'edge', 'mirror'] = 'color',
+) -> _Image: ...
+@overload
+def erode(
+    image: NDArray[_Scalar],
+    kernel: int = 3,
+    shape: Literal['square', 'ellipse', 'cross'] = 'square',
+) -> NDArray[_Scalar]:
+    """Replace each pixel by the minimum within the kernel around it: light areas shrink.
+
+    Args:
+        kernel: a whole number from 1 to 101  [3]
+        shape: square, ellipse or cross  [square]
+
+    In a text: 'erode 3', 'erode 5 ellipse'.
+    """
+@overload
+def erode(image: _Image, kernel: int = 3, shape: Literal['square', 'ellipse', 'cross'] = 'square') -> _Image: ...
+@overload
+def dilate(
+    image: NDArray[_Scalar],
+    kernel: int = 3,
+    shape: Literal['square', 'ellipse', 'cross'] = 'square',
+) -> NDArray[_Scalar]:
+    """Replace each pixel by the maximum within the kernel around it: light areas grow.
+
+    Args:
+        kernel: a whole number from 1 to 101  [3]
+        shape: square, ellipse or cross  [square]
+
+    In a text: 'dilate 3', 'dilate 5 cross'.
+    """
+@overload
+def dilate(image: _Image, kernel: int = 3, shape: Literal['square', 'ellipse', 'cross'] = 'square') -> _Image: ...
+@overload
+def open(
+    image: NDArray[_Scalar],
+    kernel: int = 3,
+    shape: Literal['square', 'ellipse', 'cross'] = 'square',
+) -> NDArray[_Scalar]:
+    """Erode, then dilate: light spots smaller than the kernel disappear.
+
+    Args:
+        kernel: a whole number from 1 to 101  [3]
+        shape: square, ellipse or cross  [square]
+
+    In a text: 'open 3', 'open 7 ellipse'.
+    """
+@overload
+def open(image: _Image, kernel: int = 3, shape: Literal['square', 'ellipse', 'cross'] = 'square') -> _Image: ...
+@overload
+def close(
+    image: NDArray[_Scalar],
+    kernel: int = 3,
+    shape: Literal['square', 'ellipse', 'cross'] = 'square',
+) -> NDArray[_Scalar]:
+    """Dilate, then erode: dark spots smaller than the kernel disappear.
+
+    Args:
+        kernel: a whole number from 1 to 101  [3]
+        shape: square, ellipse or cross  [square]
+
+    In a text: 'close 3', 'close 7 ellipse'.
+    """
+@overload
+def close(image: _Image, kernel: int = 3, shape: Literal['square', 'ellipse', 'cross'] = 'square') -> _Image: ...
+@overload
+def resize(
+    image: NDArray[_Scalar],
+    size: str,
+    fit: Literal['exact', 'inside', 'cover'] = 'exact',
+    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area'] = 'auto',
+    enlarge: bool = True,
+) -> NDArray[_Scalar]:
+    """Resize to exactly WIDTHxHEIGHT pixels, or proportionally to WIDTHx, xHEIGHT or PERCENT%.
+
+    fit=inside keeps the proportions and fits the image into WIDTHxHEIGHT. fit=cover keeps the proportions, fills
+    WIDTHxHEIGHT and crops the rest around the centre. enlarge=false never enlarges an image. kernel=auto averages
+    the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates linearly otherwise.
+    Interpolating kernels first average the image down to less than twice the target size, so that no pixel is
+    skipped. Images of more than 2**25 pixels use the same weights, with other rounding.
+
+    Args:
+        size: WIDTHxHEIGHT, WIDTHx, xHEIGHT or PERCENT%, in pixels without a unit
+        fit: exact, inside or cover  [exact]
+        kernel: auto, nearest, linear, cubic, lanczos or area  [auto]
+        enlarge: true or false  [True]
+
+    In a text: 'resize 512x512', 'resize 512x', 'resize x512', 'resize 50%', 'resize 512x512 fit=inside', 'resize 512x512 fit=cover kernel=lanczos'.
+    """
+@overload
+def resize(
+    image: _Image,
+    size: str,
+    fit: Literal['exact', 'inside', 'cover'] = 'exact',
+    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area'] = 'auto',
+    enlarge: bool = True,
+) -> _Image: ...
+@overload
+def equalize(image: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Equalize the histogram of each channel: all levels then occur about equally often.
+
+    Gray images: the same as OpenCV's equalizeHist. Colour images: each channel separately, like Pillow's
+    ImageOps.equalize, so hues may change. Transparent pixels are counted too.
+
+    In a text: 'equalize'.
+    """
+@overload
+def equalize(image: _Image) -> _Image: ...
+@overload
+def autocontrast(image: NDArray[_Scalar], cutoff: float = 0.0) -> NDArray[_Scalar]:
+    """Stretch the levels of each channel: its darkest value becomes black and its lightest white.
+
+    cutoff is the percentage of values that is ignored, and clipped, at the dark end and at the light end. Like
+    Pillow's ImageOps.autocontrast; hues may change. A channel with only one level is not changed. Transparent
+    pixels are counted too.
+
+    Args:
+        cutoff: a number from 0 below 50  [0.0]
+
+    In a text: 'autocontrast', 'autocontrast 1'.
+    """
+@overload
+def autocontrast(image: _Image, cutoff: float = 0.0) -> _Image: ...
+@overload
+def clahe(image: NDArray[_Scalar], clip: float = 2.0, tiles: int = 8) -> NDArray[_Scalar]:
+    """Contrast-limited adaptive histogram equalization (CLAHE) in tiles x tiles regions of the image.
+
+    Each region has its own histogram. clip limits the count of a level to this multiple of the mean count. In
+    colour images the luma (BT.601) is equalized and the chroma is not changed. The same as OpenCV's CLAHE
+    (K. Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV, 1994).
+
+    Args:
+        clip: a number above 0 to 100  [2.0]
+        tiles: a whole number from 1 to 64  [8]
+
+    In a text: 'clahe', 'clahe 3 tiles=16'.
+    """
+@overload
+def clahe(image: _Image, clip: float = 2.0, tiles: int = 8) -> _Image: ...
+@overload
+def threshold(image: NDArray[_Scalar], value: float | Literal['otsu'] = 'otsu') -> NDArray[_Scalar]:
+    """Make each value white if it is above the level, otherwise black. value=otsu computes the level.
+
+    Levels are from 0 to 255 for all dtypes. The same as OpenCV's THRESH_BINARY.
+
+    Args:
+        value: a number from 0 to 255 or otsu  [otsu]
+
+    In a text: 'threshold 128', 'threshold otsu'.
+    """
+@overload
+def threshold(image: _Image, value: float | Literal['otsu'] = 'otsu') -> _Image: ...
+@overload
+def adaptive_threshold(
+    image: NDArray[_Scalar],
+    kernel: int = 11,
+    offset: float = 2.0,
+    method: Literal['mean', 'gaussian'] = 'mean',
+) -> NDArray[_Scalar]:
+    """Make each value white if it is above the mean of its neighbours minus the offset, otherwise black.
+
+    The mean is taken over kernel x kernel pixels of the same channel, equally weighted (mean) or weighted by a
+    Gaussian (gaussian), and rounded to the image's dtype. The edge pixels are repeated outwards. The offset is
+    on a scale from 0 to 255 for all dtypes. Alpha is ignored and not changed. The same as OpenCV's
+    adaptiveThreshold.
+
+    Args:
+        kernel: a whole number from 3 to 301  [11]
+        offset: a number from -255 to 255  [2.0]
+        method: mean or gaussian  [mean]
+
+    In a text: 'adaptive_threshold', 'adaptive_threshold 31 offset=5 method=gaussian'.
+    """
+@overload
+def adaptive_threshold(
+    image: _Image,
+    kernel: int = 11,
+    offset: float = 2.0,
+    method: Literal['mean', 'gaussian'] = 'mean',
+) -> _Image: ...
+@overload
+def grayscale(image: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Convert to gray: 0.299 R + 0.587 G + 0.114 B (luma of ITU-R BT.601, OpenCV's COLOR_RGB2GRAY).
+
+    In a text: 'grayscale'.
+    """
+@overload
+def grayscale(image: _Image) -> _Image: ...
+@overload
+def to_srgb(image: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Convert the colours to sRGB, from what the file states: a profile, codes, a gamma, or EXIF's Adobe RGB.
+
+    The intent is relative colorimetric. Gray remains gray. Nothing changes if the file states nothing or sRGB.
+
+    In a text: 'to_srgb'.
+    """
+@overload
+def to_srgb(image: _Image) -> _Image: ...
+@overload
+def invert(image: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Make the negative: each value becomes the maximum of its dtype minus the value.
+
+    In a text: 'invert'.
+    """
+@overload
+def invert(image: _Image) -> _Image: ...
+@overload
+def brightness(image: NDArray[_Scalar], amount: float) -> NDArray[_Scalar]:
+    """Add an amount to each value: lighter if positive, darker if negative.
+
+    The amount is from -255 to 255, and is scaled to the range of 16-bit and float images. Values are clipped at
+    black and white.
+
+    Args:
+        amount: a number from -255 to 255
+
+    In a text: 'brightness 10', 'brightness -25.5'.
+    """
+@overload
+def brightness(image: _Image, amount: float) -> _Image: ...
+@overload
+def contrast(image: NDArray[_Scalar], factor: float) -> NDArray[_Scalar]:
+    """Multiply each value's distance from the middle of the range: more contrast if factor > 1, less if < 1.
+
+    1 changes nothing, 0 gives uniform gray. Values are clipped at black and white.
+
+    Args:
+        factor: a number from 0 to 10
+
+    In a text: 'contrast 1.2', 'contrast 0.5'.
+    """
+@overload
+def contrast(image: _Image, factor: float) -> _Image: ...
+@overload
+def gamma(image: NDArray[_Scalar], value: float) -> NDArray[_Scalar]:
+    """Raise each value, scaled to 0 to 1, to the power of 1 / gamma. A gamma above 1 makes the image lighter.
+
+    Args:
+        value: a number from 0.05 to 20
+
+    In a text: 'gamma 1.2', 'gamma 0.45'.
+    """
+@overload
+def gamma(image: _Image, value: float) -> _Image: ...
+@overload
+def posterize(image: NDArray[_Scalar], levels: int) -> NDArray[_Scalar]:
+    """Round each value to the nearest of a number of evenly spaced levels from black to white.
+
+    Args:
+        levels: a whole number from 2 to 256
+
+    In a text: 'posterize 4'.
+    """
+@overload
+def posterize(image: _Image, levels: int) -> _Image: ...
+@overload
+def saturation(image: NDArray[_Scalar], factor: float) -> NDArray[_Scalar]:
+    """Multiply each channel's distance from the luma: more colour if factor > 1, less if < 1.
+
+    1 changes nothing, 0 gives gray. Gray images are not changed. The luma is that of `grayscale`.
+
+    Args:
+        factor: a number from 0 to 10
+
+    In a text: 'saturation 1.5', 'saturation 0'.
+    """
+@overload
+def saturation(image: _Image, factor: float) -> _Image: ...
+@overload
+def sepia(image: NDArray[_Scalar], amount: float = 1.0) -> NDArray[_Scalar]:
+    """Tint the image brown, like an old photograph, by an amount from 0 to 1. Gray images become RGB.
+
+    The matrix is that of the sepia filter in W3C's Filter Effects Module Level 1.
+
+    Args:
+        amount: a number from 0 to 1  [1.0]
+
+    In a text: 'sepia', 'sepia 0.6'.
+    """
+@overload
+def sepia(image: _Image, amount: float = 1.0) -> _Image: ...
