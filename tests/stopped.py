@@ -365,8 +365,8 @@ def submit_working(stage: Stage, engine: str) -> Program:
 
 
 def bench_working(stage: Stage, engine: str) -> Program:
-    program = Program(stage, "bench", stage.photos, "--engines", engine, "--workers", 2, "--no-sweep", "--kills", 0,
-                      "--count", 4000, "--out", stage.folder / "bench")  # fmt: skip
+    flags = ("--engines", engine, "--workers", 2, "--no-sweep", "--kills", 0, "--count", 4000)
+    program = Program(stage, "bench", stage.photos, *flags, "--out", stage.folder / "bench")
     program.until(lambda: len(psutil.Process(program.process.pid).children()) > 0)
     return program
 

@@ -11,7 +11,7 @@ import pytest
 
 from imageloom.api import process
 from imageloom.bench.samples import draw_photos
-from imageloom.driver.sink import check_template
+from imageloom.driver.naming import check_template
 from imageloom.errors import PipelineError, UsageError
 from imageloom.model import Output, Recipe
 from imageloom.recipes.pipeline import Pipeline

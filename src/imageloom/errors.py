@@ -2,7 +2,9 @@
 
     ImageloomError
     ├── UsageError (ValueError)       an argument is invalid; exit code 2
-    │   └── PipelineError             an unknown operator, or an invalid parameter
+    │   ├── PipelineError             an unknown operator, or an invalid parameter
+    │   ├── UnknownName               there is no flow, job or item of this name
+    │   └── WrongState                the state of a flow, job or item does not allow this
     ├── NothingToDo                   no image matched in the source; exit code 3
     ├── StorageError (OSError)        the source, the sink or the ledger cannot be used; exit code 4
     │   ├── SinkBusy                  another run writes into this sink
@@ -28,6 +30,7 @@
         ├── InvalidResult             a worker sent an impossible result: see `scheduling.results`
         ├── UnreadableItem            the item's file cannot be read
         └── UnwritableOutput          the output cannot be written into the sink
+            └── DiskFull              there is no space for it, or a quota is used up
 
 An item's error is sent between processes as a `model.Failure`: class name, message, whether a retry may help, and
 the traceback of a bug.
@@ -35,6 +38,7 @@ the traceback of a bug.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -51,6 +55,14 @@ class UsageError(ImageloomError, ValueError):
 
 
 class PipelineError(UsageError):
+    pass
+
+
+class UnknownName(UsageError):
+    pass
+
+
+class WrongState(UsageError):
     pass
 
 
@@ -166,6 +178,20 @@ class UnreadableItem(ItemError):
 
 class UnwritableOutput(ItemError):
     transient = True
+
+
+class DiskFull(UnwritableOutput):
+    pass
+
+
+def unwritable(what: str, error: OSError) -> UnwritableOutput:
+    """The error for an output that the system could not write.
+
+    Args:
+        what: what could not be done, such as "cannot write to /out".
+    """
+    kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else UnwritableOutput
+    return kind(f"{what}: {error.strerror or error}")
 
 
 MOST_MESSAGE = 2000

@@ -20,6 +20,7 @@ from imageloom.system.printable import guard_stderr, printable
 COMMANDS = {
     "run": "Run a pipeline over a folder of images.",
     "watch": "Run a pipeline over new images in a folder or a bucket, as they arrive.",
+    "serve": "Serve a page and an HTTP interface where people see and steer the work.",
     "plan": "Explain how one image would be processed, and why.",
     "ops": "List the operators, or explain one.",
     "new": "Write a starting point: an operator of your own, or a recipe.",

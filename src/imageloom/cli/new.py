@@ -75,7 +75,9 @@ def operator(name: str) -> None:
     path = Path(name if name.endswith(".py") else f"{name}.py")
     called = path.stem.replace("-", "_")
     if not called.isidentifier() or not called.isascii():
-        raise UsageError(f"{name}: {path.stem!r} cannot be a function's name in Python; for example: lighten.py")
+        raise UsageError(
+            f"{name}: {path.stem!r} cannot be a function's name in Python; for example: lighten.py"
+        )
     if called in (one.name for one in operators.operators()):
         raise UsageError(f"{name}: imageloom has an operator {called!r} already; give another name")
     _write(path, _OPERATOR.format(name=called, file=path))

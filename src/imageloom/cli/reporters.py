@@ -17,7 +17,7 @@ import msgspec
 from imageloom.cli.text import say, say_json
 from imageloom.errors import StorageError
 from imageloom.model import Job, Result
-from imageloom.records.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
+from imageloom.records.events import Began, Done, Event, Failed, Listener, Planned, Pruned, Retried, Skipped
 from imageloom.records.summary import Summary
 from imageloom.system.printable import Formatter, json_line, printable
 
@@ -119,7 +119,7 @@ class _Progress:
         from imageloom.driver.source import Source
 
         with contextlib.suppress(StorageError):  # the driver reports it
-            self._bar.total = sum(1 for _ in Source(job.source, job.include, job.exclude))
+            self._bar.total = sum(1 for _ in Source.of(job))
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, (Done, Failed, Skipped)):
@@ -179,6 +179,8 @@ def _verbose_line(event: Event) -> None:
             _above_the_bar(f"done: {result.key}, {1000 * result.times.total:.1f} ms{after}{losses}")
         case Skipped(item, reason):
             _above_the_bar(f"skipped: {item.key}: {reason}")
+        case Pruned(name, key, kept) if not kept:
+            _above_the_bar(f"removed: {name} (its input {key} is gone)")
         case Retried(result, attempt, _, pause):
             _above_the_bar(
                 f"retry in {pause:.1f} s: {result.key}: attempt {attempt} failed: {_reason(event)}"
@@ -209,6 +211,8 @@ def _json_line(event: Event) -> None:
             say_json({"event": "failed", "item": result.key, "attempt": attempt, "failure": result.failure})
         case Skipped(item, reason):
             say_json({"event": "skipped", "item": item.key, "reason": reason})
+        case Pruned(name, key, kept):
+            say_json({"event": "kept" if kept else "removed", "output": name, "item": key, "reason": kept})
 
 
 def _losses(result: Result) -> dict[str, tuple[str, ...]]:
@@ -283,6 +287,8 @@ def _log_lines(event: Event) -> Iterator[tuple[int, str, dict[str, Any]]]:
             )
         case Skipped(item, reason_):
             yield logging.INFO, "skipped", {"item": item.key, "reason": reason_}
+        case Pruned(name, key, kept):
+            yield logging.INFO, "kept" if kept else "removed", {"output": name, "item": key, "reason": kept}
 
 
 def _words(fields: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
+from imageloom.cli.pruning import confirm
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 
@@ -77,7 +78,10 @@ if TYPE_CHECKING:
 @options.document_options
 @options.include_option
 @options.exclude_option
+@options.list_options
 @options.if_exists_option
+@options.adopt_option
+@options.prune_options
 @options.retry_failed_option
 @options.memory_option
 @options.tile_option
@@ -146,6 +150,8 @@ def command(
     log_file: Path | None,
     log_format: str,
     health: str | None,
+    prune: bool,
+    yes: bool,
     **given: Any,
 ) -> int:
     """Run PIPELINE over the images of SOURCE (a folder or a file) and write the outputs into the folder SINK.
@@ -183,6 +189,8 @@ def command(
     from imageloom.records.ledger import Ledger
     from imageloom.records.recorder import Recorder
 
+    if yes and not prune:
+        raise click.UsageError("--yes is about --prune: give both")
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a recorded timeline: it excludes --dry-run and --no-timeline")
     if report and not report.absolute().parent.is_dir():
@@ -197,6 +205,8 @@ def command(
         _health(health, opened, job.sandbox) as more,
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
+        if prune:
+            confirm(driver.prune(), yes, dry_run)
         if dry_run:
             summary = driver.preview()
             reporters.finish(summary, "would be done", is_recorded=False)

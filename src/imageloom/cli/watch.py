@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,8 +15,7 @@ from imageloom.cli.text import say, say_json
 
 if TYPE_CHECKING:
     from imageloom.driver.watch import Watched
-    from imageloom.records.events import Event, Listener
-    from imageloom.records.ledger import Ledger
+    from imageloom.records.events import Listener
 
 _SHARED = (
     *("outputs", "operators", "name", "flatten", "format_", "quality", "subsampling"),
@@ -30,7 +28,6 @@ _SHARED = (
 )
 """The options of `run` that `watch` has too."""
 DAY = 86400.0
-HOUR = 3600.0
 
 
 @click.command("watch", short_help="Run a pipeline over new images in a folder or a bucket, as they arrive.")
@@ -94,6 +91,7 @@ def command(
     from imageloom.driver.watch import Watched
     from imageloom.engines import opened_engine
     from imageloom.records.ledger import Ledger
+    from imageloom.records.retention import Retention
 
     collect_garbage()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # readers need each line at once
@@ -105,7 +103,7 @@ def command(
         Ledger(given["ledger"]) as book,
     ):
         source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
-        listeners: list[Listener] = [source, *reporters.listeners, _Retention(book, keep)]
+        listeners: list[Listener] = [source, *reporters.listeners, Retention(book, keep)]
         driver = Driver(job, opened, book, chosen, listeners, source)
 
         def end() -> None:
@@ -121,29 +119,6 @@ def command(
 
 
 command.params += [option for option in run.params if option.name in _SHARED]
-
-
-class _Retention:
-    """Deletes the history of old items from the ledger, once an hour.
-
-    Args:
-        days: age up to which the history is kept; 0 keeps it for ever.
-    """
-
-    def __init__(self, ledger: Ledger, days: float) -> None:
-        self._ledger = ledger
-        self._days = days
-        self._job = 0
-        self._next = 0.0
-
-    def __call__(self, event: Event) -> None:
-        from imageloom.records.events import Began
-
-        if isinstance(event, Began):
-            self._job = event.job
-        elif self._days and time.monotonic() >= self._next:
-            self._next = time.monotonic() + HOUR
-            self._ledger.forget_items(self._job, time.time() - self._days * DAY)
 
 
 def _show_latencies(source: Watched, as_json: bool) -> None:

@@ -110,11 +110,17 @@ _KNOWN: dict[Format, _Known] = {
         rb"(?s).{4}ftyp(?:.{4}){0,32}?(?:hei[cxms]|hev[cxms]|mif1|msf1)",
         ("heic", "heif", "hif"),
     ),
-    "jxl": _Known("imageloom.codecs.jxl:Jxl", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", ("jxl",)),
+    "jxl": _Known(
+        "imageloom.codecs.jxl:Jxl",
+        rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
+        ("jxl",),
+        Versions(encoder=1),
+    ),
     "jp2": _Known(
         "imageloom.codecs.jp2:Jp2",
         rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
         ("jp2", "j2k", "jpx", "jpf", "j2c", "jpc"),
+        Versions(encoder=1),
     ),
     "raw": _Known(
         "imageloom.codecs.raw:Raw",
@@ -137,6 +143,7 @@ _KNOWN: dict[Format, _Known] = {
             "3fr",
             "iiq",
         ),
+        Versions(decoder=1),
     ),
     "pdf": _Known("imageloom.codecs.pdf:Pdf", rb"(?s)(?:\xef\xbb\xbf)?\s{0,16}%PDF-", ("pdf",)),
     "svg": _Known(
@@ -261,8 +268,10 @@ def written_as(asked: Format | None, found: Format) -> Format:
 
 def format_of(name: str) -> Format | None:
     """The format of a file name's suffix; None if unknown."""
-    suffix = name.rpartition(".")[2].lower()
-    if (found := _SUFFIXES.get(suffix)) or "." not in name.rpartition("/")[2]:
+    _, dot, suffix = name.rpartition("/")[2].lower().rpartition(".")
+    if not dot:
+        return None
+    if found := _SUFFIXES.get(suffix):
         return found
     return next((format for format, known in _plugins().items() if suffix in known.suffixes), None)
 

@@ -238,9 +238,10 @@ def shape_in(text: bytes) -> tuple[int, ...]:
 def others_of(data: Data) -> frozenset[Thing]:
     """What other directories than the first one hold: pages, smaller copies of the picture, and masks.
 
+    The chain ends where it is damaged: behind the end of the file, or at a directory that it already had.
+
     Raises:
         UnsupportedImage: there are too many directories.
-        CorruptImage: the directories form a loop.
     """
     order, big, at = beginning(data)
     entries = directory(data, at, order, big).entries
@@ -253,7 +254,7 @@ def others_of(data: Data) -> frozenset[Thing]:
         is_below = bool(waiting)
         place = waiting.pop() if is_below else following
         if place in seen:
-            raise CorruptImage("the TIFF's directories form a loop")
+            return frozenset({*found, "damaged metadata"})
         seen.add(place)
         try:
             other, more, _ = directory(data, place, order, big)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from imageloom.codecs.bits import Data, View, number
 from imageloom.codecs.tags import Directory, Order, directory, numbers, order_of
-from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.errors import UnsupportedImage
 
 _KIND, _OLD_KIND, _SUBDIRECTORIES = 254, 255, 330
 _MOST_BELOW = 64
@@ -30,11 +30,10 @@ class Page(NamedTuple):
 
 
 def pages(data: Data) -> list[Page]:
-    """The pages of a file, at least the first directory.
+    """The pages of a file, at least the first directory. A chain that forms a loop ends where it begins again.
 
     Raises:
         MoreNeeded: a directory is behind the end of the data.
-        CorruptImage: the directories form a loop.
         UnsupportedImage: there are too many.
     """
     order, big = order_of(data), b"+" in data[2:4]
@@ -44,9 +43,7 @@ def pages(data: Data) -> list[Page]:
     """Smaller copies before the first page."""
     first = Page(at, directory(data, at, order, big).next_at)
     seen: set[int] = set()
-    while at:
-        if at in seen:
-            raise CorruptImage("the TIFF's directories form a loop")
+    while at and at not in seen:
         if len(seen) > _MOST_DIRECTORIES:
             raise UnsupportedImage(f"TIFF of more than {_MOST_DIRECTORIES:,} directories is not supported")
         seen.add(at)

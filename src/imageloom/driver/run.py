@@ -6,11 +6,11 @@ back-off, quarantine, interruption. An engine only runs tasks. Only the driver c
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING
 
@@ -18,19 +18,22 @@ from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
 from imageloom.driver.clock import REAL, Clock
+from imageloom.driver.in_place import InPlace
 from imageloom.driver.isolation import opener_of, sandbox_of
-from imageloom.driver.lookahead import Answers, Lookahead, with_next
-from imageloom.driver.sink import InPlace, Sink, check_pages, check_template
+from imageloom.driver.lookahead import Lookahead, with_next
+from imageloom.driver.naming import check_pages, check_template
+from imageloom.driver.planning import Planner
+from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import LATE, Flight, Window
 from imageloom.engines import Engine, submit
-from imageloom.errors import ImageloomError, LimitExceeded, NotBegun, StorageError
+from imageloom.errors import ImageloomError, NotBegun, StorageError
 from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.recipes import plan
 from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
-from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
+from imageloom.records.events import Began, Collected, Listener, Pruned, Retried, Started
 from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import JobState
@@ -39,6 +42,7 @@ from imageloom.scheduling import results
 from imageloom.system.machine import half_of_memory
 
 if TYPE_CHECKING:
+    from imageloom.driver.pruning import Orphan
     from imageloom.tiling.large import LargeImages
 
 
@@ -81,9 +85,9 @@ class Driver:
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
-        self._source = source or Source(job.source, job.include, job.exclude, job.links)
+        self._source = source or Source.of(job)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
-        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
+        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
         check_template(job.name, has_one_item=self._source.is_file)
         check_pages(job, self._source)
         self._sink.check_recipe(job.recipe)
@@ -92,6 +96,7 @@ class Driver:
         self._memory = job.memory or half_of_memory()
         self._lookahead = Lookahead(job, self._source, self._sink, self._meanings, engine, self._memory)
         self._stopping = False
+        self._pruned: Iterator[Orphan] = iter(())
         self._id = 0
         self._tasks = 0
         self._sandbox = sandbox_of(job, engine)
@@ -100,7 +105,6 @@ class Driver:
         self._is_last = False
         """No other item is waiting behind the item that is being planned."""
         self._finished = clock.queue()
-        self._item_numbers = itertools.count(1)
         self._large: LargeImages | None = None
         self._in_progress = InProgress(ledger.path.parent / "in-hand", self._source.root, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_progress)
@@ -109,11 +113,20 @@ class Driver:
             job, self._source, self._sink, ledger, self._meanings, self._suspects, listeners, clock, followed
         )
         self._again = self._accounts.again
+        self._planner = Planner(job, engine, self._sink, self._meanings, self._suspects, self._accounts)
 
     @property
     def has_begun(self) -> bool:
         """Whether the job is in the ledger. Before that, nothing is in progress."""
         return self._id > 0
+
+    def prune(self) -> list[Orphan]:
+        """Have the run first remove the outputs whose inputs are gone: see `Pruning.orphans`, also for errors."""
+        from imageloom.driver.pruning import Pruning  # few runs need it
+
+        pruning = Pruning(self._source, self._sink, self._ledger, self._job.in_place)
+        self._pruned = pruning.remove(found := pruning.orphans())
+        return found
 
     def stop(self) -> None:
         """Finish the items in progress and begin no others. Safe to call from another thread."""
@@ -145,7 +158,10 @@ class Driver:
             self._accounts.job = self._id
             try:
                 self._accounts.emit(Began(self._id))
+                for orphan in self._pruned:
+                    self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
                 self._flow()
+                self._accounts.check_space()
                 state = "interrupted" if self._is_interrupted else "done"
             except KeyboardInterrupt:
                 state = "killed" if self._in_flight else "interrupted"
@@ -159,7 +175,7 @@ class Driver:
         finally:
             self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
-        return self._summary(self._id, self._accounts.numbers, time.perf_counter() - began)
+        return self._accounts.summary(time.perf_counter() - began, self._is_interrupted)
 
     def _flow(self) -> None:
         try:
@@ -193,30 +209,15 @@ class Driver:
         waiting = 0
         for ready in self._planned():
             if ready is None:
-                self._finished.get(timeout=None)  # the listing wakes it
+                with suppress(Empty):  # the listing wakes it
+                    self._finished.get(timeout=self._source.pause)
             waiting += ready is not None
-        _, failed, skipped = self._accounts.numbers
-        return self._summary(0, (waiting, failed, skipped), time.perf_counter() - began)
+        return self._accounts.summary(time.perf_counter() - began, self._is_interrupted, waiting)
 
     @property
     def _is_interrupted(self) -> bool:
         """Whether it was stopped before its end. A watch has no other end."""
         return self._stopping and not self._source.is_endless
-
-    def _summary(self, job: int, numbers: tuple[int, int, int], seconds: float) -> Summary:
-        losses, left_out = self._accounts.losses, dict(self._source.left_out.suffixes)
-        dropped = dict(losses.dropped.most_common())
-        return Summary(
-            job,
-            *numbers,
-            seconds,
-            self._is_interrupted,
-            losses.lost,
-            dropped,  # type: ignore[arg-type]  # the names of things are texts
-            losses.damaged,
-            losses.incomplete,
-            left_out,
-        )
 
     # source -> plan
 
@@ -244,7 +245,7 @@ class Driver:
                 )
                 continue
             try:
-                ready = self._plan(entry, answers())
+                ready = self._planner.plan(self._id, entry, answers(), self._is_alone)
             except StorageError:
                 raise
             except BaseException as error:  # an error of one item must not affect the others
@@ -255,38 +256,6 @@ class Driver:
                 yield ready
             if ready is None or ready.plan:
                 self._lookahead.drop(entry)
-
-    def _plan(self, item: Item, answers: Answers | None) -> Ready | None:
-        if answers is None:
-            self._suspects.record_outcome(item, None)
-            self._accounts.skip(item, "done before")
-            return None
-        limits, recipe = self._job.limits, self._job.recipe
-        header, names, taken = answers
-        plan.check_limits(header, limits, item.size)
-        planned = plan.make_plan(header, recipe)
-        needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
-        tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
-        if self._in_progress.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
-            tiled = None
-        if tiled:
-            from imageloom.tiling.large import needs_of  # small images must not wait for it
-
-            most = max(needs_of(header, planned, item.size).values(), key=lambda need: need.bytes)
-            needs, what = most.bytes, most.what
-        if needs > self._memory:
-            raise LimitExceeded(
-                f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
-            )
-        meaning = self._meanings.of(item.key)
-        may_replace = self._sink.claim(self._id, item, meaning, names, taken)
-        if may_replace is None:
-            self._accounts.skip(item, "output exists")
-            return None
-        if self._accounts.has_listeners:
-            self._accounts.emit(Planned(item, names))
-        work = Work(item, names, next(self._item_numbers), 1, header, may_replace)
-        return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
     @property
     def _is_alone(self) -> bool:
@@ -460,3 +429,5 @@ class Driver:
                 self._accounts.emit(Retried(result, work.attempt, name, pause))
             elif ended := self._large.accept(task, result):
                 self._accounts.accept(*ended, name, needs)
+        if self._accounts.is_sink_full:
+            self.stop()

@@ -149,6 +149,7 @@ class Engine(Protocol):
     def cut_short(self, task: Task) -> None:
         """Finish only the items in progress of a submitted task, as far as the engine can. Its other items fail as
         `NotBegun`. It may be called from any thread."""
+        return
 
     def close(self) -> None:
         """Close the engine and free its resources. Tasks that have not begun are cancelled."""

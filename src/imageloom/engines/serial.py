@@ -21,7 +21,7 @@ class Serial(Engine):
     def __init__(self, settings: Settings) -> None:
         """Not used: the caller's thread is the only worker."""
         self.settings = settings
-        self._cut_short: set[int] = set()
+        self._cut_short: set[tuple[str, int]] = set()
         children.open(self)
         if settings.sandbox.is_on:
             self.capabilities = replace(self.capabilities, ends_items=True)
@@ -32,7 +32,7 @@ class Serial(Engine):
         return future
 
     def cut_short(self, task: Task) -> None:
-        self._cut_short.add(task.id)
+        self._cut_short.add((task.job, task.id))
 
     def close(self) -> None:
         children.close(self)

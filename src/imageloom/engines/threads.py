@@ -43,7 +43,7 @@ class Threads(Engine):
         self.uncomputed: set[int] = set()
         """Numbers of the tasks whose outputs are not computed yet."""
         self._waits = settings.waits
-        self._cut_short: set[int] = set()
+        self._cut_short: set[tuple[str, int]] = set()
         self._under_way: set[Future[Outcome]] = set()
 
     @property
@@ -60,7 +60,7 @@ class Threads(Engine):
         return run.outcome
 
     def cut_short(self, task: Task) -> None:
-        self._cut_short.add(task.id)
+        self._cut_short.add((task.job, task.id))
 
     def close(self) -> None:
         for outcome in list(self._under_way):

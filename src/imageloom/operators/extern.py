@@ -91,9 +91,7 @@ def _run(path: str, source: bytes) -> None:
             lines.append(error.lineno)
             error = SyntaxError(error.msg)
         where = f"line {lines[-1]}: " if lines else ""
-        raise UsageError(
-            f"cannot load operators from {path}: {where}{_name_of(error)}{error}"
-        ) from None
+        raise UsageError(f"cannot load operators from {path}: {where}{_name_of(error)}{error}") from None
 
 
 def _name_of(error: Exception) -> str:

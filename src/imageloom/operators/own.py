@@ -62,6 +62,19 @@ def check_declaration(function: Any) -> None:
             )
 
 
+def checked(
+    function: Callable[..., Any], run: Callable[[Pixels], Pixels], keeps_shape: bool
+) -> Callable[[Pixels], Pixels]:
+    """`run`, which calls a user's function with its parameters, with a check of what it returns."""
+
+    def run_and_check(image: Pixels) -> Pixels:
+        result = run(image)
+        check_result(function, image, result, keeps_shape)
+        return result
+
+    return run_and_check
+
+
 def check_result(function: Callable[..., Any], image: Pixels, result: object, keeps_shape: bool) -> None:
     """Check what an operator returned for an image.
 
@@ -79,14 +92,14 @@ def check_result(function: Callable[..., Any], image: Pixels, result: object, ke
         wrong = f"returned {result.dtype} pixels: end with .astype(image.dtype), after a clip to the range"
     elif keeps_shape and result.shape != image.shape:
         wrong = f"returned an array of {_shape(result)} for an image of {_shape(image)}"
-        wanted = "an array of the same shape; an operator that changes it is of the kind geometric, with frame="
+        wanted = (
+            "an array of the same shape; an operator that changes it is of the kind geometric, with frame="
+        )
     elif result.ndim not in (2, 3) or (result.ndim == 3 and result.shape[2] not in (1, 3)):
         wrong, wanted = f"returned an array of {_shape(result)}", "(height, width) or (height, width, 3)"
     else:
         return
-    raise OperatorFailed(
-        f"{function.__name__} ({place_of(function)}) {wrong}; it must return {wanted}"
-    )
+    raise OperatorFailed(f"{function.__name__} ({place_of(function)}) {wrong}; it must return {wanted}")
 
 
 def _shape(array: np.ndarray) -> str:

@@ -105,7 +105,18 @@ def from_yaml(content: bytes, path: Path, loaded: Recipe = _NO_OUTPUTS) -> Recip
     Raises:
         PipelineError, UsageError: see `read_recipe`.
     """
-    data = read_yaml(content, str(path))
+    return from_data(read_yaml(content, str(path)), path, loaded)
+
+
+def from_data(data: object, path: Path, loaded: Recipe = _NO_OUTPUTS) -> Recipe:
+    """The recipe from data as in a YAML file: a list of steps, or a mapping with outputs.
+
+    Args:
+        path, loaded: see `from_yaml`.
+
+    Raises:
+        PipelineError, UsageError: see `read_recipe`.
+    """
     if isinstance(data, Mapping):
         return _from_mapping(data, path, loaded)
     if isinstance(data, list) and data:

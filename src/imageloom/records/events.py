@@ -77,5 +77,15 @@ class Skipped(Plain, frozen=True):
     reason: SkipReason
 
 
-Event = Began | Planned | Started | Collected | Done | Failed | Retried | Skipped
+class Pruned(Plain, frozen=True):
+    """An output whose input is gone was removed."""
+
+    name: str
+    key: str
+    """The item that it was made from."""
+    kept: str
+    """Why it was not removed; empty if it was."""
+
+
+Event = Began | Planned | Started | Collected | Done | Failed | Retried | Skipped | Pruned
 Listener = Callable[[Event], None]

@@ -26,6 +26,7 @@ SIDE = 320
 _MARGIN, _CAPTION = 12, 22
 _PAPER, _INK = 250, 60
 
+
 class Sample(msgspec.Struct, frozen=True):
     """One image before and after a recipe: gray, gray+alpha, RGB or RGBA pixels, uint8."""
 

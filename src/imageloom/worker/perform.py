@@ -32,20 +32,22 @@ NO_BOUND = contextlib.nullcontext()
 
 
 def perform(
-    task: Task, on_result: Callable[[int, Result], None] | None = None, cut_short: Container[int] = ()
+    task: Task,
+    on_result: Callable[[int, Result], None] | None = None,
+    cut_short: Container[tuple[str, int]] = (),
 ) -> Outcome:
     """Run a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
 
     Args:
         on_result: called with an item's position and its result, as soon as the result is known.
-        cut_short: numbers of the tasks of which no further item is begun; it may change meanwhile.
+        cut_short: job and number of the tasks of which no further item is begun; it may change meanwhile.
     """
     made: list[Result] = []
     for place, result in enumerate(results(task)):
         made.append(result)
         if on_result is not None:
             on_result(place, replace(result, worker=worker_name()))
-        if task.id in cut_short:
+        if (task.job, task.id) in cut_short:
             stopped = NotBegun("the run was stopped before it was begun")
             made += [_failed(work, stopped) for work in task.work[place + 1 :]]
             break
