@@ -32,6 +32,7 @@ def linger(image: Pixels) -> Pixels:
     (FOLDER / f"begun-{{os.getpid()}}-{{time.monotonic_ns()}}").touch()
     while not (FOLDER / "released").exists():
         time.sleep(0.01)
+    time.sleep(0.03)
     return image
 """
 SLOW_IMPORT = OPERATOR + "\nlinger(None)\n"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from chromium import Watched, browser
-from playwright.sync_api import Browser
 from imageloom.report import html
 from program import draw, imageloom
 

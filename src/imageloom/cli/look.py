@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imageloom.cli import arguments, options
+from imageloom.cli.options.values import Whole
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="File to write, with the suffix .png or .html.",
 )
-@click.option(
-    "--count", type=click.IntRange(1, 100), default=4, show_default=True, help="Number of images to show."
-)
+@click.option("--count", type=Whole(1, 100), default=4, show_default=True, help="Number of images to show.")
 @options.operators_option
 @options.links_option("follow", "inside", "refuse")
 @options.accept_host_keys_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from imageloom.cli import arguments, options
+from imageloom.cli.options.values import Whole
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     show_default="one per core",
     help="Number of workers to plan for.",
 )

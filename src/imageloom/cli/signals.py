@@ -20,7 +20,7 @@ from types import FrameType
 from imageloom.cli.text import say_amid
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PATIENCE = 1.0
+PATIENCE = 1.4
 """Seconds after an interruption of the main thread, after which the program is ended by force."""
 QUICK = 0.3
 """A second signal has no effect earlier than this many seconds after the first one."""

@@ -25,8 +25,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from imageloom.driver.places import checked
 from imageloom.driver.naming import check_template
+from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.errors import ImageloomError, PipelineError, StorageError, TaskRefused, UsageError
 from imageloom.model import IfExists, Job, Limits, Output, Plain, Recipe, Task
