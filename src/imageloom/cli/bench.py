@@ -115,8 +115,10 @@ def command(
     from imageloom.bench import Wanted, run_bench, write
     from imageloom.bench.configurations import WAYS
     from imageloom.bench.text import summary
+    from imageloom.recipes.pipeline import Pipeline
     from imageloom.records.ledger import default_path
 
+    Pipeline.parse(pipeline)
     wanted = Wanted(
         pipeline=pipeline,
         names=engines or tuple(WAYS),

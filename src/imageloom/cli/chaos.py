@@ -134,7 +134,10 @@ def command(
     from imageloom.chaos.model import Chaos
     from imageloom.engines import ENGINES
     from imageloom.errors import UsageError
+    from imageloom.recipes.pipeline import Pipeline
 
+    if "--operators" not in flags and not pipeline.endswith((".yaml", ".yml")):
+        Pipeline.parse(pipeline)
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}; there are: {', '.join(ENGINES.names())}")
     rates = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,9 @@ def command(
     imageloom look photos/ 'gaussian_blur 2 | canny 60 150'
     imageloom look photos/ recipe.yaml --to look.html --count 8
     """
+    if os.path.exists(pipeline) and not os.path.exists(source) and not pipeline.endswith((".yaml", ".yml")):
+        ordered = f"imageloom look {shlex.quote(pipeline)} {shlex.quote(source)}"
+        raise click.UsageError(f"SOURCE is the first argument, and PIPELINE the second: {ordered}")
     from imageloom.driver.source import Source
     from imageloom.errors import StorageError
     from imageloom.report import look
