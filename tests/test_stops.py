@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sqlite3
 import sys
@@ -21,7 +22,7 @@ from stopped import Program, Stage
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
 PROMPT = 2.0
-"""Seconds within which a program ends that has nothing in hand, or that was told twice."""
+"""Seconds within which a program ends that has nothing in hand, or that was told twice, on an idle machine."""
 ENGINES = ("serial", "threads", "processes", "pipeline", "zeromq", "redis", "nodes", "mpi", "dask", "ray")
 ELSEWHERE = ("zeromq", "redis", "nodes", "dask")
 WHOLE_TASKS = ("nodes", "dask", "ray")
@@ -47,7 +48,8 @@ SITUATIONS = (
     Situation(stopped.run_working, ENGINES, 130, True),
     Situation(stopped.run_tiles, ("threads", "processes"), 130, True),
     Situation(stopped.watch_idle, ("threads", "processes", "pipeline", "zeromq"), 0),
-    Situation(stopped.watch_waiting, ELSEWHERE, 0),
+    Situation(stopped.watch_waiting, ("zeromq", "redis"), 0),
+    Situation(stopped.watch_waiting, ("nodes", "dask"), 130),  # it has not begun
     Situation(stopped.watch_working, ENGINES[:-1], 0, True),
     Situation(stopped.worker_waiting, ("zeromq", "redis"), 0),
     Situation(stopped.worker_working, ("zeromq", "redis"), 0, True),
@@ -71,6 +73,8 @@ SITUATIONS = (
 
 SLOW = (
     stopped.run_previewing,
+    stopped.server_waiting,
+    stopped.submit_waiting,
     stopped.node_working,
     stopped.server_working,
     stopped.submit_working,
@@ -106,13 +110,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def usual() -> list[Case]:
-    """A choice in which each two of situation, engine, signal and number of signals come together, as far as they
-    can, without what takes long."""
+    """A choice with each situation, and with each two of engine, signal and number of signals, without what takes
+    long."""
     cheap = [case for case in cases() if case.situation.enter not in SLOW and case.engine not in SLOW_ENGINES]
 
     def pairs(case: Case) -> set[object]:
-        place, more = (case.situation.enter, case.engine), (case.number, case.is_twice)
-        return {*((0, one, other) for one in place for other in more), (1, *more), (2, place[1])}
+        engine, number, is_twice = case.engine, case.number, case.is_twice
+        return {case.situation.enter, (engine, number), (engine, is_twice), (number, is_twice)}
 
     left = {pair for case in cheap for pair in pairs(case)}
     chosen: list[Case] = []
@@ -164,8 +168,10 @@ def must_end(case: Case, stage: Stage) -> None:
     with contextlib.suppress(AssertionError):
         wait_until(lambda: not program.leftovers(), 5)
     assert program.leftovers() == []
-    assert took < PROMPT, program.text
-    assert not running_jobs(stage)
+    cores = os.cpu_count() or 1
+    assert took < PROMPT * max(1.0, os.getloadavg()[0] / cores), program.text
+    if program.command in ("run", "watch", "demo"):
+        assert not running_jobs(stage)
 
 
 def running_jobs(stage: Stage) -> list[int]:
