@@ -14,7 +14,7 @@ from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import Retries
 from imageloom.errors import DiskFull, StorageError
-from imageloom.model import Item, Job, Result, Work
+from imageloom.model import Item, Job, Result, Unlisted, Work
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Done, Event, Failed, Listener, Retried, Skipped, SkipReason
 from imageloom.records.faults import failure_of
@@ -61,7 +61,7 @@ class Accounts:
         self._meanings = meanings
         self._suspects = suspects
         self._listeners = tuple(listeners)
-        self._done = self._failed = self._skipped = 0
+        self._done = self._failed = self._skipped = self._unchanged = 0
         self._unwritten: list[str] = []
         """Why the latest items failed, if each failed for lack of space."""
         self.losses = Losses()
@@ -116,6 +116,7 @@ class Accounts:
             losses.damaged,
             losses.incomplete,
             dict(self._source.left_out.suffixes),
+            self._unchanged,
         )
 
     @property
@@ -211,6 +212,10 @@ class Accounts:
         result = Result(item.key, failure=failure_of(item.key, error), started=time.time())
         self.fail(result, 1, "driver", names)
 
+    def fail_unlisted(self, entry: Unlisted) -> None:
+        """Record a name that cannot be processed as failed."""
+        self.fail(Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver")
+
     def fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
         """Record an item as failed.
 
@@ -233,5 +238,6 @@ class Accounts:
     def skip(self, item: Item, reason: SkipReason) -> None:
         """Record an item as skipped."""
         self._skipped += 1
+        self._unchanged += reason == "done before"
         if self._listeners:
             self.emit(Skipped(item, reason))

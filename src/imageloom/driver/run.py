@@ -152,11 +152,10 @@ class Driver:
             if self._job.is_durable:
                 self._sink.survive_power_cuts()
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
-            self._id = self._ledger.begin(
-                self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
-            )
-            self._accounts.job = self._id
             try:
+                self._id = self._accounts.job = self._ledger.begin(
+                    self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
+                )
                 self._accounts.emit(Began(self._id))
                 for orphan in self._pruned:
                     self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
@@ -171,7 +170,8 @@ class Driver:
                 if self._large:
                     self._large.close()
                 self._suspects.close()
-                self._ledger.finish(self._id, state, *self._accounts.numbers)
+                if self._id:
+                    self._ledger.finish(self._id, state, *self._accounts.numbers)
         finally:
             self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
@@ -240,9 +240,7 @@ class Driver:
                     self._accounts.skip(entry, "not failed before")
                 continue
             if isinstance(entry, Unlisted):
-                self._accounts.fail(
-                    Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver"
-                )
+                self._accounts.fail_unlisted(entry)
                 continue
             try:
                 ready = self._planner.plan(self._id, entry, answers(), self._is_alone)
@@ -288,6 +286,7 @@ class Driver:
                 self._wake,
                 self._in_progress,
                 opener_of(self._sandbox, self._job.recipe),
+                self._accounts.emit,
             )
         while self._large.is_full and not self._stopping:
             self._advance()

@@ -16,10 +16,10 @@ from imageloom.records.losses import LeftOut
 from imageloom.stores import check_address, is_remote, local_path, open_bounded, open_store
 from imageloom.stores.files import check_name
 
-LONGEST_PAUSE = 1.0
-"""Seconds after which the driver asks a slow listing again."""
 LOOKED_UP = 32
 """Number of requests in flight when the names of a list are looked up in a remote store."""
+LONGEST_PAUSE = 1.0
+"""Seconds after which the driver asks a slow listing again."""
 
 
 class Source:

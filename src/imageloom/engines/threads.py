@@ -20,7 +20,7 @@ from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.controller import fixed, for_requests
-from imageloom.worker.perform import Attempt, perform, worker_name
+from imageloom.worker.perform import Attempt, TaskName, perform, worker_name
 from imageloom.worker.pool import Bunches, SizedExecutor
 from imageloom.worker.sandbox import children
 from imageloom.worker.setup import prepare
@@ -43,7 +43,7 @@ class Threads(Engine):
         self.uncomputed: set[int] = set()
         """Numbers of the tasks whose outputs are not computed yet."""
         self._waits = settings.waits
-        self._cut_short: set[tuple[str, int]] = set()
+        self._cut_short: set[TaskName] = set()
         self._under_way: set[Future[Outcome]] = set()
 
     @property

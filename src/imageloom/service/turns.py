@@ -36,6 +36,8 @@ class _Turn(Future[Outcome]):
     def __init__(self, flow: FlowEngine, task: Task, on_result: ResultCallback) -> None:
         super().__init__()
         self.flow, self.task, self.on_result = flow, task, on_result
+        self.given = task
+        """The task as the engine gets it, with the limits of all tasks."""
         self.inner: Future[Outcome] | None = None
         self.since = 0.0
         """When the engine got it; 0 while it waits."""
@@ -77,11 +79,19 @@ class Turns:
             self._waiting[not turn.flow.is_urgent].setdefault(turn.flow, deque()).append(turn)
         self._fill()
 
+    def cut_short(self, flow: FlowEngine, task: Task) -> None:
+        """Have the engine finish only the items in progress of a flow's task."""
+        with self.lock:
+            given = [turn.given for turn in self._inside if turn.flow is flow and turn.task is task]
+        for bounded in given:
+            self.engine.cut_short(bounded)
+
     def _fill(self) -> None:
         """Give the engine the next tasks."""
         while turn := self._take():
             try:
-                inner = submit(self.engine, self._guard.bounded(turn.task), turn.on_result)
+                turn.given = self._guard.bounded(turn.task)
+                inner = submit(self.engine, turn.given, turn.on_result)
             except ImageloomError as error:  # it is refused: a failure of its items
                 inner = Future()
                 inner.set_exception(error)
@@ -163,6 +173,9 @@ class FlowEngine(Engine):
         turn = _Turn(self, task, on_result)
         self.turns.add(turn)
         return turn
+
+    def cut_short(self, task: Task) -> None:
+        self.turns.cut_short(self, task)
 
     def close(self) -> None:
         """Do nothing: the engine belongs to all flows."""

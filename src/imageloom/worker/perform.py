@@ -28,19 +28,19 @@ from imageloom.worker.setup import prepare
 Turn = contextlib.AbstractContextManager[object]
 
 
+TaskName = tuple[str, int]
+"""The job and the number of a task: drivers that share an engine use the same numbers."""
 NO_BOUND = contextlib.nullcontext()
 
 
 def perform(
-    task: Task,
-    on_result: Callable[[int, Result], None] | None = None,
-    cut_short: Container[tuple[str, int]] = (),
+    task: Task, on_result: Callable[[int, Result], None] | None = None, cut_short: Container[TaskName] = ()
 ) -> Outcome:
     """Run a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
 
     Args:
         on_result: called with an item's position and its result, as soon as the result is known.
-        cut_short: job and number of the tasks of which no further item is begun; it may change meanwhile.
+        cut_short: the tasks of which no further item is begun, by job and number; it may change meanwhile.
     """
     made: list[Result] = []
     for place, result in enumerate(results(task)):

@@ -95,7 +95,7 @@ class Gate:
         headers = Headers(scope=scope)
         self._check_host(headers)
         if len(scope["path"]) + len(scope["query_string"]) > MOST_PATH:
-            raise Refused(414, f"an address has at most {MOST_PATH} bytes")
+            raise Refused(400, f"an address has at most {MOST_PATH} bytes")
         kind = _kind_of(scope)
         if self._busy[kind] >= getattr(self._bounds, kind):
             raise Refused(429, f"the service has too many {kind} in progress: try again", Retry_After="1")

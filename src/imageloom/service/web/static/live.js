@@ -34,7 +34,7 @@
     prepare();
   };
 
-  const isBusy = (part) => part.querySelector(".busy, .over") !== null;
+  const isBusy = (part) => part.querySelector(".over") !== null;
 
   const replace = (old, part) => {
     const active = document.activeElement;
@@ -66,20 +66,18 @@
   };
 
   const upload = async (card, files) => {
-    const told = card.querySelector(".uploaded");
+    const told = document.getElementById("notice"), flow = card.dataset.flow;
     let done = 0;
     const failed = [];
-    card.classList.add("busy");
     for (const file of files) {
-      told.textContent = `Uploading ${done + failed.length + 1} of ${files.length}`;
-      const address = `${root}api/v1/flows/${card.dataset.flow}/upload?key=${encodeURIComponent(file.name)}`;
+      told.textContent = `Uploading ${done + failed.length + 1} of ${files.length} to ${flow}`;
+      const address = `${root}api/v1/flows/${flow}/upload?key=${encodeURIComponent(file.name)}`;
       try {
         const answer = await fetch(address, { method: "PUT", body: file, headers: { "Content-Type": "application/octet-stream" } });
         if (answer.ok) { done += 1; } else { failed.push(`${file.name}: ${(await answer.json()).detail}`); }
       } catch (error) { failed.push(`${file.name}: ${error.message}`); }
     }
-    told.textContent = [`${done} uploaded`, ...failed].join(". ");
-    setTimeout(() => card.classList.remove("busy"), failed.length ? 10000 : 3000);
+    told.textContent = [`${done} uploaded to ${flow}`, ...failed].join(". ");
   };
 
   const prepare = () => {
