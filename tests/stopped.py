@@ -32,6 +32,7 @@ def linger(image: Pixels) -> Pixels:
     (FOLDER / f"begun-{{os.getpid()}}-{{time.monotonic_ns()}}").touch()
     while not (FOLDER / "released").exists():
         time.sleep(0.01)
+    time.sleep(0.03)
     return image
 """
 SLOW_IMPORT = OPERATOR + "\nlinger(None)\n"
@@ -96,15 +97,16 @@ class Program:
 
     def __init__(self, stage: Stage, *arguments: object, **environment: str) -> None:
         self.stage = stage
-        temporary = stage.folder / "tmp"
-        temporary.mkdir(exist_ok=True)
+        self.command = arguments[0]
+        self._temporary = stage.folder / f"tmp-{arguments[0]}"
+        self._temporary.mkdir()
         self.said = stage.folder / f"said-{arguments[0]}"
         with self.said.open("wb") as file:
             self.process = subprocess.Popen(
                 [*COMMAND, *map(str, arguments)],
                 stdout=file,
                 stderr=file,
-                env={**os.environ, "TMPDIR": str(temporary), **environment},
+                env={**os.environ, "TMPDIR": str(self._temporary), **environment},
                 cwd=stage.folder,
             )
         stage.stack.callback(self._end)
@@ -151,9 +153,9 @@ class Program:
         """Processes, shared memory and temporary files that outlive the program."""
         left = [str(one) for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
         left += [name for name in self.shared if os.path.exists(name)]
-        left += [str(path) for path in (self.stage.folder / "tmp").iterdir()]
-        for folder in self.stage.folder.glob("out*"):
-            left += [str(path) for path in folder.rglob(".imageloom*")]
+        left += [str(path) for path in self._temporary.iterdir() if path.name != "dask-scratch-space"]
+        if self.command in ("run", "watch", "demo"):
+            left += [str(path) for path in self.stage.out.rglob(".imageloom*")]
         return left
 
 
@@ -365,8 +367,8 @@ def submit_working(stage: Stage, engine: str) -> Program:
 
 
 def bench_working(stage: Stage, engine: str) -> Program:
-    program = Program(stage, "bench", stage.photos, "--engines", engine, "--workers", 2, "--no-sweep", "--kills", 0,
-                      "--count", 4000, "--out", stage.folder / "bench")  # fmt: skip
+    flags = ("--engines", engine, "--workers", 2, "--no-sweep", "--kills", 0, "--count", 4000)
+    program = Program(stage, "bench", stage.photos, *flags, "--out", stage.folder / "bench")
     program.until(lambda: len(psutil.Process(program.process.pid).children()) > 0)
     return program
 

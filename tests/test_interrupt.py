@@ -51,7 +51,7 @@ def test_a_second_interruption_ends_the_program(crowd: Path, out: Path) -> None:
     arguments = ["run", "median_blur 9", crowd, out, "-j", "2"]
     running = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert running.stderr is not None
-    wait_for_outputs(out, running, "**/*")
+    wait_for_outputs(out, running)
     running.send_signal(signal.SIGINT)
     assert "stopping" in running.stderr.readline()
     running.send_signal(signal.SIGINT)

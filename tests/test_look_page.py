@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
-from chromium import Browser, Watched, browser
+from chromium import Watched, browser
 from imageloom.report import html
 from program import draw, imageloom
 
@@ -15,14 +15,14 @@ __all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")
-def looked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def looked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("look")
     for number in range(2):
         draw(folder / f"photos/{number}.jpg", number, 320, 240)
     (folder / "web.yaml").write_text("outputs:\n  small: resize 50%\n  lines: canny 60 150\n")
     ran = imageloom("look", folder / "photos", folder / "web.yaml", "--to", folder / "look.html")
     assert ran.returncode == 0, ran.stderr
-    yield folder / "look.html"
+    return folder / "look.html"
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (1280, "dark")])

@@ -207,7 +207,12 @@ def test_a_broken_one_is_named_and_breaks_nothing_else(
 @pytest.mark.parametrize(
     ("group", "point", "source", "ours"),
     [
-        ("operators", "mine = loom_thief", OPERATOR.replace("darken", "invert"), "imageloom.operators.tone"),
+        (
+            "operators",
+            "mine = loom_thief",
+            OPERATOR.replace("darken", "invert"),
+            "imageloom has an operator 'invert' already",
+        ),
         ("codecs", "png = loom_thief:Raw", CODEC, "imageloom.codecs.png:Png"),
         ("codecs", "raw8 = loom_thief:Raw", CODEC.replace('"r8"', '"png"'), "imageloom.codecs.png:Png"),
         ("stores", "s3 = loom_thief:Shelf", STORE, "imageloom.stores.object:ObjectStore"),

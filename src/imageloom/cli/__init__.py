@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -54,6 +55,15 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f"imageloom.cli.{name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(
+                f"there is no command {args[0]!r}{_nearest(args[0], COMMANDS)}; imageloom --help lists all"
+            )
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -97,18 +107,34 @@ def _defaults(path: str) -> dict[str, Any]:
         raise UsageError(
             f"{path} (--config) must map each command to a mapping of options, such as 'run: {{jobs: 4}}'"
         )
-    for name, options in found.items():
+    for name, given in found.items():
         command = cli.get_command(click.Context(cli), name)
         if command is None:
-            raise UsageError(f"{path}: there is no command {name!r}; there are: {', '.join(COMMANDS)}")
-        flags = {option.lstrip("-"): p.name for p in command.params for option in p.opts}
+            hint = _nearest(str(name), COMMANDS)
+            raise UsageError(f"{path}: there is no command {name!r}{hint}; there are: {', '.join(COMMANDS)}")
+        options = [one for one in command.params if isinstance(one, click.Option)]
+        flags = {option.lstrip("-"): one for one in options for option in one.opts}
         found[name] = {}
-        for option, value in options.items():
+        for option, value in given.items():
             flag = str(option).replace("_", "-")
             if flag not in flags:
-                raise UsageError(f"{path}: {name} has no option {option!r}; there are: {', '.join(flags)}")
-            found[name][flags[flag]] = value
+                known = [one for one in flags if len(one) > 1]
+                hint = _nearest(flag, known)
+                raise UsageError(
+                    f"{path}: {name} has no option {option!r}{hint}; imageloom {name} --help lists all"
+                )
+            parameter = flags[flag]
+            is_list = parameter.multiple and isinstance(value, (str, int, float))
+            found[name][parameter.name] = [str(value)] if is_list else value
     return found
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message: the known name that is most like a wrong one."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, list(known), 1)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def main() -> None:
@@ -140,6 +166,7 @@ def _flush_output() -> None:
 def _say(error: Exception) -> int:
     """Print why the program ends, in one line, and return the exit code. Unexpected errors are raised again."""
     if isinstance(error, click.exceptions.Abort) or _is_amid_interruption(error):
+        say("imageloom: interrupted", err=True)
         return 130
     if isinstance(error, click.ClickException):
         say_refusal(error)

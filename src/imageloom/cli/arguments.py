@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from imageloom.engines import Settings
     from imageloom.model import Job
 
+_EXAMPLES = {"PIPELINE": "'resize 50%'", "SOURCE": "photos/", "SINK": "out/"}
+
 COLLECT_AFTER = 5_000
 """Number of new objects after which the garbage collector runs."""
 
@@ -40,14 +42,38 @@ def places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tup
     if not in_place:
         wanted.append("SINK")
     if len(arguments) != len(wanted):
+        why = (
+            " (--output replaces PIPELINE)"
+            if has_outputs
+            else " (--in-place has no SINK)"
+            if in_place
+            else ""
+        )
+        example = " ".join(_EXAMPLES[name] for name in wanted)
         raise click.UsageError(
-            f"expected {len(wanted)} arguments, {' '.join(wanted)}, but {len(arguments)} are given"
+            f"expected {len(wanted)} arguments, {' '.join(wanted)}{why}, but {len(arguments)} are given; for "
+            f"example: {example}"
         )
     if wanted[0] == "PIPELINE" and _is_folder(arguments[0]) and not _is_folder(arguments[-1]):
         ordered = " ".join(map(shlex.quote, (arguments[-1], *arguments[:-1])))
         raise click.UsageError(f"{arguments[0]} is a folder; PIPELINE is the first argument: {ordered}")
     given = dict(zip(wanted, arguments, strict=True))
+    if "PIPELINE" in given:
+        check_pipeline(given["PIPELINE"])
     return given.get("PIPELINE"), given["SOURCE"], given.get("SINK", given["SOURCE"])
+
+
+def check_pipeline(text: str) -> None:
+    """Refuse a file that cannot be a recipe in the place of a pipeline.
+
+    Raises:
+        click.UsageError: it is a file, and its name does not end in .yaml.
+    """
+    if not text.endswith((".yaml", ".yml")) and os.path.isfile(text):
+        raise click.UsageError(
+            f"PIPELINE is {text!r}, a file: give steps such as 'resize 50% | grayscale', or a recipe, whose name "
+            "ends in .yaml"
+        )
 
 
 def _is_folder(argument: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from imageloom.cli.options.values import Whole
 from imageloom.cli.text import say
 
 SIZES = (500_000, 1_000_000, 4_000_000, 16_000_000)
@@ -34,7 +35,7 @@ class _Words(click.ParamType[tuple[str, ...]]):
 )
 @click.option(
     "--count",
-    type=click.IntRange(1),
+    type=Whole(1),
     show_default="all of FOLDER",
     help="Number of images in each run. Images are used several times if FOLDER has fewer.",
 )
@@ -54,13 +55,13 @@ class _Words(click.ParamType[tuple[str, ...]]):
 )
 @click.option(
     "--repeats",
-    type=click.IntRange(1),
+    type=Whole(1),
     show_default="3",
     help="Number of rounds. Each round runs every engine with every number of workers.",
 )
 @click.option(
     "--kills",
-    type=click.IntRange(0),
+    type=Whole(0),
     show_default="3",
     help="Number of workers to kill in each run of the fault test.",
 )
@@ -114,8 +115,10 @@ def command(
     from imageloom.bench import Wanted, run_bench, write
     from imageloom.bench.configurations import WAYS
     from imageloom.bench.text import summary
+    from imageloom.recipes.pipeline import Pipeline
     from imageloom.records.ledger import default_path
 
+    Pipeline.parse(pipeline)
     wanted = Wanted(
         pipeline=pipeline,
         names=engines or tuple(WAYS),

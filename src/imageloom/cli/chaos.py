@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from imageloom.cli.options.values import Number, Whole
 from imageloom.cli.text import say, say_json
 
 
@@ -33,7 +34,7 @@ class Rate(click.ParamType[float]):
 @click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     default=2,
     show_default=True,
     help="Number of workers in each run.",
@@ -65,21 +66,21 @@ class Rate(click.ParamType[float]):
 @click.option(
     "--for",
     "seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=30.0,
     show_default=True,
     help="How long jobs are started and faults are injected, in seconds.",
 )
 @click.option(
     "--pause",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=2.0,
     show_default=True,
     help="How long a worker stays suspended or the disk stays full, in seconds.",
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=600.0,
     show_default=True,
     help="Time-out of a job after the last fault, in seconds.",
@@ -134,7 +135,10 @@ def command(
     from imageloom.chaos.model import Chaos
     from imageloom.engines import ENGINES
     from imageloom.errors import UsageError
+    from imageloom.recipes.pipeline import Pipeline
 
+    if "--operators" not in flags and not pipeline.endswith((".yaml", ".yml")):
+        Pipeline.parse(pipeline)
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}; there are: {', '.join(ENGINES.names())}")
     rates = {

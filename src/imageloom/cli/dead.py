@@ -86,7 +86,7 @@ def _take_out(connect: str, keys: tuple[str, ...], all_: bool) -> list[DeadLette
     from imageloom.errors import UsageError
 
     if bool(keys) == all_:
-        raise click.UsageError("give the keys of items, or --all")
+        raise click.UsageError("give the keys of items, or --all, not both; for example: day1/broken.jpg")
     with _server(connect) as client:
         found = [one for one in dead_letters.read(client) if all_ or one[1].key in keys]
         missing = set(keys) - {letter.key for _, letter in found}

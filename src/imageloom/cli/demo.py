@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from imageloom.cli.options.values import Whole
 from imageloom.cli.text import say
 
 
 @click.command("demo", short_help="Draw sample photos and run a pipeline over them.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("imageloom-demo"))
 @click.option(
-    "--count", type=click.IntRange(1, 10_000), default=60, show_default=True, help="Number of photos to draw."
+    "--count", type=Whole(1, 10_000), default=60, show_default=True, help="Number of photos to draw."
 )
 @click.option(
     "--pipeline",

@@ -15,7 +15,7 @@ from imageloom.cli.text import say, say_json
 @click.group(
     "jobs", invoke_without_command=True, short_help="List past runs, or show one run with its failures."
 )
-@options.ledger_option
+@options.past_ledger_option
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per run to stdout.")
 @click.option(
     "--server",
@@ -62,8 +62,8 @@ def command(
 
 
 @command.command("show", short_help="Show one job: its items, or only its failures.")
-@click.argument("job", type=int)
-@options.ledger_option
+@click.argument("job")
+@options.past_ledger_option
 @click.option("--failed", is_flag=True, help="Show only the failed items.")
 @click.option("--lost", is_flag=True, help="Show only the items that lost something or are damaged.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of each failure, if it has one.")
@@ -74,13 +74,13 @@ def show(
     context: click.Context,
     obj: tuple[object, bool],
     ledger: Path | None,
-    job: int,
+    job: str,
     failed: bool,
     lost: bool,
     verbose: bool,
     json_: bool,
 ) -> None:
-    """Show the job with the number JOB: each item with its times and losses, or with the reason of its failure.
+    """Show the job JOB, a number or `last`: each item with its times and losses, or the reason of its failure.
 
     \b
     imageloom jobs show 7
@@ -95,7 +95,7 @@ def show(
     assert isinstance(opened, Ledger)
     if ledger is not None:
         opened = context.with_resource(Ledger(ledger))
-    found = next((j for j in opened.jobs() if j.id == job), None)
+    found = next((j for j in opened.jobs() if job in (str(j.id), "last")), None)
     if found is None:
         raise click.BadParameter(
             f"there is no job {job} in {opened.path} (--ledger); `imageloom jobs` lists them",
@@ -107,10 +107,10 @@ def show(
         say(f"job {found.id}: {found.state}, {seconds}, {found.engine} with {found.workers} workers")
         say(f"  {found.recipe}", f"  {found.source} -> {found.sink}")
         say(f"  {found.done} done, {found.failed} failed, {found.skipped} skipped")
-        if losses := opened.losses(job):
+        if losses := opened.losses(found.id):
             say(f"  lost: {counted(losses)}")
     has_hidden = False
-    for item in opened.items(job, "failed" if failed else None, lost):
+    for item in opened.items(found.id, "failed" if failed else None, lost):
         if as_json:
             say_json(item)
         elif item.failure:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from imageloom.cli import arguments, options
+from imageloom.cli.options.values import Whole
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -25,9 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="File to write, with the suffix .png or .html.",
 )
-@click.option(
-    "--count", type=click.IntRange(1, 100), default=4, show_default=True, help="Number of images to show."
-)
+@click.option("--count", type=Whole(1, 100), default=4, show_default=True, help="Number of images to show.")
 @options.operators_option
 @options.links_option("follow", "inside", "refuse")
 @options.accept_host_keys_option
@@ -40,6 +41,9 @@ def command(
     imageloom look photos/ 'gaussian_blur 2 | canny 60 150'
     imageloom look photos/ recipe.yaml --to look.html --count 8
     """
+    if os.path.exists(pipeline) and not os.path.exists(source) and not pipeline.endswith((".yaml", ".yml")):
+        ordered = f"imageloom look {shlex.quote(pipeline)} {shlex.quote(source)}"
+        raise click.UsageError(f"SOURCE is the first argument, and PIPELINE the second: {ordered}")
     from imageloom.driver.source import Source
     from imageloom.errors import StorageError
     from imageloom.report import look

@@ -9,6 +9,7 @@ import click
 
 from imageloom.cli import options, service
 from imageloom.cli.options import Quantity
+from imageloom.cli.options.values import Number, Whole
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--limit",
-    type=click.IntRange(1, 256),
+    type=Whole(1, 256),
     show_default="one per core",
     help="Maximum number of tasks at the same time.",
 )
@@ -70,14 +71,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--delay",
-    type=click.FloatRange(0),
+    type=Number(0),
     show_default="3",
     help="Delay before a task, in seconds. It is added with a probability equal to a fixed load.",
 )
 @click.option("--seed", type=int, help="Seed of the random numbers.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     show_default="600",
     help="Time-out of one item, in seconds.",
 )
@@ -137,7 +138,8 @@ def _settings(config: str | None, load: str | None, flags: dict[str, Any]) -> No
             raise UsageError(f"--load {load!r}: give a number from 0 to 1, or auto") from None
     found = replace(found, credentials=credentials, **given)
     found.check()
-    check_address(found.listen)
+    for address in (found.listen, *filter(None, (found.server, found.advertise))):
+        check_address(address)
     if not found.roots:
         raise UsageError("a node needs at least one folder to read and write in: --root FOLDER")
     options.check_roots(found.roots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from imageloom.cli import arguments, options
+from imageloom.cli.options.values import Whole
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -20,13 +22,13 @@ if TYPE_CHECKING:
 
 @click.command("plan", short_help="Explain how one image would be processed, and why.")
 @click.argument("pipeline")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @options.operators_option
 @options.recipe_options
 @click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     show_default="one per core",
     help="Number of workers to plan for.",
 )
@@ -57,6 +59,13 @@ def command(
     imageloom plan 'resize 512x512 | grayscale' photo.jpg
     imageloom plan 'resize 50%' photo.jpg --decode exact
     """
+    if not file.is_file():
+        if Path(pipeline).is_file():
+            ordered = f"imageloom plan {shlex.quote(str(file))} {shlex.quote(pipeline)}"
+            raise click.UsageError(f"PIPELINE is the first argument, and FILE the second: {ordered}")
+        wrong = "is a folder" if file.is_dir() else "does not exist"
+        raise click.UsageError(f"FILE {str(file)!r} {wrong}: give one image, such as photos/a.jpg")
+    arguments.check_pipeline(pipeline)
     from imageloom import codecs
     from imageloom.driver.source import Source
     from imageloom.engines import Settings

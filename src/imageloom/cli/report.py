@@ -33,7 +33,7 @@ from imageloom.cli.text import say, say_csv, say_json
     metavar="FOLDER",
     help="Write the plots as PNG files into this folder.",
 )
-@options.ledger_option
+@options.past_ledger_option
 def command(
     job: str,
     out: Path | None,

@@ -11,6 +11,7 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
+from imageloom.cli.options.values import Number, Whole
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(0, 1024),
+    type=Whole(0, 1024),
     show_default="one per core; 0 with --bind",
     help="Number of workers on this machine.",
 )
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1, 64),
+    type=Whole(1, 64),
     default=1,
     show_default=True,
     help="Number of threads in each worker process.",
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
 @click.option("--keys", default="", metavar="FILE", help="Key file of this run, made by `imageloom keys`.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=600.0,
     show_default=True,
     help="Time-out of one item in a worker process or in a sandboxed process, in seconds.",
@@ -86,7 +87,7 @@ if TYPE_CHECKING:
 @options.tile_option
 @click.option(
     "--items-at-once",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=0,
     show_default="0: as many as memory and workers allow",
     help="Maximum number of images in progress at the same time.",
@@ -99,7 +100,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--in-flight",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     show_default="tuned automatically",
     help="Number of storage requests in flight, for remote sources and sinks.",
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from imageloom.cli import service
+from imageloom.cli.options.values import Number, Whole
 from imageloom.cli.text import say
 
 MANY = (10, 100, 1000)
@@ -21,26 +22,24 @@ MOST_TASKS = 20_000
 
 
 @click.command("scenario", short_help="Compare the policies that choose nodes, measured and simulated.")
-@click.option(
-    "--tasks", type=click.IntRange(1), default=400, show_default=True, help="Number of tasks for 4 nodes."
-)
+@click.option("--tasks", type=Whole(1), default=400, show_default=True, help="Number of tasks for 4 nodes.")
 @click.option(
     "--load",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.9,
     show_default=True,
     help="Load of the loaded nodes, from 0 to 1.",
 )
 @click.option(
     "--delay",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.3,
     show_default=True,
     help="Delay of a task on a loaded node, in seconds. Its probability is the load.",
 )
 @click.option(
     "--runs",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=3,
     show_default=True,
     help="Minimum number of runs of each scenario. Short scenarios have more.",

@@ -9,6 +9,7 @@ import click
 
 from imageloom.cli import options, service
 from imageloom.cli.arguments import collect_garbage
+from imageloom.cli.options.values import Number, Whole
 from imageloom.cli.text import say
 from imageloom.system.sandbox import Mode
 
@@ -47,14 +48,14 @@ from imageloom.system.sandbox import Mode
 @click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     show_default="one per core",
     help="Number of worker processes.",
 )
 @click.option(
     "--max-running",
     "running",
-    type=click.IntRange(1, 1000),
+    type=Whole(1, 1000),
     default=16,
     show_default=True,
     help="Maximum number of flows that run at the same time. Their memory is shared equally.",
@@ -62,7 +63,7 @@ from imageloom.system.sandbox import Mode
 @options.memory_option
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=600.0,
     show_default=True,
     help="Time-out of one item, in seconds.",

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from imageloom.cli import options, service
+from imageloom.cli.options.values import Number, Whole
 from imageloom.cli.text import say
 from imageloom.system.sandbox import Mode
 
-AT_LEAST_1 = click.IntRange(1)
+AT_LEAST_1 = Whole(1)
 
 
 @click.command("server", short_help="Run jobs that clients submit, on several nodes.")
@@ -46,14 +47,14 @@ AT_LEAST_1 = click.IntRange(1)
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=30.0,
     show_default=True,
     help="Cancel a job after its client has been disconnected for this time, in seconds.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=600.0,
     show_default=True,
     help="Time-out of one item, in seconds.",
@@ -93,7 +94,7 @@ AT_LEAST_1 = click.IntRange(1)
 @click.option(
     "--max-calls",
     "calls",
-    type=click.IntRange(2),
+    type=Whole(2),
     default=128,
     show_default=True,
     help="Maximum number of calls of each gRPC method at the same time.",

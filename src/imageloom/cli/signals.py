@@ -20,9 +20,9 @@ from types import FrameType
 from imageloom.cli.text import say_amid
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PATIENCE = 1.0
+PATIENCE = 1.4
 """Seconds after an interruption of the main thread, after which the program is ended by force."""
-QUICK = 0.3
+QUICK = 0.5
 """A second signal has no effect earlier than this many seconds after the first one."""
 _INTERRUPTION = signal.SIGURG
 """Sent to the main thread to interrupt a wait. Other programs do not send it, and it is ignored by default."""
@@ -51,9 +51,7 @@ class _Listener:
         self._wait(None)
         if self.finish():
             say_amid(self.said)
-            since = time.monotonic()
-            self._wait(None)
-            time.sleep(max(0.0, since + QUICK - time.monotonic()))  # it may be about to end by itself
+            self._wait_for_another(None)
         self.end()
 
     def _wait(self, seconds: float | None) -> None:
@@ -64,10 +62,16 @@ class _Listener:
             if select.select([self._arrived], [], [], left)[0] and os.read(self._arrived, 1)[0] in SIGNALS:
                 return
 
+    def _wait_for_another(self, seconds: float | None) -> None:
+        """Wait for another signal. One that comes at once waits a moment: the program may be about to end."""
+        since = time.monotonic()
+        self._wait(seconds)
+        time.sleep(max(0.0, since + QUICK - time.monotonic()))
+
     def _interrupt(self) -> None:
         """Raise KeyboardInterrupt in the main thread. If the program has not ended soon, end it by force."""
         signal.pthread_kill(self._main, _INTERRUPTION)
-        self._wait(PATIENCE)
+        self._wait_for_another(PATIENCE)
         with suppress(OSError):
             for child in _children():
                 os.kill(child, signal.SIGKILL)

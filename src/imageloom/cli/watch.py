@@ -9,6 +9,7 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
+from imageloom.cli.options.values import Number
 from imageloom.cli.run import command as run
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say, say_json
@@ -34,21 +35,21 @@ DAY = 86400.0
 @click.argument("arguments", nargs=-1, required=True, metavar="[PIPELINE] SOURCE SINK")
 @click.option(
     "--poll",
-    type=click.FloatRange(0.05, DAY),
+    type=Number(0.05, DAY),
     metavar="SECONDS",
     show_default="change notifications for a local SOURCE, 5 for a remote one",
     help="List SOURCE at this interval, in seconds. For file systems without change notifications, such as NFS.",
 )
 @click.option(
     "--until-idle",
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     show_default="never",
     help="End when all items are done and none has arrived for this time, in seconds. 0: as soon as all are done.",
 )
 @click.option(
     "--keep",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=30.0,
     show_default=True,
     metavar="DAYS",

@@ -13,6 +13,7 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.options import Quantity
+from imageloom.cli.options.values import Whole
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 from imageloom.system.sandbox import Mode, Sandbox
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 @click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     show_default="one per core",
     help="Number of worker processes.",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1, 64),
+    type=Whole(1, 64),
     default=1,
     show_default=True,
     help="Number of threads in each worker process.",

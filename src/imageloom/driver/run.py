@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,11 @@ class Driver:
             self._accounts,
         )
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the job is in the ledger. Before that, nothing is in progress."""
+        return self._id > 0
+
     def prune(self) -> list[Orphan]:
         """Have the run first remove the outputs whose inputs are gone: see `Pruning.orphans`, also for errors."""
         from imageloom.driver.pruning import Pruning  # few runs need it
@@ -132,11 +138,6 @@ class Driver:
         pruning = Pruning(self._source, self._sink, self._ledger, self._job.in_place)
         self._pruned = pruning.remove(found := pruning.orphans())
         return found
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the job is in the ledger. Before that, nothing is in progress."""
-        return self._id > 0
 
     def stop(self) -> None:
         """Finish the items in progress and begin no others. Safe to call from another thread."""
@@ -162,11 +163,10 @@ class Driver:
             if self._job.is_durable:
                 self._sink.survive_power_cuts()
             text = "; ".join(to_text(output.steps) for output in self._job.recipe.outputs)
-            self._id = self._ledger.begin(
-                self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
-            )
-            self._accounts.job = self._id
             try:
+                self._id = self._accounts.job = self._ledger.begin(
+                    self._source.root, self._sink.address, text, self._engine_name, self._engine.capacity
+                )
                 self._accounts.emit(Began(self._id, self._source.root, self._sink.address))
                 for orphan in self._pruned:
                     self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
@@ -181,7 +181,8 @@ class Driver:
                 if self._large:
                     self._large.close()
                 self._suspects.close()
-                self._ledger.finish(self._id, state, *self._accounts.numbers)
+                if self._id:
+                    self._ledger.finish(self._id, state, *self._accounts.numbers)
         finally:
             self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
@@ -219,7 +220,8 @@ class Driver:
         waiting = 0
         for ready in self._planner.ready(self._wake):
             if ready is None:
-                self._finished.get(timeout=None)  # the listing wakes it
+                with suppress(Empty):  # the listing wakes it
+                    self._finished.get(timeout=self._source.pause)
             waiting += ready is not None
         return self._accounts.summary(time.perf_counter() - began, self._is_interrupted, waiting)
 

@@ -106,6 +106,9 @@ class Sink:
                 codecs.get(output.format)
             if output.folder:
                 check_below(output.folder, f"the folder {output.folder!r} of an output")
+        places = [(output.folder, output.format) for output in recipe.outputs]
+        if twice := next((folder for folder, format in places if places.count((folder, format)) > 1), None):
+            raise UsageError(f"two outputs have the same folder {twice!r}: give each --output another name")
         if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
             raise UsageError(
                 f"--format zarr needs a local sink: an output is a folder, and {self.address} has no folders"

@@ -47,6 +47,8 @@ class Suspects:
         Raises:
             Quarantined: several runs ended abnormally while processing the item.
         """
+        if not self._notes.has_suspects:
+            return False
         runs = self._notes.runs(item)
         if runs >= MOST_RUNS and not self._job.retry_failed:
             self._notes.keep(item)

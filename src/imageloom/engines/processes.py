@@ -96,6 +96,8 @@ class ProcessTransport(PipeTransport):
         return events
 
     def close(self, patience: float) -> None:
+        for name in self.starting:  # it has nothing to finish
+            self._processes[name].kill()
         super().close(patience)
         until = time.monotonic() + patience
         for process in [*self._processes.values(), *self._ended]:

@@ -50,8 +50,10 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
 def unknown_operator(name: str, known: Iterable[str]) -> str:
     """Why there is no operator of that name, with the nearest ones."""
     nearest = list(OTHER_NAMES.get(name.lower(), ()))
-    nearest = nearest or difflib.get_close_matches(name.lower(), sorted(known), MOST_NEAREST, 0.5)
+    nearest = nearest or difflib.get_close_matches(name.lower(), sorted(known), MOST_NEAREST, 0.6)
     hint = f" (did you mean {_either(nearest)}?)" if nearest else ""
+    if name.endswith((";", ",")):
+        hint = " (steps are separated by '|')"
     return f"there is no operator {name!r}{hint}: `imageloom ops` lists all"
 
 

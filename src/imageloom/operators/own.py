@@ -62,6 +62,19 @@ def check_declaration(function: Any) -> None:
             )
 
 
+def checked(
+    function: Callable[..., Any], run: Callable[[Pixels], Pixels], keeps_shape: bool
+) -> Callable[[Pixels], Pixels]:
+    """`run`, which calls a user's function with its parameters, with a check of what it returns."""
+
+    def run_and_check(image: Pixels) -> Pixels:
+        result = run(image)
+        check_result(function, image, result, keeps_shape)
+        return result
+
+    return run_and_check
+
+
 def check_result(function: Callable[..., Any], image: Pixels, result: object, keeps_shape: bool) -> None:
     """Check what an operator returned for an image.
 

@@ -225,7 +225,8 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
             return np.dstack((self._run(main, function), *bands))
         has_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
         if own.is_own(self.function):
-            function = self._checked(function)
+            keeps_shape = self.frame is None and self.declared != "geometric"
+            function = own.checked(self.function, function, keeps_shape)
         if not has_alpha or self.alpha == "together":
             return function(image)
         if self.alpha == "drop":
@@ -234,18 +235,6 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
         if self.alpha == "keep":
             return with_alpha(function(colour(image)), alpha)
         return premultiplied(image, alpha, function)
-
-    def _checked(self, function: Callable[[Pixels], Pixels]) -> Callable[[Pixels], Pixels]:
-        """The function with a check of what it returns."""
-
-        def run(image: Pixels) -> Pixels:
-            result = function(image)
-            own.check_result(
-                self.function, image, result, self.frame is None and self.declared != "geometric"
-            )
-            return result
-
-        return run
 
 
 _OPERATORS: dict[str, Operator] = {}

@@ -247,7 +247,10 @@ def read_yaml(text: str | bytes, what: str) -> Any:
     try:
         data = yaml.safe_load(text)
     except Exception as error:  # PyYAML raises many kinds for invalid values and for deep nesting
-        raise PipelineError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error)
+        raise PipelineError(f"{what}{where} is not YAML: {' '.join(reason.split())}") from None
     waiting, count = [data], 0
     while waiting:  # a value counts each time that an alias repeats it
         one = waiting.pop()

@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,14 @@ def from_data(data: object, path: Path, loaded: Recipe = _NO_OUTPUTS) -> Recipe:
     if isinstance(data, Mapping):
         return _from_mapping(data, path, loaded)
     if isinstance(data, list) and data:
-        return replace(loaded, outputs=(Output(Pipeline(data).steps),))
-    raise PipelineError(f"{path} must contain a list of steps, or a mapping with 'outputs'")
+        try:
+            return replace(loaded, outputs=(Output(Pipeline(data).steps),))
+        except PipelineError as error:
+            raise PipelineError(f"{path}: {error}") from None
+    raise PipelineError(
+        f"{path} must contain a list of steps, or a mapping with 'outputs'; for example: outputs: "
+        "{small: resize 50%}"
+    )
 
 
 def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe:
@@ -140,7 +147,10 @@ def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe
     outputs = data.get("outputs")
     if not isinstance(outputs, Mapping) or not outputs:
         raise PipelineError(f"{path}: 'outputs' must be a mapping of names to pipelines")
-    made = tuple(_from_entry(str(name), entry) for name, entry in outputs.items())
+    try:
+        made = tuple(_from_entry(str(name), entry) for name, entry in outputs.items())
+    except PipelineError as error:
+        raise PipelineError(f"{path}: {error}") from None
     chosen = {key: data.get(key, values[0]) for key, values in CHOICES.items()}
     for key, value in chosen.items():
         if value not in CHOICES[key]:
@@ -174,8 +184,10 @@ def _from_entry(name: str, entry: Any) -> Output:
 def _only(given: Mapping[str, Any], known: set[str], where: str) -> None:
     unknown = [str(key) for key in given if key not in known]
     if unknown:
+        nearest = get_close_matches(unknown[0], sorted(known), 1)
+        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
         raise PipelineError(
-            f"{where}: unknown key {', '.join(unknown)}; the keys are: {', '.join(sorted(known))}"
+            f"{where}: unknown key {', '.join(unknown)}{hint}; the keys are: {', '.join(sorted(known))}"
         )
 
 

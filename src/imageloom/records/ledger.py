@@ -67,7 +67,8 @@ class Ledger:
                 create_tables(self._db)
                 self._db.execute("PRAGMA journal_mode=WAL")
         except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise StorageError(f"cannot use the ledger {self.path} (--ledger): {reason}") from None
 
     def _open(self, is_usual: bool) -> sqlite3.Connection:
         return opened(self.path, is_usual)

@@ -70,6 +70,11 @@ class PipeTransport(Transport):
                 worker.slots = slots
                 self._events.append(Joined(worker.name, slots, is_ready=worker.is_ready))
 
+    @property
+    def starting(self) -> list[str]:
+        """The workers that have not reported that they are ready."""
+        return [worker.name for worker in self._workers.values() if not worker.is_ready]
+
     def send(self, command: Send) -> None:
         self._write(command.worker, msgspec.msgpack.encode(command.task))
 

@@ -13,7 +13,7 @@ from random import Random
 
 from msgspec.structs import replace
 
-from imageloom.errors import InvalidResult, ItemTimeout, NotBegun, WorkerLost
+from imageloom.errors import InvalidResult, ItemTimeout, WorkerLost
 from imageloom.model import Failure, Outcome
 from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.costs import Costs
@@ -22,7 +22,6 @@ from imageloom.scheduling.policies import Choice
 from imageloom.scheduling.protocol import (
     Begun,
     Broken,
-    Cancelled,
     Command,
     Completed,
     Died,
@@ -54,8 +53,6 @@ TICK = 0.05
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 5.0
 """First and longest pause before a worker that died at its start is replaced, in seconds."""
 
-NOT_BEGUN = Failure.of(NotBegun("the run was stopped before it was begun"))
-
 
 class Scheduler:
     """The state machine. It is not thread-safe.
@@ -79,8 +76,7 @@ class Scheduler:
         self._placement = Placement(rules, self._queue, self._workers, choice, random or Random(0))
         self._commands: list[Command] = []
         self._tickets = Tickets(self._workers, self._commands.append, epoch)
-        self._number = 0
-        """Number of the latest delivery."""
+        self._number = 0  # of the latest delivery
         self._starting = 0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
         self._next_check = 0.0
@@ -117,8 +113,7 @@ class Scheduler:
 
     def deliveries(self, worker: str) -> set[int]:
         """The numbers of a worker's deliveries."""
-        known = self._workers.get(worker)
-        return set(known.deliveries) if known else set()
+        return set(self._workers[worker].deliveries) if worker in self._workers else set()
 
     def next_due(self, now: float) -> float | None:
         """Seconds until `tick` must be called; None if only an event can require it."""
@@ -177,7 +172,7 @@ class Scheduler:
         return True
 
     def tick(self, now: float) -> None:
-        """Handle the time: end items after their time-out, cut slow deliveries, start missing workers."""
+        """Handle the time: end items after their time-out, cut slow deliveries, start workers."""
         if now >= self._next_check:
             self._next_check = now + TICK
             for worker in list(self._workers.values()):
@@ -192,27 +187,25 @@ class Scheduler:
         """End the items in progress of a task whose results are no longer needed. Its items fail."""
         failure = Failure("WorkerLost", "its result is no longer needed", True)
         self._tickets.fail(ticket, ticket.missing, failure, now)
-        for worker in self.workers:
-            for delivery in list(worker.in_progress()):
-                if delivery.ticket is ticket and delivery.number in worker.deliveries:
-                    self._end(worker, delivery, failure, now)
+        for worker, delivery in [(w, d) for w in self.workers for d in w.in_progress()]:
+            if delivery.ticket is ticket and delivery.number in worker.deliveries:
+                self._end(worker, delivery, failure, now)
         self._assign(now)
 
     def cut_short(self, ticket: Ticket, now: float) -> None:
         """Finish only the items in progress of a task that has begun. Its other items fail as `NotBegun`."""
         ticket.is_cut_short = True
         begun: set[int] = set()
-        for worker in self.workers:
-            for delivery in [one for one in worker.deliveries.values() if one.ticket is ticket]:
-                is_starting = self.rules.jobs and not worker.is_ready
-                if is_starting or (worker.reports_begin and not delivery.has_begun):
+        for worker, delivery in [(w, d) for w in self.workers for d in w.deliveries.values()]:
+            if delivery.ticket is ticket:
+                is_coming = self.rules.jobs and not worker.is_ready
+                if is_coming or (worker.reports_begin and not delivery.has_begun):
                     self._remove(worker, delivery, now)  # a late result is ignored
                     continue
                 if self.rules.cuts and delivery.done + 1 < len(delivery.places):
                     self._drop_behind(worker, delivery)
                 begun.update(delivery.places[delivery.done :])
-        if ticket.has_begun:
-            self._tickets.fail(ticket, [at for at in ticket.missing if at not in begun], NOT_BEGUN, now)
+        self._tickets.left_out(ticket, [at for at in ticket.missing if at not in begun], now)
         self._assign(now)
 
     def close(self) -> None:
@@ -222,12 +215,12 @@ class Scheduler:
             if run.ticket.has_begun:
                 self._queue.put(run)
             else:
-                self._cancel(run.ticket)
+                self._tickets.cancel(run.ticket)
 
     def give_up(self, failure: Failure, now: float) -> None:
         """Fail all items that no worker has, because no worker will be available."""
         for run in self._placement.take_waiting():
-            if self._may_begin(run.ticket):
+            if self._tickets.may_begin(run.ticket):
                 self._tickets.fail(run.ticket, run.places, failure, now)
 
     # Workers
@@ -294,7 +287,8 @@ class Scheduler:
                     self._lose(Died(worker.name, failure), now)
                     return
             elif self.rules.timeout and spent > self.rules.timeout:
-                self._end_item(worker, delivery, now)
+                reason = f"it took more than {self.rules.timeout:g} s (--timeout)"
+                self._end(worker, delivery, Failure.of(ItemTimeout(reason)), now)
                 if self.rules.ends == "worker":
                     return
             elif self.rules.cuts and delivery.done + 1 < len(delivery.places):
@@ -302,10 +296,6 @@ class Scheduler:
                 patience = PATIENCE * self.costs.expected(work, ticket.task)
                 if spent > max(LEAST_PATIENCE, patience):
                     self._cut(worker, delivery, now)
-
-    def _end_item(self, worker: Worker, delivery: Delivery, now: float) -> None:
-        reason = f"it took more than {self.rules.timeout:g} s (--timeout)"
-        self._end(worker, delivery, Failure.of(ItemTimeout(reason)), now)
 
     def _end(self, worker: Worker, delivery: Delivery, failure: Failure, now: float) -> None:
         """End a delivery, and charge its item in progress."""
@@ -322,7 +312,7 @@ class Scheduler:
         self._queue.put(Run(delivery.ticket, self._drop_behind(worker, delivery), now), first=True)
 
     def _drop_behind(self, worker: Worker, delivery: Delivery) -> list[int]:
-        """Take from a worker the items behind the item in progress. Returns their positions."""
+        """Drop the items behind the item in progress. Returns their positions."""
         behind = delivery.places[delivery.done + 1 :]
         del delivery.places[delivery.done + 1 :]
         delivery.is_cut = True
@@ -412,9 +402,7 @@ class Scheduler:
         """Queue items again, unless they have results or another worker has them."""
         elsewhere = self._tickets.places_elsewhere(ticket)
         left = [place for place in places if place not in ticket.results and place not in elsewhere]
-        if left and ticket.is_cut_short:
-            self._tickets.fail(ticket, left, NOT_BEGUN, now)
-        elif left:
+        if left and not self._tickets.left_out(ticket, left, now):
             self._queue.put(Run(ticket, left, now, is_suspect), first=True)
 
     def _remove(self, worker: Worker, delivery: Delivery, now: float) -> None:
@@ -425,18 +413,6 @@ class Scheduler:
 
     # Assignment
 
-    def _may_begin(self, ticket: Ticket) -> bool:
-        if not ticket.has_begun and not ticket.is_over:
-            ticket.has_begun = ticket.begin()
-            if not ticket.has_begun:
-                self._cancel(ticket)
-        return ticket.has_begun
-
-    def _cancel(self, ticket: Ticket) -> None:
-        if not ticket.is_over:
-            ticket.is_over = True
-            self._commands.append(Cancelled(ticket))
-
     def _assign(self, now: float) -> None:
         """Send waiting items to workers with free slots."""
         while found := self._placement.next(now):
@@ -445,7 +421,7 @@ class Scheduler:
     def _send(self, worker: Worker, run: Run, now: float) -> None:
         ticket = run.ticket
         places = [place for place in run.places if place not in ticket.results]
-        if not places or not self._may_begin(ticket):
+        if not places or not self._tickets.may_begin(ticket):
             return
         if self.is_idle:
             self._next_check = now + TICK

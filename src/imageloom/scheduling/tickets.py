@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from imageloom.errors import InvalidResult, TaskRefused, TaskRejected
+from imageloom.errors import InvalidResult, NotBegun, TaskRefused, TaskRejected
 from imageloom.model import Failure, Outcome, Result
-from imageloom.scheduling.protocol import Command, Completed, Drop, Progress, Refused, Ticket
+from imageloom.scheduling.protocol import Cancelled, Command, Completed, Drop, Progress, Refused, Ticket
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.workers import Worker
+
+NOT_BEGUN = Failure.of(NotBegun("the run was stopped before it was begun"))
 
 
 class Tickets:
@@ -50,6 +52,25 @@ class Tickets:
             result = Result(key, failure=failure, started=began, lost=spent, worker=worker)
             self.record(ticket, place, result)
         self.complete(ticket, worker)
+
+    def left_out(self, ticket: Ticket, places: Iterable[int], now: float) -> bool:
+        """Fail items as `NotBegun` if only the items in progress of their task are wanted. Returns whether."""
+        if ticket.is_cut_short and ticket.has_begun:
+            self.fail(ticket, places, NOT_BEGUN, now)
+        return ticket.is_cut_short
+
+    def may_begin(self, ticket: Ticket) -> bool:
+        """Whether a task may be sent to a worker; False if it was cancelled."""
+        if not ticket.has_begun and not ticket.is_over:
+            ticket.has_begun = ticket.begin()
+            if not ticket.has_begun:
+                self.cancel(ticket)
+        return ticket.has_begun
+
+    def cancel(self, ticket: Ticket) -> None:
+        if not ticket.is_over:
+            ticket.is_over = True
+            self._emit(Cancelled(ticket))
 
     def complete(self, ticket: Ticket, worker: str) -> None:
         """Report a task that has all its results, and drop its other deliveries."""

@@ -161,5 +161,8 @@ class Client:
         if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED):
             raise UsageError(details) from None
         if code == grpc.StatusCode.UNAVAILABLE:
-            raise StorageError(f"cannot reach the server {self._address}: {details}") from None
+            reason = details.rpartition(": ")[2] if details.startswith("failed to connect") else details
+            raise StorageError(
+                f"cannot reach the server {self._address}: {reason} (is `imageloom server` running there?)"
+            ) from None
         raise StorageError(f"the server {self._address} answered {code.name}: {details}") from None

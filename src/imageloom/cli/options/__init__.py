@@ -29,6 +29,7 @@ from imageloom.cli.options.records import (
     health_option,
     json_option,
     ledger_option,
+    past_ledger_option,
     quiet_option,
     verbose_option,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "name_option",
     "operators_option",
     "outputs_option",
+    "past_ledger_option",
     "prune_options",
     "quiet_option",
     "recipe_options",

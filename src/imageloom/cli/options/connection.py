@@ -32,7 +32,8 @@ def connect_options(text: str, is_needed: bool = False) -> Callable[[C], C]:
             with open(path, encoding="utf-8") as file:
                 address = file.readline().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise StorageError(f"cannot read {path} (--connect-file): {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+            raise StorageError(f"cannot read {path} (--connect-file): {reason}") from None
         if not address:
             raise UsageError(f"the first line of {path} (--connect-file) is empty: put the address there")
         context.meta[_CONNECT] = address

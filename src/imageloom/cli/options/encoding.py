@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from imageloom.cli.options.values import C, PageChoice, together
+from imageloom.cli.options.values import C, PageChoice, Whole, together
 
 outputs_option = click.option(
     "--output",
@@ -53,7 +53,7 @@ def recipe_options(command: C) -> C:
         ),
         click.option(
             "--quality",
-            type=click.IntRange(1, 100),
+            type=Whole(1, 100),
             show_default="jpeg 85, webp 80, avif 60",
             help="Quality of outputs in a lossy format, from 1 to 100.",
         ),
@@ -129,7 +129,7 @@ def document_options(command: C) -> C:
         ),
         click.option(
             "--density",
-            type=click.IntRange(1, 4800),
+            type=Whole(1, 4800),
             show_default="pdf 150, svg 96",
             help="Pixels per inch at which documents are drawn.",
         ),

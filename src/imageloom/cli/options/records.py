@@ -25,6 +25,13 @@ def durable_option(default: str) -> Callable[[C], C]:
     )
 
 
+past_ledger_option = click.option(
+    "--ledger",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    show_default="in the user's state folder",
+    help="Database file that recorded the runs.",
+)
+
 ledger_option = click.option(
     "--ledger",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import isfinite, nan
 from typing import Any, TypeVar
 
 import click
@@ -20,6 +21,38 @@ def together(command: C, *options: Callable[[C], C]) -> C:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a whole number{_bounds(self.min, self.max)}", param, ctx)
+
+
+class Number(click.FloatRange):
+    """A number within bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            found = float(super().convert(value, param, ctx))
+        except click.BadParameter:
+            found = nan
+        if not isfinite(found):
+            bounds = _bounds(self.min, self.max, self.min_open)
+            self.fail(f"{value!r} is not a number{bounds} (without a unit)", param, ctx)
+        return found
+
+
+def _bounds(least: float | None, most: float | None, is_open: bool = False) -> str:
+    """Bounds as the end of a message: " from 1 to 9"."""
+    lower = "" if least is None else f" {'above' if is_open else 'from'} {least:g}"
+    if most is None:
+        return lower if is_open or least is None else f"{lower} on"
+    return f"{lower} to {most:g}"
 
 
 class Quantity(click.ParamType[int]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import grpc
 
@@ -14,7 +15,9 @@ from imageloom.system.announcing import Announcer
 
 PERIOD = 2.0
 """Seconds between two registrations. A restarted server gets its nodes after this time."""
-ANSWER = 5.0
+ANSWER, LAST_ANSWER = 5.0, 0.5
+"""Time-outs in seconds of a registration, and of the notice that the node leaves."""
+TICK = 0.1
 
 
 def notify(settings: NodeConfig, address: str, leaving: threading.Event) -> None:
@@ -30,18 +33,34 @@ def notify(settings: NodeConfig, address: str, leaving: threading.Event) -> None
     try:
         while True:
             is_last = leaving.is_set()
+            notice = pb.NodeNotice(address=address, leaving=is_last)
+            limit = LAST_ANSWER if is_last else ANSWER
             try:
-                stub.Register(
-                    pb.NodeNotice(address=address, leaving=is_last), timeout=ANSWER, metadata=metadata
+                _wait(
+                    stub.Register.future(notice, timeout=limit, metadata=metadata),
+                    None if is_last else leaving,
                 )
                 announcer.say(f"registered with {settings.server}")
+            except grpc.FutureCancelledError:
+                continue
             except grpc.RpcError as error:
-                said = error.code().name
-                announcer.say(
-                    f"cannot register with {settings.server} ({said}: {error.details()}): trying again"
-                )
+                if not is_last:
+                    announcer.say(
+                        f"cannot register with {settings.server} ({error.code().name}: {error.details()}): "
+                        "trying again"
+                    )
             if is_last:
                 return
             leaving.wait(PERIOD)
     finally:
         channel.close()
+
+
+def _wait(call: Any, leaving: threading.Event | None) -> None:
+    """Wait for the end of a call. It is cancelled when the event is set."""
+    ended = threading.Event()
+    call.add_done_callback(lambda _: ended.set())
+    while not ended.wait(TICK):
+        if leaving is not None and leaving.is_set():
+            call.cancel()
+    call.result()

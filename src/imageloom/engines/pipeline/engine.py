@@ -369,6 +369,8 @@ class RingTransport:
         for stage in self._stages:
             if stage.pipe:
                 stage.pipe.close()
+            if stage.process and not stage.is_ready:  # it is still starting, and has nothing to finish
+                stage.process.kill()
         until = time.monotonic() + patience
         for stage in self._stages:
             if stage.process:
