@@ -169,7 +169,7 @@ def test_a_killed_adoption_leaves_no_claim(folder: Path, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("imageloom.driver.sink.equal_file", die)
+        patch.setattr("imageloom.stores.made.equal_file", die)
         with pytest.raises(KeyboardInterrupt):
             Run("flip", "photos", "out", ledger="ledger.db", adopt=True, engine="serial")
     assert Run("flip", "photos", "out", ledger="ledger.db").failed == {"a.jpg": "OutputExists"}
