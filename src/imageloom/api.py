@@ -81,7 +81,7 @@ def process(
     in_flight: int = 0,
     links: Links = "follow",
     durable: bool | None = None,
-    sandbox: Mode | None = None,
+    sandbox: Mode = "auto",
     untrusted: bool = False,
     limits: Limits | None = None,
     ledger: str | os.PathLike[str] | None = None,
@@ -131,9 +131,8 @@ def process(
         durable: flush outputs and ledger to the disk, so that a power cut loses no image that is recorded as done;
             None: only with `in_place`.
         sandbox: decode images and run operators in processes that can do nothing else: with the restrictions that
-            the kernel has (`auto`), only if it has all of them (`require`), or not (`off`); None: `auto` if
-            `untrusted`, otherwise `off`. The engines `threads`
-            and `serial` process some formats in this process, if all operators are imageloom's own.
+            the kernel has, except for formats with well-tested decoders if all operators are imageloom's own
+            (`auto`); always, and only if the kernel has all restrictions (`require`); or never (`off`).
         untrusted: the images may be hostile: each one is processed in a new sandboxed process.
         limits: limits that are checked against an image's header, before it is decoded.
         ledger: path of the ledger; None: the ledger in the user's state directory.
@@ -162,8 +161,8 @@ def process(
     )
     recipe = _recipe(pipeline, validated(own))
     validated(Settings(jobs, threads, timeout, memory, connect, bind, keys))
-    mode = sandbox or ("auto" if untrusted else "off")
-    box = validated(Sandbox(mode, untrusted, timeout=timeout, memory=memory))
+    shortcut = sandbox == "auto" and not untrusted
+    box = validated(Sandbox(sandbox, untrusted, shortcut, timeout, memory))
     job = validated(
         Job(
             source=_address("source", source),

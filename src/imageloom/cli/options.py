@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from msgspec.structs import replace
 
 from imageloom.errors import StorageError, UsageError
 from imageloom.model import MOST_PAGES
@@ -215,9 +216,10 @@ def sandbox_options(command: C) -> C:
             click.option(
                 "--sandbox",
                 type=click.Choice(["auto", "require", "off"]),
-                show_default="off, or auto with --untrusted",
+                show_default="auto",
                 help="Decode images and run operators in processes that can do nothing else: with the "
-                "restrictions that the kernel has (auto), only if it has all of them (require), or not (off).",
+                "restrictions that the kernel has, except for formats with well-tested decoders (auto); always, and "
+                "only if the kernel has all restrictions (require); or never (off).",
             ),
             click.option(
                 "--untrusted",
@@ -240,9 +242,15 @@ def sandbox_of(mode: Mode | None, untrusted: bool, timeout: float = 0.0, memory:
 
     if untrusted and mode == "off":
         raise UsageError("--untrusted needs a sandbox: it excludes --sandbox off")
-    sandbox = Sandbox(mode or ("auto" if untrusted else "off"), untrusted, timeout=timeout, memory=memory)
+    mode = mode or "auto"
+    sandbox = Sandbox(mode, untrusted, mode == "auto" and not untrusted, timeout, memory)
     check(sandbox)
     return sandbox
+
+
+def sandbox_of_worker(given: Sandbox, mode: Mode | None) -> Sandbox:
+    """What a worker adds to the sandbox of its tasks: without --sandbox and --untrusted only limits."""
+    return given if mode or given.untrusted else replace(given, mode="off", shortcut=False)
 
 
 def links_option(default: str, *others: str) -> Callable[[C], C]:

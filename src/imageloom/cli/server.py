@@ -112,7 +112,7 @@ def command(
     listen: str,
     roots: tuple[str, ...],
     operators: tuple[str, ...],
-    sandbox: Mode,
+    sandbox: Mode | None,
     untrusted: bool,
     ledger: Path | None,
     durable: bool | None,
@@ -147,6 +147,7 @@ def command(
     from imageloom.records.ledger import default_path
     from imageloom.worker.guard import Guard
 
+    apart = replace(options.sandbox_of(sandbox, untrusted, timeout), shortcut=False)
     if not roots:
         raise UsageError("a server needs at least one folder for jobs to read and write in: --root FOLDER")
     check_address(listen)
@@ -159,7 +160,7 @@ def command(
 
     served = Server(
         config,
-        Guard(roots, operators, sandbox=options.sandbox_of(sandbox, untrusted, timeout)),
+        Guard(roots, operators, sandbox=apart),
         state or default_path().parent / "server",
         ledger,
         patience,

@@ -79,7 +79,7 @@ def command(
     threads: int,
     roots: tuple[str, ...],
     operators: tuple[str, ...],
-    sandbox: Mode,
+    sandbox: Mode | None,
     untrusted: bool,
     memory: int | None,
     role: str,
@@ -110,7 +110,8 @@ def command(
 
     module = worker_target(engine).partition(":")[0]
     apart = options.sandbox_of(sandbox, untrusted, memory=memory or 0)
-    guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)), sandbox=apart)
+    own = options.sandbox_of_worker(apart, sandbox)
+    guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)), sandbox=own)
     settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()
     finish_on_signals(lambda: ended.put(0), "leaving", "leave")
