@@ -17,7 +17,7 @@ from imageloom.driver import rounds
 from imageloom.model import Job, Recipe
 from imageloom.records.events import Retried
 from imageloom.records.ledger import Ledger
-from imageloom.system import disk
+from imageloom.system import disk, folders
 from program import COMMAND, Run, contents, draw, imageloom
 
 RECIPE = Recipe(())
@@ -42,7 +42,7 @@ def test_all_outputs_are_flushed_before_and_after_they_are_named(
 
         return note
 
-    monkeypatch.setattr(os, "rename", noted("rename", os.rename))
+    monkeypatch.setattr(folders, "rename_new", noted("rename", folders.rename_new))
     monkeypatch.setattr(disk, "flushes_at_once", lambda folder: at_once)
     monkeypatch.setattr(disk, "flush_all", noted("all", disk.flush_all))
     monkeypatch.setattr(disk, "flush_files", noted("files", disk.flush_files))

@@ -10,11 +10,9 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
-from msgspec.structs import replace
 
 from imageloom.errors import StorageError, UsageError
 from imageloom.model import MOST_PAGES
-from imageloom.system.sandbox import Mode, Sandbox
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -207,50 +205,6 @@ def limit_options(command: C) -> C:
     ):
         command = option(command)
     return command
-
-
-def sandbox_options(command: C) -> C:
-    """Add --sandbox and --untrusted."""
-    for option in reversed(
-        [
-            click.option(
-                "--sandbox",
-                type=click.Choice(["auto", "require", "off"]),
-                show_default="auto",
-                help="Decode images and run operators in processes that can do nothing else: with the "
-                "restrictions that the kernel has, except for formats with well-tested decoders (auto); always, and "
-                "only if the kernel has all restrictions (require); or never (off).",
-            ),
-            click.option(
-                "--untrusted",
-                is_flag=True,
-                help="The images may be hostile: process each one in a new sandboxed process.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def sandbox_of(mode: Mode | None, untrusted: bool, timeout: float = 0.0, memory: int = 0) -> Sandbox:
-    """The sandbox from the options of `sandbox_options`.
-
-    Raises:
-        UsageError: the options contradict each other, or this machine lacks what they need.
-    """
-    from imageloom.worker.sandbox import check
-
-    if untrusted and mode == "off":
-        raise UsageError("--untrusted needs a sandbox: it excludes --sandbox off")
-    mode = mode or "auto"
-    sandbox = Sandbox(mode, untrusted, mode == "auto" and not untrusted, timeout, memory)
-    check(sandbox)
-    return sandbox
-
-
-def sandbox_of_worker(given: Sandbox, mode: Mode | None) -> Sandbox:
-    """What a worker adds to the sandbox of its tasks: without --sandbox and --untrusted only limits."""
-    return given if mode or given.untrusted else replace(given, mode="off", shortcut=False)
 
 
 def links_option(default: str, *others: str) -> Callable[[C], C]:

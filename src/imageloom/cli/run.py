@@ -11,6 +11,7 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
+from imageloom.cli.sandbox import sandbox_options
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 
@@ -102,7 +103,7 @@ if TYPE_CHECKING:
 )
 @options.links_option("follow", "inside", "refuse")
 @options.accept_host_keys_option
-@options.sandbox_options
+@sandbox_options
 @options.limit_options
 @options.ledger_option
 @click.option(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from imageloom.cli import options, service
+from imageloom.cli.sandbox import sandbox_of, sandbox_options
 from imageloom.cli.text import say
 from imageloom.system.sandbox import Mode
 
@@ -35,7 +36,7 @@ AT_LEAST_1 = click.IntRange(1)
     help="Jobs read and write only below these folders. Repeatable.",
 )
 @options.operators_option
-@options.sandbox_options
+@sandbox_options
 @options.ledger_option
 @options.durable_option("on")
 @click.option(
@@ -147,7 +148,7 @@ def command(
     from imageloom.records.ledger import default_path
     from imageloom.worker.guard import Guard
 
-    apart = replace(options.sandbox_of(sandbox, untrusted, timeout), shortcut=False)
+    apart = replace(sandbox_of(sandbox, untrusted, timeout), shortcut=False)
     if not roots:
         raise UsageError("a server needs at least one folder for jobs to read and write in: --root FOLDER")
     check_address(listen)

@@ -18,9 +18,10 @@ from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
 from imageloom.driver.clock import REAL, Clock
+from imageloom.driver.in_place import InPlace
 from imageloom.driver.isolation import opener_of, sandbox_of
 from imageloom.driver.lookahead import Answers, Lookahead, with_next
-from imageloom.driver.sink import InPlace, Sink, check_pages, check_template
+from imageloom.driver.sink import Sink, check_pages, check_template
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import LATE, Flight, Window

@@ -150,6 +150,9 @@ class Sink:
         self._real_folders: dict[str, str] = {}
         self._lock = -1
         self._is_new = not ledger.knows(self.address)
+        self._job = 0
+        self._named: set[str] = set()
+        """Names that this run has given to outputs of items that are not done."""
         self._lossy: frozenset[str] = frozenset()
         """The items whose outputs do not count as done, because they lack something (--strict-metadata)."""
         self._check()
@@ -277,9 +280,11 @@ class Sink:
                 return None
         for name in names:
             self._ledger.claim(job, self._source, self.address, item, recipe, name)
-        if self.store.is_local or self._if_exists == "overwrite":
-            return True  # a local name has just been checked
-        return all(c and c.is_filled and (c.source, c.key) == (self._source, item.key) for c in claims)
+        self._job = job
+        if self._if_exists == "overwrite":
+            return True
+        own = [c is not None and (c.source, c.key) == (self._source, item.key) for c in claims]
+        return all(own) and (self.store.is_local or all(c and c.is_filled for c in claims))
 
     def _spare_input(self, name: str, item: Item) -> None:
         """Refuse an output that would replace the file that the item links to."""
@@ -341,11 +346,32 @@ class Sink:
         """Give all outputs of an item their names. Their claims are in the ledger.
 
         Raises:
+            OutputExists: somebody else has made a file of that name meanwhile.
             UnwritableOutput: an output could not be published; the item is then not done.
         """
-        maker = f"{self._source}/{work.item.key}"
-        for written in result.written:
-            self.store.publish(written.staged, written.name, maker, work.replace)
+        maker, named = f"{self._source}/{work.item.key}", list[str]()
+        try:
+            for written in result.written:
+                may_replace = work.replace or written.name in self._named
+                try:
+                    self.store.publish(written.staged, written.name, maker, may_replace)
+                except OutputExists:
+                    if not (self.store.is_local and self._is_older(written.name)):
+                        raise
+                    self.store.publish(written.staged, written.name, maker)
+                named.append(written.name)
+        except BaseException:
+            self._named.update(named)
+            raise
+
+    def _is_older(self, name: str) -> bool:
+        """Whether an item had claimed a name before this run."""
+        claim = self._ledger.claim_of(self.address, name)
+        return claim is not None and claim.job != self._job
+
+    def note_named(self, result: Result) -> None:
+        """Note that the outputs of an item that is not done have their names."""
+        self._named.update(written.name for written in result.written)
 
     def survive_power_cuts(self) -> None:
         """Flush all outputs and the ledger to the disk, in the rounds of a run. Only while the sink is open.
@@ -376,52 +402,3 @@ class Sink:
     def discard(self, result: Result) -> None:
         for written in result.written:
             self.store.discard(written.staged)
-
-
-class InPlace(Sink):
-    """The sink of a run with --in-place: each output replaces its input.
-
-    The fingerprint of the output is recorded before the rename. A file with this fingerprint is done and never
-    processed twice, even if the program is killed at any moment.
-    """
-
-    def _check(self) -> None:
-        """Check that the sink is a local folder. It may be the source."""
-        if not isinstance(self.store, LocalStore):
-            raise UsageError(f"--in-place needs a local folder, not {self.address}: give a sink instead")
-        self._folder = self.store
-        self._seen: dict[str, int] = {}
-        """For each output to be renamed, when the file that it replaces was last changed."""
-
-    def _spare_input(self, name: str, item: Item) -> None:
-        if name != item.key:
-            raise OutputExists(f"--in-place: its output must keep the input's name, not be named {name}")
-        self._folder.check_alone(name)
-
-    def taken(self, names: tuple[str, ...]) -> frozenset[str]:
-        return frozenset()
-
-    def claim(
-        self, job: int, item: Item, recipe: str, names: tuple[str, ...], taken: frozenset[str] | None = None
-    ) -> bool | None:
-        if len(names) > 1:
-            raise OutputExists("--in-place allows only one output per item")
-        self._spare_input(names[0], item)
-        return True
-
-    def prepare(self, job: int, work: Work, recipe: str, result: Result) -> None:
-        """Give the staged output the attributes of the input, and record its fingerprint."""
-        (written,) = result.written
-        made, self._seen[written.staged] = self._folder.take_over(written.staged, work.item)
-        self._ledger.claim(job, self._source, self.address, made, recipe, work.item.key, made.size)
-
-    def rename(self, work: Work, result: Result) -> None:
-        """Replace the input, if it is still as it was when its attributes were copied."""
-        (written,) = result.written
-        self._folder.check_unchanged(work.item.key, self._seen.pop(written.staged))
-        self.store.publish(written.staged, work.item.key)
-
-    def discard(self, result: Result) -> None:
-        super().discard(result)
-        for written in result.written:
-            self._seen.pop(written.staged, None)

@@ -46,22 +46,27 @@ class Flusher:
         disk.flush_below(keys, self._root)
 
 
-def rename(token: str, staging: int, name: str, at: int) -> str:
+def rename(token: str, staging: int, name: str, at: int, replace: bool = True) -> str:
     """Give a staged output its name in one step.
 
     Args:
         token: its name in the open folder `staging`.
         at: the open folder in which it is named.
+        replace: whether the name may exist.
 
     Returns:
         The token of the folder that it replaced, which is now in `staging`; empty for a file or a new name.
 
     Raises:
+        FileExistsError: the name exists.
         OSError, UnwritableOutput: it cannot be renamed.
     """
     mode = os.stat(token, dir_fd=staging, follow_symlinks=False).st_mode
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise UnwritableOutput(f"the staged output of {name} is not a regular file")
+    if not replace:
+        folders.rename_new(token, staging, name, at)
+        return ""
     if stat.S_ISDIR(mode) and _is_there(name, at):
         return _put_in_place_of(token, staging, name, at)
     os.rename(token, name, src_dir_fd=staging, dst_dir_fd=at)

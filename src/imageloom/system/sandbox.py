@@ -10,13 +10,13 @@ A child process can do nothing but decode, run operators and encode. This is wha
 | `--untrusted`                      | nothing                               | each item in a new child     |
 | `--sandbox off`                    | each item                             | nothing                      |
 
-It is the same on all engines. An item of the short list is processed in a child too if there are files of operators,
-if LittleCMS converts from a profile in the file, or if an attempt at it has failed. The workers of most engines are
-processes that are supervised in any case: what a child adds is that a hostile file cannot use the worker's rights.
-A codec is on the list (`in_process = True`) if its decoder is simple, or has been fuzzed for years by others:
+It is the same on all engines. An item of the short list is processed in a child too if there are files of
+operators, if LittleCMS converts from a profile in the file, or if an attempt at it has failed. The workers of most
+engines are processes that are supervised in any case; with a child, a hostile file cannot use their rights. A
+codec is on the list (`in_process = True`) if its decoder is simple, or has been fuzzed for years by others:
 
-- JPEG: libjpeg-turbo, by far the most used decoder, fuzzed continuously since 2016 (OSS-Fuzz), and in each browser;
-- PNG: libpng, the same;
+- JPEG: libjpeg-turbo, the decoder of the browsers, fuzzed all the time by OSS-Fuzz;
+- PNG: libpng or libspng, as OpenCV has it, fuzzed all the time by OSS-Fuzz too;
 - BMP and PNM: our own decoders, in Python and NumPy, where each access is checked.
 """
 

@@ -1,0 +1,54 @@
+"""The options --sandbox and --untrusted, which several commands share."""
+
+from __future__ import annotations
+
+import click
+from msgspec.structs import replace
+
+from imageloom.cli.options import C
+from imageloom.errors import UsageError
+from imageloom.system.sandbox import Mode, Sandbox
+
+
+def sandbox_options(command: C) -> C:
+    """Add --sandbox and --untrusted."""
+    for option in reversed(
+        [
+            click.option(
+                "--sandbox",
+                type=click.Choice(["auto", "require", "off"]),
+                show_default="auto",
+                help="Decode images and run operators in processes that can do nothing else: all but formats "
+                "with well-tested decoders, with the restrictions that the kernel has (auto); all, and only if "
+                "the kernel has all restrictions (require); or none (off).",
+            ),
+            click.option(
+                "--untrusted",
+                is_flag=True,
+                help="The images may be hostile: process each one in a new sandboxed process.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def sandbox_of(mode: Mode | None, untrusted: bool, timeout: float = 0.0, memory: int = 0) -> Sandbox:
+    """The sandbox from the options of `sandbox_options`.
+
+    Raises:
+        UsageError: the options contradict each other, or this machine lacks what they need.
+    """
+    from imageloom.worker.sandbox import check
+
+    if untrusted and mode == "off":
+        raise UsageError("--untrusted needs a sandbox: it excludes --sandbox off")
+    mode = mode or "auto"
+    sandbox = Sandbox(mode, untrusted, mode == "auto" and not untrusted, timeout, memory)
+    check(sandbox)
+    return sandbox
+
+
+def sandbox_of_worker(given: Sandbox, mode: Mode | None) -> Sandbox:
+    """What a worker adds to the sandbox of its tasks: without --sandbox and --untrusted only limits."""
+    return given if mode or given.untrusted else replace(given, mode="off", shortcut=False)
