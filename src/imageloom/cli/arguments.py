@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageloom.cli.sandbox import sandbox_of
+from imageloom.cli.sandbox import sandbox_of_run
 from imageloom.model import Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
             given.get("in_flight") or 0,
             links=given["links"],
             durable=given.get("durable"),
-            sandbox=sandbox_of(
+            sandbox=sandbox_of_run(
                 given.get("sandbox"),
                 given.get("untrusted", False),
                 given.get("timeout", 0.0),

@@ -11,7 +11,7 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
-from imageloom.cli.sandbox import sandbox_options
+from imageloom.cli.sandbox import may_crash, sandbox_options
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 
@@ -183,6 +183,7 @@ def command(
     from imageloom.engines import open_engine
     from imageloom.records.ledger import Ledger
     from imageloom.records.recorder import Recorder
+    from imageloom.system.restart import restarted_after_crash
 
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a recorded timeline: it excludes --dry-run and --no-timeline")
@@ -196,6 +197,7 @@ def command(
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
         _health(health, opened, job.sandbox) as more,
+        restarted_after_crash(may_crash(job.sandbox, opened)),
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if dry_run:

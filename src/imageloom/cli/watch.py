@@ -12,6 +12,7 @@ import click
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
 from imageloom.cli.run import command as run
+from imageloom.cli.sandbox import may_crash
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say, say_json
 
@@ -95,6 +96,7 @@ def command(
     from imageloom.driver.watch import Watched
     from imageloom.engines import open_engine
     from imageloom.records.ledger import Ledger
+    from imageloom.system.restart import restarted_after_crash
 
     collect_garbage()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # readers need each line at once
@@ -104,6 +106,7 @@ def command(
         closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, *shown, is_endless=True) as reporters,
         Ledger(given["ledger"]) as book,
+        restarted_after_crash(may_crash(job.sandbox, opened)),
     ):
         source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
         listeners: list[Listener] = [source, *reporters.listeners, _Retention(book, keep)]

@@ -31,8 +31,8 @@ from imageloom.worker.watchdog import Watchdog
 
 class Threads(Engine):
     capabilities = Capabilities(shares_memory=True, overlaps=True, reports_results=True)
-    """With a sandbox, items are ended after their time-out: those in other processes with their process. The thread
-    of any other one is abandoned, and the next attempt at the item is made in another process."""
+    """With a sandbox, items are ended after their time-out: those in other processes with their process. The
+    thread of any other item is abandoned, and the next attempt at it is made in another process."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -1,4 +1,4 @@
-"""Finds work in this process that takes longer than its time-out. A thread cannot be ended, but it can be abandoned."""
+"""Finds work in this process that takes longer than its time-out. A thread cannot be ended, but abandoned."""
 
 from __future__ import annotations
 
