@@ -61,7 +61,9 @@ def sandbox_of_run(mode: Mode | None, untrusted: bool, timeout: float, memory: i
     sandbox = sandbox_of(mode, untrusted, timeout, memory)
     if not has_crashed():
         return sandbox
-    say_amid("a decoder crashed, and the run was started again: each item is now processed in another process")
+    say_amid(
+        "a decoder crashed, and the run was started again: each item is now processed in another process"
+    )
     return replace(sandbox, shortcut=False)
 
 

@@ -1,8 +1,8 @@
 """A program that crashes in native code is started again, as the same process and with the same arguments.
 
 After a crash the memory of a process cannot be trusted, so nothing may run in it but one system call: the handler
-of the signals is a few machine instructions that call execve(2) with arguments that were prepared before. Files and
-locks are closed by the kernel, as after a kill. For Linux on x86-64; elsewhere a crash ends the program.
+of the signals is a few machine instructions that call execve(2) with arguments that were prepared before. The kernel
+closes files and locks, as after a kill. For Linux on x86-64; elsewhere a crash ends the program.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def restarted_after_crash(is_wanted: bool = True) -> Iterator[None]:
     libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     arguments = [os.fsencode(sys.executable), *map(os.fsencode, sys.orig_argv[1:])]
     variables = [name + b"=" + value for name, value in os.environb.items()] + [f"{VARIABLE}=1".encode()]
-    memory = mmap.mmap(-1, len(_program(0, arguments, variables)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = mmap.mmap(
+        -1, len(_program(0, arguments, variables)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )
     start = ctypes.c_char.from_buffer(memory)
     address = ctypes.addressof(start)
     memory[:] = _program(address, arguments, variables)

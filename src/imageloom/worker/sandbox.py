@@ -38,6 +38,8 @@ from imageloom.worker.shared import (
 if TYPE_CHECKING:
     from imageloom.worker.zygote import Fork, Zygote
 
+SLACK = 5.0
+"""Seconds that a worker has to read an item and to stage its outputs, beyond the time-out of its child."""
 LOOK = 0.1
 """Seconds after which a worker looks for replies that the child has not reported, as the next item is slow."""
 MOST_NAME = 1000
@@ -52,6 +54,11 @@ _description = msgspec.msgpack.Decoder(Description).decode
 def is_used(task: Task, work: Work) -> bool:
     """Whether an item of a task is processed in a child."""
     return is_needed(task.sandbox, task.recipe, work.header, work.attempt)
+
+
+def time_limit(task: Task, work: Work, timeout: float) -> float:
+    """Seconds after which a worker is ended that processes an item. A worker with a child ends that before."""
+    return timeout + SLACK if is_used(task, work) else timeout
 
 
 def is_needed(sandbox: Sandbox, recipe: Recipe, header: Header | None, attempt: int = 1) -> bool:
