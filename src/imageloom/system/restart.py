@@ -1,8 +1,8 @@
 """A program that crashes in native code is started again, as the same process and with the same arguments.
 
 After a crash the memory of a process cannot be trusted, so nothing may run in it but one system call: the handler
-of the signals is a few machine instructions that call execve(2) with arguments that were prepared before. The kernel
-closes files and locks, as after a kill. For Linux on x86-64; elsewhere a crash ends the program.
+of the signals is a few machine instructions that call execve(2) with arguments that were prepared before. The
+kernel closes files and locks, as after a kill. For Linux on x86-64; elsewhere a crash ends the program.
 """
 
 from __future__ import annotations

@@ -360,7 +360,9 @@ class Children:
         key = (task.job, task.source, task.sink, operators, task.digests)
         from imageloom.worker.zygote import Fork
 
-        return self.take_for(key, Fork(operators, task.sandbox.memory))
+        found = {work.header.format for work in task.work if work.header}
+        found |= {output.format for output in task.recipe.outputs if output.format}
+        return self.take_for(key, Fork(operators, task.sandbox.memory, tuple(sorted(found))))
 
     def take_for(self, key: Key, fork: Fork, files: Sequence[int] = ()) -> Child:
         """A child with this key, which may be new.
