@@ -80,7 +80,7 @@ class Watched:
         assert grave == []
         small = page.evaluate(
             "[...document.querySelectorAll('svg text')].filter(t => t.getBoundingClientRect().width)"
-            ".map(t => t.getBoundingClientRect().height).reduce((a, b) => Math.min(a, b))"
+            ".map(t => t.getBoundingClientRect().height).reduce((a, b) => Math.min(a, b), 99)"
         )
         assert small > 10, "the letters of the drawings can be read"
 

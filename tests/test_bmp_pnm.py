@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from faithful import Refused, both_ways, opened, saved, scene
@@ -144,3 +147,61 @@ def test_missing_rows_are_refused_or_salvaged(tmp_path: Path) -> None:
     ran = both_ways(tmp_path / "salvage", data, SALVAGE)
     np.testing.assert_array_equal(np.asarray(opened(ran.data))[:21], scene(3)[:21])
     assert ran.warnings == ("pixels are missing: it is cut off: 10 of 31 rows are missing",)
+
+
+def tifffile_read(data: bytes) -> Any:
+    return tifffile.imread(io.BytesIO(data))
+
+
+def pam(pixels: Any, kind: str, top: int, comment: bool = False) -> bytes:
+    height, width, channels = pixels.shape
+    sizes = f"WIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {top}\n"
+    of_type = f"TUPLTYPE {kind}\n" if kind else ""
+    words = f"P7\n{'# a comment' if comment else ''}\n{sizes}{of_type}ENDHDR\n"
+    return words.encode() + pixels.astype(">u2" if top > 255 else "u1").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [("GRAYSCALE", 1), ("GRAYSCALE_ALPHA", 2), ("RGB", 3), ("RGB_ALPHA", 4), ("", 3)],
+)
+@pytest.mark.parametrize("top", [255, 65_535, 1023])
+def test_pam(kind: str, channels: int, top: int, tmp_path: Path) -> None:
+    drawn = scene(channels, "uint16").astype(np.uint32).reshape(HEIGHT, WIDTH, channels)
+    values = (drawn * top + 32_767) // 65_535
+    ran = both_ways(tmp_path, pam(values, kind, top, comment=True), name="a.pam", format="tiff")
+    full = 255 if top == 255 else 65_535
+    wanted = (values * full + top // 2) // top
+    np.testing.assert_array_equal(tifffile_read(ran.data).reshape(wanted.shape), wanted)
+    again = both_ways(tmp_path / "again", pam(values, kind, top), name="a.pam", format="pnm").data
+    if channels in (2, 4):
+        assert again.startswith(b"P7\n")
+    elif top == 255:
+        np.testing.assert_array_equal(np.asarray(opened(again)).reshape(wanted.shape), wanted)
+
+
+def test_pam_of_bits_and_of_other_types(tmp_path: Path) -> None:
+    bits = (scene(1) > 100).astype(np.uint8)[:, :, None]
+    found = both_ways(tmp_path / "bits", pam(bits, "BLACKANDWHITE", 1), name="a.pam", format="png").data
+    np.testing.assert_array_equal(np.asarray(opened(found)), 255 * bits[:, :, 0])
+    with pytest.raises(Refused, match="PAM of 4 channels of the type CMYK"):
+        both_ways(tmp_path / "cmyk", pam(np.zeros((9, 9, 4)), "CMYK", 255), name="a.pam")
+    several = pam(bits, "BLACKANDWHITE", 1) + pam(bits, "BLACKANDWHITE", 1)
+    assert both_ways(tmp_path / "pages", several, name="a.pam").dropped == ("pages",)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_pfm(channels: int, order: str, tmp_path: Path) -> None:
+    values = scene(channels, "float32").reshape(HEIGHT, WIDTH, channels) * 5 - 2
+    head = f"{'PF' if channels == 3 else 'Pf'}\n{WIDTH} {HEIGHT}\n{'-' if order == '<' else ''}1.0\n".encode()
+    data = head + values[::-1].astype(f"{order}f4").tobytes()
+    ran = both_ways(tmp_path, data, name="a.pfm", format="tiff")
+    np.testing.assert_array_equal(tifffile_read(ran.data).reshape(values.shape), values)
+    written = both_ways(tmp_path / "again", data, name="a.pfm", format="pnm").data
+    found = cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert found is not None
+    found = found[:, :, ::-1] if channels == 3 else found[:, :, None]
+    np.testing.assert_array_equal(found, values)
+    with pytest.raises(Refused, match="cut off"):
+        both_ways(tmp_path / "cut", data[:-5], name="a.pfm")

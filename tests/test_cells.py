@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cells import CELLS, WAYS, Cell, picture, wrong
+from cells import CELLS, STILL, WAYS, Cell, picture, wrong
+from cells_newer import BOXES, RENDERED
 from imageloom import codecs
 from imageloom.codecs import table
 from imageloom.codecs.metadata import things
@@ -35,7 +36,17 @@ def test_each_thing_is_kept_or_reported(pipeline: str, options: dict[str, Any], 
     assert wrong(RIGHT, tmp_path, pipeline, **options) == []
 
 
-@pytest.mark.parametrize("cell", RIGHT, ids=lambda cell: cell.name)
+@pytest.mark.parametrize(("pipeline", "options"), WAYS, ids=str)
+def test_each_thing_in_files_of_boxes(pipeline: str, options: dict[str, Any], tmp_path: Path) -> None:
+    assert wrong(BOXES, tmp_path, pipeline, **options) == []
+
+
+@pytest.mark.parametrize("options", [{}, pytest.param({"format": "jxl"}, marks=pytest.mark.long)], ids=str)
+def test_each_thing_in_rendered_files(options: dict[str, Any], tmp_path: Path) -> None:
+    assert wrong(RENDERED, tmp_path, STILL, **options) == []
+
+
+@pytest.mark.parametrize("cell", [*RIGHT, *BOXES, *RENDERED], ids=lambda cell: cell.name)
 def test_the_table_has_what_readers_find(cell: Cell) -> None:
     data = cell.make(picture())
     try:
@@ -60,7 +71,7 @@ STEPS = (
     "gaussian_blur 1",
     "invert",
 )
-FORMATS = (None, "jpeg", "png", "webp", "tiff", "avif", "bmp", "pnm")
+FORMATS = (None, "jpeg", "png", "webp", "tiff", "avif", "bmp", "pnm", "heif", "jxl", "jp2")
 
 
 def check_drawn(
@@ -102,12 +113,10 @@ def test_the_page_of_formats_is_up_to_date() -> None:
     assert PAGE.read_text() == text, "run: python -m imageloom.codecs.table > docs/formats.md"
 
 
-BY_EXTRAS = {"heif", "jxl", "jp2", "raw", "pdf", "svg"}
-"""Formats of optional libraries: test_codecs.py and test_pages.py have their things."""
-
-
 def test_each_format_has_a_cell() -> None:
-    read = {format for format in codecs.formats() if codecs.is_read(format)} - BY_EXTRAS
-    assert {cell.format for cell in CELLS} == read
-    names = [cell.name for cell in CELLS]
+    cells = (*CELLS, *BOXES, *RENDERED)
+    assert {cell.format for cell in cells} == {
+        format for format in codecs.formats() if codecs.is_read(format)
+    }
+    names = [cell.name for cell in cells]
     assert all(one != other for one, other in itertools.combinations(names, 2))

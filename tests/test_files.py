@@ -293,8 +293,7 @@ def animation(format: str, **options: Any) -> bytes:
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "tiff 64 bit": (lambda: from_tifffile(scene(1).astype(np.float64)), "TIFF of 64 bits, floating-point"),
     "tiff fax": (lambda: saved(bitmap(), "TIFF", compression="group4"), "TIFF of compression 4"),
-    "pam": (lambda: b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nENDHDR\n\0", "PAM"),
-    "pfm": (lambda: b"PF\n1 1\n-1.0\n" + bytes(12), "PFM"),
+    "pam": (lambda: b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 5\nMAXVAL 255\nENDHDR\n" + bytes(5), "PAM of 5 channels"),
     "text": (lambda: b"no picture at all", "not an image of a supported format"),
 }
 
@@ -312,12 +311,12 @@ CANNOT_HOLD = [
     ("jpeg", 2, "uint8"),
     ("bmp", 2, "uint8"),
     ("bmp", 3, "uint16"),
-    ("pnm", 4, "uint8"),
+    ("pnm", 4, "float32"),
     ("webp", 3, "uint16"),
     ("avif", 3, "float32"),
     ("gif", 3, "uint8"),
     ("png", 3, "float32"),
-    ("pnm", 1, "float32"),
+    ("heif", 1, "float32"),
 ]
 
 

@@ -161,6 +161,6 @@ def test_a_full_disk(tmp_path: Path) -> None:
     if ran.returncode == 77 or "unshare" in ran.stderr:
         pytest.skip(f"no file system may be mounted here: {ran.stderr.strip()}")
     assert ran.returncode == 1, ran.stderr
-    assert "failed: 2.png: UnwritableOutput: cannot write" in ran.stderr
+    assert "failed: 2.png: DiskFull: cannot write" in ran.stderr
     assert "No space left" in ran.stderr
     assert ran.stdout.splitlines()[1:] == ["1.png", "3.png"]

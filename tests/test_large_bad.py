@@ -82,19 +82,12 @@ def with_a_damaged_tile(data: bytearray) -> None:
     data[at : at + 40] = b"\xff" * 40
 
 
-def with_a_loop(data: bytearray) -> None:
-    at = int.from_bytes(data[4:8], "little")
-    end = at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")
-    data[end : end + 4] = data[4:8]
-
-
 DAMAGE: dict[str, tuple[Callable[[bytearray], None], str]] = {
     "too high": (too_high, "of its 1551 strips or tiles"),
     "too wide": (too_wide, "of its 1650 strips or tiles"),
     "missing tile": (without_a_tile, "tile 5 (row 0, column 5) is missing"),
     "tile beyond": (with_a_tile_beyond, "tile 5 (row 0, column 5) lies beyond the end"),
     "damaged tile": (with_a_damaged_tile, "tile 0 (row 0, column 0) is damaged"),
-    "loop": (with_a_loop, "directories form a loop"),
 }
 
 

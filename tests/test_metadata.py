@@ -153,6 +153,14 @@ def test_an_extension_of_xmp_goes_from_jpeg_to_jpeg(tmp_path: Path) -> None:
     assert guid.encode() in found.xmp
 
 
+@pytest.mark.parametrize("target", ["jpeg", "png"])
+def test_a_packet_does_not_name_an_extension_that_is_not_there(target: Any, tmp_path: Path) -> None:
+    packet = b"<x:xmpmeta xmlns:xmpNote='n' xmpNote:HasExtendedXMP=\"%s\"/>" % (b"0123456789ABCDEF" * 2)
+    made = through(tmp_path, saved(Image.fromarray(scene(3)), "JPEG", xmp=packet), format=target)
+    assert b"xmpmeta" in made
+    assert b"HasExtendedXMP" not in made
+
+
 def test_a_large_packet_becomes_an_extension(tmp_path: Path) -> None:
     packet = XMP.replace(b"<rdf:Description", b"<rdf:Description " + b"x" * 100_000)
     found = jpegmetadata.read(through(tmp_path, with_metadata("PNG", xmp=packet), format="jpeg"))
@@ -182,6 +190,33 @@ def test_the_thumbnail_of_the_old_pixels_is_gone(tmp_path: Path) -> None:
         written = through(folder, given)
         assert b"a crop was to hide" not in written
         assert opened(written).getexif()[MAKE].startswith("Loom")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [1, 3, 4, 6, 8, 9])
+def test_sizes_of_any_type_of_whole_number_are_true(kind: int, order: str, tmp_path: Path) -> None:
+    """exiv2 and ImageMagick write signed numbers, for example; a byte is too small for a width of 300."""
+    letter = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}[kind]
+
+    def entry(tag: int, kind: int, letter: str, value: int) -> bytes:
+        return struct.pack(f"{order}HHI", tag, kind, 1) + struct.pack(order + letter, value).ljust(4, b"\0")
+
+    first = [entry(0x0100, kind, letter, 99), entry(ORIENTATION, kind, letter, 6), entry(EXIF, 4, "I", 50)]
+    second = [entry(WIDTH, kind, letter, 99), entry(WIDTH + 1, kind, letter, 99), entry(0xA005, 4, "I", 92)]
+    third = [entry(0x1001, kind, letter, 99), entry(0x1002, kind, letter, 99)]
+    block = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+    for entries in (first, second, third):
+        block += struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
+    image = Image.fromarray(scene(3, width=301, height=300))
+    made = opened(through(tmp_path, saved(image, "JPEG", exif=b"Exif\0\0" + block)))
+    assert made.size == (300, 301)
+    found = made.getexif()
+    assert found[0x0100] == 300
+    assert found[ORIENTATION] in (1, b"\1")
+    below = found.get_ifd(EXIF)
+    assert (below[WIDTH], below[WIDTH + 1]) == (300, 301)
+    related = found.get_ifd(0xA005) or below[0xA005]
+    assert (related[0x1001], related[0x1002]) == (300, 301)
 
 
 def test_the_order_of_bytes_of_exif_is_kept_in_a_tiff(tmp_path: Path) -> None:

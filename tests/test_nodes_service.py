@@ -76,7 +76,7 @@ def test_a_job_by_the_command_line_and_its_errors(
     assert done.stdout.startswith(f"{COUNT} of {COUNT} done, 0 failed")
     assert contents(sink) == expected
     again = place.submit(server, PIPELINE, photos, sink)
-    assert again.stdout.startswith(f"0 of {COUNT} done ({COUNT} skipped)")
+    assert again.stdout.startswith(f"all {COUNT} are up to date")
 
     (place.folder / "empty").mkdir()
     for source, code, message in (

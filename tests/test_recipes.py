@@ -11,7 +11,7 @@ import pytest
 
 from imageloom.api import process
 from imageloom.bench.samples import draw_photos
-from imageloom.driver.sink import check_template
+from imageloom.driver.naming import check_template
 from imageloom.errors import PipelineError, UsageError
 from imageloom.model import Output, Recipe
 from imageloom.recipes.pipeline import Pipeline
@@ -119,7 +119,7 @@ def test_operators_of_ones_own_from_a_file(tmp_path: Path, photos: Path) -> None
         made = cv2.imread(str(tmp_path / "out" / f"{path.stem}.png"))
         assert made is not None
         assert np.array_equal(made, expected)
-    assert "(5 skipped)" in imageloom("run", *arguments, *state, "--decode", "exact").stdout
+    assert "all 5 are up to date" in imageloom("run", *arguments, *state, "--decode", "exact").stdout
     file.write_text(SMEAR.replace("2 * radius + 1", "2 * radius + 3"))
     assert "5 of 5 done" in imageloom("run", *arguments, *state, "--decode", "exact").stdout
 
@@ -158,7 +158,7 @@ def test_in_place_replaces_once(tmp_path: Path, photos: Path) -> None:
     after = {p.name: p.read_bytes() for p in photos.iterdir()}
     assert set(after) == set(before)
     assert all(after[name] != before[name] for name in before)
-    assert "(5 skipped)" in imageloom(*arguments).stdout
+    assert "all 5 are up to date" in imageloom(*arguments).stdout
     assert {p.name: p.read_bytes() for p in photos.iterdir()} == after
     other = imageloom(
         "run", "resize 90x", photos, "--in-place", "--format", "png", "--ledger", tmp_path / "l.db"

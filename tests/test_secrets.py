@@ -74,8 +74,8 @@ def test_an_address_from_a_file_or_the_environment(server: GivenServer, photos: 
     environment = {**os.environ, "IMAGELOOM_CONNECT": address}
     run = ("run", "grayscale", photos, out, "--engine", "redis", "-j", "1")
     assert "6 of 6 done" in imageloom(*run, "--connect-file", file).stdout
-    assert "(6 skipped)" in imageloom(*run, env=environment).stdout
-    assert "(6 skipped)" in imageloom("--config", config, *run).stdout
+    assert "all 6 are up to date" in imageloom(*run, env=environment).stdout
+    assert "all 6 are up to date" in imageloom("--config", config, *run).stdout
     for wrong, said in (
         (("--connect-file", file, "--connect", "redis://127.0.0.1:1"), "not both"),
         (("--connect-file", out.parent / "none"), "No such file"),

@@ -146,3 +146,11 @@ def test_an_output_name_that_is_a_folder_fails_that_item(photos: Path, out: Path
     assert ran.failed == {"1.jpg": "UnwritableOutput"}
     assert ran.summary.done == 5
     assert names(out) == names(photos)
+
+
+def test_a_folder_whose_name_is_that_of_a_format_is_a_folder(photos: Path, out: Path) -> None:
+    (photos / "png").mkdir()
+    draw(photos / "png" / "inside.png")
+    ran = Run("grayscale", photos, out)
+    assert ran.failed == {}
+    assert (out / "png" / "inside.png").exists()

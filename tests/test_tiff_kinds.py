@@ -224,3 +224,36 @@ def test_formats_without_extra_samples_say_so(tmp_path: Path) -> None:
 def test_edges_of_images_with_extra_samples_are_refused_by_name(tmp_path: Path) -> None:
     made = run(tmp_path, {"a.tif": FILES["unspecified.tif"]}, "canny")
     assert made.failed["a.tif"].startswith("OperatorRefused: canny does not take extra samples")
+
+
+def with_a_loop(data: bytes) -> bytes:
+    """The file whose directory says that it follows itself."""
+    at = int.from_bytes(data[4:8], "little")
+    end = at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")
+    return data[:end] + data[4:8] + data[end + 4 :]
+
+
+def changed(data: bytes, code: int, value: int) -> bytes:
+    """The file with another number in a tag of one value."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tag = file.pages.first.tags[code]
+    size = 2 if tag.dtype == 3 else 4
+    return data[: tag.valueoffset] + value.to_bytes(size, "little") + data[tag.valueoffset + size :]
+
+
+def test_harmless_faults_of_storage_do_not_matter(tmp_path: Path) -> None:
+    """Other programs read these files too: directories in a loop, a last strip that is filled up with rows behind
+    the image, and an uncompressed strip whose size is too large."""
+    files = {
+        "loop.tif": with_a_loop(tiff(RGB, photometric="rgb")),
+        "size.tif": changed(tiff(RGB, photometric="rgb"), 279, 1 << 30),
+    }
+    for packing in ("deflate", "zstd", "packbits", "lzw"):
+        full = tiff(np.vstack((RGB, RGB[:16])), photometric="rgb", rowsperstrip=32, compression=packing)
+        files[f"{packing}.tif"] = changed(full, 257, 48)
+    made = run(tmp_path, files, "auto_orient")
+    assert not made.failed
+    for name in files:
+        np.testing.assert_array_equal(made.pixels(name), RGB)
+    expected = dict.fromkeys(files, ()) | {"loop.tif": ("damaged metadata",)}
+    assert made.dropped == expected

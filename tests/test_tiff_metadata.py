@@ -283,3 +283,27 @@ def test_a_large_output_has_the_same_tags() -> None:
     first, second = ({k: v for k, v in tags.items() if k not in storage} for tags in found)
     assert first == second
     np.testing.assert_array_equal(tifffile.imread(io.BytesIO(pieces)), image)
+
+
+def test_of_two_sets_of_iptc_the_whole_one_is_taken(tmp_path: Path) -> None:
+    """ImageMagick writes both; the first with a quarter of its bytes. Others write the same twice."""
+
+    def both(first: bytes, second: bytes) -> bytes:
+        resource = b"8BIM\x04\x04\0\0" + len(second).to_bytes(4) + second + bytes(len(second) % 2)
+        tags = [(33723, 7, len(first), first, True), (34377, 1, len(resource), resource, True)]
+        return tiff(RGB, photometric="rgb", extratags=tags)
+
+    jane, john = (b"\x1c\x02\x50\0\x04" + name for name in (b"Jane", b"John"))
+    files = {
+        "cut.tif": both(jane[:6], jane),
+        "same.tif": both(jane, jane),
+        "other.tif": both(jane, john),
+        "inside.tif": both(b"8BIM\x04\x04\0\0\0\0\0\x09" + jane + b"\0", b""),
+        "neither.tif": both(b"abcd", b""),
+    }
+    made = run(tmp_path, files, "auto_orient", format="jpeg")
+    assert not made.failed
+    found = {name: by_line(made.made[name.replace(".tif", ".jpg")]) for name in files}
+    assert found == dict.fromkeys(files, b"Jane") | {"neither.tif": None}
+    lost = {name for name, things in made.dropped.items() if "damaged metadata" in things}
+    assert lost == {"other.tif", "neither.tif"}

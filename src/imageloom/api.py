@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import closing
+from datetime import datetime
+from math import isfinite
 from typing import Literal
 
 from msgspec.structs import replace
 
 from imageloom import operators
+from imageloom.driver.choosing import checked_names, moment
 from imageloom.driver.places import checked
 from imageloom.driver.run import Driver
 from imageloom.driver.validation import validated
-from imageloom.engines import Settings, open_engine
+from imageloom.engines import Settings, opened_engine
 from imageloom.errors import UsageError
 from imageloom.model import (
     Chroma,
@@ -70,6 +72,10 @@ def process(
     gain_map: GainMap = "keep",
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
+    files: Iterable[str] | None = None,
+    newer_than: datetime | str | float = 0.0,
+    adopt: bool = False,
+    prune: bool = False,
     if_exists: IfExists = "error",
     retry_failed: bool = False,
     memory: int = 0,
@@ -117,6 +123,12 @@ def process(
         gain_map: whether the gain map of an Ultra HDR photo is processed along, or dropped.
         include: patterns of the names to process; by default all names with an image suffix.
         exclude: patterns of the names not to process. One pattern may be given as a text.
+        files: names of the files to process, relative to the source; None: all of them.
+        newer_than: process only files that were changed after this time: a datetime, seconds since the epoch, or
+            a text as `--newer-than` takes it.
+        prune: before the run, remove the outputs whose inputs are gone from the source: only those that imageloom
+            made and that nobody has changed since.
+        adopt: if the ledger was lost: an existing file with the bytes of an output becomes imageloom's again.
         if_exists: what to do if an output's name is taken by a file that imageloom did not make.
         retry_failed: process only the items that failed in an earlier run.
         memory: maximum memory of all items in progress together, in bytes; 0: half of the machine's memory.
@@ -183,17 +195,23 @@ def process(
             links=links,
             durable=durable,
             sandbox=box,
+            files=None if files is None else checked_names(_texts("files", files)),
+            newer_than=_moment(newer_than),
+            adopt=adopt,
         )
     )
     job = checked(job)
     asked = validated(Settings(jobs, threads, timeout, memory, connect, bind, keys, sandbox=job.sandbox))
     engine, settings, _ = choose_engine(engine, asked, job)
     with (
-        closing(open_engine(engine, settings)) as opened,
+        opened_engine(engine, settings) as opened,
         Ledger(ledger) as book,
         Recorder(book.path, job, engine, opened.capacity, timeline) as recorder,
     ):
-        return Driver(job, opened, book, engine, (*recorder.listeners, *listeners)).run()
+        driver = Driver(job, opened, book, engine, (*recorder.listeners, *listeners))
+        if prune:
+            driver.prune()
+        return driver.run()
 
 
 def _format(name: object) -> Format | None:
@@ -222,6 +240,26 @@ def _patterns(given: object) -> tuple[str, ...]:
     if isinstance(given, Iterable):
         return tuple(given)
     raise UsageError(f"{given!r} is no pattern: give texts such as '*.jpg'")
+
+
+def _texts(what: str, given: object) -> list[str]:
+    """Several texts."""
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
+        found = list(given)
+        if all(isinstance(text, str) for text in found):
+            return found
+    raise UsageError(f"{what} = {given!r}: give several texts, such as ['a.jpg', 'sub/b.jpg']")
+
+
+def _moment(given: object) -> float:
+    """A time in seconds since the epoch."""
+    if isinstance(given, datetime):
+        return given.timestamp()
+    if isinstance(given, str):
+        return moment(given)
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and isfinite(given):
+        return float(given)
+    raise UsageError(f"newer_than = {given!r}: give a datetime, or a text such as '2026-11-01' or '7d'")
 
 
 def _recipe(pipeline: object, own: Recipe) -> Recipe:

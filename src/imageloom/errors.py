@@ -2,7 +2,9 @@
 
     ImageloomError
     ├── UsageError (ValueError)       an argument is invalid; exit code 2
-    │   └── PipelineError             an unknown operator, or an invalid parameter
+    │   ├── PipelineError             an unknown operator, or an invalid parameter
+    │   ├── UnknownName               there is no flow, job or item of this name
+    │   └── WrongState                the state of a flow, job or item does not allow this
     ├── NothingToDo                   no image matched in the source; exit code 3
     ├── StorageError (OSError)        the source, the sink or the ledger cannot be used; exit code 4
     │   ├── SinkBusy                  another run writes into this sink
@@ -20,6 +22,7 @@
         ├── InvalidName               the item's name, or its output's name, is not a valid path
         ├── OutputExists              the sink has a file of that name that imageloom did not make
         ├── DuplicateOutput           another item of the job has the same output name
+        ├── NotBegun                  the run was stopped before a worker began the item
         ├── TaskRefused               a worker is not allowed to do the task: a path is outside its roots
         ├── TaskRejected              the task was refused by workers too often
         ├── ItemTimeout               the item took longer than --timeout
@@ -27,6 +30,7 @@
         ├── InvalidResult             a worker sent an impossible result: see `scheduling.results`
         ├── UnreadableItem            the item's file cannot be read
         └── UnwritableOutput          the output cannot be written into the sink
+            └── DiskFull              there is no space for it, or a quota is used up
 
 An item's error is sent between processes as a `model.Failure`: class name, message, whether a retry may help, and
 the traceback of a bug.
@@ -34,6 +38,7 @@ the traceback of a bug.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -50,6 +55,14 @@ class UsageError(ImageloomError, ValueError):
 
 
 class PipelineError(UsageError):
+    pass
+
+
+class UnknownName(UsageError):
+    pass
+
+
+class WrongState(UsageError):
     pass
 
 
@@ -135,6 +148,10 @@ class DuplicateOutput(ItemError):
     pass
 
 
+class NotBegun(ItemError):
+    """The run was stopped before a worker began the item. The driver does not record it."""
+
+
 class TaskRefused(ItemError):
     pass
 
@@ -161,6 +178,20 @@ class UnreadableItem(ItemError):
 
 class UnwritableOutput(ItemError):
     transient = True
+
+
+class DiskFull(UnwritableOutput):
+    pass
+
+
+def unwritable(what: str, error: OSError) -> UnwritableOutput:
+    """The error for an output that the system could not write.
+
+    Args:
+        what: what could not be done, such as "cannot write to /out".
+    """
+    kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else UnwritableOutput
+    return kind(f"{what}: {error.strerror or error}")
 
 
 MOST_MESSAGE = 2000

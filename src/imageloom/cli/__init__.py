@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from imageloom import __version__
+from imageloom.cli.signals import listen
 from imageloom.cli.text import say, say_refusal
 from imageloom.errors import ImageloomError, StorageError, UsageError
 from imageloom.system.machine import one_blas_thread
@@ -19,8 +20,10 @@ from imageloom.system.printable import guard_stderr, printable
 COMMANDS = {
     "run": "Run a pipeline over a folder of images.",
     "watch": "Run a pipeline over new images in a folder or a bucket, as they arrive.",
+    "serve": "Serve a page and an HTTP interface where people see and steer the work.",
     "plan": "Explain how one image would be processed, and why.",
     "ops": "List the operators, or explain one.",
+    "new": "Write a starting point: an operator of your own, or a recipe.",
     "look": "Show a few images before and after a pipeline, as PNG or HTML.",
     "worker": "Process items for a run on this or another machine (zeromq, redis).",
     "keys": "Make the keys for encrypted connections between a run and its workers.",
@@ -73,6 +76,7 @@ def cli(context: click.Context, config: str | None) -> None:
     imageloom ops canny
     """
 
+    listen()
     if "NO_COLOR" in os.environ:  # https://no-color.org
         context.color = False
     if config:

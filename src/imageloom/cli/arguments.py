@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import shlex
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageloom.cli.sandbox import sandbox_of_run
+from imageloom.cli import options
 from imageloom.model import Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
     """
     from msgspec.structs import replace
 
+    from imageloom.driver.choosing import moment
     from imageloom.driver.places import checked
     from imageloom.model import Job
 
@@ -88,14 +91,30 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
             given.get("in_flight") or 0,
             links=given["links"],
             durable=given.get("durable"),
-            sandbox=sandbox_of_run(
+            sandbox=options.sandbox_of_run(
                 given.get("sandbox"),
                 given.get("untrusted", False),
                 given.get("timeout", 0.0),
                 given.get("memory") or 0,
             ),
+            files=_names(given.get("files_from"), given.get("null", False)),
+            newer_than=moment(newer) if (newer := given.get("newer_than")) else 0.0,
+            adopt=given.get("adopt", False),
         )
     )
+
+
+def _names(path: str | None, by_null: bool) -> tuple[str, ...] | None:
+    """The names in the list of --files-from; "-" is stdin."""
+    from imageloom.driver.choosing import names_in
+
+    if path is None:
+        if by_null:
+            raise click.UsageError("--null is about the names of --files-from: give both")
+        return None
+    if path == "-":
+        return names_in(sys.stdin.buffer.read(), "stdin", by_null)
+    return names_in(Path(path).read_bytes(), path, by_null)
 
 
 def job_and_engine(

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imageloom.cli import service
+from imageloom.cli import options, service
 from imageloom.cli.options import Quantity
-from imageloom.cli.sandbox import sandbox_of, sandbox_of_worker, sandbox_options
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ if TYPE_CHECKING:
     show_default="no limit",
     help="Memory limit of each worker process, in bytes.",
 )
-@sandbox_options
+@options.sandbox_options
 @service.credential_options
 def command(config: str | None, load: str | None, sandbox: Mode | None, untrusted: bool, **flags: Any) -> int:
     """Start a node: a service that processes a limited number of tasks at the same time, in worker processes.
@@ -110,10 +109,10 @@ def command(config: str | None, load: str | None, sandbox: Mode | None, untruste
 
     leaving = service.leave_on_signals()
     # The processes start before gRPC is loaded: a fork with gRPC's threads would hang.
-    apart = sandbox_of(sandbox, untrusted, settings.timeout, settings.memory)
+    apart = options.sandbox_of(sandbox, untrusted, settings.timeout, settings.memory)
     engine = Processes(Settings(settings.limit, 1, settings.timeout, settings.memory, sandbox=apart))
     try:
-        own = sandbox_of_worker(apart, sandbox)
+        own = options.sandbox_of_worker(apart, sandbox)
         return _serve(settings, engine, Guard(settings.roots, settings.operators, sandbox=own), leaving)
     finally:
         engine.close()

@@ -6,26 +6,21 @@ import contextlib
 import logging
 import shlex
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from imageloom.cli.progress import Bar, Lines
 from imageloom.cli.text import say, say_json
 from imageloom.errors import StorageError
 from imageloom.model import Job, Result
-from imageloom.records.events import Began, Done, Event, Failed, Listener, Planned, Retried, Skipped
+from imageloom.records.events import Began, Done, Event, Failed, Listener, Planned, Pruned, Retried, Skipped
 from imageloom.records.summary import Summary
+from imageloom.stores import is_remote
 from imageloom.system.printable import Formatter, json_line, printable
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-PERIOD = 5.0
-"""Seconds between two progress lines if stderr is not a terminal."""
 MOST_FAILURES = 20
 """Number of failures that are printed during a run; the ledger has all of them."""
 
@@ -50,8 +45,9 @@ class Reporters:
         self.listeners: list[Listener] = []
         self._json = json
         self._log = _Log(log_file, log_format) if log_file else None
+        counted = None if is_endless or is_remote(job.source) else job
         has_bar = sys.stderr.isatty() and not is_endless
-        self._progress = None if quiet else _Progress(job) if has_bar else _Lines()
+        self._progress = None if quiet else Bar(job) if has_bar else Lines(counted)
         self._most_failures = sys.maxsize if is_endless else MOST_FAILURES
         if json:
             self.listeners.append(_json_line)
@@ -106,51 +102,6 @@ class Reporters:
                 say_json({"event": "summary", **msgspec.to_builtins(summary)})
 
 
-class _Progress:
-    """A progress bar on a terminal, with rate and remaining time. A second thread counts the items."""
-
-    def __init__(self, job: Job) -> None:
-        from tqdm import tqdm
-
-        self._bar: tqdm[Any] = tqdm(unit=" images", dynamic_ncols=True, smoothing=0.1, file=sys.stderr)
-        threading.Thread(target=self._count, args=(job,), daemon=True).start()
-
-    def _count(self, job: Job) -> None:
-        from imageloom.driver.source import Source
-
-        with contextlib.suppress(StorageError):  # the driver reports it
-            self._bar.total = sum(1 for _ in Source(job.source, job.include, job.exclude))
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, (Done, Failed, Skipped)):
-            self._bar.update()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class _Lines:
-    """A progress line every few seconds, if stderr is not a terminal."""
-
-    def __init__(self) -> None:
-        self._began = self._last = time.monotonic()
-        self._done = self._failed = 0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, (Done, Skipped)):
-            self._done += 1
-        elif isinstance(event, Failed):
-            self._failed += 1
-        now = time.monotonic()
-        if now - self._last >= PERIOD:
-            self._last = now
-            rate = (self._done + self._failed) / (now - self._began)
-            say(f"{self._done} done, {self._failed} failed, {rate:.0f}/s", err=True)
-
-    def close(self) -> None:
-        pass
-
-
 class _Failures:
     """One line for each of the first failures."""
 
@@ -179,6 +130,8 @@ def _verbose_line(event: Event) -> None:
             _above_the_bar(f"done: {result.key}, {1000 * result.times.total:.1f} ms{after}{losses}")
         case Skipped(item, reason):
             _above_the_bar(f"skipped: {item.key}: {reason}")
+        case Pruned(name, key, kept) if not kept:
+            _above_the_bar(f"removed: {name} (its input {key} is gone)")
         case Retried(result, attempt, _, pause):
             _above_the_bar(
                 f"retry in {pause:.1f} s: {result.key}: attempt {attempt} failed: {_reason(event)}"
@@ -209,6 +162,8 @@ def _json_line(event: Event) -> None:
             say_json({"event": "failed", "item": result.key, "attempt": attempt, "failure": result.failure})
         case Skipped(item, reason):
             say_json({"event": "skipped", "item": item.key, "reason": reason})
+        case Pruned(name, key, kept):
+            say_json({"event": "kept" if kept else "removed", "output": name, "item": key, "reason": kept})
 
 
 def _losses(result: Result) -> dict[str, tuple[str, ...]]:
@@ -283,6 +238,8 @@ def _log_lines(event: Event) -> Iterator[tuple[int, str, dict[str, Any]]]:
             )
         case Skipped(item, reason_):
             yield logging.INFO, "skipped", {"item": item.key, "reason": reason_}
+        case Pruned(name, key, kept):
+            yield logging.INFO, "kept" if kept else "removed", {"output": name, "item": key, "reason": kept}
 
 
 def _words(fields: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
-from imageloom.cli.sandbox import may_crash, sandbox_options
+from imageloom.cli.pruning import confirm
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 
@@ -78,7 +78,10 @@ if TYPE_CHECKING:
 @options.document_options
 @options.include_option
 @options.exclude_option
+@options.list_options
 @options.if_exists_option
+@options.adopt_option
+@options.prune_options
 @options.retry_failed_option
 @options.memory_option
 @options.tile_option
@@ -103,7 +106,7 @@ if TYPE_CHECKING:
 )
 @options.links_option("follow", "inside", "refuse")
 @options.accept_host_keys_option
-@sandbox_options
+@options.sandbox_options
 @options.limit_options
 @options.ledger_option
 @click.option(
@@ -147,6 +150,8 @@ def command(
     log_file: Path | None,
     log_format: str,
     health: str | None,
+    prune: bool,
+    yes: bool,
     **given: Any,
 ) -> int:
     """Run PIPELINE over the images of SOURCE (a folder or a file) and write the outputs into the folder SINK.
@@ -180,11 +185,13 @@ def command(
         warm_up()
     from imageloom.cli.reporters import Reporters
     from imageloom.driver.run import Driver
-    from imageloom.engines import open_engine
+    from imageloom.engines import opened_engine
     from imageloom.records.ledger import Ledger
     from imageloom.records.recorder import Recorder
     from imageloom.system.restart import restarted_after_crash
 
+    if yes and not prune:
+        raise click.UsageError("--yes is about --prune: give both")
     if report and (dry_run or not timeline):
         raise click.UsageError("--report needs a recorded timeline: it excludes --dry-run and --no-timeline")
     if report and not report.absolute().parent.is_dir():
@@ -192,19 +199,21 @@ def command(
     collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
     with (
-        closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
+        opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
         _health(health, opened, job.sandbox) as more,
-        restarted_after_crash(may_crash(job.sandbox, opened)),
+        restarted_after_crash(options.may_crash(job.sandbox, opened)),
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
+        if prune:
+            confirm(driver.prune(), yes, dry_run)
         if dry_run:
             summary = driver.preview()
             reporters.finish(summary, "would be done", is_recorded=False)
             return 1 if summary.failed else 0 if summary.total else 3
-        finish_on_signals(driver.stop, "stopping", "stop")
+        finish_on_signals(driver.stop, "stopping", "stop", has_begun=lambda: driver.has_begun)
         summary = driver.run()
         reporters.finish(summary, "done", ledger)
         recorder.close()

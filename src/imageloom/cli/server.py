@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from imageloom.cli import options, service
-from imageloom.cli.sandbox import sandbox_of, sandbox_options
 from imageloom.cli.text import say
 from imageloom.system.sandbox import Mode
 
@@ -36,7 +35,7 @@ AT_LEAST_1 = click.IntRange(1)
     help="Jobs read and write only below these folders. Repeatable.",
 )
 @options.operators_option
-@sandbox_options
+@options.sandbox_options
 @options.ledger_option
 @options.durable_option("on")
 @click.option(
@@ -148,7 +147,7 @@ def command(
     from imageloom.records.ledger import default_path
     from imageloom.worker.guard import Guard
 
-    apart = replace(sandbox_of(sandbox, untrusted, timeout), shortcut=False)
+    apart = options.sandbox_of_service(sandbox, untrusted, timeout)
     if not roots:
         raise UsageError("a server needs at least one folder for jobs to read and write in: --root FOLDER")
     check_address(listen)

@@ -104,6 +104,7 @@ def command(
 
 
 def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool) -> int:
+    from imageloom.records.events import Event, Skipped
     from imageloom.service.messages import to_summary
 
     known: list[str] = [id] if id else []
@@ -123,14 +124,17 @@ def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    receipt = (
-        client.submit(job, reporters.listeners, accepted=accepted)
-        if job
-        else client.follow(id, reporters.listeners)
-    )
+    unchanged: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Skipped) and event.reason == "done before":
+            unchanged.append(event.item.key)
+
+    listeners = [*reporters.listeners, note]
+    receipt = client.submit(job, listeners, accepted=accepted) if job else client.follow(id, listeners)
     if receipt.message and receipt.exit_code == 130:
         say(receipt.message, err=True)
-    reporters.finish(to_summary(receipt), "done")
+    reporters.finish(replace(to_summary(receipt), unchanged=len(unchanged)), "done")
     return int(receipt.exit_code)
 
 

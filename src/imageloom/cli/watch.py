@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,14 +10,12 @@ import click
 from imageloom.cli import options
 from imageloom.cli.arguments import collect_garbage, job_and_engine
 from imageloom.cli.run import command as run
-from imageloom.cli.sandbox import may_crash
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say, say_json
 
 if TYPE_CHECKING:
     from imageloom.driver.watch import Watched
-    from imageloom.records.events import Event, Listener
-    from imageloom.records.ledger import Ledger
+    from imageloom.records.events import Listener
 
 _SHARED = (
     *("outputs", "operators", "name", "flatten", "format_", "quality", "subsampling"),
@@ -32,7 +28,6 @@ _SHARED = (
 )
 """The options of `run` that `watch` has too."""
 DAY = 86400.0
-HOUR = 3600.0
 
 
 @click.command("watch", short_help="Run a pipeline over new images in a folder or a bucket, as they arrive.")
@@ -95,8 +90,9 @@ def command(
     from imageloom.cli.reporters import Reporters
     from imageloom.driver.run import Driver
     from imageloom.driver.watch import Watched
-    from imageloom.engines import open_engine
+    from imageloom.engines import opened_engine
     from imageloom.records.ledger import Ledger
+    from imageloom.records.retention import Retention
     from imageloom.system.restart import restarted_after_crash
 
     collect_garbage()
@@ -105,15 +101,20 @@ def command(
     job, chosen, settings = job_and_engine(arguments, engine, given)
     shown = (given["json_"], given["verbose"], given["quiet"], given["log_file"], given["log_format"])
     with (
-        closing(open_engine(chosen, settings)) as opened,  # first: an MPI job's other ranks stay there
+        opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, *shown, is_endless=True) as reporters,
         Ledger(given["ledger"]) as book,
-        restarted_after_crash(may_crash(job.sandbox, opened)),
+        restarted_after_crash(options.may_crash(job.sandbox, opened)),
     ):
         source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
-        listeners: list[Listener] = [source, *reporters.listeners, _Retention(book, keep)]
+        listeners: list[Listener] = [source, *reporters.listeners, Retention(book, keep)]
         driver = Driver(job, opened, book, chosen, listeners, source)
-        finish_on_signals(source.end, "ending", "end")
+
+        def end() -> None:
+            source.end()
+            driver.stop()
+
+        finish_on_signals(end, "ending", "end", has_begun=lambda: driver.has_begun)
         summary = driver.run()
         if summary.total or summary.left_out:
             reporters.finish(summary, "done", given["ledger"])
@@ -122,29 +123,6 @@ def command(
 
 
 command.params += [option for option in run.params if option.name in _SHARED]
-
-
-class _Retention:
-    """Deletes the history of old items from the ledger, once an hour.
-
-    Args:
-        days: age up to which the history is kept; 0 keeps it for ever.
-    """
-
-    def __init__(self, ledger: Ledger, days: float) -> None:
-        self._ledger = ledger
-        self._days = days
-        self._job = 0
-        self._next = 0.0
-
-    def __call__(self, event: Event) -> None:
-        from imageloom.records.events import Began
-
-        if isinstance(event, Began):
-            self._job = event.job
-        elif self._days and time.monotonic() >= self._next:
-            self._next = time.monotonic() + HOUR
-            self._ledger.forget_items(self._job, time.time() - self._days * DAY)
 
 
 def _show_latencies(source: Watched, as_json: bool) -> None:

@@ -13,7 +13,6 @@ import click
 
 from imageloom.cli import options
 from imageloom.cli.options import Quantity
-from imageloom.cli.sandbox import sandbox_of, sandbox_of_worker, sandbox_options
 from imageloom.cli.signals import finish_on_signals
 from imageloom.cli.text import say
 from imageloom.system.sandbox import Mode, Sandbox
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
 )
 @options.operators_option
 @options.accept_host_keys_option
-@sandbox_options
+@options.sandbox_options
 @click.option(
     "--memory",
     type=Quantity(),
@@ -110,8 +109,8 @@ def command(
     from imageloom.worker.settings import WorkerSettings
 
     module = worker_target(engine).partition(":")[0]
-    apart = sandbox_of(sandbox, untrusted, memory=memory or 0)
-    own = sandbox_of_worker(apart, sandbox)
+    apart = options.sandbox_of(sandbox, untrusted, memory=memory or 0)
+    own = options.sandbox_of_worker(apart, sandbox)
     guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)), sandbox=own)
     settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()

@@ -32,7 +32,8 @@ class Codec(Protocol):
     `keywords`: the keywords of the texts that its files can hold, if not all; `also_reads`: things that it reads,
     for other formats, but does not write; `always_drops`: things that it finds in files and that no output gets
     (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels that it writes as RGB;
-    `only_codes`: true if it states colours by profiles and codes of ITU-T H.273 only.
+    `lacks`: what its files of certain pixels cannot hold, of what it `carries`; `only_codes`: true if it states
+    colours by profiles and codes of ITU-T H.273 only.
     """
 
     format: Format
@@ -98,10 +99,15 @@ _KNOWN: dict[Format, _Known] = {
     "png": _Known("imageloom.codecs.png:Png", rb"\x89PNG\r\n\x1a\n", ("png",)),
     "webp": _Known("imageloom.codecs.webp:WebP", rb"(?s)RIFF.{4}WEBP", ("webp",), Versions(encoder=1)),
     "tiff": _Known(
-        "imageloom.codecs.tiff:Tiff", rb"II[*+]\0|MM\0[*+]", ("tif", "tiff"), Versions(decoder=1, encoder=1)
+        "imageloom.codecs.tiff:Tiff",
+        rb"II[*+]\0|MM\0[*+]",
+        ("tif", "tiff", "svs"),
+        Versions(decoder=1, encoder=1),
     ),
     "bmp": _Known("imageloom.codecs.bmp:Bmp", rb"(?s)BM.{4}\0{4}", ("bmp", "dib")),
-    "pnm": _Known("imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm")),
+    "pnm": _Known(
+        "imageloom.codecs.pnm:Pnm", rb"P[1-7Ff][ \t\r\n#]", ("pnm", "ppm", "pgm", "pbm", "pam", "pfm")
+    ),
     "avif": _Known(
         "imageloom.codecs.avif:Avif", rb"(?s).{4}ftyp(?:.{4}){0,32}?avi[fs]", ("avif",), Versions(encoder=1)
     ),
@@ -110,33 +116,26 @@ _KNOWN: dict[Format, _Known] = {
         rb"(?s).{4}ftyp(?:.{4}){0,32}?(?:hei[cxms]|hev[cxms]|mif1|msf1)",
         ("heic", "heif", "hif"),
     ),
-    "jxl": _Known("imageloom.codecs.jxl:Jxl", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", ("jxl",)),
+    "jxl": _Known(
+        "imageloom.codecs.jxl:Jxl",
+        rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
+        ("jxl",),
+        Versions(encoder=1),
+    ),
     "jp2": _Known(
         "imageloom.codecs.jp2:Jp2",
         rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
         ("jp2", "j2k", "jpx", "jpf", "j2c", "jpc"),
+        Versions(encoder=1),
     ),
     "raw": _Known(
         "imageloom.codecs.raw:Raw",
         rb"(?s)FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|\0MRM|FOVb|II\x1a\0\0\0HEAPCCDR|.{4}ftypcrx ",
         (
-            "dng",
-            "cr2",
-            "cr3",
-            "nef",
-            "arw",
-            "orf",
-            "rw2",
-            "raf",
-            "pef",
-            "crw",
-            "mrw",
-            "x3f",
-            "srw",
-            "nrw",
-            "3fr",
-            "iiq",
+            *("dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf"),
+            *("pef", "crw", "mrw", "x3f", "srw", "nrw", "3fr", "iiq"),
         ),
+        Versions(decoder=1),
     ),
     "pdf": _Known("imageloom.codecs.pdf:Pdf", rb"(?s)(?:\xef\xbb\xbf)?\s{0,16}%PDF-", ("pdf",)),
     "svg": _Known(
@@ -224,7 +223,8 @@ def carries(format: Format, frame: Frame) -> frozenset[Thing]:
     A profile for gray does not fit pixels that the codec writes in colour.
     """
     codec = get(format)
-    held = frozenset(codec.carries)
+    lacks: Callable[[Frame], frozenset[Thing]] | None = getattr(codec, "lacks", None)
+    held = frozenset(codec.carries) - (lacks(frame) if lacks else frozenset())
     return held - {"colour profile"} if frame.channels in getattr(codec, "gray_in_colour", ()) else held
 
 
@@ -261,8 +261,10 @@ def written_as(asked: Format | None, found: Format) -> Format:
 
 def format_of(name: str) -> Format | None:
     """The format of a file name's suffix; None if unknown."""
-    suffix = name.rpartition(".")[2].lower()
-    if (found := _SUFFIXES.get(suffix)) or "." not in name.rpartition("/")[2]:
+    _, dot, suffix = name.rpartition("/")[2].lower().rpartition(".")
+    if not dot:
+        return None
+    if found := _SUFFIXES.get(suffix):
         return found
     return next((format for format, known in _plugins().items() if suffix in known.suffixes), None)
 

@@ -103,9 +103,18 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         georeference=b"" if target.moved else metadata.georeference,
     )
     kept = things(adapted) & set(carries)
+    if not metadata.extended_xmp and b"HasExtendedXMP" in adapted.xmp:
+        adapted = replace(adapted, xmp=packets.alone(adapted.xmp))
     if metadata.extended_xmp and "extended XMP" not in target.carries:
         adapted, is_joined = _in_one_packet(adapted)
         kept |= {"extended XMP"} if is_joined else set()
+    if (
+        density
+        and "density" not in kept
+        and "EXIF" in kept
+        and exif.states_density(block.exif, density.x, density.y)
+    ):
+        kept.add("density")
     if target.converted or target.profile or (metadata.colours and metadata.colours.is_srgb):
         kept.add("colours")  # readers assume sRGB of a file that says nothing
     if target.converted or colours.is_srgb(metadata.icc):

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from imageloom import colours
-from imageloom.codecs import av1, pillow
+from imageloom.codecs import av1, isobmff, pillow
 from imageloom.codecs.bits import Data, block, number
-from imageloom.codecs.boxes import Items, brands, top
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.metadata import NO_METADATA, Density, Luminance, Metadata, Primaries
+from imageloom.codecs.isobmff import Items, all_items, brands, complete_boxes, items_of
+from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries
 from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
@@ -33,8 +33,6 @@ _IMAGES = (b"av01", b"grid", b"iovl", b"iden")
 _LOSSLESS = (0, 16, 17)
 """Matrix coefficients that keep RGB exactly: files use them to be lossless."""
 _UNSPECIFIED = (0, 2)
-_NITS = 10_000
-"""PNG's cLLI counts ten thousandths of a candela per square metre."""
 _TOP = 65_535
 
 
@@ -46,36 +44,45 @@ class Avif:
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
     only_codes = True
     also_reads: tuple[Thing, ...] = ("density", "HDR")
-    always_drops: tuple[Thing, ...] = ("animation", "extra samples", "gain map", "pages", "thumbnail")
+    always_drops: tuple[Thing, ...] = (
+        "animation",
+        "content credentials",
+        "extra samples",
+        "gain map",
+        "pages",
+        "private metadata",
+        "thumbnail",
+        "video",
+    )
     gray_in_colour = (2,)
 
     def header(self, head: Data) -> Header:
         """The properties of the primary item (ISO/IEC 23008-12, 6.4 and 9.3)."""
-        items = Items(head)
+        items = items_of(head)
         primary = items.primary
-        own = items.own(primary)
-        if not own:
+        if primary not in items.properties:
             raise CorruptImage("the AVIF has no primary item")
         if items.kinds.get(primary) not in _IMAGES:
             raise UnsupportedImage(
                 "AVIF with another kind of image than AV1 or a grid of it is not supported"
             )
-        if b"clap" in own:
+        if items.find(primary, b"clap") is not None:
             raise UnsupportedImage("AVIF with a clean aperture is not supported")
         bits, gray = _depth(items)
-        alpha = any(name == b"auxC" and b":alpha" in body for name, body in items.properties)
+        alpha = any(b":alpha" in (items.find(item, b"auxC") or b"") for item in items.properties)
         if gray and alpha and bits > 8:
             raise UnsupportedImage(f"AVIF of {bits} bits in gray with alpha is not supported")
-        turns = number(own[b"irot"], 0, 1) & 3 if b"irot" in own else 0
-        mirror = number(own[b"imir"], 0, 1) & 1 if b"imir" in own else None
+        turned, mirrored = (items.find(primary, name) for name in (b"irot", b"imir"))
+        turns = number(turned, 0, 1) & 3 if turned is not None else 0
+        mirror = number(mirrored, 0, 1) & 1 if mirrored is not None else None
         frame = Frame(*items.size(primary), (1 if gray else 3) + alpha, "uint16" if bits > 8 else "uint8")
-        nclx = own.get(b"colrnclx", b"")
+        nclx = _codes(items)
         return Header(
             "avif",
             frame,
             orientation=_TURNS[turns, mirror],
             lossless=len(nclx) >= 10 and int.from_bytes(nclx[8:10]) in _LOSSLESS,
-            colours=_stated(own, frame.channels),
+            colours=_stated(items, frame.channels),
         )
 
     def cannot_hold(self, frame: Frame) -> str | None:
@@ -86,7 +93,7 @@ class Avif:
         return None
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
-        items = Items(data)
+        items = items_of(data)
         _check_grids(data, items)
         _check_pictures(data, items, header.frame)
         still = _still(data)
@@ -95,9 +102,8 @@ class Avif:
         return pillow.decoded(pillow.opened(still, "Avif"), header.frame)
 
     def metadata(self, data: bytes) -> Metadata:
-        items = Items(data)
+        items = items_of(data)
         _check_grids(data, items)
-        own = items.own(items.primary)
         info = pillow.opened(_still(data), "Avif").info
         exif, xmp, icc = (info.get(kind) or b"" for kind in ("exif", "xmp", "icc_profile"))
         exif, xmp, icc = (block(part, 0, len(part), "metadata") for part in (exif, xmp, icc))
@@ -105,9 +111,9 @@ class Avif:
             exif=exif.removeprefix(b"Exif\0\0"),
             xmp=xmp,
             icc=icc,
-            density=_aspect(own.get(b"pasp", b"")),
+            density=isobmff.aspect(items),
             colours=None if icc else _colours(data, items),
-            luminance=_luminance(own),
+            luminance=isobmff.luminance(items),
             found=tuple(sorted(_others(data, items))),
         )
 
@@ -129,9 +135,8 @@ class Avif:
 def _depth(items: Items) -> tuple[int, bool]:
     """The bits per sample of the primary item, and whether it is gray."""
     item = items.primary
-    coded = [item, *items.sources(item)]
-    described = (items.own(each)[b"av1C"] for each in coded if b"av1C" in items.own(each))
-    flags = number(next(described, bytes(3)), 2, 1)
+    described = (items.find(each, b"av1C") for each in (item, *items.targets(b"dimg", item)))
+    flags = number(next(filter(None, described), bytes(3)), 2, 1)
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8, bool(flags & 0x10)
 
 
@@ -140,9 +145,9 @@ def _still(data: bytes) -> bytes:
     if b"avis" not in brands(data):
         return data
     still = bytearray(data)
-    for name, at, body, end in top(data):
+    for name, at, start, end in complete_boxes(data):
         if name == b"ftyp":
-            still[body:end] = data[body:end].replace(b"avis", b"avif").replace(b"msf1", b"mif1")
+            still[start:end] = data[start:end].replace(b"avis", b"avif").replace(b"msf1", b"mif1")
         elif name == b"moov":
             still[at + 4 : at + 8] = b"free"
     return bytes(still)
@@ -213,12 +218,18 @@ def _has_ten_bits(image: Pixels) -> bool:
     return bool(((ten * _TOP + 511) // 1023 == image).all())
 
 
-def _stated(own: dict[bytes, bytes], channels: int) -> str:
+def _stated(items: Items, channels: int) -> str:
     """What the boxes `colr` state, as a text of `colours`: a profile before codes (ISO/IEC 14496-12, 12.1.5)."""
-    if profile := own.get(b"colrprof") or own.get(b"colrrICC"):
+    profiles = (items.find(items.primary, b"colr", kind) for kind in (b"prof", b"rICC"))
+    if profile := next(filter(None, profiles), b""):
         return colours_of(Metadata(icc=profile[4:]), channels)
-    nclx = own.get(b"colrnclx", b"")
+    nclx = _codes(items)
     return colours.of_codes(number(nclx, 4, 2), number(nclx, 6, 2)) if nclx else ""
+
+
+def _codes(items: Items) -> bytes:
+    """The property that states colours by codes."""
+    return items.find(items.primary, b"colr", b"nclx") or b""
 
 
 def _check_pictures(data: bytes, items: Items, frame: Frame) -> None:
@@ -228,7 +239,7 @@ def _check_pictures(data: bytes, items: Items, frame: Frame) -> None:
         CorruptImage: they have another size, or more pixels than the tiles of the image and of its alpha need.
     """
     total = 0
-    for item, picture in items.located(data):
+    for item, picture in all_items(data, items):
         if items.kinds.get(item) != b"av01":
             continue
         size, said = av1.sequence(picture).size, items.size(item)
@@ -249,9 +260,9 @@ def _check_grids(data: bytes, items: Items) -> None:
     """
     if b"grid" not in items.kinds.values():
         return
-    for item, body in items.located(data):
+    for item, body in all_items(data, items):
         if items.kinds.get(item) == b"grid":
-            tiles = items.sources(item)
+            tiles = list(items.targets(b"dimg", item))
             count = (number(body, 2, 1) + 1) * (number(body, 3, 1) + 1)
             coded = {tile for tile in tiles if items.kinds.get(tile) == b"av01"}
             if len(tiles) != count or len(coded) != count:
@@ -260,39 +271,20 @@ def _check_grids(data: bytes, items: Items) -> None:
 
 def _colours(data: bytes, items: Items) -> Primaries | None:
     """The colours of the decoded pixels, if they are stated: by the file, or by its first image."""
-    nclx = items.own(items.primary).get(b"colrnclx", b"")
+    nclx = _codes(items)
     if len(nclx) >= 8:
         stated = (int.from_bytes(nclx[4:6]), int.from_bytes(nclx[6:8]))
     else:
-        pictures = (picture for item, picture in items.located(data) if items.kinds.get(item) == b"av01")
+        pictures = (picture for item, picture in all_items(data, items) if items.kinds.get(item) == b"av01")
         stated = (av1.sequence(next(pictures, b"")).colours or (2, 2, 2))[:2]
     if {*stated} <= {*_UNSPECIFIED} or max(stated) > 255:
         return None
     return Primaries(cicp=(*stated, 0, 1))
 
 
-def _luminance(own: dict[bytes, bytes]) -> Luminance | None:
-    """Content light level and mastering display (ISO/IEC 14496-12, 12.1.5), in the order and units of PNG."""
-    content, display = own.get(b"clli", b""), own.get(b"mdcv", b"")
-    levels = b"".join((int.from_bytes(content[at : at + 2]) * _NITS).to_bytes(4) for at in (0, 2))
-    found = Luminance(
-        display[8:12] + display[:8] + display[12:24] if len(display) == 24 else b"",
-        levels if len(content) == 4 else b"",
-    )
-    return None if found == Luminance() else found
-
-
-def _aspect(pasp: bytes) -> Density | None:
-    """The shape of pixels, if they are not squares."""
-    across, down = int.from_bytes(pasp[:4]), int.from_bytes(pasp[4:8])
-    return Density(down, across, "none") if across != down and across and down else None
-
-
 def _others(data: bytes, items: Items) -> set[Thing]:
     """What the file has beside its image."""
-    found: set[Thing] = set()
-    if b"avis" in brands(data):
-        found.add("animation")
+    found = isobmff.beside(data)
     if b"tmap" in items.kinds.values():
         found.add("gain map")
     shown = {items.primary}
@@ -304,7 +296,7 @@ def _others(data: bytes, items: Items) -> set[Thing]:
             found.add("thumbnail")
         elif kind == b"auxl":
             shown.add(source)
-            if b":alpha" not in items.own(source).get(b"auxC", b""):
+            if b":alpha" not in (items.find(source, b"auxC") or b""):
                 found.add("extra samples")
     if any(kind in _IMAGES and item not in shown for item, kind in items.kinds.items()):
         found.add("pages")

@@ -184,10 +184,10 @@ def _per_inch(metre: int) -> float:
 
 
 def _per_metre(density: Density | None) -> tuple[int, int]:
-    if density is None or density.unit == "none":
+    if density is None:
         return _DEFAULT_DENSITY, _DEFAULT_DENSITY
-    metre = 1 / _INCH if density.unit == "inch" else 100
-    return min(round(density.x * metre), (1 << 31) - 1), min(round(density.y * metre), (1 << 31) - 1)
+    x, y = density.per_metre
+    return min(round(x), (1 << 31) - 1), min(round(y), (1 << 31) - 1)
 
 
 def _is_gray(head: Data, length: int, bits: int) -> bool:

@@ -17,7 +17,6 @@ from imageloom.codecs.tags import (
     GPS,
     INTEROPERABILITY,
     LONG,
-    SHORT,
     SIZES,
     Directory,
     Order,
@@ -30,8 +29,13 @@ from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame
 
 _ORIENTATION = 0x0112
+_SIDES = (0x011A, 0x011B)
+"""Tags of the horizontal and the vertical resolution."""
 _THUMBNAIL, _THUMBNAIL_LENGTH, _STRIPS, _STRIP_LENGTHS = 0x0201, 0x0202, 0x0111, 0x0117
 _WIDTH, _HEIGHT, _EXIF_WIDTH, _EXIF_HEIGHT = 0x0100, 0x0101, 0xA002, 0xA003
+_RELATED_WIDTH, _RELATED_HEIGHT = 0x1001, 0x1002
+_WHOLE = (1, 3, 4, 6, 8, 9)
+"""Types of whole numbers. The standard has SHORT and LONG; some programs write others."""
 _COLOUR_SPACE, _INDEX = 0xA001, 1
 _SPACE_2 = (b"\xa0\x01\0\3\0\0\0\1\0\2", b"\x01\xa0\3\0\1\0\0\0\2\0")
 """The entry of the colour space 2, in both orders of bytes."""
@@ -44,10 +48,25 @@ _INVALID = (MoreNeeded, CorruptImage, IndexError, KeyError)
 def stated_orientation(exif: bytes) -> int | None:
     """The orientation, 1 to 8, in an EXIF block; None if it is missing or invalid (Exif 2.32, 4.6.4)."""
     try:
-        value = numbers(exif, first_directory(exif).entries[_ORIENTATION], order_of(exif))[0]
+        entry = first_directory(exif).entries[_ORIENTATION]
+        value = numbers(exif, entry, order_of(exif))[0]
     except _INVALID:
         return None
-    return value if 1 <= value <= 8 else None
+    return value if entry.kind in _WHOLE and 1 <= value <= 8 else None
+
+
+def states_density(exif: bytes, x: float, y: float) -> bool:
+    """Whether the block says this resolution, in pixels per inch or per centimetre."""
+    order = order_of(exif)
+    try:
+        entries = first_directory(exif).entries
+        found = [
+            number(exif, entries[tag].at, 4, order) / number(exif, entries[tag].at + 4, 4, order)
+            for tag in _SIDES
+        ]
+    except (*_INVALID, ZeroDivisionError):
+        return False
+    return all(abs(one - other) <= 0.01 * other for one, other in zip(found, (x, y), strict=True))
 
 
 def is_adobe_rgb(exif: bytes) -> bool:
@@ -92,6 +111,9 @@ def adapted(exif: bytes, frame: Frame, converted: bool = False) -> Adapted:
             below = directory(exif, numbers(exif, first.entries[EXIF], order)[0], order)
             _put(block, below, _EXIF_WIDTH, frame.width, order)
             _put(block, below, _EXIF_HEIGHT, frame.height, order)
+            related = directory(exif, numbers(exif, below.entries[INTEROPERABILITY], order)[0], order)
+            _put(block, related, _RELATED_WIDTH, frame.width, order)
+            _put(block, related, _RELATED_HEIGHT, frame.height, order)
     except _INVALID:
         pass  # readers stop at the same place: the rest needs no change
     if converted:
@@ -113,10 +135,15 @@ def _say_srgb(block: bytearray, exif: bytes, order: Order) -> None:
 
 
 def _put(exif: bytearray, of: Directory, tag: int, value: int, order: Order) -> None:
-    """Set the number of an existing tag."""
+    """Set the first number of an existing tag; as LONG if its type is too small."""
     entry = of.entries.get(tag)
-    if entry and entry.length == 1 and entry.kind in (SHORT, LONG) and value < 1 << 8 * SIZES[entry.kind]:
-        exif[entry.at : entry.at + SIZES[entry.kind]] = value.to_bytes(SIZES[entry.kind], order)
+    if not entry or not entry.length or entry.kind not in _WHOLE:
+        return
+    size = SIZES[entry.kind]
+    if value >= 1 << 8 * size - (entry.kind > LONG) and entry.length == 1:
+        exif[entry.at - 6 : entry.at - 4], size = LONG.to_bytes(2, order), SIZES[LONG]
+    if value < 1 << 8 * size:
+        exif[entry.at : entry.at + size] = value.to_bytes(size, order)
 
 
 def _wipe_thumbnails(block: bytearray, exif: bytes, order: Order) -> bool:

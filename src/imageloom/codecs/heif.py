@@ -46,14 +46,19 @@ class Heif:
     encoder_bytes = 60
     written: Format = "heif"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
+    only_codes = True
+    also_reads: tuple[Thing, ...] = ("density", "HDR")
     always_drops: tuple[Thing, ...] = (
         "animation",
         "auxiliary images",
+        "content credentials",
+        "damaged metadata",
         "depth map",
         "gain map",
         "pages",
         "private metadata",
         "thumbnail",
+        "video",
     )
 
     def header(self, head: Data) -> Header:
@@ -98,19 +103,29 @@ class Heif:
     def page_metadata(self, data: bytes, page: int) -> Metadata:
         """The metadata of an image of the file."""
         items, _ = _of_page(data, page)
-        exif, xmp, private = b"", b"", False
+        exif, xmp = b"", b""
+        found = _others(items, data)
         for item in items.sources(b"cdsc", items.primary):
             kind = items.kinds.get(item)
             block = isobmff.item_bytes(data, items, item)
             if kind == b"Exif":
-                exif = exif or block[4 + number(block, 0, 4) :].removeprefix(b"Exif\0\0") if block else b""
+                exif = exif or isobmff.exif_of(block)
             elif kind == b"mime:application/rdf+xml":
                 xmp = xmp or block
             else:
-                private = True
+                found.add("private metadata")
+            if not block:
+                found.add("damaged metadata")
         icc, colours = _colours(items)
-        found = _others(items, data) + (("private metadata",) if private else ())
-        return Metadata(exif, xmp, icc=icc, colours=colours, found=found)
+        return Metadata(
+            exif,
+            xmp,
+            icc=icc,
+            density=isobmff.aspect(items),
+            colours=colours,
+            luminance=isobmff.luminance(items),
+            found=tuple(sorted(found)),
+        )
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode with x265 in the calling thread only, with 4:2:0 subsampling unless it is lossless."""
@@ -219,10 +234,7 @@ def _parts(items: Items) -> list[int]:
 
 def _displayed(items: Items) -> tuple[int, int]:
     """Width and height of the primary image after its crops and turns, in the order of its properties."""
-    size = items.find(items.primary, b"ispe")
-    if size is None:
-        raise CorruptImage("the HEIF's image has no size")
-    width, height = number(size, 4, 4), number(size, 8, 4)
+    width, height = items.size(items.primary)
     for name, body in items.properties[items.primary]:
         if name == b"irot" and number(body, 0, 1) & 1:
             width, height = height, width
@@ -239,22 +251,20 @@ def _auxiliary(items: Items, item: int) -> bytes:
     return (items.find(item, b"auxC") or b"")[4:].split(b"\0")[0]
 
 
-def _others(items: Items, data: bytes) -> tuple[Thing, ...]:
-    """What the file has beside its primary image."""
-    found: list[Thing] = []
+def _others(items: Items, data: bytes) -> set[Thing]:
+    """What the file has beside its images, and what belongs to its images."""
+    found = isobmff.beside(data)
     auxiliary = {reference.source for reference in items.references if reference.kind == b"auxl"}
     kinds = {_auxiliary(items, item) for item in auxiliary}
     if kinds & _DEPTH:
-        found.append("depth map")
+        found.add("depth map")
     if any(b"gainmap" in kind for kind in kinds) or b"tmap" in items.kinds.values():
-        found.append("gain map")
+        found.add("gain map")
     if any(kind not in _DEPTH | _ALPHA and b"gainmap" not in kind for kind in kinds):
-        found.append("auxiliary images")
+        found.add("auxiliary images")
     if any(reference.kind == b"thmb" for reference in items.references):
-        found.append("thumbnail")
-    if any(name == b"moov" for name, _, _ in isobmff.top_level(data)):
-        found.append("animation")
-    return tuple(found)
+        found.add("thumbnail")
+    return found
 
 
 def _colours(items: Items) -> tuple[bytes, Primaries | None]:

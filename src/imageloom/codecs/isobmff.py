@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, number
+from imageloom.codecs.metadata import Density, Luminance
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
+from imageloom.model import Thing
 
 _MOST_META = 1 << 20
 """Maximum size of the box that describes a file's items, in bytes."""
 _MOST_BOXES = 4096
 _MOST_ITEMS = 4096
+_NITS = 10_000
+"""PNG's cLLI counts ten thousandths of a candela per square metre."""
+_C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+
+
+class Box(NamedTuple):
+    """A box of a file."""
+
+    name: bytes
+    at: int
+    start: int
+    """Where its body begins."""
+    end: int
+
 
 Property = tuple[bytes, bytes]
 """Name and body of a property of an item."""
@@ -38,9 +55,17 @@ class Items(NamedTuple):
     boxes: dict[bytes, bytes]
     """The bodies of the boxes that describe the items."""
 
-    def find(self, item: int, name: bytes) -> bytes | None:
-        """The first property of an item with this name."""
-        return next((body for found, body in self.properties.get(item, ()) if found == name), None)
+    def find(self, item: int, name: bytes, kind: bytes = b"") -> bytes | None:
+        """The first property of an item with this name, whose body begins with `kind`."""
+        own = self.properties.get(item, ())
+        return next((body for found, body in own if found == name and body.startswith(kind)), None)
+
+    def size(self, item: int) -> tuple[int, int]:
+        """Width and height of an item, before its crops and turns."""
+        body = self.find(item, b"ispe") or b""
+        if len(body) < 12:
+            raise CorruptImage("the file does not say the size of its image")
+        return number(body, 4, 4), number(body, 8, 4)
 
     def targets(self, kind: bytes, item: int) -> Iterator[int]:
         """The items that an item refers to."""
@@ -55,8 +80,8 @@ class Items(NamedTuple):
                 yield reference.source
 
 
-def top_level(head: Data) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start of the body and end of each box of a file. The end may be behind the end of the data.
+def top_level(head: Data) -> Iterator[Box]:
+    """The boxes of a file. The end of the last one may be behind the end of the data.
 
     Raises:
         MoreNeeded: the data ends within the start of a box, and not between two boxes of a file.
@@ -75,11 +100,25 @@ def top_level(head: Data) -> Iterator[tuple[bytes, int, int]]:
         end = at + length if length else max(len(head), start)
         if end < start:
             raise CorruptImage(f"the box at byte {at} is shorter than its own header")
-        yield name, start, end
+        yield Box(name, at, start, end)
         at = end
         if at > len(head):
             raise MoreNeeded
     raise UnsupportedImage(f"files with more than {_MOST_BOXES:,} boxes are not supported")
+
+
+def complete_boxes(data: bytes) -> Iterator[Box]:
+    """The boxes of a whole file, up to bytes that are no box: some cameras append other data."""
+    with suppress(MoreNeeded, CorruptImage):
+        for box in top_level(data):
+            if box.end <= len(data):
+                yield box
+
+
+def brands(head: Data) -> set[bytes]:
+    """The brands of a file, without the version after the first brand."""
+    end = min(int.from_bytes(head[:4]), len(head), 1024)
+    return {head[i : i + 4] for i in (8, *range(16, end, 4))}
 
 
 def boxes(data: bytes, at: int = 0) -> Iterator[tuple[bytes, bytes]]:
@@ -99,7 +138,7 @@ def items_of(head: Data) -> Items:
         MoreNeeded: the description of the items is behind the end of the data, or missing.
         CorruptImage, UnsupportedImage, LimitExceeded: it is damaged or too large.
     """
-    for name, start, end in top_level(head):
+    for name, _, start, end in top_level(head):
         if name != b"meta":
             continue
         if end - start > _MOST_META:
@@ -176,12 +215,8 @@ def _few(count: int) -> int:
     return count
 
 
-def item_bytes(data: bytes, items: Items, wanted: int) -> bytes:
-    """The bytes of an item (ISO/IEC 14496-12, 8.11.3); empty if the file does not contain all of it.
-
-    Raises:
-        LimitExceeded: it is over the limit for one block of metadata.
-    """
+def _located(data: bytes, items: Items) -> Iterator[tuple[int, bytes, list[slice]]]:
+    """Each item with the bytes that it is in, and its places in them (ISO/IEC 14496-12, 8.11.3)."""
     iloc = items.boxes.get(b"iloc", b"")
     version, sizes = number(iloc, 0, 1), number(iloc, 4, 2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
@@ -195,21 +230,86 @@ def item_bytes(data: bytes, items: Items, wanted: int) -> bytes:
             at += 2
         base = number(iloc, at + 2, base_size)
         at += 2 + base_size
-        parts, total = [], 0
+        places = []
         for _ in range(_few(number(iloc, at, 2))):
             at += index_size if version else 0
             offset = base + number(iloc, at + 2, offset_size)
             length = number(iloc, at + 2 + offset_size, length_size) or len(source)
             at += offset_size + length_size
-            total += length
-            if item == wanted and total <= MOST_AT_ONCE:
-                parts.append(source[offset : offset + length])
+            places.append(slice(offset, offset + length))
         at += 2
+        yield item, source, places
+
+
+def item_bytes(data: bytes, items: Items, wanted: int) -> bytes:
+    """The bytes of an item of metadata; empty if the file does not contain all of it.
+
+    Raises:
+        LimitExceeded: it is over the limit for one block of metadata.
+    """
+    for item, source, places in _located(data, items):
         if item == wanted:
+            total = sum(place.stop - place.start for place in places)
             if MOST_AT_ONCE < total <= len(data):
                 raise LimitExceeded(
                     f"its metadata takes {total:,} bytes, over the limit of {MOST_AT_ONCE:,} (--metadata strip)"
                 )
-            whole = b"".join(parts)
+            whole = b"".join(source[place] for place in places) if total <= MOST_AT_ONCE else b""
             return whole if len(whole) == total else b""
     return b""
+
+
+def exif_of(body: bytes) -> bytes:
+    """The TIFF structure in a box or an item of EXIF, behind its offset, which some writers leave out."""
+    if body[:4] in (b"II*\0", b"MM\0*"):
+        return body
+    return body[4 + int.from_bytes(body[:4]) :].removeprefix(b"Exif\0\0")
+
+
+def luminance(items: Items) -> Luminance | None:
+    """Content light level and mastering display (ISO/IEC 14496-12, 12.1.5), in the order and units of PNG."""
+    content, display = (items.find(items.primary, name) or b"" for name in (b"clli", b"mdcv"))
+    levels = b"".join((int.from_bytes(content[at : at + 2]) * _NITS).to_bytes(4) for at in (0, 2))
+    found = Luminance(
+        display[8:12] + display[:8] + display[12:24] if len(display) == 24 else b"",
+        levels if len(content) == 4 else b"",
+    )
+    return None if found == Luminance() else found
+
+
+def aspect(items: Items) -> Density | None:
+    """The shape of pixels, if they are not squares."""
+    pasp = items.find(items.primary, b"pasp") or b""
+    across, down = int.from_bytes(pasp[:4]), int.from_bytes(pasp[4:8])
+    return Density(down, across, "none") if across != down and across and down else None
+
+
+def beside(data: bytes) -> set[Thing]:
+    """What a file has in boxes beside those of its images."""
+    found: set[Thing] = set()
+    for name, _, start, _ in complete_boxes(data):
+        if name == b"moov":
+            found.add("animation")
+        elif name == b"mpvd":
+            found.add("video")
+        elif name == b"uuid":
+            is_c2pa = data[start : start + 16] == _C2PA
+            found.add("content credentials" if is_c2pa else "private metadata")
+    return found
+
+
+def all_items(data: bytes, items: Items) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each item of a file.
+
+    Raises:
+        CorruptImage: items overlap, so that together they are larger than the file.
+    """
+    left = 4 * len(data)
+    for item, source, places in _located(data, items):
+        parts = []
+        for place in places:
+            parts.append(source[place])
+            left -= len(parts[-1])
+            if left < 0:
+                raise CorruptImage("the file's items overlap")
+        yield item, b"".join(parts)

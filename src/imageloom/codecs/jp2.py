@@ -6,6 +6,7 @@ The headers are checked before the library reads the file (ISO/IEC 15444-1, anne
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ from msgspec.structs import replace
 
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.isobmff import boxes, top_level
+from imageloom.codecs.isobmff import boxes, complete_boxes, top_level
 from imageloom.codecs.libraries import library
-from imageloom.codecs.metadata import NO_METADATA, Density, Metadata
+from imageloom.codecs.metadata import COMMENT, NO_METADATA, Density, Metadata, Text
 from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing
@@ -28,6 +29,17 @@ _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _IPTC = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 _SRGB, _GRAY, _SYCC = 16, 17, 18
 _OPACITY, _PREMULTIPLIED = 1, 2
+_COMMENT, _TILE = 0xFF64, 0xFF90
+_ENCODERS = (
+    "Created by OpenJPEG",
+    "Kakadu-",
+    "JasPer Version",
+    "Creator: JasPer",
+    "LEAD Technologies",
+    "FFmpeg",
+)
+_MOST_COMMENTS = 100
+_LONGEST = 65_000
 _MOST_TILES = 65_535
 _MOST_HEADER = 1 << 20
 
@@ -48,8 +60,8 @@ class Jp2:
     quality = 0
     encoder_bytes = 24
     written: Format = "jp2"
-    carries: tuple[Thing, ...] = ("EXIF", "XMP", "IPTC", "colour profile", "density")
-    always_drops: tuple[Thing, ...] = ("layers", "private metadata")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "IPTC", "colour profile", "comment", "density")
+    always_drops: tuple[Thing, ...] = ("damaged metadata", "layers", "pages", "private metadata")
 
     def header(self, head: Data) -> Header:
         picture = _picture(head)
@@ -79,20 +91,22 @@ class Jp2:
         held: dict[bytes, bytes] = {}
         icc, density, found = b"", None, set[Thing]()
         if data[: len(_SIGNATURE)] != _SIGNATURE:
-            return NO_METADATA
-        try:
-            for name, start, end in top_level(data):
-                if name == b"uuid":
-                    kind = data[start : start + 16]
-                    held.setdefault(kind, block(data, start + 16, end - start - 16, "metadata"))
-                elif name == b"jp2h" and end - start <= _MOST_HEADER:
-                    icc, density = _described(data[start:end])
-                elif name in (b"xml ", b"asoc", b"lbl ", b"jp2i"):
-                    found.add("private metadata")
-                elif name == b"jpch":
-                    found.add("layers")
-        except MoreNeeded:
-            pass  # what is behind the pixels is cut off
+            return Metadata(texts=_comments(data, 0))
+        texts: tuple[Text, ...] | None = None
+        for name, _, start, end in complete_boxes(data):
+            if name == b"uuid":
+                kind = data[start : start + 16]
+                held.setdefault(kind, block(data, start + 16, end - start - 16, "metadata"))
+            elif name == b"jp2c":
+                if texts is not None:
+                    found.add("pages")
+                texts = texts or _comments(data, start)
+            elif name == b"jp2h" and end - start <= _MOST_HEADER:
+                icc, density = _described(data[start:end])
+            elif name in (b"xml ", b"asoc", b"lbl ", b"jp2i"):
+                found.add("private metadata")
+            elif name == b"jpch":
+                found.add("layers")
         if held.keys() - {_EXIF, _XMP, _IPTC}:
             found.add("private metadata")
         return Metadata(
@@ -101,6 +115,7 @@ class Jp2:
             icc=icc,
             iptc=held.get(_IPTC, b""),
             density=density,
+            texts=texts or (),
             found=tuple(sorted(found)),
         )
 
@@ -123,13 +138,13 @@ class Jp2:
             inside.append(
                 _box(b"cdef", struct.pack(">H", channels) + b"".join(struct.pack(">HHH", *k) for k in kinds))
             )
-        if metadata.density and metadata.density.unit != "none":
+        if metadata.density and (metadata.density.unit != "none" or metadata.density.x != metadata.density.y):
             inside.append(_box(b"res ", _box(b"resc", _resolution(metadata.density))))
         parts = [_START, _box(b"jp2h", b"".join(inside))]
         for kind, body in ((_EXIF, metadata.exif), (_XMP, metadata.xmp), (_IPTC, metadata.iptc)):
             if body:
                 parts.append(_box(b"uuid", kind + body))
-        return b"".join((*parts, _box(b"jp2c", bytes(codestream))))
+        return b"".join((*parts, _box(b"jp2c", _commented(bytes(codestream), metadata))))
 
 
 def _library() -> Any:
@@ -146,7 +161,7 @@ def _picture(head: Data) -> _Picture:
     if head[: len(_SIGNATURE)] != _SIGNATURE:
         return _coded(head, 0)
     described: bytes | None = None
-    for name, start, end in top_level(head):
+    for name, _, start, end in top_level(head):
         if name == b"jp2h" and described is None:
             if end - start > _MOST_HEADER:
                 raise LimitExceeded(
@@ -189,11 +204,43 @@ def _coded(head: Data, at: int) -> _Picture:
     return _Picture(Frame(x1 - x0, y1 - y0, count, _dtype(depths)), depths, extra=extra)
 
 
+def _comments(data: bytes, at: int) -> tuple[Text, ...]:
+    """The comments in the header of a codestream (annex A.9.2), without the names of encoders."""
+    found = []
+    at += 2
+    with suppress(MoreNeeded):
+        while (marker := number(data, at, 2)) != _TILE:
+            length = number(data, at + 2, 2)
+            if marker == _COMMENT and number(data, at + 4, 2) == 1:
+                words = _decoded(data[at + 6 : at + 2 + length]).strip("\0 ")
+                if words and not words.startswith(_ENCODERS):
+                    found.append(Text(COMMENT, words))
+            at += 2 + max(2, length)
+    return tuple(found[:_MOST_COMMENTS])
+
+
+def _decoded(words: bytes) -> str:
+    """A comment: Latin letters, or UTF-8, which others write."""
+    try:
+        return words.decode()
+    except UnicodeDecodeError:
+        return words.decode("latin-1")
+
+
+def _commented(codestream: bytes, metadata: Metadata) -> bytes:
+    """The codestream with the comments behind its first two markers."""
+    words = [text.text.encode(errors="replace") for text in metadata.texts]
+    parts = [word[at : at + _LONGEST] for word in words for at in range(0, len(word), _LONGEST)]
+    segments = (struct.pack(">HHH", _COMMENT, 4 + len(part), 1) + part for part in parts)
+    end = 4 + number(codestream, 4, 2)
+    return codestream[:end] + b"".join(segments) + codestream[end:]
+
+
 def _without_profile(data: bytes) -> bytes:
     """The file with its profile in an unknown box: the library would convert the pixels to sRGB."""
     if data[: len(_SIGNATURE)] != _SIGNATURE:
         return data
-    start, end = next((start, end) for name, start, end in top_level(data) if name == b"jp2h")
+    start, end = next((start, end) for name, _, start, end in top_level(data) if name == b"jp2h")
     return data[:start] + data[start:end].replace(b"colr\2", b"skip\2") + data[end:]
 
 
@@ -266,13 +313,8 @@ def _described(header: bytes) -> tuple[bytes, Density | None]:
 
 def _resolution(density: Density) -> bytes:
     """Pixels per metre, as fractions of 16-bit numbers with a decimal exponent."""
-    metre = 100 if density.unit == "cm" else 100 / 2.54
-    return b"".join(
-        [
-            *(struct.pack(">HH", *_fraction(value * metre)) for value in (density.y, density.x)),
-            b"\2\2",
-        ]
-    )
+    x, y = density.per_metre
+    return struct.pack(">HHHH", *_fraction(y), *_fraction(x)) + b"\2\2"
 
 
 def _fraction(value: float) -> tuple[int, int]:

@@ -218,10 +218,13 @@ def read(data: bytes) -> Metadata:
         if len(behind.gain_map) > MOST_AT_ONCE or len(behind.video) > _MOST_VIDEO:
             raise LimitExceeded("the video or the gain map behind the image is too large (--metadata strip)")
     things |= set(behind.found)
+    extension = _extension(found.xmp, found.more) if found.more else b""
+    if not extension and (found.more or b"HasExtendedXMP" in found.xmp):
+        things.add("damaged metadata")
     return Metadata(
         exif=b"".join(found.exif),
         xmp=found.xmp,
-        extended_xmp=_extension(found.xmp, found.more) if found.more else b"",
+        extended_xmp=extension,
         icc=icc,
         iptc=resources.iptc,
         photoshop=resources.lasting,

@@ -1,26 +1,33 @@
 """JPEG XL through libjxl (imagecodecs). Images have 8 or 16 bits or floating point; of animations the first frame.
 
-Colours that are not one of the common kinds are described by a profile, which pillow-jxl-plugin reads.
+Colours that are not one of the common kinds are described by a profile, which pillow-jxl-plugin reads. Images with
+a profile or stated colours are written with their own numbers: without loss, or if they have 8 bits with a lossy
+encoding that takes about twice the bytes of that for sRGB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from imageloom import colours
+from imageloom.codecs import jxlcolours
 from imageloom.codecs.adapt import MOST_INFLATED
 from imageloom.codecs.bits import Data, MoreNeeded, block, number
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.isobmff import top_level
-from imageloom.codecs.jxlheader import Colours, codestream_header
+from imageloom.codecs.isobmff import complete_boxes, exif_of, top_level
+from imageloom.codecs.jxlheader import MOST_BYTES, CodestreamHeader, Colours, codestream_header
 from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries
 from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing
 
+_CODESTREAM = b"\xff\x0a"
+_LAST = 1 << 31
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 _START = _CONTAINER + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
 _TRANSFERS = frozenset((1, 8, 13, 16, 17, 18))
@@ -33,14 +40,19 @@ class Jxl:
     quality = 90
     encoder_bytes = 60
     written: Format = "jxl"
-    carries: tuple[Thing, ...] = ("EXIF", "XMP")
-    also_reads: tuple[Thing, ...] = ("colour profile", "colours")
-    always_drops: tuple[Thing, ...] = ("animation", "gain map", "private metadata")
+    carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
+    only_codes = True
+    always_drops: tuple[Thing, ...] = (
+        "animation",
+        "content credentials",
+        "damaged metadata",
+        "gain map",
+        "private metadata",
+    )
     most_read = 1 << 30
 
     def header(self, head: Data) -> Header:
-        start, transcoded = _codestream(head)
-        found = codestream_header(head, start)
+        found, transcoded = _header(head)
         channels = (1 if found.colours.is_gray else 3) + found.has_alpha
         dtype: DType = "float32" if found.is_float else "uint16" if found.bits > 8 else "uint8"
         if not found.is_float and found.bits > 16:
@@ -69,7 +81,7 @@ class Jxl:
             pixels = pixels.reshape(pixels.shape[-len(shape) :])
         if pixels.shape != shape:
             raise CorruptImage(f"the JPEG XL decodes to {pixels.shape}, but its header says {frame}")
-        if codestream_header(data, _codestream(data)[0]).is_premultiplied:
+        if _header(data)[0].is_premultiplied:
             from imageloom.codecs.tifflayout import divided_by_alpha  # imported late: it is seldom needed
 
             pixels = divided_by_alpha(pixels)
@@ -78,15 +90,19 @@ class Jxl:
     def metadata(self, data: bytes) -> Metadata:
         exif, xmp, found = b"", b"", set[Thing]()
         for name, body in _blocks(data):
-            if name == b"Exif" and body and not exif:
-                exif = body[4 + number(body, 0, 4) :].removeprefix(b"Exif\0\0")
+            if name == b"Exif":
+                exif = exif or exif_of(body)
             elif name == b"xml ":
                 xmp = xmp or body
             elif name == b"jhgm":
                 found.add("gain map")
             elif name == b"jumb":
+                found.add("content credentials" if b"c2pa" in body else "private metadata")
+            else:
                 found.add("private metadata")
-        header = codestream_header(data, _codestream(data)[0])
+            if name in (b"Exif", b"xml ") and not body:
+                found.add("damaged metadata")
+        header = _header(data)[0]
         if header.is_animated:
             found.add("animation")
         try:
@@ -97,49 +113,107 @@ class Jxl:
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         """Encode with libjxl at effort 5, in the calling thread only."""
-        lossless = encoding.lossless
-        distance = 0.0 if lossless else _distance(encoding.quality)
-        made = _library().jpegxl_encode(
-            np.ascontiguousarray(image), effort=_EFFORT, distance=distance, lossless=lossless, numthreads=1
+        is_gray = image.ndim == 2 or image.shape[2] == 2
+        states, icc, codes = _to_write(metadata, is_gray, encoding.lossless)
+        lossless = encoding.lossless or (states and image.dtype != np.uint8)
+        if states and not lossless:
+            made = _in_own_colours(image, encoding.quality)
+        else:
+            distance = 0.0 if lossless else _distance(encoding.quality)
+            made = _library().jpegxl_encode(
+                np.ascontiguousarray(image),
+                effort=_EFFORT,
+                distance=distance,
+                lossless=lossless,
+                numthreads=1,
+            )
+        data = bytes(made)
+        is_deep = data[:2] != _CODESTREAM
+        data = (
+            next(data[start:end] for name, _, start, end in top_level(data) if name == b"jxlc")
+            if is_deep
+            else data
         )
-        return _with_metadata(bytes(made), metadata)
+        if states:
+            data = jxlcolours.with_colours(data, is_gray, icc, codes)
+        return _with_boxes(data, is_deep, metadata)
 
 
 def _library() -> Any:
     return library("imagecodecs", "JPEG XL", "jxl")
 
 
-def _codestream(data: Data) -> tuple[int, bool]:
-    """Where the codestream begins, and whether the file is a recompressed JPEG."""
-    if data[:2] == b"\xff\x0a":
-        return 0, False
-    transcoded = False
-    for name, start, end in top_level(data):
-        transcoded = transcoded or name == b"jbrd"
-        if name == b"jxlc":
-            return start, transcoded
-        if name == b"jxlp":
-            if number(data, start, 4) & 0x7FFFFFFF:
-                raise CorruptImage("the JPEG XL's first part is missing")
-            if end - start < 68 and end < len(data):
-                raise UnsupportedImage("JPEG XL with a header in several parts is not supported")
-            return start + 4, transcoded
-    raise MoreNeeded
+def _in_own_colours(image: Pixels, quality: int) -> bytes:
+    """A lossy codestream of pixels that are not converted from sRGB to the colours of the compression."""
+    plugin = library("pillow_jxl", "JPEG XL with a colour profile", "jxl")
+    height, width = image.shape[:2]
+    encoder = plugin.Encoder(
+        mode="L" if image.ndim == 2 else {2: "LA", 3: "RGB", 4: "RGBA"}[image.shape[2]],
+        quality=quality,
+        effort=_EFFORT,
+        use_original_profile=True,
+        num_threads=0,
+    )
+    return bytes(encoder(image.tobytes(), width, height, jpeg_encode=False))
+
+
+def _to_write(
+    metadata: Metadata, is_gray: bool, lossless: bool
+) -> tuple[bool, bytes, tuple[int, int] | None]:
+    """Whether the file states its colours, and their profile or codes. A lossy file of sRGB does not."""
+    icc = metadata.icc if lossless or not colours.is_srgb(metadata.icc) else b""
+    if icc or not metadata.colours or not metadata.colours.cicp or metadata.icc:
+        return bool(icc), icc, None
+    codes = metadata.colours.cicp[:2]
+    if codes in jxlcolours.SRGB:
+        return False, b"", None
+    if jxlcolours.can_state(codes):
+        return True, b"", codes
+    text = colours.of_codes(*codes)
+    icc = colours.built(text, is_gray) if text else b""
+    if text and not icc:
+        raise UnsupportedImage(f"JPEG XL cannot state these colours: {text}")
+    return bool(icc), icc, None
+
+
+def _header(data: Data) -> tuple[CodestreamHeader, bool]:
+    """The header of the codestream, and whether the file is a recompressed JPEG."""
+    head, transcoded = _beginning(data)
+    return codestream_header(head), transcoded
+
+
+def _beginning(data: Data) -> tuple[bytes, bool]:
+    """The first bytes of the codestream, which may be in several boxes, and whether it is a recompressed JPEG."""
+    if data[:2] == _CODESTREAM:
+        return bytes(data[:MOST_BYTES]), False
+    head, transcoded, parts = b"", False, 0
+    with suppress(MoreNeeded):
+        for name, _, start, end in top_level(data):
+            transcoded = transcoded or name == b"jbrd"
+            if name == b"jxlc":
+                return bytes(data[start : min(end, start + MOST_BYTES)]), transcoded
+            if name == b"jxlp":
+                number_of_part = number(data, start, 4)
+                if number_of_part & ~_LAST != parts:
+                    raise CorruptImage(f"part {parts + 1} of the JPEG XL is missing")
+                head, parts = head + data[start + 4 : min(end, start + MOST_BYTES)], parts + 1
+                if number_of_part & _LAST or len(head) >= MOST_BYTES:
+                    return head[:MOST_BYTES], transcoded
+    if not head:
+        raise MoreNeeded
+    return head, transcoded
 
 
 def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and body of the boxes of metadata, decompressed."""
     if data[: len(_CONTAINER)] != _CONTAINER:
         return
-    try:
-        for name, start, end in top_level(data):
-            if name in (b"Exif", b"xml ", b"jhgm", b"jumb"):
-                yield name, block(data, start, end - start, name.decode().strip())
-            elif name == b"brob":
-                body = block(data, start, end - start, "metadata")
-                yield body[:4], _unpacked(body[4:]) if body[:4] in (b"Exif", b"xml ") else b""
-    except MoreNeeded:
-        return  # what is behind the pixels is cut off
+    for name, _, start, end in complete_boxes(data):
+        if name in (b"Exif", b"xml ", b"jhgm", b"jumb", b"uuid"):
+            yield name, block(data, start, end - start, name.decode().strip())
+        elif name == b"brob":
+            body = block(data, start, end - start, "metadata")
+            yield body[:4], _unpacked(body[4:]) if body[:4] in (b"Exif", b"xml ") else b""
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -197,21 +271,15 @@ def _distance(quality: int) -> float:
     return 53 / 3000 * quality**2 - 23 / 20 * quality + 25
 
 
-def _with_metadata(data: bytes, metadata: Metadata) -> bytes:
-    """The file with boxes of metadata in front of the codestream."""
-    described = b"".join(
-        _box(name, body)
-        for name, body in ((b"Exif", metadata.exif and bytes(4) + metadata.exif), (b"xml ", metadata.xmp))
-        if body
+def _with_boxes(codestream: bytes, is_deep: bool, metadata: Metadata) -> bytes:
+    """The file: boxes of metadata in front of the codestream. Deep pixels need a box that says the level."""
+    boxes = (
+        (b"jxll", b"\n" if is_deep else b""),
+        (b"Exif", metadata.exif and bytes(4) + metadata.exif),
+        (b"xml ", metadata.xmp),
     )
-    if not described:
-        return data
-    if data[:2] == b"\xff\x0a":
-        return _START + described + _box(b"jxlc", data)
-    at = data.index(b"ftyp") + 16
-    if data[at + 4 : at + 8] == b"jxll":
-        at += int.from_bytes(data[at : at + 4])
-    return data[:at] + described + data[at:]
+    described = b"".join(_box(name, body) for name, body in boxes if body)
+    return _START + described + _box(b"jxlc", codestream) if described else codestream
 
 
 def _box(name: bytes, body: bytes) -> bytes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from imageloom.codecs.bits import Data, MoreNeeded
+from imageloom.codecs.bits import MoreNeeded
 from imageloom.errors import CorruptImage, UnsupportedImage
 
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _GRAY, _XYB, _ALPHA, _CUSTOM = 1, 2, 0, 2
 _CHANNELS = ("alpha", "depth", "spot colour", "selection mask", "black", "colour filter array", "thermal")
-_MOST_BYTES = 4096
+MOST_BYTES = 4096
 """Maximum size of the header that is read, in bytes."""
 _MOST_EXTRA = 16
 
@@ -45,20 +45,19 @@ class CodestreamHeader(NamedTuple):
     colours: Colours
 
 
-def codestream_header(data: Data, at: int) -> CodestreamHeader:
-    """Parse the header of a codestream that begins at `at`.
+def codestream_header(head: bytes) -> CodestreamHeader:
+    """Parse the header of a codestream from its first bytes, at most `MOST_BYTES`.
 
     Raises:
         MoreNeeded: the data ends within the header.
         CorruptImage: it is no codestream.
         UnsupportedImage: the image has channels beside its colours and alpha.
     """
-    head = bytes(data[at : at + _MOST_BYTES])
     if len(head) < 2:
         raise MoreNeeded
     if head[:2] != b"\xff\x0a":
         raise CorruptImage("the JPEG XL does not begin with its codestream")
-    bits = _Bits(head[2:])
+    bits = Bits(head[2:])
     width, height = bits.size()
     if bits.flag():
         return CodestreamHeader(width, height, 1, False, 8, False, False, False, True, Colours())
@@ -87,21 +86,26 @@ def codestream_header(data: Data, at: int) -> CodestreamHeader:
     )
 
 
-class _Bits:
+class Bits:
     """Reads numbers of a few bits, the lowest bit first."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
+        self._data, self.at = data, 0
 
     def take(self, count: int) -> int:
-        first, self._at = self._at, self._at + count
-        end = -(-self._at // 8)
+        first, self.at = self.at, self.at + count
+        end = -(-self.at // 8)
         if end > len(self._data):
-            if len(self._data) == _MOST_BYTES - 2:
+            if len(self._data) == MOST_BYTES - 2:
                 raise CorruptImage("the JPEG XL has a header that is too long")
             raise MoreNeeded
         value = int.from_bytes(self._data[first // 8 : end], "little")
         return value >> first % 8 & (1 << count) - 1
+
+    def between(self, start: int, end: int) -> int:
+        """The bits that were already read from `start` up to `end`."""
+        whole = int.from_bytes(self._data[: -(-end // 8)], "little")
+        return whole >> start & (1 << end - start) - 1
 
     def flag(self) -> bool:
         return bool(self.take(1))
@@ -189,6 +193,7 @@ class _Bits:
             transfer = 0
         else:
             transfer = self.enum()
+        self.enum()  # rendering intent
         known = white == 1 and primaries in (1, 9, 11)
         return Colours(gray, False, primaries if known else 0, transfer)
 

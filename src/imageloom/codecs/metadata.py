@@ -6,6 +6,9 @@ from typing import Literal
 
 from imageloom.model import Plain, Thing
 
+_INCH = 0.0254
+"""Metres."""
+
 
 class Density(Plain, frozen=True):
     """The resolution for print."""
@@ -15,6 +18,15 @@ class Density(Plain, frozen=True):
     y: float
     unit: Literal["inch", "cm", "none"] = "inch"
     """none: only the ratio of x and y has a meaning (the shape of a pixel)."""
+
+    @property
+    def per_metre(self) -> tuple[float, float]:
+        """Pixels per metre; at least 72 per inch if only the ratio is known."""
+        if self.unit == "none":
+            least = min(self.x, self.y) * _INCH / 72
+            return self.x / least, self.y / least
+        metre = 100 if self.unit == "cm" else 1 / _INCH
+        return self.x * metre, self.y * metre
 
 
 class Text(Plain, frozen=True):

@@ -1,4 +1,4 @@
-"""Descriptions by which programs say what pixels a TIFF holds: those of tifffile, ImageJ and OME.
+"""Descriptions by which programs say what pixels a TIFF holds: those of tifffile, ImageJ, Aperio and OME.
 
 They are kept while they are true.
 """
@@ -15,7 +15,7 @@ from imageloom.model import Frame
 
 DENSITY = (282, 283, 296)
 """Tags of the resolution."""
-_MARKS = (b'{"shape"', b"ImageJ=", b"<OME ", b"<ome:OME ")
+_MARKS = (b'{"shape"', b"ImageJ=", b"Aperio", b"<OME ", b"<ome:OME ")
 _ENTRIES = (b"\x0e\x01\2\0", b"\x01\x0e\0\2")
 """The beginning of the entry of a description, in both byte orders."""
 _SIZES = re.compile(rb"\bSize([XYZCT])=\"(\d{1,9})\"")
@@ -59,7 +59,7 @@ def _is_true(text: bytes, frame: Frame, moved: bool) -> bool:
         shape = shape_in(text)
         sides = (*size, frame.channels) if frame.channels > 1 else size
         return shape in (sides, (*size, 1) if frame.channels == 1 else sides)
-    if text.startswith(b"ImageJ="):
+    if text.startswith((b"ImageJ=", b"Aperio")):
         return not moved
     if any(mark in text[:4096] for mark in (b"<OME ", b"<ome:OME ")):
         found = [(axis, int(number)) for axis, number in _SIZES.findall(text)]

@@ -11,7 +11,7 @@ import numpy as np
 from imageloom.codecs.bits import Data, MoreNeeded
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.libraries import installed
-from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.metadata import NO_METADATA, Metadata, Text
 from imageloom.codecs.rendering import render
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
@@ -21,6 +21,15 @@ DENSITY = 150
 _TAIL = 4096
 """Number of bytes at the end of a file that have its end mark."""
 _MOST_SIDE = 100_000
+_TEXTS = {
+    "Title": "Title",
+    "Author": "Author",
+    "Subject": "Description",
+    "Keywords": "Keywords",
+    "Creator": "Software",
+    "CreationDate": "Creation Time",
+}
+"""The keyword of a text by its name in the PDF."""
 
 
 class Pdf:
@@ -29,7 +38,8 @@ class Pdf:
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[Thing, ...] = ()
-    always_drops: tuple[Thing, ...] = ("pages",)
+    also_reads: tuple[Thing, ...] = ("text",)
+    always_drops: tuple[Thing, ...] = ("XMP", "attachments", "pages")
     most_read = 1 << 30
 
     def header(self, head: Data) -> Header:
@@ -64,7 +74,13 @@ class Pdf:
         return np.frombuffer(drawn, np.uint8).reshape(frame.height, frame.width, 3)
 
     def metadata(self, data: bytes) -> Metadata:
-        return NO_METADATA
+        """The texts about the document. Its XMP is of the document, not of a page."""
+        words, attached = json.loads(render("about_pdf", data, "", "", "PDF"))
+        found: list[Thing] = ["XMP"] if data.find(b"<x:xmpmeta") >= 0 else []
+        if attached:
+            found.append("attachments")
+        texts = tuple(Text(_TEXTS[name], text) for name, text in words.items() if name in _TEXTS and text)
+        return Metadata(texts=texts, found=tuple(found))
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         raise UnsupportedImage("PDF can be read but not written: choose another --format, such as png")

@@ -46,6 +46,24 @@ def read(block: bytes) -> Resources:
     return Resources(iptc, lasting, density, thumbnail, others)
 
 
+def chosen(first: bytes, second: bytes) -> tuple[bytes, bool]:
+    """One of two sets of IPTC records: the first one, unless only the second one is whole. And whether the other
+    one has something that this one lacks."""
+    taken, other = (second, first) if not _is_whole(first) and _is_whole(second) else (first, second)
+    return taken or other, bool(taken) and not taken.startswith(other.rstrip(b"\0"))
+
+
+def _is_whole(records: bytes) -> bool:
+    """Whether the IPTC records end where the last one does (IPTC-IIM 4.2, 1.5)."""
+    at = 0
+    while records[at : at + 1] == b"\x1c" and at + 5 <= len(records):
+        size = int.from_bytes(records[at + 3 : at + 5])
+        if size & 0x8000:
+            return False
+        at += 5 + size
+    return 0 < at <= len(records) and not records[at:].strip(b"\0")
+
+
 def _resources(block: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Number, position and body of each resource."""
     at = 0

@@ -1,9 +1,12 @@
-"""PNM: the plain and the raw forms of bitmaps, graymaps and pixmaps (netpbm's pbm, pgm and ppm pages)."""
+"""PNM: plain and raw forms of bitmaps, graymaps and pixmaps (netpbm's pbm, pgm and ppm pages), PAM, and PFM
+of floating point. Pixels with alpha are written as PAM, and floating point as PFM.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +16,17 @@ from imageloom.codecs.metadata import NO_METADATA, Metadata, Text
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
-_REFUSED = {b"P7": "PAM", b"PF": "PFM", b"Pf": "PFM"}
+_SIZES = (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")
+_TYPES = {
+    1: ("BLACKANDWHITE", "GRAYSCALE"),
+    2: ("BLACKANDWHITE_ALPHA", "GRAYSCALE_ALPHA"),
+    3: ("RGB",),
+    4: ("RGB_ALPHA",),
+}
+"""The types of PAM by the number of channels, the most general one last."""
+_FLOATS = re.compile(
+    rb"P[Ff]\s+(\d{1,10})\s+(\d{1,10})\s+([+-]?[\d.]{1,20}(?:e[+-]?\d{1,3})?)[ \t\r]?[\n\s]", re.IGNORECASE
+)
 _NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=[\s#])")
 _COMMENT = re.compile(rb"#([^\r\n]*)")
 _ANOTHER = re.compile(rb"\s*P[1-7Ff]\s")
@@ -33,76 +46,149 @@ class Pnm:
     always_drops: tuple[Thing, ...] = ("pages",)
 
     def header(self, head: Data) -> Header:
-        if head[:2] in _REFUSED:
-            raise UnsupportedImage(f"{_REFUSED[head[:2]]} is not supported")
-        width, height, top, _ = _numbers(head[:_MOST_HEAD])
-        channels = 3 if head[1:2] in (b"3", b"6") else 1
-        return Header("pnm", Frame(width, height, channels, "uint8" if top < 256 else "uint16"))
+        return Header("pnm", _head(head[:_MOST_HEAD]).frame)
 
     def cannot_hold(self, frame: Frame) -> str | None:
-        if frame.channels in (2, 4):
-            return "PNM does not support alpha: choose --format png"
-        return f"PNM supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None
+        if frame.dtype == "float32" and frame.channels in (2, 4):
+            return "PNM does not support alpha in floating point: choose --format tiff"
+        return None
+
+    def lacks(self, frame: Frame) -> frozenset[Thing]:
+        """PFM has no comments."""
+        return frozenset(self.carries) if frame.dtype == "float32" else frozenset()
 
     def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
         """Decode, and scale the samples to the full range of the dtype."""
-        _, _, top, at = _numbers(data)
-        frame = header.frame
-        kind, shape = (
-            data[1:2],
-            (frame.height, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3],
-        )
-        samples = (
-            _plain(data[at:], kind, frame) if kind in b"123" else _raw(data, at, kind, frame, top, damage)
-        )
-        if samples.size and int(samples.max()) > top:
-            damage.repaired(f"samples are above the maximum of {top}")
-            samples = np.minimum(samples, top)
+        head, kind = _head(data), data[1:2]
+        frame = head.frame
+        shape = (frame.height, frame.width, frame.channels)[: 2 if frame.channels == 1 else 3]
+        is_plain = kind in b"123"
+        samples = _plain(data[head.at :], kind, frame) if is_plain else _raw(data, head, kind, damage)
+        if kind in b"Ff":
+            return np.ascontiguousarray(samples.reshape(shape)[::-1], np.float32)
+        if samples.size and int(samples.max()) > head.top:
+            damage.repaired(f"samples are above the maximum of {head.top}")
+            samples = np.minimum(samples, head.top)
         full = 255 if frame.dtype == "uint8" else 65_535
-        if top != full:
-            samples = (samples.astype(np.uint32) * full + top // 2) // top
+        if head.top != full:
+            samples = (samples.astype(np.uint32) * full + head.top // 2) // head.top
         image: Pixels = samples.astype(frame.dtype).reshape(shape)
         return 255 - image if kind in b"14" else image
 
     def metadata(self, data: bytes) -> Metadata:
         """The comments of the header, and whether other images follow."""
-        *_, at = _numbers(data)
-        lines = [line.strip() for line in _COMMENT.findall(data, 2, at)]
+        head, kind = _head(data), data[1:2]
+        lines = [line.strip() for line in _COMMENT.findall(data, 2, head.at)] if kind not in b"Ff" else []
         comment = "\n".join(line.decode(errors="replace") for line in lines if line)
-        several = _is_another(data, at) if data[1:2] in b"456" else False
+        end = head.at + head.per_row(kind) * head.frame.height
+        several = kind not in b"123" and _ANOTHER.match(data, end) is not None
         return Metadata(
             texts=(Text("Comment", comment),) if comment else (),
             found=("pages",) if several else (),
         )
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
+        height, width = image.shape[:2]
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        if image.dtype == np.float32:
+            head = f"{'PF' if channels == 3 else 'Pf'}\n{width} {height}\n-1.0\n"
+            return head.encode() + image[::-1].astype("<f4").tobytes()
         deep = image.dtype == np.uint16
-        kind, top = "P5" if image.ndim == 2 else "P6", 65_535 if deep else 255
+        top = 65_535 if deep else 255
         comments = "".join(f"# {line}\n" for text in metadata.texts for line in _lines(text))
-        head = f"{kind}\n{comments}{image.shape[1]} {image.shape[0]}\n{top}\n".encode(errors="replace")
-        return head + (image.astype(">u2") if deep else image).tobytes()
+        if channels in (2, 4):
+            sizes = f"WIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {top}\n"
+            head = f"P7\n{comments}{sizes}TUPLTYPE {_TYPES[channels][-1]}\nENDHDR\n"
+        else:
+            head = f"{'P5' if channels == 1 else 'P6'}\n{comments}{width} {height}\n{top}\n"
+        return head.encode(errors="replace") + (image.astype(">u2") if deep else image).tobytes()
 
 
-def _numbers(data: bytes) -> tuple[int, int, int, int]:
-    """Width, height, the maximum sample value, and the position of the first sample."""
+class _Head(NamedTuple):
+    """The header of a file."""
+
+    frame: Frame
+    top: int
+    """The maximum sample value."""
+    at: int
+    """The position of the first sample."""
+    order: str = ">"
+
+    def per_row(self, kind: bytes) -> int:
+        """The size of a row of a raw file in bytes. Rows of a bitmap are padded to whole bytes."""
+        if kind == b"4":
+            return -(-self.frame.width // 8)
+        return self.frame.bytes // self.frame.height if self.frame.height else 0
+
+
+def _head(data: bytes) -> _Head:
+    if data[1:2] == b"7":
+        return _head_of_pam(data)
+    if data[1:2] in b"Ff":
+        return _head_of_pfm(data)
     found, at = [], 2
     for _ in range(2 if data[1:2] in b"14" else 3):
         number = _NUMBER.match(data, at, _MOST_HEAD)
         if number is None:
-            if len(data) < _MOST_HEAD:
-                raise MoreNeeded
-            raise CorruptImage("the PNM's header is damaged")
+            raise _damaged(data)
         found.append(int(number[1]))
         at = number.end()
     width, height, top = (*found, 1)[:3]
-    if not 0 < top < 65_536:
-        raise CorruptImage(f"the PNM's maximum sample value is {top}; it must be 1 to 65535")
     if data[at : at + 1] == b"#":
         end = data.find(b"\n", at, at + _MOST_HEAD)
         if end < 0:
             raise MoreNeeded
         at = end
-    return width, height, top, at + 1
+    channels = 3 if data[1:2] in (b"3", b"6") else 1
+    return _Head(_frame(width, height, channels, top), top, at + 1)
+
+
+def _head_of_pam(data: bytes) -> _Head:
+    """The header of a PAM: lines of a word and its value."""
+    values: dict[bytes, bytes] = {}
+    at = data.find(b"\n", 0, _MOST_HEAD) + 1
+    while at:
+        end = data.find(b"\n", at, _MOST_HEAD)
+        if end < 0:
+            break
+        word, _, value = data[at:end].strip().partition(b" ")
+        at = end + 1
+        if word == b"ENDHDR":
+            try:
+                width, height, channels, top = (int(values[name]) for name in _SIZES)
+            except (KeyError, ValueError):
+                raise CorruptImage("the PAM's header is damaged") from None
+            kind = values.get(b"TUPLTYPE", b"").decode(errors="replace")
+            if kind not in ("", *_TYPES.get(channels, ())):
+                raise UnsupportedImage(
+                    f"PAM of {channels} channels of the type {kind or 'unknown'} is not supported"
+                )
+            return _Head(_frame(width, height, channels, top), top, at)
+        if word and not word.startswith(b"#"):
+            values[word] = value.strip()
+    raise _damaged(data)
+
+
+def _head_of_pfm(data: bytes) -> _Head:
+    """The header of a PFM. The sign of its last number is the order of bytes. Its value is not used."""
+    found = _FLOATS.match(data, 0, _MOST_HEAD)
+    if found is None:
+        raise _damaged(data, 200)
+    frame = Frame(int(found[1]), int(found[2]), 3 if data[1:2] == b"F" else 1, "float32")
+    return _Head(frame, 1, found.end(), "<" if found[3].startswith(b"-") else ">")
+
+
+def _damaged(data: bytes, most: int = _MOST_HEAD) -> Exception:
+    """The error for a header without an end."""
+    return MoreNeeded() if len(data) < most else CorruptImage("the PNM's header is damaged")
+
+
+def _frame(width: int, height: int, channels: int, top: int) -> Frame:
+    if not 0 < top < 65_536:
+        raise CorruptImage(f"the PNM's maximum sample value is {top}; it must be 1 to 65535")
+    if not 1 <= channels <= 4:
+        raise UnsupportedImage(f"PAM of {channels:,} channels is not supported")
+    return Frame(width, height, channels, "uint8" if top < 256 else "uint16")
 
 
 def _lines(text: Text) -> list[str]:
@@ -111,31 +197,18 @@ def _lines(text: Text) -> list[str]:
     return [line for line in words.replace("\0", " ").splitlines() if line.strip()]
 
 
-def _is_another(data: bytes, at: int) -> bool:
-    """Whether a raw file has another image after the first one."""
-    width, height, top, _ = _numbers(data)
-    frame = Frame(width, height, 3 if data[1:2] == b"6" else 1)
-    end = at + _per_row(data[1:2], frame, top) * height
-    return bool(_ANOTHER.match(data, end))
-
-
-def _per_row(kind: bytes, frame: Frame, top: int) -> int:
-    """The size of a row of a raw file in bytes."""
-    return -(-frame.width // 8) if kind == b"4" else frame.width * frame.channels * (2 if top > 255 else 1)
-
-
-def _raw(data: bytes, at: int, kind: bytes, frame: Frame, top: int, damage: DamageLog) -> Pixels:
-    """The samples of a raw file. Rows of a bitmap are padded to whole bytes."""
-    per_row = _per_row(kind, frame, top)
+def _raw(data: bytes, head: _Head, kind: bytes, damage: DamageLog) -> Pixels:
+    """The samples of a raw file."""
+    frame, at, per_row = head.frame, head.at, head.per_row(kind)
     size = per_row * frame.height
     if len(data) - at < size:
         rows = (len(data) - at) // per_row
         damage.missing(f"it is cut off: {frame.height - rows} of {frame.height} rows are missing")
         data, at = data[at:].ljust(size, b"\0"), 0
     if kind != b"4":
-        count = frame.pixels * frame.channels
-        return np.frombuffer(data, ">u2" if top > 255 else np.uint8, count, at)
-    packed = np.frombuffer(data, np.uint8, per_row * frame.height, at).reshape(frame.height, per_row)
+        types = {"uint8": "u1", "uint16": f"{head.order}u2", "float32": f"{head.order}f4"}
+        return np.frombuffer(data, types[frame.dtype], frame.pixels * frame.channels, at)
+    packed = np.frombuffer(data, np.uint8, size, at).reshape(frame.height, per_row)
     return np.unpackbits(packed, axis=1, count=frame.width)
 
 

@@ -77,6 +77,15 @@ def describe_pdf(document: Document, page: str, _: str) -> bytes:
     return json.dumps([count, width, height]).encode()
 
 
+def about_pdf(document: Document, _: str, __: str) -> bytes:
+    """The texts about a PDF, each of at most 10,000 characters, and the number of its attachments."""
+    import pypdfium2
+
+    pdf = pypdfium2.PdfDocument(document)
+    texts = {name: text[:10_000] for name, text in pdf.get_metadata_dict(skip_empty=True).items()}
+    return json.dumps([texts, pdf.count_attachments()]).encode()
+
+
 def draw_pdf(document: Document, page: str, size: str) -> bytes:
     """The pixels of a page: RGB on white."""
     import pypdfium2
@@ -143,6 +152,7 @@ def draw_raw(document: Document, _: str, __: str) -> bytes:
 
 PROGRAMS = {
     "describe_pdf": describe_pdf,
+    "about_pdf": about_pdf,
     "draw_pdf": draw_pdf,
     "draw_svg": draw_svg,
     "describe_raw": describe_raw,

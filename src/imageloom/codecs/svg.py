@@ -16,7 +16,7 @@ from imageloom.codecs import pillow
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.libraries import installed
-from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.metadata import NO_METADATA, Metadata, Text
 from imageloom.codecs.rendering import render
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
@@ -29,6 +29,9 @@ _MOST_SIDE = 100_000
 _UNITS = {"": 1.0, "px": 1.0, "in": 96.0, "cm": 96 / 2.54, "mm": 9.6 / 2.54, "pt": 4 / 3, "pc": 16.0}
 _LENGTH = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*|%)\s*", re.IGNORECASE)
 _ENCODING = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w-]{1,40})[\"']")
+
+_TEXTS = {"title": "Title", "desc": "Description"}
+_MOVING = frozenset(("animate", "animateColor", "animateMotion", "animateTransform", "set"))
 
 
 class _Drawing(NamedTuple):
@@ -46,6 +49,8 @@ class Svg:
     encoder_bytes = 0
     written: Format = "png"
     carries: tuple[Thing, ...] = ()
+    also_reads: tuple[Thing, ...] = ("text",)
+    always_drops: tuple[Thing, ...] = ("animation", "private metadata")
 
     def header(self, head: Data) -> Header:
         return self.page_header(head, 0, 0)
@@ -82,7 +87,19 @@ class Svg:
         return pixels
 
     def metadata(self, data: bytes) -> Metadata:
-        return NO_METADATA
+        """The title and the description of the drawing."""
+        root, _ = _checked(data[: len(data)])
+        texts, found = [], set[Thing]()
+        for element in root:
+            name = element.tag.rpartition("}")[2]
+            words = " ".join("".join(element.itertext()).split()) if name in _TEXTS else ""
+            if words:
+                texts.append(Text(_TEXTS[name], words))
+            elif name == "metadata":
+                found.add("private metadata")
+        if any(element.tag.rpartition("}")[2] in _MOVING for element in root.iter()):
+            found.add("animation")
+        return Metadata(texts=tuple(texts), found=tuple(sorted(found)))
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
         raise UnsupportedImage("SVG can be read but not written: choose another --format, such as png")

@@ -78,6 +78,7 @@ class Tiff:
     )
     always_drops: tuple[Thing, ...] = (
         "CMYK",
+        "auxiliary images",
         "damaged metadata",
         "layers",
         "mask",
@@ -128,7 +129,7 @@ class Tiff:
             if samples.shape != (*target.shape[:2], layout.samples):
                 raise CorruptImage(f"{parts.name(place)} is damaged: it does not hold its pixels")
             target[...] = as_pixels(samples, layout, convert)
-        return pixels
+        return pixels if scale == 1 else _fitted(pixels, header.frame, scale)
 
     def page_metadata(self, data: bytes, page: int) -> Metadata:
         """The metadata of a page."""
@@ -211,12 +212,25 @@ def _copies(data: Data, page: Page, layout: Layout) -> dict[int, Page]:
         except UnsupportedImage:
             continue
         scale = round(layout.frame.width / max(1, other.frame.width))
-        wanted = replace(
-            layout.frame, width=-(-layout.frame.width // scale), height=-(-layout.frame.height // scale)
-        )
-        if scale > 1 and other.frame == wanted and other.colours == layout.colours:
+        frame = replace(other.frame, width=layout.frame.width, height=layout.frame.height)
+        sides = zip(_size(layout.frame, scale), (other.frame.width, other.frame.height), strict=True)
+        is_near = scale > 1 and all(abs(wanted - side) <= 1 for wanted, side in sides)
+        if is_near and frame == layout.frame and other.colours == layout.colours:
             found.setdefault(scale, copy)
     return found
+
+
+def _size(frame: Frame, scale: int) -> tuple[int, int]:
+    return -(-frame.width // scale), -(-frame.height // scale)
+
+
+def _fitted(pixels: Pixels, frame: Frame, scale: int) -> Pixels:
+    """A smaller copy with rounded sides: programs round up or down."""
+    width, height = _size(frame, scale)
+    missing = (max(0, height - pixels.shape[0]), max(0, width - pixels.shape[1]))
+    if any(missing):
+        pixels = np.pad(pixels, [(0, count) for count in (*missing, 0)[: pixels.ndim]], mode="edge")
+    return pixels[:height, :width]
 
 
 def _profile(head: Data, layout: Layout) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, View, number
 from imageloom.codecs.tags import SHORT, Entry, Order, directory, next_directory, numbers, order_of
+from imageloom.codecs.tiffpages import is_aperio
 from imageloom.codecs.tiffparts import (
     BITS,
     COLOURS,
@@ -31,7 +32,7 @@ from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import DType, Frame, Pixels, Thing
 
 DESCRIPTION, ORIENTATION, PALETTE, PROFILE = 270, 274, 320, 34675
-_KIND, _OLD_KIND, _SUBDIRECTORIES, _STACK = 254, 255, 330, 33629
+_KIND, _OLD_KIND, _TILES, _SUBDIRECTORIES, _STACK = 254, 255, 322, 330, 33629
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTED, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 CONVERTED = {CMYK: "CMYK", CIELAB: "CIELab", ICCLAB: "ICCLab"}
 """Colours that are decoded to RGB."""
@@ -236,11 +237,13 @@ def shape_in(text: bytes) -> tuple[int, ...]:
 
 
 def others_of(data: Data) -> frozenset[Thing]:
-    """What other directories than the first one hold: pages, smaller copies of the picture, and masks.
+    """What other directories than the first one hold: pages, smaller copies of the picture, masks, and pictures of
+    a slide's label.
+
+    The chain ends where it is damaged: behind the end of the file, or at a directory that it already had.
 
     Raises:
         UnsupportedImage: there are too many directories.
-        CorruptImage: the directories form a loop.
     """
     order, big, at = beginning(data)
     entries = directory(data, at, order, big).entries
@@ -248,12 +251,13 @@ def others_of(data: Data) -> frozenset[Thing]:
     below = entries.get(_SUBDIRECTORIES)
     waiting = list(numbers(data, below, order)) if below and below.length <= _MOST_DIRECTORIES else []
     following = next_directory(data, at, order, big)
+    is_slide = is_aperio(data, entries)
     seen = {at}
     while waiting or following:
         is_below = bool(waiting)
         place = waiting.pop() if is_below else following
         if place in seen:
-            raise CorruptImage("the TIFF's directories form a loop")
+            return frozenset({*found, "damaged metadata"})
         seen.add(place)
         try:
             other, more, _ = directory(data, place, order, big)
@@ -263,7 +267,11 @@ def others_of(data: Data) -> frozenset[Thing]:
             return frozenset({*found, "damaged metadata"})
         following = following if is_below else more
         kind = _subfile(data, other, order)
-        if kind & _MASK:
+        if is_slide and _TILES not in other:
+            found.add("thumbnail" if len(seen) == 2 else "auxiliary images")
+        elif is_slide:
+            continue
+        elif kind & _MASK:
             found.add("mask")
         elif kind & _REDUCED:
             found.add("thumbnail")

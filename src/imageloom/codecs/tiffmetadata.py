@@ -109,6 +109,9 @@ def read(data: bytes) -> Metadata:
         found.add("thumbnail")
     if inside.has_others:
         found.add("Photoshop resources")
+    records, lost = photoshop.chosen(_records(iptc, entries.get(_IPTC), order), inside.iptc)
+    if lost or (iptc and not records):
+        damaged.append(_IPTC)
     if _LAYERS in entries:
         found.add("layers")
     if entries.keys() - _DESCRIPTIVE - _STORAGE - _GEOREFERENCE - _BLOCKS:
@@ -122,7 +125,7 @@ def read(data: bytes) -> Metadata:
         exif=_as_block(kept, order),
         xmp=xmp,
         icc=b"" if space in CONVERTED else icc,
-        iptc=_records(iptc, entries.get(_IPTC), order) or inside.iptc,
+        iptc=records,
         photoshop=inside.lasting,
         density=_density(kept, order) or (Density(*inside.density) if inside.density else None),
         colours=colours,
@@ -150,6 +153,8 @@ def _records(iptc: bytes, entry: Entry | None, order: Order) -> bytes:
     """IPTC records. Some programs write them as numbers of 32 bits, in the byte order of the file."""
     if iptc[:1] != b"\x1c" and entry is not None and entry.kind == LONG and order == "big":
         iptc = b"".join(iptc[at : at + 4][::-1] for at in range(0, len(iptc), 4))
+    if iptc.startswith(b"8BIM"):
+        iptc = photoshop.read(iptc).iptc
     return iptc if iptc[:1] == b"\x1c" else b""
 
 

@@ -1,5 +1,8 @@
 """Pages of TIFF files: directories that are neither smaller copies of a picture nor masks.
 
+A slide of Aperio (SVS) has one page: its tiled directories are smaller copies of it, whatever they say of
+themselves, and the other ones are a thumbnail and pictures of the slide's label and of the whole slide.
+
 A page is read as a file of its own: the same bytes, but for the offset of the first directory, and for the end of
 the chain of directories behind the page's own.
 """
@@ -9,10 +12,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from imageloom.codecs.bits import Data, View, number
-from imageloom.codecs.tags import Directory, Order, directory, numbers, order_of
-from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.codecs.tags import Directory, Entry, Order, directory, numbers, order_of
+from imageloom.errors import UnsupportedImage
 
-_KIND, _OLD_KIND, _SUBDIRECTORIES = 254, 255, 330
+_KIND, _OLD_KIND, _DESCRIPTION, _TILES, _SUBDIRECTORIES = 254, 255, 270, 322, 330
+_APERIO = b"Aperio"
 _MOST_BELOW = 64
 _REDUCED, _MASK = 1, 4
 _MOST_DIRECTORIES = 10_000
@@ -30,11 +34,10 @@ class Page(NamedTuple):
 
 
 def pages(data: Data) -> list[Page]:
-    """The pages of a file, at least the first directory.
+    """The pages of a file, at least the first directory. A chain that forms a loop ends where it begins again.
 
     Raises:
         MoreNeeded: a directory is behind the end of the data.
-        CorruptImage: the directories form a loop.
         UnsupportedImage: there are too many.
     """
     order, big = order_of(data), b"+" in data[2:4]
@@ -42,11 +45,10 @@ def pages(data: Data) -> list[Page]:
     found: list[Page] = []
     early: list[Page] = []
     """Smaller copies before the first page."""
-    first = Page(at, directory(data, at, order, big).next_at)
+    head = directory(data, at, order, big)
+    first, is_slide = Page(at, head.next_at), is_aperio(data, head.entries)
     seen: set[int] = set()
-    while at:
-        if at in seen:
-            raise CorruptImage("the TIFF's directories form a loop")
+    while at and at not in seen:
         if len(seen) > _MOST_DIRECTORIES:
             raise UnsupportedImage(f"TIFF of more than {_MOST_DIRECTORIES:,} directories is not supported")
         seen.add(at)
@@ -55,6 +57,8 @@ def pages(data: Data) -> list[Page]:
             (numbers(data, here.entries[tag], order) or (0,))[0] if tag in here.entries else 0
             for tag in (_KIND, _OLD_KIND)
         )
+        if is_slide and found:
+            kind = _REDUCED if _TILES in here.entries else _MASK  # what is not tiled is another picture
         if not (kind & (_REDUCED | _MASK) or old == 2):
             found.append(Page(at, here.next_at, (*early, *_below(data, here, order, big))))
             early = []
@@ -66,6 +70,12 @@ def pages(data: Data) -> list[Page]:
     if not found and early and _has_full_below(data, early[0].at, order, big):
         raise UnsupportedImage("TIFF whose first picture is a smaller copy of another one is not supported")
     return found or early[:1] or [first]
+
+
+def is_aperio(data: Data, first: dict[int, Entry]) -> bool:
+    """Whether a file is a slide of Aperio, by the tags of its first directory."""
+    entry = first.get(_DESCRIPTION)
+    return entry is not None and _TILES in first and data[entry.at : entry.at + len(_APERIO)] == _APERIO
 
 
 def _below(data: Data, here: Directory, order: Order, big: bool) -> tuple[Page, ...]:

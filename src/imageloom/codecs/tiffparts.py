@@ -43,8 +43,12 @@ _KEPT = (
 )
 _SEVERAL = (BITS, EXTRA, SAMPLE_FORMAT, _SUBSAMPLING)
 JPEG = 7
+_NOT_PACKED = 1
+_BOUNDED = {8: "zlib", 32946: "zlib", 32773: "packbits", 50000: "zstd"}
+"""Packings whose library refuses more bytes than the part has pixels for, and its name for them."""
 _INTEGERS = (1, 3, 4, 16)
 """Types of tags: BYTE, SHORT, LONG, LONG8."""
+IndexArray = np.ndarray[Any, np.dtype[Any]]
 MOST_SAMPLES = 64
 """Maximum number of channels, and of values of a tag with one value per channel."""
 _CUT = 1 << 20
@@ -126,7 +130,7 @@ class Parts:
         def get(tag: int, default: int | None = None) -> int:
             return integers(data, entries, order, tag, default)[0]
 
-        self.packing = get(PACKING, 1)
+        self.packing = get(PACKING, _NOT_PACKED)
         self.planes = samples if get(PLANES, 1) == 2 else 1
         self._channels = samples // self.planes
         if self.is_tiled:
@@ -156,8 +160,13 @@ class Parts:
         self._offsets, self._sizes = (
             _array(data, entries[tag], order, self.count) for tag in (places, sizes)
         )
+        self._end = height
+        self._row_bytes = -(-self.width * self._channels * get(BITS, 1) // 8)
+        """Of a row of a part, unpacked as the file stores it."""
+        if self.packing == _NOT_PACKED:
+            self._sizes = np.minimum(self._sizes, self._needed(np.arange(self.count)))
         self._check(len(data))
-        self._cut(height, get)
+        self._cut(get)
         self._tables = _tables(data, entries)
         kept: Tree = {}
         for tag in _KEPT:
@@ -206,6 +215,8 @@ class Parts:
         except MemoryError:
             raise
         except Exception as error:  # the libraries raise undocumented exceptions
+            if shorter := self._without_excess(index, data):
+                return self._unpacked(index, shorter)
             said = " ".join(str(error).split())
             raise CorruptImage(f"{self.name(index)} is damaged: {said or 'it is cut off'}") from None
         if pixels is None or pixels.ndim != 4:
@@ -213,11 +224,31 @@ class Parts:
         first: Pixels = pixels[0]
         return first
 
-    def _cut(self, height: int, get: Callable[[int, int], int]) -> None:
+    def _needed(self, index: IndexArray) -> IndexArray:
+        """The bytes of parts, unpacked as the file stores them."""
+        rows = np.full(len(index), self.height)
+        if not self.is_tiled:
+            rows = np.minimum(rows, self._end - index % self.places * self.height)
+        return rows.astype(np.uint64) * np.uint64(self._row_bytes)
+
+    def _without_excess(self, index: int, data: bytes) -> bytes:
+        """A part without bytes behind its pixels: some programs fill up the last strip. Empty if it has none."""
+        name = _BOUNDED.get(self.packing)
+        if name is None:
+            return b""
+        imagecodecs = importlib.import_module("imagecodecs")
+        needed = int(self._needed(np.array([index]))[0])
+        try:
+            plain = getattr(imagecodecs, f"{name}_decode")(data, out=self.height * self._row_bytes)
+        except Exception:  # the libraries raise undocumented exceptions
+            return b""
+        return bytes(getattr(imagecodecs, f"{name}_encode")(plain[:needed])) if len(plain) > needed else b""
+
+    def _cut(self, get: Callable[[int, int], int]) -> None:
         """Cut one uncompressed strip with all rows into several, so that it is read in parts."""
-        bits = self.width * self._channels * get(BITS, 1)
-        row, rest = divmod(bits, 8)
-        if self.is_tiled or self.packing != 1 or self.places > 1 or rest or get(FILL_ORDER, 1) != 1:
+        height, row = self._end, self._row_bytes
+        rest = self.width * self._channels * get(BITS, 1) % 8
+        if self.is_tiled or self.packing != _NOT_PACKED or self.places > 1 or rest or get(FILL_ORDER, 1) != 1:
             return
         if self.planes > 1 or row * height <= _CUT or int(self._sizes[0]) < row * height:
             return
@@ -265,7 +296,7 @@ class Parts:
         segments.check_scans(data)
 
 
-def _array(data: Data, entry: Entry, order: Order, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _array(data: Data, entry: Entry, order: Order, count: int) -> IndexArray:
     """The first `count` values of a tag with one value per part."""
     if entry.kind not in _INTEGERS or entry.at + entry.size > len(data):
         raise CorruptImage("the TIFF has no offsets of its pixels")

@@ -13,13 +13,17 @@ from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import Retries
-from imageloom.errors import StorageError
-from imageloom.model import Item, Job, Result, Work
+from imageloom.errors import DiskFull, StorageError
+from imageloom.model import Item, Job, Result, Unlisted, Work
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Done, Event, Failed, Listener, Retried, Skipped, SkipReason
 from imageloom.records.faults import failure_of
 from imageloom.records.ledger import Ledger
 from imageloom.records.losses import Losses
+from imageloom.records.summary import Summary
+
+MOST_UNWRITTEN = 3
+"""A run stops after this number of items in a row that failed for lack of space."""
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +61,9 @@ class Accounts:
         self._meanings = meanings
         self._suspects = suspects
         self._listeners = tuple(listeners)
-        self._done = self._failed = self._skipped = 0
+        self._done = self._failed = self._skipped = self._unchanged = 0
+        self._unwritten: list[str] = []
+        """Why the latest items failed, if each failed for lack of space."""
         self.losses = Losses()
         longest = rounds.LONGEST_FOLLOWED if followed or source.is_endless else rounds.LONGEST
         self._rounds = Rounds(sink, ledger, meanings, longest, clock) if job.is_durable else None
@@ -73,9 +79,45 @@ class Accounts:
         return self._rounds.pause if self._rounds else None
 
     @property
+    def is_sink_full(self) -> bool:
+        """Whether several items in a row failed for lack of space."""
+        return len(self._unwritten) >= MOST_UNWRITTEN
+
+    def check_space(self) -> None:
+        """Raise a StorageError if the run has ended for lack of space."""
+        if self.is_sink_full:
+            raise StorageError(
+                f"stopped after {self._done} items: there is no space for outputs ({self._unwritten[0]}); make "
+                "space and repeat the command: it goes on where it stopped"
+            )
+
+    @property
     def numbers(self) -> tuple[int, int, int]:
         """The numbers of done, failed and skipped items."""
         return self._done, self._failed, self._skipped
+
+    def summary(self, seconds: float, is_interrupted: bool, waiting: int = 0) -> Summary:
+        """The summary of the run.
+
+        Args:
+            seconds: its duration.
+            waiting: number of items that would be done, for a preview.
+        """
+        losses = self.losses
+        return Summary(
+            self.job,
+            self._done + waiting,
+            self._failed,
+            self._skipped,
+            seconds,
+            is_interrupted,
+            losses.lost,
+            dict(losses.dropped.most_common()),
+            losses.damaged,
+            losses.incomplete,
+            dict(self._source.left_out.suffixes),
+            self._unchanged,
+        )
 
     @property
     def has_listeners(self) -> bool:
@@ -110,7 +152,8 @@ class Accounts:
                     self.publish_waiting(all=False)
                     return
                 self._sink.publish(self.job, work, self._meanings.of(work.item.key), result)
-                self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker)
+                times = self._sink.times_of(result)
+                self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker, times)
             except StorageError:
                 raise
             except BaseException as error:
@@ -146,6 +189,7 @@ class Accounts:
         failure = result.failure
         if failure is None:
             self._done += 1
+            self._unwritten.clear()
             if result.dropped or result.warnings:
                 self.losses.add(result)
             self._suspects.record_outcome(work.item, None)
@@ -168,6 +212,10 @@ class Accounts:
         result = Result(item.key, failure=failure_of(item.key, error), started=time.time())
         self.fail(result, 1, "driver", names)
 
+    def fail_unlisted(self, entry: Unlisted) -> None:
+        """Record a name that cannot be processed as failed."""
+        self.fail(Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver")
+
     def fail(self, result: Result, attempt: int, worker: str, names: tuple[str, ...] = ()) -> None:
         """Record an item as failed.
 
@@ -175,6 +223,8 @@ class Accounts:
             names: names of its outputs, whose claims are released.
         """
         self._failed += 1
+        if result.failure and result.failure.kind == DiskFull.__name__ and not self._source.is_endless:
+            self._unwritten.append(result.failure.message)
         self._ledger.record_failed(self.job, self._sink.address, result, attempt, worker, names)
         self.emit(Failed(result, attempt, worker))
 
@@ -188,5 +238,6 @@ class Accounts:
     def skip(self, item: Item, reason: SkipReason) -> None:
         """Record an item as skipped."""
         self._skipped += 1
+        self._unchanged += reason == "done before"
         if self._listeners:
             self.emit(Skipped(item, reason))

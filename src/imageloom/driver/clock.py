@@ -19,8 +19,8 @@ class Waiting(Protocol):
     def put(self, item: Finished) -> None:
         """Add an item. From any thread."""
 
-    def get(self, *, timeout: float) -> Finished:
-        """The first item; waits for it for so many seconds.
+    def get(self, *, timeout: float | None) -> Finished:
+        """The first item; waits for it for so many seconds, or without a limit.
 
         Raises:
             queue.Empty: there was none.

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from imageloom import codecs, stores
-from imageloom.driver.sink import Sink, output_name
+from imageloom.driver.naming import output_name
+from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.engines import Engine
 from imageloom.errors import InvalidName, ItemError, LimitExceeded, MissingExtra

@@ -109,7 +109,8 @@ class Rounds:
                 yield self._failed(one, error)
             return
         for one in renamed:
-            self._ledger.record_done(job, self._sink.address, one.result, one.work.attempt, one.worker)
+            times = self._sink.times_of(one.result)
+            self._ledger.record_done(job, self._sink.address, one.result, one.work.attempt, one.worker, times)
         self._ledger.flush()
         for one in staged:
             try:

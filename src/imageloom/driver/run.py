@@ -21,17 +21,18 @@ from imageloom.driver.clock import REAL, Clock
 from imageloom.driver.in_place import InPlace
 from imageloom.driver.isolation import opener_of, sandbox_of
 from imageloom.driver.lookahead import Answers, Lookahead, with_next
-from imageloom.driver.sink import Sink, check_pages, check_template
+from imageloom.driver.naming import check_pages, check_template
+from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.driver.window import LATE, Flight, Window
 from imageloom.engines import Engine, submit
-from imageloom.errors import ImageloomError, LimitExceeded, StorageError
+from imageloom.errors import ImageloomError, LimitExceeded, NotBegun, StorageError
 from imageloom.model import Item, Job, Outcome, Result, Task, Unlisted, Work
 from imageloom.recipes import plan
 from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
-from imageloom.records.events import Began, Collected, Listener, Planned, Retried, Started
+from imageloom.records.events import Began, Collected, Listener, Planned, Pruned, Retried, Started
 from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import JobState
@@ -40,6 +41,7 @@ from imageloom.scheduling import results
 from imageloom.system.machine import half_of_memory
 
 if TYPE_CHECKING:
+    from imageloom.driver.pruning import Orphan
     from imageloom.tiling.large import LargeImages
 
 
@@ -82,9 +84,9 @@ class Driver:
         self._engine = engine
         self._engine_name = engine_name
         self._ledger = ledger
-        self._source = source or Source(job.source, job.include, job.exclude, job.links)
+        self._source = source or Source.of(job)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
-        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch)
+        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
         check_template(job.name, has_one_item=self._source.is_file)
         check_pages(job, self._source)
         self._sink.check_recipe(job.recipe)
@@ -93,6 +95,7 @@ class Driver:
         self._memory = job.memory or half_of_memory()
         self._lookahead = Lookahead(job, self._source, self._sink, self._meanings, engine, self._memory)
         self._stopping = False
+        self._pruned: Iterator[Orphan] = iter(())
         self._id = 0
         self._tasks = 0
         self._sandbox = sandbox_of(job, engine)
@@ -111,10 +114,29 @@ class Driver:
         )
         self._again = self._accounts.again
 
+    def prune(self) -> list[Orphan]:
+        """Have the run first remove the outputs whose inputs are gone: see `Pruning.orphans`, also for errors."""
+        from imageloom.driver.pruning import Pruning  # few runs need it
+
+        pruning = Pruning(self._source, self._sink, self._ledger, self._job.in_place)
+        self._pruned = pruning.remove(found := pruning.orphans())
+        return found
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the job is in the ledger. Before that, nothing is in progress."""
+        return self._id > 0
+
     def stop(self) -> None:
-        """Finish the tasks in flight and start no new ones. Safe to call from a signal handler."""
+        """Finish the items in progress and begin no others. Safe to call from another thread."""
         self._stopping = self._accounts.is_ending = True
+        self._cut_short()
         self._wake()
+
+    def _cut_short(self) -> None:
+        """Have the engine finish only the items in progress of the tasks in flight."""
+        for task in self._in_flight.tasks:
+            self._engine.cut_short(task)
 
     def _wake(self) -> None:
         self._finished.put(None)
@@ -135,8 +157,11 @@ class Driver:
             self._accounts.job = self._id
             try:
                 self._accounts.emit(Began(self._id))
+                for orphan in self._pruned:
+                    self._accounts.emit(Pruned(orphan.made.name, orphan.key, orphan.kept))
                 self._flow()
-                state = "interrupted" if self._stopping else "done"
+                self._accounts.check_space()
+                state = "interrupted" if self._is_interrupted else "done"
             except KeyboardInterrupt:
                 state = "killed" if self._in_flight else "interrupted"
                 raise
@@ -149,7 +174,7 @@ class Driver:
         finally:
             self._in_progress.close(state == "done" and not self._job.retry_failed)
             self._sink.close()
-        return self._summary(self._id, self._accounts.numbers, time.perf_counter() - began)
+        return self._accounts.summary(time.perf_counter() - began, self._is_interrupted)
 
     def _flow(self) -> None:
         try:
@@ -180,24 +205,17 @@ class Driver:
         The ledger is changed nevertheless: use a scratch ledger.
         """
         began = time.perf_counter()
-        waiting = sum(1 for _ in self._planned())
-        _, failed, skipped = self._accounts.numbers
-        return self._summary(0, (waiting, failed, skipped), time.perf_counter() - began)
+        waiting = 0
+        for ready in self._planned():
+            if ready is None:
+                self._finished.get(timeout=None)  # the listing wakes it
+            waiting += ready is not None
+        return self._accounts.summary(time.perf_counter() - began, self._is_interrupted, waiting)
 
-    def _summary(self, job: int, numbers: tuple[int, int, int], seconds: float) -> Summary:
-        losses, left_out = self._accounts.losses, dict(self._source.left_out.suffixes)
-        dropped = dict(losses.dropped.most_common())
-        return Summary(
-            job,
-            *numbers,
-            seconds,
-            self._stopping,
-            losses.lost,
-            dropped,  # type: ignore[arg-type]  # the names of things are texts
-            losses.damaged,
-            losses.incomplete,
-            left_out,
-        )
+    @property
+    def _is_interrupted(self) -> bool:
+        """Whether it was stopped before its end. A watch has no other end."""
+        return self._stopping and not self._source.is_endless
 
     # source -> plan
 
@@ -220,9 +238,7 @@ class Driver:
                     self._accounts.skip(entry, "not failed before")
                 continue
             if isinstance(entry, Unlisted):
-                self._accounts.fail(
-                    Result(entry.key, failure=entry.failure, started=time.time()), 1, "driver"
-                )
+                self._accounts.fail_unlisted(entry)
                 continue
             try:
                 ready = self._plan(entry, answers())
@@ -300,6 +316,7 @@ class Driver:
                 self._wake,
                 self._in_progress,
                 opener_of(self._sandbox, self._job.recipe),
+                self._accounts.emit,
             )
         while self._large.is_full and not self._stopping:
             self._advance()
@@ -407,6 +424,7 @@ class Driver:
         if arrived is None:
             if self._stopping:
                 self._in_flight.cancel()
+                self._cut_short()  # also what was submitted meanwhile
             return
         number, future = arrived
         flight = self._in_flight.pop(number)
@@ -430,6 +448,8 @@ class Driver:
             outcome = Outcome(task.id, worker, tuple(result for _, result in found))
             self._accounts.emit(Collected(task, outcome, is_last))
         for work, result in found:
+            if self._stopping and result.failure and result.failure.kind == NotBegun.__name__:
+                continue
             name = result.worker or worker
             if task.part is None or self._large is None:
                 self._accounts.accept(work, result, name, needs)
@@ -438,3 +458,5 @@ class Driver:
                 self._accounts.emit(Retried(result, work.attempt, name, pause))
             elif ended := self._large.accept(task, result):
                 self._accounts.accept(*ended, name, needs)
+        if self._accounts.is_sink_full:
+            self.stop()

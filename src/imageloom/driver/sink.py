@@ -8,117 +8,26 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
-from string import Formatter
 
 from imageloom import codecs
+from imageloom.driver.naming import check_below
 from imageloom.driver.source import Source
 from imageloom.errors import (
     DuplicateOutput,
-    InvalidName,
     OutputExists,
     SinkBusy,
     StorageError,
     UsageError,
 )
-from imageloom.model import Format, IfExists, Item, Job, Output, Recipe, Result, Work, path_and_page
+from imageloom.model import IfExists, Item, Recipe, Result, Work, Written, path_and_page
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
-from imageloom.stores.names import check_output_name
+from imageloom.stores.made import equal_file
 from imageloom.stores.staging import ScratchFolder
 from imageloom.system import disk, folders
 from imageloom.system.private import private_folder
-
-FIELDS = ("dir", "stem", "page", "ext")
-MOST_TEMPLATE = 1000
-"""Maximum length of --name, in characters."""
-
-
-def check_template(template: str, has_one_item: bool = False) -> None:
-    """Check a template of output names.
-
-    Args:
-        has_one_item: the source is one file, so that the name need not contain {stem}.
-
-    Raises:
-        UsageError: the template is invalid; the message names the valid fields.
-    """
-    if len(template) > MOST_TEMPLATE:
-        raise UsageError(f"--name has {len(template):,} characters, over the limit of {MOST_TEMPLATE:,}")
-    try:
-        parsed = [found[1:] for found in Formatter().parse(template) if found[1] is not None]
-    except ValueError as error:
-        raise UsageError(f"--name {template!r}: {error}") from None
-    fields = [field for field, _, _ in parsed]
-    if unknown := [field for field in fields if field not in FIELDS]:
-        wrong = f"unknown field {{{unknown[0]}}}"
-    elif "stem" not in fields and not has_one_item:
-        wrong = "{stem} is missing, so all names would be equal"
-    elif any(spec or conversion for _, spec, conversion in parsed):
-        wrong = "a field must not contain ':' or '!'"
-    else:
-        check_below(_filled(template, "dir", "stem", "ext", 1), f"--name {template!r}")
-        return
-    raise UsageError(f"--name {template!r}: {wrong}; the fields are: {{dir}}, {{stem}}, {{page}}, {{ext}}")
-
-
-def check_pages(job: Job, source: Source) -> None:
-    """Check that a job can make items of pages, if it asks for that.
-
-    Raises:
-        UsageError: it replaces files, or watches them.
-    """
-    if job.recipe.pages != "first" and (job.in_place or source.is_endless):
-        how = "--in-place" if job.in_place else "a watch"
-        raise UsageError(
-            f"--pages {job.recipe.pages} is not possible with {how}: a file has one output there"
-        )
-
-
-def check_below(name: str, given: str) -> None:
-    """Check that a name is valid for an output.
-
-    Args:
-        given: the argument that the name comes from, for the message.
-
-    Raises:
-        UsageError: see `names.check_output_name`.
-    """
-    try:
-        check_output_name(name)
-    except InvalidName as error:
-        raise UsageError(f"{given}: {error}") from None
-
-
-def output_name(key: str, header_format: Format, output: Output, template: str = "{dir}/{stem}.{ext}") -> str:
-    """The name of an output relative to the sink.
-
-    Args:
-        key: the item's key.
-        template: may contain {dir}: the item's folder; {stem}: its name without suffix; {ext}: the suffix. The
-            suffix is the item's own if it fits the output's format, otherwise the default suffix of that format;
-            {page}: the number of the page in the file, from 1.
-
-    Raises:
-        InvalidName: see `names.check_output_name`.
-    """
-    path, page = path_and_page(key)
-    folder, _, name = path.rpartition("/")
-    stem, dot, suffix = name.rpartition(".")
-    if not dot or not stem:
-        stem, suffix = name, ""
-    suffixes = codecs.suffixes(codecs.written_as(output.format, header_format))
-    ext = suffix if suffix.lower() in suffixes else suffixes[0]
-    made = _filled(template, folder, stem, ext, 1 if page is None else page + 1)
-    return check_output_name(f"{output.folder}/{made}" if output.folder else made)
-
-
-def _filled(template: str, folder: str, stem: str, ext: str, page: int) -> str:
-    """Fill in a valid template. Without a folder, its slash is omitted."""
-    made = template.format(dir=folder, stem=stem, ext=ext, page=page).lstrip("/")
-    return re.sub("/{2,}", "/", made) if "//" in made else made
 
 
 class Sink:
@@ -128,15 +37,22 @@ class Sink:
         address: address of the folder; it is created if it does not exist.
         source: the source of the items; nothing is written into it.
         scratch: path of a folder for temporary pixel files; empty: the store chooses one.
+        adopt: an existing file with the bytes of an output becomes this output. Object stores do so anyway.
 
     Raises:
-        UsageError: the sink is the source, or lies inside it.
+        UsageError: the sink is the source, or lies inside it; or it cannot adopt files.
         SinkBusy: another run writes into the sink.
         StorageError: the sink cannot be created or written to.
     """
 
     def __init__(
-        self, address: str, source: Source, ledger: Ledger, if_exists: IfExists, scratch: str = ""
+        self,
+        address: str,
+        source: Source,
+        ledger: Ledger,
+        if_exists: IfExists,
+        scratch: str = "",
+        adopt: bool = False,
     ) -> None:
         self.store: Store = open_store(address) if is_remote(address) else LocalStore(local_path(address))
         self.address = self.store.address
@@ -147,6 +63,11 @@ class Sink:
         self._scratch = scratch
         self._scratch_folder: ScratchFolder | None = None
         self._protected = source.place
+        self._adopt = adopt
+        self._compared: dict[str, str] = {}
+        """The item of each existing file that is compared with an output."""
+        self._times: dict[str, int] = {}
+        """Modification times of published local files, in nanoseconds, until they are recorded."""
         self._real_folders: dict[str, str] = {}
         self._lock = -1
         self._is_new = not ledger.knows(self.address)
@@ -156,6 +77,18 @@ class Sink:
         self._lossy: frozenset[str] = frozenset()
         """The items whose outputs do not count as done, because they lack something (--strict-metadata)."""
         self._check()
+        if adopt:
+            self._check_adopts()
+
+    def _check_adopts(self) -> None:
+        if self._if_exists != "error":
+            raise UsageError(
+                f"--adopt excludes --if-exists {self._if_exists}: it compares the files that exist"
+            )
+        if not (self.store.is_local or self.store.creates):
+            raise UsageError(
+                f"--adopt needs a sink in a local folder, an object store or Google Drive, not {self.address}"
+            )
 
     def _check(self) -> None:
         if self._is_protected(self.store.place("")):
@@ -279,7 +212,8 @@ class Sink:
             if not self._may_write(name, claim, item, taken):
                 return None
         for name in names:
-            self._ledger.claim(job, self._source, self.address, item, recipe, name)
+            if name not in self._compared:
+                self._ledger.claim(job, self._source, self.address, item, recipe, name)
         self._job = job
         if self._if_exists == "overwrite":
             return True
@@ -307,6 +241,12 @@ class Sink:
         if self._is_protected(real):
             raise OutputExists(f"its output {name} lies in the source, where imageloom never writes")
         if not (self.store.exists(name) if taken is None else name in taken):
+            return True
+        if self._adopt:
+            if self._compared.setdefault(name, item.key) != item.key:
+                raise DuplicateOutput(
+                    f"its output {name} is already that of {self._compared[name]} (see --name)"
+                )
             return True
         if self._if_exists == "error":
             whose = f"was made from {claim.source}/{claim.key}" if claim else "was not made by imageloom"
@@ -340,7 +280,24 @@ class Sink:
         self.rename(work, result)
 
     def prepare(self, job: int, work: Work, recipe: str, result: Result) -> None:
-        """Do what must be done with the staged outputs of an item before the ledger is written: nothing here."""
+        """Do what must be done with the staged outputs of an item before the ledger is written.
+
+        Raises:
+            OutputExists: an existing file differs from an output that it should equal (`Job.adopt`).
+        """
+        if not self._compared or not isinstance(self.store, LocalStore):
+            return
+        adopted = [written for written in result.written if written.name in self._compared]
+        for written in adopted:
+            written_at = equal_file(self.store, written.staged, written.name)
+            if written_at is None:
+                raise OutputExists(
+                    f"its output {written.name} exists, and differs from what this run would write: it is not "
+                    "adopted (--if-exists skip or overwrite, without --adopt)"
+                )
+            self._times[written.name] = written_at
+        for written in adopted:
+            self._ledger.claim(job, self._source, self.address, work.item, recipe, written.name)
 
     def rename(self, work: Work, result: Result) -> None:
         """Give all outputs of an item their names. Their claims are in the ledger.
@@ -349,29 +306,42 @@ class Sink:
             OutputExists: somebody else has made a file of that name meanwhile.
             UnwritableOutput: an output could not be published; the item is then not done.
         """
-        maker, named = f"{self._source}/{work.item.key}", list[str]()
+        named = list[str]()
         try:
             for written in result.written:
-                may_replace = work.replace or written.name in self._named
-                try:
-                    self.store.publish(written.staged, written.name, maker, may_replace)
-                except OutputExists:
-                    if not (self.store.is_local and self._is_older(written.name)):
-                        raise
-                    self.store.publish(written.staged, written.name, maker)
+                if written.name in self._compared:
+                    self.store.discard(written.staged)
+                    continue
+                time = self._publish(work, written)
                 named.append(written.name)
+                if time is not None:
+                    self._times[written.name] = time
         except BaseException:
             self._named.update(named)
             raise
 
-    def _is_older(self, name: str) -> bool:
-        """Whether an item had claimed a name before this run."""
-        claim = self._ledger.claim_of(self.address, name)
-        return claim is not None and claim.job != self._job
+    def _publish(self, work: Work, written: Written) -> int | None:
+        maker, may_replace = self.maker(work.item.key), work.replace or written.name in self._named
+        try:
+            return self.store.publish(written.staged, written.name, maker, may_replace)
+        except OutputExists:
+            claim = self._ledger.claim_of(self.address, written.name)
+            if not self.store.is_local or claim is None or claim.job == self._job:
+                raise
+        return self.store.publish(written.staged, written.name, maker)  # claimed before this run
 
     def note_named(self, result: Result) -> None:
         """Note that the outputs of an item that is not done have their names."""
         self._named.update(written.name for written in result.written)
+
+    def maker(self, key: str) -> str:
+        """The text that identifies an item in the marks of its outputs; see `Store.commit`."""
+        return f"{self._source}/{key}"
+
+    def times_of(self, result: Result) -> dict[str, int]:
+        """The modification times of an item's published outputs by name, in nanoseconds, as far as they are known.
+        They can be asked for once."""
+        return {w.name: self._times.pop(w.name) for w in result.written if w.name in self._times}
 
     def survive_power_cuts(self) -> None:
         """Flush all outputs and the ledger to the disk, in the rounds of a run. Only while the sink is open.

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 
 from imageloom import codecs
+from imageloom.driver.listing import listed_apart
 from imageloom.driver.patterns import Pattern
-from imageloom.errors import ItemError, StorageError, UnreadableItem
-from imageloom.model import Failure, Item, Links, Unlisted
+from imageloom.errors import ItemError, StorageError, UnreadableItem, UsageError
+from imageloom.model import Failure, Item, Job, Links, Unlisted
 from imageloom.records.events import SkipReason
 from imageloom.records.losses import LeftOut
 from imageloom.stores import check_address, is_remote, local_path, open_bounded, open_store
 from imageloom.stores.files import check_name
+
+LOOKED_UP = 32
+"""Number of requests in flight when the names of a list are looked up in a remote store."""
+LONGEST_PAUSE = 1.0
+"""Seconds after which the driver asks a slow listing again."""
 
 
 class Source:
@@ -24,9 +31,12 @@ class Source:
         exclude: patterns of keys to leave out.
         links: which symbolic links in a local folder are read; the others become failed items.
         roots: local folders that the source must be inside; empty: no restriction.
+        files: names of the files to process; None: all of them.
+        newer_than: seconds since the epoch; only files that were changed later are processed. 0: all of them.
 
     Raises:
         StorageError: there is no such file or folder, or its path is not UTF-8.
+        UsageError: names are given, and the source is one file.
     """
 
     is_endless = False
@@ -39,6 +49,8 @@ class Source:
         exclude: tuple[str, ...] = (),
         links: Links = "follow",
         roots: tuple[str, ...] = (),
+        files: tuple[str, ...] | None = None,
+        newer_than: float = 0.0,
     ) -> None:
         root, only = _local(address) if not is_remote(address) else _remote(address)
         self.store = open_bounded(root, links, roots)
@@ -47,8 +59,19 @@ class Source:
         self._only = only
         self._include = tuple(map(Pattern, include))
         self._exclude = tuple(map(Pattern, exclude))
+        self._files = files
+        self._newer_than = int(newer_than * 1e9)
+        if only and files is not None:
+            raise UsageError(
+                f"a list of names (--files-from) needs a folder as the source: {address} is a file"
+            )
         self.left_out = LeftOut()
         """The files whose suffix is that of no format, without those that patterns leave out."""
+
+    @classmethod
+    def of(cls, job: Job, roots: tuple[str, ...] = ()) -> Source:
+        """The source of a job. Raises the same errors."""
+        return cls(job.source, job.include, job.exclude, job.links, roots, job.files, job.newer_than)
 
     @property
     def place(self) -> str:
@@ -62,12 +85,12 @@ class Source:
         Args:
             wake: called, from any thread, when new entries have arrived.
         """
-        return iter(self)
+        return iter(self) if self.store.is_local else listed_apart(self, wake)
 
     @property
     def pause(self) -> float:
         """Seconds after which the driver asks again after a None, if `wake` is not called before."""
-        return 0.0
+        return LONGEST_PAUSE
 
     def outdated(self, item: Item, failed: bool) -> SkipReason | None:
         """Why the result of an item must be ignored (its file was changed or deleted); None if it counts."""
@@ -79,19 +102,65 @@ class Source:
 
     def __iter__(self) -> Iterator[Item | Unlisted]:
         """Yield the items as they are found, and names that look like images but cannot be processed."""
-        if self.is_file:
-            try:
-                found = self.store.find(self._only)
-            except ItemError as error:
-                yield Unlisted(self._only, Failure.of(error))
-                return
-            yield found or Unlisted(self._only, Failure.of(UnreadableItem("the file no longer exists")))
+        if self.is_file or self._files is not None:
+            for entry in self._named():
+                if self._is_recent(entry):
+                    yield entry
             return
         for entry in self.store.items():
             if self._is_wanted(entry):
-                yield entry
+                if self._is_recent(entry):
+                    yield entry
             elif self._is_left_out(entry):
                 self.left_out.add(entry.key)
+
+    def _named(self) -> Iterator[Item | Unlisted]:
+        """The one file of the source, or the files of the list that no pattern leaves out."""
+        if self.is_file:
+            yield self._look_up(self._only)
+            return
+        names = iter([name for name in self._files or () if self._is_chosen(name)])
+        if self.store.is_local:
+            yield from map(self._look_up, names)
+            return
+        from concurrent.futures import ThreadPoolExecutor  # few runs need it
+
+        with ThreadPoolExecutor(LOOKED_UP) as pool:  # each look-up is a request
+            while group := list(itertools.islice(names, 8 * LOOKED_UP)):
+                yield from pool.map(self._look_up, group)
+
+    def _look_up(self, name: str) -> Item | Unlisted:
+        try:
+            found = self.store.find(name)
+        except ItemError as error:
+            return Unlisted(name, Failure.of(error))
+        if found is None:
+            gone = "the file no longer exists" if self.is_file else "there is no such file in the source"
+            return Unlisted(name, Failure.of(UnreadableItem(gone)))
+        if (path := self.store.path(name)) is not None and os.path.isdir(path):
+            folder = "it is a folder: give the names of its files, or --include with its name"
+            return Unlisted(name, Failure.of(UnreadableItem(folder)))
+        return found
+
+    def _is_chosen(self, key: str) -> bool:
+        """Whether the patterns choose a file that a list names."""
+        if any(pattern.fits(key) for pattern in self._exclude):
+            return False
+        return not self._include or any(pattern.fits(key) for pattern in self._include)
+
+    def _is_recent(self, entry: Item | Unlisted) -> bool:
+        """Whether an entry was changed after the time that is asked for.
+
+        Raises:
+            StorageError: the store does not say when the file was changed.
+        """
+        if not self._newer_than or isinstance(entry, Unlisted):
+            return True
+        if not entry.mtime_ns:
+            raise StorageError(
+                f"{self.root} does not say when {entry.key} was changed: --newer-than is not possible there"
+            )
+        return entry.mtime_ns > self._newer_than
 
     def _is_wanted(self, entry: Item | Unlisted) -> bool:
         """Whether an entry is wanted. So is an unreadable folder that may contain images, to report it."""

@@ -159,6 +159,11 @@ class Window:
         old = [flight for flight in list(self._reporting) if flight.since < limit]
         return [flight for flight in old if flight.task.id in self._flights]
 
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks in flight. Safe to call from another thread."""
+        return [flight.task for flight in list(self._flights.values())]
+
     def cancel(self) -> None:
         """Cancel the tasks that no worker has started."""
         for flight in list(self._flights.values()):

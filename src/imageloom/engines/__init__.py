@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
 from msgspec import Meta
@@ -136,8 +137,17 @@ class Engine(Protocol):
     def submit(self, task: Task) -> Future[Outcome]:
         """Submit a task. It does not block for long, except in the serial engine, which runs the task at once."""
 
+    def cut_short(self, task: Task) -> None:
+        """Finish only the items in progress of a submitted task, as far as the engine can. Its other items fail as
+        `NotBegun`. It may be called from any thread."""
+        return
+
     def close(self) -> None:
         """Close the engine and free its resources. Tasks that have not begun are cancelled."""
+
+    def kill(self) -> None:
+        """Close the engine without waiting for the tasks in progress, as far as it can."""
+        self.close()
 
 
 class ReportingEngine(Engine, Protocol):
@@ -164,6 +174,24 @@ def open_engine(name: str, settings: Settings) -> Engine:
     check_settings(name, settings)
     engine: Engine = _load(name, ENGINES.load, name)(settings)
     return engine
+
+
+@contextmanager
+def opened_engine(name: str, settings: Settings) -> Iterator[Engine]:
+    """`open_engine`, and close the engine at the end. After Ctrl-C, tasks in progress are not waited for."""
+    engine = open_engine(name, settings)
+    try:
+        try:
+            yield engine
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            engine.close()
+            raise
+        engine.close()
+    except KeyboardInterrupt:  # also one that arrives while the engine is being closed
+        engine.kill()
+        raise
 
 
 def check_settings(name: str, settings: Settings) -> None:

@@ -18,11 +18,11 @@ from msgspec.structs import replace
 
 from imageloom import stores
 from imageloom.engines import Capabilities, Engine, Settings
-from imageloom.errors import ItemTimeout
+from imageloom.errors import ItemTimeout, NotBegun
 from imageloom.model import Outcome, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.controller import fixed, for_requests
-from imageloom.worker.perform import Attempt, perform, worker_name
+from imageloom.worker.perform import STOPPED, Attempt, TaskName, perform, worker_name
 from imageloom.worker.pool import Bunches, SizedExecutor
 from imageloom.worker.sandbox import children, is_used_for_all
 from imageloom.worker.setup import prepare
@@ -47,6 +47,7 @@ class Threads(Engine):
         self.uncomputed: set[int] = set()
         """Numbers of the tasks whose outputs are not computed yet."""
         self._waits = settings.waits
+        self._cut_short: set[TaskName] = set()
         self._under_way: set[Future[Outcome]] = set()
         is_watched = settings.sandbox.is_on and settings.timeout
         self.watchdog = Watchdog(settings.timeout) if is_watched else None
@@ -57,12 +58,18 @@ class Threads(Engine):
 
     def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         if not self._waits and (self.watchdog is None or is_used_for_all(task)):
-            return self.computing.submit(perform, task, on_result)
+            return self.computing.submit(perform, task, on_result, self._cut_short)
         run = _TaskRun(self, task, on_result)
         self._under_way.add(run.outcome)
         run.outcome.add_done_callback(self._under_way.discard)
         run.begin()
         return run.outcome
+
+    def cut_short(self, task: Task) -> None:
+        self._cut_short.add((task.job, task.id))
+
+    def is_cut_short(self, task: Task) -> bool:
+        return (task.job, task.id) in self._cut_short
 
     def close(self) -> None:
         for outcome in list(self._under_way):
@@ -70,6 +77,13 @@ class Threads(Engine):
         wait(list(self._under_way))  # a task that has begun moves from pool to pool
         self.computing.shutdown(cancel_futures=True)
         self.requests.shutdown()
+        if self.watchdog is not None:
+            self.watchdog.close()
+        children.close(self)
+
+    def kill(self) -> None:
+        self.computing.shutdown(wait=False, cancel_futures=True)
+        self.requests.shutdown(wait=False)
         if self.watchdog is not None:
             self.watchdog.close()
         children.close(self)
@@ -118,6 +132,9 @@ class _TaskRun:
         """Compute the items from this one on, and read them if that was not done."""
         with self._errors_end_task():
             for place in range(first, len(self._task.work)):
+                if place and self._engine.is_cut_short(self._task):
+                    self._leave(place)
+                    return
                 if place == len(self._attempts):
                     self._attempts.append(Attempt(self._task, self._task.work[place]))
                     self._attempts[place].read()
@@ -126,6 +143,14 @@ class _TaskRun:
                     attempt.discard()
                     return  # another thread goes on
                 self._commit(place, attempt)
+
+    def _leave(self, first: int) -> None:
+        """Fail the items from this one on: the run was stopped."""
+        for place in range(first, len(self._task.work)):
+            left = Attempt(self._task, self._task.work[place])
+            left.fail(NotBegun(STOPPED))
+            self._attempts[place : place + 1] = [left]
+            self._commit(place, left)
 
     def _is_computed(self, place: int, attempt: Attempt) -> bool:
         """Compute an item. Returns False if it took too long, so that this thread was abandoned."""

@@ -25,6 +25,7 @@ Thing = Literal[
     "16 bits",
     "alpha",
     "animation",
+    "attachments",
     "auxiliary images",
     "CMYK",
     "colour profile",

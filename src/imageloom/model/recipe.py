@@ -134,6 +134,12 @@ class Job(Plain, frozen=True):
     sandbox: Sandbox = Sandbox()
     durable: bool | None = None
     """Outputs and ledger survive a power cut: they are flushed to the disk. None: only with `in_place`."""
+    files: tuple[str, ...] | None = None
+    """Names of the files to process, relative to the source; None: all of them."""
+    newer_than: Annotated[float, Meta(ge=0)] = 0.0
+    """Process only files that were changed after this time, in seconds since the epoch; 0: all of them."""
+    adopt: bool = False
+    """An existing file that equals an output, byte for byte, becomes this output."""
 
     @property
     def is_durable(self) -> bool:

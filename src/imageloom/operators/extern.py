@@ -21,7 +21,7 @@ from hashlib import sha256
 from itertools import zip_longest
 from pathlib import Path
 
-from imageloom.errors import TaskRefused, UsageError
+from imageloom.errors import ImageloomError, TaskRefused, UsageError
 from imageloom.system.registry import Registry
 
 _PACKAGES = Registry("operator", {}, labels=True)
@@ -87,10 +87,16 @@ def _run(path: str, source: bytes) -> None:
     except Exception as error:
         del sys.modules[name]
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+        if isinstance(error, SyntaxError):
+            lines.append(error.lineno)
+            error = SyntaxError(error.msg)
         where = f"line {lines[-1]}: " if lines else ""
-        raise UsageError(
-            f"cannot load operators from {path}: {where}{type(error).__name__}: {error}"
-        ) from None
+        raise UsageError(f"cannot load operators from {path}: {where}{_name_of(error)}{error}") from None
+
+
+def _name_of(error: Exception) -> str:
+    """The class of an error as the start of a message. Imageloom's own errors need none."""
+    return "" if isinstance(error, ImageloomError) else f"{type(error).__name__}: "
 
 
 @cache

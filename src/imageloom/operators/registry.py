@@ -20,7 +20,7 @@ import numpy as np
 
 from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
 from imageloom.model import Box, DType, Frame, Pixels, Step, Value
-from imageloom.operators import messages
+from imageloom.operators import messages, own
 from imageloom.operators.channels import colour, premultiplied, split, with_alpha
 from imageloom.operators.extern import load_packages, reloaded
 
@@ -226,6 +226,8 @@ class Operator:
                 bands = [function(band) for band in bands]
             return np.dstack((self._run(main, function), *bands))
         has_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
+        if own.is_own(self.function):
+            function = self._checked(function)
         if not has_alpha or self.alpha == "together":
             return function(image)
         if self.alpha == "drop":
@@ -235,6 +237,18 @@ class Operator:
             return with_alpha(function(colour(image)), alpha)
         return premultiplied(image, alpha, function)
 
+    def _checked(self, function: Callable[[Pixels], Pixels]) -> Callable[[Pixels], Pixels]:
+        """The function with a check of what it returns."""
+
+        def run(image: Pixels) -> Pixels:
+            result = function(image)
+            own.check_result(
+                self.function, image, result, self.frame is None and self.declared != "geometric"
+            )
+            return result
+
+        return run
+
 
 _OPERATORS: dict[str, Operator] = {}
 
@@ -242,7 +256,7 @@ _OPERATORS: dict[str, Operator] = {}
 def operator(
     kind: Kind,
     *,
-    examples: tuple[str, ...],
+    examples: tuple[str, ...] = (),
     dtypes: tuple[DType, ...] = DTYPES,
     alpha: Alpha | None = None,
     channelwise: bool = False,
@@ -267,7 +281,7 @@ def operator(
     Args:
         kind: *point*: an output pixel depends only on the same input pixel. *local*: on its neighbours within the
             halo. *geometric*: pixels are moved; the size may change. *global*: on all pixels of the image.
-        examples: texts of one step each, for the help and the tests.
+        examples: texts of one step each, for help, error messages and tests.
         dtypes: the dtypes that the function accepts; the planner refuses others.
         alpha: *keep*: alpha is not changed. *premultiply*: colour is multiplied by alpha, and alpha is filtered
             too. *together*: alpha is filtered as one more channel. *drop*: alpha is removed. Default by kind: keep
@@ -293,7 +307,8 @@ def operator(
             change it. *refuse*: images with extra samples are refused. *drop*: extra samples are removed.
 
     Raises:
-        PipelineError: the name is taken, or halo does not fit the kind.
+        PipelineError: the name is taken, the kind is unknown, a parameter of a user's function has no type, or
+            halo does not fit the kind.
     """
     by_kind: dict[Kind, Alpha] = {
         "point": "keep",
@@ -301,15 +316,19 @@ def operator(
         "geometric": "together",
         "global": "keep",
     }
+    own.check_kind(kind, by_kind)
 
     def register(function: F) -> F:
+        own.check_declaration(function)
         name = function.__name__.rstrip("_")
         if name in _OPERATORS and _OPERATORS[name].function.__module__ != function.__module__:
-            there, here = _OPERATORS[name].function.__module__, function.__module__
-            raise PipelineError(f"the operator {name!r} is that of {there}: {here} cannot replace it")
+            there = own.place_of(_OPERATORS[name].function)
+            whose = f"another file ({there})" if own.is_own(_OPERATORS[name].function) else "imageloom"
+            raise PipelineError(f"{whose} has an operator {name!r} already: give the function another name")
         if (kind == "local") != (halo is not None):
             raise PipelineError(
-                f"operator {name!r}: halo is required for the kind local, and only allowed there"
+                f"operator {name!r}: halo is required for the kind local, and only allowed there; for example: "
+                '@operator("local", halo=lambda radius: radius)'
             )
         _OPERATORS[name] = Operator(
             name,
@@ -395,7 +414,7 @@ def apply(step: Step, image: Pixels, extra: int = 0) -> Pixels:
     """
     try:
         return get(step.name)(image, step, extra)
-    except (MemoryError, OperatorRefused):
+    except (MemoryError, OperatorFailed, OperatorRefused):
         raise
     except Exception as error:
         raise _failed(step, error) from error
@@ -409,7 +428,7 @@ def apply_on_part(step: Step, image: Pixels, box: Box, frame: Frame) -> Pixels:
     """
     try:
         return get(step.name).on_part(image, step, box, frame)
-    except (MemoryError, OperatorRefused):
+    except (MemoryError, OperatorFailed, OperatorRefused):
         raise
     except Exception as error:
         raise _failed(step, error) from error
@@ -417,7 +436,8 @@ def apply_on_part(step: Step, image: Pixels, box: Box, frame: Frame) -> Pixels:
 
 def _failed(step: Step, error: Exception) -> OperatorFailed:
     text = " ".join(str(error).split())
-    return OperatorFailed(f"{step.name} failed: {type(error).__name__}: {text}")
+    where = own.raised_at(get(step.name).function, error)
+    return OperatorFailed(f"{step.name} failed{where}: {type(error).__name__}: {text}")
 
 
 def describe_parameter(operator: Operator, name: str) -> str:

@@ -35,7 +35,7 @@ from imageloom.recipes.pipeline import Pipeline, read_yaml
 
 _RECIPE_KEYS = {"decode", "damage", "colors", "gain_map", "metadata", "operators", "outputs"}
 _OUTPUT_KEYS = {"pipeline", "format", "quality", "subsampling", "folder"}
-_CHOICES = {
+CHOICES = {
     "decode": ("safe", "fast", "exact"),
     "damage": ("warn", "refuse", "salvage"),
     "colors": ("keep", "srgb"),
@@ -43,7 +43,7 @@ _CHOICES = {
     "metadata": ("keep", "strict", "strip"),
 }
 _NO_OUTPUTS = Recipe(())
-_SUBSAMPLINGS = ("keep", "444", "422", "420")
+SUBSAMPLINGS = ("keep", "444", "422", "420")
 
 
 def parse_format(name: str) -> Format:
@@ -105,7 +105,18 @@ def from_yaml(content: bytes, path: Path, loaded: Recipe = _NO_OUTPUTS) -> Recip
     Raises:
         PipelineError, UsageError: see `read_recipe`.
     """
-    data = read_yaml(content, str(path))
+    return from_data(read_yaml(content, str(path)), path, loaded)
+
+
+def from_data(data: object, path: Path, loaded: Recipe = _NO_OUTPUTS) -> Recipe:
+    """The recipe from data as in a YAML file: a list of steps, or a mapping with outputs.
+
+    Args:
+        path, loaded: see `from_yaml`.
+
+    Raises:
+        PipelineError, UsageError: see `read_recipe`.
+    """
     if isinstance(data, Mapping):
         return _from_mapping(data, path, loaded)
     if isinstance(data, list) and data:
@@ -128,10 +139,10 @@ def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe
     if not isinstance(outputs, Mapping) or not outputs:
         raise PipelineError(f"{path}: 'outputs' must be a mapping of names to pipelines")
     made = tuple(_from_entry(str(name), entry) for name, entry in outputs.items())
-    chosen = {key: data.get(key, values[0]) for key, values in _CHOICES.items()}
+    chosen = {key: data.get(key, values[0]) for key, values in CHOICES.items()}
     for key, value in chosen.items():
-        if value not in _CHOICES[key]:
-            raise PipelineError(f"{path}: {key} = {value!r}: must be one of {', '.join(_CHOICES[key])}")
+        if value not in CHOICES[key]:
+            raise PipelineError(f"{path}: {key} = {value!r}: must be one of {', '.join(CHOICES[key])}")
     return replace(loaded, outputs=made, **chosen)
 
 
@@ -146,8 +157,8 @@ def _from_entry(name: str, entry: Any) -> Output:
         raise PipelineError(f"output {name}: quality = {quality!r}: must be a whole number from 1 to 100")
     format = given.get("format")
     subsampling = given.get("subsampling")
-    if subsampling is not None and str(subsampling) not in _SUBSAMPLINGS:
-        choices = ", ".join(_SUBSAMPLINGS)
+    if subsampling is not None and str(subsampling) not in SUBSAMPLINGS:
+        choices = ", ".join(SUBSAMPLINGS)
         raise PipelineError(f"output {name}: subsampling = {subsampling!r}: must be one of {choices}")
     return Output(
         Pipeline(pipeline).steps,

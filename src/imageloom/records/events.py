@@ -42,6 +42,23 @@ class Collected(Plain, frozen=True):
     """False for results of a task that is still running."""
 
 
+class Advanced(Plain, frozen=True):
+    """A tile of a large image is done."""
+
+    key: str
+    done: int
+    """Number of tiles that are done, of the current step over the image."""
+    total: int
+    stage: int
+    """Number of the current step, from 1: each step is one pass over the tiles, or the encoding of an output."""
+    stages: int
+
+    @property
+    def share(self) -> float:
+        """Share of the work that is done, from 0 to 1, if all steps take equally long."""
+        return (self.stage - 1 + self.done / self.total) / self.stages
+
+
 class Done(Plain, frozen=True):
     """An item's outputs are published."""
 
@@ -77,5 +94,15 @@ class Skipped(Plain, frozen=True):
     reason: SkipReason
 
 
-Event = Began | Planned | Started | Collected | Done | Failed | Retried | Skipped
+class Pruned(Plain, frozen=True):
+    """An output whose input is gone was removed."""
+
+    name: str
+    key: str
+    """The item that it was made from."""
+    kept: str
+    """Why it was not removed; empty if it was."""
+
+
+Event = Began | Advanced | Planned | Started | Collected | Done | Failed | Retried | Skipped | Pruned
 Listener = Callable[[Event], None]

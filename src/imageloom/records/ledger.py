@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -20,10 +20,9 @@ import msgspec
 
 from imageloom.errors import StorageError
 from imageloom.model import Failure, Item, Result, Times
-from imageloom.records.schema import LOSSES, SCHEMA, TRACES, VERSION, Claim, ItemRecord, JobRecord, JobState
+from imageloom.records.database import copied, create_tables, opened
+from imageloom.records.schema import Claim, ItemRecord, JobRecord, JobState
 from imageloom.records.transaction import Transaction
-from imageloom.system.descriptors import patiently
-from imageloom.system.private import private_database
 
 MOST_NOTED = 500
 """Maximum number of items that wait for a flush."""
@@ -53,7 +52,7 @@ class Ledger:
         self.path = Path(path) if path is not None else default_path()
         self._texts: dict[str, int] = {}
         self._claims: dict[tuple[int, str], tuple[int, str, int, str, str, int, int, int | None]] = {}
-        self._done: dict[tuple[int, str], int] = {}
+        self._done: dict[tuple[int, str], tuple[int, int | None]] = {}
         self._released: dict[tuple[int, str], int] = {}
         self._items: list[tuple[object, ...]] = []
         self._traces: dict[tuple[int, str], str] = {}
@@ -63,43 +62,14 @@ class Ledger:
         self._progress: tuple[int, int, int, int] | None = None
         self._is_durable = False
         try:
-            self._db = self._copy() if scratch else self._open(path is None)
-            self._create()
+            self._db = copied(self.path) if scratch else self._open(path is None)
+            create_tables(self._db)
             self._db.execute("PRAGMA journal_mode=WAL")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot use the ledger {self.path} (--ledger): {error}") from None
 
     def _open(self, is_usual: bool) -> sqlite3.Connection:
-        def connected() -> sqlite3.Connection:
-            private_database(self.path, is_usual)
-            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            db.execute("PRAGMA synchronous=NORMAL")
-            return db
-
-        return patiently(connected)
-
-    def _copy(self) -> sqlite3.Connection:
-        copy = sqlite3.connect(":memory:", isolation_level=None)
-        if self.path.exists():
-            with closing(sqlite3.connect(self.path, timeout=30)) as db:
-                db.backup(copy)
-        return copy
-
-    def _create(self) -> None:
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-            self._db.execute("BEGIN IMMEDIATE")
-            if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                if self._select("SELECT 1 FROM sqlite_master").fetchone():
-                    raise StorageError("it is another program's database")
-                for statement in SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={VERSION}")
-            self._db.execute("COMMIT")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version != VERSION:
-            raise StorageError(f"it has version {version}, this program needs version {VERSION}")
-        self._db.execute(TRACES)
-        self._db.execute(LOSSES)
+        return opened(self.path, is_usual)
 
     def survive_power_cuts(self) -> None:
         """From now on, each `flush` waits until claims and done items are on the disk."""
@@ -295,10 +265,22 @@ class Ledger:
         origin, meaning = self._number(source), self._number(recipe)
         self._claims[place, name] = (place, name, origin, item.key, item.fingerprint, meaning, job, size)
 
-    def record_done(self, job: int, sink: str, result: Result, attempts: int, worker: str) -> None:
-        """Record an item whose outputs are published."""
-        place = self._number(sink)
-        self._done.update({(place, w.name): w.size for w in result.written})
+    def record_done(
+        self,
+        job: int,
+        sink: str,
+        result: Result,
+        attempts: int,
+        worker: str,
+        times: Mapping[str, int] | None = None,
+    ) -> None:
+        """Record an item whose outputs are published.
+
+        Args:
+            times: modification times of the published files by name, in nanoseconds, as far as they are known.
+        """
+        place, known = self._number(sink), times or {}
+        self._done.update({(place, w.name): (w.size, known.get(w.name)) for w in result.written})
         if result.dropped or result.warnings:
             self._losses[job, result.key] = _as_json(result.dropped), _as_json(result.warnings)
             self._has_losses = True
@@ -317,6 +299,25 @@ class Ledger:
         them."""
         place = self._number(sink)
         self._released.update({(place, name): job for name in names})
+
+    def outputs_of(self, source: str, sink: str) -> Iterator[tuple[str, str, int, int]]:
+        """Name, item, size and modification time (0 if unknown) of the outputs in a sink that were made from a
+        source, ordered by name."""
+        self.flush()
+        yield from self._select(
+            "SELECT name, key, size, COALESCE(mtime, 0) FROM outputs "
+            "WHERE sink = ? AND source = ? AND size IS NOT NULL ORDER BY name",
+            (self._number(sink), self._number(source)),
+        )
+
+    def forget_outputs(self, sink: str, names: Iterable[str]) -> None:
+        """Delete the record of outputs that were removed from a sink."""
+        place = self._number(sink)
+        self.flush()
+        with self._transaction():
+            self._db.executemany(
+                "DELETE FROM outputs WHERE sink = ? AND name = ?", [(place, name) for name in names]
+            )
 
     def _add(self, row: tuple[object, ...]) -> None:
         self._items.append(row)
@@ -337,13 +338,13 @@ class Ledger:
                 "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job, size) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET "
                 "job = CASE WHEN size IS NULL THEN job ELSE 0 END, "  # a filled name is never released
-                "size = excluded.size, source = excluded.source, key = excluded.key, "
+                "size = excluded.size, mtime = NULL, source = excluded.source, key = excluded.key, "
                 "fingerprint = excluded.fingerprint, recipe = excluded.recipe",
                 self._claims.values(),
             )
             self._db.executemany(
-                "UPDATE outputs SET size = ? WHERE sink = ? AND name = ?",
-                [(size, *name) for name, size in self._done.items()],
+                "UPDATE outputs SET size = ?, mtime = ? WHERE sink = ? AND name = ?",
+                [(*made, *name) for name, made in self._done.items()],
             )
             self._db.executemany(
                 "DELETE FROM outputs WHERE sink = ? AND name = ? AND job = ? AND size IS NULL",

@@ -26,6 +26,7 @@ CREATE TABLE outputs (
     recipe INTEGER NOT NULL,                    -- what it means
     job INTEGER NOT NULL,                       -- that claimed the name first; 0 when it was filled before
     size INTEGER,                               -- bytes; NULL while it is only claimed
+    mtime INTEGER,                              -- of the published file, in ns; not in ledgers of earlier programs
     PRIMARY KEY (sink, name)
 ) WITHOUT ROWID;
 CREATE INDEX outputs_by_item ON outputs (sink, source, key);

@@ -8,6 +8,11 @@ from imageloom.model import Plain
 from imageloom.records.losses import counted, files, without_copies
 
 
+def per_second(rate: float) -> str:
+    """A rate as text, such as 789/s or 0.4/s."""
+    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+
+
 class Summary(Plain, frozen=True):
     """The numbers of done, failed and skipped items of a run, its duration in seconds, and what was lost."""
 
@@ -27,6 +32,8 @@ class Summary(Plain, frozen=True):
     """Number of done files with missing pixels (--damage salvage)."""
     left_out: dict[str, int] = {}  # noqa: RUF012
     """Number of files in the source that were not processed, because no format has their suffix, by suffix."""
+    unchanged: int = 0
+    """Number of skipped items whose outputs an earlier run has made."""
 
     @property
     def total(self) -> int:
@@ -49,14 +56,20 @@ class Summary(Plain, frozen=True):
         Args:
             done: word for the finished items, such as "done".
         """
-        skipped = f" ({self.skipped} skipped)" if self.skipped else ""
-        rate = (self.done + self.failed) / self.seconds if self.seconds else 0.0
-        stopped = "interrupted: " if self.interrupted else ""
-        numbers = (
-            f"{stopped}{self.done} of {self.total} {done}{skipped}, {self.failed} failed, "
-            f"{self.seconds:.2f} s, {rate:.0f}/s"
-        )
-        return "; ".join((numbers, *self._losses()))
+        if self.total and self.unchanged == self.total and not self.interrupted:
+            which = f"all {self.total:,} are" if self.total > 1 else "1 of 1 is"
+            numbers = f"{which} up to date, {self.seconds:.2f} s"
+        else:
+            skipped = f" ({self.skipped} skipped)" if self.skipped else ""
+            of = "" if self.interrupted else f" of {self.total}"  # how many are left was not counted
+            stopped = "interrupted: " if self.interrupted else ""
+            rate = (self.done + self.failed) / self.seconds if self.seconds else 0.0
+            numbers = (
+                f"{stopped}{self.done}{of} {done}{skipped}, {self.failed} failed, "
+                f"{self.seconds:.2f} s, {per_second(rate)}"
+            )
+        resume = ("repeat the command to go on",) if self.interrupted else ()
+        return "; ".join((numbers, *self._losses(), *resume))
 
     def _losses(self) -> Iterator[str]:
         if self.lost:

@@ -108,6 +108,29 @@ def both(wide: Drawing, narrow: Drawing) -> str:
     )
 
 
+SLIDE = "Slide to compare: the input on the left, the output on the right."
+
+
+def compared(key: str, before: str, name: str, after: str, caption: str) -> str:
+    """An input and an output on top of each other, with a slider between them. It needs the script samples.js.
+
+    Args:
+        before, after: the images as data URIs.
+    """
+    return (
+        f'<figure class="sample"><div class="pair"><img src="{after}" alt="After: {escape(name)}">'
+        f'<img class="before" src="{before}" alt="Before: {escape(key)}"><span class="divider"></span></div>'
+        '<input type="range" min="0" max="100" value="50" '
+        f'aria-label="How much of {escape(key)} is shown before the pipeline">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def samples(figures: Iterable[str]) -> str:
+    """Figures made by `compared`, side by side as far as the screen allows."""
+    return f'<div class="samples">{"".join(figures)}</div>'
+
+
 def table(label: str, header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
     """A table that scrolls if it is too wide. The first cell of each row is its header."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)

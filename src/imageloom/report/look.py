@@ -17,6 +17,7 @@ from imageloom.model import Encoding, Item, Limits, Pixels, Recipe
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.plan import UPRIGHT, check_limits, make_plan
 from imageloom.records.faults import blamed_on
+from imageloom.report import html
 from imageloom.report.drawing import escape
 from imageloom.stores import Store
 
@@ -24,24 +25,6 @@ SIDE = 320
 """Length of a sample's longer side, in pixels."""
 _MARGIN, _CAPTION = 12, 22
 _PAPER, _INK = 250, 60
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark }}
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
-h1 {{ font-size: 1.1rem; overflow-wrap: anywhere }}
-section {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0 }}
-figure {{ margin: 0 }}
-img {{ max-width: 100%; display: block;
-  background: repeating-conic-gradient(#8883 0 25%, #0000 0 50%) 0/16px 16px }}
-figcaption {{ opacity: .75; font-size: .85rem; overflow-wrap: anywhere; max-width: 20rem }}
-</style>
-<h1>{title}</h1>
-{rows}
-</html>
-"""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -109,17 +92,23 @@ def thumbnail(image: Pixels, side: int = SIDE) -> Pixels:
 
 
 def to_html(title: str, found: Sequence[Sample]) -> str:
-    """An HTML page that contains the images."""
-    rows = []
-    for sample in found:
-        figures = [(sample.key, sample.before), *sample.after]
-        shown = (
-            f'<figure><img alt="{escape(name)}" src="{_data(pixels)}">'
-            f"<figcaption>{escape(name)}</figcaption></figure>"
-            for name, pixels in figures
-        )
-        rows.append(f"<section>{''.join(shown)}</section>")
-    return _PAGE.format(title=escape(title), rows="\n".join(rows))
+    """An HTML page that contains the images, with a slider between each input and output."""
+    figures = [
+        html.compared(sample.key, _data(sample.before), name, _data(after), _caption(sample, name))
+        for sample in found
+        for name, after in sample.after
+    ]
+    head = (
+        f'<header>{html.brand()}<h1>Before and after</h1><p class="pipeline"><code>{escape(title)}</code></p>'
+        f'<p class="note">{html.SLIDE}</p></header>\n'
+    )
+    body = [head, f'<section aria-label="Images">{html.samples(figures)}</section>\n']
+    return html.document("imageloom, before and after", body, html.script("samples.js"))
+
+
+def _caption(sample: Sample, name: str) -> str:
+    """The input's name, and the output's if there are several."""
+    return f"{sample.key}: {name}" if len(sample.after) > 1 else sample.key
 
 
 def _data(pixels: Pixels) -> str:

@@ -42,7 +42,7 @@ def to_html(figures: Figures, timeline: Timeline, samples: list[Sample], picture
     ]
     data = {"timeline": columns(figures, timeline), "stages": STAGES}
     title = f"imageloom, job {figures.job}"
-    return html.document(title, sections, html.script("page.js"), html.json(data))
+    return html.document(title, sections, html.script("samples.js", "page.js"), html.json(data))
 
 
 def _head(f: Figures) -> str:
@@ -77,18 +77,8 @@ def _facts(f: Figures) -> str:
 def _samples(samples: list[Sample]) -> str:
     if not samples:
         return ""
-    figures = "".join(
-        '<figure class="sample"><div class="pair">'
-        f'<img src="{sample.after}" alt="After: {escape(sample.name)}">'
-        f'<img class="before" src="{sample.before}" alt="Before: {escape(sample.key)}">'
-        '<span class="divider"></span></div>'
-        f'<input type="range" min="0" max="100" value="50" '
-        f'aria-label="How much of {escape(sample.key)} is shown before the pipeline">'
-        f"<figcaption>{escape(sample.key)}</figcaption></figure>"
-        for sample in samples
-    )
-    note = "Slide to compare: the input on the left, the output on the right."
-    return html.section("samples", "Before and after", f'<div class="samples">{figures}</div>', note)
+    figures = [html.compared(s.key, s.before, s.name, s.after, s.key) for s in samples]
+    return html.section("samples", "Before and after", html.samples(figures), html.SLIDE)
 
 
 def _timeline() -> str:

@@ -49,8 +49,9 @@ class EngineCore:
         self._clock = clock
         self._submitted: SimpleQueue[tuple[Ticket, Future[Outcome], ResultCallback | None]] = SimpleQueue()
         self._abandoned: SimpleQueue[Future[Outcome]] = SimpleQueue()
+        self._cut_short: SimpleQueue[Task] = SimpleQueue()
         self._waiting: dict[Ticket, tuple[Future[Outcome], ResultCallback | None]] = {}
-        self._closing = False
+        self._closing = self._is_killed = False
         self._broken = ""
 
     @property
@@ -76,11 +77,19 @@ class EngineCore:
             self._abandoned.put(future)
             self._transport.wake()
 
+    def cut_short(self, task: Task) -> None:
+        """See `engines.Engine`."""
+        self._cut_short.put(task)
+        self._transport.wake()
+
     def _step(self) -> bool:
         """Handle new tasks and events. Returns False when the engine is closed and nothing is in progress."""
         scheduler = self.scheduler
+        if self._is_killed:
+            return False
         self._take_submitted()
         self._take_abandoned()
+        self._take_cut_short()
         if self._closing and not scheduler.is_closing:
             scheduler.close()
         scheduler.tick(self._clock())
@@ -114,6 +123,12 @@ class EngineCore:
             future = self._abandoned.get()
             for ticket in [ticket for ticket, (known, _) in self._waiting.items() if known is future]:
                 self.scheduler.abandon(ticket, self._clock())
+
+    def _take_cut_short(self) -> None:
+        while not self._cut_short.empty():
+            task = self._cut_short.get()
+            for ticket in [ticket for ticket in self._waiting if ticket.task is task]:
+                self.scheduler.cut_short(ticket, self._clock())
 
     def _perform(self) -> None:
         """Carry out the scheduler's commands."""
@@ -181,10 +196,16 @@ class TransportEngine(EngineCore):
         self._transport.wake()
         self._thread.join()
 
+    def kill(self) -> None:
+        """Close the engine without waiting for the tasks in progress: their workers are ended by force."""
+        self._is_killed = True
+        self.close()
+        self._thread.join()  # it may have been closing already
+
     def _run(self) -> None:
         try:
             self._transport.open(self._fail)
             while self._step():
                 pass
         finally:
-            self._transport.close(GRACE)
+            self._transport.close(0.0 if self._is_killed else GRACE)

@@ -235,6 +235,8 @@ class Ticket:
     """Number of its deliveries in flight."""
     was_lost: bool = False
     """Whether a worker has died while it had a delivery of this task."""
+    is_cut_short: bool = False
+    """Whether only its items in progress are still wanted."""
     is_over: bool = False
     """Whether it was reported as complete or cancelled."""
 

@@ -13,7 +13,7 @@ from random import Random
 
 from msgspec.structs import replace
 
-from imageloom.errors import InvalidResult, ItemTimeout, WorkerLost
+from imageloom.errors import InvalidResult, ItemTimeout, NotBegun, WorkerLost
 from imageloom.model import Failure, Outcome
 from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.costs import Costs
@@ -54,6 +54,8 @@ TICK = 0.05
 """Seconds between two checks for time-outs and slow items, while something is in progress."""
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 5.0
 """First and longest pause before a worker that died at its start is replaced, in seconds."""
+
+NOT_BEGUN = Failure.of(NotBegun("the run was stopped before it was begun"))
 
 
 class Scheduler:
@@ -197,6 +199,23 @@ class Scheduler:
                     self._end(worker, delivery, failure, now)
         self._assign(now)
 
+    def cut_short(self, ticket: Ticket, now: float) -> None:
+        """Finish only the items in progress of a task that has begun. Its other items fail as `NotBegun`."""
+        ticket.is_cut_short = True
+        begun: set[int] = set()
+        for worker in self.workers:
+            for delivery in [one for one in worker.deliveries.values() if one.ticket is ticket]:
+                is_starting = self.rules.jobs and not worker.is_ready
+                if is_starting or (worker.reports_begin and not delivery.has_begun):
+                    self._remove(worker, delivery, now)  # a late result is ignored
+                    continue
+                if self.rules.cuts and delivery.done + 1 < len(delivery.places):
+                    self._drop_behind(worker, delivery)
+                begun.update(delivery.places[delivery.done :])
+        if ticket.has_begun:
+            self._tickets.fail(ticket, [at for at in ticket.missing if at not in begun], NOT_BEGUN, now)
+        self._assign(now)
+
     def close(self) -> None:
         """Send no further task. Deliveries that have begun are finished."""
         self.is_closing = True
@@ -300,11 +319,15 @@ class Scheduler:
 
     def _cut(self, worker: Worker, delivery: Delivery, now: float) -> None:
         """Queue again the items behind the item in progress."""
+        self._queue.put(Run(delivery.ticket, self._drop_behind(worker, delivery), now), first=True)
+
+    def _drop_behind(self, worker: Worker, delivery: Delivery) -> list[int]:
+        """Take from a worker the items behind the item in progress. Returns their positions."""
         behind = delivery.places[delivery.done + 1 :]
         del delivery.places[delivery.done + 1 :]
         delivery.is_cut = True
         self._commands.append(Drop(worker.name, delivery.number, delivery.done + 1))
-        self._queue.put(Run(delivery.ticket, behind, now), first=True)
+        return behind
 
     # Deliveries
 
@@ -389,7 +412,9 @@ class Scheduler:
         """Queue items again, unless they have results or another worker has them."""
         elsewhere = self._tickets.places_elsewhere(ticket)
         left = [place for place in places if place not in ticket.results and place not in elsewhere]
-        if left:
+        if left and ticket.is_cut_short:
+            self._tickets.fail(ticket, left, NOT_BEGUN, now)
+        elif left:
             self._queue.put(Run(ticket, left, now, is_suspect), first=True)
 
     def _remove(self, worker: Worker, delivery: Delivery, now: float) -> None:

@@ -239,7 +239,7 @@ class RunningJob:
         job = self.job
         try:
             with Ledger(ledger) as book:
-                source = Source(job.source, job.include, job.exclude, job.links, roots)
+                source = Source.of(job, roots)
                 self._driver = Driver(job, engine, book, "nodes", [self._on_event], source, followed=True)
                 if self._cancelled or self.is_paused:
                     self._driver.stop()

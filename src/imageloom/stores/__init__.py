@@ -137,10 +137,13 @@ class Store(Protocol):
             UnwritableOutput: the output cannot be written.
         """
 
-    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
+    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> int | None:
         """Give a committed output, or one that was made at `staging`, its name in one atomic step.
 
         If a folder replaces an existing folder, the old folder is moved away just before.
+
+        Returns:
+            The modification time of a local file in nanoseconds; None for a remote one.
         """
 
     def discard(self, token: str) -> None:

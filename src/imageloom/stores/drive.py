@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from imageloom.errors import (
+    DiskFull,
     InvalidName,
     ItemError,
     LimitExceeded,
@@ -36,6 +37,8 @@ from imageloom.stores.remote import RemoteStore, Staging, checked, invalid, is_h
 from imageloom.system import folders
 
 MARK = "imageloom"
+_FULL = ("storageQuotaExceeded", "teamDriveFileLimitExceeded")
+"""Drive's reasons if there is no space."""
 """The file property that identifies the item that a file was made from."""
 REMEMBERED = 20_000
 """Maximum number of listed files that are cached, so that they need not be looked up by name."""
@@ -342,7 +345,8 @@ class DriveStore(RemoteStore):
         except Refusal as refusal:
             with self._lock:  # a folder may have been deleted
                 self._folders = {}
-            raise UnwritableOutput(f"cannot put {key}: {refusal}") from None
+            kind = DiskFull if refusal.reason in _FULL else UnwritableOutput
+            raise kind(f"cannot put {key}: {refusal}") from None
         finally:
             with self._lock:
                 self._listed.pop(key, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from imageloom.errors import StorageError, UnreadableItem, UnwritableOutput
+from imageloom.errors import StorageError, UnreadableItem, unwritable
 from imageloom.model import Item, Links
 from imageloom.system import folders
 
@@ -73,7 +73,7 @@ def write_file(path: str, data: bytes, roots: tuple[str, ...] = ()) -> None:
     try:
         folders.write_file(path, data, roots)
     except OSError as error:
-        raise UnwritableOutput(f"cannot write to {os.path.dirname(path)}: {error.strerror}") from None
+        raise unwritable(f"cannot write to {os.path.dirname(path)}", error) from None
 
 
 def size_within(path: str) -> int:

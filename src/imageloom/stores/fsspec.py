@@ -7,6 +7,7 @@ share a few connections, and each connection is used by one thread at a time: mo
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -16,6 +17,7 @@ from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
 
 from imageloom.errors import (
+    DiskFull,
     ImageloomError,
     ItemError,
     LimitExceeded,
@@ -272,7 +274,9 @@ class FsspecStore(RemoteStore):
         except ItemError:
             raise
         except Exception as error:
-            raise UnwritableOutput(f"cannot put {key}: {explain(error)}") from None
+            is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            kind = DiskFull if is_full else UnwritableOutput
+            raise kind(f"cannot put {key}: {explain(error)}") from None
 
 
 def _is_link(fs: AbstractFileSystem, path: str) -> bool:

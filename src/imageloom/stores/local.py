@@ -21,6 +21,7 @@ from imageloom.errors import (
     StorageError,
     UnreadableItem,
     UnwritableOutput,
+    unwritable,
 )
 from imageloom.model import Failure, Item, Links, Unlisted
 from imageloom.stores.files import (
@@ -277,7 +278,7 @@ class LocalStore:
             raise self._unwritable(error) from None
 
     def _unwritable(self, error: OSError) -> UnwritableOutput:
-        return UnwritableOutput(f"cannot write to {self.address}/{STAGING}: {error.strerror}")
+        return unwritable(f"cannot write to {self.address}/{STAGING}", error)
 
     def _open_staging(self) -> contextlib.AbstractContextManager[int]:
         """The open staging folder: prepared by this store, or opened by a worker."""
@@ -296,15 +297,17 @@ class LocalStore:
     def commit(self, token: str, key: str, maker: str, replace: bool) -> None:
         """Do nothing: a local output gets its name when it is published."""
 
-    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
+    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> int:
         folder, _, name = check_output_name(key).rpartition("/")
         try:
             with self._open_staging() as staging, self._publishing:
-                replaced = rename(_single(token), staging, name, self._folder(folder), replace)
+                at = self._folder(folder)
+                replaced = rename(_single(token), staging, name, at, replace)
                 if self._flusher and replaced:
                     self._replaced.append(replaced)
                 elif replaced:
                     folders.remove(replaced, staging)
+                return os.stat(name, dir_fd=at, follow_symlinks=False).st_mtime_ns
         except FileExistsError:
             raise OutputExists(
                 f"its output {key} has appeared meanwhile and was not made by imageloom (--if-exists skip or "
@@ -313,7 +316,7 @@ class LocalStore:
         except OSError as error:
             with self._publishing:
                 self._leave()  # it may have been deleted
-            raise UnwritableOutput(f"cannot publish {key}: {error.strerror}") from None
+            raise unwritable(f"cannot publish {key}", error) from None
 
     def _folder(self, folder: str) -> int:
         """The open folder for outputs, created if it does not exist. Links in the sink are not followed.
@@ -363,7 +366,7 @@ class LocalStore:
         try:
             self._flusher.flush([_single(token) for token in tokens], keys)
         except OSError as error:
-            raise UnwritableOutput(f"cannot flush {self.address} to the disk: {error.strerror}") from None
+            raise unwritable(f"cannot flush {self.address} to the disk", error) from None
         for token in replaced:
             self.discard(token)
 
@@ -389,7 +392,7 @@ class LocalStore:
                 at = self._folder(folder)
                 found, made = attributes.take_over(_single(token), staging, name, at, item.fingerprint)
         except OSError as error:
-            raise UnwritableOutput(f"cannot replace {item.key}: {error.strerror}") from None
+            raise unwritable(f"cannot replace {item.key}", error) from None
         return Item(item.key, made.st_size, made.st_mtime_ns), found.st_ctime_ns
 
     def check_unchanged(self, key: str, changed: int) -> None:

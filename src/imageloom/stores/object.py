@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 from msgspec.structs import replace
 
 from imageloom.errors import (
+    DiskFull,
     InvalidName,
     ItemError,
     LimitExceeded,
@@ -59,6 +60,8 @@ _RETRY: Any = {
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 _memories: dict[str, Client] = {}
+_FULL = r"status code: 507|<Code>(?:QuotaExceeded|InsufficientStorage|XMinio\w{0,20}(?:Full|QuotaExceeded))<"
+"""What stores answer if there is no space, or a quota is used up."""
 
 
 class ObjectStore(RemoteStore):
@@ -275,6 +278,26 @@ class ObjectStore(RemoteStore):
                     return
                 self._check_maker(key, mark)
 
+    def marked_size(self, key: str, maker: str) -> int | None:
+        """See `made.Marked`."""
+        import obstore
+
+        try:
+            found = obstore.get(self._client, self._key(key), options={"head": True})
+        except FileNotFoundError:
+            return None
+        except _errors() as error:
+            raise StorageError(f"cannot read {self.address}/{key}: {explain(error)}") from None
+        return found.meta["size"] if found.attributes.get(MARK) == _mark(maker) else -1
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        try:
+            obstore.delete(self._client, self._key(key))
+        except _errors() as error:
+            raise StorageError(f"cannot delete {self.address}/{key}: {explain(error)}") from None
+
     def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
         """Upload an output that was made as a file, in parts that become visible together."""
         import obstore
@@ -328,7 +351,8 @@ class ObjectStore(RemoteStore):
         except ItemError:
             raise
         except _errors() as error:
-            raise UnwritableOutput(f"cannot put {key}: {explain(error)}") from None
+            kind = DiskFull if re.search(_FULL, str(error)) else UnwritableOutput
+            raise kind(f"cannot put {key}: {explain(error)}") from None
 
 
 def _connect(scheme: str, bucket: str) -> Client:

@@ -59,6 +59,11 @@ def create(path: str) -> BufferedWriter:
         os.close(at)
 
 
+def open_in(name: str, folder: int) -> int:
+    """Open a file in an open folder for reading. It must not be a link."""
+    return descriptors.open_file(name, os.O_RDONLY | _PLAIN, dir_fd=folder)
+
+
 def make_file(name: str, folder: int, mode: int = 0o666) -> int:
     """Create a file for writing in an open folder."""
     return descriptors.open_file(name, os.O_WRONLY | NEW | _PLAIN, mode, dir_fd=folder)

@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from imageloom.codecs.piecewise.ordered import Writer
 from imageloom.errors import CorruptImage, LimitExceeded, UnwritableOutput
 from imageloom.model import Box, Frame, Header, Part, Recipe, Result, Step, Thing, Work, Written
 from imageloom.recipes.plan import OutputPlan, Plan
+from imageloom.records.events import Advanced
 from imageloom.stores import Store
 from imageloom.stores.files import size_within
 from imageloom.stores.names import new_token
@@ -289,6 +291,21 @@ class Assembly:
         self._forget()
         if len(self._done) == self._count:
             self._end_phase()
+
+    def advanced(self) -> Advanced:
+        """How far the image is."""
+        before = sum(self._stages[: self._output])
+        key, stage = self.work.item.key, before + self._phase + 1
+        return Advanced(key, len(self._done), self._count, stage, max(stage, sum(self._stages)))
+
+    @cached_property
+    def _stages(self) -> list[int]:
+        """Number of passes over the image for each output, with the encoding if that is done as a whole."""
+        return [
+            len(tiles.phases(output.steps, self.plan.decoded))
+            + (codecs.in_pieces(output.format, output.frame, output.encoding) is None)
+            for output in self.plan.outputs
+        ]
 
     def _write_pieces(self, result: Result) -> None:
         assert self._writer is not None

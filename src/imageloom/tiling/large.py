@@ -12,6 +12,7 @@ from imageloom import codecs
 from imageloom.errors import UnreadableItem
 from imageloom.model import Failure, Header, Job, Part, Plain, Result, Task, Times, Work
 from imageloom.recipes.plan import ENCODE_COPIES, OutputPlan, Plan
+from imageloom.records.events import Listener
 from imageloom.records.faults import failure_of
 from imageloom.records.inprogress import InProgress
 from imageloom.stores import Store
@@ -98,6 +99,7 @@ class LargeImages:
         wake: called in another thread when more parts may be ready.
         notes: records each image while this process decodes and assembles it.
         open_decoder: makes the decoder of each image's file.
+        emit: gets an event for each tile that is done.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class LargeImages:
         wake: Callable[[], None],
         notes: InProgress,
         open_decoder: OpenDecoder = FileDecoder,
+        emit: Listener = lambda event: None,
     ) -> None:
         self._job = job
         self._source = source
@@ -121,6 +124,7 @@ class LargeImages:
         self._wake = wake
         self._notes = notes
         self._open_decoder = open_decoder
+        self._emit = emit
         self._slots: dict[int, int] = {}
         self._under_way: dict[int, tuple[Assembly, dict[tuple[int, int], Need]]] = {}
         self._times: dict[int, Times] = {}
@@ -225,6 +229,7 @@ class LargeImages:
             except BaseException as error:
                 failure = failure_of(assembly.work.item.key, error)
         if failure is None and not assembly.is_complete:
+            self._emit(assembly.advanced())
             return None
         return assembly.work, self._end(assembly, failure, result.started)
 

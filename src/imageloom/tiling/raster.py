@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from imageloom.errors import UnwritableOutput
+from imageloom.errors import UnwritableOutput, unwritable
 from imageloom.model import Box, Frame, Pixels
 from imageloom.system import folders
 
@@ -139,7 +139,7 @@ class FileRaster:
         try:
             self._file = folders.open_file(path, os.O_RDWR | (folders.NEW if new else 0), 0o600, roots)
         except OSError as error:
-            raise UnwritableOutput(f"cannot open scratch {path}: {error.strerror}") from None
+            raise unwritable(f"cannot open scratch {path}", error) from None
 
     def read(self, box: Box) -> Pixels:
         """The pixels of a box."""
@@ -168,7 +168,7 @@ class FileRaster:
                     count = os.pwrite(self._file, view, at)
                     view, at = view[count:], at + count
         except OSError as error:
-            raise UnwritableOutput(f"cannot write scratch {self.path}: {error.strerror}") from None
+            raise unwritable(f"cannot write scratch {self.path}", error) from None
 
     def _runs(self, box: Box, rows: Pixels) -> list[tuple[int, Pixels]]:
         """The position of each run of bytes in the file: one run for full rows, otherwise one for each row."""

@@ -10,13 +10,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import partial
 from typing import Protocol
 
 from msgspec.structs import replace
 
-from imageloom.errors import InvalidResult
+from imageloom.errors import InvalidResult, NotBegun
 from imageloom.model import Outcome, Result, Task, Work
 from imageloom.records.faults import failure_of, log_failure
 from imageloom.records.inprogress import open_records
@@ -28,20 +28,30 @@ from imageloom.worker.setup import prepare
 Turn = contextlib.AbstractContextManager[object]
 
 
+TaskName = tuple[str, int]
+"""The job and the number of a task: drivers that share an engine use the same numbers."""
+STOPPED = "the run was stopped before it was begun"
 NO_BOUND = contextlib.nullcontext()
 
 
-def perform(task: Task, on_result: Callable[[int, Result], None] | None = None) -> Outcome:
+def perform(
+    task: Task, on_result: Callable[[int, Result], None] | None = None, cut_short: Container[TaskName] = ()
+) -> Outcome:
     """Run a task: read, decode, filter and encode each of its items, and commit the outputs to the sink.
 
     Args:
         on_result: called with an item's position and its result, as soon as the result is known.
+        cut_short: the tasks of which no further item is begun, by job and number; it may change meanwhile.
     """
     made: list[Result] = []
     for place, result in enumerate(results(task)):
         made.append(result)
         if on_result is not None:
             on_result(place, replace(result, worker=worker_name()))
+        if (task.job, task.id) in cut_short:
+            stopped = NotBegun(STOPPED)
+            made += [_failed(work, stopped) for work in task.work[place + 1 :]]
+            break
     return Outcome(task.id, worker_name(), tuple(made))
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 from imageloom.codecs.piecewise.pieces import Pieces
-from imageloom.errors import UnwritableOutput
+from imageloom.errors import UnwritableOutput, unwritable
 from imageloom.model import Frame, Pixels, Plain
 from imageloom.system import folders
 
@@ -130,7 +130,7 @@ class Ordered(ABC):
         try:
             yield
         except OSError as error:
-            raise UnwritableOutput(f"the file cannot be written: {error.strerror or error}") from error
+            raise unwritable("the file cannot be written", error) from error
 
 
 def discard(file: BinaryIO, path: Path) -> None:
@@ -193,7 +193,7 @@ class FileEncoder(Encoder, frozen=True):
         try:
             file = folders.create(str(path))
         except OSError as error:
-            raise UnwritableOutput(f"the file cannot be written: {error.strerror}") from error
+            raise unwritable("the file cannot be written", error) from error
         try:
             return self.writer(file, path)
         except BaseException:

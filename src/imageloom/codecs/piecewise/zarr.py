@@ -17,7 +17,7 @@ from typing import Any
 
 from imageloom.codecs.piecewise import ordered
 from imageloom.codecs.piecewise.pieces import Pieces, filled
-from imageloom.errors import MissingExtra, UnwritableOutput
+from imageloom.errors import MissingExtra, unwritable
 from imageloom.model import Pixels
 from imageloom.system import folders
 
@@ -70,7 +70,7 @@ class Encoder(ordered.Encoder, frozen=True):
             with _opened(path.parent) as folder:
                 folders.write_folder(folder, path.name, {_HEAD: self._head()})
         except OSError as error:
-            raise UnwritableOutput(f"the array cannot be made: {error.strerror or error}") from error
+            raise unwritable("the array cannot be made", error) from error
         return Writer(self, path)
 
     def _head(self) -> bytes:
@@ -129,7 +129,7 @@ class Encoder(ordered.Encoder, frozen=True):
             finally:
                 os.close(folder)
         except OSError as error:
-            raise UnwritableOutput(f"a chunk cannot be written: {error.strerror}") from error
+            raise unwritable("a chunk cannot be written", error) from error
 
 
 class Writer:

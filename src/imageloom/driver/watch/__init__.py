@@ -51,7 +51,7 @@ BACKOFF = 60.0
 MOST_BACKOFF = 3600.0
 REMEMBERED = 10_000
 """Number of recent latencies that are kept for the percentiles."""
-_STORES_FAULT = ("UnreadableItem", "UnwritableOutput")
+_STORES_FAULT = ("UnreadableItem", "UnwritableOutput", "DiskFull")
 
 
 class _Waiting(NamedTuple):
@@ -80,7 +80,7 @@ class Watched(Source):
         poll: seconds between two listings; 0: change notifications for local folders, `POLL` for others.
         until_idle: the source ends when all items are done and none has arrived for this number of seconds; None:
             never.
-        links: see `Source`.
+        links, roots: see `Source`.
 
     Raises:
         StorageError: there is no such folder.
@@ -96,8 +96,9 @@ class Watched(Source):
         poll: float = 0.0,
         until_idle: float | None = None,
         links: Links = "inside",
+        roots: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(address, include, exclude, links)
+        super().__init__(address, include, exclude, links, roots)
         self._links = links
         if self.is_file:
             raise UsageError(

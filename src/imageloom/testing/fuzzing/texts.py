@@ -14,8 +14,8 @@ from imageloom.codecs import exif, notes, packets, photoshop, xmp
 from imageloom.codecs.adapt import orientation
 from imageloom.codecs.tags import order_of, tree
 from imageloom.colours import littlecms
+from imageloom.driver.naming import check_template, output_name
 from imageloom.driver.patterns import Pattern
-from imageloom.driver.sink import check_template, output_name
 from imageloom.engines.redis import wire as redis
 from imageloom.engines.zeromq import wire as zeromq
 from imageloom.errors import ImageloomError

@@ -6,6 +6,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from queue import Empty
 from random import Random
 
@@ -120,9 +121,9 @@ class SimulatedQueue:
     def put(self, item: Finished) -> None:
         self._items.append(item)
 
-    def get(self, *, timeout: float) -> Finished:
+    def get(self, *, timeout: float | None) -> Finished:
         self._process.step()
-        until = self._time.now + timeout
+        until = inf if timeout is None else self._time.now + timeout
         while not self._items:
             if not self._time.advance(until):
                 raise Empty

@@ -82,11 +82,12 @@ class KillableStore(LocalStore):
         super().__init__(address)
         self._process, self._published = process, published
 
-    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> None:
+    def publish(self, token: str, key: str, maker: str = "", replace: bool = True) -> int:
         self._process.step()
         self._published(token, key)
-        super().publish(token, key, maker, replace)
+        written = super().publish(token, key, maker, replace)
         self._process.step()
+        return written
 
     def discard(self, token: str) -> None:
         self._process.step()

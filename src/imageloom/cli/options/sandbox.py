@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
-from imageloom.cli.options import C
+from imageloom.cli.options.values import C, together
 from imageloom.cli.text import say_amid
 from imageloom.errors import UsageError
 from imageloom.system.restart import has_crashed
@@ -19,25 +19,22 @@ if TYPE_CHECKING:
 
 def sandbox_options(command: C) -> C:
     """Add --sandbox and --untrusted."""
-    for option in reversed(
-        [
-            click.option(
-                "--sandbox",
-                type=click.Choice(["auto", "require", "off"]),
-                show_default="auto",
-                help="Decode images and run operators in processes that can do nothing else: all but formats "
-                "with well-tested decoders, with the restrictions that the kernel has (auto); all, and only if "
-                "the kernel has all restrictions (require); or none (off).",
-            ),
-            click.option(
-                "--untrusted",
-                is_flag=True,
-                help="The images may be hostile: process each one in a new sandboxed process.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+    return together(
+        command,
+        click.option(
+            "--sandbox",
+            type=click.Choice(["auto", "require", "off"]),
+            show_default="auto",
+            help="Decode images and run operators in processes that can do nothing else: all but formats with "
+            "well-tested decoders, with the restrictions that the kernel has (auto); all, and only if the kernel "
+            "has all restrictions (require); or none (off).",
+        ),
+        click.option(
+            "--untrusted",
+            is_flag=True,
+            help="The images may be hostile: process each one in a new sandboxed process.",
+        ),
+    )
 
 
 def sandbox_of(mode: Mode | None, untrusted: bool, timeout: float = 0.0, memory: int = 0) -> Sandbox:
@@ -65,6 +62,11 @@ def sandbox_of_run(mode: Mode | None, untrusted: bool, timeout: float, memory: i
         "a decoder crashed, and the run was started again: each item is now processed in another process"
     )
     return replace(sandbox, shortcut=False)
+
+
+def sandbox_of_service(mode: Mode | None, untrusted: bool, timeout: float, memory: int = 0) -> Sandbox:
+    """Like `sandbox_of`. A service processes no item in its own processes, unless the sandbox is off."""
+    return replace(sandbox_of(mode, untrusted, timeout, memory), shortcut=False)
 
 
 def may_crash(sandbox: Sandbox, engine: Engine) -> bool:

@@ -1,0 +1,189 @@
+"""`imageloom serve`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from imageloom.cli import options, service
+from imageloom.cli.arguments import collect_garbage
+from imageloom.cli.text import say
+from imageloom.system.sandbox import Mode
+
+
+@click.command("serve", short_help="Serve a page and an HTTP interface where people see and steer the work.")
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    metavar="DIR",
+    help="Flows read and write only below these folders, or prefixes of stores such as s3://bucket/photos. "
+    "Repeatable.",
+)
+@click.option(
+    "--listen",
+    default="127.0.0.1:8100",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address that the service listens on. Other machines need TLS: see --certificate.",
+)
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    show_default="in the user's state folder",
+    help="Folder in which the service stores its jobs and its tokens.",
+)
+@click.option(
+    "--flows",
+    type=click.Path(file_okay=False, path_type=Path),
+    show_default="flows, in the folder of --state",
+    help="Folder of the flows: one YAML file each, which people may edit.",
+)
+@options.operators_option
+@options.sandbox_options
+@options.ledger_option
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    show_default="one per core",
+    help="Number of worker processes.",
+)
+@click.option(
+    "--max-running",
+    "running",
+    type=click.IntRange(1, 1000),
+    default=16,
+    show_default=True,
+    help="Maximum number of flows that run at the same time. Their memory is shared equally.",
+)
+@options.memory_option
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Time-out of one item, in seconds.",
+)
+@click.option(
+    "--token",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="FILE",
+    show_default="operator.token, in the folder of --state",
+    help="File whose first line is the token of operators.",
+)
+@click.option(
+    "--read-token",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="FILE",
+    show_default="reader.token, in the folder of --state",
+    help="File whose first line is the token of readers, who change nothing.",
+)
+@click.option(
+    "--certificate",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="FILE",
+    help="TLS certificate, in PEM.",
+)
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="FILE",
+    help="Private key of --certificate, in PEM.",
+)
+@click.option(
+    "--behind-proxy",
+    is_flag=True,
+    help="Browsers reach the service by a proxy in front of it, which has TLS.",
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Name by which browsers reach the service, if it is not that of --listen. Repeatable.",
+)
+@click.option(
+    "--max-upload",
+    type=options.Quantity(),
+    default=4 << 30,
+    show_default="4 GB",
+    help="Maximum size of an uploaded file, in bytes.",
+)
+def command(
+    roots: tuple[str, ...],
+    listen: str,
+    state: Path | None,
+    flows: Path | None,
+    operators: tuple[str, ...],
+    sandbox: Mode | None,
+    untrusted: bool,
+    ledger: Path | None,
+    jobs: int | None,
+    running: int,
+    memory: int | None,
+    timeout: float,
+    token: str,
+    read_token: str,
+    certificate: str,
+    key: str,
+    behind_proxy: bool,
+    hosts: tuple[str, ...],
+    max_upload: int,
+) -> int:
+    """Serve a page and an HTTP interface: flows of images, their jobs, failures and retries.
+
+    A flow is a source, a recipe, a sink, and when: once or watched. Several flows share the workers, which decode
+    in sandboxed processes. All state is kept: after a kill or a restart, the jobs go on.
+
+    The printed link logs one browser in. Others need a token, which is in a file: see --token and --read-token.
+    The first SIGTERM or Ctrl-C finishes the items in progress and ends the service.
+
+    \b
+    imageloom serve --root /data
+    imageloom serve --root /data --root s3://photos/web --listen 0.0.0.0:8443 --certificate c.pem --key k.pem
+    imageloom serve --root /data --listen 0.0.0.0:8100 --behind-proxy --host photos.example.org
+    """
+    from imageloom.errors import MissingExtra, UsageError
+
+    if not roots:
+        raise UsageError("the service needs at least one folder for flows to read and write in: --root DIR")
+    if bool(certificate) != bool(key):
+        raise UsageError("TLS needs both a certificate and its key (--certificate, --key)")
+    if not all(find_spec(name) for name in ("starlette", "uvicorn", "jinja2")):
+        raise MissingExtra("the service", "serve")
+    from imageloom.worker.fork_server import warm_up
+
+    warm_up()  # the fork server must not inherit what is opened below
+    from imageloom.service.web.gate import GateBounds
+    from imageloom.service.web.hosting import Site, hosted
+
+    collect_garbage()
+    box = options.sandbox_of_service(sandbox, untrusted, timeout, memory or 0)
+    site = Site(
+        roots=roots,
+        operators=operators,
+        sandbox=box,
+        state=state,
+        flows=flows,
+        ledger=ledger,
+        workers=jobs or 0,
+        running=running,
+        memory=memory or 0,
+        timeout=timeout,
+        operator_token=token,
+        reader_token=read_token,
+        bounds=GateBounds(upload_bytes=max_upload),
+    )
+    leaving = service.leave_on_signals()
+    with hosted(site, listen, certificate, key, behind_proxy, hosts) as address:
+        say(f"serving {address.link}", err=True)
+        say(f"the link logs one browser in; the tokens are in {address.tokens}", err=True)
+        leaving.wait()
+    return 0

@@ -1,0 +1,105 @@
+"""Outputs whose inputs are gone: which ones they are, and their removal (`--prune`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from imageloom.driver.sink import Sink
+from imageloom.driver.source import Source
+from imageloom.errors import StorageError, UsageError
+from imageloom.model import Item, Plain, path_and_page
+from imageloom.records.ledger import Ledger
+from imageloom.stores.made import Made, check_removes, why_kept
+
+
+class Orphan(Plain, frozen=True):
+    """An output whose input is gone."""
+
+    made: Made
+    key: str
+    """The item that it was made from."""
+    kept: str = ""
+    """Why it is not removed; empty if it is."""
+
+
+class Pruning:
+    """Finds and removes the outputs of a sink whose inputs in a source are gone.
+
+    Only outputs that the ledger knows, that were made from this source, and that nobody has changed since.
+
+    Raises:
+        UsageError: the source is one file, or is the sink; or the sink cannot tell who has written a file.
+    """
+
+    def __init__(self, source: Source, sink: Sink, ledger: Ledger, in_place: bool) -> None:
+        if in_place:
+            raise UsageError("--prune excludes --in-place, whose outputs are its inputs")
+        if source.is_file:
+            raise UsageError(
+                "--prune needs a folder as the source: one file cannot tell which inputs are gone"
+            )
+        check_removes(sink.store, sink.address)
+        self._source = source
+        self._sink = sink
+        self._ledger = ledger
+
+    def orphans(self) -> list[Orphan]:
+        """The outputs whose inputs are gone, by name. Nothing is changed.
+
+        Raises:
+            StorageError: the source or the sink cannot be read, or the source is empty.
+        """
+        known = [*self._ledger.outputs_of(self._source.root, self._sink.address)]
+        gone = self._gone({path_and_page(key)[0] for _, key, _, _ in known}) if known else set()
+        found = []
+        for name, key, size, mtime_ns in known:
+            if path_and_page(key)[0] in gone:
+                made = Made(name, self._sink.maker(key), size, mtime_ns)
+                found.append(Orphan(made, key, why_kept(self._sink.store, made) or ""))
+        return found
+
+    def remove(self, orphans: Iterable[Orphan]) -> Iterator[Orphan]:
+        """Remove outputs, and yield each one; `kept` says why one was not removed. The sink must be open.
+
+        Raises:
+            StorageError: an output cannot be removed.
+        """
+        removed = []
+        try:
+            for orphan in orphans:
+                kept = orphan.kept or why_kept(self._sink.store, orphan.made, remove=True) or ""
+                if not kept:
+                    removed.append(orphan.made.name)
+                yield Orphan(orphan.made, orphan.key, kept)
+        finally:
+            self._ledger.forget_outputs(self._sink.address, removed)
+
+    def _gone(self, paths: set[str]) -> set[str]:
+        """Those of the paths that are not in the source."""
+        store = self._source.store
+        if store.is_local:
+            if next((entry for entry in store.items() if isinstance(entry, Item)), None) is None:
+                raise self._emptied()
+            return {path for path in paths if not _exists(f"{store.address}/{path}")}
+        there = {entry.key for entry in store.items()}
+        if not there:
+            raise self._emptied()
+        return paths - there
+
+    def _emptied(self) -> StorageError:
+        return StorageError(
+            f"{self._source.root} has no files, so nothing is pruned: if its disk is not mounted, mount it; if "
+            "all inputs were deleted on purpose, delete the outputs yourself"
+        )
+
+
+def _exists(path: str) -> bool:
+    """Whether a path exists. One that cannot be asked for counts as existing."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
