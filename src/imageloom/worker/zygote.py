@@ -99,7 +99,8 @@ def _start(line: int) -> subprocess.Popen[bytes]:
 
 def main(line: int) -> None:
     """Run in a new interpreter."""
-    serve(socket.socket(fileno=line))
+    with contextlib.suppress(ConnectionError):  # the worker has ended
+        serve(socket.socket(fileno=line))
 
 
 def serve(line: socket.socket) -> None:
