@@ -96,9 +96,17 @@ def free_port() -> int:
 class Run:
     """One run, its events sorted out."""
 
-    def __init__(self, pipeline: str, source: Path | str, sink: Path | str, **options: Any) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        source: Path | str,
+        sink: Path | str,
+        listeners: Any = (),
+        **options: Any,
+    ) -> None:
         self.events: list[Event] = []
-        self.summary: Summary = process(pipeline, source, sink, listeners=[self.events.append], **options)
+        every = [self.events.append, *listeners]
+        self.summary: Summary = process(pipeline, source, sink, listeners=every, **options)
 
     @property
     def numbers(self) -> tuple[int, int, int]:

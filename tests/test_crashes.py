@@ -143,3 +143,42 @@ def test_a_run_that_is_interrupted_leaves_no_suspects(source: Path, out: Path, t
     _, said = running.communicate(timeout=30)
     assert running.returncode == 130, said
     assert notes(tmp_path) == []
+
+
+DECODER = """
+import ctypes
+from imageloom.codecs.jpeg import Jpeg
+from imageloom.system.confinement import is_confined
+decode = Jpeg.decode
+def crashing(codec, data, header, **options):
+    if header.frame.width == 77 and (ALWAYS or not is_confined()):
+        ctypes.string_at(0)
+    return decode(codec, data, header, **options)
+Jpeg.decode = crashing
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="for x86-64")
+@pytest.mark.parametrize(("engine", "always"), [("threads", True), ("serial", False)])
+def test_a_crash_of_a_decoder_in_this_process_costs_one_item(
+    engine: str, always: bool, out: Path, tmp_path: Path
+) -> None:
+    """The run is started again as the same process, and then items are processed in other ones."""
+    photos, customized = tmp_path / "photos", tmp_path / "customized"
+    for number in range(12):
+        draw(photos / f"{number:02}.jpg", number, 77 if number == 5 else 60, 40)
+    customized.mkdir()
+    (customized / "sitecustomize.py").write_text(DECODER.replace("ALWAYS", str(always)))
+    path = os.pathsep.join([str(customized), *sys.path[1:]])
+    command = ["run", "invert", photos, out, "--engine", engine, "-j", 2, "--json"]
+    done = imageloom(*command, env=os.environ | {"PYTHONPATH": path})
+    assert "the run was started again" in done.stderr, done.stderr
+    assert done.returncode == (1 if always else 0), done.stderr
+    assert len([name for name in os.listdir(out) if name.endswith(".jpg")]) == 12 - always
+    if always:
+        found = failure(done)
+        assert (found["item"], found["kind"]) == ("05.jpg", "WorkerLost")
+        assert "SIGSEGV" in found["message"]
+    again = imageloom(*command)  # with another decoder
+    assert (again.returncode, events(again)["05.jpg"]) == (0, "done" if always else "skipped")
+    assert notes(tmp_path) == []

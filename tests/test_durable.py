@@ -17,7 +17,7 @@ from imageloom.driver import rounds
 from imageloom.model import Job, Recipe
 from imageloom.records.events import Retried
 from imageloom.records.ledger import Ledger
-from imageloom.system import disk
+from imageloom.system import disk, folders
 from program import COMMAND, Run, contents, draw, imageloom
 
 RECIPE = Recipe(())
@@ -42,7 +42,7 @@ def test_all_outputs_are_flushed_before_and_after_they_are_named(
 
         return note
 
-    monkeypatch.setattr(os, "rename", noted("rename", os.rename))
+    monkeypatch.setattr(folders, "rename_new", noted("rename", folders.rename_new))
     monkeypatch.setattr(disk, "flushes_at_once", lambda folder: at_once)
     monkeypatch.setattr(disk, "flush_all", noted("all", disk.flush_all))
     monkeypatch.setattr(disk, "flush_files", noted("files", disk.flush_files))
@@ -136,19 +136,35 @@ def test_doctor_tells_how_outputs_are_flushed(tmp_path: Path) -> None:
     assert f"{tmp_path}/none: No such file or directory" in shown
 
 
-@pytest.mark.skipif(
+traced = pytest.mark.skipif(
     shutil.which("strace") is None, reason="declared: strace, which counts the calls, is not installed"
 )
+
+
+def flushes(folder: Path, *arguments: object) -> int:
+    """Number of calls of the program that flush."""
+    calls = ["-f", "-e", "trace=fsync,fdatasync,sync_file_range,syncfs", "-o", str(folder / "log")]
+    command = ["strace", *calls, *COMMAND, *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return len(re.findall(r"sync\w*\(", (folder / "log").read_text()))
+
+
+@traced
+def test_a_watch_is_durable(photos: Path, tmp_path: Path) -> None:
+    command = ["watch", "invert", photos]
+    usual = flushes(tmp_path, *command, tmp_path / "usual", "--until-idle", 0)
+    assert usual > flushes(tmp_path, *command, tmp_path / "no", "--until-idle", 0, "--no-durable")
+
+
+@traced
 def test_64_outputs_need_at_most_4_more_flushes(tmp_path: Path) -> None:
     for number in range(64):
         draw(tmp_path / "in" / f"{number}.png", number, 8, 8)
     assert imageloom("run", "invert", tmp_path / "in", tmp_path / "before").returncode == 0
-    counts = []
-    for option in ("--no-durable", "--durable"):
-        command = [*COMMAND, "run", "invert", str(tmp_path / "in"), str(tmp_path / option), option]
-        calls = ["-f", "-e", "trace=fsync,fdatasync,sync_file_range,syncfs", "-o", str(tmp_path / "log")]
-        subprocess.run(["strace", *calls, *command], check=True, capture_output=True, timeout=60)
-        counts.append(len(re.findall(r"sync\w*\(", (tmp_path / "log").read_text())))
+    command = ["run", "invert", tmp_path / "in"]
+    few, many = (
+        flushes(tmp_path, *command, tmp_path / option, option) for option in ("--no-durable", "--durable")
+    )
     if disk.file_system(folder := os.open(tmp_path, os.O_RDONLY)) in ("ext4", "xfs", "btrfs"):
-        assert counts[1] - counts[0] <= 4
+        assert many - few <= 4
     os.close(folder)

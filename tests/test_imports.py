@@ -294,7 +294,7 @@ def test_a_run_over_plain_photos_loads_only_what_they_need(engine: str, tmp_path
     """Each module more delays every run: import it in the function that needs it."""
     photo, out, ledger = tmp_path / "in" / "a.jpg", tmp_path / "out", tmp_path / "ledger.db"
     photo.parent.mkdir()
-    photo.write_bytes(codecs.encode("jpeg", np.zeros((40, 60, 3), np.uint8), Encoding(85)))
+    photo.write_bytes(codecs.get("jpeg").encode(np.zeros((40, 60, 3), np.uint8), Encoding(85)))
     arguments = ["imageloom", "run", "resize 20x20", str(photo.parent), str(out), "--engine", engine]
     modules = loaded_by(
         f"sys.argv = {[*arguments, '-q', '--ledger', str(ledger)]!r}\nfrom imageloom.cli import main\n"

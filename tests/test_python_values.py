@@ -127,7 +127,7 @@ ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "in_flight": is_whole(0, 1024),
     "links": is_one_of("follow", "inside", "refuse"),
     "durable": lambda v: v is None or is_bool(v),
-    "sandbox": is_one_of(None, "require", "auto", "off"),
+    "sandbox": is_one_of("require", "auto", "off"),
     "untrusted": is_bool,
     "limits": lambda v: v is None or isinstance(v, Limits),
     "ledger": lambda v: v is None or is_path(v),

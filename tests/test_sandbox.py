@@ -216,7 +216,7 @@ class Scene:
         }
         command = [sys.executable, "-c", RUN, wanted]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=False, env=environment
+            command, capture_output=True, text=True, timeout=240, check=False, env=environment
         )
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])
@@ -245,7 +245,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.close()
 
 
-ENGINES = ("threads", "processes", "serial", "zeromq", "redis", "nodes", "pipeline")
+ENGINES = ("threads", "processes", "serial", "zeromq", "redis", "nodes", "pipeline", "mpi", "dask", "ray")
 WAYS = ("operator", "decoder")
 TILES = ("never", "always")
 EVERY = [pytest.param(*one, marks=pytest.mark.long) for one in itertools.product(ENGINES, WAYS, TILES)]
@@ -262,6 +262,8 @@ EVERY = [pytest.param(*one, marks=pytest.mark.long) for one in itertools.product
     ],
 )
 def test_what_is_not_allowed_is_refused(scene: Scene, engine: str, way: str, tile: str) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
     for action in REFUSED:
         scene.add(action, way)
     found = scene.run(engine, way, tile)
@@ -282,6 +284,8 @@ def test_what_is_not_allowed_is_refused(scene: Scene, engine: str, way: str, til
     [("threads", "decoder", "always"), ("processes", "operator", "never"), *EVERY],
 )
 def test_a_crash_or_a_hang_fails_one_item(scene: Scene, engine: str, way: str, tile: str) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
     for action in KINDS:
         scene.add(action, way)
     found = scene.run(engine, way, tile, timeout=TIMEOUT)

@@ -126,6 +126,16 @@ class SinkMachine(RuleBasedStateMachine):
             (self.out / key).unlink(missing_ok=True)
             self.files.pop(key, None)
 
+    @rule(key=st.sampled_from(KEYS), content=st.binary(max_size=3))
+    def somebody_writes_meanwhile(self, key: str, content: bytes) -> None:
+        """A file that appears between the check of its name and the rename."""
+        one = self.staged.get(key) or self.waiting.get(key)
+        if one is None or one.work.replace or key in self.files:
+            return
+        (self.out / key).parent.mkdir(parents=True, exist_ok=True)
+        (self.out / key).write_bytes(content)
+        self.files[key] = content
+
     @rule(name=st.sampled_from(["notes.txt", "1-1-1-xyz"]))
     def somebody_puts_a_file_beside_what_is_staged(self, name: str) -> None:
         (self.out / STAGING / name).write_bytes(b"somebody's")
@@ -174,6 +184,11 @@ class SinkMachine(RuleBasedStateMachine):
             self.waiting[key] = one
             return
         content = self.content(one)
+        if self.is_taken(key, one):
+            with pytest.raises(OutputExists):
+                self.sink.publish(self.job, one.work, RECIPE, one.result)
+            self.refuse(key, one)
+            return
         self.sink.publish(self.job, one.work, RECIPE, one.result)
         self.ledger.record_done(self.job, self.sink.address, one.result, 1, "w")
         self.files[key] = self.published[key] = content
@@ -182,13 +197,27 @@ class SinkMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting or self.renamed)
     def turn(self) -> None:
         """One round: what was renamed is done, what was staged is renamed."""
-        contents = {key: self.content(one) for key, one in self.waiting.items()}
+        taken = [key for key, one in self.waiting.items() if self.is_taken(key, one)]
+        contents = {key: self.content(one) for key, one in self.waiting.items() if key not in taken}
         ended = list(self.rounds.turn(self.job))
-        assert [one.result.failure for one in ended] == [None] * len(ended)
-        assert {one.work.item.key for one in ended} == self.renamed.keys()
+        failed = {one.work.item.key: one.result.failure for one in ended if one.result.failure}
+        assert [failure.kind for failure in failed.values()] == ["OutputExists"] * len(taken)
+        assert failed.keys() == set(taken)
+        assert {one.work.item.key for one in ended} == self.renamed.keys() | failed.keys()
+        for key in taken:
+            self.refuse(key, self.waiting.pop(key))
         self.published.update({key: self.files[key] for key in self.renamed})
         self.files.update(contents)
         self.renamed, self.waiting = self.waiting, {}
+
+    def is_taken(self, key: str, one: Finished) -> bool:
+        """Whether somebody else's file has the name of an output that must not replace it."""
+        return key in self.files and not one.work.replace
+
+    def refuse(self, key: str, one: Finished) -> None:
+        self.sink.discard(one.result)
+        self.ledger.release(self.job, self.sink.address, (key,))
+        self.ledger.flush()
 
     @rule(data=st.data())
     @precondition(lambda self: self.staged)

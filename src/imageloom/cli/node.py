@@ -90,7 +90,7 @@ if TYPE_CHECKING:
 )
 @options.sandbox_options
 @service.credential_options
-def command(config: str | None, load: str | None, sandbox: Mode, untrusted: bool, **flags: Any) -> int:
+def command(config: str | None, load: str | None, sandbox: Mode | None, untrusted: bool, **flags: Any) -> int:
     """Start a node: a service that processes a limited number of tasks at the same time, in worker processes.
 
     A fixed --load simulates a busy node: it delays tasks, and with --acceptance optional it rejects tasks. So the
@@ -115,7 +115,8 @@ def command(config: str | None, load: str | None, sandbox: Mode, untrusted: bool
     apart = options.sandbox_of(sandbox, untrusted, settings.timeout, settings.memory)
     engine = Processes(Settings(settings.limit, 1, settings.timeout, settings.memory, sandbox=apart))
     try:
-        return _serve(settings, engine, Guard(settings.roots, settings.operators, sandbox=apart), leaving)
+        own = options.sandbox_of_worker(apart, sandbox)
+        return _serve(settings, engine, Guard(settings.roots, settings.operators, sandbox=own), leaving)
     finally:
         engine.close()
 

@@ -96,7 +96,7 @@ def command(
         job = Job(str(file), "", recipe, tile=tile)
         engine, settings, why = choose_engine("auto", Settings(jobs or 0), job)
         say(f"engine    {engine} with {settings.jobs}: {why}")
-        say(f"sandbox   {_sandbox(header.format, recipe, engine)}")
+        say(f"sandbox   {_sandbox(header, recipe)}")
         planned = plan.make_plan(header, recipe)
         needs, budget = planned.bytes + size, memory or half_of_memory()
         tiled = plan.why_tiled(job, header, planned, needs, budget, settings.jobs, alone=True)
@@ -113,14 +113,15 @@ def command(
             say(f"refused   {most.what} needs {most.bytes:,} bytes, over the limit of {budget:,} (--memory)")
 
 
-def _sandbox(format: str, recipe: Recipe, engine: str) -> str:
+def _sandbox(header: Header, recipe: Recipe) -> str:
     """In which process an item would be decoded."""
-    from imageloom.codecs import in_process
     from imageloom.system.confinement import state
+    from imageloom.system.sandbox import Sandbox
+    from imageloom.worker.sandbox import is_needed
 
-    if engine in ("threads", "serial") and in_process(format) and not recipe.operators:
-        return f"not needed for {format} on {engine} (--untrusted decodes it in a process of its own)"
-    return f"decoded in a process of its own, with {state()} (--sandbox)"
+    if is_needed(Sandbox("auto", shortcut=True), recipe, header):
+        return f"decoded in a process of its own, with {state()} (--sandbox)"
+    return f"not needed for this {header.format} file (--untrusted decodes it in a process of its own)"
 
 
 def _parts(header: Header, planned: Plan, table: dict[tuple[int, int], Need], workers: int) -> Iterator[str]:

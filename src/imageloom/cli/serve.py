@@ -166,7 +166,7 @@ def command(
     from imageloom.service.web.hosting import Site, hosted
 
     collect_garbage()
-    box = options.sandbox_of(sandbox or "auto", untrusted, timeout, memory or 0)
+    box = options.sandbox_of_service(sandbox, untrusted, timeout, memory or 0)
     site = Site(
         roots=roots,
         operators=operators,

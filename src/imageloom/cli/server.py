@@ -113,7 +113,7 @@ def command(
     listen: str,
     roots: tuple[str, ...],
     operators: tuple[str, ...],
-    sandbox: Mode,
+    sandbox: Mode | None,
     untrusted: bool,
     ledger: Path | None,
     durable: bool | None,
@@ -148,6 +148,7 @@ def command(
     from imageloom.records.ledger import default_path
     from imageloom.worker.guard import Guard
 
+    apart = options.sandbox_of_service(sandbox, untrusted, timeout)
     if not roots:
         raise UsageError("a server needs at least one folder for jobs to read and write in: --root FOLDER")
     options.check_roots(roots)
@@ -161,7 +162,7 @@ def command(
 
     served = Server(
         config,
-        Guard(roots, operators, sandbox=options.sandbox_of(sandbox, untrusted, timeout)),
+        Guard(roots, operators, sandbox=apart),
         state or default_path().parent / "server",
         ledger,
         patience,

@@ -24,7 +24,7 @@ _SHARED = (
     *("jobs", "engine", "connect", "connect_file", "nodes", "threads", "bind", "keys", "timeout"),
     *("include", "exclude", "if_exists", "memory", "tile", "items_at_once", "scratch", "in_flight"),
     *("sandbox", "untrusted"),
-    *("max_pixels", "max_file_size", "max_expansion", "ledger", "durable"),
+    *("max_pixels", "max_file_size", "max_expansion", "ledger"),
     *("json_", "verbose", "quiet", "log_file", "log_format"),
 )
 """The options of `run` that `watch` has too."""
@@ -55,6 +55,7 @@ DAY = 86400.0
     metavar="DAYS",
     help="How long `imageloom jobs show` can list an item, in days. 0: for ever.",
 )
+@options.durable_option("on")
 @options.links_option("inside", "follow", "refuse")
 @options.accept_host_keys_option
 def command(
@@ -94,8 +95,10 @@ def command(
     from imageloom.records.ledger import Ledger
     from imageloom.records.retention import Retention
     from imageloom.system.announcing import show_states
+    from imageloom.system.restart import restarted_after_crash
 
     collect_garbage()
+    given["durable"] = given["durable"] is not False
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # readers need each line at once
     job, chosen, settings = job_and_engine(arguments, engine, given)
     shown = (given["json_"], given["verbose"], given["quiet"], given["log_file"], given["log_format"])
@@ -103,6 +106,7 @@ def command(
         opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, *shown, is_endless=True) as reporters,
         Ledger(given["ledger"]) as book,
+        restarted_after_crash(options.may_crash(job.sandbox, opened)),
     ):
         source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
         listeners: list[Listener] = [source, *reporters.listeners, Retention(book, keep)]

@@ -80,7 +80,7 @@ def command(
     threads: int,
     roots: tuple[str, ...],
     operators: tuple[str, ...],
-    sandbox: Mode,
+    sandbox: Mode | None,
     untrusted: bool,
     memory: int | None,
     role: str,
@@ -112,7 +112,8 @@ def command(
 
     module = worker_target(engine).partition(":")[0]
     apart = options.sandbox_of(sandbox, untrusted, memory=memory or 0)
-    guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)), sandbox=apart)
+    own = options.sandbox_of_worker(apart, sandbox)
+    guard = Guard(roots or (os.getcwd(),), tuple(map(os.path.abspath, operators)), sandbox=own)
     options.check_roots(roots)
     settings = WorkerSettings(connect, threads, memory or 0, guard, keys or "", once, role)
     ended: SimpleQueue[int] = SimpleQueue()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from imageloom import operators
 from imageloom.engines import Engine
 from imageloom.errors import UsageError
@@ -42,8 +40,7 @@ def sandbox_of(job: Job, engine: Engine) -> Sandbox:
                 "move it into a file and name the file (Recipe.operators, --operators)"
             )
         return Sandbox()
-    able = engine.capabilities
-    return replace(sandbox, shortcut=(able.shares_memory or able.splits_stages) and not sandbox.untrusted)
+    return sandbox
 
 
 def opener_of(sandbox: Sandbox, recipe: Recipe) -> OpenDecoder:

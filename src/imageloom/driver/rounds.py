@@ -103,6 +103,8 @@ class Rounds:
         except StorageError:
             raise
         except BaseException as error:
+            for one in renamed:
+                self._sink.note_named(one.result)
             for one in (*staged, *renamed):
                 yield self._failed(one, error)
             return

@@ -19,7 +19,7 @@ from imageloom.errors import (
     StorageError,
     UsageError,
 )
-from imageloom.model import IfExists, Item, Recipe, Result, Work, path_and_page
+from imageloom.model import IfExists, Item, Recipe, Result, Work, Written, path_and_page
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
@@ -70,6 +70,9 @@ class Sink:
         self._real_folders: dict[str, str] = {}
         self._lock = -1
         self._is_new = not ledger.knows(self.address)
+        self._job = 0
+        self._named: set[str] = set()
+        """Names that this run has given to outputs of items that are not done."""
         self._lossy: frozenset[str] = frozenset()
         """The items whose outputs do not count as done, because they lack something (--strict-metadata)."""
         self._check()
@@ -213,9 +216,11 @@ class Sink:
         for name in names:
             if name not in self._compared:
                 self._ledger.claim(job, self._source, self.address, item, recipe, name)
-        if self.store.is_local or self._if_exists == "overwrite":
-            return True  # a local name has just been checked
-        return all(c and c.is_filled and (c.source, c.key) == (self._source, item.key) for c in claims)
+        self._job = job
+        if self._if_exists == "overwrite":
+            return True
+        own = [c is not None and (c.source, c.key) == (self._source, item.key) for c in claims]
+        return all(own) and (self.store.is_local or all(c and c.is_filled for c in claims))
 
     def _spare_input(self, name: str, item: Item) -> None:
         """Refuse an output that would replace the file that the item links to."""
@@ -302,16 +307,36 @@ class Sink:
         """Give all outputs of an item their names. Their claims are in the ledger.
 
         Raises:
+            OutputExists: somebody else has made a file of that name meanwhile.
             UnwritableOutput: an output could not be published; the item is then not done.
         """
-        maker = self.maker(work.item.key)
-        for written in result.written:
-            if written.name in self._compared:
-                self.store.discard(written.staged)
-                continue
-            time = self.store.publish(written.staged, written.name, maker, work.replace)
-            if time is not None:
-                self._times[written.name] = time
+        named = list[str]()
+        try:
+            for written in result.written:
+                if written.name in self._compared:
+                    self.store.discard(written.staged)
+                    continue
+                time = self._publish(work, written)
+                named.append(written.name)
+                if time is not None:
+                    self._times[written.name] = time
+        except BaseException:
+            self._named.update(named)
+            raise
+
+    def _publish(self, work: Work, written: Written) -> int | None:
+        maker, may_replace = self.maker(work.item.key), work.replace or written.name in self._named
+        try:
+            return self.store.publish(written.staged, written.name, maker, may_replace)
+        except OutputExists:
+            claim = self._ledger.claim_of(self.address, written.name)
+            if not self.store.is_local or claim is None or claim.job == self._job:
+                raise
+        return self.store.publish(written.staged, written.name, maker)  # claimed before this run
+
+    def note_named(self, result: Result) -> None:
+        """Note that the outputs of an item that is not done have their names."""
+        self._named.update(written.name for written in result.written)
 
     def maker(self, key: str) -> str:
         """The text that identifies an item in the marks of its outputs; see `Store.commit`."""

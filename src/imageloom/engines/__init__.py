@@ -61,8 +61,6 @@ and an event, `leaving`. The engine of a plug-in has it as the attribute `work_f
 MOST_WORKERS = 65_536
 LONGEST = 1e9
 """The longest time-out, in seconds: longer ones are not a time that a thread can wait."""
-SLACK = 5.0
-"""Seconds that a worker has to read an item and to stage its outputs, beyond the time-out in its sandbox."""
 
 
 class Settings(Plain, frozen=True):
@@ -93,11 +91,6 @@ class Settings(Plain, frozen=True):
     """Limits of the workers that the engine starts, if not only the driver can send them tasks."""
     sandbox: Sandbox = Sandbox()
     """How workers decode items. It is also in each task."""
-
-    @property
-    def worker_timeout(self) -> float:
-        """Time-out of one item, after which its worker is ended. A worker with a sandbox ends its child before."""
-        return self.timeout + SLACK if self.sandbox.is_on and self.timeout else self.timeout
 
 
 class Capabilities(Plain, frozen=True):

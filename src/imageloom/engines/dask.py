@@ -53,7 +53,7 @@ class Dask(ExecutorEngine):
     capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(DaskTransport(settings), settings.worker_timeout)
+        super().__init__(DaskTransport(settings), settings.timeout)
 
 
 def perform_and_log(packed: bytes, topic: str) -> bytes:

@@ -34,7 +34,7 @@ class Processes(TransportEngine, Engine):
         super().__init__(
             "supervisor",
             ProcessTransport(settings, self._controller),
-            Rules(timeout=settings.worker_timeout, jobs=settings.jobs),
+            Rules(timeout=settings.timeout, jobs=settings.jobs),
         )
 
     @property

@@ -51,7 +51,7 @@ class Ray(ExecutorEngine):
     capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(RayTransport(settings), settings.worker_timeout)
+        super().__init__(RayTransport(settings), settings.timeout)
 
 
 def perform_and_yield(packed: bytes) -> Iterator[bytes]:

@@ -129,11 +129,10 @@ class Options(TypedDict, total=False):
     durable: bool | None
     """Flush outputs and ledger to the disk, so that a power cut loses no image that is recorded as done;
     None: only with `in_place`."""
-    sandbox: SandboxMode | None
+    sandbox: SandboxMode
     """Decode images and run operators in processes that can do nothing else: with the restrictions that the
-    kernel has (`auto`), only if it has all of them (`require`), or not (`off`); None: `auto` if `untrusted`,
-    otherwise `off`. The engines `threads` and `serial` process some formats in this process, if all operators
-    are imageloom's own."""
+    kernel has, except for formats with well-tested decoders if all operators are imageloom's own (`auto`, the
+    default); always, and only if the kernel has all restrictions (`require`); or never (`off`)."""
     untrusted: bool
     """The images may be hostile: each one is processed in a new sandboxed process."""
     limits: Limits
@@ -183,7 +182,7 @@ DEFAULTS = Options(
     in_flight=0,
     links="follow",
     durable=None,
-    sandbox=None,
+    sandbox="auto",
     untrusted=False,
     limits=Limits(),
     ledger=None,
@@ -276,9 +275,9 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
     memory, timeout = o["memory"], o["timeout"]
     asked = Settings(o["jobs"], o["threads"], timeout, memory, o["connect"], o["bind"], o["keys"])
     validated(asked)
-    mode: SandboxMode = o["sandbox"] if o["sandbox"] is not None else "auto" if o["untrusted"] else "off"
+    mode: SandboxMode = o["sandbox"]
     if not isinstance(mode, str) or mode not in typing.get_args(SandboxMode):
-        raise UsageError(f"sandbox = {mode!r}: it must be {', '.join(typing.get_args(SandboxMode))} or None")
+        raise UsageError(f"sandbox = {mode!r}: it must be {', '.join(typing.get_args(SandboxMode))}")
     scratch = address("scratch", o["scratch"])
     job = Job(
         source=address("source", source),
@@ -303,7 +302,8 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
         adopt=o["adopt"],
     )
     validated(job)
-    job = replace(job, sandbox=validated(Sandbox(mode, o["untrusted"], timeout=timeout, memory=memory)))
+    box = Sandbox(mode, o["untrusted"], mode == "auto" and not o["untrusted"], timeout, memory)
+    job = replace(job, sandbox=validated(box))
     ledger = o["ledger"] if o["ledger"] is None else address("ledger", o["ledger"])
     listeners = _listeners(o["listeners"])
     job = checked(job)

@@ -41,6 +41,7 @@ from imageloom.scheduling.queue import Queue, Run
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.tickets import Tickets
 from imageloom.scheduling.workers import NEVER, Delivery, Worker
+from imageloom.worker.sandbox import time_limit
 
 PATIENCE = 8.0
 """An item is slow after this multiple of its expected time."""
@@ -286,14 +287,13 @@ class Scheduler:
                     self._commands.append(End(worker.name, delivery.number, failure))
                     self._lose(Died(worker.name, failure), now)
                     return
-            elif self.rules.timeout and spent > self.rules.timeout:
+            elif self.rules.timeout and spent > time_limit(ticket.task, delivery.work, self.rules.timeout):
                 reason = f"it took more than {self.rules.timeout:g} s (--timeout)"
                 self._end(worker, delivery, Failure.of(ItemTimeout(reason)), now)
                 if self.rules.ends == "worker":
                     return
             elif self.rules.cuts and delivery.done + 1 < len(delivery.places):
-                work = ticket.task.work[delivery.places[delivery.done]]
-                patience = PATIENCE * self.costs.expected(work, ticket.task)
+                patience = PATIENCE * self.costs.expected(delivery.work, ticket.task)
                 if spent > max(LEAST_PATIENCE, patience):
                     self._cut(worker, delivery, now)
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from imageloom.model import Work
 from imageloom.scheduling.protocol import Ticket
 from imageloom.scheduling.queue import Run
 
@@ -30,6 +31,11 @@ class Delivery:
     yet."""
     is_suspect: bool = False
     """Whether it runs alone."""
+
+    @property
+    def work(self) -> Work:
+        """The item in progress."""
+        return self.ticket.task.work[self.places[self.done]]
 
     @property
     def has_begun(self) -> bool:

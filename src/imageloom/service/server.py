@@ -222,7 +222,7 @@ class Server:
         self._guard.bounded(Task(0, "-", request.source, sink, recipe, Limits(), ()))
 
     def _begin(self, job: RunningJob) -> None:
-        job.job = replace(job.job, sandbox=self._guard.sandbox)
+        job.job = replace(job.job, sandbox=self._guard.sandbox)  # clients cannot make it weaker
         self._jobs[job.id] = job
         self._queue.put(job)
 

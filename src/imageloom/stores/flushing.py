@@ -56,20 +56,25 @@ class Renamed(NamedTuple):
     name."""
 
 
-def rename(token: str, staging: int, name: str, at: int) -> Renamed:
+def rename(token: str, staging: int, name: str, at: int, replace: bool = True) -> Renamed:
     """Give a staged output its name in one step.
 
     Args:
         token: its name in the open folder `staging`.
         at: the open folder in which it is named.
+        replace: whether the name may exist.
 
     Raises:
+        FileExistsError: the name exists.
         OSError, UnwritableOutput: it cannot be renamed.
     """
     found = os.stat(token, dir_fd=staging, follow_symlinks=False)
     mode = found.st_mode
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise UnwritableOutput(f"the staged output of {name} is not a regular file")
+    if not replace:
+        folders.rename_new(token, staging, name, at)
+        return Renamed(found.st_mtime_ns)
     if stat.S_ISDIR(mode) and _is_there(name, at):
         return Renamed(found.st_mtime_ns, _put_in_place_of(token, staging, name, at))
     os.rename(token, name, src_dir_fd=staging, dst_dir_fd=at)

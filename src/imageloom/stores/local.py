@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from imageloom.errors import (
     InvalidName,
     LimitExceeded,
+    OutputExists,
     StorageError,
     UnreadableItem,
     UnwritableOutput,
@@ -300,12 +301,17 @@ class LocalStore:
         folder, _, name = check_output_name(key).rpartition("/")
         try:
             with self._open_staging() as staging, self._publishing:
-                written, replaced = rename(_single(token), staging, name, self._folder(folder))
+                written, replaced = rename(_single(token), staging, name, self._folder(folder), replace)
                 if self._flusher and replaced:
                     self._replaced.append(replaced)
                 elif replaced:
                     folders.remove(replaced, staging)
                 return written
+        except FileExistsError:
+            raise OutputExists(
+                f"its output {key} has appeared meanwhile and was not made by imageloom (--if-exists skip or "
+                "overwrite)"
+            ) from None
         except OSError as error:
             with self._publishing:
                 self._leave()  # it may have been deleted

@@ -6,9 +6,14 @@ file descriptor instead of a path always means the same folder, even if the fold
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
-from collections.abc import Mapping
+import stat
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from io import BufferedWriter
 
 from imageloom.system import descriptors
@@ -17,6 +22,8 @@ from imageloom.system.beneath import open_beneath
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to open a folder that is not a link."""
 NEW = os.O_CREAT | os.O_EXCL
+_NO_REPLACE = 1
+"""RENAME_NOREPLACE of renameat2(2)."""
 _PLAIN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Flags for not following links and not waiting for pipes."""
 
@@ -137,6 +144,38 @@ def _make_folder(name: str, above: int) -> int:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=above)
         return descriptors.open_file(name, FOLDER, dir_fd=above)
+
+
+def rename_new(name: str, folder: int, to: str, at: int) -> None:
+    """Rename a file or a folder, in one step, to a name that must not exist.
+
+    Args:
+        folder: the open folder that has it.
+        at: the open folder for the new name.
+
+    Raises:
+        FileExistsError: the name exists.
+        OSError: it cannot be renamed.
+    """
+    if (call := _renameat2()) is not None:
+        if not call(folder, os.fsencode(name), at, os.fsencode(to), _NO_REPLACE):
+            return
+        if (number := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), to)
+    if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):  # an older file system
+        os.link(name, to, src_dir_fd=folder, dst_dir_fd=at, follow_symlinks=False)
+        os.unlink(name, dir_fd=folder)
+        return
+    os.mkdir(to, dir_fd=at)
+    os.rename(name, to, src_dir_fd=folder, dst_dir_fd=at)  # replaces only an empty folder
+
+
+@lru_cache(maxsize=1)
+def _renameat2() -> Callable[..., int] | None:
+    """The function of the C library; None if it has none."""
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def remove(name: str, folder: int) -> None:

@@ -1,4 +1,24 @@
-"""The settings of sandboxed decoding. Plain data."""
+"""The settings of sandboxed decoding. Plain data.
+
+A child process can do nothing but decode, run operators and encode. This is what is processed where:
+
+| setting                            | in the worker's own process           | in a child                   |
+|------------------------------------|---------------------------------------|------------------------------|
+| `--sandbox auto`, the default      | JPEG, PNG, BMP and PNM (see below)    | other items                  |
+| `--sandbox auto` of a server       | nothing                               | each item                    |
+| `--sandbox require`                | nothing                               | each item                    |
+| `--untrusted`                      | nothing                               | each item in a new child     |
+| `--sandbox off`                    | each item                             | nothing                      |
+
+It is the same on all engines. An item of the short list is processed in a child too if there are files of
+operators, if LittleCMS converts from a profile in the file, or if an attempt at it has failed. The workers of most
+engines are processes that are supervised in any case; with a child, a hostile file cannot use their rights. A
+codec is on the list (`in_process = True`) if its decoder is simple, or has been fuzzed for years by others:
+
+- JPEG: libjpeg-turbo, the decoder of the browsers, fuzzed all the time by OSS-Fuzz;
+- PNG: libpng or libspng, as OpenCV has it, fuzzed all the time by OSS-Fuzz too;
+- BMP and PNM: our own decoders, in Python and NumPy, where each access is checked.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +28,8 @@ from typing import Literal
 import msgspec
 
 Mode = Literal["require", "auto", "off"]
-"""Whether items are decoded in sandboxed processes: always, and the kernel must be able to restrict them; always,
-with the restrictions that the kernel has; or never."""
+"""Whether items are decoded in sandboxed processes: always, and the kernel must be able to restrict them; with the
+restrictions that the kernel has, except for formats of a short list; or never."""
 
 
 class Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,8 +39,7 @@ class Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     untrusted: bool = False
     """The files may be hostile: each is decoded in a new process."""
     shortcut: bool = False
-    """Formats whose codec allows it are decoded in the worker's own process if there is no file of operators. For
-    the engines `threads`, `serial` and `pipeline`."""
+    """Items whose codec allows it are processed in the worker's own process: see above."""
     timeout: float = 0.0
     """Time-out of one item in its process, in seconds; 0 for none."""
     memory: int = 0
@@ -35,10 +54,11 @@ class Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         order: tuple[Mode, ...] = ("off", "auto", "require")
         limits = [limit for limit in (self.memory, other.memory) if limit]
         times = [time for time in (self.timeout, other.timeout) if time]
+        mode = max(self.mode, other.mode, key=order.index)
         return Sandbox(
-            max(self.mode, other.mode, key=order.index),
+            mode,
             self.untrusted or other.untrusted,
-            self.shortcut and (other.shortcut or not other.is_on),
+            mode == "auto" and all(one.shortcut for one in (self, other) if one.mode != "off"),
             min(times, default=0.0),
             min(limits, default=0),
         )

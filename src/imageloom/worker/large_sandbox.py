@@ -50,7 +50,8 @@ def process_part(task: Task, sink: Store, watch: Stopwatch) -> Result:
         files, key = list[int](), (task.job, task.source, task.sink, task.recipe.operators, task.digests)
         if pixels is None or parts.reads_metadata(task):
             files = [stack.enter_context(parts.opened(task))]
-        fork = Fork(task.recipe.operators, task.sandbox.memory)
+        header = task.work[0].header
+        fork = Fork(task.recipe.operators, task.sandbox.memory, (header.format,) if header else ())
         child = _take((*key, task.work[0] if files else None), fork, files)
         reply = _ask(child, task, 0, data, task.sandbox)
     if reply.failure is not None:
@@ -97,7 +98,7 @@ class ChildDecoder:
 
     def __init__(self, file: int, header: Header, sandbox: Sandbox) -> None:
         self._header, self._sandbox = header, sandbox
-        self._child = _take((object(),), Fork((), sandbox.memory), [file])
+        self._child = _take((object(),), Fork((), sandbox.memory, (header.format,)), [file])
 
     def metadata(self) -> Metadata:
         return self._ask(Question(self._header, metadata=True))[0].metadata

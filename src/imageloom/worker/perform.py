@@ -30,6 +30,7 @@ Turn = contextlib.AbstractContextManager[object]
 
 TaskName = tuple[str, int]
 """The job and the number of a task: drivers that share an engine use the same numbers."""
+STOPPED = "the run was stopped before it was begun"
 NO_BOUND = contextlib.nullcontext()
 
 
@@ -49,7 +50,7 @@ def perform(
         if on_result is not None:
             on_result(place, replace(result, worker=worker))
         if (task.job, task.id) in cut_short:
-            stopped = NotBegun("the run was stopped before it was begun")
+            stopped = NotBegun(STOPPED)
             made += [_failed(work, stopped) for work in task.work[place + 1 :]]
             break
     return Outcome(task.id, worker, tuple(made))
@@ -171,9 +172,18 @@ class Attempt:
         self._do(partial(self._take, answer))
         self._started = time.time() - self._watch.times().total
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether it is computed in another process, where a time-out ends it."""
+        return sandbox.is_used(self._task, self._work)
+
+    def fail(self, error: Exception) -> None:
+        """End it with this result."""
+        self._made = _failed(self._work, error)
+
     def compute(self) -> None:
         """Decode and filter the bytes, and stage the outputs."""
-        if sandbox.is_used(self._task, self._work):
+        if self.is_apart:
             if self._task.part is not None:
                 self._do(self._compute_part)
             elif self.goes_on:
@@ -241,9 +251,13 @@ class Attempt:
         try:
             self._stages.commit(self._task, self._work, self._made, self._sink, self._watch.lap)
         except BaseException:
-            for output in self._made.written:
-                self._sink.discard(output.staged)
+            self.discard()
             raise
+
+    def discard(self) -> None:
+        """Remove the staged outputs."""
+        for output in self._made.written:
+            self._sink.discard(output.staged)
 
 
 def source_of(task: Task) -> Store:

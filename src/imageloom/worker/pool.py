@@ -54,8 +54,14 @@ class SizedPool:
             with self._lock:
                 self._grow()
 
+    def abandon(self, thread: threading.Thread) -> None:
+        """Replace a thread that does not come back. If it does, it ends."""
+        with self._lock:
+            self._threads.pop(thread, None)
+        self.grow()
+
     def join(self) -> None:
-        """Wait until all threads have ended."""
+        """Wait until all threads have ended, but for those that were abandoned."""
         while threads := list(self._threads):
             threads[0].join()
 
@@ -68,7 +74,10 @@ class SizedPool:
             thread.start()
 
     def _run(self) -> None:
+        thread = threading.current_thread()
         while not self._turn():
+            if thread not in self._threads:
+                return
             if len(self._threads) >= self._controller.size:  # a pool that is not full cannot measure its size
                 self._controller.record()
             if len(self._threads) > self._controller.size:
@@ -78,7 +87,7 @@ class SizedPool:
                 self.grow()
         with self._lock:
             self._ending = True
-            self._threads.pop(threading.current_thread(), None)
+            self._threads.pop(thread, None)
 
     def _has_shrunk(self) -> bool:
         """Remove this thread if there are too many. Returns whether it must end."""
@@ -123,6 +132,10 @@ class SizedExecutor(Executor):
             self._calls.add(call)
             self._waiting.put(call)
         self._pool.grow()
+
+    def abandon(self, thread: threading.Thread) -> None:
+        """Replace a thread whose call does not return."""
+        self._pool.abandon(thread)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._lock:

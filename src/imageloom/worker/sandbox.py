@@ -18,6 +18,7 @@ import msgspec
 from imageloom import codecs
 from imageloom.errors import ImageloomError, InvalidResult, ItemTimeout, UsageError, WorkerLost
 from imageloom.model import UNREADABLE, Failure, Header, Recipe, Task, Work
+from imageloom.recipes.plan import make_plan
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.items import About
 from imageloom.worker.shared import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from imageloom.worker.zygote import Fork, Zygote
 
+SLACK = 5.0
+"""Seconds that a worker has to read an item and to stage its outputs, beyond the time-out of its child."""
 LOOK = 0.1
 """Seconds after which a worker looks for replies that the child has not reported, as the next item is slow."""
 MOST_NAME = 1000
@@ -50,19 +53,30 @@ _description = msgspec.msgpack.Decoder(Description).decode
 
 def is_used(task: Task, work: Work) -> bool:
     """Whether an item of a task is processed in a child."""
-    return is_needed(task.sandbox, task.recipe, work.header)
+    return is_needed(task.sandbox, task.recipe, work.header, work.attempt)
 
 
-def is_needed(sandbox: Sandbox, recipe: Recipe, header: Header | None) -> bool:
+def time_limit(task: Task, work: Work, timeout: float) -> float:
+    """Seconds after which a worker is ended that processes an item. A worker with a child ends that before."""
+    return timeout + SLACK if is_used(task, work) else timeout
+
+
+def is_needed(sandbox: Sandbox, recipe: Recipe, header: Header | None, attempt: int = 1) -> bool:
     """Whether an image with this header is processed in a child."""
     if not sandbox.is_on or not sandbox.shortcut:
         return sandbox.is_on
-    return bool(recipe.operators) or header is None or not codecs.in_process(header.format)
+    if attempt > 1 or recipe.operators or header is None or not codecs.in_process(header.format):
+        return True
+    # LittleCMS reads the profile of the file: of CMYK while decoding, of other colours in a step.
+    return bool(header.stored) or (
+        header.colours.startswith("profile") and make_plan(header, recipe).needs_profile
+    )
 
 
 def is_used_for_all(task: Task) -> bool:
     """Whether this process never runs the operators of a task itself."""
-    return task.sandbox.is_on and not task.sandbox.shortcut and task.part is None
+    box = task.sandbox
+    return box.is_on and task.part is None and (not box.shortcut or bool(task.recipe.operators))
 
 
 def check(sandbox: Sandbox) -> None:
@@ -349,7 +363,9 @@ class Children:
         key = (task.job, task.source, task.sink, operators, task.digests)
         from imageloom.worker.zygote import Fork
 
-        return self.take_for(key, Fork(operators, task.sandbox.memory))
+        found = {work.header.format for work in task.work if work.header}
+        found |= {output.format for output in task.recipe.outputs if output.format}
+        return self.take_for(key, Fork(operators, task.sandbox.memory, tuple(sorted(found))))
 
     def take_for(self, key: Key, fork: Fork, files: Sequence[int] = ()) -> Child:
         """A child with this key, which may be new.

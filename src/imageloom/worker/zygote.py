@@ -6,6 +6,7 @@ worker closes the line, or ends. Its children end with it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -16,7 +17,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from imageloom.model import Plain
+from imageloom import codecs
+from imageloom.model import Format, Plain
 from imageloom.system import confinement
 from imageloom.system.machine import BLAS_THREADS, half_of_memory
 
@@ -31,6 +33,8 @@ class Fork(Plain, frozen=True, tag=True):
     """Paths of the files of operators that it may read."""
     memory: int = 0
     """Maximum memory for data in bytes; 0: half of the machine's memory."""
+    formats: tuple[Format, ...] = ()
+    """The formats that it will need. Their codecs are imported before the fork, once for all processes."""
 
 
 class End(Plain, frozen=True, tag=True):
@@ -95,7 +99,8 @@ def _start(line: int) -> subprocess.Popen[bytes]:
 
 def main(line: int) -> None:
     """Run in a new interpreter."""
-    serve(socket.socket(fileno=line))
+    with contextlib.suppress(ConnectionError):  # the worker has ended
+        serve(socket.socket(fileno=line))
 
 
 def serve(line: socket.socket) -> None:
@@ -119,6 +124,11 @@ def serve(line: socket.socket) -> None:
         if isinstance(request, End):
             line.send(str(_end(request.process)).encode())
             continue
+        if len(descriptors) > 2:
+            from imageloom.worker import large_sandboxed  # noqa: F401 - else each child would import it
+        for format in request.formats:
+            with contextlib.suppress(Exception):  # the child fails by name
+                codecs.get(format)
         try:
             child = os.fork()
         except OSError as error:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from imageloom.cli.options.bounds import (
     limit_options,
     memory_option,
-    sandbox_of,
-    sandbox_options,
     tile_option,
 )
 from imageloom.cli.options.connection import connect_options
@@ -34,6 +32,14 @@ from imageloom.cli.options.records import (
     verbose_option,
 )
 from imageloom.cli.options.roots import check_roots
+from imageloom.cli.options.sandbox import (
+    may_crash,
+    sandbox_of,
+    sandbox_of_run,
+    sandbox_of_service,
+    sandbox_of_worker,
+    sandbox_options,
+)
 from imageloom.cli.options.values import PageChoice, Quantity
 
 __all__ = [
@@ -55,6 +61,7 @@ __all__ = [
     "limit_options",
     "links_option",
     "list_options",
+    "may_crash",
     "memory_option",
     "name_option",
     "operators_option",
@@ -65,6 +72,9 @@ __all__ = [
     "recipe_options",
     "retry_failed_option",
     "sandbox_of",
+    "sandbox_of_run",
+    "sandbox_of_service",
+    "sandbox_of_worker",
     "sandbox_options",
     "tile_option",
     "verbose_option",

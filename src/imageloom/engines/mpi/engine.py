@@ -74,7 +74,7 @@ class Supervised(TransportEngine, Engine):
 
     def __init__(self, settings: Settings) -> None:
         self._capacity = settings.jobs * settings.threads
-        rules = Rules(timeout=settings.worker_timeout, jobs=settings.jobs, isolation="engine")
+        rules = Rules(timeout=settings.timeout, jobs=settings.jobs, isolation="engine")
         super().__init__("supervisor", JobTransport(settings), rules)
 
     @property

@@ -52,7 +52,7 @@ class Ranks(TransportEngine, Engine):
         if world.Get_rank() > 0:
             serve(settings.threads)
         self._capacity = (world.Get_size() - 1) * settings.threads
-        rules = Rules(timeout=settings.worker_timeout, isolation="engine")
+        rules = Rules(timeout=settings.timeout, isolation="engine")
         super().__init__("ranks", RanksTransport(settings.threads), rules)
 
     @property

@@ -66,9 +66,7 @@ class Nodes(TransportEngine, Engine):
         is_local = not config.nodes and not waits
         self._waits, self._last_reached = waits, time.monotonic()
         self._least = settings.jobs if is_local else 1
-        self._remote = (
-            None if is_local else RemoteNodes(config.nodes, config.credentials, settings.worker_timeout)
-        )
+        self._remote = None if is_local else RemoteNodes(config.nodes, config.credentials, settings.timeout)
         self._nodes = self._remote or LocalNodes(settings)
         rules = rules_of(config, settings, is_local)
         super().__init__("nodes", self._nodes, rules, open_choice(config.choice), Random(config.seed))
@@ -118,7 +116,7 @@ class Nodes(TransportEngine, Engine):
 def rules_of(config: NodesConfig, settings: Settings, is_local: bool = False) -> Rules:
     """The scheduler's rules for this configuration."""
     rules = Rules(
-        timeout=settings.worker_timeout,
+        timeout=settings.timeout,
         cuts=False,
         returns=MOST_RETURNS,
         refusals=max(1, config.rejections),

@@ -45,7 +45,7 @@ class LocalNodes(NodeTransport):
     """The transport of a run without given nodes."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(None, settings.worker_timeout)
+        super().__init__(None, settings.timeout)
         self._settings = settings
         self._context = warm_up(serve.__module__)
         self._folder = tempfile.mkdtemp(prefix="imageloom-")

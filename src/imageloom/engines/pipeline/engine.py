@@ -93,7 +93,7 @@ class Pipeline(TransportEngine, Engine):
         self._jobs = settings.jobs
         self._rings = RingTransport(settings, stages, sizes)
         rules = Rules(
-            timeout=settings.worker_timeout,
+            timeout=settings.timeout,
             ends="delivery",
             isolation="engine",
             splits=True,
@@ -257,7 +257,7 @@ class RingTransport:
         """Report items that have begun or are paused, and items that a stage has lost."""
         now = time.monotonic()
         self._next_check = now + min(
-            LONGEST_CHECK_INTERVAL, self._settings.worker_timeout / 4 or LONGEST_CHECK_INTERVAL
+            LONGEST_CHECK_INTERVAL, self._settings.timeout / 4 or LONGEST_CHECK_INTERVAL
         )
         held = {}
         for stage in self._stages:

@@ -21,7 +21,7 @@ class RedisStreams(TransportEngine, Engine):
     def __init__(self, settings: Settings) -> None:
         self.transport = RedisTransport(settings)
         self.listeners = [self.transport.note_failed]
-        rules = Rules(timeout=settings.worker_timeout, ends="delivery", isolation="none", ends_liars=False)
+        rules = Rules(timeout=settings.timeout, ends="delivery", isolation="none", ends_liars=False)
         super().__init__("redis", self.transport, rules)
 
     @property

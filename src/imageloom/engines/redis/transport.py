@@ -103,7 +103,7 @@ class RedisTransport:
         """End of the wait for a server that does not answer, as monotonic time; None before `stop`."""
         self._is_taken_back = self._has_left = False
         self._client = redis_wire.connect(self._url)
-        self._deliveries = Deliveries(self._client, self.run, self._lease, settings.worker_timeout)
+        self._deliveries = Deliveries(self._client, self.run, self._lease, settings.timeout)
         self._reader = ResultsReader(self._client, results_key(self.run))
         try:
             self._log_in()

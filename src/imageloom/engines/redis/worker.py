@@ -49,6 +49,7 @@ from imageloom.stores import open_store
 from imageloom.stores.names import STAGING
 from imageloom.system.announcing import Announcer
 from imageloom.worker.message import Message
+from imageloom.worker.sandbox import time_limit
 from imageloom.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -84,6 +85,12 @@ class _Current:
     """Time at which the item was begun, in seconds of the monotonic clock."""
     is_lost: bool = False
     """Whether its lease has expired. The driver has sent it to another worker."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the item in progress has exceeded its time-out."""
+        task, spent, timeout = self.delivery.task, time.monotonic() - self.begun, self.delivery.timeout
+        return spent > timeout and spent > time_limit(task, task.work[self.place], timeout)
 
 
 def work_for(settings: WorkerSettings, leaving: threading.Event) -> None:
@@ -166,7 +173,7 @@ class _Worker:
     def _renew(self) -> None:
         held = [(one, current) for one in self._consumers if (current := one.current)]
         for one, current in held:
-            if time.monotonic() - current.begun > current.delivery.timeout:
+            if current.is_late:
                 self._end_process(current, [other for _, other in held if other is not current])
             kept = self._client.xclaim(current.stream, GROUP, one.name, 0, [current.entry], justid=True)
             current.is_lost = not kept

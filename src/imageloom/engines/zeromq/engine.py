@@ -92,7 +92,7 @@ class Zeromq(TransportEngine, Engine):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._server = Server(settings)
-        super().__init__("zeromq", self._server, Rules(timeout=settings.worker_timeout))
+        super().__init__("zeromq", self._server, Rules(timeout=settings.timeout))
 
     @property
     def address(self) -> str:

@@ -1,0 +1,79 @@
+"""The options --sandbox and --untrusted, which several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from msgspec.structs import replace
+
+from imageloom.cli.options.values import C, together
+from imageloom.cli.text import say_amid
+from imageloom.errors import UsageError
+from imageloom.system.restart import has_crashed
+from imageloom.system.sandbox import Mode, Sandbox
+
+if TYPE_CHECKING:
+    from imageloom.engines import Engine
+
+
+def sandbox_options(command: C) -> C:
+    """Add --sandbox and --untrusted."""
+    return together(
+        command,
+        click.option(
+            "--sandbox",
+            type=click.Choice(["auto", "require", "off"]),
+            show_default="auto",
+            help="Decode images and run operators in processes that can do nothing else: all but formats with "
+            "well-tested decoders, with the restrictions that the kernel has (auto); all, and only if the kernel "
+            "has all restrictions (require); or none (off).",
+        ),
+        click.option(
+            "--untrusted",
+            is_flag=True,
+            help="The images may be hostile: process each one in a new sandboxed process.",
+        ),
+    )
+
+
+def sandbox_of(mode: Mode | None, untrusted: bool, timeout: float = 0.0, memory: int = 0) -> Sandbox:
+    """The sandbox from the options of `sandbox_options`.
+
+    Raises:
+        UsageError: the options contradict each other, or this machine lacks what they need.
+    """
+    from imageloom.worker.sandbox import check
+
+    if untrusted and mode == "off":
+        raise UsageError("--untrusted needs a sandbox: it excludes --sandbox off")
+    mode = mode or "auto"
+    sandbox = Sandbox(mode, untrusted, mode == "auto" and not untrusted, timeout, memory)
+    check(sandbox)
+    return sandbox
+
+
+def sandbox_of_run(mode: Mode | None, untrusted: bool, timeout: float, memory: int) -> Sandbox:
+    """Like `sandbox_of`. A run that was started again after a crash processes no item in its own process."""
+    sandbox = sandbox_of(mode, untrusted, timeout, memory)
+    if not has_crashed():
+        return sandbox
+    say_amid(
+        "a decoder crashed, and the run was started again: each item is now processed in another process"
+    )
+    return replace(sandbox, shortcut=False)
+
+
+def sandbox_of_service(mode: Mode | None, untrusted: bool, timeout: float, memory: int = 0) -> Sandbox:
+    """Like `sandbox_of`. A service processes no item in its own processes, unless the sandbox is off."""
+    return replace(sandbox_of(mode, untrusted, timeout, memory), shortcut=False)
+
+
+def may_crash(sandbox: Sandbox, engine: Engine) -> bool:
+    """Whether files are decoded in this process, which may crash."""
+    return sandbox.is_on and sandbox.shortcut and engine.capabilities.shares_memory
+
+
+def sandbox_of_worker(given: Sandbox, mode: Mode | None) -> Sandbox:
+    """What a worker adds to the sandbox of its tasks: without --sandbox and --untrusted only limits."""
+    return given if mode or given.untrusted else replace(given, mode="off", shortcut=False)
