@@ -207,7 +207,7 @@ def test_a_reader_has_no_buttons_and_pages_need_no_script(browser: Browser, serv
         page.goto(f"{served.url}flows/plain")
         _press(page, "Start")
         wait_until(lambda: names(served.root / "out-plain")[-1:] == ["a.jpg"])
-        wait_until(lambda: page.reload() and "done" in page.locator("#now").inner_text())
+        wait_until(lambda: page.reload() and "a.jpg" in page.locator("#items").inner_text())
         expect(page.locator("#items")).to_contain_text("a.jpg")
         url = page.url
         page.goto(f"{served.url}flows/plain")
