@@ -120,7 +120,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
             given.get("in_flight") or 0,
             links=given["links"],
             durable=given.get("durable"),
-            sandbox=options.sandbox_of_run(
+            sandbox=options.sandbox_of(
                 given.get("sandbox"),
                 given.get("untrusted", False),
                 given.get("timeout", 0.0),

@@ -188,7 +188,6 @@ def command(
     from imageloom.engines import opened_engine
     from imageloom.records.ledger import Ledger
     from imageloom.records.recorder import Recorder
-    from imageloom.system.restart import restarted_after_crash
 
     if yes and not prune:
         raise click.UsageError("--yes is about --prune: give both")
@@ -204,7 +203,6 @@ def command(
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
         _health(health, opened, job.sandbox) as more,
-        restarted_after_crash(options.may_crash(job.sandbox, opened)),
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if prune:

@@ -95,7 +95,6 @@ def command(
     from imageloom.records.ledger import Ledger
     from imageloom.records.retention import Retention
     from imageloom.system.announcing import show_states
-    from imageloom.system.restart import restarted_after_crash
 
     collect_garbage()
     given["durable"] = given["durable"] is not False
@@ -106,7 +105,6 @@ def command(
         opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
         Reporters(job, *shown, is_endless=True) as reporters,
         Ledger(given["ledger"]) as book,
-        restarted_after_crash(options.may_crash(job.sandbox, opened)),
     ):
         source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
         listeners: list[Listener] = [source, *reporters.listeners, Retention(book, keep)]

@@ -33,9 +33,7 @@ from imageloom.cli.options.records import (
 )
 from imageloom.cli.options.roots import check_roots
 from imageloom.cli.options.sandbox import (
-    may_crash,
     sandbox_of,
-    sandbox_of_run,
     sandbox_of_service,
     sandbox_of_worker,
     sandbox_options,
@@ -61,7 +59,6 @@ __all__ = [
     "limit_options",
     "links_option",
     "list_options",
-    "may_crash",
     "memory_option",
     "name_option",
     "operators_option",
@@ -72,7 +69,6 @@ __all__ = [
     "recipe_options",
     "retry_failed_option",
     "sandbox_of",
-    "sandbox_of_run",
     "sandbox_of_service",
     "sandbox_of_worker",
     "sandbox_options",

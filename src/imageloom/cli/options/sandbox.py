@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 from msgspec.structs import replace
 
 from imageloom.cli.options.values import C, together
-from imageloom.cli.text import say_amid
 from imageloom.errors import UsageError
-from imageloom.system.restart import has_crashed
 from imageloom.system.sandbox import Mode, Sandbox
-
-if TYPE_CHECKING:
-    from imageloom.engines import Engine
 
 
 def sandbox_options(command: C) -> C:
@@ -53,25 +46,9 @@ def sandbox_of(mode: Mode | None, untrusted: bool, timeout: float = 0.0, memory:
     return sandbox
 
 
-def sandbox_of_run(mode: Mode | None, untrusted: bool, timeout: float, memory: int) -> Sandbox:
-    """Like `sandbox_of`. A run that was started again after a crash processes no item in its own process."""
-    sandbox = sandbox_of(mode, untrusted, timeout, memory)
-    if not has_crashed():
-        return sandbox
-    say_amid(
-        "a decoder crashed, and the run was started again: each item is now processed in another process"
-    )
-    return replace(sandbox, shortcut=False)
-
-
 def sandbox_of_service(mode: Mode | None, untrusted: bool, timeout: float, memory: int = 0) -> Sandbox:
     """Like `sandbox_of`. A service processes no item in its own processes, unless the sandbox is off."""
     return replace(sandbox_of(mode, untrusted, timeout, memory), shortcut=False)
-
-
-def may_crash(sandbox: Sandbox, engine: Engine) -> bool:
-    """Whether files are decoded in this process, which may crash."""
-    return sandbox.is_on and sandbox.shortcut and engine.capabilities.shares_memory
 
 
 def sandbox_of_worker(given: Sandbox, mode: Mode | None) -> Sandbox:
