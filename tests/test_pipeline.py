@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from imageloom import operators
 from imageloom.errors import OperatorRefused, PipelineError, UsageError
-from imageloom.model import Step
+from imageloom.model import Pixels, Step
 from imageloom.operators import Operator
 from imageloom.recipes.pipeline import Pipeline, frame_of
 
@@ -204,6 +204,21 @@ def test_a_pipeline_is_a_function_of_an_image() -> None:
     before = image.copy()
     assert np.array_equal(Pipeline("crop 2x3+1+0 | invert | flip")(image), 255 - image[0:3, 1:3][:, ::-1])
     assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("kind", ["point", "geometric"])
+def test_an_operator_of_ones_own_gets_alpha_together_with_the_colours(kind: Any, channels: int) -> None:
+    def upside_down(image: Pixels) -> Pixels:
+        return image[::-1].copy()
+
+    image = np.arange(24 * channels, dtype=np.uint8).reshape(4, 6, channels)
+    operators.operator(kind, alpha="together")(upside_down)
+    try:
+        assert np.array_equal(Pipeline("upside_down")(image), image[::-1])
+    finally:
+        for forget in operators.reloaded:
+            forget(__name__)
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,8 @@ def check_result(function: Callable[..., Any], image: Pixels, result: object, ke
         wanted = (
             "an array of the same shape; an operator that changes it is of the kind geometric, with frame="
         )
-    elif result.ndim not in (2, 3) or (result.ndim == 3 and result.shape[2] not in (1, 3)):
-        wrong, wanted = f"returned an array of {_shape(result)}", "(height, width) or (height, width, 3)"
+    elif result.ndim not in (2, 3) or (result.ndim == 3 and result.shape[2] not in (1, 2, 3, 4)):
+        wrong, wanted = f"returned an array of {_shape(result)}", "(height, width) or (height, width, 1 to 4)"
     else:
         return
     raise OperatorFailed(f"{function.__name__} ({place_of(function)}) {wrong}; it must return {wanted}")

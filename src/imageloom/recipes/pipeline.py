@@ -343,11 +343,9 @@ def _by_position(name: str, values: list[Any]) -> dict[str, Value]:
 def _value(word: str) -> Value:
     if word.lower() in _WORDS:
         return _WORDS[word.lower()]
-    if _NUMBER.match(word):
-        return int(word)
     try:
-        return float(word)
-    except ValueError:
+        return int(word) if _NUMBER.match(word) else float(word)
+    except ValueError:  # also a number of thousands of digits
         return word
 
 
