@@ -14,6 +14,8 @@ import tifffile
 from PIL import Image
 
 from faithful import Refused, both_ways, opened, saved, scene
+from imageloom import codecs
+from imageloom.errors import CorruptImage
 from imageloom.model import Output, Recipe, Step
 
 HEIGHT, WIDTH = 31, 45
@@ -189,6 +191,13 @@ def test_pam_of_bits_and_of_other_types(tmp_path: Path) -> None:
         both_ways(tmp_path / "cmyk", pam(np.zeros((9, 9, 4)), "CMYK", 255), name="a.pam")
     several = pam(bits, "BLACKANDWHITE", 1) + pam(bits, "BLACKANDWHITE", 1)
     assert both_ways(tmp_path / "pages", several, name="a.pam").dropped == ("pages",)
+
+
+@pytest.mark.parametrize("size", [b"-9", b"+9", b"9_0", b"9" * 5000, b""])
+def test_a_size_of_a_pam_that_is_no_number(size: bytes) -> None:
+    head = b"P7\nWIDTH %b\nHEIGHT %b\nDEPTH 1\nMAXVAL 255\nENDHDR\n" % (size, size)
+    with pytest.raises(CorruptImage, match="header"):
+        codecs.header_of(head + bytes(81))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -9,7 +9,8 @@ import pytest
 
 from faithful import scene
 from imageloom import codecs
-from imageloom.errors import CorruptImage
+from imageloom.codecs.isobmff import item_bytes, items_of
+from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding
 
 FORMATS = ("avif", "heif", "jxl", "jp2")
@@ -40,3 +41,12 @@ def test_items_that_are_cut_off_within_a_complete_box(format: str) -> None:
     data[at + 10 : at + 14] = struct.pack(">I", 1 << 20)
     with pytest.raises(CorruptImage):
         codecs.header_of(bytes(data))
+
+
+def test_items_of_too_many_pieces_are_refused() -> None:
+    data = encoded("heif")
+    items = items_of(data)
+    places = b"".join(struct.pack(">HHH", item, 0, 65_535) for item in range(4000))
+    iloc = struct.pack(">IHH", 0, 0, 4000) + places
+    with pytest.raises(UnsupportedImage, match="pieces"):
+        item_bytes(data, items._replace(boxes={b"iloc": iloc}), 3999)

@@ -12,6 +12,8 @@ import tifffile
 
 from faithful import both_ways, opened, scene
 from imageloom import codecs
+from imageloom.codecs.tiffpages import pages
+from imageloom.errors import CorruptImage
 from imageloom.model import Pixels
 
 WIDTH, HEIGHT = 701, 503
@@ -83,3 +85,25 @@ def test_a_slide_is_read_at_the_level_that_suffices(tmp_path: Path) -> None:
 def test_slides_with_other_levels(tmp_path: Path, levels: tuple[int, ...]) -> None:
     header = codecs.header_of(slide(levels))
     assert (header.pages, header.scales) == (1, levels)
+
+
+def test_directories_that_overlap_are_refused() -> None:
+    tags, count = 60_000, 200
+    length = 2 + 12 * tags
+    data = bytearray(b"\xfe" * (8 + 14 * count + length + 4))
+    data[:8] = b"II*\0" + (8).to_bytes(4, "little")
+    for number in range(count):
+        at = 8 + 14 * number
+        data[at : at + 2] = tags.to_bytes(2, "little")
+        data[at + length : at + length + 4] = (at + 14).to_bytes(4, "little")
+    with pytest.raises(CorruptImage, match="overlap"):
+        pages(bytes(data))
+
+
+def test_the_levels_of_a_picture_may_be_larger_than_itself() -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as made:
+        made.write(scene(3, width=20, height=10), photometric="rgb", subifds=1)
+        made.write(scene(3, width=200, height=100), photometric="rgb", subfiletype=1)
+    header = codecs.header_of(file.getvalue())
+    assert (header.frame.width, header.scales) == (20, ())

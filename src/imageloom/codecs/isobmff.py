@@ -15,6 +15,8 @@ _MOST_META = 1 << 20
 """Maximum size of the box that describes a file's items, in bytes."""
 _MOST_BOXES = 4096
 _MOST_ITEMS = 4096
+_MOST_PIECES = 4 * _MOST_ITEMS
+"""Maximum number of places of all items together."""
 _NITS = 10_000
 """PNG's cLLI counts ten thousandths of a candela per square metre."""
 _C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -222,6 +224,7 @@ def _located(data: bytes, items: Items) -> Iterator[tuple[int, bytes, list[slice
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
     wide = 4 if version == 2 else 2
     at = 6 + wide
+    pieces = 0
     for _ in range(_few(number(iloc, 6, wide))):
         item, source = number(iloc, at, wide), data
         at += wide
@@ -231,7 +234,11 @@ def _located(data: bytes, items: Items) -> Iterator[tuple[int, bytes, list[slice
         base = number(iloc, at + 2, base_size)
         at += 2 + base_size
         places = []
-        for _ in range(_few(number(iloc, at, 2))):
+        count = number(iloc, at, 2)
+        pieces += count
+        if pieces > _MOST_PIECES:
+            raise UnsupportedImage(f"files with more than {_MOST_PIECES:,} pieces of items are not supported")
+        for _ in range(count):
             at += index_size if version else 0
             offset = base + number(iloc, at + 2, offset_size)
             length = number(iloc, at + 2 + offset_size, length_size) or len(source)

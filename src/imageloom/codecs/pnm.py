@@ -32,6 +32,7 @@ _COMMENT = re.compile(rb"#([^\r\n]*)")
 _ANOTHER = re.compile(rb"\s*P[1-7Ff]\s")
 _SPACE = re.compile(rb"\s")
 _PIECE = 1 << 20
+_MOST_DIGITS = 10
 _MOST_HEAD = 64 << 10
 """Maximum size of a header with its comments, in bytes."""
 
@@ -155,9 +156,12 @@ def _head_of_pam(data: bytes) -> _Head:
         at = end + 1
         if word == b"ENDHDR":
             try:
-                width, height, channels, top = (int(values[name]) for name in _SIZES)
-            except (KeyError, ValueError):
+                sizes = [values[name] for name in _SIZES]
+            except KeyError:
                 raise CorruptImage("the PAM's header is damaged") from None
+            if not all(size.isdigit() and len(size) <= _MOST_DIGITS for size in sizes):
+                raise CorruptImage("the PAM's header is damaged")
+            width, height, channels, top = map(int, sizes)
             kind = values.get(b"TUPLTYPE", b"").decode(errors="replace")
             if kind not in ("", *_TYPES.get(channels, ())):
                 raise UnsupportedImage(

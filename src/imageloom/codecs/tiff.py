@@ -213,9 +213,11 @@ def _copies(data: Data, page: Page, layout: Layout) -> dict[int, Page]:
         except UnsupportedImage:
             continue
         scale = round(layout.frame.width / max(1, other.frame.width))
+        if scale < 2:
+            continue
         frame = replace(other.frame, width=layout.frame.width, height=layout.frame.height)
         sides = zip(_size(layout.frame, scale), (other.frame.width, other.frame.height), strict=True)
-        is_near = scale > 1 and all(abs(wanted - side) <= 1 for wanted, side in sides)
+        is_near = all(abs(wanted - side) <= 1 for wanted, side in sides)
         if is_near and frame == layout.frame and other.colours == layout.colours:
             found.setdefault(scale, copy)
     return found

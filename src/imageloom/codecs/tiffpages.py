@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from imageloom.codecs.bits import Data, View, number
 from imageloom.codecs.tags import Directory, Entry, Order, directory, numbers, order_of, some_tags
-from imageloom.errors import UnsupportedImage
+from imageloom.errors import CorruptImage, UnsupportedImage
 
 _KIND, _OLD_KIND, _DESCRIPTION, _TILES, _SUBDIRECTORIES = 254, 255, 270, 322, 330
 _SEEN = frozenset((_KIND, _OLD_KIND, _TILES, _SUBDIRECTORIES))
@@ -39,10 +39,12 @@ def pages(data: Data) -> list[Page]:
 
     Raises:
         MoreNeeded: a directory is behind the end of the data.
+        CorruptImage: the directories overlap, so that together they are larger than the file.
         UnsupportedImage: there are too many.
     """
     order, big = order_of(data), b"+" in data[2:4]
     at = number(data, 8 if big else 4, 8 if big else 4, order)
+    chain = _Chain(data, order, big)
     found: list[Page] = []
     early: list[Page] = []
     """Smaller copies before the first page."""
@@ -53,22 +55,19 @@ def pages(data: Data) -> list[Page]:
         if len(seen) > _MOST_DIRECTORIES:
             raise UnsupportedImage(f"TIFF of more than {_MOST_DIRECTORIES:,} directories is not supported")
         seen.add(at)
-        here = some_tags(data, at, order, big, _SEEN)
-        kind, old = (
-            (numbers(data, here.entries[tag], order) or (0,))[0] if tag in here.entries else 0
-            for tag in (_KIND, _OLD_KIND)
-        )
+        here = chain.directory(at)
+        kind, old = (next(iter(chain.values(here, tag, 1)), 0) for tag in (_KIND, _OLD_KIND))
         if is_slide and found:
             kind = _REDUCED if _TILES in here.entries else _MASK  # what is not tiled is another picture
         if not (kind & (_REDUCED | _MASK) or old == 2):
-            found.append(Page(at, here.next_at, (*early, *_below(data, here, order, big))))
+            found.append(Page(at, here.next_at, (*early, *_below(chain, here))))
             early = []
         elif kind & _MASK == 0 and found:
             found[-1] = found[-1]._replace(copies=(*found[-1].copies, Page(at, here.next_at)))
         elif kind & _MASK == 0:
             early.append(Page(at, here.next_at))
         at = here.next
-    if not found and early and _has_full_below(data, early[0].at, order, big):
+    if not found and early and _has_full_below(chain, early[0].at):
         raise UnsupportedImage("TIFF whose first picture is a smaller copy of another one is not supported")
     return found or early[:1] or [first]
 
@@ -79,22 +78,47 @@ def is_aperio(data: Data, first: dict[int, Entry]) -> bool:
     return entry is not None and _TILES in first and data[entry.at : entry.at + len(_APERIO)] == _APERIO
 
 
-def _below(data: Data, here: Directory, order: Order, big: bool) -> tuple[Page, ...]:
+class _Chain:
+    """Reads the directories of a file."""
+
+    def __init__(self, data: Data, order: Order, big: bool) -> None:
+        self._data, self._order, self._big = data, order, big
+        self._left = 4 * len(data)
+
+    def directory(self, at: int) -> Directory:
+        """The directory at `at` with the tags that say what it is.
+
+        Raises:
+            CorruptImage: all directories together are larger than the file.
+        """
+        here = some_tags(self._data, at, self._order, self._big, _SEEN)
+        self._left -= here.next_at - at
+        if self._left < 0:
+            raise CorruptImage("the TIFF's directories overlap")
+        return here
+
+    def values(self, of: Directory, tag: int, most: int) -> tuple[int, ...]:
+        """The first values of a tag, at most `most`; empty if it is missing."""
+        entry = of.entries.get(tag)
+        if entry is None:
+            return ()
+        return numbers(self._data, entry._replace(length=min(entry.length, most)), self._order)
+
+
+def _below(chain: _Chain, here: Directory) -> tuple[Page, ...]:
     """The directories below a directory, which are smaller copies of its page if they say so."""
-    entry = here.entries.get(_SUBDIRECTORIES)
     found = []
-    for at in numbers(data, entry, order)[:_MOST_BELOW] if entry else ():
-        below = directory(data, at, order, big)
-        if _KIND in below.entries and numbers(data, below.entries[_KIND], order)[:1] == (_REDUCED,):
+    for at in chain.values(here, _SUBDIRECTORIES, _MOST_BELOW):
+        below = chain.directory(at)
+        if chain.values(below, _KIND, 1) == (_REDUCED,):
             found.append(Page(at, below.next_at))
     return tuple(found)
 
 
-def _has_full_below(data: Data, at: int, order: Order, big: bool) -> bool:
+def _has_full_below(chain: _Chain, at: int) -> bool:
     """Whether a directory below this one is not a smaller copy."""
-    here = directory(data, at, order, big)
-    entry = here.entries.get(_SUBDIRECTORIES)
-    return entry is not None and len(_below(data, here, order, big)) < min(entry.length, _MOST_BELOW)
+    here = chain.directory(at)
+    return len(_below(chain, here)) < len(chain.values(here, _SUBDIRECTORIES, _MOST_BELOW))
 
 
 class _Changed(View):
