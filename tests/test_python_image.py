@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import threading
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,17 @@ def test_images_of_pillow_come_back_as_images_of_pillow(mode: str, after: str) -
     assert Image.from_pil(image).to_pil().tobytes() == image.convert(after).tobytes()
 
 
+def test_a_colour_that_is_transparent_becomes_alpha() -> None:
+    colours = PIL.Image.new("RGB", (2, 1), (1, 2, 3))
+    colours.info["transparency"] = (1, 2, 3)
+    assert Image.from_pil(colours).pixels[0, 0].tolist() == [1, 2, 3, 0]
+    gray = PIL.Image.new("L", (2, 1), 5)
+    gray.info["transparency"] = 5
+    assert Image.from_pil(gray).pixels[0, 0].tolist() == [5, 0]
+    palette = PIL.Image.new("RGBA", (2, 1), (1, 2, 3, 0)).quantize()
+    assert Image.from_pil(palette).pixels[0, 0, 3] == 0
+
+
 def test_the_orientation_and_the_profile_of_pillows_images() -> None:
     opened = PIL.Image.open(io.BytesIO(file("jpeg")))
     assert ops.flip(opened).size == (90, 120)
@@ -184,6 +196,23 @@ def test_where_an_image_is_read_from(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for source in (*sources, opened):
             with imageloom.open(source) as image:
                 assert (image.size, image.format) == ((120, 90), "png")
+
+
+def test_a_pipe_is_read_to_its_end() -> None:
+    data = file("png")
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        with open(writer, "wb", buffering=0) as pipe:
+            for at in range(0, len(data), 1000):
+                pipe.write(data[at : at + 1000])
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    with open(reader, "rb", buffering=0) as pipe:
+        found = imageloom.open(pipe)
+    thread.join()
+    assert np.array_equal(found.pixels, imageloom.open(data).pixels)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
@@ -230,6 +259,10 @@ def test_saving_replaces_a_file_in_one_step_and_reports_losses(tmp_path: Path) -
     image.save(tmp_path / "out.zarr")
     image.save(tmp_path / "out.zarr")
     assert (tmp_path / "out.zarr" / "zarr.json").exists()
+    (tmp_path / "out.zarr" / "zarr.json").rename(tmp_path / "out.zarr" / "notes.txt")
+    with pytest.raises(imageloom.StorageError, match="other files"):
+        image.save(tmp_path / "out.zarr")
+    assert (tmp_path / "out.zarr" / "notes.txt").exists()
     with pytest.raises(UnsupportedImage):
         Image.from_array(PHOTO.astype("float32") / 255).save(tmp_path / "float.jpg")
     with pytest.raises(imageloom.StorageError, match="there is no folder"):

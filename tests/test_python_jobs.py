@@ -123,6 +123,9 @@ def test_a_slow_reader_holds_the_job(
     monkeypatch.setattr(running, "MOST_WAITING", 1)
     with imageloom.stream("flip", photos, tmp_path / "out2", **options):
         pass  # left while the job waits for its reader
+    items = imageloom.stream("flip", photos, tmp_path / "out3", **options)
+    assert items.summary.done == 12  # nobody reads meanwhile
+    assert len(list(items)) == 13
 
 
 def test_asyncio(photos: Path, tmp_path: Path, options: Options) -> None:
@@ -196,6 +199,19 @@ def test_a_program_that_ends_stops_its_jobs(photos: Path, tmp_path: Path) -> Non
     assert state_of(ledger) == "interrupted"
     names = {path.name for path in (tmp_path / "out").iterdir()} if (tmp_path / "out").exists() else set()
     assert all(name.startswith("photo-") for name in names)
+
+
+def test_a_program_that_ends_leaves_its_stream(photos: Path, tmp_path: Path) -> None:
+    code = (
+        "import imageloom, sys; from imageloom.interface import running; source, sink, ledger = sys.argv[1:]\n"
+        "running.MOST_WAITING = 1\n"
+        "items = imageloom.stream('flip', source, sink, ledger=ledger, engine='threads', jobs=1)\n"
+        "next(items)"
+    )
+    ledger = tmp_path / "ledger.db"
+    command = [sys.executable, "-c", code, str(photos), str(tmp_path / "out"), str(ledger)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_recipe_with_operators_of_ones_own(photos: Path, tmp_path: Path, options: Options) -> None:

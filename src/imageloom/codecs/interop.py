@@ -76,7 +76,9 @@ def from_pil(image: Image, what: str = "image") -> tuple[Pixels, Metadata]:
     )
     mode = image.mode
     if mode in ("P", "PA"):
-        image = image.convert("RGBA" if mode == "PA" or "transparency" in image.info else "RGB")
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif mode in ("1", "L", "RGB") and "transparency" in image.info:
+        image = image.convert("RGBA" if mode == "RGB" else "LA")
     elif mode in _AS:
         image = image.convert(_AS[mode])
     elif mode.startswith("I;16"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -12,6 +13,11 @@ from imageloom import stores
 from imageloom.errors import LimitExceeded, MissingFile, StorageError, UnreadableItem, UsageError
 from imageloom.interface.arguments import address
 from imageloom.system import descriptors, folders
+
+_PIECE = 16 << 20
+"""Maximum number of bytes that are read from an open file at once."""
+_ARRAY = "zarr.json"
+"""The file in each folder that is an image."""
 
 
 def read(name: str, limit: int) -> bytes:
@@ -56,15 +62,20 @@ def read_from(file: object, limit: int) -> bytes:
         UnreadableItem: it cannot be read.
         LimitExceeded: there are more than `limit` bytes.
     """
-    try:
-        data = file.read(limit + 1)  # type: ignore[attr-defined]
-    except Exception as error:
-        raise UnreadableItem(f"cannot read {file!r}: {error}") from None
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise UsageError(f"source = {file!r}: it is no binary file: open it with mode 'rb'")
-    if len(data) > limit:
-        raise LimitExceeded(f"the file has more than {limit:,} bytes, which is the limit (--max-file-size)")
-    return bytes(data)
+    pieces: list[bytes] = []
+    size = 0
+    while size <= limit:  # a pipe or a socket returns what has arrived
+        try:
+            piece = file.read(min(_PIECE, limit + 1 - size))  # type: ignore[attr-defined]
+        except Exception as error:
+            raise UnreadableItem(f"cannot read {file!r}: {error}") from None
+        if not isinstance(piece, (bytes, bytearray, memoryview)):
+            raise UsageError(f"source = {file!r}: it is no binary file: open it with mode 'rb'")
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(bytes(piece))
+        size += len(pieces[-1])
+    raise LimitExceeded(f"the file has more than {limit:,} bytes, which is the limit (--max-file-size)")
 
 
 def path_of(target: object) -> str:
@@ -103,8 +114,8 @@ def write(path: str, data: bytes | Mapping[str, bytes]) -> None:
     """Write a file, or a folder as a mapping of relative paths to contents. It gets its name when it is
     complete.
 
-    An existing file is replaced, and its mode stays; an existing folder is replaced only by a folder. A kill
-    may leave a hidden file `.NAME.*.tmp`.
+    An existing file is replaced, and its mode stays. An existing folder is replaced only by a folder, and only
+    if it is empty or an image. A kill may leave a hidden file `.NAME.*.tmp`.
 
     Raises:
         StorageError: it cannot be written.
@@ -138,9 +149,28 @@ def _write_in(folder: int, token: str, name: str, data: bytes | Mapping[str, byt
             os.chmod(token, stat.S_IMODE(mode), dir_fd=folder)
         os.replace(token, name, src_dir_fd=folder, dst_dir_fd=folder)
         return
+    _check_replaced(folder, name)
     folders.write_folder(folder, token, data)
     old = f"{token}.old"
     with suppress(FileNotFoundError):
         os.rename(name, old, src_dir_fd=folder, dst_dir_fd=folder)
     os.rename(token, name, src_dir_fd=folder, dst_dir_fd=folder)
     folders.remove(old, folder)
+
+
+def _check_replaced(folder: int, name: str) -> None:
+    """Refuse to replace a folder that has other contents than an image.
+
+    Raises:
+        FileExistsError: it has.
+    """
+    try:
+        at = descriptors.open_file(name, folders.FOLDER, dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        held = os.listdir(at)
+    finally:
+        os.close(at)
+    if held and _ARRAY not in held:
+        raise FileExistsError(errno.EEXIST, "there is a folder with other files")

@@ -376,9 +376,10 @@ class Image:
         """The pixels of a recipe's output. The last ones are kept."""
         plan = self._origin.plan(recipe)
         key = plan.luma, plan.scale, plan.outputs[0].steps, recipe.metadata == "strip"
-        if self._made is None or self._made[0] != key:
-            self._made = key, self._origin.make(recipe)
-        return self._made[1]
+        made = self._made
+        if made is None or made[0] != key:
+            self._made = made = key, self._origin.make(recipe)  # other threads may replace it
+        return made[1]
 
     def _encode(
         self,

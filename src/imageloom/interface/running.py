@@ -57,7 +57,7 @@ class Job:
     running job is stopped as by `stop`; the same call resumes it.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, feed: _Feed | None = None) -> None:
         sink = prepared.job.sink
         self._sink = sink if is_remote(sink) else os.path.abspath(local_path(sink))
         self._ledger = prepared.ledger if prepared.ledger is not None else default_path()
@@ -71,19 +71,18 @@ class Job:
         self._ended: Future[Summary] = Future()
         self._ended.set_running_or_notify_cancel()
         self._opened.set_running_or_notify_cancel()
-        self._listener: Callable[[ItemResult], None] | None = None
+        self._feed = feed
         listeners = (self._take, *prepared.listeners)
         self._thread = threading.Thread(
             target=self._run, args=(prepared._replace(listeners=listeners),), name="imageloom job"
         )
 
-    def _start(self, listener: Callable[[ItemResult], None] | None = None) -> Self:
+    def _start(self) -> Self:
         """Start the thread, and wait until source, sink and engine are open.
 
         Raises:
             ImageloomError: see `imageloom.process`.
         """
-        self._listener = listener
         _stop_at_exit(self)
         self._thread.start()
         self._opened.result()
@@ -149,6 +148,12 @@ class Job:
     def _repr_html_(self) -> str:
         return notebook.progress_html(self.progress)
 
+    def _leave(self) -> None:
+        """Stop the job, and drop its results: nobody reads them."""
+        if self._feed:
+            self._feed.close()
+        self.stop()
+
     # In the thread of the job
 
     def _run(self, prepared: Prepared) -> None:
@@ -177,8 +182,8 @@ class Job:
             self._number = event.job
         elif result := of_event(event, self._sink):
             self._counts[result.state] += 1
-            if self._listener:
-                self._listener(result)
+            if self._feed:
+                self._feed.put(result)
 
 
 class Stream:
@@ -191,10 +196,10 @@ class Stream:
 
     def __init__(self, prepared: Prepared) -> None:
         self._feed = _Feed()
-        self._job = Job(prepared)
+        self._job = Job(prepared, self._feed)
         self._job._ended.add_done_callback(self._feed.end)
-        weakref.finalize(self, _leave, self._feed, self._job)
-        self._job._start(self._feed.put)
+        weakref.finalize(self, self._job._leave)
+        self._job._start()
 
     @property
     def job(self) -> Job:
@@ -203,11 +208,12 @@ class Stream:
 
     @property
     def summary(self) -> Summary:
-        """The summary of the job. This waits for its end.
+        """The summary of the job. This waits for its end; results that were not read can be read afterwards.
 
         Raises:
             StorageError, EngineFailed: the job had to end early; it can be resumed.
         """
+        self._feed.keep_all()
         return self._job.wait()
 
     def __iter__(self) -> Self:
@@ -239,12 +245,12 @@ class Stream:
     def close(self) -> None:
         """Stop the job: items in progress are finished. This waits for its end. Results that were not read
         are lost."""
-        _leave(self._feed, self._job)
+        self._job._leave()
         self._job._thread.join()
 
     async def aclose(self) -> None:
         """`close` for asyncio."""
-        _leave(self._feed, self._job)
+        self._job._leave()
         await asyncio.to_thread(self._job._thread.join)
 
     def __enter__(self) -> Self:
@@ -274,14 +280,23 @@ class _Feed:
         """No more results come, but there may be some to take."""
         self.is_closed = False
         """Nobody reads any more."""
+        self._keeps_all = False
 
     def put(self, result: ItemResult) -> None:
         """Add a result; wait while the reader is far behind."""
         with self._change:
-            self._change.wait_for(lambda: len(self._results) < MOST_WAITING or self.is_closed)
+            self._change.wait_for(
+                lambda: len(self._results) < MOST_WAITING or self._keeps_all or self.is_closed
+            )
             if not self.is_closed:
                 self._results.append(result)
             self._wake()
+
+    def keep_all(self) -> None:
+        """From now on, the job does not wait for the reader."""
+        with self._change:
+            self._keeps_all = True
+            self._change.notify_all()
 
     def end(self, _: object = None) -> None:
         with self._change:
@@ -318,11 +333,6 @@ class _Feed:
         self._change.notify_all()
 
 
-def _leave(feed: _Feed, job: Job) -> None:
-    feed.close()
-    job.stop()
-
-
 _running: weakref.WeakSet[Job] = weakref.WeakSet()
 _watching = threading.Lock()
 _watcher: threading.Thread | None = None
@@ -342,4 +352,4 @@ def _stop_at_exit(job: Job) -> None:
 def _watch() -> None:
     threading.main_thread().join()
     for job in list(_running):
-        job.stop()
+        job._leave()
