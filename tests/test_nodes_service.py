@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -201,6 +203,25 @@ def test_eight_jobs_at_once_from_eight_clients(place: Site, photos: Path, expect
     assert [(r.status, r.done, r.failed, r.message) for r in receipts] == [(pb.JOB_SUCCESS, COUNT, 0, "")] * 8
     for number in range(8):
         assert contents(place.folder / f"eight{number}") == expected
+
+
+def test_ctrl_c_cancels_the_job_and_waits_for_its_end(place: Site, photos: Path) -> None:
+    server = place.server()
+    place.slow_node(1, "--server", server.address)
+    sink = place.folder / "interrupted"
+    begun = start(
+        *("submit", PIPELINE, photos, sink, "--server", server.address),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_until(lambda: any(published(sink)) if sink.exists() else False)
+    begun.send_signal(signal.SIGINT)
+    summary, said = begun.communicate(timeout=60)
+    assert begun.returncode == 130, said
+    assert "cancelling: finishing the items in progress" in said
+    assert f"interrupted: {len(published(sink))} done" in summary
+    with Ledger(place.ledger) as book:
+        assert {j.state for j in book.jobs() if j.sink == str(sink)} == {"interrupted"}
 
 
 def test_a_job_whose_client_is_gone_is_cancelled_unless_it_is_detached(place: Site, photos: Path) -> None:

@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     show_default="no limit",
     help="Memory limit of each worker process, in bytes.",
 )
-@options.sandbox_options
+@options.sandbox_options_of_worker
 @service.credential_options
 def command(config: str | None, load: str | None, sandbox: Mode | None, untrusted: bool, **flags: Any) -> int:
     """Start a node: a service that processes a limited number of tasks at the same time, in worker processes.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import statistics
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -79,7 +77,6 @@ def command(
     imageloom scenario --no-real --choice random --choice least-loaded
     """
     service.nodes_extra()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exit ends the nodes too
     from imageloom.bench.scenario import (
         SIMULATED,
         Costs,

@@ -43,7 +43,7 @@ from imageloom.system.sandbox import Mode
     help="Folder of the flows: one YAML file each, which people may edit.",
 )
 @options.operators_option
-@options.sandbox_options
+@options.sandbox_options_of_service
 @options.ledger_option
 @click.option(
     "-j",

@@ -36,7 +36,7 @@ AT_LEAST_1 = Whole(1)
     help="Jobs read and write only below these folders. Repeatable.",
 )
 @options.operators_option
-@options.sandbox_options
+@options.sandbox_options_of_service
 @options.ledger_option
 @options.durable_option("on")
 @click.option(

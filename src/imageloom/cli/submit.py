@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ from msgspec.structs import replace
 
 from imageloom.cli import options, service
 from imageloom.cli.arguments import make_job
-from imageloom.cli.text import say, say_amid
+from imageloom.cli.signals import finish_on_signals
+from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.engines.nodes.config import ClientConfig
@@ -115,16 +115,10 @@ def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool)
         if not quiet:
             say(f"job {id}", err=True)
 
-    def stop(number: int, frame: object) -> None:
-        if not known:
-            raise KeyboardInterrupt
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        say_amid("cancelling: finishing the items in progress (once more to stop at once)")
+    def cancel() -> None:
         threading.Thread(target=client.cancel, args=(known[0],), daemon=True).start()
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    finish_on_signals(cancel, "cancelling", "stop", has_begun=lambda: bool(known))
     unchanged: list[str] = []
 
     def note(event: Event) -> None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 )
 @options.operators_option
 @options.accept_host_keys_option
-@options.sandbox_options
+@options.sandbox_options_of_worker
 @click.option(
     "--memory",
     type=Quantity(),

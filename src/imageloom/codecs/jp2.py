@@ -38,7 +38,7 @@ _ENCODERS = (
     "LEAD Technologies",
     "FFmpeg",
 )
-_MOST_COMMENTS = 100
+_MOST_COMMENTS, _MOST_MARKERS = 100, 10_000
 _LONGEST = 65_000
 _MOST_TILES = 65_535
 _MOST_HEADER = 1 << 20
@@ -209,8 +209,10 @@ def _comments(data: bytes, at: int) -> tuple[Text, ...]:
     found = []
     at += 2
     with suppress(MoreNeeded):
-        while (marker := number(data, at, 2)) != _TILE:
-            length = number(data, at + 2, 2)
+        for _ in range(_MOST_MARKERS):
+            marker, length = number(data, at, 2), number(data, at + 2, 2)
+            if marker == _TILE:
+                break
             if marker == _COMMENT and number(data, at + 4, 2) == 1:
                 words = _decoded(data[at + 6 : at + 2 + length]).strip("\0 ")
                 if words and not words.startswith(_ENCODERS):

@@ -32,6 +32,7 @@ class Bar:
     def __init__(self, job: Job | None) -> None:
         self._job = job
         self._expected = 0
+        self._has_ended = False
         self._counts = dict.fromkeys(("done", "failed", "skipped"), 0)
         self._began = self._last = time.monotonic()
         self._handle: Any = None
@@ -47,19 +48,24 @@ class Bar:
             from tqdm import tqdm
 
             self._bar = tqdm(unit=" images", dynamic_ncols=True, smoothing=0.1, file=sys.stderr)
-        threading.Thread(target=self._count, args=(self._job,), daemon=True).start()
+        if self._job.recipe.pages != "all":  # the number of items is known only when each file was opened
+            threading.Thread(target=self._count, args=(self._job,), daemon=True).start()
         return self
 
     def _count(self, job: Job) -> None:
         with suppress(ImageloomError):  # the driver reports it
-            chosen = job.include, job.exclude, job.links, (), job.files, job.newer_than
-            self._expected = sum(1 for _ in Source(job.source, *chosen))
+            count = 0
+            for count, _ in enumerate(Source.of(job), 1):  # noqa: B007
+                if self._has_ended:
+                    return
+            self._expected = count
             if self._bar is not None:
-                self._bar.total = self._expected
+                self._bar.total = count
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._has_ended = True
         if self._handle is not None:
             self._handle.update(_Html(self._progress(False), 0))
         if self._bar is not None:

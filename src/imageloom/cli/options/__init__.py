@@ -37,6 +37,8 @@ from imageloom.cli.options.sandbox import (
     sandbox_of_service,
     sandbox_of_worker,
     sandbox_options,
+    sandbox_options_of_service,
+    sandbox_options_of_worker,
 )
 from imageloom.cli.options.values import PageChoice, Quantity
 
@@ -72,6 +74,8 @@ __all__ = [
     "sandbox_of_service",
     "sandbox_of_worker",
     "sandbox_options",
+    "sandbox_options_of_service",
+    "sandbox_options_of_worker",
     "tile_option",
     "verbose_option",
 ]

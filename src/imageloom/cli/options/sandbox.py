@@ -11,16 +11,36 @@ from imageloom.system.sandbox import Mode, Sandbox
 
 
 def sandbox_options(command: C) -> C:
-    """Add --sandbox and --untrusted."""
+    """Add --sandbox and --untrusted, for a command that runs a job itself."""
+    return _options(command, "auto", "all but formats with well-tested decoders")
+
+
+def sandbox_options_of_service(command: C) -> C:
+    """The same for a command that processes the files of others: see `sandbox_of_service`."""
+    return _options(command, "auto", "all of them")
+
+
+def sandbox_options_of_worker(command: C) -> C:
+    """The same for a command that processes tasks, which have a sandbox themselves: see `sandbox_of_worker`."""
+    return _options(command, "as each task says", "all but formats with well-tested decoders")
+
+
+def _options(command: C, default: str, automatic: str) -> C:
+    """The options.
+
+    Args:
+        default: what --sandbox is if it is not given, for the help.
+        automatic: which images `auto` decodes so, for the help.
+    """
     return together(
         command,
         click.option(
             "--sandbox",
             type=click.Choice(["auto", "require", "off"]),
-            show_default="auto",
-            help="Decode images and run operators in processes that can do nothing else: all but formats with "
-            "well-tested decoders, with the restrictions that the kernel has (auto); all, and only if the kernel "
-            "has all restrictions (require); or none (off).",
+            show_default=default,
+            help=f"Decode images and run operators in processes that can do nothing else: {automatic}, with the "
+            "restrictions that the kernel has (auto); all, and only if the kernel has all restrictions (require); "
+            "or none (off).",
         ),
         click.option(
             "--untrusted",
