@@ -5,12 +5,15 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+import PIL.ImageCms
 import pytest
 
 from faithful import scene
 from imageloom import codecs
+from imageloom.codecs import jxl
 from imageloom.codecs.isobmff import item_bytes, items_of
-from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.codecs.metadata import Metadata
+from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import Encoding
 
 FORMATS = ("avif", "heif", "jxl", "jp2")
@@ -50,3 +53,17 @@ def test_items_of_too_many_pieces_are_refused() -> None:
     iloc = struct.pack(">IHH", 0, 0, 4000) + places
     with pytest.raises(UnsupportedImage, match="pieces"):
         item_bytes(data, items._replace(boxes={b"iloc": iloc}), 3999)
+
+
+def test_a_jpeg_xl_is_not_decoded_for_its_profile_if_it_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = bytearray(PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes())
+    entry = profile.index(b"rXYZ")
+    red = int.from_bytes(profile[entry + 4 : entry + 8])
+    profile[red + 8 : red + 12] = (40_000).to_bytes(4)
+    image = np.zeros((1200, 1500, 3), np.uint8)
+    data = codecs.encode("jxl", image, Encoding(90), Metadata(icc=bytes(profile)))
+    assert isinstance(data, bytes)
+    monkeypatch.setattr(jxl, "_UNSUSPECTED", 1)
+    monkeypatch.setattr(jxl, "_profile", lambda data: pytest.fail("it is decoded"))
+    with pytest.raises(LimitExceeded, match="1500x1200"):
+        codecs.header_of(data)

@@ -16,7 +16,7 @@ import numpy as np
 from imageloom import colours
 from imageloom.codecs import jxlcolours
 from imageloom.codecs.adapt import MOST_INFLATED
-from imageloom.codecs.bits import Data, MoreNeeded, block, number
+from imageloom.codecs.bits import Data, MoreNeeded, View, block, number
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.isobmff import complete_boxes, exif_of, top_level
 from imageloom.codecs.jxlheader import MOST_BYTES, CodestreamHeader, Colours, codestream_header
@@ -24,7 +24,7 @@ from imageloom.codecs.libraries import library
 from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries
 from imageloom.codecs.stated import colours_of
 from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
-from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing
+from imageloom.model import DType, Encoding, Format, Frame, Header, Limits, Pixels, Thing
 
 _CODESTREAM = b"\xff\x0a"
 _LAST = 1 << 31
@@ -33,6 +33,9 @@ _START = _CONTAINER + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
 _TRANSFERS = frozenset((1, 8, 13, 16, 17, 18))
 _EFFORT = 5
 _PIECE = 1 << 20
+_USUAL = Limits()
+_UNSUSPECTED = 64 << 20
+"""Any file may decode to this number of bytes."""
 
 
 class Jxl:
@@ -61,6 +64,7 @@ class Jxl:
         lossless = not (found.is_xyb or transcoded)
         meant = colours_of(Metadata(colours=_stated(found.colours)), channels)
         if _needs_profile(found.colours):
+            _check_size(frame, head)
             meant = colours_of(Metadata(icc=_profile(head)), channels)
         return Header("jxl", frame, orientation=found.orientation, lossless=lossless, colours=meant)
 
@@ -240,6 +244,25 @@ def _stated(found: Colours) -> Primaries | None:
     if _needs_profile(found) or (primaries, found.transfer) == (1, 13):
         return None
     return Primaries((primaries, found.transfer, 0, 1))
+
+
+def _check_size(frame: Frame, head: Data) -> None:
+    """Refuse an image that is over the usual limits: for its profile, the library decodes all of it, before the
+    limits of the job are checked.
+
+    Raises:
+        MoreNeeded: the size of the file is not known yet.
+        LimitExceeded: it is over a limit.
+    """
+    size = len(head)
+    if frame.pixels <= _USUAL.max_pixels and frame.bytes <= max(_UNSUSPECTED, size * _USUAL.max_expansion):
+        return
+    if not isinstance(head, View):
+        raise MoreNeeded
+    raise LimitExceeded(
+        f"its size is {frame.width}x{frame.height} pixels, too many for a JPEG XL of {size:,} bytes that has a "
+        "colour profile"
+    )
 
 
 def _profile(data: Data) -> bytes:
