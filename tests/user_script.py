@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, assert_type
+from typing import Annotated, Literal, TypeAlias, assert_never, assert_type
 
 import numpy as np
 import PIL.Image
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import imageloom
 from imageloom import (
+    Advanced,
     Began,
     Box,
     Chroma,
@@ -50,6 +51,7 @@ from imageloom import (
     Pixels,
     Planned,
     Progress,
+    Pruned,
     Recipe,
     Retried,
     SandboxMode,
@@ -213,6 +215,12 @@ def told(events: Iterable[Event]) -> None:
                 print(event.outcome.worker)
             case Done() | Failed() | Retried():
                 print(event.result.key, event.attempt)
+            case Advanced():
+                print(event.key, event.share)
+            case Pruned():
+                print(event.name, event.kept)
+            case _:
+                assert_never(event)
 
 
 async def later(source: Path, sink: Path, ledger: Path) -> None:

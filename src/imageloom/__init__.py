@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from imageloom.recipes.pipeline import Pipeline
     from imageloom.recipes.recipe import read_recipe
     from imageloom.records.events import (
+        Advanced,
         Began,
         Collected,
         Done,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
         Failed,
         Listener,
         Planned,
+        Pruned,
         Retried,
         Skipped,
         Started,
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from imageloom.records.summary import Summary
 
 __all__ = [
+    "Advanced",
     "Began",
     "Box",
     "Chroma",
@@ -127,6 +130,7 @@ __all__ = [
     "Planned",
     "Primaries",
     "Progress",
+    "Pruned",
     "Recipe",
     "Retried",
     "SandboxMode",
@@ -205,6 +209,7 @@ _WHERE = {
     "recipes.pipeline": ("Pipeline", "Step"),  # steps are joined to pipelines: `a | b`
     "recipes.recipe": ("read_recipe",),
     "records.events": (
+        "Advanced",
         "Began",
         "Collected",
         "Done",
@@ -212,6 +217,7 @@ _WHERE = {
         "Failed",
         "Listener",
         "Planned",
+        "Pruned",
         "Retried",
         "Skipped",
         "Started",

@@ -265,8 +265,7 @@ class Image:
             target: path of the file; an existing one is replaced. Or an object with a method `write`.
             format: None: that of the path's suffix; for an open file, the format of the image's own file.
             quality: 1 to 100, for lossy formats; None: the format's default.
-            subsampling: chroma subsampling of lossy formats; `keep`: that of the image's file; None: the
-                default.
+            subsampling: chroma subsampling of JPEG and HEIF; `keep`: that of the image's file; None: 420.
             metadata: `keep` what the format can hold and report the rest in the result, raise an error for
                 the rest (`strict`), or write none (`strip`).
             colors: keep the colours (`keep`), or convert them to sRGB (`srgb`).

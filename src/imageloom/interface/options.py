@@ -72,7 +72,7 @@ class Options(TypedDict, total=False):
     quality: int | None
     """1 to 100, for lossy formats; None: the format's default."""
     subsampling: Chroma | None
-    """Chroma subsampling of lossy formats; None: the format's default."""
+    """Chroma subsampling of JPEG and HEIF: `keep` that of each input; None: 420."""
     decode: Decode
     """How far the decoder may shrink an image before a resize: to twice the target size (`safe`), to the
     target size (`fast`), not (`exact`)."""
@@ -369,8 +369,7 @@ def _recipe(pipeline: object, o: Mapping[str, Any]) -> Recipe:
 
     Raises:
         UsageError: it is neither a pipeline nor a recipe, a Recipe is given together with options that it has
-        itself,
-            or one of these options is invalid.
+            itself, or one of these options is invalid.
     """
     if isinstance(pipeline, Recipe):
         for name in _OF_A_RECIPE:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imageloom.model import STAGES, Plain
 from imageloom.records.schema import ItemRecord, JobRecord
@@ -16,8 +14,6 @@ from imageloom.records.timeline import ASSEMBLED, DONE, FAILED, PART, RETRIED, A
 DEATHS = frozenset({"WorkerLost", "ItemTimeout"})
 """Kinds of failures with which a worker died or was killed."""
 LEAST_BINS, MOST_BINS = 12, 120
-
-Column = NDArray[Any]
 
 
 class Spread(Plain, frozen=True):

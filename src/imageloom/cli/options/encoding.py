@@ -54,14 +54,14 @@ def recipe_options(command: C) -> C:
         click.option(
             "--quality",
             type=Whole(1, 100),
-            show_default="jpeg 85, webp 80, avif 60",
+            show_default="jpeg 85, webp 80, avif 60, heif 80, jxl 90",
             help="Quality of outputs in a lossy format, from 1 to 100.",
         ),
         click.option(
             "--subsampling",
             type=click.Choice(["keep", "444", "422", "420"]),
             show_default="420",
-            help="Chroma subsampling of JPEG outputs. keep: that of the input, or 420 if it has none.",
+            help="Chroma subsampling of JPEG and HEIF outputs. keep: that of the input, or 420 if it has none.",
         ),
         click.option(
             "--decode",
