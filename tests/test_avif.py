@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -186,3 +187,16 @@ def test_luminance_goes_to_png(tmp_path: Path) -> None:
     png = get("png").encode(scene(3), Encoding(), metadata)
     assert read_metadata(both_ways(tmp_path, png).data, "png").luminance == metadata.luminance
     assert both_ways(tmp_path / "avif", png, format="avif").dropped == ("HDR",)
+
+
+def test_exif_of_a_turned_picture_is_read_as_it_is_stored() -> None:
+    block = Image.Exif()
+    block[0x0112] = 6
+    block[0x010F] = "Maker"
+    file = io.BytesIO()
+    Image.fromarray(scene(3)).save(file, "AVIF", exif=block)
+    data = file.getvalue()
+    found = read_metadata(data, "avif").exif
+    assert b"Maker" in found
+    assert found in data
+    assert header_of(data).orientation == 6

@@ -58,6 +58,7 @@ MISTAKES = [
     ("plan flip photos", 2, "FILE 'photos' is a folder: give one image"),
     ("look flip photos", 2, "SOURCE is the first argument, and PIPELINE the second: imageloom look photos flip"),
     ("run flip photos out --jsn", 2, "No such option '--jsn'"),
+    ("jobs --token t.txt", 2, "--token: credentials are for --server"),
     # values of options
     ("run flip photos out --jobs many", 2, "'--jobs': 'many' is not a whole number from 0 to 1024"),
     ("run flip photos out --timeout 5s", 2, "'--timeout': '5s' is not a number above 0 (without a unit)"),

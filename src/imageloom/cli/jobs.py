@@ -45,6 +45,8 @@ def command(
             raise click.UsageError("--server lists the jobs of a server: it excludes `show` and --ledger")
         list_jobs(server, json_, credentials)
         return
+    if unused := [f"--{name}" for name, value in credentials.items() if value]:
+        raise click.UsageError(f"{', '.join(unused)}: credentials are for --server: give its address")
     from imageloom.records.ledger import Ledger
 
     context.obj = context.with_resource(Ledger(ledger)), json_

@@ -107,10 +107,10 @@ class Avif:
         items = items_of(data)
         _check_grids(data, items)
         info = pillow.opened(_still(data), "Avif").info
-        exif, xmp, icc = (info.get(kind) or b"" for kind in ("exif", "xmp", "icc_profile"))
-        exif, xmp, icc = (block(part, 0, len(part), "metadata") for part in (exif, xmp, icc))
+        xmp, icc = (info.get(kind) or b"" for kind in ("xmp", "icc_profile"))
+        xmp, icc = (block(part, 0, len(part), "metadata") for part in (xmp, icc))
         return Metadata(
-            exif=exif.removeprefix(b"Exif\0\0"),
+            exif=_exif(data, items),
             xmp=xmp,
             icc=icc,
             density=isobmff.aspect(items),
@@ -132,6 +132,13 @@ class Avif:
             return data
         at = data.index(b"colrnclx") + 8
         return b"".join((data[:at], cicp[0].to_bytes(2), cicp[1].to_bytes(2), data[at + 4 :]))
+
+
+def _exif(data: bytes, items: Items) -> bytes:
+    """The EXIF block as it is stored: Pillow writes an orientation into it, which moves values."""
+    described = items.sources(b"cdsc", items.primary)
+    found = (item for item in described if items.kinds.get(item) == b"Exif")
+    return next((isobmff.exif_of(isobmff.item_bytes(data, items, item)) for item in found), b"")
 
 
 def _depth(items: Items) -> tuple[int, bool]:
