@@ -136,6 +136,7 @@ def test_hosts_are_those_of_the_address_and_those_that_are_named() -> None:
     }  # fmt: skip
     assert hosts_of("0.0.0.0:5", 5, ()) == set()
     assert hosts_of("10.1.2.3:5", 5, ()) == {"10.1.2.3:5"}
+    assert hosts_of("photos.org:443", 443, ()) == {"photos.org", "photos.org:443"}  # browsers omit the port
 
 
 @pytest.mark.parametrize("path", ["", "login", "static/live.js", "api/v1/flows", "none"])

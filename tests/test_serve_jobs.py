@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from imageloom.engines import Capabilities, Engine
-from imageloom.errors import UnknownName, UsageError, WrongState
+from imageloom.errors import StorageError, UnknownName, UsageError, WrongState
 from imageloom.model import Limits, Outcome, Recipe, Task
 from imageloom.service.feed import MOST_KEPT, Feed
+from imageloom.service.flowjob import FlowJob
 from imageloom.service.turns import FlowEngine, Turns
 from imageloom.worker.guard import Guard
 from program import draw, names, wait_until
@@ -251,6 +252,35 @@ def test_a_task_outside_of_the_roots_fails_and_is_not_run() -> None:
     future = flow.submit(_task("1"))
     assert "not below a root" in str(future.exception())
     assert engine.got == []
+
+
+def test_a_task_that_cannot_be_sent_fails_and_the_next_one_is_sent() -> None:
+    engine = Held()
+    turns = Turns(engine, Guard())
+    flow = FlowEngine(turns, "1", False)
+    futures = [flow.submit(_task(str(number))) for number in range(4)]
+    send, engine.submit = engine.submit, _refuse  # type: ignore[method-assign]
+    engine.got[0][1].set_result(Outcome(0, "", ()))
+    assert isinstance(futures[2].exception(0), RuntimeError)
+    assert isinstance(futures[3].exception(0), RuntimeError)
+    engine.submit = send  # type: ignore[method-assign]
+    flow.submit(_task("4"))
+    assert [job for job, _ in engine.got] == ["0", "1", "4"]
+
+
+def _refuse(task: Task) -> Future[Outcome]:
+    raise RuntimeError("it cannot be sent")
+
+
+def test_a_watched_flow_whose_storage_is_away_for_weeks_waits(tmp_path: Path) -> None:
+    with service_of(tmp_path) as service:
+        flow = service.write_flow("web", flow_of(tmp_path / "root"), replace=False)
+        row = service.start("web").row
+        ended(service, row.id)
+        job = FlowJob(row, flow, service._site, lambda: None)
+        job._failures = 2000
+        job._wait_for_storage(StorageError("the disk is not there"))
+        assert "next attempt in 300 s" in service.views.row(row.id).message
 
 
 def test_a_reader_of_the_feed_continues_where_it_was() -> None:

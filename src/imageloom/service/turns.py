@@ -13,7 +13,6 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 
 from imageloom.engines import Engine, Settings, submit
-from imageloom.errors import ImageloomError
 from imageloom.model import Outcome, Plain, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.guard import Guard
@@ -97,7 +96,7 @@ class Turns:
             try:
                 turn.given = self._guard.bounded(turn.task)
                 inner = submit(self.engine, turn.given, turn.on_result)
-            except ImageloomError as error:  # it is refused: a failure of its items
+            except Exception as error:  # it is refused, or cannot be sent: a failure of its items
                 inner = Future()
                 inner.set_exception(error)
             with self.lock:
