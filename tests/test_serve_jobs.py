@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from imageloom.engines import Capabilities, Engine
-from imageloom.errors import StorageError, UnknownName, UsageError, WrongState
-from imageloom.model import Limits, Outcome, Recipe, Task
+from imageloom.errors import StorageError, UnknownName, UnsupportedImage, UsageError, WrongState
+from imageloom.model import Failure, Item, Limits, Outcome, Recipe, Result, Task, page_key
+from imageloom.records.events import Failed
 from imageloom.service.feed import MOST_KEPT, Feed
 from imageloom.service.flowjob import FlowJob
+from imageloom.service.flows import Rules
+from imageloom.service.steering import SteeredWatch
 from imageloom.service.turns import FlowEngine, Turns
 from imageloom.worker.guard import Guard
 from program import draw, names, wait_until
@@ -111,6 +114,27 @@ def test_a_failed_item_of_a_watched_flow_is_tried_again_when_asked(tmp_path: Pat
         assert service.retry(1, ["bad.jpg"]) == 1
         wait_until(lambda: service.views.item(1, "bad.jpg").started > first)
         wait_until(lambda: service.state.retries(1) == [])
+
+
+def test_a_page_that_failed_in_a_watched_flow_is_tried_again(tmp_path: Path) -> None:
+    draw(tmp_path / "root" / "in-web" / "a.tif")
+    rules = Rules(Guard((str(tmp_path / "root"),)))
+    flow = rules.flow("web", flow_of(tmp_path / "root", when="watched"))
+    watch = SteeredWatch(flow, (str(tmp_path / "root"),), lambda key: True, {})
+    entries = watch.entries(lambda: None)
+
+    def arrives() -> bool:
+        entry = next(entries)
+        return isinstance(entry, Item) and entry.key == "a.tif"
+
+    wait_until(arrives)
+    watch.split("a.tif", 2)
+    for page in range(2):
+        watch(Failed(Result(page_key("a.tif", page), failure=Failure.of(UnsupportedImage("no"))), 1, ""))
+    watch.again(page_key("a.tif", 1))
+    wait_until(arrives)
+    watch.end()
+    assert [entry for entry in entries if entry] == []
 
 
 def test_pause_resume_and_cancel_survive_a_restart(tmp_path: Path) -> None:
