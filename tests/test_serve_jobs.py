@@ -292,6 +292,18 @@ def test_a_task_that_cannot_be_sent_fails_and_the_next_one_is_sent() -> None:
     assert [job for job, _ in engine.got] == ["0", "1", "4"]
 
 
+def test_all_tasks_of_a_broken_engine_fail() -> None:
+    engine = Held()
+    engine.capacity = 100
+    turns = Turns(engine, Guard())
+    flows = [FlowEngine(turns, str(number), False) for number in range(16)]
+    futures = [flow.submit(_task("1")) for flow in flows for _ in range(60)]
+    engine.submit = _refuse  # type: ignore[method-assign]
+    for _, future in engine.got:
+        future.set_exception(RuntimeError("it is broken"))
+    assert all(isinstance(future.exception(0), RuntimeError) for future in futures)
+
+
 def _refuse(task: Task) -> Future[Outcome]:
     raise RuntimeError("it cannot be sent")
 
