@@ -310,8 +310,14 @@ class FlowFolder:
 
         Raises:
             FileNotFoundError: there is no such flow.
+            StorageError: the file cannot be deleted.
         """
-        self._file(name).unlink()
+        try:
+            self._file(name).unlink()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _unusable(self._file(name), error) from None
         self._read.pop(name, None)
 
     def _file(self, name: str) -> Path:
