@@ -120,7 +120,7 @@ def _wait(client: Client, job: Job | None, id: str, reporters: Any, quiet: bool)
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        say_amid("cancelling: finishing the items in progress (once more to stop at once)")
+        say_amid("cancelling: finishing the items in progress (a second signal or Ctrl-C: stop at once)")
         threading.Thread(target=client.cancel, args=(known[0],), daemon=True).start()
 
     signal.signal(signal.SIGINT, stop)

@@ -18,9 +18,9 @@ def sandbox_options(command: C) -> C:
             "--sandbox",
             type=click.Choice(["auto", "require", "off"]),
             show_default="auto",
-            help="Decode images and run operators in processes that can do nothing else: all but formats with "
-            "well-tested decoders, with the restrictions that the kernel has (auto); all, and only if the kernel "
-            "has all restrictions (require); or none (off).",
+            help="Decode images and run operators in sandboxed processes, which cannot use the network or other "
+            "files. auto: all formats but JPEG, PNG, BMP and PNM, with the restrictions that the kernel offers; "
+            "require: all formats, and an error if the kernel lacks a restriction; off: none.",
         ),
         click.option(
             "--untrusted",
