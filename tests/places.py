@@ -81,6 +81,11 @@ class Memory:
 
         obstore.put(self._client, f"folder/{key}", data)
 
+    def remove(self, key: str) -> None:
+        import obstore
+
+        obstore.delete(self._client, f"folder/{key}")
+
     def contents(self) -> dict[str, bytes]:
         import obstore
 

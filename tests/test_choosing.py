@@ -56,6 +56,14 @@ def test_what_a_list_must_not_have(data: bytes, by_null: bool, said: str) -> Non
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("a\0b.jpg", "has a NUL character"), ("\ud800.jpg", "is not UTF-8")]
+)
+def test_what_a_name_must_not_have(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        checked_names([name])
+
+
 def test_repeated_names_are_said(caplog: pytest.LogCaptureFixture) -> None:
     assert checked_names(["a.jpg", "b.jpg", "./a.jpg", "b.jpg"]) == ("a.jpg", "b.jpg")
     assert "name 3 repeats 'a.jpg' of name 1: it is processed once; 1 more names" in caplog.text

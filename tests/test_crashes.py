@@ -7,10 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from imageloom.driver.run import Driver
+from imageloom.engines import Settings, open_engine
+from imageloom.model import Job, Output, Recipe
+from imageloom.records.ledger import Ledger
 from program import contents, draw, imageloom, start
 
 OPERATORS = """
@@ -66,6 +71,16 @@ def failure(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
 
 def notes(state: Path) -> list[str]:
     return [path.name for path in state.rglob("in-hand/*")]
+
+
+def test_ledgers_in_one_folder_have_records_of_their_own(tmp_path: Path) -> None:
+    found = set()
+    for name in ("a.db", "b.db"):
+        draw(tmp_path / f"photos-{name}" / "a.jpg")
+        with Ledger(tmp_path / name) as ledger, closing(open_engine("serial", Settings())) as engine:
+            job = Job(str(tmp_path / f"photos-{name}"), str(tmp_path / f"out-{name}"), Recipe((Output(()),)))
+            Driver(job, engine, ledger, listeners=[lambda _: found.update(notes(tmp_path))]).run()
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("engine", ["threads", "serial"])

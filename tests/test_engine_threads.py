@@ -51,6 +51,12 @@ def test_the_run_ends_by_name_and_goes_on_next_time(
     assert len(contents(out)) == 4
 
 
+def test_what_is_submitted_to_a_closed_engine_is_cancelled() -> None:
+    opened = open_engine("processes", Settings(1))
+    opened.close()
+    assert opened.submit(Task(1, "1", "/in", "/out", recipe_of("invert"), Limits(), ())).cancelled()
+
+
 @pytest.mark.parametrize("engine", list(STEPS))
 def test_what_is_submitted_afterwards_fails_too(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,10 +16,11 @@ import tifffile
 from PIL import Image
 
 from faithful import opened, saved, scene
-from imageloom import codecs, process
+from imageloom import codecs, process, stores
 from imageloom.errors import UnsupportedImage, UsageError
 from imageloom.model import Item, Job, Output, Recipe, page_key
 from imageloom.records.events import Done, Event, Failed
+from places import Memory
 from program import imageloom
 from watching import Watching
 
@@ -84,6 +85,24 @@ def test_keys_of_pages() -> None:
     assert (Item(key).path, Item(key).page) == ("a/scan.tif", 1)
     for other in ("a/scan.tif", "a/./page=0", "a/./page=1x", "a/./b/page=1", "./page=1"):
         assert (Item(other).path, Item(other).page) == (other, 0)
+
+
+def test_files_of_a_store_whose_pages_are_processed_are_not_kept(run: Run) -> None:
+    place, most = Memory("pages"), 0
+    for number in range(4):
+        place.put(f"{number}.pdf", pdf("red", "blue"))
+
+    def look(event: Event) -> None:
+        nonlocal most
+        if isinstance(event, Done):
+            most = sum("/./" not in key for _, key, _ in stores.kept)
+
+    options: dict[str, Any] = {"format": "png", "density": 72, "pages": "all", "name": NAMED}
+    process(
+        "invert", place.address, run.sink, ledger=run.ledger, engine="threads", listeners=[look], **options
+    )
+    assert len(run.sizes()) == 8
+    assert most == 0
 
 
 @pytest.mark.parametrize("tile", ["always", "never"])

@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from imageloom.driver.run import Driver
+from imageloom.engines import Settings, open_engine
 from imageloom.errors import StorageError, UsageError
-from imageloom.records.events import Pruned
+from imageloom.model import Job, Output, Recipe
+from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.events import Event, Pruned
+from imageloom.records.ledger import Ledger
+from places import Memory
 from program import Run, contents, draw, imageloom
 
 RUN = ("run", "flip", "photos", "out", "--ledger", "ledger.db")
@@ -120,6 +126,46 @@ def test_an_object_store(folder: Path) -> None:
     assert [(event.name, event.kept) for event in ran.events if isinstance(event, Pruned)] == [
         ("sub/b.jpg", "")
     ]
+
+
+def test_an_item_that_a_remote_listing_leaves_out_is_not_gone(folder: Path) -> None:
+    photos, keys = Memory("hidden"), ("a.jpg", ".private/b.jpg", "c.jpg")
+    for key in keys:
+        photos.put(key, (folder / "photos/a.jpg").read_bytes())
+    Run("flip", photos.address, "from_store", ledger="ledger.db", files=keys)
+    photos.remove("c.jpg")
+    ran = Run("flip", photos.address, "from_store", ledger="ledger.db", prune=True)
+    assert [event.name for event in ran.events if isinstance(event, Pruned)] == ["c.jpg"]
+
+
+def test_a_run_that_is_stopped_removes_no_more_outputs(folder: Path) -> None:
+    with Ledger("ledger.db") as ledger, closing(open_engine("serial", Settings())) as engine:
+        driver: Driver
+        job = Job("photos", "out", Recipe((Output(Pipeline.parse("flip").steps),)))
+
+        def stop(event: Event) -> None:
+            if isinstance(event, Pruned):
+                driver.stop()
+
+        driver = Driver(job, engine, ledger, listeners=[stop])
+        assert len(driver.prune()) == 2
+        assert driver.run().interrupted
+        assert [name for name, *_ in ledger.outputs_of(*map(os.path.abspath, ("photos", "out")))] == [
+            "a.jpg", "sub/c.jpg"
+        ]  # fmt: skip
+    assert sorted(contents(folder / "out")) == ["a.jpg", "sub/c.jpg"]
+
+
+def test_a_folder_with_the_name_of_an_output_is_not_adopted(folder: Path) -> None:
+    (folder / "ledger.db").unlink()
+    (folder / "out/a.jpg").unlink()
+    (folder / "out/a.jpg").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert Run("flip", "photos", "out", ledger="ledger.db", adopt=True).failed == {
+            "a.jpg": "OutputExists"
+        }
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -136,6 +137,7 @@ def test_hosts_are_those_of_the_address_and_those_that_are_named() -> None:
     }  # fmt: skip
     assert hosts_of("0.0.0.0:5", 5, ()) == set()
     assert hosts_of("10.1.2.3:5", 5, ()) == {"10.1.2.3:5"}
+    assert hosts_of("photos.org:443", 443, ()) == {"photos.org", "photos.org:443"}  # browsers omit the port
 
 
 @pytest.mark.parametrize("path", ["", "login", "static/live.js", "api/v1/flows", "none"])
@@ -273,6 +275,14 @@ def test_with_tls_the_cookie_is_sent_by_tls_only(tmp_path: Path) -> None:
     (tmp_path / "k.pem").write_text("no key")
     with pytest.raises(UsageError, match="--certificate"), hosted_in(tmp_path, address=files):
         pass
+
+
+def test_a_service_at_all_addresses_needs_a_name(tmp_path: Path) -> None:
+    place: dict[str, Any] = {"address": "0.0.0.0:0", "behind_proxy": True}
+    with pytest.raises(UsageError, match="--host"), hosted_in(tmp_path, address=place):
+        pass
+    with hosted_in(tmp_path, address={**place, "hosts": ("photos.example.org",)}) as site:
+        assert site.link.startswith("https://photos.example.org/enter?code=")
 
 
 def _port(site: Hosted) -> int:

@@ -96,6 +96,9 @@ def test_a_preview_shows_before_and_after_and_the_plan(client: httpx.Client, sit
     assert (wrong.status_code, "blurr" in wrong.json()["detail"]) == (422, True)
     assert client.post("preview", json=body | {"sample": "../x.png"}).status_code == 422
     assert client.post("preview", json=body | {"sample": "b.png"}).status_code == 404
+    draw(site.root / "in-look" / "sub" / "c.png")
+    assert client.post("preview", json=body | {"sample": "sub/c.png"}).json()["sample"] == "sub/c.png"
+    assert client.post("preview", json=body | {"sample": "sub/c.png/./page=1"}).status_code == 200
     assert list((site.root.parent / "home" / "previews").iterdir()) == []
 
 
@@ -178,6 +181,11 @@ def test_errors_are_problems(
     problem = answer.json()
     assert problem["status"] == status
     assert problem["detail"]
+
+
+def test_a_page_of_a_job_with_any_number(site: Hosted) -> None:
+    with site.client("operator") as reader:
+        assert reader.get(f"jobs/{10**30}", headers={"Accept": "text/html"}).status_code == 404
 
 
 def test_a_body_that_is_not_json_is_refused(client: httpx.Client) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imageloom.errors import ImageloomError, TaskRefused, UsageError
+from imageloom.errors import ImageloomError, StorageError, TaskRefused, UsageError
 from imageloom.service.flows import BrokenFlow, Flow, FlowFolder, Rules, flow_text
 from imageloom.worker.guard import Guard
 from serving import flow_of
@@ -171,3 +172,26 @@ def test_a_recipe_of_a_flow_reads_no_file(tmp_path: Path, rules: Rules) -> None:
     (tmp_path / "r.yaml").write_text("- grayscale\n")
     with pytest.raises(UsageError):
         rules.flow("web", flow_of(tmp_path / "root", recipe=str(tmp_path / "r.yaml")))
+
+
+def test_a_file_that_cannot_be_deleted_is_said(tmp_path: Path, rules: Rules) -> None:
+    folder = FlowFolder(tmp_path / "flows", rules)
+    (tmp_path / "flows" / "web.yaml").mkdir()
+    with pytest.raises(StorageError, match=r"cannot use .*web\.yaml"):
+        folder.delete("web")
+
+
+def test_of_several_who_make_a_flow_one_does(tmp_path: Path, rules: Rules) -> None:
+    folder = FlowFolder(tmp_path / "flows", rules)
+    texts = [flow_of(tmp_path / "root", recipe=f"resize {number + 1}%") for number in range(8)]
+
+    def write(text: str) -> str:
+        try:
+            folder.write("web", text, replace=False)
+        except FileExistsError:
+            return ""
+        return text
+
+    with ThreadPoolExecutor(8) as pool:
+        written = [text for text in pool.map(write, texts) if text]
+    assert written == [folder.text("web")]

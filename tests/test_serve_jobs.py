@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from imageloom.engines import Capabilities, Engine
-from imageloom.errors import UnknownName, UsageError, WrongState
-from imageloom.model import Limits, Outcome, Recipe, Task
+from imageloom.errors import StorageError, UnknownName, UnsupportedImage, UsageError, WrongState
+from imageloom.model import Failure, Item, Limits, Outcome, Recipe, Result, Task, page_key
+from imageloom.records.events import Failed
 from imageloom.service.feed import MOST_KEPT, Feed
+from imageloom.service.flowjob import FlowJob
+from imageloom.service.flows import Rules
+from imageloom.service.steering import SteeredWatch
 from imageloom.service.turns import FlowEngine, Turns
 from imageloom.worker.guard import Guard
 from program import draw, names, wait_until
@@ -110,6 +114,27 @@ def test_a_failed_item_of_a_watched_flow_is_tried_again_when_asked(tmp_path: Pat
         assert service.retry(1, ["bad.jpg"]) == 1
         wait_until(lambda: service.views.item(1, "bad.jpg").started > first)
         wait_until(lambda: service.state.retries(1) == [])
+
+
+def test_a_page_that_failed_in_a_watched_flow_is_tried_again(tmp_path: Path) -> None:
+    draw(tmp_path / "root" / "in-web" / "a.tif")
+    rules = Rules(Guard((str(tmp_path / "root"),)))
+    flow = rules.flow("web", flow_of(tmp_path / "root", when="watched"))
+    watch = SteeredWatch(flow, (str(tmp_path / "root"),), lambda key: True, {})
+    entries = watch.entries(lambda: None)
+
+    def arrives() -> bool:
+        entry = next(entries)
+        return isinstance(entry, Item) and entry.key == "a.tif"
+
+    wait_until(arrives)
+    watch.split("a.tif", 2)
+    for page in range(2):
+        watch(Failed(Result(page_key("a.tif", page), failure=Failure.of(UnsupportedImage("no"))), 1, ""))
+    watch.again(page_key("a.tif", 1))
+    wait_until(arrives)
+    watch.end()
+    assert [entry for entry in entries if entry] == []
 
 
 def test_pause_resume_and_cancel_survive_a_restart(tmp_path: Path) -> None:
@@ -251,6 +276,47 @@ def test_a_task_outside_of_the_roots_fails_and_is_not_run() -> None:
     future = flow.submit(_task("1"))
     assert "not below a root" in str(future.exception())
     assert engine.got == []
+
+
+def test_a_task_that_cannot_be_sent_fails_and_the_next_one_is_sent() -> None:
+    engine = Held()
+    turns = Turns(engine, Guard())
+    flow = FlowEngine(turns, "1", False)
+    futures = [flow.submit(_task(str(number))) for number in range(4)]
+    send, engine.submit = engine.submit, _refuse  # type: ignore[method-assign]
+    engine.got[0][1].set_result(Outcome(0, "", ()))
+    assert isinstance(futures[2].exception(0), RuntimeError)
+    assert isinstance(futures[3].exception(0), RuntimeError)
+    engine.submit = send  # type: ignore[method-assign]
+    flow.submit(_task("4"))
+    assert [job for job, _ in engine.got] == ["0", "1", "4"]
+
+
+def test_all_tasks_of_a_broken_engine_fail() -> None:
+    engine = Held()
+    engine.capacity = 100
+    turns = Turns(engine, Guard())
+    flows = [FlowEngine(turns, str(number), False) for number in range(16)]
+    futures = [flow.submit(_task("1")) for flow in flows for _ in range(60)]
+    engine.submit = _refuse  # type: ignore[method-assign]
+    for _, future in engine.got:
+        future.set_exception(RuntimeError("it is broken"))
+    assert all(isinstance(future.exception(0), RuntimeError) for future in futures)
+
+
+def _refuse(task: Task) -> Future[Outcome]:
+    raise RuntimeError("it cannot be sent")
+
+
+def test_a_watched_flow_whose_storage_is_away_for_weeks_waits(tmp_path: Path) -> None:
+    with service_of(tmp_path) as service:
+        flow = service.write_flow("web", flow_of(tmp_path / "root"), replace=False)
+        row = service.start("web").row
+        ended(service, row.id)
+        job = FlowJob(row, flow, service._site, lambda: None)
+        job._failures = 2000
+        job._wait_for_storage(StorageError("the disk is not there"))
+        assert "next attempt in 300 s" in service.views.row(row.id).message
 
 
 def test_a_reader_of_the_feed_continues_where_it_was() -> None:

@@ -14,13 +14,15 @@ import pytest
 from testservers.swift import Swift
 
 from imageloom.driver.run import Driver
-from imageloom.driver.watch import Watched, changes
+from imageloom.driver.watch import MOST_BACKOFF, Watched, changes
 from imageloom.driver.watch.changes import Changes
 from imageloom.driver.watch.files import is_shared, is_written_to, look
+from imageloom.driver.watch.states import InProgress
 from imageloom.engines import Settings, open_engine
-from imageloom.errors import UsageError
-from imageloom.model import Item, Job, Limits, Output, Recipe, Task, Work
+from imageloom.errors import UnreadableItem, UsageError
+from imageloom.model import Failure, Item, Job, Limits, Output, Recipe, Result, Task, Work
 from imageloom.recipes.pipeline import Pipeline
+from imageloom.records.events import Failed
 from imageloom.records.ledger import Ledger
 from imageloom.records.summary import Summary
 from imageloom.stores import open_store
@@ -168,6 +170,15 @@ def test_what_a_store_has_lost_is_tried_again_later_and_not_at_once(
     assert summary.done == 6
     assert 2 <= summary.failed <= 6
     assert contents(out) == made_of(photos, tmp_path)
+
+
+def test_a_file_that_cannot_be_read_for_months_is_tried_once_an_hour(photos: Path) -> None:
+    watched = Watched(str(photos))
+    failed = Failed(Result("1.jpg", failure=Failure.of(UnreadableItem("the disk is bad"))), 1, "")
+    for _ in range(1100):
+        watched._out["1.jpg"] = InProgress("", 0.0)
+        watched(failed)
+    assert watched._due_at["1.jpg"] <= time.monotonic() + MOST_BACKOFF
 
 
 def test_a_watched_source_is_a_folder(photos: Path) -> None:

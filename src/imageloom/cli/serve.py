@@ -148,7 +148,7 @@ def command(
 
     \b
     imageloom serve --root /data
-    imageloom serve --root /data --root s3://photos/web --listen 0.0.0.0:8443 --certificate c.pem --key k.pem
+    imageloom serve --root /data --root s3://photos/web --listen 10.1.2.3:8443 --certificate c.pem --key k.pem
     imageloom serve --root /data --listen 0.0.0.0:8100 --behind-proxy --host photos.example.org
     """
     from imageloom.errors import MissingExtra, UsageError

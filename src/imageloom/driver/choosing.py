@@ -75,6 +75,10 @@ def _why_no_name(name: str) -> str:
     parts = name.rstrip("/").split("/")
     if ".." in parts:
         return "has '..'"
+    if "\0" in name:
+        return "has a NUL character"
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        return "is not UTF-8"
     if not name or "" in parts or "." in parts:
         return "has an empty part or '.'"
     return ""

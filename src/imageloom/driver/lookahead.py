@@ -93,6 +93,7 @@ class Lookahead:
             return [entry]
         count = min(count, MOST_PAGES)
         self._source.split(entry.key, count)
+        self.drop(entry)
         return [replace(entry, key=page_key(entry.key, page)) for page in range(count)]
 
     def _question(self, entry: Entry) -> Callable[[], Answers | None]:
@@ -125,8 +126,9 @@ class Lookahead:
     def _header(self, item: Item) -> Header:
         store, density = self._source.store, self._job.recipe.density
         if self._keeps and item.size <= WHOLE:
-            data = store.read(item.path, self._job.limits.max_file_size, item)
-            stores.kept[self._source.root, item.key, item.fingerprint] = data
+            name = self._source.root, item.key, item.fingerprint
+            if (data := stores.kept.get(name)) is None:
+                data = stores.kept[name] = store.read(item.path, self._job.limits.max_file_size, item)
             return codecs.header_of(data, item.page, density)
         path = item.path
 
@@ -136,7 +138,7 @@ class Lookahead:
         return codecs.read_header(lambda length: read(0, length), item.size, read, item.page, density)
 
     def drop(self, entry: Item) -> None:
-        """Drop the data that was read ahead for an item that is not processed."""
+        """Drop the data that was read ahead for an item, or for a file, that is not processed."""
         if self._keeps:
             stores.kept.pop((self._source.root, entry.key, entry.fingerprint), None)
 

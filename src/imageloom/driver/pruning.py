@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
-from imageloom.errors import StorageError, UsageError
+from imageloom.errors import ItemError, StorageError, UsageError
 from imageloom.model import Item, Plain, path_and_page
 from imageloom.records.ledger import Ledger
+from imageloom.stores import Store
 from imageloom.stores.made import Made, check_removes, why_kept
 
 
@@ -59,8 +60,11 @@ class Pruning:
                 found.append(Orphan(made, key, why_kept(self._sink.store, made) or ""))
         return found
 
-    def remove(self, orphans: Iterable[Orphan]) -> Iterator[Orphan]:
+    def remove(self, orphans: Iterable[Orphan], is_stopping: Callable[[], bool]) -> Iterator[Orphan]:
         """Remove outputs, and yield each one; `kept` says why one was not removed. The sink must be open.
+
+        Args:
+            is_stopping: whether no others are to be removed. Asked before each one.
 
         Raises:
             StorageError: an output cannot be removed.
@@ -68,6 +72,8 @@ class Pruning:
         removed = []
         try:
             for orphan in orphans:
+                if is_stopping():
+                    return
                 kept = orphan.kept or why_kept(self._sink.store, orphan.made, remove=True) or ""
                 if not kept:
                     removed.append(orphan.made.name)
@@ -85,13 +91,25 @@ class Pruning:
         there = {entry.key for entry in store.items()}
         if not there:
             raise self._emptied()
-        return paths - there
+        return {path for path in paths - there if not _is_found(store, path)}
 
     def _emptied(self) -> StorageError:
         return StorageError(
             f"{self._source.root} has no files, so nothing is pruned: if its disk is not mounted, mount it; if "
             "all inputs were deleted on purpose, delete the outputs yourself"
         )
+
+
+def _is_found(store: Store, path: str) -> bool:
+    """Whether a remote store has a file: listings leave out hidden ones. One with an invalid key counts as found.
+
+    Raises:
+        StorageError: the store cannot be asked.
+    """
+    try:
+        return store.find(path) is not None
+    except ItemError:
+        return True
 
 
 def _exists(path: str) -> bool:

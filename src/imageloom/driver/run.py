@@ -104,7 +104,10 @@ class Driver:
         self._in_flight = Window(self._memory, self._overlaps, self._wake, clock)
         self._finished = clock.queue()
         self._large: LargeImages | None = None
-        name = f"{ledger.number(self._source.root)}-{ledger.number(self._sink.address)}"
+        numbers = f"{ledger.number(self._source.root)}-{ledger.number(self._sink.address)}"
+        name = (
+            f"{ledger.path.name.replace('.', '-')}-{numbers}"  # other ledgers in the folder have such numbers
+        )
         self._in_progress = InProgress(ledger.path.parent / "in-hand" / name, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
@@ -136,7 +139,7 @@ class Driver:
         from imageloom.driver.pruning import Pruning  # few runs need it
 
         pruning = Pruning(self._source, self._sink, self._ledger, self._job.in_place)
-        self._pruned = pruning.remove(found := pruning.orphans())
+        self._pruned = pruning.remove(found := pruning.orphans(), lambda: self._stopping)
         return found
 
     def stop(self) -> None:

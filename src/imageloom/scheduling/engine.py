@@ -51,7 +51,7 @@ class EngineCore:
         self._abandoned: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self._cut_short: SimpleQueue[Task] = SimpleQueue()
         self._waiting: dict[Ticket, tuple[Future[Outcome], ResultCallback | None]] = {}
-        self._closing = self._is_killed = False
+        self._closing = self._is_killed = self._has_ended = False
         self._broken = ""
 
     @property
@@ -69,6 +69,8 @@ class EngineCore:
         self._transport.wake()
         if self._broken:  # the thread may have failed since the check above
             self._fail(self._broken)
+        if self._has_ended:
+            self._take_submitted()  # it is cancelled
         return future
 
     def abandon(self, future: Future[Outcome]) -> None:
@@ -207,5 +209,7 @@ class TransportEngine(EngineCore):
             self._transport.open(self._fail)
             while self._step():
                 pass
+            self._has_ended = True
+            self._take_submitted()  # what was submitted during the last step is cancelled
         finally:
             self._transport.close(0.0 if self._is_killed else GRACE)

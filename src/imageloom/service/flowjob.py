@@ -286,7 +286,7 @@ class FlowJob:
             state.set_job(self.id, state="done", ended=time.time(), **counts)
 
     def _wait_for_storage(self, error: StorageError) -> None:
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self._failures)
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 20))
         self._failures += 1
         self.not_before = time.monotonic() + pause
         self._site.state.set_job(self.id, state="queued", message=f"{error}; next attempt in {pause:.0f} s")

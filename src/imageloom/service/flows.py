@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -223,6 +224,7 @@ class FlowFolder:
     def __init__(self, path: Path, rules: Rules) -> None:
         self.path, self.rules = path, rules
         self._read: dict[str, tuple[tuple[int, int], Flow | BrokenFlow]] = {}
+        self._writing = threading.Lock()
         try:
             private_folder(path)
         except OSError as error:
@@ -283,9 +285,13 @@ class FlowFolder:
             StorageError: the file cannot be written.
         """
         flow = self.rules.flow(name, text)
-        path = self._file(name)
+        with self._writing:
+            self._write(self._file(name), text, replace)
+        return flow
+
+    def _write(self, path: Path, text: str, replace: bool) -> None:
         if not replace and path.exists():
-            raise FileExistsError(name)
+            raise FileExistsError(path)
         if not path.exists() and len(self.names()) >= MOST_FLOWS:
             raise UsageError(f"there are {MOST_FLOWS} flows, the maximum")
         beside = path.with_suffix(".part")
@@ -298,15 +304,20 @@ class FlowFolder:
             disk.flush_names(os.path.abspath(self.path))
         except OSError as error:
             raise _unusable(path, error) from None
-        return flow
 
     def delete(self, name: str) -> None:
         """Delete a flow's file.
 
         Raises:
             FileNotFoundError: there is no such flow.
+            StorageError: the file cannot be deleted.
         """
-        self._file(name).unlink()
+        try:
+            self._file(name).unlink()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _unusable(self._file(name), error) from None
         self._read.pop(name, None)
 
     def _file(self, name: str) -> Path:

@@ -380,7 +380,7 @@ class JobService:
             if isinstance(flow, Flow) and flow.when == "watched" and not self.state.jobs(name, most=1):
                 try:
                     self.start(name)
-                except WrongState:
+                except (WrongState, UnknownName, UsageError):  # its file has changed meanwhile
                     continue
         if known != self._known:
             self.feed.add("flows")

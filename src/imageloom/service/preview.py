@@ -19,7 +19,7 @@ from imageloom import codecs
 from imageloom.driver.run import Driver
 from imageloom.driver.source import Source
 from imageloom.errors import ServerBusy, UnknownName, UnreadableItem
-from imageloom.model import Item, Job, Output, Plain, Recipe
+from imageloom.model import Item, Job, Output, Plain, Recipe, path_and_page
 from imageloom.recipes import plan
 from imageloom.recipes.explain import explain
 from imageloom.recipes.pipeline import Pipeline
@@ -143,6 +143,7 @@ class Previewer:
             UnknownName: there is no such image.
         """
         self._rules.check_places(address, address)
+        key = path_and_page(key)[0]
         check_output_name(key)
         whole = Source(address, links="inside", roots=self._roots)
         if whole.is_file or whole.store.find(key) is None:
@@ -163,7 +164,7 @@ class Previewer:
         )
         with self._place() as folder:
             job = Job(
-                f"{source.root}/{key}",
+                source.place,
                 str(folder / "out"),
                 replace(recipe, outputs=made, metadata="strip", gain_map="drop", pages="first"),
                 name="{stem}.{ext}",

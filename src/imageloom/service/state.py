@@ -43,6 +43,8 @@ ENDED = ("done", "cancelled", "error")
 MOST_JOBS = 10_000
 """Number of ended jobs that are kept."""
 MOST_SESSIONS = 1000
+MOST_ID = 2**63 - 1
+"""SQLite has no larger numbers, and no job has this one."""
 
 
 class JobRow(Plain, frozen=True):
@@ -123,7 +125,7 @@ class ServiceState:
         return found
 
     def job(self, id: int) -> JobRow | None:
-        rows = self._jobs("WHERE id = ?", (id,))
+        rows = self._jobs("WHERE id = ?", (min(id, MOST_ID),))
         return rows[0] if rows else None
 
     def jobs(self, flow: str = "", before: int = 0, most: int = 50) -> list[JobRow]:

@@ -76,8 +76,8 @@ class SteeredWatch(Watched):
         self._asked: deque[str] = deque()
 
     def again(self, key: str) -> None:
-        """Process an item again. From any thread."""
-        self._asked.append(key)
+        """Process an item again, and with it the other pages of its file that failed. From any thread."""
+        self._asked.append(path_and_page(key)[0])
         self._wake()
 
     def _news(self) -> Iterator[Item | Unlisted]:

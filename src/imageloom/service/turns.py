@@ -13,7 +13,6 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 
 from imageloom.engines import Engine, Settings, submit
-from imageloom.errors import ImageloomError
 from imageloom.model import Outcome, Plain, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.guard import Guard
@@ -71,6 +70,8 @@ class Turns:
         self._inside: dict[_Turn, None] = {}
         self._count = 0
         """Number of turns."""
+        self._calls = 0
+        """Number of calls of `_fill` since the one in progress began, with that one."""
 
     @property
     def in_hand(self) -> list[InHand]:
@@ -92,17 +93,35 @@ class Turns:
             self.engine.cut_short(bounded)
 
     def _fill(self) -> None:
-        """Give the engine the next tasks."""
-        while turn := self._take():
-            try:
-                turn.given = self._guard.bounded(turn.task)
-                inner = submit(self.engine, turn.given, turn.on_result)
-            except ImageloomError as error:  # it is refused: a failure of its items
-                inner = Future()
-                inner.set_exception(error)
-            with self.lock:
-                turn.inner = inner
-            inner.add_done_callback(lambda done, turn=turn: self._end(turn, done))  # type: ignore[misc]
+        """Give the engine the next tasks. A call during another one returns at once: the other one continues."""
+        with self.lock:
+            self._calls += 1
+            if self._calls > 1:
+                return
+        try:
+            while True:
+                while turn := self._take():
+                    self._give(turn)
+                with self.lock:
+                    if self._calls == 1:
+                        self._calls = 0
+                        return
+                    self._calls = 1  # a task has ended or arrived meanwhile
+        except BaseException:
+            self._calls = 0
+            raise
+
+    def _give(self, turn: _Turn) -> None:
+        """Give a task to the engine."""
+        try:
+            turn.given = self._guard.bounded(turn.task)
+            inner = submit(self.engine, turn.given, turn.on_result)
+        except Exception as error:  # it is refused, or cannot be sent: a failure of its items
+            inner = Future()
+            inner.set_exception(error)
+        with self.lock:
+            turn.inner = inner
+        inner.add_done_callback(lambda done: self._end(turn, done))
 
     def _take(self) -> _Turn | None:
         """Remove the next task from those that wait; None if the engine has enough."""

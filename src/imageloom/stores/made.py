@@ -100,12 +100,13 @@ def equal_file(store: LocalStore, token: str, key: str) -> int | None:
     folder, _, name = key.rpartition("/")
     try:
         with _opened(store.address, folder) as at:
-            there = folders.open_in(name, at)
+            if not stat.S_ISREG(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+                return None  # `open` does not close the descriptor of a folder
             with (
-                open(there, "rb") as old,
+                open(folders.open_in(name, at), "rb") as old,
                 open(folders.open_file(store.staging(token), os.O_RDONLY), "rb") as new,
             ):
-                found = os.fstat(there)
+                found = os.fstat(old.fileno())
                 if not stat.S_ISREG(found.st_mode):
                     return None
                 while (chunk := new.read(_CHUNK)) == old.read(_CHUNK):

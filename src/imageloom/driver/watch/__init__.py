@@ -200,7 +200,7 @@ class Watched(Source):
                 path = path_and_page(result.key)[0]
                 if is_theirs and path in self._out:
                     tries = self._tries[path] = self._tries.get(path, 0) + 1
-                    self._schedule_check(path, min(MOST_BACKOFF, BACKOFF * 2.0 ** (tries - 1)))
+                    self._schedule_check(path, min(MOST_BACKOFF, BACKOFF * 2.0 ** min(tries - 1, 20)))
                 self._settle_up(result.key, is_known=True)
             case Skipped(item, reason):
                 self._settle_up(item.key, is_known=reason not in ("gone", "changed meanwhile"))

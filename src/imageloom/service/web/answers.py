@@ -152,7 +152,7 @@ class TaskAnswer(Plain, frozen=True):
 
 
 class Workers(Plain, frozen=True):
-    """The engine and what it has in hand."""
+    """The engine, and its tasks in progress."""
 
     workers: int
     tasks: tuple[TaskAnswer, ...]

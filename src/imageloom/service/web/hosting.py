@@ -11,6 +11,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from imageloom.engines import Settings, open_engine
+from imageloom.errors import UsageError
 from imageloom.model import Plain, Recipe
 from imageloom.recipes.recipe import with_operators
 from imageloom.records.ledger import default_path
@@ -29,6 +30,9 @@ from imageloom.system.machine import available_cores, half_of_memory
 from imageloom.system.private import private_folder
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.guard import Guard
+
+ANY_ADDRESS = ("0.0.0.0:", "[::]:")
+"""Beginnings of addresses that mean all addresses of the machine."""
 
 
 class Site(Plain, frozen=True):
@@ -102,6 +106,11 @@ def hosted(
     with ExitStack() as stack:
         listener = stack.enter_context(listen(address, is_secure))
         port = listener.getsockname()[1]
+        names = hosts_of(address, port, hosts)
+        if not names:
+            raise UsageError(
+                f"--listen {address}: give the name by which browsers reach the service (--host)"
+            )
         state = stack.enter_context(closing(ServiceState(home / "service.db")))
         settings = Settings(
             site.workers or available_cores(),
@@ -124,7 +133,7 @@ def hosted(
             streams,
             access,
             roots,
-            hosts_of(address, port, hosts),
+            names,
             is_secure,
             f"imageloom-{port}",
             site.bounds,
@@ -132,6 +141,8 @@ def hosted(
         server = WebServer(app, streams, listener, certificate, key)
         stack.callback(server.close)
         url = f"{'https' if certificate else 'http'}://{address.rpartition(':')[0]}:{port}/"
+        if address.startswith(ANY_ADDRESS):
+            url = f"{'https' if is_secure else 'http'}://{hosts[0]}/"
         where = " and ".join(
             given or str(token_path(home, role))  # type: ignore[arg-type]  # both are roles
             for role, given in (("operator", site.operator_token), ("reader", site.reader_token))

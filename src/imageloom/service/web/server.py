@@ -24,6 +24,8 @@ KEPT = 15
 """Seconds for which a connection without a request stays open."""
 MOST_HEAD = 16 << 10
 """Maximum size of a request's head, in bytes."""
+DEFAULT_PORTS = (80, 443)
+"""Browsers omit these ports in the Host header."""
 LEAVING = 3
 """Seconds for requests in progress when the server ends."""
 
@@ -152,4 +154,5 @@ def hosts_of(address: str, port: int, more: tuple[str, ...]) -> set[str]:
     )
     names.discard("0.0.0.0")
     names.discard("[::]")
-    return {f"{name}:{port}".lower() for name in names} | {name.lower() for name in more}
+    found = {f"{name}:{port}".lower() for name in names} | {name.lower() for name in more}
+    return found | {name.lower() for name in names if port in DEFAULT_PORTS}
