@@ -226,5 +226,5 @@ def test_a_recipe_says_which_damage_is_accepted(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "--damage salvage accepts it" in refused.stderr
     file.write_text("damage: some\noutputs: {small: flip}\n")
-    with pytest.raises(PipelineError, match="damage = 'some': must be one of warn, refuse, salvage"):
+    with pytest.raises(PipelineError, match="damage = 'some': it must be one of warn, refuse, salvage"):
         read_recipe(str(file))

@@ -74,6 +74,7 @@ def test_a_run_shows_records_and_does_not_repeat_losses(photos: Path, tmp_path: 
     assert "list what was lost: imageloom jobs show 1 --lost" in ran.stderr
     shown = imageloom("jobs", "show", 1, "--lost").stdout
     assert "  lost: 2 EXIF, 2 XMP\n" in shown
+    assert imageloom("jobs", "show", 1, "--failed").stdout.endswith("\nno item failed\n")
     assert shown.count("done  ") == shown.count("    lost: EXIF, XMP\n") == 2
     items = [json.loads(line) for line in imageloom("jobs", "show", 1, "--json").stdout.splitlines()]
     assert {item["key"]: item["dropped"] for item in items} == {

@@ -51,15 +51,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["flip", "photos", "out", "--engine", "threads", "--bind", "tcp://[::1]:1"],
-            "not take --bind; these",
+            "not take --bind: remove it, or choose an --engine that takes it: zeromq",
         ),
         (
             ["flip", "photos", "out", "--engine", "pipeline", "--connect", "x"],
-            "does not take --connect; these",
+            "does not take --connect: remove it",
         ),
         (
             ["flip", "photos", "out", "--engine", "redis", "--keys", "x"],
-            "redis does not take --keys; these",
+            "redis does not take --keys: remove it",
         ),
         (
             ["flip", "photos", "out", "--engine", "mpi", "--bind", "tcp://[::1]:1"],

@@ -60,7 +60,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
             NodesConfig,
             "nodes: []\nchoise: random\n",
             2,
-            "there is no field 'choise' here; the fields are: nodes, choice",
+            "unknown key choise; the keys are: nodes, choice",
         ),
         (NodesConfig, "fallback: maybe\n", 1, "Invalid enum value"),
         (NodesConfig, "seed: 1\nseed: 2\n", 2, "seed is given twice"),
@@ -68,7 +68,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         (NodesConfig, "- a:1\n", 1, "expected a mapping with nodes"),
         (NodeConfig, "# load\n\nload: 1.5\n", 3, "must be from 0 to 1"),
         (NodeConfig, "acceptance: never\n", 1, "Invalid enum value"),
-        (NodeConfig, "credentials:\n  token: a\n  tokens: b\n", 3, "there is no field 'tokens'"),
+        (NodeConfig, "credentials:\n  token: a\n  tokens: b\n", 3, "unknown key tokens"),
         (NodeConfig, "limit: many\n", 1, "Expected `int`"),
     ],
 )

@@ -142,7 +142,7 @@ def test_names_need_the_page(run: Run) -> None:
     (run.source / "a.pdf").write_bytes(pdf("red", "blue"))
     (run.source / "b.pdf").write_bytes(pdf("red"))
     assert run(density=72, pages="all") == (1, 1, 0)
-    assert "names of its outputs need {page} (--name)" in run.failed["a.pdf"]
+    assert "give their outputs names with {page}" in run.failed["a.pdf"]
 
 
 def test_one_page(run: Run) -> None:

@@ -135,7 +135,7 @@ def test_a_pipeline_is_immutable() -> None:
         ("canny 1 2 4", "canny: aperture = 4"),
         ("grayscale 1", "grayscale: it takes no parameters"),
         ("rotate 45", "rotate: degrees = 45"),
-        ("median_blur 4", "kernel = 4: must be odd"),
+        ("median_blur 4", "kernel = 4: it must be odd"),
         ("median_blur 3.5", "median_blur: kernel = 3.5"),
         ("gaussian_blur", "give either sigma or kernel"),
         ("gaussian_blur 1 3", "give either sigma or kernel"),

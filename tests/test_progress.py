@@ -105,7 +105,9 @@ def test_a_repeated_run_is_up_to_date(tmp_path: Path) -> None:
     run = ("run", "flip", tmp_path / "photos", tmp_path / "out", "--ledger", tmp_path / "ledger.db")
     imageloom(*run)
     assert imageloom(*run).stdout.startswith("all 3 are up to date, ")
-    assert imageloom(*run, "--retry-failed").stdout.startswith("0 of 3 done (3 skipped)")
+    retried = imageloom(*run, "--retry-failed")
+    assert retried.stdout.startswith("0 of 3 done (3 skipped)")
+    assert "no item failed in an earlier run; without --retry-failed" in retried.stderr
 
 
 def test_tiles_are_told(tmp_path: Path) -> None:

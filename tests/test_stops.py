@@ -148,11 +148,11 @@ def must_end(case: Case, stage: Stage) -> None:
     program.process.send_signal(case.number)
     if case.is_twice:
         if case.situation.is_busy:
-            program.until(lambda: "once more" in program.text)
+            program.until(lambda: "a second signal" in program.text)
         program.process.send_signal(case.number)
         told = time.monotonic()
     elif case.situation.is_busy:
-        program.until(lambda: "once more" in program.text)
+        program.until(lambda: "a second signal" in program.text)
         program.note_family()
         stage.let_go()
         told = time.monotonic()

@@ -22,7 +22,7 @@ def gaussian_blur(
     GaussianBlur. The image is mirrored at its edges.
 
     Args:
-        sigma: a number above 0 to 100  [None]
+        sigma: a number above 0 up to 100  [None]
         kernel: a whole number from 1 to 601  [None]
 
     In a text: 'gaussian_blur 1.2', 'gaussian_blur sigma=1.2', 'gaussian_blur kernel=21'.
@@ -70,8 +70,8 @@ def bilateral(
 
     Args:
         kernel: a whole number from 3 to 51  [9]
-        sigma_color: a number above 0 to 1000  [25.0]
-        sigma_space: a number above 0 to 100  [3.0]
+        sigma_color: a number above 0 up to 1000  [25.0]
+        sigma_space: a number above 0 up to 100  [3.0]
 
     In a text: 'bilateral', 'bilateral 9 40 3'.
     """
@@ -99,7 +99,7 @@ def sharpen(image: NDArray[_Scalar], sigma: float = 1.0, amount: float = 1.0) ->
     sigma is the standard deviation of the blur, in pixels. Float values may exceed the range 0 to 1 at edges.
 
     Args:
-        sigma: a number above 0 to 100  [1.0]
+        sigma: a number above 0 up to 100  [1.0]
         amount: a number from 0 to 10  [1.0]
 
     In a text: 'sharpen', 'sharpen 2 amount=0.5'.
@@ -122,7 +122,7 @@ def sobel(
     Args:
         kernel: 3, 5 or 7  [3]
         axis: both, x or y  [both]
-        scale: a number above 0 to 1000  [1.0]
+        scale: a number above 0 up to 1000  [1.0]
 
     In a text: 'sobel', 'sobel 5 scale=0.1', 'sobel axis=x'.
     """
@@ -146,7 +146,7 @@ def scharr(
 
     Args:
         axis: both, x or y  [both]
-        scale: a number above 0 to 1000  [1.0]
+        scale: a number above 0 up to 1000  [1.0]
 
     In a text: 'scharr', 'scharr axis=y scale=0.25'.
     """
@@ -165,7 +165,7 @@ def laplacian(
 
     Args:
         kernel: 1, 3, 5 or 7  [1]
-        scale: a number above 0 to 1000  [1.0]
+        scale: a number above 0 up to 1000  [1.0]
 
     In a text: 'laplacian', 'laplacian 3 scale=0.5'.
     """
@@ -417,7 +417,7 @@ def clahe(image: NDArray[_Scalar], clip: float = 2.0, tiles: int = 8) -> NDArray
     (K. Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV, 1994).
 
     Args:
-        clip: a number above 0 to 100  [2.0]
+        clip: a number above 0 up to 100  [2.0]
         tiles: a whole number from 1 to 64  [8]
 
     In a text: 'clahe', 'clahe 3 tiles=16'.

@@ -53,7 +53,7 @@ class Rounds:
         """Measure the memory on some images, then run `repeats` rounds, every second one in reverse order."""
         self._leave_out_what_is_missing()
         for configuration in self._left[:]:
-            self._say(f"memory of {configuration.label}")
+            self._say(f"measuring the memory of {configuration.label}")
             if taken := self._checked(configuration, self.work.some, memory=True):
                 self._memory[configuration.label] = taken.memory
         for number in range(repeats):

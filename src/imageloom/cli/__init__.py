@@ -42,6 +42,18 @@ COMMANDS = {
     "completion": "Print a script for command completion in a shell.",
 }
 
+_OTHER_NAMES = {
+    "convert": "run",
+    "help": "--help",
+    "list": "jobs",
+    "magick": "run",
+    "mogrify": "run --in-place",
+    "process": "run",
+    "status": "jobs",
+    "version": "--version",
+}
+"""Names of other programs for commands that have another name here."""
+
 
 class _Commands(click.Group):
     """A group that lists its commands from COMMANDS and imports only the command that is called."""
@@ -59,9 +71,9 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(
-                f"there is no command {args[0]!r}{_nearest(args[0], COMMANDS)}; imageloom --help lists all"
-            )
+            other = _OTHER_NAMES.get(args[0])
+            hint = f" (did you mean {other}?)" if other else _nearest(args[0], COMMANDS)
+            ctx.fail(f"there is no command {args[0]!r}{hint}; imageloom --help lists all")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -50,6 +50,8 @@ def places(arguments: tuple[str, ...], has_outputs: bool, in_place: bool) -> tup
             else ""
         )
         example = " ".join(_EXAMPLES[name] for name in wanted)
+        if len(arguments) > len(wanted):
+            why += _unquoted(arguments)
         raise click.UsageError(
             f"expected {len(wanted)} arguments, {' '.join(wanted)}{why}, but {len(arguments)} are given; for "
             f"example: {example}"
@@ -74,6 +76,13 @@ def check_pipeline(text: str) -> None:
             f"PIPELINE is {text!r}, a file: give steps such as 'resize 50% | grayscale', or a recipe, whose name "
             "ends in .yaml"
         )
+
+
+def _unquoted(arguments: tuple[str, ...]) -> str:
+    """Why there are too many arguments, if the shell has split a pipeline or has listed files."""
+    if sum(map(os.path.isfile, arguments)) > 1:
+        return " (for several files, give their folder and --include '*.jpg')"
+    return " (write PIPELINE in quotes)" if not os.path.exists(arguments[1]) else ""
 
 
 def _is_folder(argument: str) -> bool:

@@ -26,7 +26,8 @@ from imageloom.cli.text import say, say_json
 def command(folders: tuple[str, ...], remove_: bool, sandbox: bool, ledger: Path | None, json_: bool) -> int:
     """Describe this machine, and find the leftovers of runs that were killed or lost power.
 
-    Leftovers are staged files, scratch files, shared memory, and jobs that the ledger still lists as running.
+    Leftovers are temporary files of outputs and pixels, shared memory, and jobs that the ledger still lists as
+    running.
     The command searches the sinks and scratch folders of all jobs in the ledger, and each FOLDER. It never
     touches files of a job that is running, nor files that imageloom did not make.
 

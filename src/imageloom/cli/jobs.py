@@ -12,8 +12,22 @@ from imageloom.cli.serverjobs import list_jobs
 from imageloom.cli.text import say, say_json
 
 
+class _Jobs(click.Group):
+    """A group with a hint for a job that is given without `show`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(f"there is no command {args[0]!r}; to show a job: imageloom jobs show {args[0]}")
+        return super().resolve_command(ctx, args)
+
+
 @click.group(
-    "jobs", invoke_without_command=True, short_help="List past runs, or show one run with its failures."
+    "jobs",
+    cls=_Jobs,
+    invoke_without_command=True,
+    short_help="List past runs, or show one run with its failures.",
 )
 @options.past_ledger_option
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per run to stdout.")
@@ -100,7 +114,7 @@ def show(
     found = next((j for j in opened.jobs() if job in (str(j.id), "last")), None)
     if found is None:
         raise click.BadParameter(
-            f"there is no job {job} in {opened.path} (--ledger); `imageloom jobs` lists them",
+            f"there is no job {job} in {opened.path} (--ledger): give a number from `imageloom jobs`, or 'last'",
             param_hint="JOB",
         )
     as_json = json_ or json_above
@@ -111,8 +125,9 @@ def show(
         say(f"  {found.done} done, {found.failed} failed, {found.skipped} skipped")
         if losses := opened.losses(found.id):
             say(f"  lost: {counted(losses)}")
-    has_hidden = False
+    has_hidden = has_items = False
     for item in opened.items(found.id, "failed" if failed else None, lost):
+        has_items = True
         if as_json:
             say_json(item)
         elif item.failure:
@@ -128,5 +143,7 @@ def show(
             )
             say(*([f"    lost: {', '.join(item.dropped)}"] if item.dropped else []))
             say(*(f"    damaged: {warning}" for warning in item.warnings))
+    if (failed or lost) and not (has_items or as_json):
+        say("no item failed" if failed else "no item lost anything or is damaged")
     if has_hidden:
         say("-v shows the tracebacks of failures", err=True)

@@ -44,6 +44,7 @@ class Reporters:
     ) -> None:
         self.listeners: list[Listener] = []
         self._json = json
+        self._is_retry = job.retry_failed
         self._log = _Log(log_file, log_format) if log_file else None
         counted = None if is_endless or is_remote(job.source) else job
         has_bar = sys.stderr.isatty() and not is_endless
@@ -94,6 +95,8 @@ class Reporters:
             say(f"show tracebacks: {show} -v{where}", err=True)
         if summary.total == 0 and not summary.interrupted:
             say("no image matched in the source (see --include and --exclude)", err=True)
+        elif self._is_retry and summary.total == summary.skipped:
+            say("no item failed in an earlier run; without --retry-failed, all items are processed", err=True)
         if (summary.lost or summary.damaged) and is_recorded and not self._quiet:
             say(f"list what was lost: imageloom jobs show {summary.job} --lost{where}", err=True)
         with contextlib.suppress(BrokenPipeError):  # the reader of stdout has closed the pipe

@@ -176,8 +176,8 @@ def command(
     imageloom run 'resize 50%' photos/ half/ --report report.html
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
 
-    Exit codes: 0 all items done; 1 some items failed; 2 usage error; 3 no image matched in SOURCE; 4 storage or
-    access error; 130 interrupted (repeat the command to resume).
+    Exit codes: 0 all items done; 1 some items failed; 2 usage error; 3 no image matched in SOURCE; 4 storage,
+    access or engine error, or a full sink; 130 interrupted (repeat the command to resume).
     """
     if engine == "processes":  # the workers' modules load while this process loads its own
         from imageloom.worker.fork_server import warm_up

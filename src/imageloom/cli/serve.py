@@ -74,7 +74,7 @@ from imageloom.system.sandbox import Mode
     default="",
     metavar="FILE",
     show_default="operator.token, in the folder of --state",
-    help="File whose first line is the token of operators.",
+    help="File whose first line is the token of people who may change flows.",
 )
 @click.option(
     "--read-token",
@@ -82,7 +82,7 @@ from imageloom.system.sandbox import Mode
     default="",
     metavar="FILE",
     show_default="reader.token, in the folder of --state",
-    help="File whose first line is the token of readers, who change nothing.",
+    help="File whose first line is the token of people who may only look.",
 )
 @click.option(
     "--certificate",
@@ -101,7 +101,7 @@ from imageloom.system.sandbox import Mode
 @click.option(
     "--behind-proxy",
     is_flag=True,
-    help="Browsers reach the service by a proxy in front of it, which has TLS.",
+    help="Browsers reach the service through a reverse proxy, which does TLS.",
 )
 @click.option(
     "--host",
@@ -155,6 +155,7 @@ def command(
 
     if not roots:
         raise UsageError("the service needs at least one folder for flows to read and write in: --root DIR")
+    options.check_roots(roots)
     if bool(certificate) != bool(key):
         raise UsageError("TLS needs both a certificate and its key (--certificate, --key)")
     if not all(find_spec(name) for name in ("starlette", "uvicorn", "jinja2")):

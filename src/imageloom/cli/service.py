@@ -24,7 +24,7 @@ def credential_options(command: C) -> C:
         ("authority", "File with the certificates to trust when connecting, in PEM."),
         ("key", "File with the private key of --certificate, in PEM."),
         ("certificate", "File with the TLS certificate of this side, in PEM."),
-        ("token", "File whose first line is a secret that both sides share."),
+        ("token", "File whose first line is the secret that clients, server and nodes share."),
     ):
         command = click.option(f"--{name}", type=click.Path(dir_okay=False), metavar="FILE", help=text)(
             command

@@ -113,7 +113,9 @@ def finish_on_signals(
 
     listen()
     if _listener is not None:
-        _listener.said = f"{doing}: finishing the items in progress (once more to {verb} at once)"
+        _listener.said = (
+            f"{doing}: finishing the items in progress (a second signal or Ctrl-C: {verb} at once)"
+        )
         _listener.finish = finish_if_begun
         _listener.end = end or _listener.end
 

@@ -71,9 +71,9 @@ def command(
     Pipelines, recipes, addresses and engines are those of `imageloom run`.
 
     A file is processed when it is complete: unchanged for 0.1 s, and not open for writing by any process. An
-    overwritten file is processed again. A deleted file is dropped. Files that arrived while no watch was running
-    are processed at the next start. A failed item is processed again when its file changes, or after a back-off if
-    the storage failed. Links that lead out of SOURCE are failed items, unless --links follow is given.
+    overwritten file is processed again. The outputs of a deleted file stay. Files that arrived while no watch was
+    running are processed at the next start. A failed item is processed again when its file changes, or after a
+    back-off if the storage failed. Links that lead out of SOURCE are failed items, unless --links follow is given.
 
     The first SIGTERM or Ctrl-C finishes the items in progress and ends with exit code 0; a second one ends at
     once.

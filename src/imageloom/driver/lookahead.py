@@ -114,7 +114,8 @@ class Lookahead:
         header = self._header(item)
         if self._job.recipe.pages == "all" and header.pages > 1 and "{page}" not in self._job.name:
             raise InvalidName(
-                f"the file has {header.pages:,} pages, so that the names of its outputs need {{page}} (--name)"
+                f"the file has {header.pages:,} pages: give their outputs names with {{page}}, such as --name "
+                "'{dir}/{stem}-{page}.{ext}'"
             )
         names = tuple(
             output_name(item.key, header.format, output, self._job.name)

@@ -209,7 +209,10 @@ def check_settings(name: str, settings: Settings) -> None:
     for option in ("connect", "bind", "keys", "nodes", "threads"):
         if getattr(settings, option) != getattr(usual, option) and option not in TAKES.get(name, {option}):
             takers = ", ".join(engine for engine, takes in TAKES.items() if option in takes)
-            raise UsageError(f"the engine {name} does not take --{option}; these engines do: {takers}")
+            raise UsageError(
+                f"the engine {name} does not take --{option}: remove it, or choose an --engine that takes it: "
+                f"{takers}"
+            )
 
 
 def worker_target(name: str) -> str:
@@ -222,7 +225,9 @@ def worker_target(name: str) -> str:
         return WORKERS[name]
     if name not in ENGINES.built_in and name in ENGINES and hasattr(engine := ENGINES.load(name), "work_for"):
         return f"{engine.__module__}:{engine.__qualname__}.work_for"
-    raise UsageError(f"--engine {name!r} has no external workers; choose one of: {', '.join(WORKERS)}")
+    raise UsageError(
+        f"--engine {name}: `imageloom worker` works for these engines only: {', '.join(WORKERS)}"
+    )
 
 
 def worker_function(name: str) -> Callable[..., None]:

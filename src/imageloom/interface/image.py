@@ -398,8 +398,10 @@ class Image:
         own = codecs.written_as(None, self.format) if self.format and not path else None
         if (chosen := format or own) is None:
             name = os.path.basename(path)
-            where = f"the name {name!r} has no suffix of a format" if path else "there is no path"
-            raise UsageError(f"format = None: {where}: give the format, such as format='png'")
+            where = (
+                f"the name {name!r} does not end in the suffix of a format" if path else "there is no path"
+            )
+            raise UsageError(f"format is not given, and {where}: give it, such as format='png'")
         recipe = self._origin.recipe_for(self._steps, chosen, quality=plain(quality), subsampling=subsampling)
         validated(recipe.outputs[0])
         given: dict[str, Any] = {"metadata": metadata, "colors": colors, "gain_map": gain_map}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -45,15 +46,36 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "vflip": ("flip",),
 }
 """Names of other programs for operators that have another name here."""
+OPTIONS: Mapping[str, str] = {
+    "convert": "--format png",
+    "format": "--format png",
+    "quality": "--quality 80",
+    "strip": "--metadata strip",
+}
+"""Names of other programs for operators that are options here."""
+SEPARATORS: Mapping[str, str] = dict.fromkeys(";,", "steps are separated by '|'")
+"""Advice for a value that ends in a separator of other programs."""
+GEOMETRY: Mapping[str, str] = {
+    "!": "omit the '!': WIDTHxHEIGHT is exact",
+    "<": "instead of '<' use fit=inside",
+    ">": "instead of '>' use fit=inside enlarge=false",
+    "^": "instead of '^' use fit=cover",
+}
+"""Advice for a size with a flag of ImageMagick's geometry."""
 
 
 def unknown_operator(name: str, known: Iterable[str]) -> str:
     """Why there is no operator of that name, with the nearest ones."""
+    known = list(known)
     nearest = list(OTHER_NAMES.get(name.lower(), ()))
     nearest = nearest or difflib.get_close_matches(name.lower(), sorted(known), MOST_NEAREST, 0.6)
     hint = f" (did you mean {_either(nearest)}?)" if nearest else ""
-    if name.endswith((";", ",")):
-        hint = " (steps are separated by '|')"
+    if advice := SEPARATORS.get(name[-1:]):
+        hint = f" ({advice})"
+    elif option := OPTIONS.get(name.lower().lstrip("-")):
+        hint = f" (it is an option: {option})"
+    elif written := re.fullmatch(r"(\w+)(?:=|\()([^()=]*)\)?", name):
+        hint = f" (write '{written[1]} {written[2]}')" if written[1] in known else hint
     return f"there is no operator {name!r}{hint}: `imageloom ops` lists all"
 
 
@@ -87,8 +109,10 @@ def wrong_parameter(
     """
     text, _, path = error.partition(" - at `$.")
     if name := path.rstrip("`"):
+        end = str(params[name])[-1:]
+        advice = SEPARATORS.get(end) or (GEOMETRY.get(end) if "fit" in hints else None)
         must = f"it must be {describe(hints[name])}{for_example(examples, name)}"
-        return f"{name} = {params[name]!r}: {must}"
+        return f"{name} = {params[name]!r}: {must}" + (f"; {advice}" if advice else "")
     name = text.rpartition("field `")[2].rstrip("`")
     return (
         f"{name} is missing: {describe(hints[name])}{for_example(examples, name)}" if name in hints else text
@@ -113,9 +137,10 @@ def describe(hint: Any) -> str:
         meta = next((m for m in arguments[1:] if isinstance(m, msgspec.Meta)), msgspec.Meta())
         if meta.description:
             return meta.description
+        upper = "up to" if meta.ge is None else "to"
         bounds = [
             f"{words} {value}"
-            for words, value in (("above", meta.gt), ("from", meta.ge), ("below", meta.lt), ("to", meta.le))
+            for words, value in (("above", meta.gt), ("from", meta.ge), ("below", meta.lt), (upper, meta.le))
             if value is not None and value < _UNLIMITED
         ]
         return " ".join([describe(arguments[0]), *bounds])

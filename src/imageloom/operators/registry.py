@@ -314,7 +314,8 @@ def operator(
             raise PipelineError(f"{whose} has an operator {name!r} already: give the function another name")
         if (kind == "local") != (halo is not None):
             raise PipelineError(
-                f"operator {name!r}: halo is required for the kind local, and only allowed there; for example: "
+                f"operator {name!r}: the kind local needs a halo, the number of pixels around each pixel that "
+                "the function reads, and other kinds have none; for example: "
                 '@operator("local", halo=lambda radius: radius)'
             )
         _OPERATORS[name] = Operator(

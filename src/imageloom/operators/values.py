@@ -28,7 +28,7 @@ ROWS = 64
 
 def odd(kernel: int, **_: object) -> str | None:
     """Why a kernel cannot be centred on a pixel: it is even; else None."""
-    return None if kernel % 2 else f"kernel = {kernel}: must be odd"
+    return None if kernel % 2 else f"kernel = {kernel}: it must be odd"
 
 
 def half(kernel: int, **_: object) -> int:

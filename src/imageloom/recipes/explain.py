@@ -95,8 +95,12 @@ def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:
         least = "twice the target size" if decode == "safe" else "the target size"
         parts.append(f"1/{plan.scale} of the size ({plan.decoded}): at least {least} (--decode {decode})")
     if plan.luma:
-        parts.append("luma only: the output is gray, and only resizes, crops and turns come before that step")
-    return "; ".join(parts) or "full size: no resize at the start of the pipeline allows a smaller size"
+        parts.append("luma only, instead of the step grayscale: only resizes, crops and turns come before it")
+    most = "1/4" if decode == "safe" else "1/2"
+    return (
+        "; ".join(parts)
+        or f"full size: no resize at the start makes it {most} or smaller (--decode {decode})"
+    )
 
 
 def _why_metadata(header: Header, recipe: Recipe, output: OutputPlan, metadata: Metadata | None) -> str:

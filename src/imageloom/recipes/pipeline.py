@@ -250,6 +250,7 @@ def read_yaml(text: str | bytes, what: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         reason = getattr(error, "problem", None) or str(error)
+        reason = reason.replace("'<stream end>'", "the end of the file")
         raise PipelineError(f"{what}{where} is not YAML: {' '.join(reason.split())}") from None
     waiting, count = [data], 0
     while waiting:  # a value counts each time that an alias repeats it

@@ -146,7 +146,10 @@ def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe
         )
     outputs = data.get("outputs")
     if not isinstance(outputs, Mapping) or not outputs:
-        raise PipelineError(f"{path}: 'outputs' must be a mapping of names to pipelines")
+        raise PipelineError(
+            f"{path}: 'outputs' must give each output a name and a pipeline; for example: outputs: "
+            "{small: resize 50%}"
+        )
     try:
         made = tuple(_from_entry(str(name), entry) for name, entry in outputs.items())
     except PipelineError as error:
@@ -154,7 +157,7 @@ def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe
     chosen = {key: data.get(key, values[0]) for key, values in CHOICES.items()}
     for key, value in chosen.items():
         if value not in CHOICES[key]:
-            raise PipelineError(f"{path}: {key} = {value!r}: must be one of {', '.join(CHOICES[key])}")
+            raise PipelineError(f"{path}: {key} = {value!r}: it must be one of {', '.join(CHOICES[key])}")
     return replace(loaded, outputs=made, **chosen)
 
 
@@ -163,15 +166,17 @@ def _from_entry(name: str, entry: Any) -> Output:
     _only(given, _OUTPUT_KEYS, f"output {name}")
     pipeline = given.get("pipeline")
     if not pipeline or not isinstance(pipeline, (str, list)):
-        raise PipelineError(f"output {name}: 'pipeline' must be a text or a list of steps")
+        raise PipelineError(
+            f"output {name}: the pipeline must be a text or a list of steps; for example: {name}: resize 50%"
+        )
     quality = given.get("quality")
     if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
-        raise PipelineError(f"output {name}: quality = {quality!r}: must be a whole number from 1 to 100")
+        raise PipelineError(f"output {name}: quality = {quality!r}: it must be a whole number from 1 to 100")
     format = given.get("format")
     subsampling = given.get("subsampling")
     if subsampling is not None and str(subsampling) not in SUBSAMPLINGS:
         choices = ", ".join(SUBSAMPLINGS)
-        raise PipelineError(f"output {name}: subsampling = {subsampling!r}: must be one of {choices}")
+        raise PipelineError(f"output {name}: subsampling = {subsampling!r}: it must be one of {choices}")
     return Output(
         Pipeline(pipeline).steps,
         folder=_folder(str(given.get("folder", name))),

@@ -124,13 +124,13 @@ def document_options(command: C) -> C:
             type=PageChoice(),
             show_default="first",
             metavar="all|first|N",
-            help="Pages of TIFF, PDF and HEIF files to process: the first one, each as an item of its own "
-            "(needs {page} in --name), or the one with this number.",
+            help="Pages of TIFF, PDF and HEIF files to process: each one as an item of its own (all; needs {page} "
+            "in --name if a file has several), only the first one (first), or only the page with this number (N).",
         ),
         click.option(
             "--density",
             type=Whole(1, 4800),
             show_default="pdf 150, svg 96",
-            help="Pixels per inch at which documents are drawn.",
+            help="Pixels per inch at which PDF and SVG files are drawn.",
         ),
     )

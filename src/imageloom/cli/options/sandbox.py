@@ -38,9 +38,9 @@ def _options(command: C, default: str, automatic: str) -> C:
             "--sandbox",
             type=click.Choice(["auto", "require", "off"]),
             show_default=default,
-            help=f"Decode images and run operators in processes that can do nothing else: {automatic}, with the "
-            "restrictions that the kernel has (auto); all, and only if the kernel has all restrictions (require); "
-            "or none (off).",
+            help="Decode images and run operators in sandboxed processes, which cannot use the network or other "
+            f"files. auto: {automatic}, with the restrictions that the kernel offers; require: all formats, and an "
+            "error if the kernel lacks a restriction; off: none.",
         ),
         click.option(
             "--untrusted",

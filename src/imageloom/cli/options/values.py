@@ -43,7 +43,7 @@ class Number(click.FloatRange):
             found = nan
         if not isfinite(found):
             bounds = _bounds(self.min, self.max, self.min_open)
-            self.fail(f"{value!r} is not a number{bounds} (without a unit)", param, ctx)
+            self.fail(f"{value!r} is not a number{bounds}, without a unit", param, ctx)
         return found
 
 

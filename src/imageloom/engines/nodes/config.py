@@ -72,7 +72,7 @@ class NodeConfig(Plain, frozen=True):
 
     def check(self) -> None:
         if self.load != "auto" and not 0 <= self.load <= 1:
-            raise UsageError(f"load = {self.load}: must be from 0 to 1, or auto")
+            raise UsageError(f"load = {self.load}: it must be from 0 to 1, or auto")
         if self.delay < 0 or self.limit < 0 or self.timeout <= 0:
             raise UsageError("delay and limit must not be negative, timeout must be above 0")
 
@@ -166,9 +166,7 @@ def _convert(path: str, node: yaml.Node, kind: type[C]) -> C:
     found: dict[str, Any] = {}
     for key, value in node.value:
         if key.value not in fields:
-            raise UsageError(
-                f"{_at(path, key)}: there is no field {key.value!r} here; the fields are: {', '.join(fields)}"
-            )
+            raise UsageError(f"{_at(path, key)}: unknown key {key.value}; the keys are: {', '.join(fields)}")
         if key.value in found:
             raise UsageError(f"{_at(path, key)}: {key.value} is given twice")
         wanted = fields[key.value].type

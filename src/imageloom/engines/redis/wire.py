@@ -122,7 +122,8 @@ def connect(url: str, reads_tasks: bool = False) -> Redis:
         raise MissingExtra("the engine redis", "redis") from None
     if url.partition("://")[0].lower() not in ("redis", "rediss", "unix"):
         raise UsageError(
-            "--connect: the address of a Redis server must have the form redis://USER:PASSWORD@HOST:PORT/0 or rediss://..."
+            "--connect: the address of a Redis server must begin with redis://, or rediss:// for TLS; for "
+            "example: redis://localhost:6379"
         )
     try:
         return Redis.from_url(
