@@ -11,13 +11,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+from msgspec.structs import replace
 from PIL import Image, ImageCms
 
 from imageloom import codecs
 from imageloom.bench.samples import draw_photo
 from imageloom.codecs.metadata import Metadata
 from imageloom.codecs.piecewise import jpeg, tiff
-from imageloom.model import Encoding, Format, Frame, Pixels, replace
+from imageloom.model import Encoding, Format, Frame, Pixels
 from imageloom.testing.raw import bmp, gif, picture, png, scans
 
 _WIDTH, _HEIGHT = 48, 32
