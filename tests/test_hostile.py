@@ -95,7 +95,7 @@ def test_the_program_stays_within_its_memory(
         ("profile-bomb.png", "LimitExceeded"),
         ("expands-too-far.png", "LimitExceeded"),
         ("over-the-limit.jpg", "LimitExceeded"),
-        ("loop.tif", "CorruptImage"),
+        ("directory-behind-the-end.tif", "CorruptImage"),
         ("800-scans.jpg", "UnsupportedImage"),
         ("cut-at-1-2.webp", "CorruptImage"),
         ("bit-of-the-pixels.png", "CorruptImage"),

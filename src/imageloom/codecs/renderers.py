@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 REQUEST, ANSWER, REFUSAL = b"R", b"A", b"E"
@@ -128,26 +131,36 @@ def describe_raw(document: Document, _: str, __: str) -> bytes:
 
 def draw_raw(document: Document, _: str, __: str) -> bytes:
     """The pixels of a raw image: sRGB, with the camera's white balance and without automatic brightness."""
-    import os
-    import tempfile
-
     import rawpy
 
-    in_memory = getattr(os, "memfd_create", None)
-    with open(in_memory("said"), "w+b") if in_memory else tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)  # libraw reports missing data only there
-        with rawpy.imread(io.BytesIO(document.all())) as raw:
-            pixels = raw.postprocess(
-                use_camera_wb=True,
-                no_auto_bright=True,
-                output_color=rawpy.ColorSpace.sRGB,
-                gamma=(2.4, 12.92),
-                output_bps=8,
-            )
-        said.seek(0)
-        if b"end of file" in (message := said.read(1000)) or b"corrupted" in message:
-            raise ValueError("its data is cut off or damaged")
+    with _stderr_read() as said, rawpy.imread(io.BytesIO(document.all())) as raw:
+        pixels = raw.postprocess(
+            use_camera_wb=True,
+            no_auto_bright=True,
+            output_color=rawpy.ColorSpace.sRGB,
+            gamma=(2.4, 12.92),
+            output_bps=8,
+        )
+    if b"end of file" in said or b"corrupted" in said:  # libraw reports missing data only there
+        raise ValueError("its data is cut off or damaged")
     return bytes(pixels.tobytes())
+
+
+@contextmanager
+def _stderr_read() -> Iterator[bytearray]:
+    """The first bytes that are written to stderr, at the end of the context. A sandbox allows no file for them."""
+    said = bytearray()
+    kept, (reader, writer) = os.dup(2), os.pipe()
+    os.set_blocking(writer, False)  # what does not fit into the pipe is lost
+    os.dup2(writer, 2)
+    os.close(writer)
+    try:
+        yield said
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        said += os.read(reader, 1000)
+        os.close(reader)
 
 
 PROGRAMS = {

@@ -34,6 +34,7 @@ CALLS: dict[str, tuple[int, int | None]] = {
     "dup": (32, 23),
     "dup2": (33, None),
     "dup3": (292, 24),
+    "pipe2": (293, 59),
     "open": (2, None),
     "openat": (257, 56),
     "getdents64": (217, 61),
