@@ -26,7 +26,7 @@ FIELDS: dict[str, Sequence[Sequence[str]]] = {
 
 def run(engine: str, told: list[tuple[str, str]], folder: Path) -> None:
     case = Case(folder, 6, told)
-    flags = ("-j", 2, "--operators", lies.LYING, "--timeout", 3)
+    flags = ("-j", 2, "--operators", lies.LYING, "--sandbox", "off", "--timeout", 3)  # the worker itself lies
     case.run(engine, "out", *flags, bound=60.0 + 2 * len(told))
     print(f"{engine}: {len(told)} lies in {case.seconds:.1f} s")  # noqa: T201
     case.check()
