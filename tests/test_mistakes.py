@@ -100,3 +100,21 @@ def test_a_configuration_takes_hyphens_and_underscores(folder: Path) -> None:
         (folder / "config.yaml").write_text(f"run: {{{option}: nothing}}")
         ran = imageloom("--config", folder / "config.yaml", "run", "flip", "photos", "out")
         assert (ran.returncode, "'nothing' is not one of" in ran.stderr) == (2, True), ran.stderr
+
+
+@pytest.mark.parametrize("engine", ["processes", "zeromq", "mpi"])
+def test_a_temporary_folder_whose_path_is_too_long_for_a_socket(
+    engine: str, photos: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine == "mpi":
+        pytest.importorskip("mpi4py")
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    refused = imageloom("run", "invert", photos, out, "--engine", engine, "-j", 1)
+    assert refused.returncode == 4
+    (told,) = (line for line in refused.stderr.splitlines() if line.startswith("imageloom"))
+    assert "too long for a socket" in told
+    assert "set TMPDIR" in told
+    assert "Traceback" not in refused.stderr
+    assert list(deep.iterdir()) == []

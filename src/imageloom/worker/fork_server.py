@@ -7,6 +7,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 
 from imageloom.system.machine import one_blas_thread
+from imageloom.system.sockets import path_checked
 
 PRELOAD = (
     "imageloom.worker.process",
@@ -23,9 +24,12 @@ def warm_up(*modules: str) -> ForkServerContext:
 
     Args:
         modules: names of modules to load in addition to those that all workers need.
+
+    Raises:
+        EngineFailed: the path of the folder for temporary files is too long for a socket.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOAD, *modules])
-    with one_blas_thread():
+    with one_blas_thread(), path_checked():
         ensure_running()
     return context

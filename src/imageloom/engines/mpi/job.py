@@ -20,6 +20,7 @@ from imageloom.engines import Settings
 from imageloom.engines.mpi.wire import Kind, Peer, Ready, pack
 from imageloom.errors import MissingExtra
 from imageloom.scheduling.inbox import Inbox
+from imageloom.system.sockets import path_checked
 
 GRACE = 10.0
 """Time in seconds for a job to end. Then it is killed."""
@@ -99,7 +100,13 @@ class MpiJob:
         self._folder = tempfile.mkdtemp(prefix="imageloom-mpi-")
         address = os.path.join(self._folder, "socket")
         self.listener = socket(AF_UNIX)
-        self.listener.bind(address)
+        try:
+            with path_checked():
+                self.listener.bind(address)
+        except BaseException:
+            self.listener.close()
+            os.rmdir(self._folder)
+            raise
         self.listener.listen(1)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (until the job's end)
         program = (sys.executable, "-m", "imageloom.engines.mpi.relay")
