@@ -42,7 +42,7 @@ def remote(address: str, root: Path, *flags: object) -> Iterator[subprocess.Pope
 
 
 def family(worker: subprocess.Popen[str]) -> list[int]:
-    """Its processes: the resource tracker, the fork server, what forks decoding processes (with a sandbox), and the worker."""
+    """Its processes: the resource tracker, the fork server, the worker, and what forks its decoding processes."""
     try:
         return [child.pid for child in psutil.Process(worker.pid).children(recursive=True)]
     except psutil.NoSuchProcess:

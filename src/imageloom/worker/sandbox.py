@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -414,8 +415,7 @@ class Children:
             return None
         from imageloom.worker.zygote import End
 
-        child.close()
-        with self._lock:
+        with closing(child), self._lock:  # closed before, it could exit by itself, with another code
             if self._zygote is None or child.zygote is not self._zygote:  # it has ended with its zygote
                 return None
             try:

@@ -39,8 +39,8 @@ def _options(command: C, default: str, automatic: str) -> C:
             type=click.Choice(["auto", "require", "off"]),
             show_default=default,
             help="Decode images and run operators in sandboxed processes, which cannot use the network or other "
-            f"files. auto: {automatic}, with the restrictions that the kernel offers; require: all formats, and an "
-            "error if the kernel lacks a restriction; off: none.",
+            f"files. auto: {automatic}, with the restrictions that the kernel offers; require: all formats, and "
+            "an error if the kernel lacks a restriction; off: none.",
         ),
         click.option(
             "--untrusted",
