@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -98,8 +99,8 @@ class Program:
     def __init__(self, stage: Stage, *arguments: object, **environment: str) -> None:
         self.stage = stage
         self.command = arguments[0]
-        self._temporary = stage.folder / f"tmp-{arguments[0]}"
-        self._temporary.mkdir()
+        # A socket's path has at most 107 bytes: the folders of the tests are too long.
+        self._temporary = Path(stage.stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
         self.said = stage.folder / f"said-{arguments[0]}"
         with self.said.open("wb") as file:
             self.process = subprocess.Popen(

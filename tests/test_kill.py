@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -131,15 +132,22 @@ def two_small_and_a_large(photos: Path) -> bytes:
     return data
 
 
-def test_a_file_that_may_not_grow_fails_alone_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sandbox", "said"), [("off", "UnwritableOutput: cannot write"), ("auto", "WorkerLost: .*File too large")]
+)
+def test_a_file_that_may_not_grow_fails_alone_and_leaves_nothing(
+    tmp_path: Path, sandbox: str, said: str
+) -> None:
     """RLIMIT_FSIZE makes the write of the large output fail half-way, as a full disk does."""
     photos, out = tmp_path / "photos", tmp_path / "out"
     two_small_and_a_large(photos)
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({1 << 20}, {1 << 20}));"
     program = [sys.executable, "-c", limit + COMMAND[-1], "run", "invert", str(photos), str(out)]
+    program += ["--sandbox", sandbox]
     ran = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 1, ran.stderr
-    assert "failed: 2.png: UnwritableOutput: cannot write" in ran.stderr
+    assert re.search(f"failed: 2.png: {said}", ran.stderr), ran.stderr
+    assert "Traceback" not in ran.stderr
     assert "2 of 3 done, 1 failed" in ran.stdout
     assert names(out) == ["1.png", "3.png"]
     assert imageloom("run", "invert", photos, out).returncode == 0

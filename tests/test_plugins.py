@@ -293,7 +293,7 @@ def test_a_format_that_nobody_has_is_refused_wherever_it_comes_from(photos: Path
     with pytest.raises(UsageError, match="there is no format 'exr'; there are: jpeg, png"):
         process("flip", photos, tmp_path / "out", format="exr", ledger=tmp_path / "ledger.db")
     recipe = Recipe((Output((), format="exr"),))
-    with pytest.raises(UsageError, match="there is no codec 'exr'; there are: jpeg, png"):
+    with pytest.raises(UsageError, match="there is no format 'exr'; there are: jpeg, png"):
         process(recipe, photos, tmp_path / "out", ledger=tmp_path / "ledger.db")
     work = (Work(Item("0.png"), ("0.exr",), 1),)
     task = Task(1, "1", str(photos), str(tmp_path / "out"), recipe, Limits(), work)

@@ -108,7 +108,26 @@ def complete_twice(patch: Patch) -> None:
 
 
 def ignore_time_outs(patch: Patch) -> None:
-    patch.setattr(Scheduler, "_end_item", lambda *_: None)
+    patch.setattr(Scheduler, "_end", lambda *_: None)
+
+
+def leave_out_what_is_in_progress(patch: Patch) -> None:
+    def cut_short(self: Scheduler, ticket: Ticket, now: float) -> None:
+        ticket.is_cut_short = True
+        self._tickets.left_out(ticket, ticket.missing, now)
+
+    patch.setattr(Scheduler, "cut_short", cut_short)
+
+
+def leave_out_without_a_stop(patch: Patch) -> None:
+    """What is behind a slow item is left out."""
+
+    def cut(self: Scheduler, worker: Worker, delivery: Delivery, now: float) -> None:
+        delivery.ticket.is_cut_short = True
+        places = self._drop_behind(worker, delivery)
+        self._tickets.left_out(delivery.ticket, places, now)
+
+    patch.setattr(Scheduler, "_cut", cut)
 
 
 def count_a_return_as_an_attempt(patch: Patch) -> None:
@@ -187,6 +206,8 @@ PLANTED: list[Callable[[Patch], None]] = [
     accept_late_results,
     complete_twice,
     ignore_time_outs,
+    leave_out_what_is_in_progress,
+    leave_out_without_a_stop,
     count_a_return_as_an_attempt,
     let_a_suspect_share_its_worker,
     start_too_many_workers,

@@ -48,8 +48,7 @@ SITUATIONS = (
     Situation(stopped.run_working, ENGINES, 130, True),
     Situation(stopped.run_tiles, ("threads", "processes"), 130, True),
     Situation(stopped.watch_idle, ("threads", "processes", "pipeline", "zeromq"), 0),
-    Situation(stopped.watch_waiting, ("zeromq", "redis"), 0),
-    Situation(stopped.watch_waiting, ("nodes", "dask"), 130),  # it has not begun
+    Situation(stopped.watch_waiting, ELSEWHERE, 0),
     Situation(stopped.watch_working, ENGINES[:-1], 0, True),
     Situation(stopped.worker_waiting, ("zeromq", "redis"), 0),
     Situation(stopped.worker_working, ("zeromq", "redis"), 0, True),

@@ -264,12 +264,17 @@ def test_it_is_drained(engine: str, photo: bytes, inbox: Path, tmp_path: Path, o
     operator = slow_operator(tmp_path)
     flags = f"--operators {operator} --sandbox off --engine {engine} -j 2 --items-at-once 1".split()
     with Watching("slow", inbox, out, *flags) as watch:
-        watch.wait_for("0.jpg", kind="planned")
+        watch.wait(operator.with_suffix(".begun").exists)
         assert watch.end() == 0
-        assert sorted(watch.items("done")) == sorted(watch.items("planned"))
+        done = sorted(watch.items("done"))
+        assert done, "what was in progress is finished"
         assert watch.events("failed") == []
-    assert names(out) == sorted(watch.items("done"))
+    assert sorted(contents(out)) == names(out) == done
     assert "  done  " in imageloom("jobs").stdout
+    with Watching("slow", inbox, out, *flags, "--until-idle", 0) as watch:
+        assert watch.code() == 0
+        assert sorted(done + watch.items("done")) == names(inbox), "the others are done at the next start"
+    assert contents(out) == made_of(inbox, tmp_path, "flip | flip")
 
 
 def test_a_second_signal_ends_it_at_once(photo: bytes, inbox: Path, tmp_path: Path, out: Path) -> None:
@@ -277,7 +282,7 @@ def test_a_second_signal_ends_it_at_once(photo: bytes, inbox: Path, tmp_path: Pa
     with Watching(
         " | ".join(["slow"] * 5), inbox, out, "--operators", slow_operator(tmp_path), "--sandbox", "off"
     ) as watch:
-        watch.wait_for("1.jpg", kind="planned")
+        watch.wait((tmp_path / "slow.begun").exists)
         watch.running.send_signal(signal.SIGINT)
         watch.wait(lambda: "ending" in watch.told)
         assert watch.end(signal.SIGINT) == 130

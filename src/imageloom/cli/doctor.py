@@ -21,7 +21,7 @@ from imageloom.cli.text import say, say_json
 @click.option(
     "--sandbox", is_flag=True, help="List the system calls and the paths that a sandboxed process may use."
 )
-@options.past_ledger_option
+@options.ledger_option
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per leftover to stdout.")
 def command(folders: tuple[str, ...], remove_: bool, sandbox: bool, ledger: Path | None, json_: bool) -> int:
     """Describe this machine, and find the leftovers of runs that were killed or lost power.

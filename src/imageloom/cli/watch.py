@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,27 +102,34 @@ def command(
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # readers need each line at once
     job, chosen, settings = job_and_engine(arguments, engine, given)
     shown = (given["json_"], given["verbose"], given["quiet"], given["log_file"], given["log_format"])
-    with (
-        opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
-        Reporters(job, *shown, is_endless=True) as reporters,
-        Ledger(given["ledger"]) as book,
-    ):
-        source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
-        listeners: list[Listener] = [source, *reporters.listeners, Retention(book, keep)]
-        driver = Driver(job, opened, book, chosen, listeners, source)
-        if not given["quiet"]:
-            show_states()
-            say(f"watching {source.root}; Ctrl-C ends", err=True)
+    is_ending = Event()
+    try:
+        with (
+            opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
+            Reporters(job, *shown, is_endless=True) as reporters,
+            Ledger(given["ledger"]) as book,
+        ):
+            source = Watched(job.source, job.include, job.exclude, poll or 0.0, until_idle, job.links)
+            listeners: list[Listener] = [source, *reporters.listeners, Retention(book, keep)]
+            driver = Driver(job, opened, book, chosen, listeners, source)
+            if not given["quiet"]:
+                show_states()
+                say(f"watching {source.root}; Ctrl-C ends", err=True)
 
-        def end() -> None:
-            source.end()
-            driver.stop()
+            def end() -> None:
+                is_ending.set()
+                source.end()
+                driver.stop()
 
-        finish_on_signals(end, "ending", "end", has_begun=lambda: driver.has_begun)
-        summary = driver.run()
-        if summary.total or summary.left_out:
-            reporters.finish(summary, "done", given["ledger"])
-        _show_latencies(source, given["json_"])
+            finish_on_signals(end, "ending", "end", has_begun=lambda: driver.has_begun)
+            summary = driver.run()
+            if summary.total or summary.left_out:
+                reporters.finish(summary, "done", given["ledger"])
+            _show_latencies(source, given["json_"])
+    except KeyboardInterrupt:
+        if is_ending.is_set():  # by a second signal
+            raise
+        return 0  # nothing was in progress yet
     return 1 if summary.failed and until_idle is not None else 0
 
 

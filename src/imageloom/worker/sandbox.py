@@ -144,6 +144,7 @@ class Child:
 
         Raises:
             ConnectionError: the child has ended.
+            WorkerLost: the files are too large for the shared memory.
         """
         at, order, every = START, b"", list(pieces)
         if task is not None and task is not self._task:
@@ -259,6 +260,10 @@ class Lease:
                 count = child.wait(done, time.monotonic() + limit if limit else None)
             except ConnectionError:
                 count, died = child.memory.count, True
+            except WorkerLost as error:
+                self._end(child)
+                yield error
+                return
             if count <= done:
                 ended = self._end(child)
                 late = ItemTimeout(f"it took more than {limit:g} s (--timeout)")

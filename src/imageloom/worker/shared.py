@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Mapping
 
-from imageloom.errors import InvalidResult
+from imageloom.errors import InvalidResult, WorkerLost
 from imageloom.model import Failure, Plain
 
 ORDER = struct.Struct("=qQQ")
@@ -84,7 +84,11 @@ class SharedMemory:
         self._bytes = mmap.mmap(file, os.fstat(file).st_size)
 
     def write(self, data: bytes | memoryview, at: int = 0) -> int:
-        """Write bytes from a position on. Returns the position behind them."""
+        """Write bytes from a position on. Returns the position behind them.
+
+        Raises:
+            WorkerLost: the memory cannot be made larger: there is no more, or files may not be so large.
+        """
         end = at + len(data)
         if end > len(self._bytes):
             self._map(max(os.fstat(self.file).st_size, -(-end // FIRST) * FIRST))
@@ -96,6 +100,7 @@ class SharedMemory:
 
         Raises:
             InvalidResult: they are outside the memory.
+            WorkerLost: there is no memory to read them.
         """
         end = start + length
         if end > len(self._bytes):  # the other side may have made it larger
@@ -135,9 +140,14 @@ class SharedMemory:
         os.close(self.file)
 
     def _map(self, size: int) -> None:
-        if size > os.fstat(self.file).st_size:
-            os.ftruncate(self.file, size)
-        before, self._bytes = self._bytes, mmap.mmap(self.file, size)
+        try:
+            if size > os.fstat(self.file).st_size:
+                os.ftruncate(self.file, size)
+            before, self._bytes = self._bytes, mmap.mmap(self.file, size)
+        except OSError as error:
+            raise WorkerLost(
+                f"{size:,} bytes cannot be shared with its decoding process: {error.strerror or error}"
+            ) from None
         before.close()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from imageloom.errors import NotBegun
 from imageloom.model import Result, Work
 from imageloom.scheduling.protocol import (
     Begun,
@@ -110,6 +111,8 @@ class SchedulerLaws:
         """Attempts that a worker has really begun, whether or not it was reported."""
         self.cancelled: set[Attempt] = set()
         """Attempts of tasks that the driver cancelled before they began."""
+        self._cut_short: set[Attempt] = set()
+        """Attempts of tasks of which only the items in progress are wanted."""
         self._starting = 0
         self._failed_starts, self._start_after = 0, 0.0
         self._may_charge: dict[Attempt, str] = {}
@@ -125,6 +128,10 @@ class SchedulerLaws:
     def submitted(self, ticket: Ticket) -> None:
         self._tickets[id(ticket)] = ticket
         self._task_of.update({attempt_of(work): ticket.task.id for work in ticket.task.work})
+
+    def cut_short(self, ticket: Ticket) -> None:
+        """Only the items in progress of this task are wanted."""
+        self._cut_short.update(map(attempt_of, ticket.task.work))
 
     # Events
 
@@ -297,12 +304,23 @@ class SchedulerLaws:
             if said.written != command.result.written:
                 self._broken(f"attempt {attempt} has another result than its worker sent")
             return
-        if failure is None or failure.kind not in OURS:
+        if failure is not None and failure.kind == NotBegun.__name__:
+            self._leave_out(attempt)
+        elif failure is None or failure.kind not in OURS:
             self._broken(f"attempt {attempt} has a result that no worker sent")
         elif attempt not in self._may_charge:
             self._broken(f"attempt {attempt} is charged by {failure.kind} and was not in progress")
         elif self._reports_begin and self._may_charge[attempt] in DEATHS and attempt not in self.begun:
             self._broken(f"attempt {attempt} is charged by {failure.kind}, and no worker has begun it")
+
+    def _leave_out(self, attempt: Attempt) -> None:
+        """Check an item that no worker is to begin, since the run was stopped."""
+        if attempt not in self._cut_short:
+            self._broken(f"attempt {attempt} is left out, and its run was not stopped")
+        for name, worker in self.workers.items():
+            for delivery in worker.deliveries.values():
+                if worker.is_ready and delivery.has_begun and attempt in delivery.current:
+                    self._broken(f"attempt {attempt} is left out, and is in progress at {name}")
 
     def _end(self, command: End) -> None:
         worker = self.workers.get(command.worker)

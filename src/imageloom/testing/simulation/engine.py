@@ -40,6 +40,11 @@ class WatchedScheduler(Scheduler):
         self.laws.event(event, now)
         return super().handle(event, now)
 
+    def cut_short(self, ticket: Ticket, now: float) -> None:
+        self.laws.cut_short(ticket)
+        self.laws.ticked(now)
+        super().cut_short(ticket, now)
+
     def tick(self, now: float) -> None:
         self.laws.ticked(now)
         super().tick(now)

@@ -144,10 +144,12 @@ class Simulation:
     def _happen(self, fault: WorkerFault) -> None:
         if self._engine is None or self._process.is_dead:
             return
+        if fault == "stop" and self._driver is None:
+            return  # it is being opened
         self.history.faults += 1
         if fault == "stop":
-            self._log("the driver gets a request to stop")
             assert self._driver is not None
+            self._log("the driver gets a request to stop")
             self._is_stopped = True
             self._driver.stop()
         else:
@@ -187,6 +189,7 @@ class Simulation:
 
     def _drive(self, ledger: KillableLedger, process: DriverProcess) -> bool:
         plan, time, random = self._plan, self._time, self._random
+        self._driver = None
         self._laws = SchedulerLaws(plan.rules, plan.reports_begin, self._break)
         self._run_laws = laws = DriverLaws(plan.memory, self._break)
         seen, name = self.history.seen, lambda: next(self._names)
