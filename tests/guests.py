@@ -31,9 +31,10 @@ def remote(address: str, root: Path, *flags: object) -> Iterator[subprocess.Pope
     """An `imageloom worker` whose process is there, ended at the end; with the keys above by default."""
     own = () if "--keys" in flags else ("--keys", keys()[1])
     command = ["worker", "--engine", "zeromq", "--connect", address, "--root", root, "-j", 1, *own, *flags]
+    count = 3 if "off" in flags else 4
     running = start(*command, stderr=subprocess.PIPE)
     try:
-        wait_until(lambda: len(family(running)) == 3 or running.poll() is not None)
+        wait_until(lambda: len(family(running)) >= count or running.poll() is not None)
         yield running
     finally:
         running.kill()
@@ -41,7 +42,7 @@ def remote(address: str, root: Path, *flags: object) -> Iterator[subprocess.Pope
 
 
 def family(worker: subprocess.Popen[str]) -> list[int]:
-    """Its processes: the resource tracker, the fork server, and the process that works."""
+    """Its processes: the resource tracker, the fork server, the worker, and what forks its decoding processes."""
     try:
         return [child.pid for child in psutil.Process(worker.pid).children(recursive=True)]
     except psutil.NoSuchProcess:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -308,4 +309,35 @@ def test_a_child_is_ended_once() -> None:
     other = children.take_for(("test",), Fork())
     assert other.process != child.process
     children.put_back(other, untrusted=False)
+    children.close(children)
+
+
+def test_a_killed_forking_process_is_replaced() -> None:
+    """Children that were free have ended with it. One in use that is given back later is not kept."""
+    children = Children()
+    free, used = (children.take_for(("test",), Fork()) for _ in range(2))
+    children.put_back(free, untrusted=False)
+    forking = psutil.Process(free.process).parent()
+    assert forking is not None
+    forking.kill()
+    wait_until(lambda: not psutil.pid_exists(used.process))
+    other = children.take_for(("other",), Fork())
+    assert free.is_closed
+    assert psutil.Process(other.process).parent() != forking
+    children.put_back(used, untrusted=False)
+    assert used.is_closed
+    assert children.end(used) is None
+    children.put_back(other, untrusted=False)
+    assert children.take_for(("other",), Fork()) is other
+    assert children.end(other) == -signal.SIGKILL
+    children.close(children)
+
+
+def test_a_forking_process_that_is_killed_before_its_first_child_is_replaced() -> None:
+    children = Children()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    children.use(ours)
+    child = children.take_for(("test",), Fork())
+    assert children.end(child) == -signal.SIGKILL
     children.close(children)

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -121,7 +122,7 @@ class Child:
         import select  # plain photos need neither
         import socket
 
-        self.key = key
+        self.key, self.zygote = key, zygote
         self.is_closed = False
         self.memory = SharedMemory()
         self.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -351,12 +352,7 @@ class Children:
             self._users.discard(user)
             if self._users:
                 return
-            free, self._free = self._free, []
-            zygote, self._zygote = self._zygote, None
-        for child in free:
-            child.close()
-        if zygote is not None:
-            zygote.close()
+            self._forget_zygote()
 
     def take(self, task: Task) -> Child:
         """A child for the items of a task.
@@ -392,15 +388,26 @@ class Children:
         if found is not None:  # of another job, or of another image
             self.end(found)
         with self._lock:
-            if self._zygote is None:
-                from imageloom.worker.zygote import Zygote
+            if self._zygote is not None:
+                try:
+                    return Child(self._zygote, key, fork, files)
+                except ConnectionError:  # it has ended: the kernel kills processes when memory runs out
+                    self._forget_zygote()
+            from imageloom.worker.zygote import Zygote
 
-                self._zygote = Zygote()
+            self._zygote = Zygote()
             return Child(self._zygote, key, fork, files)
+
+    def _forget_zygote(self) -> None:
+        """End the process that forks children, and them. Some or all may have ended before."""
+        for closed in (*self._free, self._zygote):
+            if closed is not None:
+                closed.close()
+        self._free, self._zygote = [], None
 
     def put_back(self, child: Child, untrusted: bool) -> None:
         """Keep a child for other items of the job. One that has seen untrusted data is ended."""
-        if untrusted:
+        if untrusted or child.zygote is not self._zygote:
             self.end(child)
             return
         child.memory.give_back()
@@ -411,17 +418,15 @@ class Children:
         """End a child. Returns its exit code, if it is known. Does nothing if it was ended before."""
         if child.is_closed:
             return None
-        child.close()
-        with self._lock:
-            if self._zygote is None:
+        from imageloom.worker.zygote import End
+
+        with closing(child), self._lock:  # closed before, it could exit by itself, with another code
+            if self._zygote is None or child.zygote is not self._zygote:  # it has ended with its zygote
                 return None
             try:
-                from imageloom.worker.zygote import End
-
                 return self._zygote.ask(End(child.process))
             except OSError:
-                self._zygote.close()
-                self._zygote = None
+                self._forget_zygote()
                 return None
 
 
