@@ -268,7 +268,7 @@ def test_what_makes_no_sense_is_refused(flags: list[str], reason: str, few: Path
 
 
 def test_the_command_says_what_it_did(few: Path) -> None:
-    flags = ["--engine", "processes", "--kill-workers", "300/min", "--for", "1", "--", "--quality", "70"]
+    flags = ["--engine", "processes", "--kill-workers", "1200/min", "--for", "3", "--", "--quality", "70"]
     done = imageloom("chaos", "invert", few, *flags)
     assert done.returncode == 0, done.stderr
     assert "jobs of 3 outputs" in done.stdout

@@ -164,12 +164,16 @@ class Lossy(Engine):
 
     def close(self) -> None:
         self._release()
+        self._inner.close()
 
 
 def drive(photos: Path, out: Path, engine: Engine, text: str = "gaussian_blur 3") -> Summary:
     job = Job(str(photos), str(out), Recipe((Output(Pipeline(text).steps),)), tile="always")
     with Ledger(out.with_suffix(".db")) as ledger:
-        return Driver(job, engine, ledger).run()
+        try:
+            return Driver(job, engine, ledger).run()
+        finally:
+            engine.close()
 
 
 @pytest.mark.parametrize("seed", range(20))

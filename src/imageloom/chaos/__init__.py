@@ -176,9 +176,8 @@ class _Experiment:
         if self._coordinator is None or self._coordinator.poll() is not None:
             return False
         self._coordinator.kill()
-        self._coordinator.wait()
-        self._was_killed = True
-        return True
+        self._was_killed = self._coordinator.wait() != 0  # it may have ended before
+        return self._was_killed
 
     # Checks
 

@@ -18,7 +18,7 @@ from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.isobmff import Items, all_items, brands, complete_boxes, items_of
 from imageloom.codecs.metadata import NO_METADATA, Metadata, Primaries
 from imageloom.codecs.stated import colours_of
-from imageloom.errors import CorruptImage, UnsupportedImage
+from imageloom.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing
 
 _TURNS = {
@@ -186,17 +186,21 @@ def _encoded_by_pillow(image: Pixels, encoding: Encoding, metadata: Metadata) ->
     orientation from that, which moves values, so that offsets in maker notes become invalid."""
     file = io.BytesIO()
     blank = _EMPTY_BLOCK.ljust(len(metadata.exif), b"\0") if len(metadata.exif) >= len(_EMPTY_BLOCK) else None
-    importlib.import_module("PIL.Image").fromarray(image).save(
-        file,
-        "AVIF",
-        quality=encoding.quality,
-        speed=6,
-        subsampling="4:2:0" if image.ndim == 3 else "4:0:0",
-        max_threads=1,
-        exif=blank,
-        xmp=metadata.xmp or None,
-        icc_profile=metadata.icc or None,
-    )
+    try:
+        importlib.import_module("PIL.Image").fromarray(image).save(
+            file,
+            "AVIF",
+            quality=encoding.quality,
+            speed=6,
+            subsampling="4:2:0" if image.ndim == 3 else "4:0:0",
+            max_threads=1,
+            exif=blank,
+            xmp=metadata.xmp or None,
+            icc_profile=metadata.icc or None,
+        )
+    except RuntimeError as error:
+        kind = LimitExceeded if "memory" in str(error) else UnsupportedImage
+        raise kind(f"it cannot be encoded as AVIF: {error}") from None
     return file.getvalue().replace(blank, metadata.exif, 1) if blank else file.getvalue()
 
 

@@ -201,6 +201,7 @@ class Scheduler:
             if delivery.ticket is ticket:
                 is_coming = self.rules.jobs and not worker.is_ready
                 if is_coming or (worker.reports_begin and not delivery.has_begun):
+                    self._commands.append(Drop(worker.name, delivery.number))
                     self._remove(worker, delivery, now)  # a late result is ignored
                     continue
                 if self.rules.cuts and delivery.done + 1 < len(delivery.places):

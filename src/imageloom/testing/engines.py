@@ -370,7 +370,10 @@ class EngineTests(EngineCore, EngineFaults):
         assert first.exit_code == 130
         begun = sum(e.items for e in events if isinstance(e, Started))
         assert 0 < begun < COUNT
-        assert (first.failed, first.done <= begun) == (0, True)  # of a task, only the items in progress are done
+        assert (first.failed, first.done <= begun) == (
+            0,
+            True,
+        )  # of a task, only the items in progress are done
         assert len(contents(sink)) == first.done
         second = self.drive(opened, photos, sink, ledger, events)
         assert (second.done, second.skipped, second.failed) == (COUNT - first.done, first.done, 0)

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from imageloom.errors import InvalidResult, NotBegun
+from imageloom.errors import InvalidResult, ItemTimeout, NotBegun, WorkerLost
 from imageloom.model import Outcome, Result, Task, Work
 from imageloom.records.faults import failure_of, log_failure
 from imageloom.records.inprogress import open_records
@@ -93,7 +93,7 @@ def _results_apart(task: Task) -> Iterator[Result]:
             answers = lease.process([attempt.piece for attempt in ordered])
             for attempt in attempts:
                 if attempt in ordered:
-                    attempt.take(next(answers))
+                    attempt.take(answers)
                 attempt.commit()
                 yield attempt.result
     finally:
@@ -167,10 +167,15 @@ class Attempt:
         data, self._data = self._data, b""
         return self._task.work.index(self._work), data
 
-    def take(self, answer: sandbox.Answer) -> None:
-        """Stage the outputs that a child process has made."""
+    def take(self, answers: Iterator[sandbox.Answer]) -> None:
+        """Wait for the next answer of a child process, and stage the outputs that it has made."""
+        asked = time.monotonic()
+        answer = next(answers)
+        spent = time.monotonic() - asked
         self._do(partial(self._take, answer))
-        self._started = time.time() - self._watch.times().total
+        if isinstance(answer, (WorkerLost, ItemTimeout)):  # with the times of the stages
+            self._made = replace(self._made, lost=spent)
+        self._started = time.time() - self._watch.times().total - self._made.lost
 
     @property
     def is_apart(self) -> bool:
@@ -188,7 +193,7 @@ class Attempt:
                 self._do(self._compute_part)
             elif self.goes_on:
                 lease = sandbox.Lease(self._task)
-                self.take(next(lease.process([self.piece])))
+                self.take(lease.process([self.piece]))
                 lease.close()
             return
         notes = open_records.get(self._task.sink)

@@ -97,6 +97,7 @@ class NodeTransport:
         self._nodes: dict[str, Node] = {}
         self._events: list[Event] = []
         self._loop = asyncio.new_event_loop()
+        self._is_closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: Callable[[str], None] = lambda reason: None
         self.answered = threading.Event()
@@ -153,9 +154,15 @@ class NodeTransport:
         return events
 
     def wake(self) -> None:
-        self._call(self._loop.stop)
+        self._call(self._stop)
+
+    def _stop(self) -> None:
+        """Have `events` return. The end of the calls is not interrupted."""
+        if not self._is_closing:
+            self._loop.stop()
 
     def close(self, patience: float) -> None:
+        self._is_closing = True
         self._loop.run_until_complete(self._end_calls())
         self._loop.close()
 
@@ -189,7 +196,7 @@ class NodeTransport:
 
     def _report(self, event: Event) -> None:
         self._events.append(event)
-        self._loop.stop()
+        self._stop()
 
     def _is_up(self, node: Node, slots: int = 1, load: float = 0.0) -> None:
         """Report a connected node, which can get tasks."""
@@ -218,7 +225,7 @@ class NodeTransport:
         if node.said:
             node.said = None
             self._report(Left(node.name))
-        if node.is_gone and node.name in self._nodes:
+        if node.is_gone and node.name in self._nodes and not self._is_closing:  # which closes all nodes
             del self._nodes[node.name]
             self._spawn(node.close())
 

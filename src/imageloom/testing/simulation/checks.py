@@ -349,10 +349,22 @@ class SchedulerLaws:
         if worker is None:
             self._broken(f"{command.worker} gets a drop, but has left")
         elif delivery := worker.deliveries.get(command.delivery):
-            if not all(attempt in self._ended for attempt in delivery.left):  # others do the rest
+            if all(attempt in self._ended for attempt in delivery.left):
+                return
+            if command.keep:  # others do the rest
                 del delivery.work[delivery.done + 1 :]
+            else:  # the run was stopped before it was begun
+                self._forget_unbegun(worker, delivery)
         else:
             self._broken(f"{command.worker} gets a drop of a delivery that it does not have")
+
+    def _forget_unbegun(self, worker: KnownWorker, delivery: SentDelivery) -> None:
+        if worker.is_ready and delivery.has_begun:
+            self._broken(f"delivery {delivery.number} is dropped, and is in progress")
+        if not self._cut_short.issuperset(delivery.left):
+            self._broken(f"delivery {delivery.number} is dropped, and its run was not stopped")
+        del worker.deliveries[delivery.number]
+        worker.mark(self._now)
 
     def _complete(self, ticket: Ticket) -> None:
         if self._tickets.pop(id(ticket), None) is None:
