@@ -153,7 +153,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Drop the items of a delivery that a worker has not begun: other workers process them, or have done so."""
+    """Drop the items of a delivery that a worker has not begun: others process them, or the run was stopped."""
 
     worker: str
     delivery: int
