@@ -24,8 +24,8 @@ PATIENCE = 1.4
 """Seconds after an interruption of the main thread, after which the program is ended by force."""
 QUICK = 0.5
 """A second signal has no effect earlier than this many seconds after the first one."""
-_INTERRUPTION = signal.SIGURG
-"""Sent to the main thread to interrupt a wait. Other programs do not send it, and it is ignored by default."""
+_INTERRUPTION: int = signal.SIGRTMAX - 1 if sys.platform == "linux" else signal.SIGUSR2
+"""Interrupts a wait of the main thread. Nobody else uses it: leases of a watch and Go libraries use SIGURG."""
 
 
 class _Listener:
