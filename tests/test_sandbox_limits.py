@@ -20,8 +20,9 @@ from imageloom.model import Output, Recipe
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Event, Failed
 from imageloom.system import confinement, landlock
+from imageloom.system.exits import cause_of
 from imageloom.system.sandbox import Sandbox
-from imageloom.worker.sandbox import Child, Children, cause_of, check, group
+from imageloom.worker.sandbox import Child, Children, check, group
 from imageloom.worker.shared import (
     DESCRIBED,
     MOST_DESCRIBED,

@@ -16,10 +16,10 @@ from imageloom.scheduling.inbox import log
 from imageloom.scheduling.pipes import PipeTransport
 from imageloom.scheduling.protocol import End, Event, Received
 from imageloom.scheduling.rules import Rules
+from imageloom.system.exits import cause_of
 from imageloom.worker.controller import Controller, fixed, for_requests
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import serve, start
-from imageloom.worker.sandbox import cause_of
 
 
 class Processes(TransportEngine, Engine):

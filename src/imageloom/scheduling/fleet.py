@@ -17,9 +17,9 @@ from imageloom.scheduling.backoff import Backoff
 from imageloom.scheduling.engine import GRACE
 from imageloom.scheduling.inbox import start_thread
 from imageloom.scheduling.scheduler import FIRST_BACKOFF, LONGEST_BACKOFF
+from imageloom.system.exits import cause_of
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
-from imageloom.worker.sandbox import cause_of
 
 Died = Callable[[int, str], None]
 """Called in the fleet's thread with the process id of a dead worker and the cause of its death."""

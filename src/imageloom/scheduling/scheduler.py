@@ -47,10 +47,8 @@ PATIENCE = 8.0
 """An item is slow after this multiple of its expected time."""
 LEAST_PATIENCE = 0.1
 """Minimum time after which an item is slow, in seconds."""
-START_PATIENCE = 60.0
-"""Time-out of a worker's start, in seconds."""
-TICK = 0.05
-"""Seconds between two checks for time-outs and slow items, while something is in progress."""
+START_PATIENCE, TICK = 60.0, 0.05
+"""Seconds: time-out of a worker's start; between two checks for time-outs and slow items."""
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 5.0
 """First and longest pause before a worker that died at its start is replaced, in seconds."""
 

@@ -23,12 +23,13 @@ from imageloom.errors import InvalidResult, ItemError, ItemTimeout, WorkerLost
 from imageloom.model import UNREADABLE, Box, Failure, Frame, Header, Pixels, Result, Task
 from imageloom.records.faults import log_failure
 from imageloom.stores import Store
+from imageloom.system.exits import cause_of
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker import parts
 from imageloom.worker.files import Found, Question, shape_of
 from imageloom.worker.items import Stopwatch
 from imageloom.worker.large_sandboxed import AboutPart, bytes_of
-from imageloom.worker.sandbox import Child, Key, Reply, cause_of, children
+from imageloom.worker.sandbox import Child, Key, Reply, children
 from imageloom.worker.shared import QUESTION
 from imageloom.worker.zygote import Fork
 

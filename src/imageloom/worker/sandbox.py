@@ -6,7 +6,6 @@ child is used again for items of the same job. For untrusted files each item has
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 import weakref
@@ -20,6 +19,7 @@ from imageloom import codecs
 from imageloom.errors import ImageloomError, InvalidResult, ItemTimeout, UsageError, WorkerLost
 from imageloom.model import UNREADABLE, Failure, Header, Recipe, Task, Work
 from imageloom.recipes.plan import make_plan
+from imageloom.system.exits import cause_of
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.items import About
 from imageloom.worker.shared import (
@@ -432,13 +432,3 @@ class Children:
 
 children = Children()
 """The children of this process."""
-
-
-def cause_of(exitcode: int | None) -> str:
-    """The cause of a process's end, as text."""
-    if exitcode is None:
-        return "for an unknown reason"
-    if exitcode >= 0:
-        return f"it exited with code {exitcode}"
-    known = -exitcode in set(signal.Signals)
-    return f"killed by {signal.Signals(-exitcode).name if known else f'signal {-exitcode}'}"

@@ -20,9 +20,9 @@ from imageloom.engines.nodes.local import address_in, completed_items, serve
 from imageloom.engines.nodes.transport import REFUSED, Node, NodeTransport
 from imageloom.model import Failure
 from imageloom.scheduling.protocol import Broken, Died, Drop, End, Joined, Returned
+from imageloom.system.exits import cause_of
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
-from imageloom.worker.sandbox import cause_of
 
 LATE = 1.0
 """Time in seconds for a process to end after its call has failed."""

@@ -45,9 +45,9 @@ from imageloom.scheduling.protocol import (
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.scheduler import FIRST_BACKOFF, LONGEST_BACKOFF
 from imageloom.scheduling.transport import Waker
+from imageloom.system.exits import cause_of
 from imageloom.worker.fork_server import warm_up
 from imageloom.worker.process import start
-from imageloom.worker.sandbox import cause_of
 
 WORKER = "pipeline"
 """The scheduler's only worker."""
