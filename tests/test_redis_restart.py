@@ -12,7 +12,7 @@ import pytest
 from imageloom.driver.run import Driver
 from imageloom.engines import Settings, open_engine
 from imageloom.engines.redis import wire as redis_wire
-from imageloom.engines.redis.wire import STREAMS
+from imageloom.engines.redis.wire import STREAMS, results_key
 from imageloom.model import Job
 from imageloom.records.events import Done, Event, Retried
 from imageloom.records.ledger import Ledger
@@ -43,6 +43,7 @@ class Container:
             self._running.append(process)
             wait_until(partial(self._is_alive, life))
             if not life:
+                wait_until(self._has_said_begun)
                 process.kill()
                 process.wait()
                 wait_until(lambda: self._idle() > 0.4)
@@ -51,6 +52,11 @@ class Container:
         """Seconds since what is held was renewed."""
         held = self._server.client.xpending_range(STREAMS["worker"], "imageloom", "-", "+", 10)
         return held[0]["time_since_delivered"] / 1000 if held else 1.0
+
+    def _has_said_begun(self) -> bool:
+        """Whether a worker has reported that it begins an item: what was only delivered costs no attempt."""
+        keys = self._server.client.scan_iter(results_key("*"))
+        return any(self._server.client.xinfo_stream(key)["last-generated-id"] != b"0-0" for key in keys)
 
     def _is_alive(self, life: int) -> bool:
         return len(self._look()) > life
