@@ -17,6 +17,7 @@ from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.engines import Engine
+    from imageloom.model import Job
     from imageloom.records.events import Listener
     from imageloom.system.sandbox import Sandbox
 
@@ -66,6 +67,12 @@ if TYPE_CHECKING:
     default="",
     metavar="ADDRESS",
     help="Address to listen on for `imageloom worker`, such as tcp://127.0.0.1:5555.",
+)
+@click.option(
+    "--relay",
+    metavar="HOST:PORT",
+    help="Serve local SOURCE and SINK to workers on machines that share no storage with this one: they connect to "
+    "this address of this machine. Start them with --root relay://HOST:PORT.",
 )
 @click.option("--keys", default="", metavar="FILE", help="Key file of this run, made by `imageloom keys`.")
 @click.option(
@@ -150,6 +157,7 @@ def command(
     log_file: Path | None,
     log_format: str,
     health: str | None,
+    relay: str | None,
     prune: bool,
     yes: bool,
     **given: Any,
@@ -174,6 +182,8 @@ def command(
     imageloom run 'rotate 90' scans/ --in-place
     imageloom run 'resize 512x' s3://photos/2026 s3://web/2026
     imageloom run 'resize 50%' photos/ half/ --report report.html
+    imageloom run 'resize 50%' photos/ half/ --engine zeromq --bind tcp://10.0.0.5:5555 --keys run.key \\
+        --relay 10.0.0.5:7443
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
 
     Exit codes: 0 all items done; 1 some items failed; 2 usage error; 3 no image matched in SOURCE; 4 storage,
@@ -197,8 +207,13 @@ def command(
         raise click.UsageError(f"--report {report}: there is no folder {report.absolute().parent}")
     collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
+    if relay:
+        from imageloom.service.relay.hosting import prepared  # few runs have one
+
+        job, settings = prepared(job, settings, relay)
     with (
-        opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
+        opened_engine(chosen, settings) as own,  # first: an MPI job's other ranks stay there
+        _relayed(job, own, relay) as opened,
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
@@ -222,6 +237,19 @@ def command(
 
             write_page(report, book, summary.job)
     return summary.exit_code
+
+
+@contextmanager
+def _relayed(job: Job, engine: Engine, relay: str | None) -> Iterator[Engine]:
+    """The engine, whose workers reach source and sink through a relay if an address is given."""
+    if not relay:
+        yield engine
+        return
+    from imageloom.service.relay.hosting import relayed
+
+    with relayed(job, engine, relay) as found:
+        say(f"relay {found.address}: start workers with --root {found.address}", err=True)
+        yield found
 
 
 @contextmanager

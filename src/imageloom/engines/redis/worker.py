@@ -45,10 +45,10 @@ from imageloom.engines.redis.wire import (
 from imageloom.engines.workers import guarded
 from imageloom.errors import UnreadableItem, UsageError
 from imageloom.model import UNREADABLE, Failure, Result, Task
-from imageloom.stores import open_store
 from imageloom.stores.names import STAGING
 from imageloom.system.announcing import Announcer
 from imageloom.worker.message import Message
+from imageloom.worker.perform import sink_of
 from imageloom.worker.sandbox import time_limit
 from imageloom.worker.settings import WorkerSettings
 
@@ -310,7 +310,7 @@ class _Consumer:
             messages = [Message(task.id, place, self.name, result)]
             if current.is_lost:
                 for written in result.written:
-                    open_store(task.sink).discard(written.staged)
+                    sink_of(task).discard(written.staged)
                 return
             is_over = place == last or self._worker.leaving.is_set()
             if is_over and place < last:
