@@ -2,12 +2,15 @@
 
 from imageloom.operators import (  # noqa: F401 - each registers its operators
     blur,
+    borders,
+    colours,
     edges,
     geometry,
     hysteresis,
     morphology,
     ranges,
     resize,
+    smoothing,
     statistics,
     threshold,
     tone,

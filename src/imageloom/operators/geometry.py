@@ -166,12 +166,14 @@ def _shown(box: Box, frame: Frame, area: int | str, fill: str) -> tuple[NDArray[
     return _places(box.x0, box.x1, frame.width, fill), _places(box.y0, box.y1, frame.height, fill)
 
 
-def _unpadded(box: Box, frame: Frame, area: int | str, fill: str, **_: object) -> Box:
+def unpadded(box: Box, frame: Frame, area: int | str, fill: str, **_: object) -> Box:
+    """The box of the original image that a box of the padded image shows."""
     x, y = _shown(box, frame, area, fill)
     return Box(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
 
 
-def _pad_part(image: Pixels, *, box: Box, frame: Frame, area: int | str, color: str, fill: str) -> Pixels:
+def pad_part(image: Pixels, *, box: Box, frame: Frame, area: int | str, color: str, fill: str) -> Pixels:
+    """The pixels of a box of the padded image, from those of the original that it shows."""
     x, y = _shown(box, frame, area, fill)
     padded: Pixels = image[y - y.min()].take(x - x.min(), axis=1)
     if fill == "color":
@@ -186,8 +188,8 @@ def _pad_part(image: Pixels, *, box: Box, frame: Frame, area: int | str, color: 
 @operator(
     "geometric",
     frame=_padded,
-    source=_unpadded,
-    part=_pad_part,
+    source=unpadded,
+    part=pad_part,
     refuse=_too_small,
     examples=("pad 20", "pad 1920x1080", "pad 640x480+10+20 color=#ffffff", "pad 8 fill=mirror"),
 )
