@@ -15,33 +15,46 @@ def gaussian_blur(
     image: NDArray[_Scalar],
     sigma: float | None = None,
     kernel: int | None = None,
+    light: Literal['encoded', 'linear'] = 'encoded',
 ) -> NDArray[_Scalar]:
     """Blur with a Gaussian of standard deviation sigma, in pixels, cut off at 3 sigma.
 
     Give either sigma, or kernel: the width of the kernel, an odd number of pixels. The same as OpenCV's
-    GaussianBlur. The image is mirrored at its edges.
+    GaussianBlur. The image is mirrored at its edges. light=linear averages light instead of values, by the curve
+    of sRGB.
 
     Args:
         sigma: a number above 0 up to 100  [None]
         kernel: a whole number from 1 to 601  [None]
+        light: encoded or linear  [encoded]
 
-    In a text: 'gaussian_blur 1.2', 'gaussian_blur sigma=1.2', 'gaussian_blur kernel=21'.
+    In a text: 'gaussian_blur 1.2', 'gaussian_blur sigma=1.2', 'gaussian_blur kernel=21', 'gaussian_blur 4 light=linear'.
     """
 @overload
-def gaussian_blur(image: _Image, sigma: float | None = None, kernel: int | None = None) -> _Image: ...
+def gaussian_blur(
+    image: _Image,
+    sigma: float | None = None,
+    kernel: int | None = None,
+    light: Literal['encoded', 'linear'] = 'encoded',
+) -> _Image: ...
 @overload
-def box_blur(image: NDArray[_Scalar], kernel: int = 3) -> NDArray[_Scalar]:
+def box_blur(
+    image: NDArray[_Scalar],
+    kernel: int = 3,
+    light: Literal['encoded', 'linear'] = 'encoded',
+) -> NDArray[_Scalar]:
     """Replace each pixel by the mean of the kernel x kernel pixels around it (OpenCV's blur).
 
-    The image is mirrored at its edges.
+    The image is mirrored at its edges. light=linear averages light instead of values, by the curve of sRGB.
 
     Args:
         kernel: a whole number from 1 to 601  [3]
+        light: encoded or linear  [encoded]
 
     In a text: 'box_blur 5'.
     """
 @overload
-def box_blur(image: _Image, kernel: int = 3) -> _Image: ...
+def box_blur(image: _Image, kernel: int = 3, light: Literal['encoded', 'linear'] = 'encoded') -> _Image: ...
 @overload
 def median_blur(image: NDArray[_Scalar], kernel: int = 3) -> NDArray[_Scalar]:
     """Replace each pixel by the median of the kernel x kernel pixels around it (OpenCV's medianBlur).
@@ -78,20 +91,32 @@ def bilateral(
 @overload
 def bilateral(image: _Image, kernel: int = 9, sigma_color: float = 25.0, sigma_space: float = 3.0) -> _Image: ...
 @overload
-def motion_blur(image: NDArray[_Scalar], length: int, angle: float = 0.0) -> NDArray[_Scalar]:
+def motion_blur(
+    image: NDArray[_Scalar],
+    length: int,
+    angle: float = 0.0,
+    light: Literal['encoded', 'linear'] = 'encoded',
+) -> NDArray[_Scalar]:
     """Blur along a line of length pixels, at an angle in degrees counter-clockwise from the horizontal.
 
     Each pixel becomes the mean of the pixels nearest to points on the line, which are one pixel apart. The image
-    is mirrored at its edges.
+    is mirrored at its edges. light=linear averages light instead of values, by the curve of sRGB: bright points
+    become bright lines.
 
     Args:
         length: a whole number from 1 to 255
         angle: a number from -360 to 360  [0.0]
+        light: encoded or linear  [encoded]
 
     In a text: 'motion_blur 15', 'motion_blur 21 angle=45'.
     """
 @overload
-def motion_blur(image: _Image, length: int, angle: float = 0.0) -> _Image: ...
+def motion_blur(
+    image: _Image,
+    length: int,
+    angle: float = 0.0,
+    light: Literal['encoded', 'linear'] = 'encoded',
+) -> _Image: ...
 @overload
 def sharpen(image: NDArray[_Scalar], sigma: float = 1.0, amount: float = 1.0) -> NDArray[_Scalar]:
     """Sharpen by an unsharp mask: add the difference between the image and its Gaussian blur, times the amount.
@@ -446,33 +471,44 @@ def close(image: _Image, kernel: int = 3, shape: Literal['square', 'ellipse', 'c
 def resize(
     image: NDArray[_Scalar],
     size: str,
-    fit: Literal['exact', 'inside', 'cover'] = 'exact',
-    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area'] = 'auto',
+    fit: Literal['exact', 'inside', 'cover', 'pad', 'max', 'min'] = 'exact',
+    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area', 'lanczos3', 'mitchell'] = 'auto',
     enlarge: bool = True,
+    light: Literal['encoded', 'linear'] = 'encoded',
+    background: str = '#000000',
 ) -> NDArray[_Scalar]:
     """Resize to exactly WIDTHxHEIGHT pixels, or proportionally to WIDTHx, xHEIGHT or PERCENT%.
 
     fit=inside keeps the proportions and fits the image into WIDTHxHEIGHT. fit=cover keeps the proportions, fills
-    WIDTHxHEIGHT and crops the rest around the centre. enlarge=false never enlarges an image. kernel=auto averages
-    the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates linearly otherwise.
-    Interpolating kernels first average the image down to less than twice the target size, so that no pixel is
-    skipped. Images of more than 2**25 pixels use the same weights, with other rounding.
+    WIDTHxHEIGHT and crops the rest around the centre. fit=pad is inside, and fills the rest of WIDTHxHEIGHT with
+    the background, #RRGGBB or #RRGGBBAA. fit=max is inside, and never enlarges. fit=min is cover without the crop:
+    neither side is smaller than that. enlarge=false never enlarges an image. A side has always one pixel at least.
+
+    kernel=auto averages the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates
+    linearly otherwise. Interpolating kernels first average the image down to less than twice the target size, so
+    that no pixel is skipped; lanczos3 (that of Pillow and libvips) and mitchell average by themselves.
+    light=linear averages light instead of values, by the curve of sRGB: fine bright patterns keep their
+    brightness. Images of more than 2**25 pixels use the same weights, with other rounding.
 
     Args:
         size: WIDTHxHEIGHT, WIDTHx, xHEIGHT or PERCENT%, in pixels without a unit
-        fit: exact, inside or cover  [exact]
-        kernel: auto, nearest, linear, cubic, lanczos or area  [auto]
+        fit: exact, inside, cover, pad, max or min  [exact]
+        kernel: auto, nearest, linear, cubic, lanczos, area, lanczos3 or mitchell  [auto]
         enlarge: true or false  [True]
+        light: encoded or linear  [encoded]
+        background: #RRGGBB, or #RRGGBBAA with the alpha last  [#000000]
 
-    In a text: 'resize 512x512', 'resize 512x', 'resize x512', 'resize 50%', 'resize 512x512 fit=inside', 'resize 512x512 fit=cover kernel=lanczos'.
+    In a text: 'resize 512x512', 'resize 512x', 'resize x512', 'resize 50%', 'resize 512x512 fit=inside', 'resize 512x512 fit=cover kernel=lanczos', 'resize 64x64 fit=pad background=#ffffff', 'resize 64x48 fit=max kernel=lanczos3 light=linear'.
     """
 @overload
 def resize(
     image: _Image,
     size: str,
-    fit: Literal['exact', 'inside', 'cover'] = 'exact',
-    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area'] = 'auto',
+    fit: Literal['exact', 'inside', 'cover', 'pad', 'max', 'min'] = 'exact',
+    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area', 'lanczos3', 'mitchell'] = 'auto',
     enlarge: bool = True,
+    light: Literal['encoded', 'linear'] = 'encoded',
+    background: str = '#000000',
 ) -> _Image: ...
 @overload
 def pixelate(image: NDArray[_Scalar], size: int) -> NDArray[_Scalar]:

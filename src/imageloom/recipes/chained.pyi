@@ -3,25 +3,33 @@ from typing import Literal, Self
 
 class Chained:
     __slots__ = ()
-    def gaussian_blur(self, sigma: float | None = None, kernel: int | None = None) -> Self:
+    def gaussian_blur(
+        self,
+        sigma: float | None = None,
+        kernel: int | None = None,
+        light: Literal['encoded', 'linear'] = 'encoded',
+    ) -> Self:
         """Blur with a Gaussian of standard deviation sigma, in pixels, cut off at 3 sigma.
 
         Give either sigma, or kernel: the width of the kernel, an odd number of pixels. The same as OpenCV's
-        GaussianBlur. The image is mirrored at its edges.
+        GaussianBlur. The image is mirrored at its edges. light=linear averages light instead of values, by the curve
+        of sRGB.
 
         Args:
             sigma: a number above 0 up to 100  [None]
             kernel: a whole number from 1 to 601  [None]
+            light: encoded or linear  [encoded]
 
-        In a text: 'gaussian_blur 1.2', 'gaussian_blur sigma=1.2', 'gaussian_blur kernel=21'.
+        In a text: 'gaussian_blur 1.2', 'gaussian_blur sigma=1.2', 'gaussian_blur kernel=21', 'gaussian_blur 4 light=linear'.
         """
-    def box_blur(self, kernel: int = 3) -> Self:
+    def box_blur(self, kernel: int = 3, light: Literal['encoded', 'linear'] = 'encoded') -> Self:
         """Replace each pixel by the mean of the kernel x kernel pixels around it (OpenCV's blur).
 
-        The image is mirrored at its edges.
+        The image is mirrored at its edges. light=linear averages light instead of values, by the curve of sRGB.
 
         Args:
             kernel: a whole number from 1 to 601  [3]
+            light: encoded or linear  [encoded]
 
         In a text: 'box_blur 5'.
         """
@@ -49,15 +57,22 @@ class Chained:
 
         In a text: 'bilateral', 'bilateral 9 40 3'.
         """
-    def motion_blur(self, length: int, angle: float = 0.0) -> Self:
+    def motion_blur(
+        self,
+        length: int,
+        angle: float = 0.0,
+        light: Literal['encoded', 'linear'] = 'encoded',
+    ) -> Self:
         """Blur along a line of length pixels, at an angle in degrees counter-clockwise from the horizontal.
 
         Each pixel becomes the mean of the pixels nearest to points on the line, which are one pixel apart. The image
-        is mirrored at its edges.
+        is mirrored at its edges. light=linear averages light instead of values, by the curve of sRGB: bright points
+        become bright lines.
 
         Args:
             length: a whole number from 1 to 255
             angle: a number from -360 to 360  [0.0]
+            light: encoded or linear  [encoded]
 
         In a text: 'motion_blur 15', 'motion_blur 21 angle=45'.
         """
@@ -307,25 +322,34 @@ class Chained:
     def resize(
         self,
         size: str,
-        fit: Literal['exact', 'inside', 'cover'] = 'exact',
-        kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area'] = 'auto',
+        fit: Literal['exact', 'inside', 'cover', 'pad', 'max', 'min'] = 'exact',
+        kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area', 'lanczos3', 'mitchell'] = 'auto',
         enlarge: bool = True,
+        light: Literal['encoded', 'linear'] = 'encoded',
+        background: str = '#000000',
     ) -> Self:
         """Resize to exactly WIDTHxHEIGHT pixels, or proportionally to WIDTHx, xHEIGHT or PERCENT%.
 
         fit=inside keeps the proportions and fits the image into WIDTHxHEIGHT. fit=cover keeps the proportions, fills
-        WIDTHxHEIGHT and crops the rest around the centre. enlarge=false never enlarges an image. kernel=auto averages
-        the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates linearly otherwise.
-        Interpolating kernels first average the image down to less than twice the target size, so that no pixel is
-        skipped. Images of more than 2**25 pixels use the same weights, with other rounding.
+        WIDTHxHEIGHT and crops the rest around the centre. fit=pad is inside, and fills the rest of WIDTHxHEIGHT with
+        the background, #RRGGBB or #RRGGBBAA. fit=max is inside, and never enlarges. fit=min is cover without the crop:
+        neither side is smaller than that. enlarge=false never enlarges an image. A side has always one pixel at least.
+
+        kernel=auto averages the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates
+        linearly otherwise. Interpolating kernels first average the image down to less than twice the target size, so
+        that no pixel is skipped; lanczos3 (that of Pillow and libvips) and mitchell average by themselves.
+        light=linear averages light instead of values, by the curve of sRGB: fine bright patterns keep their
+        brightness. Images of more than 2**25 pixels use the same weights, with other rounding.
 
         Args:
             size: WIDTHxHEIGHT, WIDTHx, xHEIGHT or PERCENT%, in pixels without a unit
-            fit: exact, inside or cover  [exact]
-            kernel: auto, nearest, linear, cubic, lanczos or area  [auto]
+            fit: exact, inside, cover, pad, max or min  [exact]
+            kernel: auto, nearest, linear, cubic, lanczos, area, lanczos3 or mitchell  [auto]
             enlarge: true or false  [True]
+            light: encoded or linear  [encoded]
+            background: #RRGGBB, or #RRGGBBAA with the alpha last  [#000000]
 
-        In a text: 'resize 512x512', 'resize 512x', 'resize x512', 'resize 50%', 'resize 512x512 fit=inside', 'resize 512x512 fit=cover kernel=lanczos'.
+        In a text: 'resize 512x512', 'resize 512x', 'resize x512', 'resize 50%', 'resize 512x512 fit=inside', 'resize 512x512 fit=cover kernel=lanczos', 'resize 64x64 fit=pad background=#ffffff', 'resize 64x48 fit=max kernel=lanczos3 light=linear'.
         """
     def pixelate(self, size: int) -> Self:
         """Replace each block of size x size pixels by its mean, so that details cannot be recognized.

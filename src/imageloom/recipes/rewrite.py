@@ -13,7 +13,7 @@ import numpy as np
 from imageloom import operators
 from imageloom.model import Frame, Step
 from imageloom.operators.geometry import crop_box
-from imageloom.operators.resize import box_of_cover, target
+from imageloom.operators.resize import box_of_cover, padded, target
 
 Steps = tuple[Step, ...]
 Turn = tuple[int, bool]
@@ -32,7 +32,8 @@ def rewrite(steps: Sequence[Step], frame: Frame) -> Steps:
 
 
 def resolve_sizes(steps: Steps, frame: Frame) -> Steps:
-    """Replace a proportional resize by a resize to a size in pixels, or remove it; replace fit=cover by a crop."""
+    """Replace a proportional resize by a resize to a size in pixels, or remove it. fit=cover becomes a crop after
+    it, and fit=pad a pad."""
     rewritten: list[Step] = []
     for step, before in zip(steps, operators.frames(steps, frame), strict=False):
         if step.name != "resize":
@@ -42,13 +43,16 @@ def resolve_sizes(steps: Steps, frame: Frame) -> Steps:
         width, height = target(
             before.width, before.height, params["size"], params["fit"], bool(params["enlarge"])
         )
-        kernel = {"kernel": step.params["kernel"]} if "kernel" in step.params else {}
+        kept_params = {name: step.params[name] for name in ("kernel", "light") if name in step.params}
+        is_exact = before.dtype != "float32" or params["light"] == "encoded"
         # A resize makes the colour of fully transparent pixels black, even a resize to the same size.
-        if (width, height) != (before.width, before.height) or before.without_extra.channels in (2, 4):
-            rewritten.append(Step("resize", {"size": f"{width}x{height}", **kernel}))
+        has_alpha = before.without_extra.channels in (2, 4)
+        if (width, height) != (before.width, before.height) or has_alpha or not is_exact:
+            rewritten.append(Step("resize", {"size": f"{width}x{height}", **kept_params}))
         kept = box_of_cover(width, height, params["size"], params["fit"])
         if kept:
             rewritten.append(Step("crop", {"area": f"{kept[0]}x{kept[1]}"}))
+        rewritten += padded(str(params["size"]), str(params["fit"]), str(params["background"]))
     return tuple(rewritten)
 
 
