@@ -132,16 +132,25 @@ def sharpen(image: NDArray[_Scalar], sigma: float = 1.0, amount: float = 1.0) ->
 @overload
 def sharpen(image: _Image, sigma: float = 1.0, amount: float = 1.0) -> _Image: ...
 @overload
-def crop(image: NDArray[_Scalar], area: str) -> NDArray[_Scalar]:
+def crop(
+    image: NDArray[_Scalar],
+    area: str,
+    at: Literal['center', 'attention', 'entropy'] = 'center',
+) -> NDArray[_Scalar]:
     """Cut out the area WIDTHxHEIGHT+LEFT+TOP, in pixels, or WIDTHxHEIGHT from the centre.
+
+    at=attention places WIDTHxHEIGHT around what draws attention: edges, skin, and saturated colours. at=entropy
+    places it where the most detail is: it cuts off the less detailed of two opposite sides, again and again. Both
+    follow `smartcrop` of libvips (J. Wagner's smartcrop.js) on a grid of cells; alpha is ignored.
 
     Args:
         area: WIDTHxHEIGHT (centred) or WIDTHxHEIGHT+LEFT+TOP, in pixels
+        at: center, attention or entropy  [center]
 
-    In a text: 'crop 640x480', 'crop 640x480+10+20'.
+    In a text: 'crop 640x480', 'crop 640x480+10+20', 'crop 640x480 at=attention', 'crop 64x48 at=entropy'.
     """
 @overload
-def crop(image: _Image, area: str) -> _Image: ...
+def crop(image: _Image, area: str, at: Literal['center', 'attention', 'entropy'] = 'center') -> _Image: ...
 @overload
 def flip(image: NDArray[_Scalar], axis: Literal['horizontal', 'vertical'] = 'horizontal') -> NDArray[_Scalar]:
     """Mirror the image left to right (horizontal) or top to bottom (vertical).
@@ -467,6 +476,48 @@ def close(
     """
 @overload
 def close(image: _Image, kernel: int = 3, shape: Literal['square', 'ellipse', 'cross'] = 'square') -> _Image: ...
+@overload
+def overlay(
+    image: NDArray[_Scalar],
+    file: str,
+    gravity: Literal['center', 'north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'] = 'southeast',
+    margin: int = 16,
+    opacity: float = 1.0,
+    scale: str | None = None,
+    repeat: bool = False,
+    digest: str = '',
+) -> NDArray[_Scalar]:
+    """Lay a picture over the image: a watermark or a logo, a PNG, JPEG or WebP file with or without alpha.
+
+    gravity is the side or corner at which it lies, margin its distance from the edges in pixels. scale is its
+    width in percent of the image's width, with its proportions kept; without it, the picture has its own size.
+    What lies beyond the image is cut off. repeat=true covers the image with copies, a margin apart. The picture's
+    colours are those of the image, its profile is ignored. A gray image gets the luma of the picture.
+
+    A run remembers the content of the file: if it is edited, outputs are made again.
+
+    Args:
+        file: the path of a file
+        gravity: center, north, northeast, east, southeast, south, southwest, west or northwest  [southeast]
+        margin: a whole number from 0 to 100000  [16]
+        opacity: a number from 0 to 1  [1.0]
+        scale: PERCENT% of the image's width, above 0% and up to 100%  [None]
+        repeat: true or false  [False]
+        digest: the SHA-256 that the file must have, in hexadecimal; jobs fill it in  []
+
+    In a text: 'overlay logo.png', 'overlay logo.png gravity=southeast margin=16 opacity=0.5 scale=20%', 'overlay logo.png repeat=true opacity=0.2 margin=9'.
+    """
+@overload
+def overlay(
+    image: _Image,
+    file: str,
+    gravity: Literal['center', 'north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'] = 'southeast',
+    margin: int = 16,
+    opacity: float = 1.0,
+    scale: str | None = None,
+    repeat: bool = False,
+    digest: str = '',
+) -> _Image: ...
 @overload
 def resize(
     image: NDArray[_Scalar],

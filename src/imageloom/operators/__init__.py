@@ -7,7 +7,9 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
     edges,
     geometry,
     hysteresis,
+    interest,
     morphology,
+    overlays,
     ranges,
     resize,
     smoothing,
@@ -17,10 +19,10 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
 )
 from imageloom.operators.channels import shown
 from imageloom.operators.extern import contents, digests_of, load_files, load_packages, reloaded
+from imageloom.operators.measures import Measure
 from imageloom.operators.ranges import with_checks
 from imageloom.operators.registry import (
     DTYPES,
-    Measure,
     Operator,
     apply,
     apply_on_part,

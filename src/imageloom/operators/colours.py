@@ -10,7 +10,8 @@ import numpy as np
 from msgspec import Meta
 
 from imageloom.model import Pixels, Step
-from imageloom.operators.registry import Measure, operator
+from imageloom.operators.measures import Measure
+from imageloom.operators.registry import operator
 from imageloom.operators.statistics import Counts, histograms
 from imageloom.operators.values import in_range, look_up, mix, top_of
 

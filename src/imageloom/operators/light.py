@@ -42,7 +42,8 @@ def _encoded(values: Pixels, dtype: Any) -> Pixels:
     if dtype == np.uint8:
         found: Pixels = _encoded_levels()[np.rint(clipped * np.float32(_FINE)).astype(np.uint16)]
         return found
-    return np.rint(_from_linear(clipped) * np.float32(np.iinfo(dtype).max)).astype(dtype)
+    levels: Pixels = np.rint(_from_linear(clipped) * np.float32(np.iinfo(dtype).max)).astype(dtype)
+    return levels
 
 
 _FINE = 65535
@@ -53,21 +54,26 @@ _FINE = 65535
 def _linear_levels(dtype: str) -> NDArray[np.float32]:
     """The light of each level of an integer dtype."""
     top = np.iinfo(dtype).max
-    return _to_linear(np.arange(top + 1) / top).astype(np.float32)
+    light: NDArray[np.float32] = _to_linear(np.arange(top + 1) / top).astype(np.float32)
+    return light
 
 
 @cache
 def _encoded_levels() -> NDArray[np.uint8]:
     """The level of 8 bits for each step of light."""
-    return np.rint(_from_linear(np.arange(_FINE + 1) / _FINE) * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(_from_linear(np.arange(_FINE + 1) / _FINE) * 255).astype(np.uint8)
+    return levels
 
 
 def _to_linear(values: NDArray[Any]) -> NDArray[Any]:
     """The curve of sRGB (IEC 61966-2-1)."""
     steep = ((np.maximum(values, 0) + values.dtype.type(0.055)) / values.dtype.type(1.055)) ** 2.4
-    return np.where(values <= 0.04045, values / values.dtype.type(12.92), steep)
+    light: NDArray[Any] = np.where(values <= 0.04045, values / values.dtype.type(12.92), steep)
+    return light
 
 
 def _from_linear(values: NDArray[Any]) -> NDArray[Any]:
     steep = values.dtype.type(1.055) * np.maximum(values, 0) ** values.dtype.type(1 / 2.4)
-    return np.where(values <= 0.0031308, values * values.dtype.type(12.92), steep - values.dtype.type(0.055))
+    low = values * values.dtype.type(12.92)
+    encoded: NDArray[Any] = np.where(values <= 0.0031308, low, steep - values.dtype.type(0.055))
+    return encoded

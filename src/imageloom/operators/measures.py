@@ -31,13 +31,16 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """`measure` also gets the part's box and the parameters, and `resolve` returns a mapping from each part's box
     to the step for that part."""
 
+    positioned: bool = False
+    """`measure` also gets the part's box and the parameters; `resolve` returns one step for all parts."""
+
     sound: Callable[..., bool] | None = None
     """(measure from a worker, the part's box, parameters) -> whether the measure can be that part's. An exception
     counts as False. None for histograms, whose sum is checked against the number of pixels."""
 
     def of(self, part: Pixels, box: Box, params: dict[str, Any]) -> Any:
         """The measure of the part of an image at the box."""
-        return self.measure(part, box, **params) if self.placed else self.measure(part)
+        return self.measure(part, box, **params) if self.placed or self.positioned else self.measure(part)
 
     def steps(self, merged: Any, boxes: Sequence[Box], params: dict[str, Any]) -> list[Step]:
         """The step for each measured part, in the order of the boxes."""

@@ -173,6 +173,12 @@ def describe(hint: Any) -> str:
     )
 
 
+def is_text(hint: Any) -> bool:
+    """Whether an annotation allows a free text: 2024 and true are texts too, then."""
+    arguments = typing.get_args(hint)
+    return arguments[:1] == (str,) and all(getattr(meta, "pattern", None) is None for meta in arguments[1:])
+
+
 def _either(words: list[str]) -> str:
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last

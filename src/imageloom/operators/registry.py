@@ -56,6 +56,7 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
     tiled_as: Callable[..., tuple[Step, ...]] | None
     ranged: bool
     extra: Extra
+    file: str
 
     @property
     def summary(self) -> str:
@@ -239,6 +240,7 @@ def operator(
     tiled_as: Callable[..., tuple[Step, ...]] | None = None,
     ranged: bool = False,
     extra: Extra = "keep",
+    file: str = "",
 ) -> Callable[[F], F]:
     """Register a function as an operator under the function's name. The function is returned unchanged.
 
@@ -273,6 +275,8 @@ def operator(
             refused, see `ranges`.
         extra: *keep*: local and geometric operators process each extra sample as a gray image, others do not
             change it. *refuse*: images with extra samples are refused. *drop*: extra samples are removed.
+        file: name of the parameter that is the path of a file, if there is one. The operator then has a parameter
+            `digest` too, which jobs fill in: see `named`.
 
     Raises:
         PipelineError: the name is taken, the kind is unknown, a parameter of a user's function has no type, or
@@ -319,6 +323,7 @@ def operator(
             tiled_as,
             ranged,
             extra,
+            file,
         )
         return function
 

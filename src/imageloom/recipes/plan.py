@@ -300,7 +300,11 @@ def _wants_luma(steps: Sequence[Step]) -> bool:
     for step in steps:
         if step.name == "grayscale":
             return True
-        if step.name not in ("resize", "crop", "flip", "rotate") or "light" in step.params:
+        if (
+            step.name not in ("resize", "crop", "flip", "rotate")
+            or "light" in step.params
+            or "at" in step.params
+        ):
             return False
     return False
 
