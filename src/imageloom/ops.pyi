@@ -413,6 +413,24 @@ def edge_mask(image: NDArray[_Scalar], low: float = 5.0, high: float = 15.0) -> 
 @overload
 def edge_mask(image: _Image, low: float = 5.0, high: float = 15.0) -> _Image: ...
 @overload
+def lut(image: NDArray[_Scalar], file: str, amount: float = 1.0, digest: str = '') -> NDArray[_Scalar]:
+    """Look colours up in a table of a file: a .cube file of one or three dimensions, or a HALD picture (PNG).
+
+    Between the entries, the result is interpolated linearly along each axis. amount is the share of the result,
+    from 0 to 1; the rest is the image. Values are used as they are: the table must be for the image's colours.
+
+    A run remembers the content of the file: if it is edited, outputs are made again.
+
+    Args:
+        file: the path of a file
+        amount: a number from 0 to 1  [1.0]
+        digest: the SHA-256 that the file must have, in hexadecimal; jobs fill it in  []
+
+    In a text: 'lut warm.cube', 'lut warm.cube amount=0.5'.
+    """
+@overload
+def lut(image: _Image, file: str, amount: float = 1.0, digest: str = '') -> _Image: ...
+@overload
 def erode(
     image: NDArray[_Scalar],
     kernel: int = 3,

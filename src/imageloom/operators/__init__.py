@@ -8,6 +8,7 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
     geometry,
     hysteresis,
     interest,
+    lut,
     morphology,
     overlays,
     ranges,

@@ -288,6 +288,21 @@ class Chained:
 
         In a text: 'edge_mask', 'edge_mask 20 60'.
         """
+    def lut(self, file: str, amount: float = 1.0, digest: str = '') -> Self:
+        """Look colours up in a table of a file: a .cube file of one or three dimensions, or a HALD picture (PNG).
+
+        Between the entries, the result is interpolated linearly along each axis. amount is the share of the result,
+        from 0 to 1; the rest is the image. Values are used as they are: the table must be for the image's colours.
+
+        A run remembers the content of the file: if it is edited, outputs are made again.
+
+        Args:
+            file: the path of a file
+            amount: a number from 0 to 1  [1.0]
+            digest: the SHA-256 that the file must have, in hexadecimal; jobs fill it in  []
+
+        In a text: 'lut warm.cube', 'lut warm.cube amount=0.5'.
+        """
     def erode(self, kernel: int = 3, shape: Literal['square', 'ellipse', 'cross'] = 'square') -> Self:
         """Replace each pixel by the minimum within the kernel around it: light areas shrink.
 
