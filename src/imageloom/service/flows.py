@@ -152,18 +152,23 @@ class Rules:
         return Flow(name, file.when, job, given)
 
     def recipe(self, data: object) -> Recipe:
-        """The recipe from a text, a list of steps, or a mapping. It names no file to read.
+        """The recipe from a text, a list of steps, or a mapping. Files that its steps name are below the roots.
 
         Raises:
             UsageError: it is not valid, or needs a file of operators that the service does not have.
+            TaskRefused: a step names a file that is not below a root.
         """
         if isinstance(data, str):
             steps = Pipeline.parse(data).steps
-            return validated(replace(self._operators, outputs=(Output(steps),)))
+            return self._checked(replace(self._operators, outputs=(Output(steps),)))
         found = from_data(data, Path("recipe"), self._operators)
         if len(found.outputs) > MOST_OUTPUTS:
             raise UsageError(f"recipe: it has {len(found.outputs)} outputs, the maximum is {MOST_OUTPUTS}")
-        return validated(found)
+        return self._checked(found)
+
+    def _checked(self, recipe: Recipe) -> Recipe:
+        self.guard.check_files(recipe)
+        return validated(recipe)
 
     def check_places(self, source: str, sink: str) -> None:
         """Check that places are below the roots, and outside of the service's own folders.
