@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +18,12 @@ from testservers.swift import SECRET, USER
 from hosts.network import HOME, SHARED, Host, Network
 from imageloom.engines.redis.server import _binary
 from imageloom.engines.zeromq.wire import make_keys
-from program import wait_until
 
 PYTHON = sys.executable
 IMAGELOOM = (PYTHON, "-m", "imageloom")
 KEYS = f"{HOME}/keys"
 BUCKET = "photos"
 OPERATORS = '''
-import time
 from imageloom import Pixels, operator
 
 @operator("point", examples=("nap 1",))

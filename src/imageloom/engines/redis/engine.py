@@ -20,6 +20,7 @@ class RedisStreams(TransportEngine, Engine):
 
     def __init__(self, settings: Settings) -> None:
         self.transport = RedisTransport(settings)
+        self._is_given = bool(settings.connect)
         self.listeners = [self.transport.note_failed]
         rules = Rules(timeout=settings.timeout, ends="delivery", isolation="none", ends_liars=False)
         super().__init__("redis", self.transport, rules)
@@ -28,6 +29,10 @@ class RedisStreams(TransportEngine, Engine):
     def capacity(self) -> int:
         """Number of threads of its own workers, or of all active consumers."""
         return self.transport.capacity
+
+    @property
+    def has_others(self) -> bool:
+        return self._is_given
 
     @property
     def missing(self) -> str:

@@ -104,6 +104,10 @@ class Zeromq(TransportEngine, Engine):
         return max(1, at_least, min(self.scheduler.capacity, MOST_CAPACITY))
 
     @property
+    def has_others(self) -> bool:
+        return bool(self._settings.bind)
+
+    @property
     def missing(self) -> str:
         if self._server.has_peers or self._settings.jobs:
             return ""
