@@ -39,18 +39,21 @@ def main() -> int:
             try:
                 return run_case(folder / name, engine, storage, fault, photos, expected)
             except Exception as error:
-                print(error, file=sys.stderr, flush=True)
+                sys.stderr.write(f"{error}\n")
                 return Outcome([str(error).partition("\n")[0]], 0.0)
 
         cases = [*itertools.product(given.engine or ENGINES, given.storage or STORAGES, faults)]
-        print("engine | storage | fault | holds | s | charged | noticed after s | done meanwhile")
+        sys.stdout.write(
+            "engine | storage | fault | holds | s | charged | noticed after s | done meanwhile\n"
+        )
         with ThreadPoolExecutor(given.together) as pool:
             bad = 0
             for case, outcome in zip(cases, pool.map(lambda case: run(*case), cases), strict=True):
                 noticed = "" if outcome.noticed is None else f"{outcome.noticed:.0f}"
                 holds = "; ".join(outcome.faults) or "yes"
                 numbers = f"{outcome.seconds:.0f} | {outcome.again} | {noticed} | {outcome.meanwhile or ''}"
-                print(f"{' | '.join(case)} | {holds} | {numbers}", flush=True)
+                sys.stdout.write(f"{' | '.join(case)} | {holds} | {numbers}\n")
+                sys.stdout.flush()
                 bad += bool(outcome.faults)
     return bool(bad)
 

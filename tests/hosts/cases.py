@@ -85,7 +85,11 @@ class Case:
         faults = [f"exit code {code}"] if code else []
         made = self.cluster.contents("out")
         if made != self.expected:
-            wrong = [name for name in made.keys() | self.expected.keys() if made.get(name) != self.expected.get(name)]
+            wrong = [
+                name
+                for name in made.keys() | self.expected.keys()
+                if made.get(name) != self.expected.get(name)
+            ]
             faults.append(f"{len(wrong)} outputs differ, such as {min(wrong)}")
         done = Counter(str(event["item"]) for event in self.events("done"))
         if most := [item for item, count in done.items() if count > 1]:

@@ -24,6 +24,7 @@ IMAGELOOM = (PYTHON, "-m", "imageloom")
 KEYS = f"{HOME}/keys"
 BUCKET = "photos"
 OPERATORS = '''
+import time
 from imageloom import Pixels, operator
 
 @operator("point", examples=("nap 1",))
@@ -80,7 +81,7 @@ class Cluster:
         """Give all hosts certificates, a token, keys of CURVE, and the operators."""
         with tempfile.TemporaryDirectory() as folder:
             keys = Path(folder) / "keys"
-            server, client = make_keys(str(keys), ["client"])
+            make_keys(str(keys), ["client"])
             authority = trustme.CA()
             own = authority.issue_cert(*(host.address for host in self.hosts))
             authority.cert_pem.write_to_path(str(keys / "authority.pem"))
@@ -173,7 +174,7 @@ class Cluster:
         host.run(PYTHON, "-S", "-c", code, host.address, port)
 
     def _log(self, host: Host, name: str) -> Any:
-        return open(host.home / f"{name}.log", "a", encoding="utf-8")  # noqa: SIM115 (the process has it)
+        return open(host.home / f"{name}.log", "a", encoding="utf-8")
 
     # Runs
 

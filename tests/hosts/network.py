@@ -1,11 +1,12 @@
 """Hosts as namespaces of Linux, joined by a bridge.
 
-The first process of a host reads a pipe of this program and ends with it. Its end ends all processes of the host, and
-then the kernel removes the network and the mounts.
+The first process of a host reads a pipe of this program and ends with it. Its end ends all processes of the
+host, and then the kernel removes the network and the mounts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -73,10 +74,8 @@ class _Namespace:
         self.pid = int(children.read_text().split()[0])
 
     def end(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._unshare.wait(PATIENCE)
         for stream in (self._unshare.stdin, self._unshare.stdout):
             assert stream is not None
@@ -195,6 +194,8 @@ class Host:
         self.cut()
         self._space.end()
         self._space = None
+        gone = ["nsenter", "-t", str(self._network.pid), "-n", "ip", "link", "del", self._link]
+        subprocess.run(gone, check=False, capture_output=True, timeout=PATIENCE)  # or the kernel did it
 
     # Links
 
@@ -280,13 +281,10 @@ class Host:
 
     def fill(self) -> None:
         """Leave no room on its own disk."""
-        file = self._space and f"/proc/{self._space.pid}/root{DATA}/filling"
-        with open(str(file), "wb") as filling:
-            try:
-                while True:
-                    filling.write(bytes(1 << 16))
-                    filling.flush()
-            except OSError:
+        assert self._space is not None
+        file = f"/proc/{self._space.pid}/root{DATA}/filling"
+        with open(file, "wb", buffering=0) as filling, contextlib.suppress(OSError):
+            while filling.write(bytes(1 << 12)):
                 pass
 
     def make_room(self) -> None:

@@ -1,7 +1,7 @@
 """Copy a folder into a bucket, or a folder of a bucket into a folder.
 
-    python -m hosts.objects /home/put/photos photos
-    python -m hosts.objects out /home/got/out
+python -m hosts.objects /home/put/photos photos
+python -m hosts.objects out /home/got/out
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Servers of a host, each run as a program on it.
 
-    python -m hosts.servers forward 0.0.0.0:6380 127.0.0.1:6379 [CERTIFICATE KEY]
-    python -m hosts.servers swift FOLDER 0.0.0.0:8080 BUCKET...
+python -m hosts.servers forward 0.0.0.0:6380 127.0.0.1:6379 [CERTIFICATE KEY]
+python -m hosts.servers swift FOLDER 0.0.0.0:8080 BUCKET...
 """
 
 from __future__ import annotations

@@ -20,9 +20,7 @@ from imageloom.records.events import Planned
 from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import Ledger
 
-UNREACHABLE = (
-    "tiles need a folder that all workers reach for their pixels, and the sink is no folder: give one with --scratch"
-)
+UNREACHABLE = "tiles need a folder that all workers reach, and the sink is no folder: give one with --scratch"
 """Why an image is processed as a whole, if workers that the run did not start cannot reach its scratch folder."""
 
 

@@ -7,6 +7,9 @@ from imageloom.engines.redis.transport import RedisTransport
 from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.rules import Rules
 
+MOST_RETURNS = 100
+"""How often consumers may return a task without a result: each one that refuses a run's tasks does it."""
+
 
 class RedisStreams(TransportEngine, Engine):
     """The engine.
@@ -22,7 +25,13 @@ class RedisStreams(TransportEngine, Engine):
         self.transport = RedisTransport(settings)
         self._is_given = bool(settings.connect)
         self.listeners = [self.transport.note_failed]
-        rules = Rules(timeout=settings.timeout, ends="delivery", isolation="none", ends_liars=False)
+        rules = Rules(
+            timeout=settings.timeout,
+            ends="delivery",
+            isolation="none",
+            ends_liars=False,
+            returns=MOST_RETURNS,
+        )
         super().__init__("redis", self.transport, rules)
 
     @property
