@@ -145,6 +145,11 @@ class Sink:
         """Path of this run's folder for temporary pixel files. Valid only while the sink is open."""
         return self._scratch_folder.path if self._scratch_folder else self.store.staging("")
 
+    @property
+    def scratch_is_here(self) -> bool:
+        """Whether `scratch` is the system's temporary folder, which other machines do not share."""
+        return not (self.store.is_local or self._scratch)
+
     def _open_lock(self) -> int:
         """Open the file to lock: the folder itself, or for a remote sink a file beside the ledger.
 
