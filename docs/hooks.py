@@ -67,8 +67,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let people who use a keyboard scroll code and tables that are wider than the page."""
-    html = html.replace("<pre>", '<pre tabindex="0">')
-    return re.sub(r"<table>", '<table tabindex="0">', html)
+    html = html.replace("<pre>", '<pre tabindex="0">').replace("<table>", '<table tabindex="0">')
+    return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", html)  # a corner heads nothing
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Name the theme's search for screen readers; its nested lists of links are no landmarks of their own."""
+    output = output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
+    return re.sub(
+        r'<nav class="md-nav" (?:aria-label="[^"]*"|(data-md-level="[1-9]") aria-labelledby="[^"]*" aria-expanded="\w+")>',
+        r'<nav class="md-nav" role="none" \1>',
+        output,
+    )
 
 
 def _operators(known: list[Operator]) -> Iterator[str]:
