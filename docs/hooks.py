@@ -24,6 +24,10 @@ OUTSIDE = {f"{name}.md": f"{name}.md" for name in ("ARCHITECTURE", "CHANGELOG", 
 OUTSIDE["deploy.md"] = "deploy/README.md"
 """Pages of the site that are files outside of docs/, by their name in the site."""
 
+_NESTED = re.compile(
+    r'<nav class="md-nav" '
+    r'(?:aria-label="[^"]*"|(data-md-level="[1-9]") aria-labelledby="[^"]*" aria-expanded="\w+")>'
+)
 _SAMPLE = "assets/operators/sample.jpg"
 _LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 
@@ -74,18 +78,15 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """Name the theme's search for screen readers; its nested lists of links are no landmarks of their own."""
     output = output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
-    return re.sub(
-        r'<nav class="md-nav" (?:aria-label="[^"]*"|(data-md-level="[1-9]") aria-labelledby="[^"]*" aria-expanded="\w+")>',
-        r'<nav class="md-nav" role="none" \1>',
-        output,
-    )
+    return _NESTED.sub(r'<nav class="md-nav" role="none" \1>', output)
 
 
 def _operators(known: list[Operator]) -> Iterator[str]:
     """The page of all operators, in the order of the registry."""
     yield "# Operators\n"
-    yield "This page is made from the program: `imageloom ops` prints the same. Each picture was made by imageloom from"
-    yield "the sample below, by the first example. Write your own: [operators of your own](python.md#operators-of-your-own).\n"
+    yield "This page is made from the program: `imageloom ops` prints the same. Each picture was made by imageloom"
+    yield "from the sample below, by the first example."
+    yield "[Operators of your own](python.md#operators-of-your-own) are functions in a file.\n"
     yield f"![The sample: a drawn landscape]({_SAMPLE})\n"
     yield " · ".join(f"[{one.name}](#{one.name})" for one in known) + "\n"
     for one in known:

@@ -1,6 +1,6 @@
 """Runs many commands of the program, each in a forked child: the imports are paid for once.
 
-Reads a JSON list of argument lists from stdin, and prints one JSON object for each: its exit code and what it printed.
+Reads a JSON list of argument lists from stdin, and prints one for each: its exit code and what it printed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,14 @@ def _run(arguments: list[str]) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    for name in ("cli.run", "cli.reporters", "cli.arguments", "driver.run", "records.ledger", "worker.perform"):
+    for name in (
+        "cli.run",
+        "cli.reporters",
+        "cli.arguments",
+        "driver.run",
+        "records.ledger",
+        "worker.perform",
+    ):
         importlib.import_module(f"imageloom.{name}")  # once for all
     importlib.import_module("cv2")
     for arguments in json.load(sys.stdin):

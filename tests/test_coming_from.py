@@ -57,9 +57,12 @@ def run_peer(program: str, folder: Path, commands: list[str]) -> bool:
         return True
     if program == "sharp":
         node = shutil.which("node")
-        lines = [f"await {c.replace(chr(39) + 'out.', chr(39) + str(n) + '/out.')};" for n, c in enumerate(commands)]
+        lines = [
+            f"await {c.replace(chr(39) + 'out.', chr(39) + str(n) + '/out.')};"
+            for n, c in enumerate(commands)
+        ]
         script = f"const sharp = require('sharp'); (async () => {{ {' '.join(lines)} }})()"
-        if node is None or subprocess.run([node, "-e", "require('sharp')"], capture_output=True).returncode:
+        if node is None or subprocess.call([node, "-e", "require('sharp')"], stderr=subprocess.DEVNULL):
             return False
         subprocess.run([node, "-e", script], cwd=folder, check=True, timeout=60)
         return True
@@ -67,8 +70,8 @@ def run_peer(program: str, folder: Path, commands: list[str]) -> bool:
     if shutil.which(words[0][0]) is None:
         return False
     for number, arguments in enumerate(words):
-        here = [re.sub(r"^out\.", f"{number}/out.", word) for word in arguments]
-        subprocess.run(here, cwd=folder, check=True, timeout=60)
+        moved = [re.sub(r"^out\.", f"{number}/out.", word) for word in arguments]
+        subprocess.run(moved, cwd=folder, check=True, timeout=60)
     return True
 
 
