@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +144,7 @@ if TYPE_CHECKING:
     help="Format of the lines in the log file.",
 )
 @options.health_option
+@options.otlp_options
 def command(
     arguments: tuple[str, ...],
     engine: str,
@@ -158,6 +159,8 @@ def command(
     log_format: str,
     health: str | None,
     relay: str | None,
+    otlp: str | None,
+    trace_sample: float,
     prune: bool,
     yes: bool,
     **given: Any,
@@ -217,7 +220,7 @@ def command(
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
-        _health(health, opened, job.sandbox) as more,
+        _measured(health, otlp, trace_sample, opened, job.sandbox) as more,
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if prune:
@@ -253,14 +256,26 @@ def _relayed(job: Job, engine: Engine, relay: str | None) -> Iterator[Engine]:
 
 
 @contextmanager
-def _health(address: str | None, engine: Engine, sandbox: Sandbox) -> Iterator[list[Listener]]:
-    """Serve health probes and metrics if an address is given; yield the listeners that this needs."""
-    if not address:
+def _measured(
+    health: str | None, otlp: str | None, share: float, engine: Engine, sandbox: Sandbox
+) -> Iterator[list[Listener]]:
+    """Serve health probes and send telemetry, if addresses are given; yield the listeners that this needs."""
+    if not health and not otlp:
         yield []
         return
     from imageloom.service.health import Health, Tally
 
     tally = Tally(sandbox)
-    with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:
-        say(f"health {health.address}", err=True)
-        yield [tally]
+    listeners: list[Listener] = [tally]
+    with ExitStack() as stack:
+        if health:
+            served = stack.enter_context(
+                Health(health, lambda: tally.has_begun, lambda: tally.of_run(engine))
+            )
+            say(f"health {served.address}", err=True)
+        if otlp:
+            from imageloom.service.telemetry import Telemetry
+
+            sent = Telemetry(otlp, share, lambda: tally.of_run(engine), lambda text: say(text, err=True))
+            listeners.append(stack.enter_context(sent))
+        yield listeners
