@@ -30,6 +30,7 @@ from imageloom.engines import Engine, submit
 from imageloom.errors import ImageloomError, NotBegun, StorageError
 from imageloom.model import Job, Outcome, Result, Task, Work
 from imageloom.recipes import plan
+from imageloom.recipes.checking import checked
 from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
 from imageloom.records.events import Began, Collected, Listener, Pruned, Retried, Started
@@ -89,8 +90,11 @@ class Driver:
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
         check_template(job.name, has_one_item=self._source.is_file)
+        for output in checked(job.recipe).outputs:
+            if output.name:
+                check_template(output.name, self._source.is_file, f"name of the output {output.folder}")
         check_pages(job)
-        self._sink.check_recipe(job.recipe)
+        self._sink.check_recipe(job.recipe, job.name)
         self._meanings = Meanings(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
         self._memory = job.memory or half_of_memory()

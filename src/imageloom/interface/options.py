@@ -41,7 +41,10 @@ from imageloom.model import (
     Pages,
     Recipe,
 )
+from imageloom.recipes.checking import checked as checked_recipe
 from imageloom.recipes.pipeline import Pipeline
+from imageloom.recipes.recipe import output_of
+from imageloom.recipes.responsive import with_set
 from imageloom.records.events import Listener
 from imageloom.system.sandbox import Mode, Sandbox
 
@@ -72,7 +75,22 @@ class Options(TypedDict, total=False):
     quality: int | None
     """1 to 100, for lossy formats; None: the format's default."""
     subsampling: Chroma | None
-    """Chroma subsampling of JPEG and HEIF: `keep` that of each input; None: 420."""
+    """Chroma subsampling of JPEG, AVIF and HEIF: `keep` that of each input; None: 420."""
+    max_bytes: int
+    """Lower the quality of each output until its file has at most so many bytes; 0: no limit."""
+    lossless: bool
+    """Encode WebP, AVIF, HEIF and JPEG XL outputs without loss."""
+    progressive: bool
+    """Write JPEG outputs in several scans."""
+    effort: int | None
+    """Time to spend on small files, 1 (fast) to 9, for WebP, AVIF, HEIF, JPEG XL and PNG; None: the format's default."""
+    only_if_smaller: bool
+    """Write no file that is not smaller than its input, or a copy of the input if the output would be the same
+    picture in the same format."""
+    widths: Iterable[int]
+    """Make an output of each of these widths; no image is enlarged."""
+    formats: Iterable[Format]
+    """Make an output in each of these formats, instead of in `format`."""
     decode: Decode
     """How far the decoder may shrink an image before a resize: to twice the target size (`safe`), to the
     target size (`fast`), not (`exact`)."""
@@ -158,6 +176,13 @@ DEFAULTS = Options(
     format=None,
     quality=None,
     subsampling=None,
+    max_bytes=0,
+    lossless=False,
+    progressive=False,
+    effort=None,
+    only_if_smaller=False,
+    widths=(),
+    formats=(),
     decode="safe",
     damage="warn",
     metadata="keep",
@@ -190,10 +215,11 @@ DEFAULTS = Options(
     progress=False,
     listeners=(),
 )
-_OF_A_RECIPE = (
-    "format",
-    "quality",
-    "subsampling",
+_OF_AN_OUTPUT = (
+    *("quality", "subsampling", "max_bytes", "lossless", "progressive", "effort", "only_if_smaller"),
+)
+_OF_A_SET = ("format", "widths", "formats")
+_OF_RECIPES = (
     "decode",
     "metadata",
     "damage",
@@ -202,6 +228,7 @@ _OF_A_RECIPE = (
     "pages",
     "density",
 )
+_OF_A_RECIPE = (*_OF_AN_OUTPUT, *_OF_A_SET, *_OF_RECIPES)
 """The options that a Recipe has itself."""
 
 
@@ -378,14 +405,28 @@ def _recipe(pipeline: object, o: Mapping[str, Any]) -> Recipe:
                 raise UsageError(f"a Recipe has its own {name}: set it there, not as an argument")
         return _checked_recipe(pipeline)
     if isinstance(pipeline, str):
-        pipeline = Pipeline.parse(pipeline)
-    if not isinstance(pipeline, Pipeline):
+        output = output_of(pipeline)
+    elif isinstance(pipeline, Pipeline):
+        output = Output(pipeline.steps)
+    else:
         raise UsageError(
             f"pipeline = {pipeline!r}: it must be a text such as 'resize 50%', a Pipeline or a Recipe"
         )
-    chosen = {name: o[name] for name in _OF_A_RECIPE[3:]}
-    output = Output(pipeline.steps, format=format_of(o["format"]), quality=o["quality"])
-    return validated(Recipe((validated(replace(output, subsampling=o["subsampling"])),), **chosen))
+    chosen = {name: o[name] for name in _OF_RECIPES}
+    output = replace(output, format=format_of(o["format"]), **{name: o[name] for name in _OF_AN_OUTPUT})
+    widths, formats = _several("widths", o["widths"], int), _several("formats", o["formats"], str)
+    named = tuple(found for name in formats if (found := format_of(name)))
+    outputs = with_set(validated(output), widths, named, o["name"])
+    return checked_recipe(validated(Recipe(outputs, **chosen)))
+
+
+def _several(what: str, given: object, kind: type[_T]) -> tuple[_T, ...]:
+    """Several values of a kind."""
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
+        found = tuple(map(plain, given))
+        if all(isinstance(one, kind) and not isinstance(one, bool) for one in found):
+            return found
+    raise UsageError(f"{what} = {given!r}: give several values, such as {'[320, 640]' if kind is int else ['avif', 'jpeg']}")
 
 
 def _checked_recipe(recipe: Recipe) -> Recipe:
@@ -400,4 +441,4 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
         replace(validated(one), steps=Pipeline(one.steps).steps, format=format_of(one.format))
         for one in recipe.outputs
     ]
-    return replace(recipe, outputs=tuple(outputs))
+    return checked_recipe(replace(recipe, outputs=tuple(outputs)))

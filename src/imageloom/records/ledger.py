@@ -275,14 +275,17 @@ class Ledger:
         attempts: int,
         worker: str,
         times: Mapping[str, int] | None = None,
+        left_out: tuple[str, ...] = (),
     ) -> None:
         """Record an item whose outputs are published.
 
         Args:
             times: modification times of the published files by name, in nanoseconds, as far as they are known.
+            left_out: names of claimed outputs that are not written. They have the size 0.
         """
         place, known = self.number(sink), times or {}
         self._done.update({(place, w.name): (w.size, known.get(w.name)) for w in result.written})
+        self._done.update({(place, name): (0, None) for name in left_out})
         if result.dropped or result.warnings:
             self._losses[job, result.key] = _as_json(result.dropped), _as_json(result.warnings)
             self._has_losses = True

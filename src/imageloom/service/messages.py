@@ -14,8 +14,8 @@ import msgspec
 from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.errors import PipelineError, UsageError
 from imageloom.model import Failure, Item, Job, Limits, Output, Plain, Recipe, Result, Times, Written
+from imageloom.recipes.formats import parse_format
 from imageloom.recipes.pipeline import Pipeline, to_text
-from imageloom.recipes.recipe import parse_format
 from imageloom.records.events import Done, Event, Failed, Retried, Skipped
 from imageloom.records.summary import Summary
 
