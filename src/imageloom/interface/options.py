@@ -17,14 +17,14 @@ from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from msgspec.structs import replace
 
-from imageloom import operators
 from imageloom.driver.choosing import checked_names, moment
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.engines import ENGINES, Settings, check_settings
 from imageloom.errors import UsageError
-from imageloom.interface.arguments import address, format_of, limits_of, plain
+from imageloom.interface.arguments import address, limits_of, plain
 from imageloom.interface.choice import choose_engine
+from imageloom.interface.recipes import recipe_of
 from imageloom.model import (
     Chroma,
     Colors,
@@ -37,14 +37,8 @@ from imageloom.model import (
     Keep,
     Limits,
     Links,
-    Output,
     Pages,
-    Recipe,
 )
-from imageloom.recipes.checking import checked as checked_recipe
-from imageloom.recipes.pipeline import Pipeline
-from imageloom.recipes.recipe import output_of
-from imageloom.recipes.responsive import with_set
 from imageloom.records.events import Listener
 from imageloom.system.sandbox import Mode, Sandbox
 
@@ -215,21 +209,6 @@ DEFAULTS = Options(
     progress=False,
     listeners=(),
 )
-_OF_AN_OUTPUT = (
-    *("quality", "subsampling", "max_bytes", "lossless", "progressive", "effort", "only_if_smaller"),
-)
-_OF_A_SET = ("format", "widths", "formats")
-_OF_RECIPES = (
-    "decode",
-    "metadata",
-    "damage",
-    "colors",
-    "gain_map",
-    "pages",
-    "density",
-)
-_OF_A_RECIPE = (*_OF_AN_OUTPUT, *_OF_A_SET, *_OF_RECIPES)
-"""The options that a Recipe has itself."""
 
 
 class Prepared(NamedTuple):
@@ -298,7 +277,7 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
     _check("engine", o["engine"], str, "the name of an engine, such as 'threads'")
     if o["untrusted"] and o["sandbox"] == "off":
         raise UsageError("untrusted=True needs a sandbox, and sandbox is 'off'")
-    recipe = _recipe(pipeline, o)
+    recipe = recipe_of(pipeline, o, DEFAULTS)
     memory, timeout = o["memory"], o["timeout"]
     asked = Settings(o["jobs"], o["threads"], timeout, memory, o["connect"], o["bind"], o["keys"])
     validated(asked)
@@ -389,56 +368,3 @@ def _listeners(given: object) -> tuple[Listener, ...]:
         if all(callable(one) for one in found):
             return found
     raise UsageError(f"listeners = {given!r}: it must be functions that take an event, in a list")
-
-
-def _recipe(pipeline: object, o: Mapping[str, Any]) -> Recipe:
-    """The recipe for a pipeline and the options.
-
-    Raises:
-        UsageError: it is neither a pipeline nor a recipe, a Recipe is given together with options that it has
-            itself, or one of these options is invalid.
-    """
-    if isinstance(pipeline, Recipe):
-        for name in _OF_A_RECIPE:
-            usual = DEFAULTS[name]  # type: ignore[literal-required]
-            if type(o[name]) is not type(usual) or o[name] != usual:
-                raise UsageError(f"a Recipe has its own {name}: set it there, not as an argument")
-        return _checked_recipe(pipeline)
-    if isinstance(pipeline, str):
-        output = output_of(pipeline)
-    elif isinstance(pipeline, Pipeline):
-        output = Output(pipeline.steps)
-    else:
-        raise UsageError(
-            f"pipeline = {pipeline!r}: it must be a text such as 'resize 50%', a Pipeline or a Recipe"
-        )
-    chosen = {name: o[name] for name in _OF_RECIPES}
-    output = replace(output, format=format_of(o["format"]), **{name: o[name] for name in _OF_AN_OUTPUT})
-    widths, formats = _several("widths", o["widths"], int), _several("formats", o["formats"], str)
-    named = tuple(found for name in formats if (found := format_of(name)))
-    outputs = with_set(validated(output), widths, named, o["name"])
-    return checked_recipe(validated(Recipe(outputs, **chosen)))
-
-
-def _several(what: str, given: object, kind: type[_T]) -> tuple[_T, ...]:
-    """Several values of a kind."""
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
-        found = tuple(map(plain, given))
-        if all(isinstance(one, kind) and not isinstance(one, bool) for one in found):
-            return found
-    raise UsageError(f"{what} = {given!r}: give several values, such as {'[320, 640]' if kind is int else ['avif', 'jpeg']}")
-
-
-def _checked_recipe(recipe: Recipe) -> Recipe:
-    """The recipe, with the steps that `Pipeline` makes of its steps.
-
-    Raises:
-        UsageError: a field or a step is invalid, or a file of operators cannot be loaded.
-    """
-    validated(recipe)
-    operators.load_files(recipe.operators)
-    outputs = [
-        replace(validated(one), steps=Pipeline(one.steps).steps, format=format_of(one.format))
-        for one in recipe.outputs
-    ]
-    return checked_recipe(replace(recipe, outputs=tuple(outputs)))
