@@ -107,8 +107,8 @@ class Png:
         return chunks.read(data)
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
-        """Encode with OpenCV's default: zlib level 1 with run lengths only: half the time, 10% larger files. With an
-        effort: with zlib's level of that number, and its usual strategy."""
+        """Encode with OpenCV's default: zlib level 1 with run lengths only: half the time, 10% larger files. With
+        an effort: with zlib's level of that number, and its usual strategy."""
         if is_large(image) and not encoding.effort:
             return self.in_pieces(Frame.of(image), encoding, metadata).encode(image)
         if image.ndim == 3 and image.shape[2] == 2:

@@ -122,8 +122,8 @@ class Sink:
             "hash" in fields_of(output.name or template) for output in recipe.outputs
         ):
             raise UsageError(
-                f"{{hash}} in names needs a local sink: in {self.address}, an output is published before its bytes "
-                "are known here"
+                f"{{hash}} in names needs a local sink: in {self.address}, an output is published before its "
+                "bytes are known here"
             )
         if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
             raise UsageError(
@@ -302,8 +302,8 @@ class Sink:
         """Do what must be done with the staged outputs of an item before the ledger is written.
 
         Raises:
-            OutputExists: an existing file differs from an output that it should equal (`Job.adopt`), or a name with a
-                digest belongs to somebody else.
+            OutputExists: an existing file differs from an output that it should equal (`Job.adopt`), or a name with
+                a digest belongs to somebody else.
             DuplicateOutput: such a name is that of an output of another item.
         """
         if work.hashed:

@@ -155,10 +155,8 @@ def read(given: Mapping[str, Any]) -> dict[str, Any]:
         try:
             found[name] = option.read(value)
         except PipelineError as error:
-            message = str(error)
-            raise PipelineError(
-                f"{name} = {message}" if message.startswith(repr(value)) else f"{name}: {message}"
-            ) from None
+            message, joined = str(error), " =" if str(error).startswith(repr(value)) else ":"
+            raise PipelineError(f"{name}{joined} {message}") from None
     return found
 
 

@@ -267,7 +267,7 @@ def read_yaml(text: str | bytes, what: str) -> Any:
 
 
 def split_condition(text: str) -> tuple[str, str]:
-    """The condition at the start of a text, and the rest: `when width > 2000 | resize 50%`. Without one, it is empty.
+    """The condition at the start of a text, and the rest: `when width > 2000 | resize 50%`. It may be empty.
 
     Raises:
         PipelineError: there is nothing behind the condition.

@@ -1,7 +1,7 @@
 """Outputs with conditions, widths and fields, resolved for one item: what is left is plain steps.
 
-A plan is a pure function of header and recipe. So the header of an item has the values of the fields that the steps
-of its recipe need (`Header.facts`).
+A plan is a pure function of header and recipe. So the header of an item has the values of the fields that the
+steps of its recipe need (`Header.facts`).
 """
 
 from __future__ import annotations

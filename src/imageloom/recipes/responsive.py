@@ -43,8 +43,8 @@ def expanded(
         or any(not 1 <= w <= MOST_WIDTH for w in widths)
     ):
         raise PipelineError(
-            f"widths {', '.join(map(str, widths))}: give up to {MOST_WIDTHS} different numbers of pixels, from 1 to "
-            f"{MOST_WIDTH:,}"
+            f"widths {', '.join(map(str, widths))}: give up to {MOST_WIDTHS} different numbers of pixels, from 1 "
+            f"to {MOST_WIDTH:,}"
         )
     if len(set(formats)) != len(formats):
         raise PipelineError(f"formats {', '.join(formats)}: one is given twice")

@@ -11,8 +11,8 @@ A condition is about the header of an item's file. Its grammar:
     negation   = "not" negation | "(" condition ")" | test
     test       = word | number-field operator number | "format" ("==" | "!=") format
 
-The words are portrait, landscape, square, alpha, gray and lossless. The number fields are width, height, pixels, pages,
-channels and bits; width and height are those of the upright image. The operators are >, >=, <, <=, == and !=.
+The words are portrait, landscape, square, alpha, gray and lossless. The number fields are width, height, pixels,
+pages, channels and bits; width and height are those of the upright image. The operators are >, >=, <, <=, == and !=.
 """
 
 from __future__ import annotations

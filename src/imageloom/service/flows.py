@@ -30,9 +30,10 @@ from imageloom.driver.naming import check_template
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.errors import ImageloomError, PipelineError, StorageError, TaskRefused, UsageError
-from imageloom.model import IfExists, Job, Limits, Output, Plain, Recipe, Task
-from imageloom.recipes.pipeline import Pipeline, read_yaml
-from imageloom.recipes.recipe import from_data
+from imageloom.model import IfExists, Job, Limits, Plain, Recipe, Task
+from imageloom.recipes.checking import checked as complete
+from imageloom.recipes.pipeline import read_yaml
+from imageloom.recipes.recipe import from_data, output_of
 from imageloom.stores import check_address, is_remote, local_path
 from imageloom.system import disk
 from imageloom.system.private import private_folder
@@ -158,12 +159,11 @@ class Rules:
             UsageError: it is not valid, or needs a file of operators that the service does not have.
         """
         if isinstance(data, str):
-            steps = Pipeline.parse(data).steps
-            return validated(replace(self._operators, outputs=(Output(steps),)))
+            return complete(validated(replace(self._operators, outputs=(output_of(data),))))
         found = from_data(data, Path("recipe"), self._operators)
         if len(found.outputs) > MOST_OUTPUTS:
             raise UsageError(f"recipe: it has {len(found.outputs)} outputs, the maximum is {MOST_OUTPUTS}")
-        return validated(found)
+        return complete(validated(found))
 
     def check_places(self, source: str, sink: str) -> None:
         """Check that places are below the roots, and outside of the service's own folders.

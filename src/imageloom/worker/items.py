@@ -132,8 +132,8 @@ class About(Plain, frozen=True):
 
 
 def encode(task: Task, chunk: Chunk, lap: Lap) -> Iterator[bytes | Mapping[str, bytes] | About]:
-    """Encode the outputs, one after the other: each is a file, or a folder as of `codecs.encode`; no bytes mean that
-    it is left out. Then what the result says of the item."""
+    """Encode the outputs, one after the other: each is a file, or a folder as of `codecs.encode`; no bytes mean
+    that it is left out. Then what the result says of the item."""
     skipped = other_pages(chunk.header, task.recipe)
     dropped: set[Thing] = set()
     for output, pixels in zip(make_plan(chunk.header, task.recipe).outputs, chunk.pixels, strict=True):
