@@ -43,6 +43,7 @@ from imageloom.system.announcing import Announcer
 from imageloom.system.machine import half_of_memory
 
 if TYPE_CHECKING:
+    from imageloom.driver.manifest import Entry
     from imageloom.driver.pruning import Orphan
     from imageloom.tiling.large import LargeImages
 
@@ -145,6 +146,12 @@ class Driver:
         pruning = Pruning(self._source, self._sink, self._ledger, self._job.in_place)
         self._pruned = pruning.remove(found := pruning.orphans(), lambda: self._stopping)
         return found
+
+    def manifest(self) -> list[Entry]:
+        """The items that are done with the recipe, and their outputs: see `driver.manifest`, also for errors."""
+        from imageloom.driver.manifest import entries  # few runs need it
+
+        return list(entries(self._source, self._sink, self._ledger, self._meanings))
 
     def stop(self) -> None:
         """Finish the items in progress and begin no others. Safe to call from another thread."""

@@ -302,8 +302,8 @@ class Sink:
         """Do what must be done with the staged outputs of an item before the ledger is written.
 
         Raises:
-            OutputExists: an existing file differs from an output that it should equal (`Job.adopt`), or a name with
-                a digest belongs to somebody else.
+            OutputExists: an existing file differs from an output that it should equal (`Job.adopt`), or a name
+                with a digest belongs to somebody else.
             DuplicateOutput: such a name is that of an output of another item.
         """
         if work.hashed:
@@ -325,8 +325,8 @@ class Sink:
             self._ledger.claim(job, self._source, self.address, work.item, recipe, written.name)
 
     def _claim_made(self, job: int, work: Work, recipe: str, result: Result) -> None:
-        """Claim names that are known only now, because they have digests. A file of such a name that is there has the
-        same bytes."""
+        """Claim names that are known only now, because they have digests. A file of such a name that is there has
+        the same bytes."""
         names = tuple(written.name for written in result.written)
         if self.claim(job, work.item, recipe, names, taken=frozenset()) is None:
             raise OutputExists(f"its output {names[0]} exists (--if-exists)")

@@ -24,6 +24,7 @@ from imageloom.engines import ENGINES, Settings, check_settings
 from imageloom.errors import UsageError
 from imageloom.interface.arguments import address, limits_of, plain
 from imageloom.interface.choice import choose_engine
+from imageloom.interface.manifests import check_manifests
 from imageloom.interface.recipes import recipe_of
 from imageloom.model import (
     Chroma,
@@ -77,7 +78,7 @@ class Options(TypedDict, total=False):
     progressive: bool
     """Write JPEG outputs in several scans."""
     effort: int | None
-    """Time to spend on small files, 1 (fast) to 9, for WebP, AVIF, HEIF, JPEG XL and PNG; None: the format's default."""
+    """Time to spend on small files, 1 (fast) to 9, for WebP, AVIF, HEIF, JPEG XL and PNG; None: the usual one."""
     only_if_smaller: bool
     """Write no file that is not smaller than its input, or a copy of the input if the output would be the same
     picture in the same format."""
@@ -153,6 +154,11 @@ class Options(TypedDict, total=False):
     """Path of the ledger; None: the ledger in the user's state directory."""
     timeline: bool
     """Record the measurements for `imageloom report`."""
+    manifest: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    """Paths of files to write when the job ends: which outputs each image has, as `.json`, or as `.html` with
+    `<picture>` elements."""
+    sizes: str
+    """How wide pictures are shown, as in the attribute `sizes` of HTML, for `manifest`."""
     progress: bool
     """Show a progress bar: in a notebook, or on stderr."""
     listeners: Iterable[Listener]
@@ -206,6 +212,8 @@ DEFAULTS = Options(
     limits=Limits(),
     ledger=None,
     timeline=True,
+    manifest=(),
+    sizes="100vw",
     progress=False,
     listeners=(),
 )
@@ -222,6 +230,8 @@ class Prepared(NamedTuple):
     progress: bool
     prune: bool
     listeners: tuple[Listener, ...]
+    manifest: tuple[str, ...] = ()
+    sizes: str = ""
 
 
 def with_options(function: _F) -> _F:
@@ -317,7 +327,21 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
         raise UsageError(f"there is no engine {o['engine']!r}; there are: auto, {', '.join(ENGINES.names())}")
     engine, settings, _ = choose_engine(o["engine"], replace(asked, sandbox=job.sandbox), job)
     check_settings(engine, settings)
-    return Prepared(job, engine, settings, ledger, o["timeline"], o["progress"], o["prune"], listeners)
+    manifest = _manifests(o["manifest"])
+    _check("sizes", o["sizes"], str, "a text, such as '100vw'")
+    return Prepared(
+        *(job, engine, settings, ledger, o["timeline"], o["progress"], o["prune"], listeners),
+        manifest=manifest,
+        sizes=o["sizes"],
+    )
+
+
+def _manifests(given: object) -> tuple[str, ...]:
+    """One path, or several."""
+    several = given if isinstance(given, Iterable) and not isinstance(given, (str, os.PathLike)) else [given]
+    paths = tuple(address("manifest", one) for one in several)
+    check_manifests(paths)
+    return paths
 
 
 def _check(name: str, given: object, kind: type, what: str) -> None:

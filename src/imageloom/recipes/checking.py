@@ -48,15 +48,21 @@ def _check_options(output: Output, where: str) -> None:
     for name, flag in FLAGS.items():
         if not getattr(output, name) or name in known or (name == "lossless" and not codec.quality):
             continue
-        having = [format for format in codecs.formats() if _has(format, name)]
+        having = [format for format in _written() if _has(format, name)]
         raise UsageError(
             f"{where}{flag}: {output.format} has no such option; these formats have it: {', '.join(having)}"
         )
     if output.max_bytes and not codec.quality:
         raise UsageError(
             f"{where}--max-bytes: {output.format} has no quality to lower; these formats have one: "
-            f"{', '.join(format for format in codecs.formats() if codecs.get(format).quality)}"
+            f"{', '.join(format for format in _written() if codecs.get(format).quality)}"
         )
+
+
+def _written() -> list[str]:
+    """The formats of files that can be written."""
+    formats = [format for format in codecs.formats() if codecs.get(format).written == format]
+    return [format for format in formats if not hasattr(codecs.get(format), "files")]
 
 
 def _has(format: str, name: str) -> bool:

@@ -406,7 +406,7 @@ def why_tiled(
         capacity: number of parts that run at the same time.
         alone: no other image is waiting.
     """
-    largest = max(header.frame.pixels, *(output.frame.pixels for output in plan.outputs))
+    largest = max(header.frame.pixels, 0, *(output.frame.pixels for output in plan.outputs))
     if job.tile == "never" or plan.needs_file:
         return None
     if job.tile == "always":

@@ -12,7 +12,8 @@ A condition is about the header of an item's file. Its grammar:
     test       = word | number-field operator number | "format" ("==" | "!=") format
 
 The words are portrait, landscape, square, alpha, gray and lossless. The number fields are width, height, pixels,
-pages, channels and bits; width and height are those of the upright image. The operators are >, >=, <, <=, == and !=.
+pages, channels and bits; width and height are those of the upright image. The operators are >, >=, <, <=, ==
+and !=.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ class _Parser:
             found = _TOKEN.match(text, at)
             if found is None:
                 at += len(text[at:]) - len(text[at:].lstrip())
-                raise self._wrong(f"{text[at]!r} is not expected", at)
+                hint = ": write ==" if text[at] == "=" else ""
+                raise self._wrong(f"{text[at]!r} is not expected{hint}", at)
             self._tokens.append((found[0].strip(), found.end() - len(found[0].strip())))
             at = found.end()
         self._at = 0

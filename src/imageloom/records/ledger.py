@@ -315,6 +315,16 @@ class Ledger:
             (self.number(sink), self.number(source)),
         )
 
+    def made(self, source: str, sink: str) -> Iterator[tuple[str, str, str, str, int]]:
+        """Name, item, fingerprint of the item, meaning of the recipe and size of the outputs in a sink that were
+        made from a source, ordered by name. The size is 0 if an output was left out."""
+        self.flush()
+        yield from self._select(
+            "SELECT name, key, fingerprint, texts.text, size FROM outputs JOIN texts ON texts.id = recipe "
+            "WHERE sink = ? AND source = ? AND size IS NOT NULL ORDER BY name",
+            (self.number(sink), self.number(source)),
+        )
+
     def forget_outputs(self, sink: str, names: Iterable[str]) -> None:
         """Delete the record of outputs that were removed from a sink."""
         place = self.number(sink)
