@@ -127,6 +127,20 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write an HTML report to this file when the run ends.",
 )
+@click.option(
+    "--manifest",
+    multiple=True,
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="When the run ends, write which outputs each image has to this file: .json, or .html with <picture> "
+    "elements. Repeatable.",
+)
+@click.option(
+    "--sizes",
+    default="100vw",
+    show_default=True,
+    help="How wide pictures are shown, as in the attribute sizes of HTML, for --manifest.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what the run would do, without doing it.")
 @options.json_option
 @options.verbose_option
@@ -163,6 +177,8 @@ def command(
     trace_sample: float,
     prune: bool,
     yes: bool,
+    manifest: tuple[str, ...],
+    sizes: str,
     **given: Any,
 ) -> int:
     """Run PIPELINE over the images of SOURCE (a folder or a file) and write the outputs into the folder SINK.
@@ -188,6 +204,10 @@ def command(
     imageloom run 'resize 50%' photos/ half/ --engine zeromq --bind tcp://10.0.0.5:5555 --keys run.key \\
         --relay 10.0.0.5:7443
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
+    imageloom run 'when width > 2000 | resize 2000x' photos/ out/ --max-bytes 500k
+    imageloom run 'resize 100%' photos/ out/ --only-if-smaller --effort 9
+    imageloom run 'resize 100%' photos/ web/ --widths 320,640,1280 --formats avif,webp,jpeg --manifest web.html
+    imageloom run 'resize 50%' photos/ out/ --name '{exif.DateTimeOriginal:%Y/%m:-undated}/{stem}.{ext}'
 
     Exit codes: 0 all items done; 1 some items failed; 2 usage error; 3 no image matched in SOURCE; 4 storage,
     access or engine error, or a full sink; 130 interrupted (repeat the command to resume).
@@ -208,6 +228,10 @@ def command(
         raise click.UsageError("--report needs a recorded timeline: it excludes --dry-run and --no-timeline")
     if report and not report.absolute().parent.is_dir():
         raise click.UsageError(f"--report {report}: there is no folder {report.absolute().parent}")
+    if manifest:
+        from imageloom.interface.manifests import check_manifests, write_manifests  # few runs need it
+
+        check_manifests(manifest)
     collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
     if relay:
@@ -234,6 +258,8 @@ def command(
         finish_on_signals(driver.stop, "stopping", "stop", has_begun=lambda: driver.has_begun)
         summary = driver.run()
         reporters.finish(summary, "done", ledger)
+        if manifest:
+            write_manifests(driver, manifest, sizes)
         recorder.close()
         if report:
             from imageloom.report import write_page

@@ -88,6 +88,8 @@ class Work(Plain, frozen=True):
     """The header that the plan is based on; None: the worker reads it."""
     replace: bool = False
     """Outputs may replace existing files."""
+    hashed: bool = False
+    """In the names, the worker replaces {hash} by the digest of the output's bytes."""
 
 
 class Part(Plain, frozen=True):

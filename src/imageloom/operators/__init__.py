@@ -34,10 +34,12 @@ from imageloom.operators.registry import (
     operator,
     operators,
 )
+from imageloom.operators.templates import TEMPLATE, templates
 from imageloom.operators.versions import version
 
 __all__ = [
     "DTYPES",
+    "TEMPLATE",
     "Measure",
     "Operator",
     "apply",
@@ -54,6 +56,7 @@ __all__ = [
     "operators",
     "reloaded",
     "shown",
+    "templates",
     "version",
     "with_checks",
 ]

@@ -30,9 +30,10 @@ from imageloom.driver.naming import check_template
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.errors import ImageloomError, PipelineError, StorageError, TaskRefused, UsageError
-from imageloom.model import IfExists, Job, Limits, Output, Plain, Recipe, Task
-from imageloom.recipes.pipeline import Pipeline, read_yaml
-from imageloom.recipes.recipe import from_data
+from imageloom.model import IfExists, Job, Limits, Plain, Recipe, Task
+from imageloom.recipes.checking import checked as complete
+from imageloom.recipes.pipeline import read_yaml
+from imageloom.recipes.recipe import from_data, output_of
 from imageloom.stores import check_address, is_remote, local_path
 from imageloom.system import disk
 from imageloom.system.private import private_folder
@@ -159,8 +160,7 @@ class Rules:
             TaskRefused: a step names a file that is not below a root.
         """
         if isinstance(data, str):
-            steps = Pipeline.parse(data).steps
-            return self._checked(replace(self._operators, outputs=(Output(steps),)))
+            return self._checked(replace(self._operators, outputs=(output_of(data),)))
         found = from_data(data, Path("recipe"), self._operators)
         if len(found.outputs) > MOST_OUTPUTS:
             raise UsageError(f"recipe: it has {len(found.outputs)} outputs, the maximum is {MOST_OUTPUTS}")
@@ -168,7 +168,7 @@ class Rules:
 
     def _checked(self, recipe: Recipe) -> Recipe:
         self.guard.check_files(recipe)
-        return validated(recipe)
+        return complete(validated(recipe))
 
     def check_places(self, source: str, sink: str) -> None:
         """Check that places are below the roots, and outside of the service's own folders.

@@ -188,7 +188,7 @@ class FlowEngine(Engine):
 
     @property
     def has_others(self) -> bool:
-        return self._turns.engine.has_others
+        return self.turns.engine.has_others
 
     @property
     def missing(self) -> str:
