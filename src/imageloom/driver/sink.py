@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from imageloom import codecs
 from imageloom.driver.naming import check_below
@@ -28,6 +29,9 @@ from imageloom.stores.local import LocalStore
 from imageloom.stores.staging import ScratchFolder
 from imageloom.system import disk, folders
 from imageloom.system.private import private_folder
+
+BUSY_FOR = 0.5
+"""Seconds for which a lock is waited for: the process of a run whose program was killed ends a moment later."""
 
 
 class Sink:
@@ -135,7 +139,7 @@ class Sink:
             if self._scratch and self.store.is_local:
                 self._scratch_folder = ScratchFolder(self._scratch)
             self._lock = self._open_lock()
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self._lock)
             self.store.prepare(self._scratch)
         except BlockingIOError:
             self._release()
@@ -416,3 +420,19 @@ def _place(output: Output, template: str) -> tuple[str, ...]:
     name = output.name or template
     width = str(output.width) if "width" in fields_of(name) else ""
     return output.folder, output.format or "", name, width, output.when
+
+
+def _take(lock: int) -> None:
+    """Lock a file.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    until = time.monotonic() + BUSY_FOR
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
