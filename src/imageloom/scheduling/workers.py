@@ -6,11 +6,33 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from imageloom.model import Work
+from imageloom.model import Plain, Task, Work
 from imageloom.scheduling.protocol import Ticket
 from imageloom.scheduling.queue import Run
 
 NEVER = float("inf")
+
+
+class InProgress(Plain, frozen=True):
+    """An item that a worker processes."""
+
+    task: Task
+    key: str
+    seconds: float
+    """For how long, in seconds."""
+
+
+class WorkerState(Plain, frozen=True):
+    """A worker with what it has, to be shown."""
+
+    name: str
+    slots: int
+    """Number of tasks that it processes at the same time; 0 if it gets none."""
+    load: float
+    """Load per core of its machine, as far as it is known."""
+    items: tuple[InProgress, ...]
+    waiting: int
+    """Number of tasks that were sent to it and have not begun."""
 
 
 @dataclass(eq=False, slots=True)
@@ -36,6 +58,14 @@ class Delivery:
     def work(self) -> Work:
         """The item in progress."""
         return self.ticket.task.work[self.places[self.done]]
+
+    def item(self, now: float) -> InProgress | None:
+        """The item in progress, to be shown; None before the first and after the last one."""
+        done, since = self.done, self.since
+        if since > now or done >= len(self.places):
+            return None
+        task = self.ticket.task
+        return InProgress(task, task.work[self.places[done]].item.key, now - since)
 
     @property
     def has_begun(self) -> bool:
@@ -79,6 +109,12 @@ class Worker:
     @property
     def has_suspect(self) -> bool:
         return any(delivery.is_suspect for delivery in self.deliveries.values())
+
+    def state(self, now: float) -> WorkerState:
+        """What it has, as seen from any thread: deliveries may change meanwhile."""
+        held = list(self.deliveries.values())
+        items = tuple(one for delivery in held if (one := delivery.item(now)))
+        return WorkerState(self.name, self.limit, self.load, items, len(held) - len(items))
 
     def in_progress(self) -> Iterator[Delivery]:
         return (delivery for delivery in self.deliveries.values() if delivery.has_begun)

@@ -30,7 +30,7 @@ from imageloom.driver.naming import check_template
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.errors import ImageloomError, PipelineError, StorageError, TaskRefused, UsageError
-from imageloom.model import IfExists, Job, Limits, Output, Plain, Recipe, Task
+from imageloom.model import IfExists, Job, Limits, Output, Pages, Plain, Recipe, Task
 from imageloom.recipes.pipeline import Pipeline, read_yaml
 from imageloom.recipes.recipe import from_data
 from imageloom.stores import check_address, is_remote, local_path
@@ -65,6 +65,8 @@ class Options(Plain, frozen=True):
     """Maximum number of workers that process the flow at the same time; 0: all."""
     poll: Annotated[float, Meta(ge=0, le=86400)] = 0.0
     """Seconds between two listings of a watched source; 0: change notifications, where there are any."""
+    pages: Pages = "first"
+    """Which pages of a file are processed; `all` needs {page} in `name` if a file has several."""
     max_pixels: Annotated[int, Meta(ge=1)] = Limits().max_pixels
     max_file_size: Annotated[int, Meta(ge=1)] = Limits().max_file_size
     max_expansion: Annotated[int, Meta(ge=1)] = Limits().max_expansion
@@ -129,8 +131,8 @@ class Rules:
             raise UsageError(f"a flow has at most {MOST_TEXT:,} bytes")
         file = _file_of(read_yaml(text, f"the flow {name}"), name)
         self.check_places(file.source, file.sink)
-        recipe = self.recipe(file.recipe)
         given = file.options
+        recipe = replace(self.recipe(file.recipe), pages=given.pages)
         check_template(given.name)
         job = Job(
             source=file.source,
