@@ -12,7 +12,7 @@ from msgspec import Meta
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Count, Outcome, Plain, Task
 from imageloom.scheduling.results import ResultCallback
-from imageloom.scheduling.workers import WorkerState
+from imageloom.scheduling.states import WorkerState
 from imageloom.system.registry import Registry, load
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.guard import Guard

@@ -28,8 +28,8 @@ from imageloom.scheduling.protocol import (
 from imageloom.scheduling.results import ResultCallback
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.scheduler import Scheduler
+from imageloom.scheduling.states import WorkerState
 from imageloom.scheduling.transport import Transport
-from imageloom.scheduling.workers import WorkerState
 
 GRACE = 5.0
 """Time in seconds for workers to exit when the engine is closed. Then they are ended."""

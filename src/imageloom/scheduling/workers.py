@@ -6,33 +6,12 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from imageloom.model import Plain, Task, Work
+from imageloom.model import Work
 from imageloom.scheduling.protocol import Ticket
 from imageloom.scheduling.queue import Run
+from imageloom.scheduling.states import InProgress, WorkerState
 
 NEVER = float("inf")
-
-
-class InProgress(Plain, frozen=True):
-    """An item that a worker processes."""
-
-    task: Task
-    key: str
-    seconds: float
-    """For how long, in seconds."""
-
-
-class WorkerState(Plain, frozen=True):
-    """A worker with what it has, to be shown."""
-
-    name: str
-    slots: int
-    """Number of tasks that it processes at the same time; 0 if it gets none."""
-    load: float
-    """Load per core of its machine, as far as it is known."""
-    items: tuple[InProgress, ...]
-    waiting: int
-    """Number of tasks that were sent to it and have not begun."""
 
 
 @dataclass(eq=False, slots=True)

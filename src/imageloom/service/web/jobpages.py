@@ -70,17 +70,18 @@ class JobPages:
         now = time.time()
         activity = self._service.views.activity(id)
         if activity is None:
-            return {"charts": [], "lanes": [], "maps": [], "tasks": []}
+            return {"charts": [], "lanes": [], "maps": [], "doing": []}
+        is_active = any(bar.done or bar.failed for bar in activity.bars)
         tasks = [task for task in self._service.turns.in_hand if task.flow == flow]
         work = [(task.keys[0], task.part.write) for task in tasks if task.part]
         return {
-            "charts": [charts.throughput(activity.bars), charts.latency(activity.bars)],
+            "charts": [charts.throughput(activity.bars), charts.latency(activity.bars)] if is_active else [],
             "lanes": charts.lanes(activity, now),
             "maps": [
                 charts.tile_map(image, [box for key, box in work if key == image.key])
                 for image in activity.images
             ],
-            "tasks": tasks,
+            "doing": list(dict.fromkeys(key for task in tasks for key in task.keys)),
         }
 
     def item(self, request: Request) -> Response:

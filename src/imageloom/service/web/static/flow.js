@@ -10,7 +10,7 @@
   const about = document.getElementById("about"), more = document.getElementById("more");
   const problems = new Map([...document.querySelectorAll("[data-problem]")].map((one) => [one.dataset.problem, one]));
   const names = [...document.querySelectorAll("[data-operator]")].map((one) => one.dataset.operator);
-  let position = 50, addresses = [], turn = 0, timer = 0;
+  let addresses = [], turn = 0, timer = 0;
 
   const address = (text) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -34,15 +34,12 @@
       const box = document.createElement("div"), pair = document.createElement("div"), slider = document.createElement("input");
       box.className = "sample";
       pair.className = "pair";
-      const before = picture(found.before, "before", "before");
-      pair.append(picture(one.image, "after", "after"), before);
-      Object.assign(slider, { type: "range", min: 0, max: 100, value: position });
+      pair.append(picture(one.image, "After", "after"), picture(found.before, "Before", "before"));
+      Object.assign(slider, { type: "range", min: 0, max: 100 });
       slider.setAttribute("aria-label", `Before and after${one.name ? ` of ${one.name}` : ""}`);
-      const cut = () => { position = slider.value; before.style.clipPath = `inset(0 ${100 - position}% 0 0)`; };
-      slider.addEventListener("input", cut);
-      cut();
       if (one.name) { const title = document.createElement("p"); title.className = "note"; title.textContent = one.name; box.append(title); }
       box.append(pair, slider);
+      slide(box);
       return box;
     }));
     plan.hidden = false;

@@ -1,9 +1,17 @@
 "use strict";
-// The sliders between two pictures that are in the page.
-for (const box of document.querySelectorAll(".sample")) {
-  const slider = box.querySelector("input"), before = box.querySelector(".before");
-  const cut = () => { before.style.clipPath = `inset(0 ${100 - slider.value}% 0 0)`; };
+// A slider between two pictures that lie on top of each other.
+let pairPosition = 50;
+
+const slide = (box) => {
+  const pair = box.querySelector(".pair"), before = pair.querySelector(".before"), slider = box.querySelector("input");
+  const cut = () => { pairPosition = slider.value; pair.style.setProperty("--cut", `${pairPosition}%`); };
+  const fit = () => { if (before.naturalWidth) { pair.style.aspectRatio = `${before.naturalWidth} / ${before.naturalHeight}`; } };
+  slider.value = pairPosition;
   slider.hidden = false;
   slider.addEventListener("input", cut);
+  before.addEventListener("load", fit);
+  fit();
   cut();
-}
+};
+
+for (const box of document.querySelectorAll(".sample")) { slide(box); }
