@@ -181,7 +181,10 @@ class Rules:
                 check_address(address)
             elif self._is_private(address):
                 raise TaskRefused(f"{what}: {address} is in, or contains, a folder of the service itself")
-        self.guard.bounded(Task(0, "-", source, sink, Recipe(()), Limits(), ()))
+            try:
+                self.guard.bounded(Task(0, "-", address, address, Recipe(()), Limits(), ()))
+            except TaskRefused as error:
+                raise TaskRefused(f"{what}: {error}") from None
 
     def _is_private(self, address: str) -> bool:
         real = os.path.realpath(local_path(address))

@@ -35,6 +35,17 @@ from imageloom.system.private import private_folder
 SIDE = 960
 SMALL = 160
 """Longer side of a preview, and of a thumbnail, in pixels."""
+PICTURED = {
+    "gaussian_blur": "gaussian_blur 3",
+    "motion_blur": "motion_blur 15",
+    "crop": "crop 120x80+40+60",
+    "resize": "resize 120x120 fit=cover",
+    "brightness": "brightness 60",
+    "contrast": "contrast 1.6",
+    "gamma": "gamma 0.5",
+    "pad": "pad 20 color=#ffffff",
+}
+"""What the example picture shows, of operators whose first example shows little of a small picture."""
 EXAMPLE_SIDE = 240
 """Longer side of the example picture of an operator."""
 MOST_SAMPLES = 24
@@ -128,7 +139,7 @@ class Previewer:
         return self._make(self._source(address, key), Recipe(()), (), SIDE)[0]
 
     def example(self, name: str) -> bytes:
-        """A landscape after the first example of an operator, as WebP; without a name, the landscape itself.
+        """What an operator makes of a drawn landscape, as WebP; without a name, the landscape itself.
 
         Raises:
             UsageError: there is no such operator, or it has no example.
@@ -140,7 +151,7 @@ class Previewer:
             if not place.exists():
                 place.write_bytes(drawn())
             source = Source(str(place), links="inside", roots=(str(self._folder),))
-            recipe = self._rules.recipe(_example_of(name)) if name else Recipe(())
+            recipe = self._rules.recipe(pictured(name)) if name else Recipe(())
             found = self._make(source, recipe, recipe.outputs, EXAMPLE_SIDE)[-1]
             self._examples[name] = found
         return found
@@ -224,9 +235,13 @@ class Previewer:
             self._waiting.release()
 
 
-def _example_of(name: str) -> str:
-    """The first example of an operator."""
+def pictured(name: str) -> str:
+    """The step of which the example picture of an operator is made.
+
+    Raises:
+        UsageError: there is no such operator, or it has no example.
+    """
     found = next((one for one in operators.operators() if one.name == name), None)
     if found is None or not found.examples:
         raise UsageError(f"there is no operator {name!r:.80} with an example")
-    return found.examples[0]
+    return PICTURED.get(name, found.examples[0])

@@ -13,12 +13,12 @@ from starlette.routing import Route
 from imageloom.errors import ImageloomError, PipelineError, UsageError
 from imageloom.service.flows import BrokenFlow, data_of, flow_text, recipe_text
 from imageloom.service.jobservice import JobService
-from imageloom.service.preview import Previewer
+from imageloom.service.preview import Previewer, pictured
 from imageloom.service.web.api import WEBP, operator_answers
 from imageloom.service.web.problems import status_of
 from imageloom.service.web.render import Renderer, to
 
-FIELDS = ("name", "source", "sink", "recipe", "options")
+FIELDS = ("name", "source", "sink", "recipe", "pages", "options")
 """Fields of the form beside which an error is shown."""
 EXAMPLE_AGE = 86400
 """Seconds for which a browser keeps the example picture of an operator."""
@@ -124,7 +124,7 @@ def _field_of(error: ImageloomError) -> str:
     """The field of the form that an error is about; empty if it is not about one."""
     if isinstance(error, PipelineError):
         return "recipe"
-    found = re.match(r"(\w+)[.:]", str(error))
+    found = re.match(r"(?:options\.(?=pages))?(\w+)[.:]", str(error))
     return found[1] if found and found[1] in FIELDS else ""
 
 
@@ -133,5 +133,6 @@ def _indented(text: str) -> str:
 
 
 @functools.cache
-def _operators() -> list[Any]:
-    return operator_answers()
+def _operators() -> list[tuple[Any, str]]:
+    """The operators, and of which step the example picture of each is made."""
+    return [(one, pictured(one.name) if one.examples else "") for one in operator_answers()]
