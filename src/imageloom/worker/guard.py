@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 
 from msgspec.structs import replace
 
@@ -144,7 +143,7 @@ def check_reach(task: Task) -> None:
     for path in paths:
         if not is_remote(path) and not os.path.exists(local_path(path)):
             raise TaskRefused(
-                f"{path} does not exist on {socket.gethostname()}: source, sink and scratch must be folders that "
+                f"{path} does not exist on {os.uname().nodename}: source, sink and scratch must be folders that "
                 "all workers share, under the same path"
             )
 
