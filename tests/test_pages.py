@@ -95,7 +95,7 @@ def test_files_of_a_store_whose_pages_are_processed_are_not_kept(run: Run) -> No
     def look(event: Event) -> None:
         nonlocal most
         if isinstance(event, Done):
-            most = sum("/./" not in key for _, key, _ in stores.kept)
+            most = sum("/./" not in item.key for _, item in stores.kept)
 
     options: dict[str, Any] = {"format": "png", "density": 72, "pages": "all", "name": NAMED}
     process(

@@ -223,7 +223,10 @@ def format_of(name: str) -> Format | None:
 
 def _by_content(data: bytes, table: dict[Format, _Known]) -> Format | None:
     """The format in a table that a file's first bytes are of."""
-    return next((format for format, known in table.items() if _pattern(known.magic).match(data)), None)
+    for format, known in table.items():
+        if _pattern(known.magic).match(data):
+            return format
+    return None
 
 
 def read_header(

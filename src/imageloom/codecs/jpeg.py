@@ -82,7 +82,7 @@ class Jpeg:
         frame: Frame | None = None
         components = 0
         sampling = None
-        for marker, start, end in segments.walk(head):
+        for marker, start, end in segments.walk(head, tables=False):
             if marker in _FRAMES:
                 described = head[start : start + segments.FRAME]
                 frame, components = _frame(described)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import lru_cache
 from mmap import mmap
+from struct import Struct
 
 import numpy as np
 
@@ -30,12 +30,21 @@ OPTIONAL = {*range(0xE0, 0xF0), COM}
 BARE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a length: TEM, RST0 to RST7, SOI."""
 _WITHOUT_LENGTH = {*BARE, EOI, 0x00, 0xFF}
+_NOT_BARE = _WITHOUT_LENGTH | OPTIONAL - {APP0}
+_HEAD = Struct(">BBH")
+"""A marker with its first byte, and the length of its segment."""
+_USUAL_TABLES = re.compile(
+    rb"(?s:\xff(?:\xdb\x00(?:\x43.{65}|\x84.{130})|\xc4(?:\x00\x1f.{29}|\x00\xb5.{179}|\x01\xa2.{416})|\xdd\x00\x04..))*"
+)
+"""Quantization tables, Huffman tables and restart intervals, as most files have them: with their usual lengths."""
 _SCAN = bytes((0xFF, SOS))
 _END = bytes((0xFF, EOI))
 ICC = b"ICC_PROFILE\0"
 """The first bytes of the segments of a colour profile."""
 _PLAIN_JFIF = b"JFIF\0" + b"\0\0\1\0\1\0\0"
 """The body of a JFIF segment, without its version, that has no resolution and no thumbnail."""
+_SMALL = 8 << 10
+"""In files of fewer bytes, bytes are searched faster than arrays are compared."""
 MOST_SEARCHED = 256 << 20
 """Maximum size of a file in which the end of the image is searched for, in bytes."""
 ANY_MARKER = re.compile(rb"\xff[^\x00\xff]")
@@ -55,16 +64,29 @@ MOST_SEGMENTS = 1 << 16
 """Maximum number of segments. A large profile has 255."""
 
 
-def walk(data: Data) -> Iterator[tuple[int, int, int]]:
+def walk(data: Data, tables: bool = True) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of the body of each segment, up to the first scan (ITU-T T.81, B.1).
+
+    Args:
+        tables: also those of quantization and Huffman tables. Without them it is faster; some may come anyway.
 
     Raises:
         MoreNeeded: the data ends too early.
         CorruptImage: a segment that is needed has an impossible length.
     """
-    at = 2
+    at, skips = 2, not tables and isinstance(data, bytes)
     for _ in range(MOST_SEGMENTS):
+        if skips:
+            at = _USUAL_TABLES.match(data, at).end()  # type: ignore[union-attr, arg-type]
         mark = data[at : at + 4]
+        if len(mark) == 4:  # nearly every one: as fast as possible
+            first, marker, length = _HEAD.unpack(mark)
+            if first == 0xFF and length >= 2 and marker not in _WITHOUT_LENGTH:
+                start, at = at + 4, at + 2 + length
+                yield marker, start, at
+                if marker == SOS:
+                    return
+                continue
         if len(mark) < 2:
             raise MoreNeeded
         marker = mark[1]
@@ -75,39 +97,39 @@ def walk(data: Data) -> Iterator[tuple[int, int, int]]:
             continue
         if len(mark) < 4:
             raise MoreNeeded
-        length = mark[2] << 8 | mark[3]
-        if length < 2:
-            if marker not in OPTIONAL:
-                raise CorruptImage(f"the JPEG header is damaged at byte {at}")
-            at += 4
-            continue
-        yield marker, at + 4, at + 2 + length
-        if marker == SOS:
-            return
-        at += 2 + length
+        if marker not in OPTIONAL:  # it is too short to have a length
+            raise CorruptImage(f"the JPEG header is damaged at byte {at}")
+        at += 4
     raise UnsupportedImage(f"JPEG with more than {MOST_SEGMENTS:,} segments is not supported")
 
 
 def is_bare(data: bytes) -> bool:
-    """Whether a file is only an image: nothing in it is metadata, and nothing is behind it."""
-    with suppress(MoreNeeded, CorruptImage):
-        for marker, start, end in walk(data):
-            if marker == SOS:
-                return data[-2:] == _END and (len(data) > MOST_SEARCHED or not ends_early(data, start))
-            if marker == APP0 and data[start : start + 5] + data[start + 7 : end] == _PLAIN_JFIF:
-                continue
-            if marker in OPTIONAL:
-                return False
-            if marker in FRAMES and data[start + 5 : start + 6] == b"\4":
-                return False
+    """Whether a file is only an image: nothing in it is metadata, and nothing is behind it.
+
+    This is asked of each file, so it is faster than `walk`. A file with stray bytes or damage counts as not bare.
+    """
+    at, last = 2, len(data) - _HEAD.size
+    while (at := _USUAL_TABLES.match(data, at).end()) <= last:  # type: ignore[union-attr]
+        first, marker, length = _HEAD.unpack_from(data, at)
+        start, at = at + _HEAD.size, at + 2 + length
+        if first != 0xFF or length < 2 or marker in _NOT_BARE:
+            return False
+        if marker == SOS:
+            return data[-2:] == _END and (len(data) > MOST_SEARCHED or not ends_early(data, start))
+        if marker == APP0 and data[start : start + 5] + data[start + 7 : at] != _PLAIN_JFIF:
+            return False
+        if marker in FRAMES and data[start + 5 : start + 6] == b"\4":
+            return False
     return False
 
 
 def ends_early(data: bytes, scan: int) -> bool:
     """Whether there is an EOI between the start of the first scan and the last two bytes of a file.
 
-    Entropy-coded data has none. Arrays are compared faster than bytes are searched.
+    Entropy-coded data has none. In large files, arrays are compared faster than bytes are searched.
     """
+    if len(data) < _SMALL:
+        return data.find(_END, scan, len(data) - 2) >= 0
     coded = np.frombuffer(data, np.uint8, len(data) - 2 - scan, scan)
     ends = coded[:-1] == 0xFF
     ends &= coded[1:] == EOI

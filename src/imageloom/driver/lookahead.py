@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from imageloom import codecs, stores
+from imageloom.codecs.bits import HEAD
 from imageloom.driver.items import ItemNames
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
@@ -32,7 +33,7 @@ Entry = Item | Unlisted | None
 """An entry of a source; None if it has none at the moment."""
 
 WHOLE = 16 << 20
-"""Files of at most this number of bytes are read ahead as a whole."""
+"""Remote files of at most this number of bytes are read ahead as a whole; local ones only up to `HEAD` bytes."""
 
 
 class Answers(NamedTuple):
@@ -61,7 +62,9 @@ class Lookahead:
         self._meanings = meanings
         self._memory = memory
         self.names = ItemNames(job)
-        self._keeps = not source.store.is_local and engine.capabilities.shares_memory
+        self.keeps = engine.capabilities.shares_memory
+        """Whether whole files are kept for the workers, which are in this process."""
+        self._most_kept = HEAD if source.store.is_local else WHOLE
         self.take_long = not (source.store.is_local and sink.store.is_local)
         """Whether each question is a round trip to a remote store."""
 
@@ -136,16 +139,17 @@ class Lookahead:
         try:
             if path := store.path(item.path):
                 return codecs.metadata_of(path, header.format, header.page).exif
-            name = self._source.root, item.key, item.fingerprint
-            data = stores.kept.get(name) or store.read(item.path, self._job.limits.max_file_size, item)
+            data = stores.kept.get((self._source.root, item)) or store.read(
+                item.path, self._job.limits.max_file_size, item
+            )
             return codecs.read_metadata(data, header.format, header.page).exif
         except CorruptImage:
             return b""
 
     def _header(self, item: Item) -> Header:
         store, density = self._source.store, self._job.recipe.density
-        if self._keeps and item.size <= WHOLE:
-            name = self._source.root, item.key, item.fingerprint
+        if self.keeps and item.size <= self._most_kept:
+            name = self._source.root, item
             if (data := stores.kept.get(name)) is None:
                 data = stores.kept[name] = store.read(item.path, self._job.limits.max_file_size, item)
             return codecs.header_of(data, item.page, density)
@@ -158,11 +162,11 @@ class Lookahead:
 
     def drop(self, entry: Item) -> None:
         """Drop the data that was read ahead for an item, or for a file, that is not processed."""
-        if self._keeps:
-            stores.kept.pop((self._source.root, entry.key, entry.fingerprint), None)
+        if self.keeps:
+            stores.kept.pop((self._source.root, entry), None)
 
     def close(self) -> None:
-        if self._keeps:
+        if self.keeps:
             stores.drop_kept(self._source.root)
 
 

@@ -236,6 +236,7 @@ class Driver:
         """
         began = time.perf_counter()
         waiting = 0
+        self._lookahead.keeps = False  # there are no workers
         for ready in self._planner.ready(self._wake):
             if ready is None:
                 with suppress(Empty):  # the listing wakes it

@@ -11,6 +11,7 @@ import os
 import time
 
 from imageloom import codecs
+from imageloom.driver.namefilter import NameFilter
 from imageloom.driver.naming import check_below
 from imageloom.driver.source import Source
 from imageloom.errors import (
@@ -75,6 +76,8 @@ class Sink:
         self._real_folders: dict[str, str] = {}
         self._lock = -1
         self._is_new = not ledger.knows(self.address)
+        self._claimed = NameFilter()
+        """The names that this run has claimed in a new sink."""
         self._job = 0
         self._named: set[str] = set()
         """Names that this run has given to outputs of items that are not done."""
@@ -140,6 +143,8 @@ class Sink:
                 self._scratch_folder = ScratchFolder(self._scratch)
             self._lock = self._open_lock()
             _take(self._lock)
+            # from now on, no other run claims names in it
+            self._is_new = not self._ledger.knows(self.address)
             self.store.prepare(self._scratch)
         except BlockingIOError:
             self._release()
@@ -234,19 +239,28 @@ class Sink:
             DuplicateOutput: another item of the source has claimed a name.
             OutputExists: imageloom did not make the file with one of the names, or the file is the input.
         """
-        claims = [self._ledger.claim_of(self.address, name) for name in names]
+        claims = [self._claim_of(name) for name in names]
         for name, claim in zip(names, claims, strict=True):
-            self._spare_input(name, item)
             if not self._may_write(name, claim, item, taken):
                 return None
         for name in names:
             if name not in self._compared:
                 self._ledger.claim(job, self._source, self.address, item, recipe, name)
+                if self._is_new:
+                    self._claimed.add(name)
         self._job = job
         if self._if_exists == "overwrite":
             return True
+        if not any(claims):
+            return False
         own = [c is not None and (c.source, c.key) == (self._source, item.key) for c in claims]
         return all(own) and (self.store.is_local or all(c and c.is_filled for c in claims))
+
+    def _claim_of(self, name: str) -> Claim | None:
+        """The claim on a name. The ledger is not asked where there can be none."""
+        if self._is_new and not self._claimed.may_have(name):
+            return None
+        return self._ledger.claim_of(self.address, name)
 
     def _spare_input(self, name: str, item: Item) -> None:
         """Refuse an output that would replace the file that the item links to."""
@@ -255,20 +269,27 @@ class Sink:
             raise OutputExists(f"its output {name} would replace the file that it is read from")
 
     def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
+        is_own = claim is not None and (claim.source, claim.key) == (self._source, item.key)
+        exists = is_own or (self.store.exists(name) if taken is None else name in taken)
+        if exists:
+            self._spare_input(name, item)
         real = self._real(name)
         if self.store.is_local and real != f"{self._real('')}{name}":
             raise OutputExists(
                 f"its output {name} would be written to {real}, because a folder of the sink is a "
                 "symbolic link: outputs are not written through links"
             )
-        if claim is not None and claim.source == self._source:
-            if claim.key == item.key:
-                return True
-            if self._origin.exists(path_and_page(claim.key)[0]):
-                raise DuplicateOutput(f"its output {name} is already the output of {claim.key} (see --name)")
+        if is_own:
+            return True
+        if (
+            claim is not None
+            and claim.source == self._source
+            and self._origin.exists(path_and_page(claim.key)[0])
+        ):
+            raise DuplicateOutput(f"its output {name} is already the output of {claim.key} (see --name)")
         if self._is_protected(real):
             raise OutputExists(f"its output {name} lies in the source, where imageloom never writes")
-        if not (self.store.exists(name) if taken is None else name in taken):
+        if not exists:
             return True
         if self._adopt:
             if self._compared.setdefault(name, item.key) != item.key:

@@ -47,9 +47,10 @@ class Flight(Struct, eq=False):
     def add_result(self, place: int, result: Result) -> None:
         """Add the result of the item at a position. Called by the engine, from any thread."""
         self.arrived[place] = result
-        self.reporting[self] = None  # in the order of their first results
-        if len(self.reporting) == 1:
-            self.wake()
+        if self not in self.reporting:
+            self.reporting[self] = None  # in the order of their first results
+            if len(self.reporting) == 1:
+                self.wake()
 
     def outcome(self) -> Outcome:
         """The outcome of the finished task. An exception becomes a failure of each item.

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from imageloom import stores
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.errors import ItemTimeout, NotBegun
-from imageloom.model import Outcome, Task
+from imageloom.model import Outcome, Result, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.controller import fixed, for_requests
 from imageloom.worker.perform import STOPPED, Attempt, TaskName, perform, worker_name
@@ -98,6 +98,7 @@ class _TaskRun:
         self._on_result = on_result
         self._uploads = stores.is_remote(task.sink)
         self._attempts: list[Attempt] = []
+        self._results: list[Result | None] = [None] * len(task.work)
         self._committed = itertools.count(1)  # next() is atomic
         self.outcome: Future[Outcome] = Future()
 
@@ -107,7 +108,7 @@ class _TaskRun:
         self.outcome.add_done_callback(lambda _: uncomputed.discard(number))  # it keeps no run alive
         source = self._task.source
         if stores.is_remote(source) and not all(
-            (source, work.item.key, work.item.fingerprint) in stores.kept for work in self._task.work
+            (source, work.item) in stores.kept for work in self._task.work
         ):
             self._engine.requests.post(self._read)
         else:
@@ -183,11 +184,13 @@ class _TaskRun:
     def _commit_one(self, place: int, attempt: Attempt) -> None:
         with self._errors_end_task():
             attempt.commit()
+            worker = worker_name()
+            result = self._results[place] = replace(attempt.result, worker=worker)
             if self._on_result is not None:
-                self._on_result(place, replace(attempt.result, worker=worker_name()))
+                self._on_result(place, result)
             if next(self._committed) == len(self._task.work):
-                results = tuple(attempt.result for attempt in self._attempts)
-                self.outcome.set_result(Outcome(self._task.id, worker_name(), results))
+                results = tuple(result for result in self._results if result is not None)
+                self.outcome.set_result(Outcome(self._task.id, worker, results))
 
     @contextmanager
     def _errors_end_task(self) -> Iterator[None]:

@@ -202,10 +202,19 @@ def _plan(header: Header, recipe: bytes) -> Plan:
     return _make_plan(header, msgspec.msgpack.decode(recipe, type=Recipe))
 
 
-operators.reloaded.append(lambda module: _plan.cache_clear())
 _encode = msgspec.msgpack.Encoder().encode
-_latest: list[tuple[Recipe, bytes]] = [(Recipe(()), b"")]
-"""The recipe of the last plan, and its bytes: a run asks for the plans of one recipe, several times an item."""
+_latest_recipe: list[tuple[Recipe, bytes]] = [(Recipe(()), b"")]
+"""The recipe of the last plan, and its bytes: a run asks for the plans of one recipe."""
+_latest: list[tuple[Header, Recipe, Plan]] = []
+"""The last plan, with what it was made from: a worker asks for the plan of an item several times in a row."""
+
+
+def _forget(module: str) -> None:
+    _plan.cache_clear()
+    _latest.clear()
+
+
+operators.reloaded.append(_forget)
 
 
 def make_plan(header: Header, recipe: Recipe) -> Plan:
@@ -215,11 +224,16 @@ def make_plan(header: Header, recipe: Recipe) -> Plan:
         OperatorRefused: a step does not accept its input.
         UnsupportedImage: the output's format does not support the pixels.
     """
-    latest, encoded = _latest[0]
+    for its_header, its_recipe, plan in _latest:
+        if its_header is header and its_recipe is recipe:
+            return plan
+    latest, encoded = _latest_recipe[0]
     if latest is not recipe:
         encoded = _encode(recipe)
-        _latest[0] = recipe, encoded
-    return _plan(header, encoded)
+        _latest_recipe[0] = recipe, encoded
+    plan = _plan(header, encoded)
+    _latest[:] = [(header, recipe, plan)]
+    return plan
 
 
 def _make_plan(header: Header, recipe: Recipe) -> Plan:

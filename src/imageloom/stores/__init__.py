@@ -34,8 +34,8 @@ STORES = Registry(
 """By scheme: each is a function of an address that makes a `Store`. The schemes of fsspec that people use most are
 here, so that no plug-in takes them."""
 
-kept: dict[tuple[str, str, str], bytes] = {}
-"""Files that were read ahead, for the workers of this process: by store address, key and fingerprint."""
+kept: dict[tuple[str, Item], bytes] = {}
+"""Files that were read ahead, for the workers of this process, by the address of their store."""
 
 
 class Feed(Protocol):

@@ -91,7 +91,7 @@ def check_name(path: str) -> None:
 
 def is_utf8(name: str) -> bool:
     """Whether a file name is UTF-8."""
-    return shown(name) == name
+    return name.isascii() or shown(name) == name
 
 
 def shown(name: str) -> str:

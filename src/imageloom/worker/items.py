@@ -12,7 +12,20 @@ from msgspec.structs import asdict
 from imageloom import codecs, operators, stores
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
-from imageloom.model import Frame, Header, Pixels, Plain, Result, Step, Task, Thing, Times, Work, Written
+from imageloom.model import (
+    STAGES,
+    Frame,
+    Header,
+    Pixels,
+    Plain,
+    Result,
+    Step,
+    Task,
+    Thing,
+    Times,
+    Work,
+    Written,
+)
 from imageloom.recipes.plan import check_limits, make_plan, other_pages, refuse_losses
 from imageloom.stores import Store, stage
 from imageloom.stores.names import hashed, new_token
@@ -46,12 +59,12 @@ class Stopwatch:
     """
 
     def __init__(self, before: Times | None = None) -> None:
-        self._spent: dict[str, float] = asdict(before) if before else {}
+        self._spent: dict[str, float] = asdict(before) if before else dict.fromkeys(STAGES, 0.0)
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
         now = time.perf_counter()
-        self._spent[stage] = self._spent.get(stage, 0.0) + now - self._last
+        self._spent[stage] += now - self._last
         self._last = now
 
     def skip(self) -> None:
@@ -61,7 +74,7 @@ class Stopwatch:
     def add(self, *times: tuple[str, float]) -> None:
         """Add the times of stages in another process, which has worked during the current lap."""
         for stage_, seconds in times:
-            self._spent[stage_] = self._spent.get(stage_, 0.0) + seconds
+            self._spent[stage_] += seconds
         self.skip()
 
     def times(self) -> Times:
@@ -77,7 +90,7 @@ def fetch(task: Task, work: Work, source: Store, lap: Lap) -> bytes:
     Raises:
         ItemError: the item itself is faulty. Any other exception may be raised too, here and in the stages.
     """
-    data = stores.kept.pop((task.source, work.item.key, work.item.fingerprint), None)
+    data = stores.kept.pop((task.source, work.item), None)
     if data is None:
         data = source.read(work.item.path, task.limits.max_file_size, work.item)
     lap("read")
@@ -131,6 +144,9 @@ class About(Plain, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
+NOTHING = About()
+
+
 def encode(task: Task, chunk: Chunk, lap: Lap) -> Iterator[bytes | Mapping[str, bytes] | About]:
     """Encode the outputs, one after the other: each is a file, or a folder as of `codecs.encode`; no bytes mean
     that it is left out. Then what the result says of the item."""
@@ -145,7 +161,7 @@ def encode(task: Task, chunk: Chunk, lap: Lap) -> Iterator[bytes | Mapping[str, 
             dropped |= refuse_losses(task.recipe, carried.dropped | skipped)
         lap("encode")
         yield encoded
-    yield About(tuple(sorted(dropped)), chunk.warnings)
+    yield About(tuple(sorted(dropped)), chunk.warnings) if dropped or chunk.warnings else NOTHING
 
 
 def finish(task: Task, work: Work, chunk: Chunk, sink: Store, lap: Lap) -> Result:
@@ -165,16 +181,17 @@ def stage_all(
     """Stage what `encode` yields: all outputs of an item or none. The result has no times."""
     token = new_token(task.job, work.number, work.attempt)
     written: list[Written] = []
-    about = About()
+    about = NOTHING
     try:
         for place, data in enumerate(encoded):
             if isinstance(data, About):
                 about = data
             elif data:
-                size = stage(sink, f"{token}-{place}", data)
+                staged = f"{token}-{place}"
+                size = stage(sink, staged, data)
                 name = work.names[place]
                 name = hashed(name, *_bytes_of(data)) if work.hashed else name
-                written.append(Written(name, f"{token}-{place}", size))
+                written.append(Written(name, staged, size))
                 lap("write")
     except BaseException:
         for output in written:

@@ -152,6 +152,7 @@ class Attempt:
         self._started, self._watch = time.time(), Stopwatch()
         self._data = b""
         self._made = Result(work.item.key)
+        self._is_apart: bool | None = None
 
     def read(self) -> None:
         self._do(self._read)
@@ -180,7 +181,9 @@ class Attempt:
     @property
     def is_apart(self) -> bool:
         """Whether it is computed in another process, where a time-out ends it."""
-        return sandbox.is_used(self._task, self._work)
+        if self._is_apart is None:
+            self._is_apart = sandbox.is_used(self._task, self._work)
+        return self._is_apart
 
     def fail(self, error: Exception) -> None:
         """End it with this result."""
@@ -205,7 +208,9 @@ class Attempt:
         notes.end(slot)
 
     def commit(self) -> None:
-        self._do(self._commit)
+        """Commit the staged outputs. Those in a local sink need no commit."""
+        if self._made.written and not self._sink.is_local:
+            self._do(self._commit)
 
     @property
     def result(self) -> Result:

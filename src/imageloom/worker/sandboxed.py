@@ -152,7 +152,7 @@ def _reply(make: Callable[[Stopwatch], Made], memory: SharedMemory, at: int) -> 
         made, pixels, about = make(watch)
         for output in made:
             if isinstance(output, items.About):
-                about = msgspec.msgpack.encode(output) if output != items.About() else b""
+                about = msgspec.msgpack.encode(output) if output != items.NOTHING else b""
                 continue
             encoded, parts = described(output)
             for part in parts:

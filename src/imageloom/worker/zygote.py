@@ -1,4 +1,4 @@
-"""The process that forks the decoding processes of one worker. It has loaded their modules, and has one thread.
+"""The process that forks the decoding processes of one worker. It loads their modules, and has one thread.
 
 It never had the worker's credentials: it is a process of the fork server, or a new interpreter. It ends when the
 worker closes the line, or ends. Its children end with it.
@@ -104,22 +104,19 @@ def main(line: int) -> None:
 
 
 def serve(line: socket.socket) -> None:
-    """Fork processes, until the other end of the line is closed."""
-    import simplejpeg  # noqa: F401 - loaded once, for all children
+    """Fork processes, until the other end of the line is closed.
 
-    from imageloom.codecs import jpeg  # noqa: F401
-    from imageloom.worker import sandboxed
-    from imageloom.worker.setup import configure_process
-
+    The modules are loaded for the first request: most workers need no decoding process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal
-    configure_process()
-    readable = confinement.readable()
-    gc.freeze()
     own = os.getpid()
+    readable: list[str] | None = None
     while True:
         data, descriptors, _, _ = socket.recv_fds(line, MOST_BYTES, 3)
         if not data:
             return
+        if readable is None:
+            readable = _prepare()
         request = _request(data)
         if isinstance(request, End):
             line.send(str(_end(request.process)).encode())
@@ -134,6 +131,8 @@ def serve(line: socket.socket) -> None:
         except OSError as error:
             child = -(error.errno or 1)
         if child == 0:
+            from imageloom.worker import sandboxed  # is loaded
+
             try:
                 memory = request.memory or half_of_memory()
                 paths = [*readable, *request.operators, *map(os.path.realpath, request.operators)]
@@ -143,6 +142,20 @@ def serve(line: socket.socket) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
         line.send(str(child).encode())
+
+
+def _prepare() -> list[str]:
+    """Load once what all children need. Returns the paths that they may read."""
+    import simplejpeg  # noqa: F401
+
+    from imageloom.codecs import jpeg  # noqa: F401
+    from imageloom.worker import sandboxed  # noqa: F401
+    from imageloom.worker.setup import configure_process
+
+    configure_process()
+    readable = confinement.readable()
+    gc.freeze()
+    return readable
 
 
 def _end(child: int) -> int:
