@@ -15,6 +15,7 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
     resize,
     smoothing,
     statistics,
+    texts,
     threshold,
     tone,
 )
