@@ -804,3 +804,20 @@ def sepia(image: NDArray[_Scalar], amount: float = 1.0) -> NDArray[_Scalar]:
     """
 @overload
 def sepia(image: _Image, amount: float = 1.0) -> _Image: ...
+@overload
+def trim(image: NDArray[_Scalar], tolerance: float = 10.0, color: str | None = None) -> NDArray[_Scalar]:
+    """Cut off a border of one colour: that of the top left pixel, or the given color, #RRGGBB or #RRGGBBAA.
+
+    tolerance is the difference, from 0 to 255 for all dtypes, up to which a value of any channel counts as that
+    colour. Of a transparent border, only the alpha counts. An image of that colour alone is not changed.
+
+    The size of the output is known only when the pixels are: the image is processed as a whole, never in tiles.
+
+    Args:
+        tolerance: a number from 0 to 255  [10.0]
+        color: #RRGGBB, or #RRGGBBAA with the alpha last  [None]
+
+    In a text: 'trim', 'trim 4', 'trim 20 color=#ffffff'.
+    """
+@overload
+def trim(image: _Image, tolerance: float = 10.0, color: str | None = None) -> _Image: ...

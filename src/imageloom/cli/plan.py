@@ -102,7 +102,7 @@ def command(
         tiled = plan.why_tiled(job, header, planned, needs, budget, settings.jobs, alone=True)
         most = Need(needs, "it")
         if tiled is None:
-            say(f"run       whole: {plan.why_whole(job)}")
+            say(f"run       whole: {plan.why_whole(job, planned)}")
         else:
             table = needs_of(header, planned, size)
             most = max(table.values(), key=lambda need: need.bytes)

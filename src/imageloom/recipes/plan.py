@@ -28,6 +28,7 @@ from imageloom.model import (
     Job,
     Limits,
     Output,
+    Pixels,
     Plain,
     Recipe,
     Step,
@@ -100,6 +101,17 @@ class OutputPlan(Plain, frozen=True):
             converted=self.converted,
             profile=colours.built(self.profile, is_gray) if self.profile else b"",
         )
+
+    def sized(self, pixels: Pixels) -> OutputPlan:
+        """The plan for pixels of another size, which a step has found.
+
+        Raises:
+            UnsupportedImage: the format does not support that size.
+        """
+        frame = replace(self.frame, width=pixels.shape[1], height=pixels.shape[0])
+        if reason := codecs.get(self.format).cannot_hold(frame):
+            raise UnsupportedImage(reason)
+        return replace(self, frame=frame)
 
     def carried(self, metadata: Metadata) -> Carried:
         """What the output takes along of the input's metadata, with the gain map for its pixels."""
@@ -277,7 +289,8 @@ def _plan_output(
         extra=frame.extra,
     )
     moved = decoded != header.frame or any(
-        operators.get(step.name).kind(step) == "geometric" for step in steps
+        operators.get(step.name).kind(step) == "geometric" or operators.get(step.name).shrinks
+        for step in steps
     )
     return OutputPlan(
         tuple(steps),
@@ -385,7 +398,7 @@ def why_tiled(
         alone: no other image is waiting.
     """
     largest = max(header.frame.pixels, *(output.frame.pixels for output in plan.outputs))
-    if job.tile == "never":
+    if job.tile == "never" or _why_one(plan):
         return None
     if job.tile == "always":
         return "--tile always"
@@ -396,10 +409,15 @@ def why_tiled(
     return None
 
 
-def why_whole(job: Job) -> str:
+def why_whole(job: Job, plan: Plan) -> str:
     """Why an image is not processed in tiles, if `why_tiled` returned None."""
-    return (
-        "--tile never"
-        if job.tile == "never"
-        else "it needs little memory, and one worker per image is faster"
-    )
+    if job.tile == "never":
+        return "--tile never"
+    return _why_one(plan) or "it needs little memory, and one worker per image is faster"
+
+
+def _why_one(plan: Plan) -> str:
+    """Why an image cannot be processed in tiles; empty if it can be."""
+    if all(operators.is_known(output.steps) for output in plan.outputs):
+        return ""
+    return "the size after trim is known only when the pixels are"
