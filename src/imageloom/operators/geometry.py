@@ -60,8 +60,7 @@ def _empty(area: str, at: str) -> str | None:
 
 
 def _uncropped(box: Box, frame: Frame, area: str, **_: object) -> Box:
-    x0, y0, _, _ = crop_box(frame.width, frame.height, area)
-    return box.moved(x0, y0)
+    return box.moved(*crop_box(frame.width, frame.height, area)[:2])
 
 
 def _found(frame: Frame, area: str, at: str) -> tuple[Step, ...]:

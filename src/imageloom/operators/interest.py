@@ -34,7 +34,8 @@ Sums = NDArray[np.int64]
 
 def _cells(length: int, start: int, stop: int) -> NDArray[np.int64]:
     """The cell of each pixel from start to stop of one axis."""
-    return np.arange(start, stop, dtype=np.int64) * min(CELLS, length) // length
+    cells: NDArray[np.int64] = np.arange(start, stop, dtype=np.int64) * min(CELLS, length) // length
+    return cells
 
 
 def _in_bytes(image: Pixels) -> Pixels:

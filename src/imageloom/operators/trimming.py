@@ -44,15 +44,15 @@ def trim(
     most = tolerance * top_of(image.dtype) / 255
     has_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
     if has_alpha and background[-1] == 0:
-        image_, background = image[..., -1:], background[-1:]
+        channels, background = image[..., -1:], background[-1:]
     else:
-        image_ = image.reshape(*image.shape[:2], -1)
+        channels = image.reshape(*image.shape[:2], -1)
     rows = np.zeros(len(image), bool)
     columns = np.zeros(image.shape[1], bool)
     low, high = background - most, background + most
     for start in range(0, len(image), ROWS):
-        band = image_[start : start + ROWS]
-        differs = ((band < low) | (band > high)).any(axis=2)
+        band = channels[start : start + ROWS]
+        differs: Pixels = np.any(np.logical_or(band < low, band > high), axis=2)
         rows[start : start + ROWS] = differs.any(axis=1)
         columns |= differs.any(axis=0)
     if not rows.any():
