@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from msgspec import Meta
@@ -135,7 +135,7 @@ def lut(
     top = np.float32(top_of(image.dtype))
 
     def look_up(pixels: Pixels) -> Pixels:
-        values = pixels.astype(np.float32) / top
+        values: NDArray[Any] = pixels.astype(np.float32) / top
         found = _curves(values, table) if table.entries.ndim == 2 else _cubes(values, table)
         if amount < 1:
             found = values + (found - values) * np.float32(amount)
