@@ -13,7 +13,8 @@ from imageloom.bench.samples import draw_photo
 from imageloom.errors import OperatorRefused
 from imageloom.model import Box, Frame, Header, Job, Output, Pixels, Recipe
 from imageloom.operators import checked
-from imageloom.recipes.plan import make_plan, why_tiled, why_whole
+from imageloom.recipes.parting import why_tiled, why_whole
+from imageloom.recipes.plan import make_plan
 
 PHOTO = np.maximum(draw_photo(3, 60, 40), 60)
 

@@ -635,7 +635,8 @@ def text(
 
     size is that of the letters (the em) in pixels, or PERCENT% of the image's shorter side; color is #RRGGBB or
     #RRGGBBAA. gravity is the side or corner at which the text lies, margin its distance from the edges in pixels.
-    \n begins a new line. Text from right to left and scripts with joined letters are set as they are written.
+    \n begins a new line, and fields such as {stem} are filled in. Text from right to left and scripts with joined
+    letters are set as they are written.
 
     font is the path of a TrueType or OpenType font. Without it, DejaVu Sans is used: Latin, Greek, Cyrillic,
     Armenian, Georgian, Hebrew, Arabic, and symbols. A font draws an empty box for a character that it lacks.

@@ -36,11 +36,13 @@ from imageloom.operators.registry import (
     operator,
     operators,
 )
+from imageloom.operators.templates import TEMPLATE, templates
 from imageloom.operators.trimming import checked, is_known, length_before
 from imageloom.operators.versions import version
 
 __all__ = [
     "DTYPES",
+    "TEMPLATE",
     "Measure",
     "Operator",
     "apply",
@@ -60,6 +62,7 @@ __all__ = [
     "operators",
     "reloaded",
     "shown",
+    "templates",
     "version",
     "with_checks",
 ]

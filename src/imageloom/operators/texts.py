@@ -18,6 +18,7 @@ from imageloom.operators.geometry import Color
 from imageloom.operators.named import Digest, File, loaded
 from imageloom.operators.overlays import Gravity, Margin, laid_over, layer_of, same_box
 from imageloom.operators.registry import operator
+from imageloom.operators.templates import TEMPLATE
 
 FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 MOST_PIXELS = 1 << 26
@@ -27,7 +28,9 @@ Size = (
     Annotated[int, Meta(ge=1, le=2000)]
     | Annotated[str, Meta(pattern=_PERCENT, description="PERCENT% of the image's shorter side")]
 )
-Words = Annotated[str, Meta(min_length=1, max_length=1000, description="a text of 1 to 1000 characters")]
+Words = Annotated[
+    str, Meta(min_length=1, max_length=1000, description="a text of 1 to 1000 characters"), TEMPLATE
+]
 
 
 def _pixels_of(size: int | str, frame: Frame) -> int:
@@ -127,7 +130,8 @@ def text(
 
     size is that of the letters (the em) in pixels, or PERCENT% of the image's shorter side; color is #RRGGBB or
     #RRGGBBAA. gravity is the side or corner at which the text lies, margin its distance from the edges in pixels.
-    \\n begins a new line. Text from right to left and scripts with joined letters are set as they are written.
+    \\n begins a new line, and fields such as {stem} are filled in. Text from right to left and scripts with joined
+    letters are set as they are written.
 
     font is the path of a TrueType or OpenType font. Without it, DejaVu Sans is used: Latin, Greek, Cyrillic,
     Armenian, Georgian, Hebrew, Arabic, and symbols. A font draws an empty box for a character that it lacks.

@@ -18,6 +18,7 @@ from imageloom import operators
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step, Value
 from imageloom.operators.messages import is_text, too_many
+from imageloom.recipes import when
 from imageloom.recipes.chained import Chained
 
 if TYPE_CHECKING:
@@ -267,6 +268,22 @@ def read_yaml(text: str | bytes, what: str) -> Any:
         elif isinstance(one, list | tuple | set):
             waiting += one
     return data
+
+
+def split_condition(text: str) -> tuple[str, str]:
+    """The condition at the start of a text, and the rest: `when width > 2000 | resize 50%`. It may be empty.
+
+    Raises:
+        PipelineError: there is nothing behind the condition.
+    """
+    start = text.lstrip()
+    if not start.startswith("when") or start[4:5] not in (" ", "\t", "\n", "("):
+        return "", text
+    condition, separator, rest = start[4:].partition("|")
+    if not separator or not rest.strip():
+        raise PipelineError(f"{text!r}: the steps are missing; for example: when width > 2000 | resize 50%")
+    when.parsed(condition.strip())
+    return condition.strip(), rest
 
 
 def _steps(part: Step | str | Mapping[str, object]) -> Iterator[Step]:

@@ -25,7 +25,6 @@ from imageloom.model import (
     Frame,
     GainMap,
     Header,
-    Job,
     Limits,
     Output,
     Pixels,
@@ -35,6 +34,7 @@ from imageloom.model import (
     Thing,
 )
 from imageloom.recipes.colouring import Colouring, placed
+from imageloom.recipes.resolving import resolved
 from imageloom.recipes.rewrite import rewrite
 
 if TYPE_CHECKING:
@@ -80,6 +80,12 @@ class OutputPlan(Plain, frozen=True):
     decoded: Frame | None = None
     """The frame before the first step."""
     gain_map: GainMap = "keep"
+    place: int = 0
+    """The output's place in the recipe."""
+    only_if_smaller: bool = False
+    """A file that is not smaller than the item's own file is not written."""
+    equals_input: bool = False
+    """The item's own file has the format and the pixels of the output, and may have its metadata."""
 
     @property
     def target(self) -> Target:
@@ -146,6 +152,11 @@ class Plan(Plain, frozen=True):
     outputs: tuple[OutputPlan, ...]
     bytes: int
     """The peak memory for the item, including the input's pixels and the outputs' bytes."""
+
+    @property
+    def needs_file(self) -> bool:
+        """Whether outputs are compared with the file, so that the item is processed as a whole."""
+        return any(output.only_if_smaller for output in self.outputs)
 
     @property
     def needs_profile(self) -> bool:
@@ -224,7 +235,11 @@ def make_plan(header: Header, recipe: Recipe) -> Plan:
 
 def _make_plan(header: Header, recipe: Recipe) -> Plan:
     upright = UPRIGHT[header.orientation]
-    formats = [codecs.written_as(output.format, header.format) for output in recipe.outputs]
+    found = list(resolved(header, recipe))
+    if not found:
+        return Plan(False, 1, header.frame, (), 0)
+    places, asked = zip(*found, strict=True)
+    formats = [codecs.written_as(output.format, header.format) for output in asked]
     dropped = [_dropped(header.frame, format) for format in formats]
     coloured = [
         placed(
@@ -233,7 +248,7 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
             recipe,
             format,
         )
-        for output, format, lost in zip(recipe.outputs, formats, dropped, strict=True)
+        for output, format, lost in zip(asked, formats, dropped, strict=True)
     ]
     rewritten = [one.steps for one in coloured]
     luma = (
@@ -253,8 +268,8 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(one, decoded, header, output, format, recipe.gain_map, lost)
-        for one, output, format, lost in zip(coloured, recipe.outputs, formats, dropped, strict=True)
+        _plan_output(one, decoded, header, output, format, recipe, lost, place)
+        for one, output, format, lost, place in zip(coloured, asked, formats, dropped, places, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
@@ -273,8 +288,9 @@ def _plan_output(
     header: Header,
     output: Output,
     format: Format,
-    gain_map: GainMap,
+    recipe: Recipe,
     dropped: tuple[Thing, ...],
+    place: int,
 ) -> OutputPlan:
     codec = codecs.get(format)
     steps = operators.with_checks(rewrite(coloured.steps, decoded), decoded)
@@ -284,9 +300,13 @@ def _plan_output(
         raise UnsupportedImage(reason)
     encoding = Encoding(
         codec.quality if output.quality is None else output.quality,
-        lossless=header.lossless and header.format == format and output.quality is None,
+        lossless=output.lossless
+        or (header.lossless and header.format == format and output.quality is None and not output.max_bytes),
         subsampling=header.subsampling if output.subsampling == "keep" else output.subsampling,
         extra=frame.extra,
+        max_bytes=output.max_bytes,
+        progressive=output.progressive and "progressive" in codecs.settings(format),
+        effort=output.effort or 0 if "effort" in codecs.settings(format) else 0,
     )
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" or operators.get(step.name).shrinks
@@ -303,7 +323,12 @@ def _plan_output(
         *coloured[1:],
         header.frame,
         decoded,
-        gain_map,
+        recipe.gain_map,
+        place,
+        output.only_if_smaller,
+        (format, decoded, header.pages) == (header.format, header.frame, 1)
+        and not steps
+        and recipe.metadata != "strip",
     )
 
 
@@ -378,46 +403,3 @@ def _step_bytes(step: Step, before: Frame, after: Frame) -> int:
 
 def _as_floats(frame: Frame) -> int:
     return replace(frame, dtype="float32").bytes
-
-
-ALONE = 4_000_000
-"""Minimum number of pixels of an image for tiles, if it is the only one in progress."""
-SHARE = 4
-"""An image needs no tiles if it needs at most 1 / SHARE of the memory per worker."""
-
-
-def why_tiled(
-    job: Job, header: Header, plan: Plan, needs: int, memory: int, capacity: int, alone: bool
-) -> str | None:
-    """Why an image is processed in tiles; None if it is processed as a whole. The result is the same.
-
-    Args:
-        needs: memory for the whole image, in bytes.
-        memory: memory of the run, in bytes.
-        capacity: number of parts that run at the same time.
-        alone: no other image is waiting.
-    """
-    largest = max(header.frame.pixels, *(output.frame.pixels for output in plan.outputs))
-    if job.tile == "never" or _why_one(plan):
-        return None
-    if job.tile == "always":
-        return "--tile always"
-    if largest >= ALONE and needs * capacity * SHARE > memory:
-        return f"the whole image needs {needs / 1e6:,.0f} MB, of {memory / 1e6:,.0f} MB for all workers"
-    if largest >= ALONE and alone and capacity > 1:
-        return "no other image keeps the workers busy"
-    return None
-
-
-def why_whole(job: Job, plan: Plan) -> str:
-    """Why an image is not processed in tiles, if `why_tiled` returned None."""
-    if job.tile == "never":
-        return "--tile never"
-    return _why_one(plan) or "it needs little memory, and one worker per image is faster"
-
-
-def _why_one(plan: Plan) -> str:
-    """Why an image cannot be processed in tiles; empty if it can be."""
-    if all(operators.is_known(output.steps) for output in plan.outputs):
-        return ""
-    return "the size after trim is known only when the pixels are"

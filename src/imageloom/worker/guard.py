@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 
 from msgspec.structs import replace
 
@@ -12,7 +13,7 @@ from imageloom.errors import InvalidName, TaskRefused
 from imageloom.model import Job, Links, Plain, Recipe, Task
 from imageloom.recipes.files import files_of
 from imageloom.stores import is_remote, local_path
-from imageloom.stores.names import check_output_name, unsafe
+from imageloom.stores.names import STAGING, check_output_name, unsafe
 from imageloom.stores.staging import SCRATCH
 from imageloom.system.sandbox import Sandbox
 
@@ -63,7 +64,8 @@ class Guard(Plain, frozen=True):
         meanwhile. The only exception are links of the source, if the job follows all links.
 
         Raises:
-            TaskRefused: the task exceeds the limits, or is invalid. The message has the address and the option.
+            TaskRefused: the task exceeds the limits, is invalid, or this machine lacks a folder of it. The message
+                has the address and the option.
         """
         _check_names(task)
         task = replace(task, sandbox=task.sandbox.stricter(self.sandbox))
@@ -76,6 +78,7 @@ class Guard(Plain, frozen=True):
             if "\0" in path or os.path.realpath(path) not in operators:
                 raise TaskRefused(f"{path} is not an operators file of this worker (--operators)")
         self.check_files(task.recipe, digested=bool(task.work))
+        check_reach(task)
         folders = self.folders
         return replace(
             task,
@@ -106,14 +109,6 @@ class Guard(Plain, frozen=True):
         local = [local_path(root) for root in (*self.roots, self.scratch) if root and not is_remote(root)]
         return tuple(map(os.path.abspath, local or (self.roots and (os.devnull,))))
 
-    def permits(self, task: Task) -> bool:
-        """Whether a task is within the limits."""
-        try:
-            self.bounded(task)
-        except TaskRefused:
-            return False
-        return True
-
     def _check_address(self, address: str) -> None:
         if reason := _misleading(address):
             raise TaskRefused(f"{address!r} is not an address for a worker: {reason} (--root)")
@@ -126,6 +121,23 @@ class Guard(Plain, frozen=True):
             return False
         scratch, real = os.path.realpath(self.scratch).rstrip("/"), os.path.realpath(local_path(address))
         return real.startswith(f"{scratch}/{SCRATCH}")
+
+
+def check_reach(task: Task) -> None:
+    """Check that this machine has the folders and the rasters of a task.
+
+    Raises:
+        TaskRefused: one is missing. The message has its path.
+    """
+    paths = [task.source, f"{task.sink}/{STAGING}"]
+    if task.part:
+        paths += [raster for raster in (task.part.reads, task.part.writes) if raster]
+    for path in paths:
+        if not is_remote(path) and not os.path.exists(local_path(path)):
+            raise TaskRefused(
+                f"{path} does not exist on {socket.gethostname()}: source, sink and scratch must be folders that "
+                "all workers share, under the same path"
+            )
 
 
 def _check_names(task: Task) -> None:
