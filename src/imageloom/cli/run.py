@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.engines import Engine
+    from imageloom.model import Job
     from imageloom.records.events import Listener
     from imageloom.system.sandbox import Sandbox
 
@@ -66,6 +67,12 @@ if TYPE_CHECKING:
     default="",
     metavar="ADDRESS",
     help="Address to listen on for `imageloom worker`, such as tcp://127.0.0.1:5555.",
+)
+@click.option(
+    "--relay",
+    metavar="HOST:PORT",
+    help="Serve local SOURCE and SINK to workers on machines that share no storage with this one: they connect to "
+    "this address of this machine. Start them with --root relay://HOST:PORT.",
 )
 @click.option("--keys", default="", metavar="FILE", help="Key file of this run, made by `imageloom keys`.")
 @click.option(
@@ -151,6 +158,7 @@ if TYPE_CHECKING:
     help="Format of the lines in the log file.",
 )
 @options.health_option
+@options.otlp_options
 def command(
     arguments: tuple[str, ...],
     engine: str,
@@ -164,6 +172,9 @@ def command(
     log_file: Path | None,
     log_format: str,
     health: str | None,
+    relay: str | None,
+    otlp: str | None,
+    trace_sample: float,
     prune: bool,
     yes: bool,
     manifest: tuple[str, ...],
@@ -190,6 +201,8 @@ def command(
     imageloom run 'rotate 90' scans/ --in-place
     imageloom run 'resize 512x' s3://photos/2026 s3://web/2026
     imageloom run 'resize 50%' photos/ half/ --report report.html
+    imageloom run 'resize 50%' photos/ half/ --engine zeromq --bind tcp://10.0.0.5:5555 --keys run.key \\
+        --relay 10.0.0.5:7443
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
     imageloom run 'when width > 2000 | resize 2000x' photos/ out/ --max-bytes 500k
     imageloom run 'resize 100%' photos/ out/ --only-if-smaller --effort 9
@@ -221,12 +234,17 @@ def command(
         check_manifests(manifest)
     collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
+    if relay:
+        from imageloom.service.relay.hosting import prepared  # few runs have one
+
+        job, settings = prepared(job, settings, relay)
     with (
-        opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
+        opened_engine(chosen, settings) as own,  # first: an MPI job's other ranks stay there
+        _relayed(job, own, relay) as opened,
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
-        _health(health, opened, job.sandbox) as more,
+        _measured(health, otlp, trace_sample, opened, job.sandbox) as more,
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if prune:
@@ -251,14 +269,39 @@ def command(
 
 
 @contextmanager
-def _health(address: str | None, engine: Engine, sandbox: Sandbox) -> Iterator[list[Listener]]:
-    """Serve health probes and metrics if an address is given; yield the listeners that this needs."""
-    if not address:
+def _relayed(job: Job, engine: Engine, relay: str | None) -> Iterator[Engine]:
+    """The engine, whose workers reach source and sink through a relay if an address is given."""
+    if not relay:
+        yield engine
+        return
+    from imageloom.service.relay.hosting import relayed
+
+    with relayed(job, engine, relay) as found:
+        say(f"relay {found.address}: start workers with --root {found.address}", err=True)
+        yield found
+
+
+@contextmanager
+def _measured(
+    health: str | None, otlp: str | None, share: float, engine: Engine, sandbox: Sandbox
+) -> Iterator[list[Listener]]:
+    """Serve health probes and send telemetry, if addresses are given; yield the listeners that this needs."""
+    if not health and not otlp:
         yield []
         return
     from imageloom.service.health import Health, Tally
 
     tally = Tally(sandbox)
-    with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:
-        say(f"health {health.address}", err=True)
-        yield [tally]
+    listeners: list[Listener] = [tally]
+    with ExitStack() as stack:
+        if health:
+            served = stack.enter_context(
+                Health(health, lambda: tally.has_begun, lambda: tally.of_run(engine))
+            )
+            say(f"health {served.address}", err=True)
+        if otlp:
+            from imageloom.service.telemetry import Telemetry
+
+            sent = Telemetry(otlp, share, lambda: tally.of_run(engine), lambda text: say(text, err=True))
+            listeners.append(stack.enter_context(sent))
+        yield listeners

@@ -12,13 +12,16 @@ from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.engines import Engine
-from imageloom.errors import LimitExceeded, StorageError
+from imageloom.errors import LimitExceeded, StorageError, UsageError
 from imageloom.model import Item, Job, Unlisted, Work
 from imageloom.recipes import plan
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Planned
 from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import Ledger
+
+UNREACHABLE = "tiles need a folder that all workers reach, and the sink is no folder: give one with --scratch"
+"""Why an image is processed as a whole, if workers that the run did not start cannot reach its scratch folder."""
 
 
 class Planner:
@@ -112,6 +115,11 @@ class Planner:
         hashed = self._lookahead.names.hashed
         needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
         tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
+        unreachable = self._sink.scratch_is_here and self._engine.has_others
+        if tiled and unreachable:
+            if self._job.tile == "always":
+                raise UsageError(f"--tile always: {UNREACHABLE}")
+            tiled = None
         if self._in_progress.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
             tiled = None
         if hashed:  # the digest is that of a whole file
@@ -122,8 +130,9 @@ class Planner:
             most = max(needs_of(header, planned, item.size).values(), key=lambda need: need.bytes)
             needs, what = most.bytes, most.what
         if needs > self._memory:
+            why = f"; it is not processed in tiles: {UNREACHABLE}" if unreachable else ""
             raise LimitExceeded(
-                f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
+                f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory){why}"
             )
         meaning = self._meanings.of(item.key)
         may_replace = hashed or self._sink.claim(self._accounts.job, item, meaning, names, taken)

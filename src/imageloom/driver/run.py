@@ -13,6 +13,8 @@ from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
@@ -31,6 +33,7 @@ from imageloom.errors import ImageloomError, NotBegun, StorageError
 from imageloom.model import Job, Outcome, Result, Task, Work
 from imageloom.recipes import plan
 from imageloom.recipes.checking import checked
+from imageloom.recipes.files import resolved
 from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
 from imageloom.records.events import Began, Collected, Listener, Pruned, Retried, Started
@@ -83,6 +86,7 @@ class Driver:
         clock: Clock = REAL,
         followed: bool = False,
     ) -> None:
+        job = replace(job, recipe=resolved(job.recipe))
         self._job = job
         self._engine = engine
         self._engine_name = engine_name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from imageloom import codecs
 from imageloom.driver.naming import check_below
@@ -28,6 +29,9 @@ from imageloom.stores.local import LocalStore
 from imageloom.stores.staging import ScratchFolder
 from imageloom.system import disk, folders
 from imageloom.system.private import private_folder
+
+BUSY_FOR = 0.5
+"""Seconds for which a lock is waited for: the process of a run whose program was killed ends a moment later."""
 
 
 class Sink:
@@ -135,7 +139,7 @@ class Sink:
             if self._scratch and self.store.is_local:
                 self._scratch_folder = ScratchFolder(self._scratch)
             self._lock = self._open_lock()
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self._lock)
             self.store.prepare(self._scratch)
         except BlockingIOError:
             self._release()
@@ -157,6 +161,11 @@ class Sink:
     def scratch(self) -> str:
         """Path of this run's folder for temporary pixel files. Valid only while the sink is open."""
         return self._scratch_folder.path if self._scratch_folder else self.store.staging("")
+
+    @property
+    def scratch_is_here(self) -> bool:
+        """Whether `scratch` is the system's temporary folder, which other machines do not share."""
+        return not (self.store.is_local or self._scratch)
 
     def _open_lock(self) -> int:
         """Open the file to lock: the folder itself, or for a remote sink a file beside the ledger.
@@ -411,3 +420,19 @@ def _place(output: Output, template: str) -> tuple[str, ...]:
     name = output.name or template
     width = str(output.width) if "width" in fields_of(name) else ""
     return output.folder, output.format or "", name, width, output.when
+
+
+def _take(lock: int) -> None:
+    """Lock a file.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    until = time.monotonic() + BUSY_FOR
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)

@@ -2,22 +2,28 @@
 
 from imageloom.operators import (  # noqa: F401 - each registers its operators
     blur,
+    borders,
+    colours,
     edges,
     geometry,
     hysteresis,
+    interest,
+    lut,
     morphology,
+    overlays,
     ranges,
     resize,
+    smoothing,
     statistics,
     threshold,
     tone,
 )
 from imageloom.operators.channels import shown
 from imageloom.operators.extern import contents, digests_of, load_files, load_packages, reloaded
+from imageloom.operators.measures import Measure
 from imageloom.operators.ranges import with_checks
 from imageloom.operators.registry import (
     DTYPES,
-    Measure,
     Operator,
     apply,
     apply_on_part,

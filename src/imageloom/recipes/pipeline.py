@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, overload
 from imageloom import operators
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step, Value
-from imageloom.operators.messages import too_many
+from imageloom.operators.messages import is_text, too_many
 from imageloom.recipes import when
 from imageloom.recipes.chained import Chained
 
@@ -231,6 +231,8 @@ def _arguments(step: Step) -> Iterator[str]:
             by_position = False
             continue
         word = _word(step.params[name])
+        # By position, it would be read as a named parameter, or as the end of the step.
+        by_position = by_position and "=" not in word and set(word) - {"'", "|"} != set()
         yield word if by_position else f"{name}={word}"
 
 
@@ -331,6 +333,7 @@ def _command(words: list[str]) -> Step:
     operator = operators.get(name)
     values: list[Value] = []
     named: dict[str, Value] = {}
+    texts = [is_text(operator.hints[parameter]) for parameter in operator.parameters]
     for word in rest:
         key, equals, value = word.partition("=")
         if not equals:
@@ -338,11 +341,11 @@ def _command(words: list[str]) -> Step:
                 raise PipelineError(
                     f"{name}: {word!r} follows a named parameter; give it by name too (name=value)"
                 )
-            values.append(_value(word))
+            values.append(word if texts[len(values) : len(values) + 1] == [True] else _value(word))
         elif key in named:
             raise PipelineError(f"{name}: {key} is given twice")
         else:
-            named[key] = _value(value)
+            named[key] = value if is_text(operator.hints.get(key)) else _value(value)
     placed = _by_position(name, values)
     for key in named:
         if key in placed:

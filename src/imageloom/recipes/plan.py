@@ -326,7 +326,11 @@ def _wants_luma(steps: Sequence[Step]) -> bool:
     for step in steps:
         if step.name == "grayscale":
             return True
-        if step.name not in ("resize", "crop", "flip", "rotate"):
+        if (
+            step.name not in ("resize", "crop", "flip", "rotate")
+            or "light" in step.params
+            or "at" in step.params
+        ):
             return False
     return False
 
@@ -340,7 +344,7 @@ def _scale(steps: Sequence[Step], frame: Frame, decode: Decode, scales: Sequence
     for step in steps:
         after = operators.get(step.name).frame_after(step, frame)
         if step.name == "resize":
-            if step.params.get("kernel") == "nearest":
+            if step.params.get("kernel") == "nearest" or "light" in step.params:
                 return 1
             room = 2 if decode == "safe" else 1
             for scale in reversed(scales):

@@ -42,6 +42,7 @@ from imageloom import operators
 from imageloom.errors import PipelineError, UsageError
 from imageloom.model import Output, Recipe
 from imageloom.recipes import entries
+from imageloom.recipes.files import placed
 from imageloom.recipes.pipeline import Pipeline, read_yaml, split_condition
 from imageloom.recipes.responsive import expanded
 
@@ -94,12 +95,12 @@ def read_recipe(text: str | os.PathLike[str], files: Sequence[str] = ()) -> Reci
         raise UsageError(f"text = {text!r}: it must be a pipeline, or the path of a YAML file")
     path = Path(text)
     if isinstance(text, str) and path.suffix not in (".yaml", ".yml"):
-        return replace(loaded, outputs=(output_of(text),))
+        return placed(replace(loaded, outputs=(output_of(text),)), "")
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
-    return from_yaml(content, path, loaded)
+    return placed(from_yaml(content, path, loaded), str(path.parent))
 
 
 def from_yaml(content: bytes, path: Path, loaded: Recipe = _NO_OUTPUTS) -> Recipe:
