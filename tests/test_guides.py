@@ -41,7 +41,13 @@ def shop(folder: Path) -> None:
     draw(folder / "logo.png", 5, 40, 20)
 
 
-MADE = {"responsive": shop, "thumbnails": photos, "photographer": shoot, "gigapixels": scan, "speedup": photos}
+MADE = {
+    "responsive": shop,
+    "thumbnails": photos,
+    "photographer": shoot,
+    "gigapixels": scan,
+    "speedup": photos,
+}
 LONG = {"speedup"}
 
 

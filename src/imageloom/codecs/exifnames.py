@@ -1,8 +1,8 @@
-"""The names of the values of EXIF that names of outputs and texts can have, and their tags (Exif 2.32, 4.6)."""
+"""The values of an EXIF block that names and texts can have, by name and number (Exif 2.32, 4.6)."""
 
 from __future__ import annotations
 
-OF_IMAGES = {
+FIRST = {
     "ImageDescription": 0x010E,
     "Make": 0x010F,
     "Model": 0x0110,
@@ -10,7 +10,7 @@ OF_IMAGES = {
     "Artist": 0x013B,
     "Copyright": 0x8298,
 }
-OF_EXPOSURES = {
+BELOW = {
     "ExposureTime": 0x829A,
     "FNumber": 0x829D,
     "ISO": 0x8827,
@@ -20,7 +20,7 @@ OF_EXPOSURES = {
     "LensModel": 0xA434,
     "BodySerialNumber": 0xA431,
 }
-TAGS = (*OF_IMAGES, *OF_EXPOSURES)
+TAGS = (*FIRST, *BELOW)
 """The names of the values that are read."""
 DATES = ("DateTime", "DateTimeOriginal", "DateTimeDigitized")
 """Those that are dates, as 2026:11:29 10:30:00."""

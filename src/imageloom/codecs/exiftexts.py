@@ -6,7 +6,7 @@ from contextlib import suppress
 from fractions import Fraction
 
 from imageloom.codecs.bits import MoreNeeded
-from imageloom.codecs.exifnames import OF_EXPOSURES, OF_IMAGES
+from imageloom.codecs.exifnames import BELOW, FIRST
 from imageloom.codecs.tags import (
     EXIF,
     LONG,
@@ -31,9 +31,9 @@ def texts(exif: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     with suppress(MoreNeeded, CorruptImage, IndexError, KeyError):
         first = first_directory(exif)
-        _add(found, exif, first, OF_IMAGES)
+        _add(found, exif, first, FIRST)
         below = directory(exif, numbers(exif, first.entries[EXIF], order_of(exif))[0], order_of(exif))
-        _add(found, exif, below, OF_EXPOSURES)
+        _add(found, exif, below, BELOW)
     return found
 
 

@@ -56,7 +56,7 @@ def without_paths(output: Output) -> Output:
 def _path(step: Step) -> str:
     try:
         name = operators.get(step.name).file
-    except PipelineError:  # a user's operator, whose code only the sandboxed process loads
+    except PipelineError:  # one of the user's own: only the process that runs it has loaded it
         return ""
     return str(step.params.get(name) or "") if name else ""
 
