@@ -32,8 +32,6 @@ def checked(recipe: Recipe) -> Recipe:
         except PipelineError as error:
             raise PipelineError(f"{where}{error}") from None
         _check_options(output, where)
-        if output.only_if_smaller and "hash" in fields.fields_of(output.name):
-            raise UsageError(f"{where}--only-if-smaller excludes names with {{hash}}")
     return recipe
 
 
