@@ -246,6 +246,8 @@ def _dask() -> dict[str, str]:
         f"{tls}CA_FILE": f"{KEYS}/authority.pem",
         "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true",
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+        "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s",
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
     } | {f"{tls}{role}__{name}": path for role in roles for name, path in own.items()}
 
 

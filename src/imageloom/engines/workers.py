@@ -17,7 +17,7 @@ from imageloom.errors import ImageloomError
 from imageloom.model import Result, Task
 from imageloom.records.faults import failure_of
 from imageloom.system.announcing import show_states
-from imageloom.worker.guard import Guard
+from imageloom.worker.guard import Guard, check_reach
 from imageloom.worker.perform import results
 from imageloom.worker.process import become_worker
 from imageloom.worker.settings import WorkerSettings
@@ -68,7 +68,9 @@ def guarded(task: Task, guard: Guard) -> Iterator[Result]:
     """Yield the results of a task within the limits of a guard. If the task cannot begin, each item fails."""
     done, began = 0, time.time()
     try:
-        for result in results(guard.bounded(task)):
+        bounded = guard.bounded(task)
+        check_reach(bounded)
+        for result in results(bounded):
             _report(result)
             yield result
             done += 1

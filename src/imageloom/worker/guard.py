@@ -60,8 +60,7 @@ class Guard(Plain, frozen=True):
         meanwhile. The only exception are links of the source, if the job follows all links.
 
         Raises:
-            TaskRefused: the task exceeds the limits, is invalid, or this machine lacks a folder of it. The message
-                has the address and the option.
+            TaskRefused: the task exceeds the limits, or is invalid. The message has the address and the option.
         """
         _check_names(task)
         task = replace(task, sandbox=task.sandbox.stricter(self.sandbox))
@@ -73,7 +72,6 @@ class Guard(Plain, frozen=True):
         for path in task.recipe.operators:
             if "\0" in path or os.path.realpath(path) not in operators:
                 raise TaskRefused(f"{path} is not an operators file of this worker (--operators)")
-        check_reach(task)
         folders = self.folders
         return replace(
             task,

@@ -20,7 +20,7 @@ from imageloom.errors import ImageloomError, InvalidResult, TaskRefused
 from imageloom.model import Failure, Result, Task
 from imageloom.scheduling.policies import accepts
 from imageloom.system.machine import available_cores
-from imageloom.worker.guard import Guard
+from imageloom.worker.guard import Guard, check_reach
 
 if TYPE_CHECKING:
     from imageloom.engines.processes import Processes
@@ -142,12 +142,14 @@ class Node:
 
     def _task(self, request: pb.TaskRequest, context: grpc.ServicerContext) -> Task:
         try:
-            return self._guard.bounded(unpack(request.task, Task))
+            task = self._guard.bounded(unpack(request.task, Task))
+            check_reach(task)
         except TaskRefused as error:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except InvalidResult as error:
             reason = f"this node (version {__version__}) cannot read the task: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+        return task
 
     def _results(self, task: Task, ended: Ended, lag: float) -> Iterator[pb.TaskReceipt]:
         """Yield receipts with the items' results, at most one per `lag` seconds. The last one has the final
