@@ -10,7 +10,7 @@ import pytest
 from testservers.servers import PATIENCE
 
 from hosts.cases import FAULTS, FILTERS, expected_of, photos_of, run_case
-from hosts.cluster import ENGINES, STORAGES, Cluster, cluster
+from hosts.cluster import ENGINES, PYTHON, STORAGES, Cluster, cluster
 from hosts.network import SHARED, Host, Network, missing
 from program import wait_until
 
@@ -52,7 +52,7 @@ def test_hosts_share_nothing_but_the_network(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="No space left"):
             two.run("cp", "/etc/hosts", "/mnt/file")
         two.make_room()
-        serving = one.start("python3", "-m", "http.server", "8000")
+        serving = one.start(PYTHON, "-S", "-m", "http.server", "8000")
         wait_until(lambda: reaches(two, "one"))
         for cut in (one.cut, one.cut_incoming, one.cut_outgoing):
             cut()
@@ -68,7 +68,7 @@ def test_hosts_share_nothing_but_the_network(tmp_path: Path) -> None:
 
 def reaches(host: Host, name: str) -> bool:
     try:
-        host.run("python3", "-c", DIAL, name)
+        host.run(PYTHON, "-S", "-c", DIAL, name)
     except RuntimeError:
         return False
     return True
