@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from imageloom import codecs
 from imageloom.errors import InvalidName, TaskRefused
-from imageloom.model import Job, Links, Plain, Task
+from imageloom.model import Job, Links, Plain, Recipe, Task
+from imageloom.recipes.files import files_of
 from imageloom.stores import is_remote, local_path
 from imageloom.stores.names import STAGING, check_output_name, unsafe
 from imageloom.stores.staging import SCRATCH
@@ -36,6 +37,8 @@ class Guard(Plain, frozen=True):
     must lead to a place below the roots."""
     scratch: str = ""
     """Path of the folder in which runs make their scratch folders; empty if it is below a root."""
+    files: tuple[str, ...] = ()
+    """Paths of other files that steps may name: watermarks, fonts, tables of colours."""
     sandbox: Sandbox = Sandbox()
     """How it decodes items at least; a task may be stricter."""
 
@@ -53,7 +56,8 @@ class Guard(Plain, frozen=True):
             import tempfile  # imported late: few jobs need it
 
             scratch = os.path.abspath(job.scratch or tempfile.gettempdir())
-        return cls(tuple(dict.fromkeys((source, sink))), job.recipe.operators, job.links, scratch)
+        files = tuple(os.path.abspath(path) for path, _ in files_of(job.recipe))
+        return cls(tuple(dict.fromkeys((source, sink))), job.recipe.operators, job.links, scratch, files)
 
     def bounded(self, task: Task) -> Task:
         """The task with the limits added, so that no file outside the roots is opened, even if files are replaced
@@ -72,6 +76,7 @@ class Guard(Plain, frozen=True):
         for path in task.recipe.operators:
             if "\0" in path or os.path.realpath(path) not in operators:
                 raise TaskRefused(f"{path} is not an operators file of this worker (--operators)")
+        self.check_files(task.recipe, digested=bool(task.work))
         folders = self.folders
         return replace(
             task,
@@ -79,6 +84,22 @@ class Guard(Plain, frozen=True):
             roots=folders,
             source_roots=() if self.links == "follow" else folders,
         )
+
+    def check_files(self, recipe: Recipe, digested: bool = False) -> None:
+        """Check that the files that a recipe's steps name are below the roots.
+
+        Args:
+            digested: each must have its digest, as in the tasks of a job.
+
+        Raises:
+            TaskRefused: one is not. The message has its path.
+        """
+        allowed = set(map(os.path.realpath, self.files))
+        for path, digest in files_of(recipe):
+            if digested and not digest:
+                raise TaskRefused(f"{path!r} is named by a step without a digest")
+            if "\0" in path or os.path.realpath(path) not in allowed:
+                self._check_address(path)
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -46,9 +46,9 @@ from imageloom.engines.workers import guarded
 from imageloom.errors import UsageError
 from imageloom.model import UNREADABLE, Failure, Result
 from imageloom.scheduling.refusals import refusal_of
-from imageloom.stores import open_store
 from imageloom.system.announcing import Announcer
 from imageloom.worker.message import Message
+from imageloom.worker.perform import sink_of
 from imageloom.worker.sandbox import time_limit
 from imageloom.worker.settings import WorkerSettings
 
@@ -312,7 +312,7 @@ class _Consumer:
             messages = [Message(task.id, place, self.name, result)]
             if current.is_lost:
                 for written in result.written:
-                    open_store(task.sink).discard(written.staged)
+                    sink_of(task).discard(written.staged)
                 return
             is_over = place == last or self._worker.leaving.is_set()
             if is_over and place < last:
