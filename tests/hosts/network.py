@@ -151,6 +151,7 @@ class Host:
         self._network, self._folder, self._disk = network, folder, disk
         self._link, self._mac = f"port{number}", f"02:00:00:00:00:{number:02x}"
         self._space: _Namespace | None = None
+        self._processes: list[subprocess.Popen[str]] = []
         for part in (self.home, self.data):
             part.mkdir(parents=True, exist_ok=True)
         (folder / "hosts").write_text("127.0.0.1 localhost\n")
@@ -194,6 +195,9 @@ class Host:
         self.cut()
         self._space.end()
         self._space = None
+        for process in self._processes:
+            process.wait(PATIENCE)
+        self._processes.clear()
         gone = ["nsenter", "-t", str(self._network.pid), "-n", "ip", "link", "del", self._link]
         subprocess.run(gone, check=False, capture_output=True, timeout=PATIENCE)  # or the kernel did it
 
@@ -224,8 +228,8 @@ class Host:
         env: Mapping[str, str] | None = None,
         output: IO[str] | int = subprocess.DEVNULL,
     ) -> subprocess.Popen[str]:
-        """Start a process. Both of its outputs go to `output`. It ends with the host, or by `Host.kill`."""
-        return subprocess.Popen(
+        """Start a process. Both of its outputs go to `output`, which is closed here. It ends with the host."""
+        process = subprocess.Popen(
             self._entering(command),
             env=self._environment(env),
             text=True,
@@ -233,6 +237,10 @@ class Host:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+        if not isinstance(output, int):
+            output.close()
+        self._processes.append(process)
+        return process
 
     def run(self, *command: object, env: Mapping[str, str] | None = None) -> str:
         """Run a command to its end, and return what it has written.

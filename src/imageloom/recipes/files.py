@@ -54,7 +54,11 @@ def without_paths(output: Output) -> Output:
 
 
 def _path(step: Step) -> str:
-    name = operators.get(step.name).file
+    """The path that a step names; empty if it names none, or if its operator is a user's that is not loaded here."""
+    try:
+        name = operators.get(step.name).file
+    except PipelineError:
+        return ""
     return str(step.params.get(name) or "") if name else ""
 
 
