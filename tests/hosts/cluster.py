@@ -147,6 +147,7 @@ class Cluster:
     def work(self, host: Host) -> subprocess.Popen[str]:
         """Start the workers of a host."""
         own = ("--root", self.root, "--operators", f"{HOME}/slow.py")
+        command: tuple[object, ...]
         if self.engine == "zeromq":
             address = f"tcp://{self.driver.address}:5555"
             arguments = ("worker", "--engine", "zeromq", "--connect", address, "--keys", f"{KEYS}/client.key")

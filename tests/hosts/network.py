@@ -270,20 +270,20 @@ class Host:
     def _entering(self, command: Iterable[object]) -> list[str]:
         assert self._space is not None, f"{self.name} is off"
         words = [str(word) for word in command]
-        return ["nsenter", "-t", str(self._space.pid), "-n", "-m", "-p", "-u", "-i", "--wd=/home", *words]
+        return ["nsenter", "-t", str(self._space.pid), "-n", "-m", "-p", "-u", "-i", "--wd=/home", *self._clocked(), *words]
 
     def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
         left_out = ("XDG_", "AWS_", "IMAGELOOM_", "TMPDIR", "PYTEST_")
         own = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         own |= {"HOME": HOME, "PYTHONPATH": str(Path(imageloom.__file__).parent.parent)}
-        if self.clock:
-            own |= {
-                "LD_PRELOAD": FAKETIME,
-                "FAKETIME": f"{self.clock:+d}",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "FAKETIME_DONT_RESET": "1",
-            }
         return own | dict(more or {})
+
+    def _clocked(self) -> list[str]:
+        """What sets the clock of a command. nsenter itself must not have it: it would leave shared memory here."""
+        if not self.clock:
+            return []
+        own = (f"LD_PRELOAD={FAKETIME}", f"FAKETIME={self.clock:+d}", "FAKETIME_DONT_FAKE_MONOTONIC=1")
+        return ["env", *own, "FAKETIME_DONT_RESET=1"]
 
     # Its disk
 
