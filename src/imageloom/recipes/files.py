@@ -54,9 +54,10 @@ def without_paths(output: Output) -> Output:
 
 
 def _path(step: Step) -> str:
+    """The path that a step names; empty if it names none, or if its operator is not loaded here."""
     try:
         name = operators.get(step.name).file
-    except PipelineError:  # one of the user's own: only the process that runs it has loaded it
+    except PipelineError:
         return ""
     return str(step.params.get(name) or "") if name else ""
 
