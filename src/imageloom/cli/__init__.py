@@ -166,6 +166,11 @@ def main() -> None:
     """The program. Exit codes: 0 all items done, 1 some items failed, 2 usage error, 3 no image matched,
     4 storage or access error, 130 interrupted."""
     guard_stderr()
+    if {"run", "watch"} & set(sys.argv[1:4]):  # perhaps after --config FILE
+        from imageloom.cli.supervisor import is_supervised, supervise
+
+        if is_supervised(sys.argv[1:]):
+            supervise()
     gc.disable()  # imports make no garbage; a command that runs long turns it on
     try:
         with one_blas_thread():
