@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 __all__ = ["browser"]  # a fixture
+pytestmark = pytest.mark.timeout(300)  # the build takes 8 s of CPU
 ROOT = Path(__file__).parent.parent
 KINDS = ("start", "failures")
 """The long test takes all pages."""
@@ -38,7 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return folder
