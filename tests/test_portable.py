@@ -10,8 +10,8 @@ from pathlib import Path
 from program import draw
 
 HIDDEN = {
-    "os": "sched_getaffinity sched_setaffinity memfd_create pidfd_open O_PATH O_TMPFILE eventfd splice setns unshare "
-    "posix_fadvise posix_fallocate copy_file_range",
+    "os": "sched_getaffinity sched_setaffinity memfd_create pidfd_open O_PATH O_TMPFILE eventfd splice setns "
+    "unshare posix_fadvise posix_fallocate copy_file_range",
     "signal": "SIGRTMAX SIGRTMIN SIGPOLL",
     "select": "epoll EPOLLIN",
     "socket": "SO_PEERCRED AF_NETLINK SOCK_CLOEXEC SOCK_NONBLOCK",
