@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from imageloom import operators
-from imageloom.codecs.exiftexts import DATES, TAGS
+from imageloom.codecs.exifnames import DATES, TAGS
 from imageloom.errors import MissingField, PipelineError
 from imageloom.model import Recipe, Step
 

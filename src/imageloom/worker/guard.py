@@ -64,8 +64,7 @@ class Guard(Plain, frozen=True):
         meanwhile. The only exception are links of the source, if the job follows all links.
 
         Raises:
-            TaskRefused: the task exceeds the limits, is invalid, or this machine lacks a folder of it. The message
-                has the address and the option.
+            TaskRefused: the task exceeds the limits, or is invalid. The message has the address and the option.
         """
         _check_names(task)
         task = replace(task, sandbox=task.sandbox.stricter(self.sandbox))
@@ -78,7 +77,6 @@ class Guard(Plain, frozen=True):
             if "\0" in path or os.path.realpath(path) not in operators:
                 raise TaskRefused(f"{path} is not an operators file of this worker (--operators)")
         self.check_files(task.recipe, digested=bool(task.work))
-        check_reach(task)
         folders = self.folders
         return replace(
             task,
@@ -102,6 +100,17 @@ class Guard(Plain, frozen=True):
                 raise TaskRefused(f"{path!r} is named by a step without a digest")
             if "\0" in path or os.path.realpath(path) not in allowed:
                 self._check_address(path)
+
+    def admitted(self, task: Task) -> Task:
+        """Like `bounded`, for a worker that is about to begin the task.
+
+        Raises:
+            TaskRefused: also if this machine lacks a folder or a raster of the task.
+        """
+        bounded = self.bounded(task)
+        if self.roots:
+            check_reach(task)
+        return bounded
 
     @property
     def folders(self) -> tuple[str, ...]:
