@@ -34,7 +34,8 @@ class Codec(Protocol):
     (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels that it writes as RGB;
     `lacks`: what its files of certain pixels cannot hold, of what it `carries`; `moves_values`: true if it lays
     out EXIF anew, so that offsets in maker notes become invalid; `only_codes`: true if it states colours by
-    profiles and codes of ITU-T H.273 only.
+    profiles and codes of ITU-T H.273 only; `can_state`: whether its files can state a density, if not each one;
+    `subsamples`: true if its encoder uses the chroma subsampling of `Encoding`.
     """
 
     format: Format

@@ -43,6 +43,7 @@ class _Picture(NamedTuple):
 class Heif:
     format: Format = "heif"
     quality = 80
+    subsamples = True
     encoder_bytes = 60
     written: Format = "heif"
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")

@@ -21,6 +21,7 @@ from imageloom.errors import (
     UsageError,
 )
 from imageloom.model import IfExists, Item, Recipe, Result, Work, Written, path_and_page
+from imageloom.recipes.recipe import refuse_ignored
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
@@ -103,9 +104,11 @@ class Sink:
         """Check the outputs of a recipe before the run starts.
 
         Raises:
-            UsageError: an output is a folder and the sink is not local, or an output's folder is outside the sink.
+            UsageError: an output is a folder and the sink is not local, or an output's folder is outside the sink,
+                or no output uses the quality or the subsampling.
             MissingExtra: the library of an output's format is not installed.
         """
+        refuse_ignored(recipe)
         if recipe.metadata == "strict" and not self._is_new:
             self._lossy = self._ledger.lossy(self._source, self.address)
         for output in recipe.outputs:
@@ -383,11 +386,7 @@ class Sink:
 
 
 def _take(lock: int) -> None:
-    """Lock a file.
-
-    Raises:
-        BlockingIOError: another process has locked it.
-    """
+    """Lock a file. Raises BlockingIOError if another process keeps it locked."""
     until = time.monotonic() + BUSY_FOR
     while True:
         try:

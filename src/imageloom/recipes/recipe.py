@@ -51,8 +51,9 @@ def parse_format(name: str) -> Format:
     """The format with this name or file suffix.
 
     Raises:
-        PipelineError: there is no such format; the message lists the known formats.
+        PipelineError: there is no such format (the message lists the known formats), or it can only be read.
         UsageError: its plug-in cannot be loaded.
+        MissingExtra: its library is not installed.
     """
     found = codecs.format_of(f".{name.lower()}")
     if found is None and name.lower() in codecs.CODECS:
@@ -60,7 +61,28 @@ def parse_format(name: str) -> Format:
     if found is None:
         known = ", ".join(codecs.CODECS.names())
         raise PipelineError(f"there is no format {name!r}; there are: {known}")
+    if codecs.get(found).written != found:
+        raise PipelineError(f"{found} files can be read but not written: choose another format, such as png")
     return found
+
+
+def refuse_ignored(recipe: Recipe) -> None:
+    """Refuse a quality and a chroma subsampling that no output has a use for.
+
+    Raises:
+        UsageError: the formats of all outputs are given, and none of them has it.
+    """
+    formats = [output.format for output in recipe.outputs if output.format]
+    if len(formats) < len(recipe.outputs):
+        return
+    found = {format: codecs.get(format) for format in formats}
+    named = ", ".join(found)
+    if any(output.quality for output in recipe.outputs) and not any(one.quality for one in found.values()):
+        raise UsageError(f"quality has no effect: outputs are {named}, which is lossless; leave it out")
+    if any(output.subsampling for output in recipe.outputs) and not any(
+        getattr(one, "subsamples", False) for one in found.values()
+    ):
+        raise UsageError(f"subsampling has no effect on {named}: it is for jpeg and heif; leave it out")
 
 
 def parse_output(text: str) -> Output:
