@@ -96,9 +96,9 @@ class Lookahead:
         if count == 1 or "{page}" not in self._job.name:
             return [entry]
         count = min(count, MOST_PAGES)
-        self._source.split(entry.key, count)
+        pages = self._source.split(entry.key, count)
         self.drop(entry)
-        return [replace(entry, key=page_key(entry.key, page)) for page in range(count)]
+        return [replace(entry, key=page_key(entry.key, page)) for page in pages]
 
     def _question(self, entry: Entry) -> Callable[[], Answers | None]:
         if not isinstance(entry, Item):

@@ -6,9 +6,7 @@ A name belongs to the item that claims it first. A file that imageloom did not m
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 
 from imageloom import codecs
 from imageloom.driver.namefilter import NameFilter
@@ -28,11 +26,8 @@ from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
 from imageloom.stores.staging import ScratchFolder
-from imageloom.system import disk, folders
+from imageloom.system import disk, folders, locks
 from imageloom.system.private import private_folder
-
-BUSY_FOR = 0.5
-"""Seconds for which a lock is waited for: the process of a run whose program was killed ends a moment later."""
 
 
 class Sink:
@@ -142,7 +137,7 @@ class Sink:
             if self._scratch and self.store.is_local:
                 self._scratch_folder = ScratchFolder(self._scratch)
             self._lock = self._open_lock()
-            _take(self._lock)
+            locks.take(self._lock)
             # from now on, no other run claims names in it
             self._is_new = not self._ledger.knows(self.address)
             self.store.prepare(self._scratch)
@@ -441,19 +436,3 @@ def _place(output: Output, template: str) -> tuple[str, ...]:
     name = output.name or template
     width = str(output.width) if "width" in fields_of(name) else ""
     return output.folder, output.format or "", name, width, output.when
-
-
-def _take(lock: int) -> None:
-    """Lock a file.
-
-    Raises:
-        BlockingIOError: another process has locked it.
-    """
-    until = time.monotonic() + BUSY_FOR
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.02)

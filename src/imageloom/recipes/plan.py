@@ -102,6 +102,7 @@ class OutputPlan(Plain, frozen=True):
             shows_all=all(step.name in _SHOWING_ALL for step in self.steps),
             dropped=frozenset(self.dropped),
             keywords=getattr(codecs.get(self.format), "keywords", ()),
+            can_state=getattr(codecs.get(self.format), "can_state", None),
             moves_values=getattr(codecs.get(self.format), "moves_values", False),
             colours=self.colours,
             converted=self.converted,

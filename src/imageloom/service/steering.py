@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from imageloom.driver.source import Source
 from imageloom.driver.watch import Watched
 from imageloom.errors import ItemError, UnreadableItem
-from imageloom.model import Failure, Item, Unlisted, path_and_page
+from imageloom.model import Failure, Item, Unlisted, page_key, path_and_page
 from imageloom.service.flows import Flow
 
 
@@ -28,6 +28,9 @@ class ListedSource(Source):
 
     def __iter__(self) -> Iterator[Item | Unlisted]:
         return (entry for entry in super().__iter__() if self._may_begin(entry.key))
+
+    def split(self, path: str, count: int) -> Sequence[int]:
+        return [page for page in range(count) if self._may_begin(page_key(path, page))]
 
     def count(self) -> int:
         """The number of items, listed now."""
@@ -79,6 +82,9 @@ class SteeredWatch(Watched):
         """Process an item again, and with it the other pages of its file that failed. From any thread."""
         self._asked.append(path_and_page(key)[0])
         self._wake()
+
+    def is_wanted(self, key: str) -> bool:
+        return self._may_begin(key)
 
     def _news(self) -> Iterator[Item | Unlisted]:
         return chain(self._look_at_asked(), super()._news())
