@@ -136,8 +136,10 @@ def test_the_tiles_of_a_large_image_fill_its_map(browser: Browser, served: Serve
         press(page, "Start")
         expect(page.locator("#maps")).to_contain_text("map.tif", timeout=60_000)
         expect(page.locator("#maps")).to_contain_text("4\u202f000 pixels")
-        seen = set()
-        wait_until(lambda: len(seen.add(page.locator("#maps .t-done").count()) or seen) >= 3, 120)
+        seen = {page.locator("#maps .t-done").count()}
+        while len(seen) < 3 and page.locator("#maps").count():
+            seen.add(page.locator("#maps .t-done").count())
+        assert len(seen) == 3, seen
         expect(page.locator("#hand .lanes li")).to_have_count(1)
         expect(page.locator("#maps")).to_have_count(0, timeout=120_000)
         expect(page.locator("#items")).to_contain_text("map.tif", timeout=20_000)

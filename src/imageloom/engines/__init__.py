@@ -127,6 +127,12 @@ class Engine(Protocol):
     """Called with each event of the run, in the driver's thread."""
 
     @property
+    def has_others(self) -> bool:
+        """Whether workers that it did not start may get tasks. They may be on other machines, and reach only the
+        source, the sink and `--scratch`."""
+        return False
+
+    @property
     def missing(self) -> str:
         """What the user must do if there are no workers, for engines whose workers are started elsewhere; else
         empty."""

@@ -232,6 +232,10 @@ class FlowEngine(Engine):
         self.settings: Settings = turns.engine.settings
 
     @property
+    def has_others(self) -> bool:
+        return self.turns.engine.has_others
+
+    @property
     def missing(self) -> str:
         return self.turns.engine.missing
 

@@ -85,6 +85,10 @@ class Nodes(TransportEngine, Engine):
         return max(self._least, min(self.scheduler.capacity, MOST_CAPACITY))
 
     @property
+    def has_others(self) -> bool:
+        return self._remote is not None
+
+    @property
     def missing(self) -> str:
         return "" if self._nodes.is_reached else f"no node can be reached: {self._nodes.troubles}"
 
