@@ -110,13 +110,11 @@ class Guard(Plain, frozen=True):
         return tuple(map(os.path.abspath, local or (self.roots and (os.devnull,))))
 
     def check_address(self, address: str) -> None:
-        """Check that a folder or an address is below a root.
+        """Check that an address is below the roots. It need not exist.
 
         Raises:
             TaskRefused: it is not.
         """
-        if not self.roots:
-            return
         if reason := _misleading(address):
             raise TaskRefused(f"{address!r} is not an address for a worker: {reason} (--root)")
         if not any(_is_below(address, root) for root in self.roots) and not self._is_scratch(address):
