@@ -22,6 +22,7 @@ from imageloom.errors import ServerBusy, UnknownName, UnreadableItem, UsageError
 from imageloom.model import Item, Job, Output, Plain, Recipe, path_and_page
 from imageloom.recipes import plan
 from imageloom.recipes.explain import explain
+from imageloom.recipes.files import files_of
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Event, Failed
 from imageloom.records.faults import blamed_on
@@ -244,4 +245,7 @@ def pictured(name: str) -> str:
     found = next((one for one in operators.operators() if one.name == name), None)
     if found is None or not found.examples:
         raise UsageError(f"there is no operator {name!r:.80} with an example")
-    return PICTURED.get(name, found.examples[0])
+    text = PICTURED.get(name, found.examples[0])
+    if any(files_of(Recipe((Output(Pipeline.parse(text).steps),)))):
+        raise UsageError(f"the example of {name} needs a file: it has no picture")
+    return text

@@ -70,7 +70,7 @@ class Guard(Plain, frozen=True):
         if not self.roots:
             return task
         for address in (task.source, task.sink, *_paths(task)):
-            self._check_address(address)
+            self.check_address(address)
         operators = set(map(os.path.realpath, self.operators))
         for path in task.recipe.operators:
             if "\0" in path or os.path.realpath(path) not in operators:
@@ -98,7 +98,7 @@ class Guard(Plain, frozen=True):
             if digested and not digest:
                 raise TaskRefused(f"{path!r} is named by a step without a digest")
             if "\0" in path or os.path.realpath(path) not in allowed:
-                self._check_address(path)
+                self.check_address(path)
 
     def admitted(self, task: Task) -> Task:
         """Like `bounded`, for a worker that is about to begin the task.
@@ -117,7 +117,12 @@ class Guard(Plain, frozen=True):
         local = [local_path(root) for root in (*self.roots, self.scratch) if root and not is_remote(root)]
         return tuple(map(os.path.abspath, local or (self.roots and (os.devnull,))))
 
-    def _check_address(self, address: str) -> None:
+    def check_address(self, address: str) -> None:
+        """Check that an address is below the roots. It need not exist.
+
+        Raises:
+            TaskRefused: it is not.
+        """
         if reason := _misleading(address):
             raise TaskRefused(f"{address!r} is not an address for a worker: {reason} (--root)")
         if not any(_is_below(address, root) for root in self.roots) and not self._is_scratch(address):
