@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,6 +124,14 @@ class FlowJob:
         with self._lock:
             if isinstance(self._source, SteeredWatch):
                 self._source.again(key)
+
+    def hear(self, keys: Iterable[str]) -> bool:
+        """Look at items that may be new, if the flow is watched and runs. Returns whether it does."""
+        with self._lock:
+            if not isinstance(self._source, SteeredWatch):
+                return False
+            self._source.hear(keys)
+            return True
 
     def set_aside(self, key: str, is_aside: bool) -> None:
         (self._aside.add if is_aside else self._aside.discard)(key)

@@ -208,6 +208,20 @@ class JobService:
                         job.again(key)
         self.feed.add("aside", flow=flow, key=key, is_aside=is_aside)
 
+    def hear(self, name: str, keys: Sequence[str]) -> bool:
+        """Process items of a watched flow that may be new, without waiting for the next listing.
+
+        Returns:
+            Whether the flow runs. If not, the listing at its next start finds them.
+
+        Raises:
+            UnknownName: there is no such flow.
+        """
+        self.views.flow(name)
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if job.flow.name == name]
+        return any(job.hear(keys) for job in jobs)
+
     def write_flow(self, name: str, text: str, replace: bool) -> Flow:
         """Write a flow's file. A watched flow that is new starts by itself.
 

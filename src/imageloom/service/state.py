@@ -1,4 +1,5 @@
-"""What a service remembers: jobs, what is to be tried again or was set aside, and logins. In SQLite, beside the
+"""What a service remembers: jobs, what is to be tried again or was set aside, logins, and webhooks that
+are to be sent. In SQLite, beside the
 ledger, which has the items.
 
 Every change is on the disk before the caller goes on. So a service that was killed continues as it was.
@@ -19,8 +20,8 @@ from imageloom.records.database import closed_on_errors
 from imageloom.records.transaction import Transaction
 from imageloom.system.private import private_database
 
-VERSION = 1
-SCHEMA = """
+SCHEMAS = (
+    """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     flow TEXT NOT NULL, text TEXT NOT NULL,     -- the flow's file when the job was started
@@ -36,7 +37,18 @@ CREATE TABLE retries (job INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (job,
 CREATE TABLE asides (flow TEXT NOT NULL, key TEXT NOT NULL, since REAL NOT NULL, PRIMARY KEY (flow, key))
     WITHOUT ROWID;
 CREATE TABLE sessions (digest TEXT PRIMARY KEY, role TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID
-"""
+""",
+    """
+CREATE TABLE secrets (flow TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    url TEXT NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL     -- seconds since the epoch
+)
+""",
+)
+"""The statements that lead from each version to the next one."""
+VERSION = len(SCHEMAS)
 JobState = Literal["queued", "running", "paused", "done", "cancelled", "error"]
 Wanted = Literal["run", "pause", "cancel"]
 ENDED = ("done", "cancelled", "error")
@@ -93,13 +105,13 @@ class ServiceState:
     def _create_tables(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, VERSION):
+        if not 0 <= version <= VERSION:
             raise StorageError(f"it has version {version}, this program needs {VERSION}")
-        if not version:
+        for number, schema in enumerate(SCHEMAS[version:], version + 1):
             with self._transaction():
-                for statement in SCHEMA.split(";\n"):
+                for statement in schema.split(";\n"):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={VERSION}")
+                self._db.execute(f"PRAGMA user_version={number}")
 
     def close(self) -> None:
         with self._lock:
@@ -185,6 +197,18 @@ class ServiceState:
     def asides(self, flow: str) -> list[str]:
         """The keys of a flow's items that are set aside, sorted."""
         return [key for (key,) in self._select("SELECT key FROM asides WHERE flow = ? ORDER BY key", (flow,))]
+
+    # Secrets of notifications
+
+    def set_secret(self, flow: str, digest: str) -> None:
+        """Replace the digest of the secret with which a store may notify a flow."""
+        with self._lock, self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO secrets VALUES (?, ?)", (flow, digest))
+
+    def secret(self, flow: str) -> str:
+        """The digest of a flow's secret; empty if it has none."""
+        rows = self._select("SELECT digest FROM secrets WHERE flow = ?", (flow,))
+        return str(rows[0][0]) if rows else ""
 
     # Logins
 

@@ -22,6 +22,7 @@ from imageloom.service.web.access import Access
 from imageloom.service.web.api import Api
 from imageloom.service.web.events import Streams
 from imageloom.service.web.gate import Gate, GateBounds
+from imageloom.service.web.notify import Notify
 from imageloom.service.web.pages import Pages, missing, not_allowed
 from imageloom.service.web.problems import Refused, answer
 
@@ -46,7 +47,7 @@ def application(
         roots: what the operator of the service has listed, to be shown.
         hosts, is_secure, cookie, bounds: see `Gate`.
     """
-    api = Api(service, previewer, streams, service.roots)
+    api = Api(service, previewer, streams, service.roots, Notify(service, access).operations)
     pages = Pages(service, api, access, roots, cookie, is_secure)
 
     def failed(request: Request, error: Exception) -> Response:

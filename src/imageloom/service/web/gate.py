@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from imageloom.errors import ImageloomError
 from imageloom.model import Plain
 from imageloom.service.web.access import Access, Role
+from imageloom.service.web.notify import notified_flow, notify_secret
 from imageloom.service.web.problems import Refused, answer
 
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -123,6 +124,11 @@ class Gate:
     async def _who(self, scope: Scope, headers: Headers) -> tuple[Role | None, bool]:
         """The role of the caller, and whether it comes from a cookie."""
         host = scope["client"][0] if scope.get("client") else ""
+        if flow := notified_flow(scope):
+            given = notify_secret(headers, scope["query_string"])
+            if not await asyncio.to_thread(self._access.may_notify, flow, given, host):
+                raise Refused(401, "the secret of the flow is wrong or missing", WWW_Authenticate="Bearer")
+            return "notifier", False
         given = headers.get("authorization")
         if given is not None:
             scheme, _, token = given.partition(" ")
@@ -149,6 +155,8 @@ class Gate:
             is_own = origin.partition("://")[2].lower() in self._hosts
         if not is_own:
             raise Refused(403, "a change must come from a page of this server: the origin is another")
+        if role == "notifier" and notified_flow(scope):
+            return
         if role != "operator" and scope["path"] not in FOR_ALL:
             raise Refused(403, "the token is that of a reader, who changes nothing")
 
