@@ -20,6 +20,7 @@ from imageloom.records.ledger import Ledger
 from imageloom.records.retention import Retention
 from imageloom.service.feed import Feed
 from imageloom.service.flows import Flow
+from imageloom.service.outcomes import Outcomes
 from imageloom.service.state import JobRow, ServiceState
 from imageloom.service.steering import ChosenItems, ListedSource, SteeredWatch
 from imageloom.service.turns import FlowEngine, Turns
@@ -65,6 +66,7 @@ class Site(NamedTuple):
     roots: tuple[str, ...]
     feed: Feed
     timeout: float
+    outcomes: Outcomes
 
 
 class FlowJob:
@@ -244,6 +246,7 @@ class FlowJob:
                     self._driver = None
 
     def _on_event(self, event: Event) -> None:
+        self._site.outcomes.add(self.id, event)
         match event:
             case Began(number):
                 self._failures = 0

@@ -13,18 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imageloom.engines import Engine
-from imageloom.errors import ImageloomError, UnknownName, UsageError, WrongState
+from imageloom.errors import ImageloomError, ServerBusy, UnknownName, UsageError, WrongState
 from imageloom.records.history import History
 from imageloom.records.ledger import Ledger
 from imageloom.service.feed import Feed
 from imageloom.service.flowjob import FlowJob, Site
 from imageloom.service.flows import BrokenFlow, Flow, FlowFolder
+from imageloom.service.outcomes import Outcomes
 from imageloom.service.state import JobRow, ServiceState
 from imageloom.service.turns import Turns
 from imageloom.service.views import JobView, Views
 
 RUNNING = 16
 """Maximum number of jobs that run at the same time. The others wait."""
+MOST_OPEN = 300
+"""Maximum number of jobs that have not ended. Flows have at most one each."""
 MOST_CHOSEN = 1000
 """Maximum number of items of one request."""
 REPORT = 0.2
@@ -61,10 +64,10 @@ class JobService:
         timeout: float = 600.0,
     ) -> None:
         self.flows, self.state, self.ledger, self.turns = flows, state, ledger, turns
-        self.feed = Feed()
+        self.feed, self.outcomes = Feed(), Outcomes()
         self.began = time.time()
         self._running, self.roots = running, roots
-        self._site = Site(state, ledger, turns, roots, self.feed, timeout)
+        self._site = Site(state, ledger, turns, roots, self.feed, timeout, self.outcomes)
         self._lock = threading.RLock()
         self._jobs: dict[int, FlowJob] = {}
         """The jobs that have not ended and are not paused, in the order in which they begin."""
@@ -112,8 +115,38 @@ class JobService:
             raise UsageError(f"the flow {name} is not valid: {flow.error}")
         with self._lock:
             self._refuse_open(name)
-            row = self.state.add_job(name, self.flows.text(name))
-            self._put(FlowJob(row, flow, self._site, self._wake))
+            return self._add(flow, self.flows.text(name))
+
+    def submit(self, name: str, text: str) -> JobView:
+        """Start a job that belongs to no flow.
+
+        Args:
+            name: a new name for it. The same name with the same text is the same job: so a caller that did not get
+                the answer may repeat the request.
+            text: as in the file of a flow that is not watched.
+
+        Raises:
+            UsageError, TaskRefused: it is not valid; see `Rules.flow`.
+            WrongState: there is a flow, or another job, with this name.
+            ServerBusy: too many jobs have not ended.
+        """
+        flow = self.flows.rules.flow(name, text)
+        if flow.when != "once":
+            raise UsageError("when: a job that is submitted runs once; make a flow to watch a source")
+        with self._lock:
+            if rows := self.state.jobs(name, most=1):
+                if rows[0].text == text:
+                    return self.views.view(rows[0])
+                raise WrongState(f"there is a job with the name {name} already")
+            if self.flows.flow(name):
+                raise WrongState(f"there is a flow {name} already")
+            if len(self.state.open_jobs()) >= MOST_OPEN:
+                raise ServerBusy(f"{MOST_OPEN} jobs have not ended, the maximum: try again later")
+            return self._add(flow, text)
+
+    def _add(self, flow: Flow, text: str) -> JobView:
+        row = self.state.add_job(flow.name, text)
+        self._put(FlowJob(row, flow, self._site, self._wake))
         return self.views.view(row)
 
     def pause(self, id: int) -> JobView:

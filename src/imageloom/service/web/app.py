@@ -25,6 +25,7 @@ from imageloom.service.web.gate import Gate, GateBounds
 from imageloom.service.web.notify import Notify
 from imageloom.service.web.pages import Pages, missing, not_allowed
 from imageloom.service.web.problems import Refused, answer
+from imageloom.service.web.submitted import Submitted
 
 STATIC = {"style.css": "text/css", "live.js": "text/javascript", "flow.js": "text/javascript",
           "icon.svg": "image/svg+xml"}  # fmt: skip
@@ -47,7 +48,8 @@ def application(
         roots: what the operator of the service has listed, to be shown.
         hosts, is_secure, cookie, bounds: see `Gate`.
     """
-    api = Api(service, previewer, streams, service.roots, Notify(service, access).operations)
+    more = (*Notify(service, access).operations, *Submitted(service).operations)
+    api = Api(service, previewer, streams, service.roots, more)
     pages = Pages(service, api, access, roots, cookie, is_secure)
 
     def failed(request: Request, error: Exception) -> Response:
