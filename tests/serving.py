@@ -31,7 +31,11 @@ def flow_of(root: Path, name: str = "web", recipe: Any = "resize 50%", **more: A
 
 @contextmanager
 def service_of(
-    tmp_path: Path, engine: str = "threads", jobs: int = 2, **options: Any
+    tmp_path: Path,
+    engine: str = "threads",
+    jobs: int = 2,
+    webhooks: tuple[str, ...] = (),
+    **options: Any,
 ) -> Iterator[JobService]:
     """A service over `tmp_path / root`. `threads` starts sooner than processes."""
     root, home = tmp_path / "root", tmp_path / "service"
@@ -42,6 +46,7 @@ def service_of(
         closing(ServiceState(home / "service.db")) as state,
         closing(open_engine(engine, Settings(jobs, timeout=60.0))) as opened,
     ):
+        state.webhooks = webhooks
         flows = FlowFolder(home / "flows", rules)
         service = JobService(flows, state, home / "ledger.db", Turns(opened, guard), guard.folders, **options)
         try:

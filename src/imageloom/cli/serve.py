@@ -111,6 +111,21 @@ from imageloom.system.sandbox import Mode
     help="Name by which browsers reach the service, if it is not that of --listen. Repeatable.",
 )
 @click.option(
+    "--webhook",
+    "webhooks",
+    multiple=True,
+    metavar="URL",
+    help="Tell this address when a job ends and when items fail, in signed requests. Repeatable.",
+)
+@click.option(
+    "--webhook-secret",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="FILE",
+    show_default="webhook.secret, in the folder of --state",
+    help="File whose first line is the secret that signs the requests to --webhook.",
+)
+@click.option(
     "--max-upload",
     type=options.Quantity(),
     default=4 << 30,
@@ -136,6 +151,8 @@ def command(
     key: str,
     behind_proxy: bool,
     hosts: tuple[str, ...],
+    webhooks: tuple[str, ...],
+    webhook_secret: str,
     max_upload: int,
 ) -> int:
     """Serve a page and an HTTP interface: flows of images, their jobs, failures and retries.
@@ -182,6 +199,8 @@ def command(
         operator_token=token,
         reader_token=read_token,
         bounds=GateBounds(upload_bytes=max_upload),
+        webhooks=webhooks,
+        webhook_secret=webhook_secret,
     )
     leaving = service.leave_on_signals()
     with hosted(site, listen, certificate, key, behind_proxy, hosts) as address:

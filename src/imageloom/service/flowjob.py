@@ -24,6 +24,7 @@ from imageloom.service.outcomes import Outcomes
 from imageloom.service.state import JobRow, ServiceState
 from imageloom.service.steering import ChosenItems, ListedSource, SteeredWatch
 from imageloom.service.turns import FlowEngine, Turns
+from imageloom.service.webhooks import Webhooks
 
 KEPT_DAYS = 30.0
 """How long the items of a watched flow are kept in the history, in days."""
@@ -67,6 +68,7 @@ class Site(NamedTuple):
     feed: Feed
     timeout: float
     outcomes: Outcomes
+    webhooks: Webhooks
 
 
 class FlowJob:
@@ -258,7 +260,8 @@ class FlowJob:
             case Failed(result):
                 self._settle(result.key)
                 self._failed.add(result.key)
-                kind = result.failure.kind if result.failure else ""
+                kind, message = (result.failure.kind, result.failure.message) if result.failure else ("", "")
+                self._site.webhooks.failed(self.id, self.flow.name, result.key, kind, message)
                 self._site.feed.add("failed", job=self.id, flow=self.flow.name, key=result.key, failure=kind)
             case Retried():
                 self._retried += 1
@@ -283,6 +286,7 @@ class FlowJob:
     def _end(self) -> None:
         """Record the state that follows from what is wanted."""
         state = self._site.state
+        self._site.webhooks.flush()
         row = state.job(self.id)
         assert row is not None
         numbers = self.numbers

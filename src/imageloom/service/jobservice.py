@@ -23,6 +23,7 @@ from imageloom.service.outcomes import Outcomes
 from imageloom.service.state import JobRow, ServiceState
 from imageloom.service.turns import Turns
 from imageloom.service.views import JobView, Views
+from imageloom.service.webhooks import Webhooks
 
 RUNNING = 16
 """Maximum number of jobs that run at the same time. The others wait."""
@@ -51,6 +52,7 @@ class JobService:
         turns: how the flows share an engine, which the caller closes.
         running: maximum number of jobs that run at the same time.
         timeout: time-out of one item, in seconds.
+        webhook_secret: signs what is sent to the webhooks of `state`.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class JobService:
         roots: tuple[str, ...],
         running: int = RUNNING,
         timeout: float = 600.0,
+        webhook_secret: bytes = b"",
     ) -> None:
         self.flows, self.state, self.ledger, self.turns = flows, state, ledger, turns
         self.feed, self.outcomes = Feed(), Outcomes()
         self.began = time.time()
         self._running, self.roots = running, roots
-        self._site = Site(state, ledger, turns, roots, self.feed, timeout, self.outcomes)
+        self._webhooks = Webhooks(state, webhook_secret)
+        self._site = Site(state, ledger, turns, roots, self.feed, timeout, self.outcomes, self._webhooks)
         self._lock = threading.RLock()
         self._jobs: dict[int, FlowJob] = {}
         """The jobs that have not ended and are not paused, in the order in which they begin."""
@@ -99,6 +103,7 @@ class JobService:
             while job.is_running:
                 self._ended_one.wait(0.1)
                 self._ended_one.clear()
+        self._webhooks.close()
 
     # What people decide
 

@@ -25,6 +25,7 @@ from imageloom.service.web.app import application
 from imageloom.service.web.events import Streams
 from imageloom.service.web.gate import GateBounds
 from imageloom.service.web.server import WebServer, hosts_of, listen
+from imageloom.service.webhooks import check_webhooks, secret_of
 from imageloom.stores import is_remote, local_path
 from imageloom.system.machine import available_cores, half_of_memory
 from imageloom.system.private import private_folder
@@ -59,6 +60,10 @@ class Site(Plain, frozen=True):
     reader_token: str = ""
     """Paths of the files with the tokens; empty for files in the service's folder."""
     bounds: GateBounds = GateBounds()
+    webhooks: tuple[str, ...] = ()
+    """Addresses that are told when a job ends and when items fail."""
+    webhook_secret: str = ""
+    """Path of the file with the secret that signs them; empty for one in the service's folder."""
 
 
 class Address(NamedTuple):
@@ -102,6 +107,8 @@ def hosted(
     memory = (site.memory or half_of_memory()) // site.running
     rules = Rules(guard, (home.absolute(), folder), memory, with_operators(Recipe(()), site.operators))
     tokens = tokens_of(home, site.operator_token, site.reader_token)
+    check_webhooks(site.webhooks)
+    secret = secret_of(site.webhook_secret, home) if site.webhooks else b""
     is_secure = bool(certificate) or behind_proxy
     with ExitStack() as stack:
         listener = stack.enter_context(listen(address, is_secure))
@@ -112,6 +119,7 @@ def hosted(
                 f"--listen {address}: give the name by which browsers reach the service (--host)"
             )
         state = stack.enter_context(closing(ServiceState(home / "service.db")))
+        state.webhooks = site.webhooks
         settings = Settings(
             site.workers or available_cores(),
             timeout=site.timeout,
@@ -124,7 +132,9 @@ def hosted(
         previewer = Previewer(rules, turns, previews, guard.folders)
         flows = FlowFolder(folder, rules)
         ledger = site.ledger or home / "ledger.db"
-        service = JobService(flows, state, ledger, turns, guard.folders, site.running, site.timeout)
+        service = JobService(
+            flows, state, ledger, turns, guard.folders, site.running, site.timeout, secret
+        )
         stack.callback(service.leave)
         streams, access = Streams(service.feed), Access(state, tokens)
         app = application(
