@@ -13,6 +13,8 @@ from imageloom.cli.options.values import Number, Whole
 from imageloom.cli.text import say
 from imageloom.system.sandbox import Mode
 
+ENGINES = ("processes", "redis", "dask", "ray")
+
 
 @click.command("serve", short_help="Serve a page and an HTTP interface where people see and steer the work.")
 @click.option(
@@ -46,10 +48,18 @@ from imageloom.system.sandbox import Mode
 @options.sandbox_options_of_service
 @options.ledger_option
 @click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    show_default=True,
+    help="Engine that runs the tasks. All but the first one use workers elsewhere: see --connect.",
+)
+@options.connect_options("Address of the Redis server, Dask scheduler or Ray head of --engine.")
+@click.option(
     "-j",
     "--jobs",
     type=Whole(1, 1024),
-    show_default="one per core",
+    show_default="one per core; none of its own with --connect",
     help="Number of worker processes.",
 )
 @click.option(
@@ -104,6 +114,14 @@ from imageloom.system.sandbox import Mode
     help="Browsers reach the service through a reverse proxy, which does TLS.",
 )
 @click.option(
+    "--proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS[/BITS]",
+    help="Trust the X-Forwarded-For of proxies at this address or in this network. Without it, wrong tokens of one "
+    "client behind a proxy slow down all of them. Repeatable.",
+)
+@click.option(
     "--host",
     "hosts",
     multiple=True,
@@ -141,6 +159,8 @@ def command(
     sandbox: Mode | None,
     untrusted: bool,
     ledger: Path | None,
+    engine: str,
+    connect: str,
     jobs: int | None,
     running: int,
     memory: int | None,
@@ -151,6 +171,7 @@ def command(
     key: str,
     behind_proxy: bool,
     hosts: tuple[str, ...],
+    proxies: tuple[str, ...],
     webhooks: tuple[str, ...],
     webhook_secret: str,
     max_upload: int,
@@ -167,12 +188,15 @@ def command(
     imageloom serve --root /data
     imageloom serve --root /data --root s3://photos/web --listen 10.1.2.3:8443 --certificate c.pem --key k.pem
     imageloom serve --root /data --listen 0.0.0.0:8100 --behind-proxy --host photos.example.org
+    imageloom serve --root /data --engine redis --connect redis://127.0.0.1:6379/0
     """
     from imageloom.errors import MissingExtra, UsageError
 
     if not roots:
         raise UsageError("the service needs at least one folder for flows to read and write in: --root DIR")
     options.check_roots(roots)
+    if bool(connect) != (engine != ENGINES[0]):
+        raise UsageError(f"--connect is for {', '.join(ENGINES[1:])}: give both --engine and --connect")
     if bool(certificate) != bool(key):
         raise UsageError("TLS needs both a certificate and its key (--certificate, --key)")
     if not all(find_spec(name) for name in ("starlette", "uvicorn", "jinja2")):
@@ -192,6 +216,8 @@ def command(
         state=state,
         flows=flows,
         ledger=ledger,
+        engine=engine,
+        connect=connect,
         workers=jobs or 0,
         running=running,
         memory=memory or 0,
@@ -203,7 +229,7 @@ def command(
         webhook_secret=webhook_secret,
     )
     leaving = service.leave_on_signals()
-    with hosted(site, listen, certificate, key, behind_proxy, hosts) as address:
+    with hosted(site, listen, certificate, key, behind_proxy, hosts, proxies) as address:
         say(f"serving {address.link}", err=True)
         say(f"the link logs one browser in; the tokens are in {address.tokens}", err=True)
         leaving.wait()

@@ -29,8 +29,6 @@ RUNNING = 16
 """Maximum number of jobs that run at the same time. The others wait."""
 MOST_OPEN = 300
 """Maximum number of jobs that have not ended. Flows have at most one each."""
-MOST_CHOSEN = 1000
-"""Maximum number of items of one request."""
 REPORT = 0.2
 """Seconds between two messages about a job's progress."""
 LOOK = 1.0
@@ -202,7 +200,7 @@ class JobService:
             row = self.views.row(id)
             if row.ended is not None:
                 self._refuse_open(row.flow)
-            chosen = self._failed_of(id, keys)
+            chosen = self.views.failed(id, keys)
             if not chosen:
                 return 0
             self.state.add_retries(id, chosen)
@@ -214,21 +212,6 @@ class JobService:
                     job.again(key)
         self._tell(id)
         return len(chosen)
-
-    def _failed_of(self, id: int, keys: Sequence[str] | None) -> list[str]:
-        with History(self.ledger) as history:
-            runs = self.state.runs(id)
-            if keys is None:
-                return list(history.failed(runs))
-            if len(keys) > MOST_CHOSEN:
-                raise UsageError(f"at most {MOST_CHOSEN} items in one request")
-            for key in keys:
-                item = history.item(runs, key)
-                if item is None:
-                    raise UnknownName(f"job {id} has no item {key!r:.200}, or it has no outcome yet")
-                if item.state != "failed":
-                    raise WrongState(f"{key!r:.200} is done: only failed items are tried again")
-        return list(keys)
 
     def set_aside(self, flow: str, key: str, is_aside: bool) -> None:
         """Set an item of a flow aside: it is not processed until it is put back.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from imageloom.service.web.gate import Gate, GateBounds
 from imageloom.service.web.notify import Notify
 from imageloom.service.web.pages import Pages, missing, not_allowed
 from imageloom.service.web.problems import Refused, answer
+from imageloom.service.web.proxies import Network
 from imageloom.service.web.submitted import Submitted
 
 STATIC = {"style.css": "text/css", "live.js": "text/javascript", "flow.js": "text/javascript",
@@ -41,12 +42,13 @@ def application(
     is_secure: bool = False,
     cookie: str = "imageloom",
     bounds: GateBounds = GateBounds(),  # noqa: B008 frozen
+    proxies: Sequence[Network] = (),
 ) -> Gate:
     """The application.
 
     Args:
         roots: what the operator of the service has listed, to be shown.
-        hosts, is_secure, cookie, bounds: see `Gate`.
+        hosts, is_secure, cookie, bounds, proxies: see `Gate`.
     """
     more = (*Notify(service, access).operations, *Submitted(service).operations)
     api = Api(service, previewer, streams, service.roots, more)
@@ -73,7 +75,7 @@ def application(
         exception_handlers={ImageloomError: handle, HTTPException: handle, 500: handle},
     )
     inner.router.redirect_slashes = False
-    return Gate(inner, access, hosts, is_secure, cookie, bounds)
+    return Gate(inner, access, hosts, is_secure, cookie, bounds, proxies)
 
 
 def _is_api(request: Request) -> bool:

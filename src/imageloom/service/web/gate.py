@@ -7,7 +7,7 @@ body. Every answer gets the headers that tell a browser what the pages may do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -18,6 +18,7 @@ from imageloom.errors import ImageloomError
 from imageloom.model import Plain
 from imageloom.service.web.access import Access, Role
 from imageloom.service.web.notify import notified_flow, notify_secret
+from imageloom.service.web.proxies import Network, client_of
 from imageloom.service.web.problems import Refused, answer
 
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -66,6 +67,7 @@ class Gate:
         is_secure: browsers reach it by TLS only.
         cookie: name of the cookie.
         bounds: its limits.
+        proxies: networks of proxies that may say for whom they ask, in X-Forwarded-For.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class Gate:
         is_secure: bool = False,
         cookie: str = "imageloom",
         bounds: GateBounds = GateBounds(),  # noqa: B008 frozen
+        proxies: Sequence[Network] = (),
     ) -> None:
+        self._proxies = tuple(proxies)
         self._app, self._access, self._hosts = app, access, frozenset(hosts)
         self._is_secure, self.cookie, self._bounds = is_secure, cookie, bounds
         self._busy = {"requests": 0, "streams": 0, "uploads": 0}
@@ -95,6 +99,8 @@ class Gate:
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         self._check_host(headers)
+        if scope.get("client"):
+            scope["client"] = (client_of(scope["client"][0], headers, self._proxies), 0)
         if len(scope["path"]) + len(scope["query_string"]) > MOST_PATH:
             raise Refused(400, f"an address has at most {MOST_PATH} bytes")
         kind = _kind_of(scope)

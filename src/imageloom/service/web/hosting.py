@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from imageloom.engines import Settings, open_engine
+from imageloom.engines import Engine, Settings, open_engine
 from imageloom.errors import UsageError
 from imageloom.model import Plain, Recipe
 from imageloom.recipes.recipe import with_operators
@@ -24,6 +24,7 @@ from imageloom.service.web.access import Access, token_path, tokens_of
 from imageloom.service.web.app import application
 from imageloom.service.web.events import Streams
 from imageloom.service.web.gate import GateBounds
+from imageloom.service.web.proxies import networks
 from imageloom.service.web.server import WebServer, hosts_of, listen
 from imageloom.service.webhooks import check_webhooks, secret_of
 from imageloom.stores import is_remote, local_path
@@ -48,6 +49,9 @@ class Site(Plain, frozen=True):
     """The service's folder; None for one in the user's state folder."""
     flows: Path | None = None
     ledger: Path | None = None
+    engine: str = "processes"
+    connect: str = ""
+    """Address of the engine's server or cluster. Then it has no workers of its own unless `workers` is set."""
     workers: int = 0
     """Worker processes; 0: one per core."""
     running: int = RUNNING
@@ -84,6 +88,7 @@ def hosted(
     key: str = "",
     behind_proxy: bool = False,
     hosts: tuple[str, ...] = (),
+    proxies: tuple[str, ...] = (),
 ) -> Iterator[Address]:
     """Serve until the block ends. Then the items in progress are finished.
 
@@ -92,6 +97,7 @@ def hosted(
         certificate, key: paths of the files for TLS; empty for none.
         behind_proxy: a proxy in front of it has TLS.
         hosts: further names by which browsers reach it.
+        proxies: addresses or networks of proxies that may say for whom they ask.
 
     Raises:
         UsageError: something is not valid.
@@ -108,6 +114,7 @@ def hosted(
     rules = Rules(guard, (home.absolute(), folder), memory, with_operators(Recipe(()), site.operators))
     tokens = tokens_of(home, site.operator_token, site.reader_token)
     check_webhooks(site.webhooks)
+    trusted = networks(proxies)
     secret = secret_of(site.webhook_secret, home) if site.webhooks else b""
     is_secure = bool(certificate) or behind_proxy
     with ExitStack() as stack:
@@ -120,16 +127,12 @@ def hosted(
             )
         state = stack.enter_context(closing(ServiceState(home / "service.db")))
         state.webhooks = site.webhooks
-        settings = Settings(
-            site.workers or available_cores(),
-            timeout=site.timeout,
-            memory=site.memory,
-            guard=whole,
-            sandbox=site.sandbox,
-        )
-        engine = stack.enter_context(closing(open_engine("processes", settings)))
-        turns = Turns(engine, whole)
-        previewer = Previewer(rules, turns, previews, guard.folders)
+        turns = Turns(stack.enter_context(closing(_engine(site, whole))), whole)
+        shown = turns
+        if site.connect:  # workers elsewhere do not see the folder of previews
+            own = replace(site, engine="processes", connect="", workers=1)
+            shown = Turns(stack.enter_context(closing(_engine(own, whole))), whole)
+        previewer = Previewer(rules, shown, previews, guard.folders)
         flows = FlowFolder(folder, rules)
         ledger = site.ledger or home / "ledger.db"
         service = JobService(
@@ -147,6 +150,7 @@ def hosted(
             is_secure,
             f"imageloom-{port}",
             site.bounds,
+            trusted,
         )
         server = WebServer(app, streams, listener, certificate, key)
         stack.callback(server.close)
@@ -158,6 +162,23 @@ def hosted(
             for role, given in (("operator", site.operator_token), ("reader", site.reader_token))
         )
         yield Address(url, f"{url}enter?code={access.take_code()}", where)
+
+
+def _engine(site: Site, guard: Guard) -> Engine:
+    """The engine of a service.
+
+    Raises:
+        UsageError, MissingExtra, StorageError: see `open_engine`.
+    """
+    settings = Settings(
+        site.workers or (0 if site.connect else available_cores()),
+        timeout=site.timeout,
+        memory=site.memory,
+        connect=site.connect,
+        guard=guard,
+        sandbox=site.sandbox,
+    )
+    return open_engine(site.engine, settings)
 
 
 def _absolute(root: str) -> str:
