@@ -34,7 +34,12 @@ def test_an_object_in_the_gateway_is_done_within_a_second(
         reach(ceph, monkeypatch)
         place, sink = Bucket(ceph, "told"), Bucket(ceph, "made")
         with hosted_in(tmp_path, more=("s3://told", "s3://made")) as site, site.client("operator") as client:
-            flow = {"source": place.address, "sink": sink.address, "recipe": "resize 640x640", "when": "watched"}
+            flow = {
+                "source": place.address,
+                "sink": sink.address,
+                "recipe": "resize 640x640",
+                "when": "watched",
+            }
             client.put("api/v1/flows/web", json={"text": yaml.safe_dump(flow | {"options": {"poll": 3600}})})
             wait_until(lambda: client.get("api/v1/jobs").json()["jobs"][0]["state"] == "running")
             made = client.post("api/v1/flows/web/events/secret").json()

@@ -59,4 +59,6 @@ def test_containers_have_few_rights_and_no_password_is_in_the_file(services: dic
         assert one["security_opt"] == ["no-new-privileges:true"]
         assert one["user"].split(":")[0] != "0"
         assert "privileged" not in one
-    assert all("${REDIS_PASSWORD:?" in line for line in re.findall(r".*redis://.*", FILE.read_text()) if "@" in line)
+    assert all(
+        "${REDIS_PASSWORD:?" in line for line in re.findall(r".*redis://.*", FILE.read_text()) if "@" in line
+    )

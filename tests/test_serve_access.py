@@ -466,6 +466,53 @@ def test_behind_a_proxy_one_client_does_not_slow_down_the_others(
             right = {"Authorization": f"Bearer {site.tokens['reader']}", "X-Forwarded-For": "203.0.113.6"}
             assert client.get("api/v1/flows", headers=wrong).status_code == 401
             assert client.get("api/v1/flows", headers=right).status_code == later
-            assert client.get("api/v1/flows", headers={**right, "X-Forwarded-For": "203.0.113.5"}).status_code == 429
+            assert (
+                client.get("api/v1/flows", headers={**right, "X-Forwarded-For": "203.0.113.5"}).status_code
+                == 429
+            )
     with pytest.raises(UsageError, match="--proxy"):
         networks(["10.0.0.1/8"])
+
+
+def test_one_host_leaves_requests_and_connections_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_OF_HOST", 4)
+    with (
+        hosted_in(tmp_path, bounds=gate.GateBounds(requests=8, requests_of_host=2)) as site,
+        ExitStack() as open_,
+    ):
+        there = ("127.0.0.1", int(site.url.rpartition(":")[2].rstrip("/")))
+        for _ in range(2):  # requests whose bodies do not end
+            slow = open_.enter_context(socket.create_connection(there))
+            slow.sendall(
+                f"POST /api/v1/preview HTTP/1.1\r\nHost: {there[0]}:{there[1]}\r\nContent-Length: 9\r\n"
+                f"Content-Type: application/json\r\n"
+                f"Authorization: Bearer {site.tokens['operator']}\r\n\r\n".encode()
+            )
+        headers = {"Authorization": f"Bearer {site.tokens['reader']}"}
+        elsewhere = open_.enter_context(
+            httpx.Client(
+                base_url=site.url, headers=headers, transport=httpx.HTTPTransport(local_address="127.0.0.2")
+            )
+        )
+        with site.client("reader") as client:
+            wait_until(lambda: client.get("api/v1/flows").status_code == 429)
+            answer = client.get("api/v1/flows")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert elsewhere.get("api/v1/flows").status_code == 200
+            for _ in range(2):
+                open_.enter_context(socket.create_connection(there))
+            wait_until(lambda: _is_closed_at_once(there))
+        assert elsewhere.get("api/v1/flows").status_code == 200
+
+
+def _is_closed_at_once(there: tuple[str, int]) -> bool:
+    with socket.create_connection(there) as extra:
+        extra.settimeout(0.2)
+        try:
+            return extra.recv(1) == b""
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False

@@ -106,7 +106,10 @@ def test_errors_are_of_the_own_tree(client: imageloom.Client, site: Hosted) -> N
         assert reader.workers().workers == 1
         with pytest.raises(TaskRefused, match="reader"):
             reader.start("none")
-    with imageloom.Client("http://127.0.0.1:9", "x" * 20) as nobody, pytest.raises(StorageError, match="reach"):
+    with (
+        imageloom.Client("http://127.0.0.1:9", "x" * 20) as nobody,
+        pytest.raises(StorageError, match="reach"),
+    ):
         nobody.flows()
 
 
@@ -241,7 +244,9 @@ def test_submit_says_and_does_what_run_does(site: Hosted, tmp_path: Path) -> Non
     for number in range(3):
         draw(source / f"{number}.jpg", number)
     (source / "bad.jpg").write_bytes(b"no image")
-    here = run_program("run", "resize 50% | grayscale", source, tmp_path / "out", "--ledger", tmp_path / "l.db", "-q")
+    here = run_program(
+        "run", "resize 50% | grayscale", source, tmp_path / "out", "--ledger", tmp_path / "l.db", "-q"
+    )
     there = submit(site, "resize 50% | grayscale", source, site.root / "out-submit", "-q")
     assert (there.returncode, here.returncode) == (1, 1)
     assert _without_time(there.stdout) == _without_time(here.stdout)

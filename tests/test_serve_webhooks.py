@@ -91,7 +91,9 @@ def test_the_end_of_a_job_and_its_failed_items_are_told(
         job = ended(service, service.start("web").row.id).row
         wait_until(lambda: "job.ended" in receiver.kinds())
         wait_until(lambda: service.state.next_notice(receiver.url) is None)
-    items = [item for body in receiver.got if body["type"] == "items.failed" for item in body["data"]["items"]]
+    items = [
+        item for body in receiver.got if body["type"] == "items.failed" for item in body["data"]["items"]
+    ]
     assert sorted(item["key"] for item in items) == ["bad0.jpg", "bad1.jpg", "bad2.jpg"]
     assert items[0]["failure"] == "UnsupportedImage"
     (last,) = [body for body in receiver.got if body["type"] == "job.ended"]

@@ -118,8 +118,8 @@ ENGINES = ("processes", "redis", "dask", "ray")
     "proxies",
     multiple=True,
     metavar="ADDRESS[/BITS]",
-    help="Trust the X-Forwarded-For of proxies at this address or in this network. Without it, wrong tokens of one "
-    "client behind a proxy slow down all of them. Repeatable.",
+    help="Trust the X-Forwarded-For of proxies at this address or in this network. Without it, wrong tokens of "
+    "one client behind a proxy slow down all of them. Repeatable.",
 )
 @click.option(
     "--host",

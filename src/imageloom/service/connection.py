@@ -1,7 +1,6 @@
 """HTTP requests of a client to the service, over the standard library: it needs no extra, and starts fast.
 
-A request goes over one kept connection for each thread. An answer with an error becomes an exception of imageloom's own
-tree.
+Each thread keeps one connection. An answer with an error becomes an exception of imageloom's own tree.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ SILENCE = 45.0
 PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two attempts to reach a service, and between two requests without a stream."""
 MOST_BROKEN = 3
-"""After so many streams without any message, for example because a proxy holds them back, changes are asked for."""
+"""After so many streams without a message, for example if a proxy holds them back, changes are asked for."""
 
 
 class Client:
@@ -33,8 +33,8 @@ class Client:
 
     Args:
         url: address of the service, such as http://127.0.0.1:8100.
-        token: the operator's, or a reader's; without it, that of `token_file`, of the variable IMAGELOOM_TOKEN, or of
-            the file that IMAGELOOM_TOKEN_FILE names.
+        token: the operator's, or a reader's; without it, that of `token_file`, of the variable IMAGELOOM_TOKEN, or
+            of the file that IMAGELOOM_TOKEN_FILE names.
         timeout: seconds without any progress after which a request fails.
         authority: path of a file with the certificates to trust; without it, those of the system.
 
@@ -129,7 +129,8 @@ class Client:
         """Start a job of a flow.
 
         Raises:
-            UnknownName, UsageError, WrongState: there is no such flow, it is not valid, or a job of it has not ended.
+            UnknownName, UsageError, WrongState: there is no such flow, it is not valid, or a job of it has not
+                ended.
         """
         return self._send("POST", f"/flows/{flow}/start", JobAnswer)
 
@@ -263,8 +264,8 @@ class Client:
     def events(self, after: str = "", patience: float = 60.0) -> Iterator[MessageAnswer]:
         """Changes in the service as they happen, without an end: `job`, `failed`, `flows`, `aside`.
 
-        A broken connection is opened again, after the last message. A message of the kind `reset` says that some were
-        missed: read again what you show. If no stream gets through, changes are asked for.
+        A broken connection is opened again, after the last message. A message of the kind `reset` says that some
+        were missed: read again what you show. If no stream gets through, changes are asked for.
 
         Args:
             after: id of the last message that you know; empty to begin now.

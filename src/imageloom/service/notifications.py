@@ -1,8 +1,8 @@
 """Notifications of object stores: which objects were created. Only bucket and key of a record are used.
 
 Ceph's gateway and MinIO post the records of S3. Keys are encoded as in a form by S3 and MinIO; versions of Ceph
-differ. So a key that reads differently when it is decoded stands for two names. A name without an object is harmless:
-the store is asked for each.
+differ. So a key that reads differently when it is decoded stands for two names. A name without an object is
+harmless: the store is asked for each.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 class _Notification(msgspec.Struct, frozen=True):
-    Records: list[_Record] = []  # noqa: RUF012 - msgspec copies it
+    Records: list[_Record] = []
 
 
 class Created(Plain, frozen=True):
@@ -65,7 +65,9 @@ def created(body: bytes, source: str) -> Created:
     """
     scheme, _, rest = source.partition("://")
     if not is_remote(source) or scheme != "s3":
-        raise WrongState("notifications are for flows whose source is a bucket of S3: give s3://bucket/folder")
+        raise WrongState(
+            "notifications are for flows whose source is a bucket of S3: give s3://bucket/folder"
+        )
     bucket, _, folder = rest.strip("/").partition("/")
     prefix = f"{folder}/" if folder else ""
     try:

@@ -90,8 +90,8 @@ class Outcomes:
         """The outcomes of a job after this one.
 
         Returns:
-            They, the number of the last of them, and whether some before them are missing: they are no longer kept,
-            or are from before the service was started.
+            They, the number of the last of them, and whether some before them are missing: they are no longer
+            kept, or are from before the service was started.
         """
         with self._lock:
             last, kept = self._jobs.get(job) or (0, deque())

@@ -1,9 +1,9 @@
 """Webhooks: other programs are told when a job ends and when items fail.
 
-What is to be told is in the service's database until it was delivered, so it survives a restart. Requests are signed
-as `Standard Webhooks <https://www.standardwebhooks.com>`_ describes: HMAC-SHA256 over id, time and body. The addresses
-are those that the operator of the service has given: nothing that callers of the interface send becomes one. No redirect
-is followed, and nobody is shown an answer.
+What is to be told is in the service's database until it was delivered, so it survives a restart. Requests are
+signed as in Standard Webhooks (standardwebhooks.com): HMAC-SHA256 over id, time and body. The addresses
+are those that the operator of the service has given: nothing that callers of the interface send becomes one. No
+redirect is followed, and nobody is shown an answer.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def check_webhooks(urls: Sequence[str]) -> None:
         if parts.scheme not in ("http", "https") or not host or parts.fragment or not url.isascii():
             raise UsageError(f"--webhook {url}: expected https://HOST/PATH")
         if parts.username is not None:
-            raise UsageError("--webhook: the address must not contain a user or password: requests are signed")
+            raise UsageError(
+                "--webhook: the address must not contain a user or password: requests are signed"
+            )
         if parts.scheme == "http" and not is_loopback(host):
             raise UsageError(f"--webhook {url}: names of files would be sent in the clear: use https")
 

@@ -1,6 +1,6 @@
 """The data of the HTTP interface: what callers send and get.
 
-Unknown fields are refused in what callers send. In answers they are ignored: a service may be newer than its client.
+Unknown fields are refused in what callers send, and ignored in answers: a service may be newer than its client.
 """
 
 from __future__ import annotations

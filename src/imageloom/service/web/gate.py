@@ -7,6 +7,7 @@ body. Every answer gets the headers that tell a browser what the pages may do.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -18,8 +19,8 @@ from imageloom.errors import ImageloomError
 from imageloom.model import Plain
 from imageloom.service.web.access import Access, Role
 from imageloom.service.web.notify import notified_flow, notify_secret
-from imageloom.service.web.proxies import Network, client_of
 from imageloom.service.web.problems import Refused, answer
+from imageloom.service.web.proxies import Network, client_of
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/login", "/enter", "/health", "/ready", "/static/")
@@ -48,6 +49,8 @@ class GateBounds(Plain, frozen=True):
 
     requests: int = 64
     """Maximum number of requests in progress, without event streams."""
+    requests_of_host: int = 32
+    """The same of one host: others still get answers while it sends too many."""
     streams: int = 256
     """Maximum number of event streams."""
     uploads: int = 8
@@ -84,6 +87,8 @@ class Gate:
         self._app, self._access, self._hosts = app, access, frozenset(hosts)
         self._is_secure, self.cookie, self._bounds = is_secure, cookie, bounds
         self._busy = {"requests": 0, "streams": 0, "uploads": 0}
+        self._of_host: Counter[str] = Counter()
+        """Requests in progress, by host."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -106,7 +111,11 @@ class Gate:
         kind = _kind_of(scope)
         if self._busy[kind] >= getattr(self._bounds, kind):
             raise Refused(429, f"the service has too many {kind} in progress: try again", Retry_After="1")
+        host = scope["client"][0] if scope.get("client") and kind == "requests" else ""
+        if host and self._of_host[host] >= self._bounds.requests_of_host:
+            raise Refused(429, "your host has too many requests in progress: try again", Retry_After="1")
         self._busy[kind] += 1
+        self._of_host[host] += 1
         try:
             role, by_cookie = await self._who(scope, headers)
             session = self.session_of(headers)
@@ -120,6 +129,9 @@ class Gate:
             await self._app(scope, _bounded(receive, headers, most, kind == "uploads"), send)
         finally:
             self._busy[kind] -= 1
+            self._of_host[host] -= 1
+            if not self._of_host[host]:
+                del self._of_host[host]
 
     def _check_host(self, headers: Headers) -> None:
         """Refuse other names for this server: a page elsewhere could point its own name here (DNS rebinding)."""

@@ -135,9 +135,7 @@ def hosted(
         previewer = Previewer(rules, shown, previews, guard.folders)
         flows = FlowFolder(folder, rules)
         ledger = site.ledger or home / "ledger.db"
-        service = JobService(
-            flows, state, ledger, turns, guard.folders, site.running, site.timeout, secret
-        )
+        service = JobService(flows, state, ledger, turns, guard.folders, site.running, site.timeout, secret)
         stack.callback(service.leave)
         streams, access = Streams(service.feed), Access(state, tokens)
         app = application(

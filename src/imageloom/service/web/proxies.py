@@ -30,8 +30,8 @@ def networks(texts: Sequence[str]) -> tuple[Network, ...]:
 def client_of(peer: str, headers: Headers, proxies: Sequence[Network]) -> str:
     """The host that asks: the peer, or the last one in X-Forwarded-For that is not a trusted proxy itself.
 
-    Each proxy adds the host that it was asked by at the end. What is before the first one that is not trusted may be
-    made up.
+    Each proxy adds the host that it was asked by at the end. What is before the first one that is not trusted may
+    be made up.
     """
     host = _address(peer)
     if host is None or not _is_in(host, proxies):
