@@ -70,6 +70,14 @@ ENGINES = ("processes", "redis", "dask", "ray")
     show_default=True,
     help="Maximum number of flows that run at the same time. Their memory is shared equally.",
 )
+@click.option(
+    "--nodes",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="FILE",
+    help="Nodes do the work: YAML file with their addresses and the policy that chooses among them, as of "
+    "`imageloom server`. Without it, worker processes here do.",
+)
 @options.memory_option
 @click.option(
     "--timeout",
@@ -163,6 +171,7 @@ def command(
     connect: str,
     jobs: int | None,
     running: int,
+    nodes: str,
     memory: int | None,
     timeout: float,
     token: str,
@@ -195,6 +204,8 @@ def command(
     if not roots:
         raise UsageError("the service needs at least one folder for flows to read and write in: --root DIR")
     options.check_roots(roots)
+    if nodes and engine != ENGINES[0]:
+        raise UsageError("--nodes is an engine of its own: leave out --engine")
     if bool(connect) != (engine != ENGINES[0]):
         raise UsageError(f"--connect is for {', '.join(ENGINES[1:])}: give both --engine and --connect")
     if bool(certificate) != bool(key):
@@ -219,6 +230,7 @@ def command(
         engine=engine,
         connect=connect,
         workers=jobs or 0,
+        nodes=nodes,
         running=running,
         memory=memory or 0,
         timeout=timeout,

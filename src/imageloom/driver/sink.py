@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from imageloom import codecs
 from imageloom.driver.naming import check_below
@@ -19,7 +20,8 @@ from imageloom.errors import (
     StorageError,
     UsageError,
 )
-from imageloom.model import IfExists, Item, Recipe, Result, Work, Written, path_and_page
+from imageloom.model import IfExists, Item, Output, Recipe, Result, Work, Written, path_and_page
+from imageloom.recipes.fields import fields_of
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
@@ -27,6 +29,9 @@ from imageloom.stores.local import LocalStore
 from imageloom.stores.staging import ScratchFolder
 from imageloom.system import disk, folders
 from imageloom.system.private import private_folder
+
+BUSY_FOR = 0.5
+"""Seconds for which a lock is waited for: the process of a run whose program was killed ends a moment later."""
 
 
 class Sink:
@@ -95,8 +100,11 @@ class Sink:
                 f"the sink {self.address} lies in the source, where imageloom never writes: give another sink"
             )
 
-    def check_recipe(self, recipe: Recipe) -> None:
+    def check_recipe(self, recipe: Recipe, template: str) -> None:
         """Check the outputs of a recipe before the run starts.
+
+        Args:
+            template: that of the names of outputs which have none of their own.
 
         Raises:
             UsageError: an output is a folder and the sink is not local, or an output's folder is outside the sink.
@@ -109,9 +117,18 @@ class Sink:
                 codecs.get(output.format)
             if output.folder:
                 check_below(output.folder, f"the folder {output.folder!r} of an output")
-        places = [(output.folder, output.format) for output in recipe.outputs]
-        if twice := next((folder for folder, format in places if places.count((folder, format)) > 1), None):
-            raise UsageError(f"two outputs have the same folder {twice!r}: give each --output another name")
+        places = [_place(output, template) for output in recipe.outputs]
+        if twice := next((place for place in places if places.count(place) > 1), None):
+            raise UsageError(
+                f"two outputs have the same folder {twice[0]!r}: give each --output another name"
+            )
+        if not self.store.is_local and any(
+            "hash" in fields_of(output.name or template) for output in recipe.outputs
+        ):
+            raise UsageError(
+                f"{{hash}} in names needs a local sink: in {self.address}, an output is published before its "
+                "bytes are known here"
+            )
         if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
             raise UsageError(
                 f"--format zarr needs a local sink: an output is a folder, and {self.address} has no folders"
@@ -122,7 +139,7 @@ class Sink:
             if self._scratch and self.store.is_local:
                 self._scratch_folder = ScratchFolder(self._scratch)
             self._lock = self._open_lock()
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self._lock)
             self.store.prepare(self._scratch)
         except BlockingIOError:
             self._release()
@@ -144,6 +161,11 @@ class Sink:
     def scratch(self) -> str:
         """Path of this run's folder for temporary pixel files. Valid only while the sink is open."""
         return self._scratch_folder.path if self._scratch_folder else self.store.staging("")
+
+    @property
+    def scratch_is_here(self) -> bool:
+        """Whether `scratch` is the system's temporary folder, which other machines do not share."""
+        return not (self.store.is_local or self._scratch)
 
     def _open_lock(self) -> int:
         """Open the file to lock: the folder itself, or for a remote sink a file beside the ledger.
@@ -176,15 +198,19 @@ class Sink:
 
     def made_of(self, item: Item, recipe: str, outputs: int) -> list[tuple[str, int]]:
         """Names and sizes of the outputs that this recipe made of this version of the item; empty if one is
-        missing in the ledger."""
+        missing in the ledger.
+
+        Args:
+            outputs: the number of outputs; 0 if it is not known yet.
+        """
         if self._is_new or item.key in self._lossy:
             return []
         found = self._ledger.done(self._source, self.address, item, recipe)
-        return found if len(found) == outputs else []
+        return found if not outputs or len(found) == outputs else []
 
     def holds(self, made: list[tuple[str, int]]) -> bool:
-        """Whether all these outputs exist with these sizes. Thread-safe."""
-        return bool(made) and all(self.store.size(name) == size for name, size in made)
+        """Whether all these outputs exist with these sizes. One of the size 0 was left out. Thread-safe."""
+        return bool(made) and all(not size or self.store.size(name) == size for name, size in made)
 
     def taken(self, names: tuple[str, ...]) -> frozenset[str]:
         """Those of the names that exist in the sink, if that must be known before the processing. Thread-safe."""
@@ -285,8 +311,12 @@ class Sink:
         """Do what must be done with the staged outputs of an item before the ledger is written.
 
         Raises:
-            OutputExists: an existing file differs from an output that it should equal (`Job.adopt`).
+            OutputExists: an existing file differs from an output that it should equal (`Job.adopt`), or a name
+                with a digest belongs to somebody else.
+            DuplicateOutput: such a name is that of an output of another item.
         """
+        if work.hashed:
+            self._claim_made(job, work, recipe, result)
         if not self._compared or not isinstance(self.store, LocalStore):
             return
         from imageloom.stores.made import equal_file  # few runs need it
@@ -302,6 +332,13 @@ class Sink:
             self._times[written.name] = written_at
         for written in adopted:
             self._ledger.claim(job, self._source, self.address, work.item, recipe, written.name)
+
+    def _claim_made(self, job: int, work: Work, recipe: str, result: Result) -> None:
+        """Claim names that are known only now, because they have digests. A file of such a name that is there has
+        the same bytes."""
+        names = tuple(written.name for written in result.written)
+        if self.claim(job, work.item, recipe, names, taken=frozenset()) is None:
+            raise OutputExists(f"its output {names[0]} exists (--if-exists)")
 
     def rename(self, work: Work, result: Result) -> None:
         """Give all outputs of an item their names. Their claims are in the ledger.
@@ -376,3 +413,26 @@ class Sink:
     def discard(self, result: Result) -> None:
         for written in result.written:
             self.store.discard(written.staged)
+
+
+def _place(output: Output, template: str) -> tuple[str, ...]:
+    """What tells the names of an output from those of another one."""
+    name = output.name or template
+    width = str(output.width) if "width" in fields_of(name) else ""
+    return output.folder, output.format or "", name, width, output.when
+
+
+def _take(lock: int) -> None:
+    """Lock a file.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    until = time.monotonic() + BUSY_FOR
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)

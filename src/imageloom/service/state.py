@@ -23,8 +23,8 @@ from imageloom.records.database import closed_on_errors
 from imageloom.records.transaction import Transaction
 from imageloom.system.private import private_database
 
-SCHEMAS = (
-    """
+VERSION = 1
+SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     flow TEXT NOT NULL, text TEXT NOT NULL,     -- the flow's file when the job was started
@@ -40,18 +40,14 @@ CREATE TABLE retries (job INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (job,
 CREATE TABLE asides (flow TEXT NOT NULL, key TEXT NOT NULL, since REAL NOT NULL, PRIMARY KEY (flow, key))
     WITHOUT ROWID;
 CREATE TABLE sessions (digest TEXT PRIMARY KEY, role TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID
-""",
-    """
-CREATE TABLE secrets (flow TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE outbox (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    url TEXT NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL,
-    tries INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL     -- seconds since the epoch
+"""
+ADDED = (  # times are in seconds since the epoch
+    "CREATE TABLE IF NOT EXISTS drained (node TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS secrets (flow TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, url TEXT NOT NULL, "
+    "kind TEXT NOT NULL, body BLOB NOT NULL, tries INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL)",
 )
-""",
-)
-"""The statements that lead from each version to the next one."""
-VERSION = len(SCHEMAS)
+"""Added later: a file without them is made complete, and an older program ignores them."""
 JobState = Literal["queued", "running", "paused", "done", "cancelled", "error"]
 Wanted = Literal["run", "pause", "cancel"]
 ENDED = ("done", "cancelled", "error")
@@ -122,13 +118,15 @@ class ServiceState:
     def _create_tables(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if not 0 <= version <= VERSION:
+        if version not in (0, VERSION):
             raise StorageError(f"it has version {version}, this program needs {VERSION}")
-        for number, schema in enumerate(SCHEMAS[version:], version + 1):
+        if not version:
             with self._transaction():
-                for statement in schema.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={number}")
+                self._db.execute(f"PRAGMA user_version={VERSION}")
+        for statement in ADDED:
+            self._db.execute(statement)
 
     def close(self) -> None:
         with self._lock:
@@ -266,6 +264,20 @@ class ServiceState:
     def remove_notice(self, notice: Notice) -> None:
         with self._lock, self._transaction():
             self._db.execute("DELETE FROM outbox WHERE id = ?", (notice.id,))
+
+    # Nodes
+
+    def set_drained(self, node: str, is_drained: bool) -> None:
+        """Record whether a node gets no tasks."""
+        with self._lock, self._transaction():
+            if is_drained:
+                self._db.execute("INSERT OR REPLACE INTO drained VALUES (?)", (node,))
+            else:
+                self._db.execute("DELETE FROM drained WHERE node = ?", (node,))
+
+    def drained(self) -> list[str]:
+        """The nodes that get no tasks, sorted."""
+        return [node for (node,) in self._select("SELECT node FROM drained ORDER BY node", ())]
 
     # Logins
 

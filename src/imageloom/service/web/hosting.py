@@ -6,17 +6,18 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from msgspec.structs import replace
 
 from imageloom.engines import Engine, Settings, open_engine
-from imageloom.errors import UsageError
+from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Plain, Recipe
 from imageloom.recipes.recipe import with_operators
 from imageloom.records.ledger import default_path
 from imageloom.service.flows import FlowFolder, Rules
 from imageloom.service.jobservice import RUNNING, JobService
+from imageloom.service.nodes import NodeControl
 from imageloom.service.preview import Previewer
 from imageloom.service.state import ServiceState
 from imageloom.service.turns import Turns
@@ -30,6 +31,9 @@ from imageloom.service.webhooks import check_webhooks, secret_of
 from imageloom.stores import is_remote, local_path
 from imageloom.system.machine import available_cores, half_of_memory
 from imageloom.system.private import private_folder
+
+if TYPE_CHECKING:
+    from imageloom.engines.nodes.engine import Nodes
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.guard import Guard
 
@@ -68,6 +72,8 @@ class Site(Plain, frozen=True):
     """Addresses that are told when a job ends and when items fail."""
     webhook_secret: str = ""
     """Path of the file with the secret that signs them; empty for one in the service's folder."""
+    nodes: str = ""
+    """Path of the file with the nodes that do the work; empty for worker processes here."""
 
 
 class Address(NamedTuple):
@@ -127,12 +133,24 @@ def hosted(
             )
         state = stack.enter_context(closing(ServiceState(home / "service.db")))
         state.webhooks = site.webhooks
-        turns = Turns(stack.enter_context(closing(_engine(site, whole))), whole)
-        shown = turns
-        if site.connect:  # workers elsewhere do not see the folder of previews
-            own = replace(site, engine="processes", connect="", workers=1)
-            shown = Turns(stack.enter_context(closing(_engine(own, whole))), whole)
-        previewer = Previewer(rules, shown, previews, guard.folders)
+        settings = Settings(
+            site.workers or (0 if site.connect else available_cores()),
+            timeout=site.timeout,
+            memory=site.memory,
+            connect=site.connect,
+            guard=whole,
+            sandbox=site.sandbox,
+        )
+        turns = Turns(stack.enter_context(closing(_engine(site, settings))), whole)
+        control = own = None
+        if (
+            site.nodes or site.connect
+        ):  # previews are made here: workers elsewhere do not see the service's folder
+            alone = open_engine("processes", replace(settings, jobs=1, connect=""))
+            own = Turns(stack.enter_context(closing(alone)), whole)
+        if site.nodes:
+            control = NodeControl(cast("Nodes", turns.engine), turns, state)
+        previewer = Previewer(rules, own or turns, previews, guard.folders)
         flows = FlowFolder(folder, rules)
         ledger = site.ledger or home / "ledger.db"
         service = JobService(flows, state, ledger, turns, guard.folders, site.running, site.timeout, secret)
@@ -149,6 +167,7 @@ def hosted(
             f"imageloom-{port}",
             site.bounds,
             trusted,
+            control,
         )
         server = WebServer(app, streams, listener, certificate, key)
         stack.callback(server.close)
@@ -162,21 +181,19 @@ def hosted(
         yield Address(url, f"{url}enter?code={access.take_code()}", where)
 
 
-def _engine(site: Site, guard: Guard) -> Engine:
-    """The engine of a service.
+def _engine(site: Site, settings: Settings) -> Engine:
+    """The engine of all flows: that of the site, or nodes.
 
     Raises:
         UsageError, MissingExtra, StorageError: see `open_engine`.
     """
-    settings = Settings(
-        site.workers or (0 if site.connect else available_cores()),
-        timeout=site.timeout,
-        memory=site.memory,
-        connect=site.connect,
-        guard=guard,
-        sandbox=site.sandbox,
-    )
-    return open_engine(site.engine, settings)
+    if not site.nodes:
+        return open_engine(site.engine, settings)
+    try:
+        from imageloom.engines.nodes.engine import Nodes
+    except ImportError:
+        raise MissingExtra("the engine nodes", "nodes") from None
+    return Nodes(replace(settings, nodes=site.nodes), waits=True)
 
 
 def _absolute(root: str) -> str:
