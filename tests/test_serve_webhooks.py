@@ -172,3 +172,15 @@ def test_secrets_are_long_and_private(tmp_path: Path) -> None:
         secret_of(str(tmp_path / "short"), tmp_path)
     with pytest.raises(StorageError):
         secret_of(str(tmp_path / "none"), tmp_path)
+
+
+def test_the_verifier_of_the_documentation_verifies(tmp_path: Path, secret: bytes) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "service.md").read_text()
+    (code,) = [block for block in text.split("```python\n")[1:] if "is_genuine" in block]
+    signed = webhooks.signature(secret, "msg_1", 1, b"body")
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": "1", "webhook-signature": signed}
+    given = (tmp_path / "service" / "webhook.secret").read_text().strip()
+    for body, expected in ((b"body", True), (b"bodY", False)):
+        names: dict[str, Any] = {"headers": headers, "body": body, "secret": given}
+        exec(code.partition("```")[0], names)
+        assert names["is_genuine"] is expected

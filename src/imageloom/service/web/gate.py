@@ -49,7 +49,7 @@ class GateBounds(Plain, frozen=True):
 
     requests: int = 64
     """Maximum number of requests in progress, without event streams."""
-    requests_of_host: int = 32
+    requests_of_host: int = 16
     """The same of one host: others still get answers while it sends too many."""
     streams: int = 256
     """Maximum number of event streams."""
