@@ -1,6 +1,6 @@
 """What the service costs: CPU of its process tree for a job, with an open page and event streams, against `run`.
 
-    python -m benchmarks.serve [--photos FOLDER] [--pairs 9] [--streams 50] [--jobs 2]
+    python -m benchmarks.serve [--photos FOLDER] [--count 1200] [--pairs 9] [--streams 50] [--jobs 2]
 
 Both do the same: sandboxed worker processes, durable outputs. Of `run`, the whole tree is counted but for what it
 takes to do nothing, of the service the job alone: from its start to its end, with all that is shown meanwhile.
@@ -36,13 +36,17 @@ REFRESH = 1.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, help="small photos, all JPEG")
+    parser.add_argument("--count", type=int, default=1200, help="number of photos of a job")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
     with workplace() as folder:
         (folder / "camera").mkdir()
-        photos, _ = photos_and_camera(given.photos, folder / "camera", folder)
+        found, _ = photos_and_camera(given.photos, folder / "camera", folder)
+        (photos := folder / "chosen").mkdir()
+        for path in sorted(found.iterdir())[: given.count]:
+            shutil.copy(path, photos)
         (folder / "none").mkdir()
         shutil.copy(next(photos.iterdir()), folder / "none")
         ratios = []
@@ -55,8 +59,9 @@ def main() -> None:
                     f"run {alone:.2f} s, service {served:.2f} s in {seconds:.1f} s: {ratios[-1]:.3f}",
                     flush=True,
                 )
-    count = len(list(photos.iterdir()) if photos.exists() else [])
-    print(f"| {count} photos, {given.streams} streams and a page, pairs | CPU of the service / CPU of run |")
+    print(
+        f"| {given.count} photos, {given.streams} streams and a page, pairs | CPU of the service / CPU of run |"
+    )
     print(
         f"| {given.pairs} | median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f} |"
     )

@@ -123,6 +123,7 @@ async def _measure(
     finally:
         for reader in readers:
             reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
         answers: dict[str, int] = {}
         for flood in floods:
             for status, count in json.loads(flood.communicate(timeout=60)[0]).items():
@@ -133,11 +134,14 @@ async def _measure(
 async def _read(url: str, token: str, lags: list[float]) -> None:
     host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(_request(url, token))
-    with suppress(asyncio.IncompleteReadError):
-        while line := await reader.readline():
-            if line.startswith(b"data: ") and b'"is_aside"' in line:
-                lags.append(time.time() - float(json.loads(line[6:])["key"].split()[1]))
+    try:
+        writer.write(_request(url, token))
+        with suppress(asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                if line.startswith(b"data: ") and b'"is_aside"' in line:
+                    lags.append(time.time() - float(json.loads(line[6:])["key"].split()[1]))
+    finally:
+        writer.close()
 
 
 def _silent(url: str, token: str) -> socket.socket:
