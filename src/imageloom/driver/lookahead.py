@@ -171,14 +171,20 @@ class Lookahead:
 
 
 def with_next(entries: Iterable[tuple[Entry, T]]) -> Iterator[tuple[tuple[Entry, T], bool]]:
-    """Each entry, and whether it is the last one at the moment."""
-    iterator = iter(entries)
-    if (current := next(iterator, None)) is None:
-        return
-    for following in iterator:
-        yield current, following[0] is None
-        current = following
-    yield current, True
+    """Each entry, and whether it is the last one at the moment.
+
+    A None is yielded without asking for the entry after it: that one would wait here while the driver waits.
+    """
+    waiting: tuple[Entry, T] | None = None
+    for current in entries:
+        is_none = current[0] is None
+        if waiting is not None:
+            yield waiting, is_none
+        waiting = None if is_none else current
+        if is_none:
+            yield current, True
+    if waiting is not None:
+        yield waiting, True
 
 
 def look_ahead(

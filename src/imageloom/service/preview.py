@@ -58,7 +58,7 @@ MOST_WAITING = 12
 """Maximum number of previews that are made or wait."""
 
 
-class Shown(Plain, frozen=True):
+class Shown(Plain, frozen=True, forbid_unknown_fields=False):
     """One output of a sample, reduced for a screen."""
 
     name: str
@@ -67,7 +67,7 @@ class Shown(Plain, frozen=True):
     """WebP."""
 
 
-class Preview(Plain, frozen=True):
+class Preview(Plain, frozen=True, forbid_unknown_fields=False):
     """What a recipe makes of a sample."""
 
     sample: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from imageloom.driver.source import Source
@@ -11,6 +11,10 @@ from imageloom.driver.watch import Watched
 from imageloom.errors import ItemError, UnreadableItem
 from imageloom.model import Failure, Item, Unlisted, page_key, path_and_page
 from imageloom.service.flows import Flow
+from imageloom.stores.remote import is_hidden
+
+MOST_HEARD = 10_000
+"""Maximum number of names from notifications that wait; with more, the source is listed."""
 
 
 class ListedSource(Source):
@@ -77,6 +81,8 @@ class SteeredWatch(Watched):
         self._may_begin = is_wanted
         self._failed_before = failed
         self._asked: deque[str] = deque()
+        self._heard: dict[str, None] = {}
+        self._must_list = False
 
     def again(self, key: str) -> None:
         """Process an item again, and with it the other pages of its file that failed. From any thread."""
@@ -86,12 +92,33 @@ class SteeredWatch(Watched):
     def is_wanted(self, key: str) -> bool:
         return self._may_begin(key)
 
+    def hear(self, keys: Iterable[str]) -> None:
+        """Look at items that may be new or changed, without waiting for the next listing. From any thread."""
+        for key in keys:
+            self._heard[key] = None
+        if len(self._heard) > MOST_HEARD:
+            self._heard.clear()
+            self._must_list = True
+        self._wake()
+
     def _news(self) -> Iterator[Item | Unlisted]:
-        return chain(self._look_at_asked(), super()._news())
+        return chain(self._look_at_asked(), self._look_at_heard(), super()._news())
 
     @property
     def pause(self) -> float:
-        return 0.0 if self._asked else super().pause
+        return 0.0 if self._asked or self._heard or self._must_list else super().pause
+
+    def _look_at_heard(self) -> Iterator[Item | Unlisted]:
+        if self._must_list:
+            self._must_list, self._next_listing = False, 0.0
+        while self._heard:
+            try:
+                key = next(iter(self._heard))
+            except (StopIteration, RuntimeError):  # another thread has changed it
+                continue
+            self._heard.pop(key, None)
+            if self.matches(key) and not is_hidden(key):
+                yield from self._consider(key)
 
     def _look_at_asked(self) -> Iterator[Item | Unlisted]:
         while self._asked:
