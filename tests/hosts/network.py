@@ -270,19 +270,8 @@ class Host:
     def _entering(self, command: Iterable[object]) -> list[str]:
         assert self._space is not None, f"{self.name} is off"
         words = [str(word) for word in command]
-        return [
-            "nsenter",
-            "-t",
-            str(self._space.pid),
-            "-n",
-            "-m",
-            "-p",
-            "-u",
-            "-i",
-            "--wd=/home",
-            *self._clocked(),
-            *words,
-        ]
+        inside = ("-n", "-m", "-p", "-u", "-i", "--wd=/home")
+        return ["nsenter", "-t", str(self._space.pid), *inside, *self._clocked(), *words]
 
     def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
         left_out = ("XDG_", "AWS_", "IMAGELOOM_", "TMPDIR", "PYTEST_")
