@@ -14,8 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from imageloom.api import process
 from imageloom.bench.samples import draw_photo
+from imageloom.cli.supervisor import is_supervised
 from imageloom.codecs import get
 from imageloom.model import Encoding
 from imageloom.records.events import Done, Event, Failed, Skipped
@@ -43,6 +46,24 @@ def imageloom(
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start the program and go on."""
     return subprocess.Popen([*COMMAND, *(str(a) for a in arguments)], text=True, **options)
+
+
+def working(program: subprocess.Popen[str]) -> psutil.Process:
+    """The process that works: on threads, a run or a watch is a child, which is started again after a crash."""
+    process = psutil.Process(program.pid)
+    arguments = list(map(str, program.args))[len(COMMAND) :]  # type: ignore[arg-type]
+    children = process.children() if is_supervised(arguments) else []
+    return children[0] if children else process
+
+
+def kill(program: subprocess.Popen[str]) -> None:
+    """Kill a program, and wait for its end and for that of the process that works."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+        worker = working(program)
+        program.kill()
+        program.wait()
+        worker.wait(60)
+    program.wait()
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:

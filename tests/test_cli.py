@@ -23,7 +23,7 @@ from imageloom.cli.jobs import show
 from imageloom.model import Recipe
 from imageloom.recipes.recipe import parse_output, read_recipe, with_operators
 from imageloom.records.ledger import default_path
-from program import contents, draw, imageloom, names, start, wait_for_outputs
+from program import contents, draw, imageloom, names, start, wait_for_outputs, working
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -120,14 +120,15 @@ def test_a_sink_that_another_process_writes_into_is_4(crowd: Path, out: Path) ->
     arguments = ["run", "median_blur 31", crowd, out, "-j", "1"]
     running = start(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for_outputs(out, running)
-    running.send_signal(signal.SIGSTOP)  # it is still there when the other one has started
+    writer = working(running)
+    writer.suspend()  # it is still there when the other one has started
     refused = imageloom(*arguments)
     running.send_signal(signal.SIGINT)
-    running.send_signal(signal.SIGCONT)
+    writer.resume()
     assert running.communicate(timeout=60)[1].startswith("stopping: ")
     assert running.returncode == 130
     assert refused.returncode == 4
-    assert f"job 1 (process {running.pid}) is writing into {out}" in refused.stderr
+    assert f"job 1 (process {writer.pid}) is writing into {out}" in refused.stderr
 
 
 # What is shown

@@ -6,7 +6,6 @@ import fcntl
 import json
 import mmap
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 from imageloom.records import doctor
 from imageloom.records.ledger import Ledger
 from imageloom.stores.names import STAGING, new_token
-from program import imageloom, start, wait_for_outputs
+from program import imageloom, kill, start, wait_for_outputs
 
 
 @pytest.fixture
@@ -28,8 +27,7 @@ def killed(crowd: Path, out: Path, tmp_path: Path) -> Path:
     command = ["run", "resize 500x500 | median_blur 21", crowd, out, "-j2", "--ledger", ledger]
     running = start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for_outputs(out, running)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    kill(running)
     assert (out / STAGING).is_dir()
     return ledger
 

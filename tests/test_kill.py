@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from imageloom import codecs
 from imageloom.bench.samples import draw_photos
 from imageloom.model import Encoding
 from imageloom.stores.names import STAGING
-from program import COMMAND, contents, draw, imageloom, names, start, wait_until
+from program import COMMAND, contents, draw, imageloom, kill, names, start, wait_until
 
 PIPELINE = "resize 500x500 | gaussian_blur 3 | median_blur 7"
 COUNT = 40
@@ -91,8 +90,7 @@ def kill_and_run_again(
             process = start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             watch_until(random.randrange(COUNT // 2), process, out, undisturbed)
             time.sleep(random.uniform(0, 0.02))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            kill(process)
             there = published(out)
             assert there == {key: undisturbed[key] for key in there}
             amid += 0 < len(there) < COUNT

@@ -1,4 +1,4 @@
-"""Each promise of README names the tests that fail without it; those that belong to no other file are here."""
+"""Each promise of docs/promises.md names the tests that fail without it; those of no other file are here."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from places import peak
 from program import imageloom
 
 ROOT = Path(__file__).parent.parent
-LINK = re.compile(r"\[`(test_\w+)`\]\(([\w/.-]+\.py)\)")
+LINK = re.compile(r"\[`(test_\w+)`\]\(\.\./([\w/.-]+\.py)\)")
 
 
 def promises() -> dict[str, str]:
-    """The text of each promise in README, by its title."""
-    section = (ROOT / "README.md").read_text().split("## What it promises", 1)[1].split("\n## ", 1)[0]
-    bullets = re.split(r"^- ", section.strip().split("\n\n")[1], flags=re.M)[1:]
+    """The text of each promise, by its title."""
+    bullets = re.split(r"^- ", (ROOT / "docs" / "promises.md").read_text(), flags=re.M)[1:]
     found = {}
     for bullet in bullets:
         title = re.match(r"\*\*(.+?)\.\*\*", bullet)
@@ -33,7 +32,7 @@ def promises() -> dict[str, str]:
 PROMISES = promises()
 
 
-def test_readme_promises_something() -> None:
+def test_something_is_promised() -> None:
     assert len(PROMISES) >= 6
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import sqlite3
 import time
 import tracemalloc
@@ -24,7 +23,7 @@ from imageloom.model import IfExists
 from imageloom.stores import open_store
 from imageloom.stores.object import ObjectStore
 from places import Bucket, Memory, peak
-from program import Run, contents, draw, imageloom, start, wait_until
+from program import Run, contents, draw, imageloom, kill, start, wait_until
 
 PIPELINE = "resize 64x48 | grayscale"
 _numbers = itertools.count()
@@ -246,7 +245,7 @@ def test_killed_and_run_again_the_end_is_the_same(
         running = start("run", "-q", "--in-flight", "3", PIPELINE, place.address, sink.address)
         wait_until(has_begun)
         time.sleep(pause)  # killed at several moments
-        running.send_signal(signal.SIGKILL)
+        kill(running)
         running.wait(60)
         made = {key: data for key, data in sink.contents().items() if not key.startswith(".imageloom/")}
         assert made == {key: expected[key] for key in made}

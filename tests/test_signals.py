@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from program import line_of, start, wait_until
+from program import line_of, start, wait_until, working
 from redis_servers import GivenServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads are found in /proc")
@@ -47,8 +47,8 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproce
 
 
 def threads(program: subprocess.Popen[str]) -> list[int]:
-    """From the oldest to the newest; the first is the main thread."""
-    return sorted(map(int, os.listdir(f"/proc/{program.pid}/task")))
+    """Of the process that works, from the oldest to the newest; the first is the main thread."""
+    return sorted(map(int, os.listdir(f"/proc/{working(program).pid}/task")))
 
 
 @pytest.mark.parametrize("thread", [1, -1], ids=["oldest", "newest"])
@@ -59,8 +59,8 @@ def test_a_signal_given_to_another_thread_is_heard(program: subprocess.Popen[str
 
 def test_a_second_signal_ends_the_program(program: subprocess.Popen[str]) -> None:
     # The first one is not acted upon yet when the second one comes: the program is stopped.
-    program.send_signal(signal.SIGSTOP)
+    working(program).suspend()
     os.kill(threads(program)[-1], signal.SIGTERM)
     os.kill(threads(program)[-1], signal.SIGINT)
-    program.send_signal(signal.SIGCONT)
+    working(program).resume()
     assert program.wait(60) in (0, 130)

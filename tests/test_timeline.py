@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -34,7 +33,7 @@ from imageloom.records.timeline import (
 )
 from imageloom.system import machine
 from imageloom.testing.engines import HARMFUL
-from program import Run, contents, draw, imageloom, start, wait_until
+from program import Run, contents, draw, imageloom, kill, start, wait_until
 
 STAGES = Times.__struct_fields__
 JOB = Job("in", "out", Recipe((Output(Pipeline("grayscale").steps),)))
@@ -122,9 +121,8 @@ def test_what_a_killed_run_has_recorded_can_be_read(crowd: Path, out: Path) -> N
         path = path_of(default_path(), 1)
         wait_until(lambda: running.poll() is not None or (path.exists() and path.stat().st_size >= 3000))
         assert running.poll() is None
-        running.send_signal(signal.SIGKILL)
     finally:
-        running.kill()
+        kill(running)
         running.wait(60)
     timeline = the_timeline()
     assert timeline.closing is None

@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
 import pytest
 
 from imageloom.driver.watch import QUIET
-from program import contents, draw, imageloom, names
+from program import contents, draw, imageloom, kill, names, working
 from watching import PIPELINE, THREE, Watching, made_of, made_of_one, slow_operator
 
 
@@ -319,8 +318,7 @@ def kill_and_start_again(rounds: int, inbox: Path, tmp_path: Path, out: Path) ->
                 (move_in if number % 2 else write)(photos[seed], inbox / f"{number}.jpg")
                 holds[f"{number}.jpg"] = seed
                 time.sleep(0.005)
-            watch.running.kill()
-            watch.running.wait()
+            kill(watch.running)
             kills += len(watch.events("done")) > 0
     with Watching(PIPELINE, inbox, out, "--until-idle", 0) as watch:
         assert watch.code() == 0, watch.told
@@ -351,7 +349,7 @@ def twenty_a_second(seconds: float, inbox: Path, tmp_path: Path, out: Path) -> N
     usage: list[tuple[int, int]] = []
     with Watching(PIPELINE, inbox, out, "--engine", "threads") as watch:
         watch.wait(out.exists)
-        process = psutil.Process(watch.running.pid)
+        process = working(watch.running)
         began = time.monotonic()
         for number in range(int(20 * seconds)):
             time.sleep(max(0.0, began + number / 20 - time.monotonic()))

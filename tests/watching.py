@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from imageloom.api import process
-from program import contents, start
+from program import contents, kill, start
 
 PIPELINE = "resize 64x48 | grayscale"
 THREE = (
@@ -41,8 +41,7 @@ class Watching:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.running.kill()
-        self.running.wait(PATIENCE)
+        kill(self.running)
 
     @property
     def told(self) -> str:

@@ -20,6 +20,7 @@
         ├── MetadataLost              an output would lack something of the input (--strict-metadata)
         ├── OperatorRefused           an operator does not accept these pixels or parameters
         ├── OperatorFailed            an operator raised an exception
+        ├── MissingField              a name or a text needs a field that the item does not have
         ├── InvalidName               the item's name, or its output's name, is not a valid path
         ├── OutputExists              the sink has a file of that name that imageloom did not make
         ├── DuplicateOutput           another item of the job has the same output name
@@ -147,6 +148,10 @@ class OperatorFailed(ItemError):
     """An operator raised an exception."""
 
     transient = True
+
+
+class MissingField(ItemError):
+    """A name or a text needs a field that the item does not have."""
 
 
 class InvalidName(ItemError):

@@ -15,33 +15,46 @@ def gaussian_blur(
     image: NDArray[_Scalar],
     sigma: float | None = None,
     kernel: int | None = None,
+    light: Literal['encoded', 'linear'] = 'encoded',
 ) -> NDArray[_Scalar]:
     """Blur with a Gaussian of standard deviation sigma, in pixels, cut off at 3 sigma.
 
     Give either sigma, or kernel: the width of the kernel, an odd number of pixels. The same as OpenCV's
-    GaussianBlur. The image is mirrored at its edges.
+    GaussianBlur. The image is mirrored at its edges. light=linear averages light instead of values, by the curve
+    of sRGB.
 
     Args:
         sigma: a number above 0 up to 100  [None]
         kernel: a whole number from 1 to 601  [None]
+        light: encoded or linear  [encoded]
 
-    In a text: 'gaussian_blur 1.2', 'gaussian_blur sigma=1.2', 'gaussian_blur kernel=21'.
+    In a text: 'gaussian_blur 1.2', 'gaussian_blur sigma=1.2', 'gaussian_blur kernel=21', 'gaussian_blur 4 light=linear'.
     """
 @overload
-def gaussian_blur(image: _Image, sigma: float | None = None, kernel: int | None = None) -> _Image: ...
+def gaussian_blur(
+    image: _Image,
+    sigma: float | None = None,
+    kernel: int | None = None,
+    light: Literal['encoded', 'linear'] = 'encoded',
+) -> _Image: ...
 @overload
-def box_blur(image: NDArray[_Scalar], kernel: int = 3) -> NDArray[_Scalar]:
+def box_blur(
+    image: NDArray[_Scalar],
+    kernel: int = 3,
+    light: Literal['encoded', 'linear'] = 'encoded',
+) -> NDArray[_Scalar]:
     """Replace each pixel by the mean of the kernel x kernel pixels around it (OpenCV's blur).
 
-    The image is mirrored at its edges.
+    The image is mirrored at its edges. light=linear averages light instead of values, by the curve of sRGB.
 
     Args:
         kernel: a whole number from 1 to 601  [3]
+        light: encoded or linear  [encoded]
 
     In a text: 'box_blur 5'.
     """
 @overload
-def box_blur(image: _Image, kernel: int = 3) -> _Image: ...
+def box_blur(image: _Image, kernel: int = 3, light: Literal['encoded', 'linear'] = 'encoded') -> _Image: ...
 @overload
 def median_blur(image: NDArray[_Scalar], kernel: int = 3) -> NDArray[_Scalar]:
     """Replace each pixel by the median of the kernel x kernel pixels around it (OpenCV's medianBlur).
@@ -78,20 +91,32 @@ def bilateral(
 @overload
 def bilateral(image: _Image, kernel: int = 9, sigma_color: float = 25.0, sigma_space: float = 3.0) -> _Image: ...
 @overload
-def motion_blur(image: NDArray[_Scalar], length: int, angle: float = 0.0) -> NDArray[_Scalar]:
+def motion_blur(
+    image: NDArray[_Scalar],
+    length: int,
+    angle: float = 0.0,
+    light: Literal['encoded', 'linear'] = 'encoded',
+) -> NDArray[_Scalar]:
     """Blur along a line of length pixels, at an angle in degrees counter-clockwise from the horizontal.
 
     Each pixel becomes the mean of the pixels nearest to points on the line, which are one pixel apart. The image
-    is mirrored at its edges.
+    is mirrored at its edges. light=linear averages light instead of values, by the curve of sRGB: bright points
+    become bright lines.
 
     Args:
         length: a whole number from 1 to 255
         angle: a number from -360 to 360  [0.0]
+        light: encoded or linear  [encoded]
 
     In a text: 'motion_blur 15', 'motion_blur 21 angle=45'.
     """
 @overload
-def motion_blur(image: _Image, length: int, angle: float = 0.0) -> _Image: ...
+def motion_blur(
+    image: _Image,
+    length: int,
+    angle: float = 0.0,
+    light: Literal['encoded', 'linear'] = 'encoded',
+) -> _Image: ...
 @overload
 def sharpen(image: NDArray[_Scalar], sigma: float = 1.0, amount: float = 1.0) -> NDArray[_Scalar]:
     """Sharpen by an unsharp mask: add the difference between the image and its Gaussian blur, times the amount.
@@ -106,6 +131,177 @@ def sharpen(image: NDArray[_Scalar], sigma: float = 1.0, amount: float = 1.0) ->
     """
 @overload
 def sharpen(image: _Image, sigma: float = 1.0, amount: float = 1.0) -> _Image: ...
+@overload
+def crop(
+    image: NDArray[_Scalar],
+    area: str,
+    at: Literal['center', 'attention', 'entropy'] = 'center',
+) -> NDArray[_Scalar]:
+    """Cut out the area WIDTHxHEIGHT+LEFT+TOP, in pixels, or WIDTHxHEIGHT from the centre.
+
+    at=attention places WIDTHxHEIGHT around what draws attention: edges, skin, and saturated colours. at=entropy
+    places it where the most detail is: it cuts off the less detailed of two opposite sides, again and again. Both
+    follow `smartcrop` of libvips (J. Wagner's smartcrop.js) on a grid of cells; alpha is ignored.
+
+    Args:
+        area: WIDTHxHEIGHT (centred) or WIDTHxHEIGHT+LEFT+TOP, in pixels
+        at: center, attention or entropy  [center]
+
+    In a text: 'crop 640x480', 'crop 640x480+10+20', 'crop 640x480 at=attention', 'crop 64x48 at=entropy'.
+    """
+@overload
+def crop(image: _Image, area: str, at: Literal['center', 'attention', 'entropy'] = 'center') -> _Image: ...
+@overload
+def flip(image: NDArray[_Scalar], axis: Literal['horizontal', 'vertical'] = 'horizontal') -> NDArray[_Scalar]:
+    """Mirror the image left to right (horizontal) or top to bottom (vertical).
+
+    Args:
+        axis: horizontal or vertical  [horizontal]
+
+    In a text: 'flip', 'flip horizontal', 'flip vertical'.
+    """
+@overload
+def flip(image: _Image, axis: Literal['horizontal', 'vertical'] = 'horizontal') -> _Image: ...
+@overload
+def rotate(image: NDArray[_Scalar], degrees: Literal[90, 180, 270]) -> NDArray[_Scalar]:
+    """Rotate by 90, 180 or 270 degrees clockwise.
+
+    Args:
+        degrees: 90, 180 or 270
+
+    In a text: 'rotate 90', 'rotate 180', 'rotate 270'.
+    """
+@overload
+def rotate(image: _Image, degrees: Literal[90, 180, 270]) -> _Image: ...
+@overload
+def auto_orient(image: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Rotate by the EXIF orientation. This happens to every image anyway, when it is decoded.
+
+    Therefore this step changes no pixel. It is accepted so that a pipeline can name it.
+
+    In a text: 'auto_orient'.
+    """
+@overload
+def auto_orient(image: _Image) -> _Image: ...
+@overload
+def pad(
+    image: NDArray[_Scalar],
+    area: int | str,
+    color: str = '#000000',
+    fill: Literal['color', 'edge', 'mirror'] = 'color',
+) -> NDArray[_Scalar]:
+    """Add a border of a number of pixels on each side, or extend the image to WIDTHxHEIGHT around its centre.
+
+    WIDTHxHEIGHT+LEFT+TOP places the image at that position. The border has the color, #RRGGBB or #RRGGBBAA, or
+    repeats the edge pixels (fill=edge), or mirrors the image (fill=mirror). A gray image gets the luma of the
+    color, and an image without alpha ignores the color's alpha.
+
+    Args:
+        area: a whole number from 0 to 100000 or WIDTHxHEIGHT (centred) or WIDTHxHEIGHT+LEFT+TOP, in pixels
+        color: #RRGGBB, or #RRGGBBAA with the alpha last  [#000000]
+        fill: color, edge or mirror  [color]
+
+    In a text: 'pad 20', 'pad 1920x1080', 'pad 640x480+10+20 color=#ffffff', 'pad 8 fill=mirror'.
+    """
+@overload
+def pad(
+    image: _Image,
+    area: int | str,
+    color: str = '#000000',
+    fill: Literal['color', 'edge', 'mirror'] = 'color',
+) -> _Image: ...
+@overload
+def border(image: NDArray[_Scalar], width: int | str, color: str = '#ffffff') -> NDArray[_Scalar]:
+    """Put a border of one colour around the image; the image itself keeps its size.
+
+    The width is a number of pixels on each side, or ACROSSxDOWN: at the left and right, and at the top and bottom,
+    or PERCENT% of the image's shorter side. The color is #RRGGBB or #RRGGBBAA. A gray image gets the luma of the
+    color, and an image without alpha ignores the color's alpha.
+
+    Args:
+        width: a whole number from 0 to 99999 or ACROSSxDOWN in pixels, or PERCENT% of the image's shorter side
+        color: #RRGGBB, or #RRGGBBAA with the alpha last  [#ffffff]
+
+    In a text: 'border 16', 'border 30x10 color=#202020', 'border 4% color=#ffffff80'.
+    """
+@overload
+def border(image: _Image, width: int | str, color: str = '#ffffff') -> _Image: ...
+@overload
+def equalize(image: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Equalize the histogram of each channel: all levels then occur about equally often.
+
+    Gray images: the same as OpenCV's equalizeHist. Colour images: each channel separately, like Pillow's
+    ImageOps.equalize, so hues may change. Transparent pixels are counted too.
+
+    In a text: 'equalize'.
+    """
+@overload
+def equalize(image: _Image) -> _Image: ...
+@overload
+def autocontrast(image: NDArray[_Scalar], cutoff: float = 0.0) -> NDArray[_Scalar]:
+    """Stretch the levels of each channel: its darkest value becomes black and its lightest white.
+
+    cutoff is the percentage of values that is ignored, and clipped, at the dark end and at the light end. Like
+    Pillow's ImageOps.autocontrast; hues may change. A channel with only one level is not changed. Transparent
+    pixels are counted too.
+
+    Args:
+        cutoff: a number from 0 below 50  [0.0]
+
+    In a text: 'autocontrast', 'autocontrast 1'.
+    """
+@overload
+def autocontrast(image: _Image, cutoff: float = 0.0) -> _Image: ...
+@overload
+def clahe(image: NDArray[_Scalar], clip: float = 2.0, tiles: int = 8) -> NDArray[_Scalar]:
+    """Contrast-limited adaptive histogram equalization (CLAHE) in tiles x tiles regions of the image.
+
+    Each region has its own histogram. clip limits the count of a level to this multiple of the mean count. In
+    colour images the luma (BT.601) is equalized and the chroma is not changed. The same as OpenCV's CLAHE
+    (K. Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV, 1994).
+
+    Args:
+        clip: a number above 0 up to 100  [2.0]
+        tiles: a whole number from 1 to 64  [8]
+
+    In a text: 'clahe', 'clahe 3 tiles=16'.
+    """
+@overload
+def clahe(image: _Image, clip: float = 2.0, tiles: int = 8) -> _Image: ...
+@overload
+def hue(image: NDArray[_Scalar], degrees: float) -> NDArray[_Scalar]:
+    """Turn the hue of each colour by an angle in degrees: 120 makes red green, green blue, and blue red.
+
+    The luminance remains, and gray does not change. The matrix is that of hue-rotate in W3C's Filter Effects
+    Module Level 1. Colours outside the range are clipped.
+
+    Args:
+        degrees: a number from -360 to 360
+
+    In a text: 'hue 90', 'hue -30'.
+    """
+@overload
+def hue(image: _Image, degrees: float) -> _Image: ...
+@overload
+def white_balance(
+    image: NDArray[_Scalar],
+    method: Literal['gray', 'white'] = 'gray',
+    cutoff: float = 1.0,
+) -> NDArray[_Scalar]:
+    """Remove a colour cast: multiply each channel by a factor.
+
+    method=gray makes the means of R, G and B equal (the gray world; values of black and white are not counted).
+    method=white makes the lightest values equal, without the percentage `cutoff` of values above them. A factor is
+    from 0.1 to 10. Gray images are not changed. Transparent pixels are counted too.
+
+    Args:
+        method: gray or white  [gray]
+        cutoff: a number from 0 below 50  [1.0]
+
+    In a text: 'white_balance', 'white_balance white cutoff=1'.
+    """
+@overload
+def white_balance(image: _Image, method: Literal['gray', 'white'] = 'gray', cutoff: float = 1.0) -> _Image: ...
 @overload
 def sobel(
     image: NDArray[_Scalar],
@@ -217,75 +413,23 @@ def edge_mask(image: NDArray[_Scalar], low: float = 5.0, high: float = 15.0) -> 
 @overload
 def edge_mask(image: _Image, low: float = 5.0, high: float = 15.0) -> _Image: ...
 @overload
-def crop(image: NDArray[_Scalar], area: str) -> NDArray[_Scalar]:
-    """Cut out the area WIDTHxHEIGHT+LEFT+TOP, in pixels, or WIDTHxHEIGHT from the centre.
+def lut(image: NDArray[_Scalar], file: str, amount: float = 1.0, digest: str = '') -> NDArray[_Scalar]:
+    """Look colours up in a table of a file: a .cube file of one or three dimensions, or a HALD picture (PNG).
+
+    Between the entries, the result is interpolated linearly along each axis. amount is the share of the result,
+    from 0 to 1; the rest is the image. Values are used as they are: the table must be for the image's colours.
+
+    A run remembers the content of the file: if it is edited, outputs are made again.
 
     Args:
-        area: WIDTHxHEIGHT (centred) or WIDTHxHEIGHT+LEFT+TOP, in pixels
+        file: the path of a file
+        amount: a number from 0 to 1  [1.0]
+        digest: the SHA-256 that the file must have, in hexadecimal; jobs fill it in  []
 
-    In a text: 'crop 640x480', 'crop 640x480+10+20'.
+    In a text: 'lut warm.cube', 'lut warm.cube amount=0.5'.
     """
 @overload
-def crop(image: _Image, area: str) -> _Image: ...
-@overload
-def flip(image: NDArray[_Scalar], axis: Literal['horizontal', 'vertical'] = 'horizontal') -> NDArray[_Scalar]:
-    """Mirror the image left to right (horizontal) or top to bottom (vertical).
-
-    Args:
-        axis: horizontal or vertical  [horizontal]
-
-    In a text: 'flip', 'flip horizontal', 'flip vertical'.
-    """
-@overload
-def flip(image: _Image, axis: Literal['horizontal', 'vertical'] = 'horizontal') -> _Image: ...
-@overload
-def rotate(image: NDArray[_Scalar], degrees: Literal[90, 180, 270]) -> NDArray[_Scalar]:
-    """Rotate by 90, 180 or 270 degrees clockwise.
-
-    Args:
-        degrees: 90, 180 or 270
-
-    In a text: 'rotate 90', 'rotate 180', 'rotate 270'.
-    """
-@overload
-def rotate(image: _Image, degrees: Literal[90, 180, 270]) -> _Image: ...
-@overload
-def auto_orient(image: NDArray[_Scalar]) -> NDArray[_Scalar]:
-    """Rotate by the EXIF orientation. This happens to every image anyway, when it is decoded.
-
-    Therefore this step changes no pixel. It is accepted so that a pipeline can name it.
-
-    In a text: 'auto_orient'.
-    """
-@overload
-def auto_orient(image: _Image) -> _Image: ...
-@overload
-def pad(
-    image: NDArray[_Scalar],
-    area: int | str,
-    color: str = '#000000',
-    fill: Literal['color', 'edge', 'mirror'] = 'color',
-) -> NDArray[_Scalar]:
-    """Add a border of a number of pixels on each side, or extend the image to WIDTHxHEIGHT around its centre.
-
-    WIDTHxHEIGHT+LEFT+TOP places the image at that position. The border has the color, #RRGGBB or #RRGGBBAA, or
-    repeats the edge pixels (fill=edge), or mirrors the image (fill=mirror). A gray image gets the luma of the
-    color, and an image without alpha ignores the color's alpha.
-
-    Args:
-        area: a whole number from 0 to 100000 or WIDTHxHEIGHT (centred) or WIDTHxHEIGHT+LEFT+TOP, in pixels
-        color: #RRGGBB, or #RRGGBBAA with the alpha last  [#000000]
-        fill: color, edge or mirror  [color]
-
-    In a text: 'pad 20', 'pad 1920x1080', 'pad 640x480+10+20 color=#ffffff', 'pad 8 fill=mirror'.
-    """
-@overload
-def pad(
-    image: _Image,
-    area: int | str,
-    color: str = '#000000',
-    fill: Literal['color', 'edge', 'mirror'] = 'color',
-) -> _Image: ...
+def lut(image: _Image, file: str, amount: float = 1.0, digest: str = '') -> _Image: ...
 @overload
 def erode(
     image: NDArray[_Scalar],
@@ -351,79 +495,131 @@ def close(
 @overload
 def close(image: _Image, kernel: int = 3, shape: Literal['square', 'ellipse', 'cross'] = 'square') -> _Image: ...
 @overload
+def overlay(
+    image: NDArray[_Scalar],
+    file: str,
+    gravity: Literal['center', 'north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'] = 'southeast',
+    margin: int = 16,
+    opacity: float = 1.0,
+    scale: str | None = None,
+    repeat: bool = False,
+    digest: str = '',
+) -> NDArray[_Scalar]:
+    """Lay a picture over the image: a watermark or a logo, a PNG, JPEG or WebP file with or without alpha.
+
+    gravity is the side or corner at which it lies, margin its distance from the edges in pixels. scale is its
+    width in percent of the image's width, with its proportions kept; without it, the picture has its own size.
+    What lies beyond the image is cut off. repeat=true covers the image with copies, a margin apart. The picture's
+    colours are those of the image, its profile is ignored. A gray image gets the luma of the picture.
+
+    A run remembers the content of the file: if it is edited, outputs are made again.
+
+    Args:
+        file: the path of a file
+        gravity: center, north, northeast, east, southeast, south, southwest, west or northwest  [southeast]
+        margin: a whole number from 0 to 100000  [16]
+        opacity: a number from 0 to 1  [1.0]
+        scale: PERCENT% of the image's width, above 0% and up to 100%  [None]
+        repeat: true or false  [False]
+        digest: the SHA-256 that the file must have, in hexadecimal; jobs fill it in  []
+
+    In a text: 'overlay logo.png', 'overlay logo.png gravity=southeast margin=16 opacity=0.5 scale=20%', 'overlay logo.png repeat=true opacity=0.2 margin=9'.
+    """
+@overload
+def overlay(
+    image: _Image,
+    file: str,
+    gravity: Literal['center', 'north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'] = 'southeast',
+    margin: int = 16,
+    opacity: float = 1.0,
+    scale: str | None = None,
+    repeat: bool = False,
+    digest: str = '',
+) -> _Image: ...
+@overload
 def resize(
     image: NDArray[_Scalar],
     size: str,
-    fit: Literal['exact', 'inside', 'cover'] = 'exact',
-    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area'] = 'auto',
+    fit: Literal['exact', 'inside', 'cover', 'pad', 'max', 'min'] = 'exact',
+    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area', 'lanczos3', 'mitchell'] = 'auto',
     enlarge: bool = True,
+    light: Literal['encoded', 'linear'] = 'encoded',
+    background: str = '#000000',
 ) -> NDArray[_Scalar]:
     """Resize to exactly WIDTHxHEIGHT pixels, or proportionally to WIDTHx, xHEIGHT or PERCENT%.
 
     fit=inside keeps the proportions and fits the image into WIDTHxHEIGHT. fit=cover keeps the proportions, fills
-    WIDTHxHEIGHT and crops the rest around the centre. enlarge=false never enlarges an image. kernel=auto averages
-    the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates linearly otherwise.
-    Interpolating kernels first average the image down to less than twice the target size, so that no pixel is
-    skipped. Images of more than 2**25 pixels use the same weights, with other rounding.
+    WIDTHxHEIGHT and crops the rest around the centre. fit=pad is inside, and fills the rest of WIDTHxHEIGHT with
+    the background, #RRGGBB or #RRGGBBAA. fit=max is inside, and never enlarges. fit=min is cover without the crop:
+    neither side is smaller than that. enlarge=false never enlarges an image. A side has always one pixel at least.
+
+    kernel=auto averages the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates
+    linearly otherwise. Interpolating kernels first average the image down to less than twice the target size, so
+    that no pixel is skipped; lanczos3 (that of Pillow and libvips) and mitchell average by themselves.
+    light=linear averages light instead of values, by the curve of sRGB: fine bright patterns keep their
+    brightness. Images of more than 2**25 pixels use the same weights, with other rounding.
 
     Args:
         size: WIDTHxHEIGHT, WIDTHx, xHEIGHT or PERCENT%, in pixels without a unit
-        fit: exact, inside or cover  [exact]
-        kernel: auto, nearest, linear, cubic, lanczos or area  [auto]
+        fit: exact, inside, cover, pad, max or min  [exact]
+        kernel: auto, nearest, linear, cubic, lanczos, area, lanczos3 or mitchell  [auto]
         enlarge: true or false  [True]
+        light: encoded or linear  [encoded]
+        background: #RRGGBB, or #RRGGBBAA with the alpha last  [#000000]
 
-    In a text: 'resize 512x512', 'resize 512x', 'resize x512', 'resize 50%', 'resize 512x512 fit=inside', 'resize 512x512 fit=cover kernel=lanczos'.
+    In a text: 'resize 512x512', 'resize 512x', 'resize x512', 'resize 50%', 'resize 512x512 fit=inside', 'resize 512x512 fit=cover kernel=lanczos', 'resize 64x64 fit=pad background=#ffffff', 'resize 64x48 fit=max kernel=lanczos3 light=linear'.
     """
 @overload
 def resize(
     image: _Image,
     size: str,
-    fit: Literal['exact', 'inside', 'cover'] = 'exact',
-    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area'] = 'auto',
+    fit: Literal['exact', 'inside', 'cover', 'pad', 'max', 'min'] = 'exact',
+    kernel: Literal['auto', 'nearest', 'linear', 'cubic', 'lanczos', 'area', 'lanczos3', 'mitchell'] = 'auto',
     enlarge: bool = True,
+    light: Literal['encoded', 'linear'] = 'encoded',
+    background: str = '#000000',
 ) -> _Image: ...
 @overload
-def equalize(image: NDArray[_Scalar]) -> NDArray[_Scalar]:
-    """Equalize the histogram of each channel: all levels then occur about equally often.
+def pixelate(image: NDArray[_Scalar], size: int) -> NDArray[_Scalar]:
+    """Replace each block of size x size pixels by its mean, so that details cannot be recognized.
 
-    Gray images: the same as OpenCV's equalizeHist. Colour images: each channel separately, like Pillow's
-    ImageOps.equalize, so hues may change. Transparent pixels are counted too.
-
-    In a text: 'equalize'.
-    """
-@overload
-def equalize(image: _Image) -> _Image: ...
-@overload
-def autocontrast(image: NDArray[_Scalar], cutoff: float = 0.0) -> NDArray[_Scalar]:
-    """Stretch the levels of each channel: its darkest value becomes black and its lightest white.
-
-    cutoff is the percentage of values that is ignored, and clipped, at the dark end and at the light end. Like
-    Pillow's ImageOps.autocontrast; hues may change. A channel with only one level is not changed. Transparent
-    pixels are counted too.
+    The blocks begin at the top left corner; those at the right and bottom edges may be smaller.
 
     Args:
-        cutoff: a number from 0 below 50  [0.0]
+        size: a whole number from 1 to 10000
 
-    In a text: 'autocontrast', 'autocontrast 1'.
+    In a text: 'pixelate 16', 'pixelate 5'.
     """
 @overload
-def autocontrast(image: _Image, cutoff: float = 0.0) -> _Image: ...
+def pixelate(image: _Image, size: int) -> _Image: ...
 @overload
-def clahe(image: NDArray[_Scalar], clip: float = 2.0, tiles: int = 8) -> NDArray[_Scalar]:
-    """Contrast-limited adaptive histogram equalization (CLAHE) in tiles x tiles regions of the image.
+def denoise(
+    image: NDArray[_Scalar],
+    strength: float = 6.0,
+    patch: Literal[3, 5, 7] = 7,
+    search: Literal[7, 11, 15, 21, 31] = 21,
+) -> NDArray[_Scalar]:
+    """Remove noise and keep edges: each pixel becomes a mean of pixels whose surroundings look alike.
 
-    Each region has its own histogram. clip limits the count of a level to this multiple of the mean count. In
-    colour images the luma (BT.601) is equalized and the chroma is not changed. The same as OpenCV's CLAHE
-    (K. Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV, 1994).
+    strength is the difference, from 0 to 255 for all dtypes, up to which surroundings count as alike: about that
+    of the noise. Surroundings of patch x patch pixels are compared in an area of search x search pixels; a smaller
+    search is faster. Alpha is ignored and not changed. The same as OpenCV's fastNlMeansDenoising (A. Buades,
+    B. Coll and J. Morel, "Non-local means denoising", IPOL 2011).
 
     Args:
-        clip: a number above 0 up to 100  [2.0]
-        tiles: a whole number from 1 to 64  [8]
+        strength: a number from 0.1 to 100  [6.0]
+        patch: 3, 5 or 7  [7]
+        search: 7, 11, 15, 21 or 31  [21]
 
-    In a text: 'clahe', 'clahe 3 tiles=16'.
+    In a text: 'denoise', 'denoise 12 search=11'.
     """
 @overload
-def clahe(image: _Image, clip: float = 2.0, tiles: int = 8) -> _Image: ...
+def denoise(
+    image: _Image,
+    strength: float = 6.0,
+    patch: Literal[3, 5, 7] = 7,
+    search: Literal[7, 11, 15, 21, 31] = 21,
+) -> _Image: ...
 @overload
 def threshold(image: NDArray[_Scalar], value: float | Literal['otsu'] = 'otsu') -> NDArray[_Scalar]:
     """Make each value white if it is above the level, otherwise black. value=otsu computes the level.

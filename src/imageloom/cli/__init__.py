@@ -18,29 +18,40 @@ from imageloom.errors import ImageloomError, StorageError, UsageError
 from imageloom.system.machine import one_blas_thread
 from imageloom.system.printable import guard_stderr, printable
 
-COMMANDS = {
-    "run": "Run a pipeline over a folder of images.",
-    "watch": "Run a pipeline over new images in a folder or a bucket, as they arrive.",
-    "serve": "Serve a page and an HTTP interface where people see and steer the work.",
-    "plan": "Explain how one image would be processed, and why.",
-    "ops": "List the operators, or explain one.",
-    "new": "Write a starting point: an operator of your own, or a recipe.",
-    "look": "Show a few images before and after a pipeline, as PNG or HTML.",
-    "worker": "Process items for a run on this or another machine (zeromq, redis).",
-    "keys": "Make the keys for encrypted connections between a run and its workers.",
-    "dead": "List, retry or drop the items that failed for good, on a Redis server.",
-    "jobs": "List past runs, or show one run with its failures.",
-    "submit": "Send a job to a server and show its progress.",
-    "server": "Run jobs that clients submit, on several nodes.",
-    "node": "Process tasks for a server, or for runs with --engine nodes.",
-    "scenario": "Compare the policies that choose nodes, measured and simulated.",
-    "chaos": "Run jobs while faults are injected, and check that nothing is lost.",
-    "report": "Show how a run spent its time, as HTML, JSON, CSV, SVG or PNG.",
-    "bench": "Compare the engines on this machine and write a report.",
-    "doctor": "Describe this machine; find and remove leftovers of killed runs.",
-    "demo": "Draw sample photos and run a pipeline over them.",
-    "completion": "Print a script for command completion in a shell.",
+GROUPS = {
+    "Everyday": {
+        "run": "Run a pipeline over a folder of images.",
+        "watch": "Run a pipeline over new images in a folder or a bucket, as they arrive.",
+        "plan": "Explain how one image would be processed, and why.",
+        "look": "Show a few images before and after a pipeline, as PNG or HTML.",
+        "ops": "List the operators, or explain one.",
+        "new": "Write a starting point: an operator of your own, or a recipe.",
+        "jobs": "List past runs, or show one run with its failures.",
+        "doctor": "Describe this machine; find and remove leftovers of killed runs.",
+        "demo": "Draw sample photos and run a pipeline over them.",
+        "completion": "Print a script for command completion in a shell.",
+    },
+    "Cluster": {
+        "worker": "Process items for a run on this or another machine (zeromq, redis).",
+        "keys": "Make the keys for encrypted connections between a run and its workers.",
+        "dead": "List, retry or drop the items that failed for good, on a Redis server.",
+        "node": "Process tasks for a server, or for runs with --engine nodes.",
+    },
+    "Service": {
+        "serve": "Serve a page and an HTTP interface where people see and steer the work.",
+        "server": "Run jobs that clients submit, on several nodes.",
+        "submit": "Send a job to a server and show its progress.",
+    },
+    "Evidence": {
+        "report": "Show how a run spent its time, as HTML, JSON, CSV, SVG or PNG.",
+        "bench": "Compare the engines on this machine and write a report.",
+        "scenario": "Compare the policies that choose nodes, measured and simulated.",
+        "chaos": "Run jobs while faults are injected, and check that nothing is lost.",
+    },
 }
+"""The commands in the groups of the help, with what each does."""
+
+COMMANDS = {name: what for group in GROUPS.values() for name, what in group.items()}
 
 _OTHER_NAMES = {
     "convert": "run",
@@ -56,7 +67,7 @@ _OTHER_NAMES = {
 
 
 class _Commands(click.Group):
-    """A group that lists its commands from COMMANDS and imports only the command that is called."""
+    """A group that lists its commands from GROUPS and imports only the command that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -77,8 +88,10 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{width}}", what) for name, what in commands.items()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -153,6 +166,11 @@ def main() -> None:
     """The program. Exit codes: 0 all items done, 1 some items failed, 2 usage error, 3 no image matched,
     4 storage or access error, 130 interrupted."""
     guard_stderr()
+    if {"run", "watch"} & set(sys.argv[1:4]):  # perhaps after --config FILE
+        from imageloom.cli.supervisor import is_supervised, supervise
+
+        if is_supervised(sys.argv[1:]):
+            supervise()
     gc.disable()  # imports make no garbage; a command that runs long turns it on
     try:
         with one_blas_thread():

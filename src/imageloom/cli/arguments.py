@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imageloom.cli import options
-from imageloom.model import Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Recipe
+from imageloom.model import Chroma, Colors, Damage, Decode, GainMap, Keep, Limits, Output, Recipe
 
 if TYPE_CHECKING:
     from imageloom.engines import Settings
     from imageloom.model import Job
 
+_OF_RECIPES = (
+    *("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map"),
+    *("max_bytes", "lossless", "progressive", "effort", "only_if_smaller", "widths", "formats"),
+)
+"""Names of the options of `options.recipe_options`."""
 _EXAMPLES = {"PIPELINE": "'resize 50%'", "SOURCE": "photos/", "SINK": "out/"}
 
 COLLECT_AFTER = 5_000
@@ -103,9 +108,9 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
 
     in_place = given.get("in_place", False)
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
-    names = ("format_", "quality", "decode", "metadata", "subsampling", "damage", "colors", "gain_map")
-    encoding = {name: given[name] for name in names}
-    recipe = make_recipe(pipeline, given["outputs"], given["operators"], **encoding)
+    encoding = {name: given[name] for name in _OF_RECIPES}
+    name = "{stem}.{ext}" if given.get("flatten") else given["name"]
+    recipe = make_recipe(pipeline, given["outputs"], given["operators"], name=name, **encoding)
     pages = given.get("pages")
     if in_place and pages == "first":
         pages = 1  # asked for in so many words: the other pages may be lost
@@ -121,7 +126,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
             given["if_exists"],
             given.get("retry_failed", False),
             given.get("memory") or 0,
-            "{stem}.{ext}" if given.get("flatten") else given["name"],
+            name,
             in_place,
             given.get("tile", "auto"),
             given.get("items_at_once", 0),
@@ -195,35 +200,61 @@ def make_recipe(
     damage: Damage = "warn",
     colors: Colors = "keep",
     gain_map: GainMap = "keep",
+    max_bytes: int | None = None,
+    lossless: bool = False,
+    progressive: bool = False,
+    effort: int | None = None,
+    only_if_smaller: bool = False,
+    widths: tuple[int, ...] | None = None,
+    formats: tuple[str, ...] | None = None,
+    name: str = "",
 ) -> Recipe:
-    """Build the recipe from the arguments. Flags set only what the recipe does not set itself."""
+    """Build the recipe from the arguments. Flags set only what the recipe does not set itself.
+
+    Args:
+        name: the template of --name, for the names of a set of widths or formats.
+    """
     from msgspec.structs import replace
 
     from imageloom.recipes import recipe as recipes
+    from imageloom.recipes.checking import checked
+    from imageloom.recipes.formats import parse_format
+    from imageloom.recipes.responsive import with_set
 
     if pipeline is not None:
         found = recipes.read_recipe(pipeline, operators)
     else:
         loaded = recipes.with_operators(Recipe(()), operators)
         found = replace(loaded, outputs=tuple(recipes.parse_output(text) for text in outputs))
-    chosen = recipes.parse_format(format_) if format_ is not None else None
-    return replace(
+    if format_ is not None and formats:
+        raise click.UsageError("--format excludes --formats")
+    chosen = parse_format(format_) if format_ is not None else None
+    several = tuple(map(parse_format, formats or ()))
+
+    def with_flags(output: Output) -> tuple[Output, ...]:
+        made = replace(
+            output,
+            format=output.format or chosen,
+            quality=output.quality if output.quality is not None or output.lossless else quality,
+            subsampling=output.subsampling or subsampling,
+            max_bytes=output.max_bytes or max_bytes or 0,
+            lossless=output.lossless or lossless,
+            progressive=output.progressive or progressive,
+            effort=output.effort or effort,
+            only_if_smaller=output.only_if_smaller or only_if_smaller,
+        )
+        return with_set(made, widths or (), several, name)
+
+    recipe = replace(
         found,
-        outputs=tuple(
-            replace(
-                output,
-                format=output.format or chosen,
-                quality=output.quality if output.quality is not None else quality,
-                subsampling=output.subsampling or subsampling,
-            )
-            for output in found.outputs
-        ),
+        outputs=tuple(one for output in found.outputs for one in with_flags(output)),
         decode=decode if found.decode == "safe" else found.decode,
         damage=damage if found.damage == "warn" else found.damage,
         colors=colors if found.colors == "keep" else found.colors,
         gain_map=gain_map if found.gain_map == "keep" else found.gain_map,
         metadata=metadata if found.metadata == "keep" else found.metadata,
     )
+    return checked(recipe)
 
 
 def limits(max_pixels: int, max_file_size: int, max_expansion: int) -> Limits:

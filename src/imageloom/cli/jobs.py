@@ -84,6 +84,12 @@ def command(
 @click.option("--lost", is_flag=True, help="Show only the items that lost something or are damaged.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of each failure, if it has one.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object per item to stdout.")
+@click.option(
+    "--parquet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the items as a table into this Parquet file instead.",
+)
 @click.pass_obj
 @click.pass_context
 def show(
@@ -95,6 +101,7 @@ def show(
     lost: bool,
     verbose: bool,
     json_: bool,
+    parquet: Path | None,
 ) -> None:
     """Show the job JOB, a number or `last`: each item with its times and losses, or the reason of its failure.
 
@@ -103,6 +110,7 @@ def show(
     imageloom jobs show 7 --failed -v
     imageloom jobs show 7 --lost
     imageloom jobs show 7 --failed --json
+    imageloom jobs show 7 --parquet items.parquet
     """
     from imageloom.records.ledger import Ledger
     from imageloom.records.losses import counted
@@ -117,6 +125,12 @@ def show(
             f"there is no job {job} in {opened.path} (--ledger): give a number from `imageloom jobs`, or 'last'",
             param_hint="JOB",
         )
+    chosen = "failed" if failed else None
+    if parquet:
+        from imageloom.records.parquet import write
+
+        say(f"{write(parquet, opened.items(found.id, chosen, lost))} items in {parquet}")
+        return
     as_json = json_ or json_above
     if not as_json:
         seconds = f"{found.finished - found.started:.2f} s" if found.finished else "not finished"
@@ -126,7 +140,7 @@ def show(
         if losses := opened.losses(found.id):
             say(f"  lost: {counted(losses)}")
     has_hidden = has_items = False
-    for item in opened.items(found.id, "failed" if failed else None, lost):
+    for item in opened.items(found.id, chosen, lost):
         has_items = True
         if as_json:
             say_json(item)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from imageloom.cli.text import say
 
 if TYPE_CHECKING:
     from imageloom.engines import Engine
+    from imageloom.model import Job
     from imageloom.records.events import Listener
     from imageloom.system.sandbox import Sandbox
 
@@ -66,6 +67,12 @@ if TYPE_CHECKING:
     default="",
     metavar="ADDRESS",
     help="Address to listen on for `imageloom worker`, such as tcp://127.0.0.1:5555.",
+)
+@click.option(
+    "--relay",
+    metavar="HOST:PORT",
+    help="Serve local SOURCE and SINK to workers on machines that share no storage with this one: they connect to "
+    "this address of this machine. Start them with --root relay://HOST:PORT.",
 )
 @click.option("--keys", default="", metavar="FILE", help="Key file of this run, made by `imageloom keys`.")
 @click.option(
@@ -120,6 +127,20 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write an HTML report to this file when the run ends.",
 )
+@click.option(
+    "--manifest",
+    multiple=True,
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="When the run ends, write which outputs each image has to this file: .json, or .html with <picture> "
+    "elements. Repeatable.",
+)
+@click.option(
+    "--sizes",
+    default="100vw",
+    show_default=True,
+    help="How wide pictures are shown, as in the attribute sizes of HTML, for --manifest.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what the run would do, without doing it.")
 @options.json_option
 @options.verbose_option
@@ -137,6 +158,7 @@ if TYPE_CHECKING:
     help="Format of the lines in the log file.",
 )
 @options.health_option
+@options.otlp_options
 def command(
     arguments: tuple[str, ...],
     engine: str,
@@ -150,8 +172,13 @@ def command(
     log_file: Path | None,
     log_format: str,
     health: str | None,
+    relay: str | None,
+    otlp: str | None,
+    trace_sample: float,
     prune: bool,
     yes: bool,
+    manifest: tuple[str, ...],
+    sizes: str,
     **given: Any,
 ) -> int:
     """Run PIPELINE over the images of SOURCE (a folder or a file) and write the outputs into the folder SINK.
@@ -174,7 +201,13 @@ def command(
     imageloom run 'rotate 90' scans/ --in-place
     imageloom run 'resize 512x' s3://photos/2026 s3://web/2026
     imageloom run 'resize 50%' photos/ half/ --report report.html
+    imageloom run 'resize 50%' photos/ half/ --engine zeromq --bind tcp://10.0.0.5:5555 --keys run.key \\
+        --relay 10.0.0.5:7443
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
+    imageloom run 'when width > 2000 | resize 2000x' photos/ out/ --max-bytes 500k
+    imageloom run 'resize 100%' photos/ out/ --only-if-smaller --effort 9
+    imageloom run 'resize 100%' photos/ web/ --widths 320,640,1280 --formats avif,webp,jpeg --manifest web.html
+    imageloom run 'resize 50%' photos/ out/ --name '{exif.DateTimeOriginal:%Y/%m:-undated}/{stem}.{ext}'
 
     Exit codes: 0 all items done; 1 some items failed; 2 usage error; 3 no image matched in SOURCE; 4 storage,
     access or engine error, or a full sink; 130 interrupted (repeat the command to resume).
@@ -195,14 +228,23 @@ def command(
         raise click.UsageError("--report needs a recorded timeline: it excludes --dry-run and --no-timeline")
     if report and not report.absolute().parent.is_dir():
         raise click.UsageError(f"--report {report}: there is no folder {report.absolute().parent}")
+    if manifest:
+        from imageloom.interface.manifests import check_manifests, write_manifests  # few runs need it
+
+        check_manifests(manifest)
     collect_garbage()
     job, chosen, settings = job_and_engine(arguments, engine, given)
+    if relay:
+        from imageloom.service.relay.hosting import prepared  # few runs have one
+
+        job, settings = prepared(job, settings, relay)
     with (
-        opened_engine(chosen, settings) as opened,  # first: an MPI job's other ranks stay there
+        opened_engine(chosen, settings) as own,  # first: an MPI job's other ranks stay there
+        _relayed(job, own, relay) as opened,
         Reporters(job, json_, verbose or dry_run, quiet, log_file, log_format) as reporters,
         Ledger(ledger, scratch=dry_run) as book,
         Recorder(book.path, job, chosen, opened.capacity, timeline and not dry_run) as recorder,
-        _health(health, opened, job.sandbox) as more,
+        _measured(health, otlp, trace_sample, opened, job.sandbox) as more,
     ):
         driver = Driver(job, opened, book, chosen, (*recorder.listeners, *reporters.listeners, *more))
         if prune:
@@ -216,6 +258,8 @@ def command(
         finish_on_signals(driver.stop, "stopping", "stop", has_begun=lambda: driver.has_begun)
         summary = driver.run()
         reporters.finish(summary, "done", ledger)
+        if manifest:
+            write_manifests(driver, manifest, sizes)
         recorder.close()
         if report:
             from imageloom.report import write_page
@@ -225,14 +269,39 @@ def command(
 
 
 @contextmanager
-def _health(address: str | None, engine: Engine, sandbox: Sandbox) -> Iterator[list[Listener]]:
-    """Serve health probes and metrics if an address is given; yield the listeners that this needs."""
-    if not address:
+def _relayed(job: Job, engine: Engine, relay: str | None) -> Iterator[Engine]:
+    """The engine, whose workers reach source and sink through a relay if an address is given."""
+    if not relay:
+        yield engine
+        return
+    from imageloom.service.relay.hosting import relayed
+
+    with relayed(job, engine, relay) as found:
+        say(f"relay {found.address}: start workers with --root {found.address}", err=True)
+        yield found
+
+
+@contextmanager
+def _measured(
+    health: str | None, otlp: str | None, share: float, engine: Engine, sandbox: Sandbox
+) -> Iterator[list[Listener]]:
+    """Serve health probes and send telemetry, if addresses are given; yield the listeners that this needs."""
+    if not health and not otlp:
         yield []
         return
     from imageloom.service.health import Health, Tally
 
     tally = Tally(sandbox)
-    with Health(address, lambda: tally.has_begun, lambda: tally.of_run(engine)) as health:
-        say(f"health {health.address}", err=True)
-        yield [tally]
+    listeners: list[Listener] = [tally]
+    with ExitStack() as stack:
+        if health:
+            served = stack.enter_context(
+                Health(health, lambda: tally.has_begun, lambda: tally.of_run(engine))
+            )
+            say(f"health {served.address}", err=True)
+        if otlp:
+            from imageloom.service.telemetry import Telemetry
+
+            sent = Telemetry(otlp, share, lambda: tally.of_run(engine), lambda text: say(text, err=True))
+            listeners.append(stack.enter_context(sent))
+        yield listeners

@@ -60,6 +60,14 @@ from imageloom.system.sandbox import Mode
     show_default=True,
     help="Maximum number of flows that run at the same time. Their memory is shared equally.",
 )
+@click.option(
+    "--nodes",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="FILE",
+    help="Nodes do the work: YAML file with their addresses and the policy that chooses among them, as of "
+    "`imageloom server`. Without it, worker processes here do.",
+)
 @options.memory_option
 @click.option(
     "--timeout",
@@ -128,6 +136,7 @@ def command(
     ledger: Path | None,
     jobs: int | None,
     running: int,
+    nodes: str,
     memory: int | None,
     timeout: float,
     token: str,
@@ -176,6 +185,7 @@ def command(
         flows=flows,
         ledger=ledger,
         workers=jobs or 0,
+        nodes=nodes,
         running=running,
         memory=memory or 0,
         timeout=timeout,

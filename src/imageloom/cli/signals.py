@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -29,10 +30,18 @@ _INTERRUPTION: int = signal.SIGRTMAX - 1 if sys.platform == "linux" else signal.
 
 
 class _Listener:
-    """Reads the signals in its own thread. Without `finish`, the first one interrupts the main thread."""
+    """Reads the signals in its own thread. Without `finish`, the first one interrupts the main thread.
 
-    def __init__(self) -> None:
+    Args:
+        passed: a pipe from which the numbers of the signals are read that the parent has got and passes on.
+    """
+
+    def __init__(self, passed: int | None) -> None:
         self._arrived, wakeup = os.pipe()
+        self._heard: dict[int, Counter[int]] = {self._arrived: Counter()}
+        """By the file that they are read from: how often each signal has come."""
+        if passed is not None:
+            self._heard[passed] = Counter()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number in SIGNALS:
@@ -59,8 +68,20 @@ class _Listener:
         until = time.monotonic() + (seconds or 0.0)
         while seconds is None or time.monotonic() < until:
             left = None if seconds is None else max(0.0, until - time.monotonic())
-            if select.select([self._arrived], [], [], left)[0] and os.read(self._arrived, 1)[0] in SIGNALS:
-                return
+            for file in select.select(list(self._heard), [], [], left)[0]:
+                if self._is_new(file, os.read(file, 1)):
+                    return
+
+    def _is_new(self, file: int, number: bytes) -> bool:
+        """Note what was read from a file. Returns whether it asks the program to end.
+
+        The terminal gives a signal to this process and to the parent, which passes it on: it is one signal.
+        """
+        if not number or number[0] not in SIGNALS:
+            return False
+        before = max(heard[number[0]] for heard in self._heard.values())
+        self._heard[file][number[0]] += 1
+        return self._heard[file][number[0]] > before
 
     def _wait_for_another(self, seconds: float | None) -> None:
         """Wait for another signal. One that comes at once waits a moment: the program may be about to end."""
@@ -81,11 +102,15 @@ class _Listener:
 _listener: _Listener | None = None
 
 
-def listen() -> None:
-    """Handle SIGTERM like Ctrl-C: it interrupts the program, which ends with exit code 130 and cleans up."""
+def listen(passed: int | None = None) -> None:
+    """Handle SIGTERM like Ctrl-C: it interrupts the program, which ends with exit code 130 and cleans up.
+
+    Args:
+        passed: a pipe with the numbers of signals that the parent passes on; at the first call only.
+    """
     global _listener  # noqa: PLW0603  a process has one set of signal handlers
     if _listener is None and threading.current_thread() is threading.main_thread():
-        _listener = _Listener()
+        _listener = _Listener(passed)
 
 
 def finish_on_signals(

@@ -10,11 +10,13 @@ import mmap
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import msgspec
 
 from imageloom.codecs.bits import HEAD, MOST_READ, Data, MoreNeeded, View
+from imageloom.codecs.contract import Codec as Codec
+from imageloom.codecs.contract import Versions as Versions
 from imageloom.codecs.damage import DamageLog
 from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import CorruptImage, ImageloomError, UnreadableItem, UnsupportedImage
@@ -23,63 +25,6 @@ from imageloom.system.registry import Registry
 
 if TYPE_CHECKING:
     from imageloom.codecs.piecewise.ordered import Encoder
-
-
-class Codec(Protocol):
-    """One format. Call the functions of this module instead of its methods: they convert errors.
-
-    The class of a plug-in also has `magic` and `suffixes`, and may have `versions`, see `_Known`. A codec may have
-    `keywords`: the keywords of the texts that its files can hold, if not all; `also_reads`: things that it reads,
-    for other formats, but does not write; `always_drops`: things that it finds in files and that no output gets
-    (`Metadata.found`); `gray_in_colour`: the numbers of channels of gray pixels that it writes as RGB;
-    `lacks`: what its files of certain pixels cannot hold, of what it `carries`; `moves_values`: true if it lays
-    out EXIF anew, so that offsets in maker notes become invalid; `only_codes`: true if it states colours by
-    profiles and codes of ITU-T H.273 only.
-    """
-
-    format: Format
-    quality: int
-    """Default quality of a lossy encoder, 1 to 100; 0 for lossless formats."""
-    encoder_bytes: int
-    """Approximate memory of the encoder in bytes per pixel, without the pixels and the file."""
-    written: Format
-    """Default format of outputs: the same format, or another one if this format can only be read."""
-    carries: tuple[Thing, ...]
-    """What an output of this format can hold beside its pixels: `Metadata` without these things is dropped."""
-    in_process: bool = False
-    """The engines `threads` and `serial` may decode it in the driver's process: its decoder is simple, or has been
-    fuzzed for years. All other formats are decoded in a sandboxed process on all engines."""
-
-    def header(self, head: Data) -> Header:
-        """Parse the header from the first bytes of a file, or from anywhere in it.
-
-        Raises:
-            MoreNeeded: the header is longer than the given bytes.
-            CorruptImage, UnsupportedImage: the image cannot be decoded.
-        """
-
-    def cannot_hold(self, frame: Frame) -> str | None:
-        """The reason why such pixels cannot be encoded, or None."""
-
-    def decode(self, data: bytes, header: Header, *, luma: bool, scale: int, damage: DamageLog) -> Pixels:
-        """Decode a file: only its luma if `luma` is set, at 1/scale of its size. Report damage to `damage`."""
-
-    def metadata(self, data: bytes) -> Metadata:
-        """The metadata of a file.
-
-        Raises:
-            LimitExceeded: a block is too large when it is decompressed.
-        """
-
-    def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = ...) -> bytes:
-        """Encode an image to the bytes of a file."""
-
-
-class Versions(NamedTuple):
-    """Versions of a codec's results: raise one when files of the last release would give other pixels or bytes."""
-
-    decoder: int = 0
-    encoder: int = 0
 
 
 class _Known(NamedTuple):
@@ -228,6 +173,11 @@ def carries(format: Format, frame: Frame) -> frozenset[Thing]:
     lacks: Callable[[Frame], frozenset[Thing]] | None = getattr(codec, "lacks", None)
     held = frozenset(codec.carries) - (lacks(frame) if lacks else frozenset())
     return held - {"colour profile"} if frame.channels in getattr(codec, "gray_in_colour", ()) else held
+
+
+def settings(format: Format) -> tuple[str, ...]:
+    """The names of the fields of `Encoding` that a format supports, beside the quality."""
+    return getattr(get(format), "settings", ())
 
 
 def in_process(format: Format) -> bool:
@@ -409,6 +359,8 @@ def in_pieces(
 ) -> Encoder | None:
     """An encoder that encodes a large image piece by piece, to the same bytes as `encode`. None for small images
     and for formats without such an encoder. Formats that are folders always have one."""
+    if encoding.max_bytes or encoding.progressive or encoding.effort:
+        return None  # the encoder needs all pixels at once
     codec = get(format)
     made = getattr(codec, "in_pieces", None)
     return made(frame, encoding, metadata) if made and (frame.is_large or hasattr(codec, "files")) else None
@@ -417,10 +369,20 @@ def in_pieces(
 def encode(
     format: Format, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA
 ) -> bytes | dict[str, bytes]:
-    """Encode an image: to the bytes of a file, or for a folder format to a mapping of relative paths to bytes."""
+    """Encode an image: to the bytes of a file, or for a folder format to a mapping of relative paths to bytes.
+
+    Raises:
+        LimitExceeded: the file is larger than `Encoding.max_bytes`, also at the lowest quality.
+    """
     codec = get(format)
     files: Callable[[Pixels], dict[str, bytes]] | None = getattr(codec, "files", None)
-    return files(image) if files else codec.encode(image, encoding, metadata)
+    if files:
+        return files(image)
+    if encoding.max_bytes:
+        from imageloom.codecs.fitting import within  # few outputs have a limit
+
+        return within(codec, image, encoding, metadata)
+    return codec.encode(image, encoding, metadata)
 
 
 def metadata_of(path: str, format: Format, page: int = 0) -> Metadata:

@@ -36,6 +36,8 @@ _UNSPECIFIED = (0, 2)
 _EMPTY_BLOCK = b"II*\0\x08\0\0\0" + bytes(6)
 """An EXIF block of no tags."""
 _TOP = 65_535
+_SUBSAMPLINGS = {"444": "4:4:4", "440": "4:4:4", "422": "4:2:2", "420": "4:2:0", "411": "4:2:0"}
+"""The nearest one that AVIF has."""
 
 
 class Avif:
@@ -43,6 +45,7 @@ class Avif:
     quality = 60
     encoder_bytes = 60
     written: Format = "avif"
+    settings = ("effort", "lossless", "subsampling")
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
     only_codes = True
     also_reads: tuple[Thing, ...] = ("density", "HDR")
@@ -120,7 +123,8 @@ class Avif:
         )
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
-        """Encode with libaom at speed 6; lossy with 4:2:0 subsampling. 10 or 12 bits of 16 are kept."""
+        """Encode with libaom: at speed 6, or 10 less the effort; lossy with 4:2:0 subsampling, if no other one is
+        asked for. 10 or 12 bits of 16 are kept, always with 4:2:0."""
         if image.ndim == 3 and image.shape[2] == 2:
             image = np.dstack([image[:, :, 0]] * 3 + [image[:, :, 1]])
         if image.dtype == np.uint16 or encoding.lossless:
@@ -181,6 +185,11 @@ def _deep(data: bytes, frame: Frame, bits: int) -> Pixels:
     return np.ascontiguousarray(pixels[:, :, orders[have, frame.channels]])
 
 
+def _speed(encoding: Encoding) -> int:
+    """The speed of libaom: 9 (fast) to 1 (small files)."""
+    return 10 - encoding.effort if encoding.effort else 6
+
+
 def _encoded_by_pillow(image: Pixels, encoding: Encoding, metadata: Metadata) -> bytes:
     """Pillow gets an empty EXIF block of the same size, whose place the true one takes: it would remove the
     orientation from that, which moves values, so that offsets in maker notes become invalid."""
@@ -191,8 +200,8 @@ def _encoded_by_pillow(image: Pixels, encoding: Encoding, metadata: Metadata) ->
             file,
             "AVIF",
             quality=encoding.quality,
-            speed=6,
-            subsampling="4:2:0" if image.ndim == 3 else "4:0:0",
+            speed=_speed(encoding),
+            subsampling=_SUBSAMPLINGS[encoding.subsampling or "420"] if image.ndim == 3 else "4:0:0",
             max_threads=1,
             exif=blank,
             xmp=metadata.xmp or None,
@@ -207,7 +216,7 @@ def _encoded_by_pillow(image: Pixels, encoding: Encoding, metadata: Metadata) ->
 def _encoded_by_opencv(image: Pixels, encoding: Encoding, metadata: Metadata) -> bytes:
     options = [
         cv2.IMWRITE_AVIF_SPEED,
-        6,
+        _speed(encoding),
         cv2.IMWRITE_AVIF_QUALITY,
         100 if encoding.lossless else encoding.quality,
     ]

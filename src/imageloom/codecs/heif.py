@@ -40,11 +40,19 @@ class _Picture(NamedTuple):
     """Number of coded pixels."""
 
 
+_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow"),
+)
+"""Those of x265, by effort."""
+
+
 class Heif:
     format: Format = "heif"
     quality = 80
     encoder_bytes = 60
     written: Format = "heif"
+    settings = ("effort", "lossless", "subsampling")
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
     only_codes = True
     also_reads: tuple[Thing, ...] = ("density", "HDR")
@@ -146,11 +154,15 @@ class Heif:
             matrix_coefficients=0 if encoding.lossless else 6,
             color_primaries=primaries,
             transfer_characteristics=transfer,
-            enc_params={"x265:pools": "none", "x265:frame-threads": "1"},
+            enc_params={"x265:pools": "none", "x265:frame-threads": "1"} | _preset(encoding),
             exif=metadata.exif or None,
             xmp=metadata.xmp or None,
         )
         return file.getvalue()
+
+
+def _preset(encoding: Encoding) -> dict[str, str]:
+    return {"preset": _PRESETS[encoding.effort - 1]} if encoding.effort else {}
 
 
 def _library() -> Any:

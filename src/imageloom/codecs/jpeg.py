@@ -52,6 +52,7 @@ class Jpeg:
     encoder_bytes = 0
     written: Format = "jpeg"
     in_process = True
+    settings = ("progressive", "subsampling")
     carries: tuple[Thing, ...] = (
         "EXIF",
         "IPTC",
@@ -165,15 +166,12 @@ class Jpeg:
         return jpegmetadata.read(data)
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
-        if is_large(image):
+        if encoding.progressive:
+            data = _progressive(image, encoding)
+        elif is_large(image):
             return self.in_pieces(Frame.of(image), encoding, metadata).encode(image)
-        gray = image.ndim == 2
-        data: bytes = _library().encode_jpeg(
-            np.ascontiguousarray(image[:, :, None] if gray else image),
-            encoding.quality,
-            colorspace="GRAY" if gray else "RGB",
-            colorsubsampling="Gray" if gray else encoding.subsampling or "420",
-        )
+        else:
+            data = _baseline(image, encoding)
         if metadata is NO_METADATA:
             return data
         from imageloom.codecs import jpegmetadata  # plain photos do not need it
@@ -188,6 +186,32 @@ class Jpeg:
         return jpeg.Encoder(
             frame, encoding.quality, jpegmetadata.around(metadata), encoding.subsampling or "420"
         )
+
+
+def _baseline(image: Pixels, encoding: Encoding) -> bytes:
+    gray = image.ndim == 2
+    data: bytes = _library().encode_jpeg(
+        np.ascontiguousarray(image[:, :, None] if gray else image),
+        encoding.quality,
+        colorspace="GRAY" if gray else "RGB",
+        colorsubsampling="Gray" if gray else encoding.subsampling or "420",
+    )
+    return data
+
+
+def _progressive(image: Pixels, encoding: Encoding) -> bytes:
+    """In several scans, with Huffman tables of the image's own, by the libjpeg-turbo in OpenCV."""
+    import cv2  # simplejpeg has no such option
+
+    sampling = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{encoding.subsampling or '420'}")
+    options = [
+        *(cv2.IMWRITE_JPEG_QUALITY, encoding.quality),
+        *(cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        *(cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling),
+    ]
+    ordered = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", ordered, options)[1].tobytes()
 
 
 def check_whole(data: Buffer, frame: Frame) -> None:

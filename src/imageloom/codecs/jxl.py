@@ -43,6 +43,7 @@ class Jxl:
     quality = 90
     encoder_bytes = 60
     written: Format = "jxl"
+    settings = ("effort", "lossless")
     carries: tuple[Thing, ...] = ("EXIF", "XMP", "colour profile", "colours")
     only_codes = True
     always_drops: tuple[Thing, ...] = (
@@ -116,17 +117,17 @@ class Jxl:
         return Metadata(exif, xmp, icc=icc, colours=_stated(header.colours), found=tuple(sorted(found)))
 
     def encode(self, image: Pixels, encoding: Encoding, metadata: Metadata = NO_METADATA) -> bytes:
-        """Encode with libjxl at effort 5, in the calling thread only."""
+        """Encode with libjxl, at effort 5 if no other one is asked for, in the calling thread only."""
         is_gray = image.ndim == 2 or image.shape[2] == 2
         states, icc, codes = _to_write(metadata, is_gray, encoding.lossless)
         lossless = encoding.lossless or (states and image.dtype != np.uint8)
         if states and not lossless:
-            made = _in_own_colours(image, encoding.quality)
+            made = _in_own_colours(image, encoding)
         else:
             distance = 0.0 if lossless else _distance(encoding.quality)
             made = _library().jpegxl_encode(
                 np.ascontiguousarray(image),
-                effort=_EFFORT,
+                effort=encoding.effort or _EFFORT,
                 distance=distance,
                 lossless=lossless,
                 numthreads=1,
@@ -147,14 +148,14 @@ def _library() -> Any:
     return library("imagecodecs", "JPEG XL", "jxl")
 
 
-def _in_own_colours(image: Pixels, quality: int) -> bytes:
+def _in_own_colours(image: Pixels, encoding: Encoding) -> bytes:
     """A lossy codestream of pixels that are not converted from sRGB to the colours of the compression."""
     plugin = library("pillow_jxl", "JPEG XL with a colour profile", "jxl")
     height, width = image.shape[:2]
     encoder = plugin.Encoder(
         mode="L" if image.ndim == 2 else {2: "LA", 3: "RGB", 4: "RGBA"}[image.shape[2]],
-        quality=quality,
-        effort=_EFFORT,
+        quality=encoding.quality,
+        effort=encoding.effort or _EFFORT,
         use_original_profile=True,
         num_threads=0,
     )

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from imageloom.driver import rounds
 from imageloom.driver.clock import REAL, Clock
-from imageloom.driver.rounds import Finished, Rounds
+from imageloom.driver.rounds import Finished, Rounds, left_out
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
@@ -157,7 +157,9 @@ class Accounts:
                     return
                 self._sink.publish(self.job, work, self._meanings.of(work.item.key), result)
                 times = self._sink.times_of(result)
-                self._ledger.record_done(self.job, self._sink.address, result, work.attempt, worker, times)
+                self._ledger.record_done(
+                    self.job, self._sink.address, result, work.attempt, worker, times, left_out(one)
+                )
             except StorageError:
                 raise
             except BaseException as error:
@@ -204,6 +206,12 @@ class Accounts:
         else:
             self._suspects.record_outcome(work.item, failure)
             self.fail(result, work.attempt, worker, work.names)
+
+    def end_without_outputs(self, item: Item) -> None:
+        """Count and record an item of which no output is to be made."""
+        result = Result(item.key, started=time.time())
+        self._ledger.record_done(self.job, self._sink.address, result, 1, "driver")
+        self._end(Finished(Work(item, (), 0), result, "driver", 0))
 
     def may_retry(self, work: Work, result: Result) -> bool:
         failure = result.failure

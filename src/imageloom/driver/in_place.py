@@ -25,8 +25,8 @@ class InPlace(Sink):
         self._seen: dict[str, int] = {}
         """For each output to be renamed, when the file that it replaces was last changed."""
 
-    def check_recipe(self, recipe: Recipe) -> None:
-        super().check_recipe(recipe)
+    def check_recipe(self, recipe: Recipe, template: str) -> None:
+        super().check_recipe(recipe, template)
         self._first_only = recipe.pages == 1
 
     def _spare_input(self, name: str, item: Item) -> None:
@@ -56,12 +56,18 @@ class InPlace(Sink):
             raise MetadataLost(
                 f"--in-place would remove all but its first picture ({lost[0]}): give a sink, or --pages 1"
             )
+        if not result.written:  # left out: the file stays
+            item, key = work.item, work.item.key
+            self._ledger.claim(job, self._source, self.address, item, recipe, key, item.size)
+            return
         (written,) = result.written
         made, self._seen[written.staged] = self._folder.take_over(written.staged, work.item)
         self._ledger.claim(job, self._source, self.address, made, recipe, work.item.key, made.size)
 
     def rename(self, work: Work, result: Result) -> None:
         """Replace the input, if it is still as it was when its attributes were copied."""
+        if not result.written:
+            return
         (written,) = result.written
         self._folder.check_unchanged(work.item.key, self._seen.pop(written.staged))
         self.store.publish(written.staged, work.item.key)

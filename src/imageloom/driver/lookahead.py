@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from imageloom import codecs, stores
 from imageloom.codecs.bits import HEAD
-from imageloom.driver.naming import output_name
+from imageloom.driver.items import ItemNames
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.engines import Engine
-from imageloom.errors import InvalidName, ItemError, LimitExceeded, MissingExtra
+from imageloom.errors import CorruptImage, InvalidName, ItemError, LimitExceeded, MissingExtra
 from imageloom.model import MOST_PAGES, Header, Item, Job, Unlisted, page_key
 from imageloom.recipes.meaning import Meanings
 from imageloom.worker.controller import Controller, for_requests
@@ -61,6 +61,7 @@ class Lookahead:
         self._sink = sink
         self._meanings = meanings
         self._memory = memory
+        self.names = ItemNames(job)
         self.keeps = engine.capabilities.shares_memory
         """Whether whole files are kept for the workers, which are in this process."""
         self._most_kept = HEAD if source.store.is_local else WHOLE
@@ -102,12 +103,13 @@ class Lookahead:
     def _question(self, entry: Entry) -> Callable[[], Answers | None]:
         if not isinstance(entry, Item):
             return lambda: None
-        made = self._sink.made_of(entry, self._meanings.of(entry.key), len(self._job.recipe.outputs))
+        count = 0 if self.names.varies else len(self._job.recipe.outputs)
+        made = self._sink.made_of(entry, self._meanings.of(entry.key), count)
         return lambda: self._ask(entry, made)
 
     def _ask(self, item: Item, made: list[tuple[str, int]]) -> Answers | None:
         """Ask the stores what is needed to plan an item; None if its outputs exist already."""
-        if self._sink.holds(made):
+        if not self.names.varies and self._sink.holds(made):
             return None
         limit = self._job.limits.max_file_size
         if item.size > limit:
@@ -120,11 +122,28 @@ class Lookahead:
                 f"the file has {header.pages:,} pages: give their outputs names with {{page}}, such as --name "
                 "'{dir}/{stem}-{page}.{ext}'"
             )
-        names = tuple(
-            output_name(item.key, header.format, output, self._job.name)
-            for output in self._job.recipe.outputs
-        )
+        header, names = self.names.of(item, header, lambda: self._exif(item, header))
+        if self.names.varies and self._is_done(made, names):
+            return None
         return Answers(header, names, None if self._sink.store.is_local else self._sink.taken(names))
+
+    def _is_done(self, made: list[tuple[str, int]], names: tuple[str, ...]) -> bool:
+        """Whether the outputs are those that an item has by its header, and exist."""
+        if len(made) != len(names) or not self._sink.holds(made):
+            return False
+        return self.names.hashed or {name for name, _ in made} == set(names)
+
+    def _exif(self, item: Item, header: Header) -> bytes:
+        """The EXIF block of an item's file; empty if it is damaged."""
+        store = self._source.store
+        try:
+            if path := store.path(item.path):
+                return codecs.metadata_of(path, header.format, header.page).exif
+            name = self._source.root, item
+            data = stores.kept.get(name) or store.read(item.path, self._job.limits.max_file_size, item)
+            return codecs.read_metadata(data, header.format, header.page).exif
+        except CorruptImage:
+            return b""
 
     def _header(self, item: Item) -> Header:
         store, density = self._source.store, self._job.recipe.density

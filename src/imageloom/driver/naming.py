@@ -3,44 +3,46 @@
 from __future__ import annotations
 
 import re
-from string import Formatter
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 from imageloom import codecs
-from imageloom.errors import InvalidName, UsageError
-from imageloom.model import Format, Job, Output, path_and_page
-from imageloom.stores.names import check_output_name
+from imageloom.errors import DuplicateOutput, InvalidName, UsageError
+from imageloom.model import Format, Header, Job, Output, Recipe, path_and_page
+from imageloom.recipes import fields
+from imageloom.recipes.plan import make_plan
+from imageloom.stores.names import HASH, check_output_name
 
-FIELDS = ("dir", "stem", "page", "ext")
+PLAIN = frozenset(("dir", "stem", "page", "ext"))
+"""The fields that a key and a format give."""
+UNIQUE = frozenset(("stem", "hash", *fields.EXIF))
+"""A template needs one of these, for names of different items to differ."""
 MOST_TEMPLATE = 1000
 """Maximum length of --name, in characters."""
 
 
-def check_template(template: str, has_one_item: bool = False) -> None:
+def check_template(template: str, has_one_item: bool = False, given: str = "--name") -> None:
     """Check a template of output names.
 
     Args:
         has_one_item: the source is one file, so that the name need not contain {stem}.
+        given: the argument that the template comes from, for the message.
 
     Raises:
         UsageError: the template is invalid; the message names the valid fields.
     """
     if len(template) > MOST_TEMPLATE:
-        raise UsageError(f"--name has {len(template):,} characters, over the limit of {MOST_TEMPLATE:,}")
+        raise UsageError(f"{given} has {len(template):,} characters, over the limit of {MOST_TEMPLATE:,}")
     try:
-        parsed = [found[1:] for found in Formatter().parse(template) if found[1] is not None]
-    except ValueError as error:
-        raise UsageError(f"--name {template!r}: {error}") from None
-    fields = [field for field, _, _ in parsed]
-    if unknown := [field for field in fields if field not in FIELDS]:
-        wrong = f"unknown field {{{unknown[0]}}}"
-    elif "stem" not in fields and not has_one_item:
-        wrong = "{stem} is missing, so all names would be equal"
-    elif any(spec or conversion for _, spec, conversion in parsed):
-        wrong = "a field must not contain ':' or '!'"
-    else:
-        check_below(_filled(template, "dir", "stem", "ext", 1), f"--name {template!r}")
-        return
-    raise UsageError(f"--name {template!r}: {wrong}; the fields are: {{dir}}, {{stem}}, {{page}}, {{ext}}")
+        found = fields.fields_of(template)
+    except UsageError as error:
+        raise UsageError(f"{given} {error}") from None
+    if not (found & UNIQUE or has_one_item):
+        raise UsageError(
+            f"{given} {template!r}: {{stem}} is missing, so all names would be equal; the fields are: "
+            f"{', '.join(f'{{{name}}}' for name in fields.OF_NAMES)}"
+        )
+    check_below(_named(template, dict.fromkeys(fields.OF_NAMES, "a")), f"{given} {template!r}")
 
 
 def check_pages(job: Job) -> None:
@@ -77,23 +79,85 @@ def output_name(key: str, header_format: Format, output: Output, template: str =
         key: the item's key.
         template: may contain {dir}: the item's folder; {stem}: its name without suffix; {ext}: the suffix. The
             suffix is the item's own if it fits the output's format, otherwise the default suffix of that format;
-            {page}: the number of the page in the file, from 1.
+            {page}: the number of the page in the file, from 1. See `recipes.fields` for all fields.
 
     Raises:
         InvalidName: see `names.check_output_name`.
     """
+    folder, stem, suffix, page = _parts(key)
+    ext = _ext(suffix, codecs.written_as(output.format, header_format))
+    if is_plain(template):
+        made = _below(template.format(dir=folder, stem=stem, ext=ext, page=page))
+    else:
+        made = _named(template, {"dir": folder, "stem": stem, "ext": ext, "page": str(page)})
+    return check_output_name(f"{output.folder}/{made}" if output.folder else made)
+
+
+def output_names(
+    key: str, header: Header, recipe: Recipe, template: str, facts: Mapping[str, str]
+) -> list[str]:
+    """The names of the outputs that are made of an item, whose names need its header or its plan.
+
+    Args:
+        facts: the fields of EXIF that the templates need, as far as the file has them.
+
+    Raises:
+        InvalidName: see `names.check_output_name`.
+        DuplicateOutput: two outputs of the item have the same name.
+        MissingField, ItemError: the item lacks a field, or cannot be planned.
+    """
+    folder, stem, suffix, page = _parts(key)
+    values = {**facts, "dir": folder, "stem": stem, "page": str(page), "hash": HASH}
+    names: list[str] = []
+    for planned in make_plan(header, recipe).outputs:
+        output, frame = recipe.outputs[planned.place], planned.frame
+        values |= {"ext": _ext(suffix, planned.format), "format": planned.format}
+        values |= {"width": str(frame.width), "height": str(frame.height)}
+        made = _named(output.name or template, values)
+        names.append(check_output_name(f"{output.folder}/{made}" if output.folder else made))
+        if names[-1] in names[:-1]:
+            raise DuplicateOutput(f"two of its outputs have the name {names[-1]} (see --name)")
+    return names
+
+
+def item_facts(key: str, exif: bytes, wanted: Collection[str]) -> dict[str, str]:
+    """The wanted fields of an item that its key and its EXIF block say."""
+    folder, stem, _, page = _parts(key)
+    found = {"dir": folder, "stem": stem, "page": str(page)}
+    if exif:
+        from imageloom.codecs.exiftexts import texts  # few recipes need it
+
+        found |= {f"exif.{name}": text for name, text in texts(exif).items()}
+    return {name: text for name, text in found.items() if name in wanted}
+
+
+@lru_cache(maxsize=64)
+def is_plain(template: str) -> bool:
+    """Whether a key and a format are enough to fill in a template."""
+    parts = fields.parts(template, fields.OF_NAMES)
+    return all(isinstance(part, str) or (part.name in PLAIN and part.default is None) for part in parts)
+
+
+def _parts(key: str) -> tuple[str, str, str, int]:
+    """The folder of a key, its stem, its suffix, and the number of its page from 1."""
     path, page = path_and_page(key)
     folder, _, name = path.rpartition("/")
     stem, dot, suffix = name.rpartition(".")
     if not dot or not stem:
         stem, suffix = name, ""
-    suffixes = codecs.suffixes(codecs.written_as(output.format, header_format))
-    ext = suffix if suffix.lower() in suffixes else suffixes[0]
-    made = _filled(template, folder, stem, ext, 1 if page is None else page + 1)
-    return check_output_name(f"{output.folder}/{made}" if output.folder else made)
+    return folder, stem, suffix, 1 if page is None else page + 1
 
 
-def _filled(template: str, folder: str, stem: str, ext: str, page: int) -> str:
-    """Fill in a valid template. Without a folder, its slash is omitted."""
-    made = template.format(dir=folder, stem=stem, ext=ext, page=page).lstrip("/")
+def _ext(suffix: str, format: Format) -> str:
+    suffixes = codecs.suffixes(format)
+    return suffix if suffix.lower() in suffixes else suffixes[0]
+
+
+def _named(template: str, values: Mapping[str, str]) -> str:
+    return _below(fields.filled_name(template, values))
+
+
+def _below(made: str) -> str:
+    """Without a folder, its slash is omitted."""
+    made = made.lstrip("/")
     return re.sub("/{2,}", "/", made) if "//" in made else made

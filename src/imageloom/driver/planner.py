@@ -12,13 +12,16 @@ from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.driver.suspects import Suspects
 from imageloom.engines import Engine
-from imageloom.errors import LimitExceeded, StorageError
+from imageloom.errors import LimitExceeded, StorageError, UsageError
 from imageloom.model import Item, Job, Unlisted, Work
 from imageloom.recipes import plan
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Planned
 from imageloom.records.inprogress import InProgress
 from imageloom.records.ledger import Ledger
+
+UNREACHABLE = "tiles need a folder that all workers reach, and the sink is no folder: give one with --scratch"
+"""Why an image is processed as a whole, if workers that the run did not start cannot reach its scratch folder."""
 
 
 class Planner:
@@ -106,9 +109,20 @@ class Planner:
         header, names, taken = answers
         plan.check_limits(header, limits, item.size)
         planned = plan.make_plan(header, recipe)
+        if not planned.outputs:
+            self._accounts.end_without_outputs(item)
+            return None
+        hashed = self._lookahead.names.hashed
         needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
         tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
+        unreachable = self._sink.scratch_is_here and self._engine.has_others
+        if tiled and unreachable:
+            if self._job.tile == "always":
+                raise UsageError(f"--tile always: {UNREACHABLE}")
+            tiled = None
         if self._in_progress.has_suspects and self._suspects.is_isolated(item) and needs <= self._memory:
+            tiled = None
+        if hashed:  # the digest is that of a whole file
             tiled = None
         if tiled:
             from imageloom.tiling.large import needs_of  # small images must not wait for it
@@ -116,17 +130,18 @@ class Planner:
             most = max(needs_of(header, planned, item.size).values(), key=lambda need: need.bytes)
             needs, what = most.bytes, most.what
         if needs > self._memory:
+            why = f"; it is not processed in tiles: {UNREACHABLE}" if unreachable else ""
             raise LimitExceeded(
-                f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory)"
+                f"{what} needs {needs:,} bytes of memory, over the limit of {self._memory:,} (--memory){why}"
             )
         meaning = self._meanings.of(item.key)
-        may_replace = self._sink.claim(self._accounts.job, item, meaning, names, taken)
+        may_replace = hashed or self._sink.claim(self._accounts.job, item, meaning, names, taken)
         if may_replace is None:
             self._accounts.skip(item, "output exists")
             return None
         if self._accounts.has_listeners:
             self._accounts.emit(Planned(item, names))
-        work = Work(item, names, next(self._numbers), 1, header, may_replace)
+        work = Work(item, names, next(self._numbers), 1, header, may_replace, hashed)
         return Ready(work, header.frame.pixels, needs, plan=(header, planned) if tiled else None)
 
     @property

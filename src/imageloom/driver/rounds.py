@@ -42,6 +42,15 @@ class Finished(Plain, frozen=True):
     """Memory that a retry needs."""
 
 
+def left_out(one: Finished) -> tuple[str, ...]:
+    """The names of the outputs that were left out, because they would not have been smaller than the input."""
+    names, written = one.work.names, one.result.written
+    if len(names) == len(written):
+        return ()
+    made = {output.name for output in written}
+    return tuple(name for name in names if name not in made)
+
+
 class Rounds:
     """The items that wait to be published, and those that wait to be recorded as done.
 
@@ -110,7 +119,8 @@ class Rounds:
             return
         for one in renamed:
             times = self._sink.times_of(one.result)
-            self._ledger.record_done(job, self._sink.address, one.result, one.work.attempt, one.worker, times)
+            attempt, absent = one.work.attempt, left_out(one)
+            self._ledger.record_done(job, self._sink.address, one.result, attempt, one.worker, times, absent)
         self._ledger.flush()
         for one in staged:
             try:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from imageloom import operators
 from imageloom.driver.accounts import Accounts
 from imageloom.driver.batches import UPLOADED, Ready, gather
@@ -30,6 +32,8 @@ from imageloom.engines import Engine, submit
 from imageloom.errors import ImageloomError, NotBegun, StorageError
 from imageloom.model import Job, Outcome, Result, Task, Work
 from imageloom.recipes import plan
+from imageloom.recipes.checking import checked
+from imageloom.recipes.files import resolved
 from imageloom.recipes.meaning import Meanings
 from imageloom.recipes.pipeline import to_text
 from imageloom.records.events import Began, Collected, Listener, Pruned, Retried, Started
@@ -42,6 +46,7 @@ from imageloom.system.announcing import Announcer
 from imageloom.system.machine import half_of_memory
 
 if TYPE_CHECKING:
+    from imageloom.driver.manifest import Entry
     from imageloom.driver.pruning import Orphan
     from imageloom.tiling.large import LargeImages
 
@@ -81,6 +86,7 @@ class Driver:
         clock: Clock = REAL,
         followed: bool = False,
     ) -> None:
+        job = replace(job, recipe=resolved(job.recipe))
         self._job = job
         self._engine = engine
         self._engine_name = engine_name
@@ -89,8 +95,11 @@ class Driver:
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
         self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
         check_template(job.name, has_one_item=self._source.is_file)
+        for output in checked(job.recipe).outputs:
+            if output.name:
+                check_template(output.name, self._source.is_file, f"name of the output {output.folder}")
         check_pages(job)
-        self._sink.check_recipe(job.recipe)
+        self._sink.check_recipe(job.recipe, job.name)
         self._meanings = Meanings(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)
         self._memory = job.memory or half_of_memory()
@@ -141,6 +150,12 @@ class Driver:
         pruning = Pruning(self._source, self._sink, self._ledger, self._job.in_place)
         self._pruned = pruning.remove(found := pruning.orphans(), lambda: self._stopping)
         return found
+
+    def manifest(self) -> list[Entry]:
+        """The items that are done with the recipe, and their outputs: see `driver.manifest`, also for errors."""
+        from imageloom.driver.manifest import entries  # few runs need it
+
+        return list(entries(self._source, self._sink, self._ledger, self._meanings))
 
     def stop(self) -> None:
         """Finish the items in progress and begin no others. Safe to call from another thread."""

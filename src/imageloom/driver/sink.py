@@ -6,10 +6,10 @@ A name belongs to the item that claims it first. A file that imageloom did not m
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from imageloom import codecs
+from imageloom.driver import locking
 from imageloom.driver.namefilter import NameFilter
 from imageloom.driver.naming import check_below
 from imageloom.driver.source import Source
@@ -20,14 +20,14 @@ from imageloom.errors import (
     StorageError,
     UsageError,
 )
-from imageloom.model import IfExists, Item, Recipe, Result, Work, Written, path_and_page
+from imageloom.model import IfExists, Item, Output, Recipe, Result, Work, Written, path_and_page
+from imageloom.recipes.fields import fields_of
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
 from imageloom.stores.staging import ScratchFolder
-from imageloom.system import disk, folders
-from imageloom.system.private import private_folder
+from imageloom.system import disk
 
 
 class Sink:
@@ -98,8 +98,11 @@ class Sink:
                 f"the sink {self.address} lies in the source, where imageloom never writes: give another sink"
             )
 
-    def check_recipe(self, recipe: Recipe) -> None:
+    def check_recipe(self, recipe: Recipe, template: str) -> None:
         """Check the outputs of a recipe before the run starts.
+
+        Args:
+            template: that of the names of outputs which have none of their own.
 
         Raises:
             UsageError: an output is a folder and the sink is not local, or an output's folder is outside the sink.
@@ -112,9 +115,18 @@ class Sink:
                 codecs.get(output.format)
             if output.folder:
                 check_below(output.folder, f"the folder {output.folder!r} of an output")
-        places = [(output.folder, output.format) for output in recipe.outputs]
-        if twice := next((folder for folder, format in places if places.count((folder, format)) > 1), None):
-            raise UsageError(f"two outputs have the same folder {twice!r}: give each --output another name")
+        places = [_place(output, template) for output in recipe.outputs]
+        if twice := next((place for place in places if places.count(place) > 1), None):
+            raise UsageError(
+                f"two outputs have the same folder {twice[0]!r}: give each --output another name"
+            )
+        if not self.store.is_local and any(
+            "hash" in fields_of(output.name or template) for output in recipe.outputs
+        ):
+            raise UsageError(
+                f"{{hash}} in names needs a local sink: in {self.address}, an output is published before its "
+                "bytes are known here"
+            )
         if not self.store.is_local and any(output.format == "zarr" for output in recipe.outputs):
             raise UsageError(
                 f"--format zarr needs a local sink: an output is a folder, and {self.address} has no folders"
@@ -124,11 +136,10 @@ class Sink:
         try:
             if self._scratch and self.store.is_local:
                 self._scratch_folder = ScratchFolder(self._scratch)
-            self._lock = self._open_lock()
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._is_new = not self._ledger.knows(
-                self.address
-            )  # from now on, no other run claims names in it
+            self._lock = locking.open_lock(self.store, self._ledger.path)
+            locking.take(self._lock)
+            # From now on, no other run claims names in it.
+            self._is_new = not self._ledger.knows(self.address)
             self.store.prepare(self._scratch)
         except BlockingIOError:
             self._release()
@@ -151,19 +162,10 @@ class Sink:
         """Path of this run's folder for temporary pixel files. Valid only while the sink is open."""
         return self._scratch_folder.path if self._scratch_folder else self.store.staging("")
 
-    def _open_lock(self) -> int:
-        """Open the file to lock: the folder itself, or for a remote sink a file beside the ledger.
-
-        Remote objects are not used as locks: they would remain after a kill.
-        """
-        if isinstance(self.store, LocalStore):
-            return os.dup(self.store.root())
-        import hashlib
-
-        folder = self._ledger.path.parent / "locks"
-        private_folder(folder)
-        name = hashlib.sha256(self.address.encode()).hexdigest()[:32]
-        return folders.open_file(os.fspath(folder / name), os.O_RDWR | os.O_CREAT, 0o600)
+    @property
+    def scratch_is_here(self) -> bool:
+        """Whether `scratch` is the system's temporary folder, which other machines do not share."""
+        return not (self.store.is_local or self._scratch)
 
     def close(self) -> None:
         if self._lock >= 0:
@@ -182,15 +184,19 @@ class Sink:
 
     def made_of(self, item: Item, recipe: str, outputs: int) -> list[tuple[str, int]]:
         """Names and sizes of the outputs that this recipe made of this version of the item; empty if one is
-        missing in the ledger."""
+        missing in the ledger.
+
+        Args:
+            outputs: the number of outputs; 0 if it is not known yet.
+        """
         if self._is_new or item.key in self._lossy:
             return []
         found = self._ledger.done(self._source, self.address, item, recipe)
-        return found if len(found) == outputs else []
+        return found if not outputs or len(found) == outputs else []
 
     def holds(self, made: list[tuple[str, int]]) -> bool:
-        """Whether all these outputs exist with these sizes. Thread-safe."""
-        return bool(made) and all(self.store.size(name) == size for name, size in made)
+        """Whether all these outputs exist with these sizes. One of the size 0 was left out. Thread-safe."""
+        return bool(made) and all(not size or self.store.size(name) == size for name, size in made)
 
     def taken(self, names: tuple[str, ...]) -> frozenset[str]:
         """Those of the names that exist in the sink, if that must be known before the processing. Thread-safe."""
@@ -220,9 +226,7 @@ class Sink:
                 return None
         for name in names:
             if name not in self._compared:
-                self._ledger.claim(job, self._source, self.address, item, recipe, name)
-                if self._is_new:
-                    self._claimed.add(name)
+                self._claim(job, item, recipe, name)
         self._job = job
         if self._if_exists == "overwrite":
             return True
@@ -230,6 +234,11 @@ class Sink:
             return False
         own = [c is not None and (c.source, c.key) == (self._source, item.key) for c in claims]
         return all(own) and (self.store.is_local or all(c and c.is_filled for c in claims))
+
+    def _claim(self, job: int, item: Item, recipe: str, name: str) -> None:
+        self._ledger.claim(job, self._source, self.address, item, recipe, name)
+        if self._is_new:
+            self._claimed.add(name)
 
     def _claim_of(self, name: str) -> Claim | None:
         """The claim on a name. The ledger is not asked where there can be none."""
@@ -246,7 +255,7 @@ class Sink:
     def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
         is_own = claim is not None and (claim.source, claim.key) == (self._source, item.key)
         exists = is_own or (self.store.exists(name) if taken is None else name in taken)
-        if exists:
+        if exists or taken is not None:
             self._spare_input(name, item)
         real = self._real(name)
         if self.store.is_local and real != f"{self._real('')}{name}":
@@ -307,8 +316,12 @@ class Sink:
         """Do what must be done with the staged outputs of an item before the ledger is written.
 
         Raises:
-            OutputExists: an existing file differs from an output that it should equal (`Job.adopt`).
+            OutputExists: an existing file differs from an output that it should equal (`Job.adopt`), or a name
+                with a digest belongs to somebody else.
+            DuplicateOutput: such a name is that of an output of another item.
         """
+        if work.hashed:
+            self._claim_made(job, work, recipe, result)
         if not self._compared or not isinstance(self.store, LocalStore):
             return
         from imageloom.stores.made import equal_file  # few runs need it
@@ -323,7 +336,14 @@ class Sink:
                 )
             self._times[written.name] = written_at
         for written in adopted:
-            self._ledger.claim(job, self._source, self.address, work.item, recipe, written.name)
+            self._claim(job, work.item, recipe, written.name)
+
+    def _claim_made(self, job: int, work: Work, recipe: str, result: Result) -> None:
+        """Claim names that are known only now, because they have digests. A file of such a name that is there has
+        the same bytes."""
+        names = tuple(written.name for written in result.written)
+        if self.claim(job, work.item, recipe, names, taken=frozenset()) is None:
+            raise OutputExists(f"its output {names[0]} exists (--if-exists)")
 
     def rename(self, work: Work, result: Result) -> None:
         """Give all outputs of an item their names. Their claims are in the ledger.
@@ -398,3 +418,10 @@ class Sink:
     def discard(self, result: Result) -> None:
         for written in result.written:
             self.store.discard(written.staged)
+
+
+def _place(output: Output, template: str) -> tuple[str, ...]:
+    """What tells the names of an output from those of another one."""
+    name = output.name or template
+    width = str(output.width) if "width" in fields_of(name) else ""
+    return output.folder, output.format or "", name, width, output.when

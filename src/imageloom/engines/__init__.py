@@ -12,6 +12,7 @@ from msgspec import Meta
 from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Count, Outcome, Plain, Task
 from imageloom.scheduling.results import ResultCallback
+from imageloom.scheduling.states import WorkerState
 from imageloom.system.registry import Registry, load
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.guard import Guard
@@ -126,6 +127,12 @@ class Engine(Protocol):
     """Called with each event of the run, in the driver's thread."""
 
     @property
+    def has_others(self) -> bool:
+        """Whether workers that it did not start may get tasks. They may be on other machines, and reach only the
+        source, the sink and `--scratch`."""
+        return False
+
+    @property
     def missing(self) -> str:
         """What the user must do if there are no workers, for engines whose workers are started elsewhere; else
         empty."""
@@ -134,6 +141,11 @@ class Engine(Protocol):
     def lag(self) -> dict[str, int]:
         """Number of tasks that no worker has taken, by stream, for engines with a broker. Otherwise empty."""
         return {}
+
+    @property
+    def worker_states(self) -> tuple[WorkerState, ...]:
+        """The workers with what they have, to be shown; empty if the engine cannot say it. From any thread."""
+        return ()
 
     @property
     def capacity(self) -> int:

@@ -53,7 +53,12 @@ class Dask(ExecutorEngine):
     capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
+        self._is_given = bool(settings.connect)
         super().__init__(DaskTransport(settings), settings.timeout)
+
+    @property
+    def has_others(self) -> bool:
+        return self._is_given
 
 
 def perform_and_log(packed: bytes, topic: str) -> bytes:

@@ -51,7 +51,12 @@ class Ray(ExecutorEngine):
     capabilities = Capabilities(reports_results=True, ends_items=True, survives_death=True)
 
     def __init__(self, settings: Settings) -> None:
+        self._is_given = bool(settings.connect)
         super().__init__(RayTransport(settings), settings.timeout)
+
+    @property
+    def has_others(self) -> bool:
+        return self._is_given
 
 
 def perform_and_yield(packed: bytes) -> Iterator[bytes]:

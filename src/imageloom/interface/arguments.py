@@ -10,7 +10,7 @@ import numpy as np
 from imageloom.driver.validation import validated
 from imageloom.errors import UsageError
 from imageloom.model import Format, Limits
-from imageloom.recipes.recipe import parse_format
+from imageloom.recipes.formats import parse_format
 
 
 def plain(value: Any) -> Any:

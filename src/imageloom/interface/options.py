@@ -17,14 +17,15 @@ from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from msgspec.structs import replace
 
-from imageloom import operators
 from imageloom.driver.choosing import checked_names, moment
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.engines import ENGINES, Settings, check_settings
 from imageloom.errors import UsageError
-from imageloom.interface.arguments import address, format_of, limits_of, plain
+from imageloom.interface.arguments import address, limits_of, plain
 from imageloom.interface.choice import choose_engine
+from imageloom.interface.manifests import check_manifests
+from imageloom.interface.recipes import recipe_of
 from imageloom.model import (
     Chroma,
     Colors,
@@ -37,11 +38,8 @@ from imageloom.model import (
     Keep,
     Limits,
     Links,
-    Output,
     Pages,
-    Recipe,
 )
-from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Listener
 from imageloom.system.sandbox import Mode, Sandbox
 
@@ -72,7 +70,22 @@ class Options(TypedDict, total=False):
     quality: int | None
     """1 to 100, for lossy formats; None: the format's default."""
     subsampling: Chroma | None
-    """Chroma subsampling of JPEG and HEIF: `keep` that of each input; None: 420."""
+    """Chroma subsampling of JPEG, AVIF and HEIF: `keep` that of each input; None: 420."""
+    max_bytes: int
+    """Lower the quality of each output until its file has at most so many bytes; 0: no limit."""
+    lossless: bool
+    """Encode WebP, AVIF, HEIF and JPEG XL outputs without loss."""
+    progressive: bool
+    """Write JPEG outputs in several scans."""
+    effort: int | None
+    """Time to spend on small files, 1 (fast) to 9, for WebP, AVIF, HEIF, JPEG XL and PNG; None: the usual one."""
+    only_if_smaller: bool
+    """Write no file that is not smaller than its input, or a copy of the input if the output would be the same
+    picture in the same format."""
+    widths: Iterable[int]
+    """Make an output of each of these widths; no image is enlarged."""
+    formats: Iterable[Format]
+    """Make an output in each of these formats, instead of in `format`."""
     decode: Decode
     """How far the decoder may shrink an image before a resize: to twice the target size (`safe`), to the
     target size (`fast`), not (`exact`)."""
@@ -141,6 +154,11 @@ class Options(TypedDict, total=False):
     """Path of the ledger; None: the ledger in the user's state directory."""
     timeline: bool
     """Record the measurements for `imageloom report`."""
+    manifest: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    """Paths of files to write when the job ends: which outputs each image has, as `.json`, or as `.html` with
+    `<picture>` elements."""
+    sizes: str
+    """How wide pictures are shown, as in the attribute `sizes` of HTML, for `manifest`."""
     progress: bool
     """Show a progress bar: in a notebook, or on stderr."""
     listeners: Iterable[Listener]
@@ -158,6 +176,13 @@ DEFAULTS = Options(
     format=None,
     quality=None,
     subsampling=None,
+    max_bytes=0,
+    lossless=False,
+    progressive=False,
+    effort=None,
+    only_if_smaller=False,
+    widths=(),
+    formats=(),
     decode="safe",
     damage="warn",
     metadata="keep",
@@ -187,22 +212,11 @@ DEFAULTS = Options(
     limits=Limits(),
     ledger=None,
     timeline=True,
+    manifest=(),
+    sizes="100vw",
     progress=False,
     listeners=(),
 )
-_OF_A_RECIPE = (
-    "format",
-    "quality",
-    "subsampling",
-    "decode",
-    "metadata",
-    "damage",
-    "colors",
-    "gain_map",
-    "pages",
-    "density",
-)
-"""The options that a Recipe has itself."""
 
 
 class Prepared(NamedTuple):
@@ -216,6 +230,8 @@ class Prepared(NamedTuple):
     progress: bool
     prune: bool
     listeners: tuple[Listener, ...]
+    manifest: tuple[str, ...] = ()
+    sizes: str = ""
 
 
 def with_options(function: _F) -> _F:
@@ -271,7 +287,7 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
     _check("engine", o["engine"], str, "the name of an engine, such as 'threads'")
     if o["untrusted"] and o["sandbox"] == "off":
         raise UsageError("untrusted=True needs a sandbox, and sandbox is 'off'")
-    recipe = _recipe(pipeline, o)
+    recipe = recipe_of(pipeline, o, DEFAULTS)
     memory, timeout = o["memory"], o["timeout"]
     asked = Settings(o["jobs"], o["threads"], timeout, memory, o["connect"], o["bind"], o["keys"])
     validated(asked)
@@ -311,7 +327,21 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
         raise UsageError(f"there is no engine {o['engine']!r}; there are: auto, {', '.join(ENGINES.names())}")
     engine, settings, _ = choose_engine(o["engine"], replace(asked, sandbox=job.sandbox), job)
     check_settings(engine, settings)
-    return Prepared(job, engine, settings, ledger, o["timeline"], o["progress"], o["prune"], listeners)
+    manifest = _manifests(o["manifest"])
+    _check("sizes", o["sizes"], str, "a text, such as '100vw'")
+    return Prepared(
+        *(job, engine, settings, ledger, o["timeline"], o["progress"], o["prune"], listeners),
+        manifest=manifest,
+        sizes=o["sizes"],
+    )
+
+
+def _manifests(given: object) -> tuple[str, ...]:
+    """One path, or several."""
+    several = given if isinstance(given, Iterable) and not isinstance(given, (str, os.PathLike)) else [given]
+    paths = tuple(address("manifest", one) for one in several)
+    check_manifests(paths)
+    return paths
 
 
 def _check(name: str, given: object, kind: type, what: str) -> None:
@@ -362,42 +392,3 @@ def _listeners(given: object) -> tuple[Listener, ...]:
         if all(callable(one) for one in found):
             return found
     raise UsageError(f"listeners = {given!r}: it must be functions that take an event, in a list")
-
-
-def _recipe(pipeline: object, o: Mapping[str, Any]) -> Recipe:
-    """The recipe for a pipeline and the options.
-
-    Raises:
-        UsageError: it is neither a pipeline nor a recipe, a Recipe is given together with options that it has
-            itself, or one of these options is invalid.
-    """
-    if isinstance(pipeline, Recipe):
-        for name in _OF_A_RECIPE:
-            usual = DEFAULTS[name]  # type: ignore[literal-required]
-            if type(o[name]) is not type(usual) or o[name] != usual:
-                raise UsageError(f"a Recipe has its own {name}: set it there, not as an argument")
-        return _checked_recipe(pipeline)
-    if isinstance(pipeline, str):
-        pipeline = Pipeline.parse(pipeline)
-    if not isinstance(pipeline, Pipeline):
-        raise UsageError(
-            f"pipeline = {pipeline!r}: it must be a text such as 'resize 50%', a Pipeline or a Recipe"
-        )
-    chosen = {name: o[name] for name in _OF_A_RECIPE[3:]}
-    output = Output(pipeline.steps, format=format_of(o["format"]), quality=o["quality"])
-    return validated(Recipe((validated(replace(output, subsampling=o["subsampling"])),), **chosen))
-
-
-def _checked_recipe(recipe: Recipe) -> Recipe:
-    """The recipe, with the steps that `Pipeline` makes of its steps.
-
-    Raises:
-        UsageError: a field or a step is invalid, or a file of operators cannot be loaded.
-    """
-    validated(recipe)
-    operators.load_files(recipe.operators)
-    outputs = [
-        replace(validated(one), steps=Pipeline(one.steps).steps, format=format_of(one.format))
-        for one in recipe.outputs
-    ]
-    return replace(recipe, outputs=tuple(outputs))

@@ -15,6 +15,7 @@ from typing import Any, Self
 from imageloom.driver.run import Driver
 from imageloom.engines import opened_engine
 from imageloom.interface import notebook
+from imageloom.interface.manifests import write_manifests
 from imageloom.interface.options import Prepared
 from imageloom.interface.results import ItemResult, Progress, of_event, of_records
 from imageloom.records.events import Began, Event
@@ -36,7 +37,7 @@ def run(prepared: Prepared, on_driver: Callable[[Driver], None] = lambda driver:
     Raises:
         UsageError, StorageError, MissingExtra, EngineFailed: see `imageloom.process`.
     """
-    job, engine, settings, ledger, timeline, progress, prune, listeners = prepared
+    job, engine, settings, ledger, timeline, progress, prune, listeners = prepared[:8]
     with (
         opened_engine(engine, settings) as opened,
         Ledger(ledger) as book,
@@ -47,7 +48,10 @@ def run(prepared: Prepared, on_driver: Callable[[Driver], None] = lambda driver:
         on_driver(driver)
         if prune:
             driver.prune()
-        return driver.run()
+        summary = driver.run()
+        if prepared.manifest:
+            write_manifests(driver, prepared.manifest, prepared.sizes)
+        return summary
 
 
 class Job:

@@ -204,3 +204,5 @@ class Header(Plain, frozen=True):
     """Number of pages of the file."""
     density: int = 0
     """Pixels per inch at which a document is drawn; 0 for the codec's default (PDF, SVG)."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """Names and values of the fields of the item that steps of the recipe need, such as ("stem", "IMG_1")."""

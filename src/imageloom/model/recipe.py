@@ -52,6 +52,12 @@ class Encoding(Plain, frozen=True):
     """Chroma subsampling of a lossy encoder; None for the codec's default."""
     extra: int = 0
     """The number of extra samples, see `Frame.extra`."""
+    max_bytes: int = 0
+    """Lower the quality until the file has at most so many bytes; 0: do not."""
+    progressive: bool = False
+    """Write a JPEG in several scans."""
+    effort: int = 0
+    """1 (fast) to 9 (small files) for encoders that have such a setting; 0: the codec's default."""
 
 
 class Output(Plain, frozen=True):
@@ -66,6 +72,24 @@ class Output(Plain, frozen=True):
     """1 to 100, for lossy formats; None: the format's default."""
     subsampling: Chroma | None = None
     """The chroma subsampling of lossy formats; keep: that of the input, if it is known; None: the default."""
+    max_bytes: Annotated[int, Meta(ge=0)] = 0
+    """The quality is lowered until the file has at most so many bytes; 0: no limit."""
+    lossless: bool = False
+    """Use the lossless encoder of a format that has both."""
+    progressive: bool = False
+    """Write JPEGs in several scans."""
+    effort: Annotated[int, Meta(ge=1, le=9)] | None = None
+    """1 (fast) to 9 (small files), for formats with such a setting; None: the format's default."""
+    only_if_smaller: bool = False
+    """Write no file that is not smaller than the item's own file; see `worker.smaller`."""
+    when: str = ""
+    """The output is made of an item for which this condition holds, see `recipes.when`; empty: of all items."""
+    width: Count = 0
+    """The pixels are resized to this width after the steps, but never enlarged; 0: they are not."""
+    above: Count = 0
+    """The output is made only if the pixels after the steps are wider than this."""
+    name: str = ""
+    """Template of the output's name, see `recipes.fields`; empty: that of the job."""
 
 
 class Recipe(Plain, frozen=True):

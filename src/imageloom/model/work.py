@@ -88,6 +88,8 @@ class Work(Plain, frozen=True):
     """The header that the plan is based on; None: the worker reads it."""
     replace: bool = False
     """Outputs may replace existing files."""
+    hashed: bool = False
+    """In the names, the worker replaces {hash} by the digest of the output's bytes."""
 
 
 class Part(Plain, frozen=True):
@@ -122,7 +124,16 @@ class Piece(Plain, frozen=True):
     size: int
 
 
-class Task(Plain, frozen=True):
+class Relay(Plain, frozen=True):
+    """How a worker reaches the source and the sink through the driver of a run (--relay)."""
+
+    token: str
+    """The secret of the run."""
+    certificate: str
+    """The driver's certificate, in PEM."""
+
+
+class Task(Plain, frozen=True, omit_defaults=True):
     """The unit of work that is sent to a worker: a batch of small items, or one part of a large item."""
 
     id: int
@@ -144,6 +155,8 @@ class Task(Plain, frozen=True):
     digests: tuple[str, ...] = ()
     """The SHA-256 of each file of operators that the driver has loaded."""
     sandbox: Sandbox = Sandbox()
+    relay: Relay | None = None
+    """How source and sink are reached, if their addresses are those of a relay."""
 
 
 class Written(Plain, frozen=True):

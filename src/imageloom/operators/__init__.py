@@ -2,22 +2,28 @@
 
 from imageloom.operators import (  # noqa: F401 - each registers its operators
     blur,
+    borders,
+    colours,
     edges,
     geometry,
     hysteresis,
+    interest,
+    lut,
     morphology,
+    overlays,
     ranges,
     resize,
+    smoothing,
     statistics,
     threshold,
     tone,
 )
 from imageloom.operators.channels import shown
 from imageloom.operators.extern import contents, digests_of, load_files, load_packages, reloaded
+from imageloom.operators.measures import Measure
 from imageloom.operators.ranges import with_checks
 from imageloom.operators.registry import (
     DTYPES,
-    Measure,
     Operator,
     apply,
     apply_on_part,
@@ -28,10 +34,12 @@ from imageloom.operators.registry import (
     operator,
     operators,
 )
+from imageloom.operators.templates import TEMPLATE, templates
 from imageloom.operators.versions import version
 
 __all__ = [
     "DTYPES",
+    "TEMPLATE",
     "Measure",
     "Operator",
     "apply",
@@ -48,6 +56,7 @@ __all__ = [
     "operators",
     "reloaded",
     "shown",
+    "templates",
     "version",
     "with_checks",
 ]

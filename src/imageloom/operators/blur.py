@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from imageloom.model import Frame, Pixels
 from imageloom.operators.channels import saturate
+from imageloom.operators.light import Light
 from imageloom.operators.registry import operator
 from imageloom.operators.values import ROWS, half, in_bands, in_range, in_vectors, odd, top_of
 
@@ -18,14 +19,14 @@ Sigma = Annotated[float, Meta(gt=0, le=100)]
 Kernel = Annotated[int, Meta(ge=1, le=601)]
 
 
-def gaussian_radius(sigma: float | None, kernel: int | None) -> int:
+def gaussian_radius(sigma: float | None, kernel: int | None, **_: object) -> int:
     """The radius of a Gaussian kernel in pixels: 3 standard deviations, or half of the given kernel."""
     if kernel is not None:
         return kernel // 2
     return math.ceil(3 * (sigma or 0.0))
 
 
-def _one_of(sigma: float | None, kernel: int | None) -> str | None:
+def _one_of(sigma: float | None, kernel: int | None, **_: object) -> str | None:
     if (sigma is None) == (kernel is None):
         return "give either sigma or kernel"
     return odd(kernel) if kernel is not None else None
@@ -35,13 +36,21 @@ def _one_of(sigma: float | None, kernel: int | None) -> str | None:
     "local",
     halo=gaussian_radius,
     check=_one_of,
-    examples=("gaussian_blur 1.2", "gaussian_blur sigma=1.2", "gaussian_blur kernel=21"),
+    examples=(
+        "gaussian_blur 1.2",
+        "gaussian_blur sigma=1.2",
+        "gaussian_blur kernel=21",
+        "gaussian_blur 4 light=linear",
+    ),
 )
-def gaussian_blur(image: Pixels, *, sigma: Sigma | None = None, kernel: Kernel | None = None) -> Pixels:
+def gaussian_blur(
+    image: Pixels, *, sigma: Sigma | None = None, kernel: Kernel | None = None, light: Light = "encoded"
+) -> Pixels:
     """Blur with a Gaussian of standard deviation sigma, in pixels, cut off at 3 sigma.
 
     Give either sigma, or kernel: the width of the kernel, an odd number of pixels. The same as OpenCV's
-    GaussianBlur. The image is mirrored at its edges.
+    GaussianBlur. The image is mirrored at its edges. light=linear averages light instead of values, by the curve
+    of sRGB.
     """
     spread = sigma if sigma is not None else (kernel or 1) / 3
     return _gaussian(image, gaussian_radius(sigma, kernel), spread)
@@ -55,10 +64,10 @@ def _gaussian(image: Pixels, radius: int, sigma: float) -> Pixels:
 
 
 @operator("local", halo=half, check=odd, examples=("box_blur 5",))
-def box_blur(image: Pixels, *, kernel: Kernel = 3) -> Pixels:
+def box_blur(image: Pixels, *, kernel: Kernel = 3, light: Light = "encoded") -> Pixels:
     """Replace each pixel by the mean of the kernel x kernel pixels around it (OpenCV's blur).
 
-    The image is mirrored at its edges.
+    The image is mirrored at its edges. light=linear averages light instead of values, by the curve of sRGB.
     """
     if image.dtype != np.float32:
         return in_vectors(lambda wider: cv2.blur(wider, (kernel, kernel)), image, kernel // 2)
@@ -139,7 +148,7 @@ def line(length: int, angle: float) -> list[tuple[int, int]]:
     return [(int(x), int(y)) for x, y in points]
 
 
-def _line_reach(length: int, angle: float) -> int:
+def _line_reach(length: int, angle: float, **_: object) -> int:
     return max(abs(place) for point in line(length, angle) for place in point)
 
 
@@ -149,11 +158,13 @@ def motion_blur(
     *,
     length: Annotated[int, Meta(ge=1, le=255)],
     angle: Annotated[float, Meta(ge=-360, le=360)] = 0.0,
+    light: Light = "encoded",
 ) -> Pixels:
     """Blur along a line of length pixels, at an angle in degrees counter-clockwise from the horizontal.
 
     Each pixel becomes the mean of the pixels nearest to points on the line, which are one pixel apart. The image
-    is mirrored at its edges.
+    is mirrored at its edges. light=linear averages light instead of values, by the curve of sRGB: bright points
+    become bright lines.
     """
     points, reach = line(length, angle), _line_reach(length, angle)
     height, width = image.shape[:2]

@@ -12,7 +12,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from imageloom.model import Box, Frame, Pixels
+from imageloom.model import Box, Frame, Pixels, Step, Value
 from imageloom.operators.registry import operator
 from imageloom.operators.values import in_range, top_of
 
@@ -32,39 +32,63 @@ def crop_box(width: int, height: int, area: str) -> tuple[int, int, int, int]:
     return x, y, x + w, y + h
 
 
-def _cropped(frame: Frame, area: str) -> Frame:
+At = Literal["center", "attention", "entropy"]
+
+
+def is_fixed(step: Step) -> bool:
+    """Whether the place of a crop follows from the size of the image alone."""
+    return step.params.get("at", "center") == "center"
+
+
+def cropped(frame: Frame, area: str, **_: object) -> Frame:
     x0, y0, x1, y1 = crop_box(frame.width, frame.height, area)
     return replace(frame, width=x1 - x0, height=y1 - y0)
 
 
-def _outside(frame: Frame, area: str) -> str | None:
+def outside(frame: Frame, area: str, **_: object) -> str | None:
     x0, y0, x1, y1 = crop_box(frame.width, frame.height, area)
     if x0 < 0 or y0 < 0 or x1 > frame.width or y1 > frame.height:
         return f"{area} reaches beyond the image of {frame.width}x{frame.height}"
     return None
 
 
-def _empty(area: str) -> str | None:
+def _empty(area: str, at: str) -> str | None:
     x0, y0, x1, y1 = crop_box(0, 0, area)
+    if "+" in area and at != "center":
+        return f"at={at} finds the place of WIDTHxHEIGHT, and {area} has a place"
     return f"{area} contains no pixel" if x1 == x0 or y1 == y0 else None
 
 
-def _uncropped(box: Box, frame: Frame, area: str) -> Box:
+def _uncropped(box: Box, frame: Frame, area: str, **_: object) -> Box:
     x0, y0, _, _ = crop_box(frame.width, frame.height, area)
     return box.moved(x0, y0)
 
 
+def _found(frame: Frame, area: str, at: str) -> tuple[Step, ...]:
+    """A crop with a place to be found, as the step that measures the image; otherwise empty."""
+    if at == "center":
+        return ()
+    params: dict[str, Value] = {"area": area, "at": at, "width": frame.width, "height": frame.height}
+    return (Step("crop_at", params),)
+
+
 @operator(
     "geometric",
-    frame=_cropped,
+    frame=cropped,
     source=_uncropped,
     part=lambda image, **_: image,
-    refuse=_outside,
+    refuse=outside,
     check=_empty,
-    examples=("crop 640x480", "crop 640x480+10+20"),
+    tiled_as=_found,
+    examples=("crop 640x480", "crop 640x480+10+20", "crop 640x480 at=attention", "crop 64x48 at=entropy"),
 )
-def crop(image: Pixels, *, area: Area) -> Pixels:
-    """Cut out the area WIDTHxHEIGHT+LEFT+TOP, in pixels, or WIDTHxHEIGHT from the centre."""
+def crop(image: Pixels, *, area: Area, at: At = "center") -> Pixels:
+    """Cut out the area WIDTHxHEIGHT+LEFT+TOP, in pixels, or WIDTHxHEIGHT from the centre.
+
+    at=attention places WIDTHxHEIGHT around what draws attention: edges, skin, and saturated colours. at=entropy
+    places it where the most detail is: it cuts off the less detailed of two opposite sides, again and again. Both
+    follow `smartcrop` of libvips (J. Wagner's smartcrop.js) on a grid of cells; alpha is ignored.
+    """
     x0, y0, x1, y1 = crop_box(image.shape[1], image.shape[0], area)
     return np.ascontiguousarray(image[y0:y1, x0:x1])
 
@@ -166,12 +190,14 @@ def _shown(box: Box, frame: Frame, area: int | str, fill: str) -> tuple[NDArray[
     return _places(box.x0, box.x1, frame.width, fill), _places(box.y0, box.y1, frame.height, fill)
 
 
-def _unpadded(box: Box, frame: Frame, area: int | str, fill: str, **_: object) -> Box:
+def unpadded(box: Box, frame: Frame, area: int | str, fill: str, **_: object) -> Box:
+    """The box of the original image that a box of the padded image shows."""
     x, y = _shown(box, frame, area, fill)
     return Box(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
 
 
-def _pad_part(image: Pixels, *, box: Box, frame: Frame, area: int | str, color: str, fill: str) -> Pixels:
+def pad_part(image: Pixels, *, box: Box, frame: Frame, area: int | str, color: str, fill: str) -> Pixels:
+    """The pixels of a box of the padded image, from those of the original that it shows."""
     x, y = _shown(box, frame, area, fill)
     padded: Pixels = image[y - y.min()].take(x - x.min(), axis=1)
     if fill == "color":
@@ -186,8 +212,8 @@ def _pad_part(image: Pixels, *, box: Box, frame: Frame, area: int | str, color: 
 @operator(
     "geometric",
     frame=_padded,
-    source=_unpadded,
-    part=_pad_part,
+    source=unpadded,
+    part=pad_part,
     refuse=_too_small,
     examples=("pad 20", "pad 1920x1080", "pad 640x480+10+20 color=#ffffff", "pad 8 fill=mirror"),
 )

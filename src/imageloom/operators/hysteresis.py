@@ -18,7 +18,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from imageloom.model import Box, Frame, Pixels, Plain, Step
-from imageloom.operators.registry import Measure, operator
+from imageloom.operators.measures import Measure
+from imageloom.operators.registry import operator
 
 WEAK = 1
 STRONG = 255

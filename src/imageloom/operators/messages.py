@@ -15,35 +15,55 @@ _UNLIMITED = 2**53
 MOST_NEAREST = 3
 """Maximum number of names that an error message suggests."""
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "annotate": ("text",),
+    "autotrim": ("trim",),
+    "awb": ("white_balance",),
     "binarize": ("threshold",),
     "black_and_white": ("grayscale", "threshold"),
     "blur": ("gaussian_blur", "box_blur", "median_blur"),
-    "border": ("pad",),
     "bw": ("grayscale", "threshold"),
+    "caption": ("text",),
+    "clut": ("lut",),
+    "composite": ("overlay",),
+    "despeckle": ("median_blur", "denoise"),
     "dilation": ("dilate",),
     "edge": ("canny", "sobel", "laplacian"),
     "edges": ("canny", "sobel", "laplacian"),
     "erosion": ("erode",),
     "extent": ("pad",),
     "flop": ("flip",),
+    "frame": ("border", "pad"),
     "gaussian": ("gaussian_blur",),
     "gray": ("grayscale",),
     "grey": ("grayscale",),
     "greyscale": ("grayscale",),
+    "hald": ("lut",),
+    "hald_clut": ("lut",),
     "hflip": ("flip",),
+    "hue_rotate": ("hue",),
+    "label": ("text",),
+    "logo": ("overlay",),
     "median": ("median_blur",),
     "mirror": ("flip",),
-    "modulate": ("brightness", "saturation"),
+    "modulate": ("brightness", "saturation", "hue"),
     "monochrome": ("grayscale", "threshold"),
+    "mosaic": ("pixelate",),
     "negate": ("invert",),
     "negative": ("invert",),
+    "nlmeans": ("denoise",),
     "normalize": ("autocontrast",),
     "orient": ("auto_orient",),
+    "pixelize": ("pixelate",),
     "scale": ("resize",),
+    "shave": ("crop",),
+    "smartcrop": ("crop",),
     "thumbnail": ("resize",),
     "turn": ("rotate",),
     "unsharp": ("sharpen",),
     "vflip": ("flip",),
+    "watermark": ("overlay", "text"),
+    "wb": ("white_balance",),
+    "whitebalance": ("white_balance",),
 }
 """Names of other programs for operators that have another name here."""
 OPTIONS: Mapping[str, str] = {
@@ -151,6 +171,12 @@ def describe(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
         hint, str(hint)
     )
+
+
+def is_text(hint: Any) -> bool:
+    """Whether an annotation allows a free text: 2024 and true are texts too, then."""
+    arguments = typing.get_args(hint)
+    return arguments[:1] == (str,) and all(getattr(meta, "pattern", None) is None for meta in arguments[1:])
 
 
 def _either(words: list[str]) -> str:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from imageloom.errors import OperatorRefused
 from imageloom.model import Box, Frame, Pixels, Step
-from imageloom.operators.registry import Measure, get, operator
+from imageloom.operators.measures import Measure
+from imageloom.operators.registry import get, operator
 
 Extremes = NDArray[np.float64]
 """The smallest value, the largest value, and the number of values that are not numbers."""

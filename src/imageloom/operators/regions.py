@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageloom.model import Box, Frame, Pixels, Plain, Step, Value
-from imageloom.operators.registry import Measure, operator
+from imageloom.operators.measures import Measure
+from imageloom.operators.registry import operator
 
 LEVELS = 256
 _BAND = 1 << 18

@@ -16,12 +16,15 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from imageloom.errors import OperatorFailed, OperatorRefused, PipelineError
 from imageloom.model import Box, DType, Frame, Pixels, Step, Value
 from imageloom.operators import messages, own
-from imageloom.operators.channels import colour, premultiplied, split, with_alpha
+from imageloom.operators.channels import colour, premultiplied, shown, split, with_alpha
 from imageloom.operators.extern import load_packages, reloaded
+from imageloom.operators.light import in_linear_light
+from imageloom.operators.measures import Measure
 
 Kind = Literal["point", "local", "geometric", "global"]
 Alpha = Literal["keep", "premultiply", "together", "drop"]
@@ -29,40 +32,6 @@ Extra = Literal["keep", "refuse", "drop"]
 F = TypeVar("F", bound=Callable[..., Pixels])
 
 DTYPES: tuple[DType, ...] = ("uint8", "uint16", "float32")
-
-
-class Measure(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """How a global operator is computed in parts: map, reduce, apply.
-
-    Each part of the image is measured. The measures are merged in any order. The merged measure gives a point or
-    local step with fixed parameters, which is applied to each part. A whole image is one part.
-    """
-
-    when: Callable[..., bool]
-    """(parameters) -> whether the operator needs a measure at all."""
-    measure: Callable[..., Any]
-    """(pixels of a part, without alpha) -> the part's measure."""
-    merge: Callable[[Any, Any], Any]
-    resolve: Callable[..., Any]
-    """(merged measure, parameters) -> the step."""
-    plain: Any = np.ndarray
-    """The type of a measure: an array, or a type that msgspec can decode."""
-    placed: bool = False
-    """`measure` also gets the part's box and the parameters, and `resolve` returns a mapping from each part's box
-    to the step for that part."""
-
-    sound: Callable[..., bool] | None = None
-    """(measure from a worker, the part's box, parameters) -> whether the measure can be that part's. An exception
-    counts as False. None for histograms, whose sum is checked against the number of pixels."""
-
-    def of(self, part: Pixels, box: Box, params: dict[str, Any]) -> Any:
-        """The measure of the part of an image at the box."""
-        return self.measure(part, box, **params) if self.placed else self.measure(part)
-
-    def steps(self, merged: Any, boxes: Sequence[Box], params: dict[str, Any]) -> list[Step]:
-        """The step for each measured part, in the order of the boxes."""
-        resolved = self.resolve(merged, **params)
-        return [resolved[box] for box in boxes] if self.placed else [resolved] * len(boxes)
 
 
 class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
@@ -87,6 +56,7 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
     tiled_as: Callable[..., tuple[Step, ...]] | None
     ranged: bool
     extra: Extra
+    file: str
 
     @property
     def summary(self) -> str:
@@ -172,10 +142,8 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
             raise OperatorRefused(f"{self.name}: {reason}")
         after = self.frame(frame, **params) if self.frame else frame
         if self.alpha == "drop" and after.channels in (2, 4):
-            after = msgspec.structs.replace(after, channels=after.channels - 1)
-        return (
-            msgspec.structs.replace(after, channels=after.channels + extra, extra=extra) if extra else after
-        )
+            after = replace(after, channels=after.channels - 1)
+        return replace(after, channels=after.channels + extra, extra=extra) if extra else after
 
     def __call__(self, image: Pixels, step: Step, extra: int = 0) -> Pixels:
         """Apply the step to a whole image.
@@ -188,7 +156,13 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
             measure = self.measured.of(colour(image, extra), box, self.filled(step))
             (resolved,) = self.measured.steps(measure, [box], self.filled(step))
             return get(resolved.name)(image, resolved, extra)
-        return self._run(image, partial(self.function, **step.params), extra)
+        if self.tiled_as and self.declared == "geometric":
+            parts = self.tiled_as(Frame.of(shown(image, extra)), **self.filled(step))
+            for part in parts:
+                image = get(part.name)(image, part, extra)
+            if parts:
+                return image
+        return self._run(image, partial(self.function, **step.params), step, extra)
 
     def needs(self, step: Step, box: Box, frame: Frame) -> Box:
         """The box of the input, whose frame is `frame`, that is needed to compute `box` of the step's result."""
@@ -208,21 +182,28 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
         """
         if self.part:
             part = partial(self.part, box=box, frame=frame.without_extra, **self.filled(step))
-            return self._run(image, part, frame.extra)
+            return self._run(image, part, step, frame.extra)
         return self(image, step, frame.extra)
 
-    def _run(self, image: Pixels, function: Callable[[Pixels], Pixels], extra: int = 0) -> Pixels:
-        """Apply a function for gray or RGB to an image with or without alpha, as the operator declares.
+    def _run(self, image: Pixels, function: Callable[[Pixels], Pixels], step: Step, extra: int = 0) -> Pixels:
+        """Apply a function for gray or RGB to an image with or without alpha, as the operator declares; in linear
+        light if the step has light=linear.
 
         Local and geometric operators process each extra sample as a gray image. Others do not change it.
         """
         if extra:
             main, *bands = split(image, extra)
             if self.extra == "drop":
-                return self._run(main, function)
+                return self._run(main, function, step)
             if self.declared in ("local", "geometric"):
                 bands = [function(band) for band in bands]
-            return np.dstack((self._run(main, function), *bands))
+            return np.dstack((self._run(main, function, step), *bands))
+        if step.params.get("light") == "linear":
+            return in_linear_light(partial(self._colours, function=function), image)
+        return self._colours(image, function)
+
+    def _colours(self, image: Pixels, function: Callable[[Pixels], Pixels]) -> Pixels:
+        """`_run` without extra samples, in the light of the image."""
         has_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
         if own.is_own(self.function):
             keeps_shape = self.frame is None and self.declared != "geometric"
@@ -259,6 +240,7 @@ def operator(
     tiled_as: Callable[..., tuple[Step, ...]] | None = None,
     ranged: bool = False,
     extra: Extra = "keep",
+    file: str = "",
 ) -> Callable[[F], F]:
     """Register a function as an operator under the function's name. The function is returned unchanged.
 
@@ -287,11 +269,14 @@ def operator(
             function itself cannot compute them.
         whole: (input's frame, parameters) -> why the operator needs the whole image, or None.
         tiled_as: (input's frame, parameters) -> equivalent steps that can be applied in tiles, for a global
-            operator without a measure.
+            operator without a measure, and for a geometric one. The whole image too goes through those of a
+            geometric operator; it has none where the step itself is tiled.
         ranged: the result has a meaning only for values from black to white. Float images with other values are
             refused, see `ranges`.
         extra: *keep*: local and geometric operators process each extra sample as a gray image, others do not
             change it. *refuse*: images with extra samples are refused. *drop*: extra samples are removed.
+        file: name of the parameter that is the path of a file, if there is one. The operator then has a parameter
+            `digest` too, which jobs fill in: see `named`.
 
     Raises:
         PipelineError: the name is taken, the kind is unknown, a parameter of a user's function has no type, or
@@ -338,6 +323,7 @@ def operator(
             tiled_as,
             ranged,
             extra,
+            file,
         )
         return function
 

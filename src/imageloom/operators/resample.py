@@ -12,6 +12,7 @@ convolution interpolation for digital image processing", IEEE Trans. ASSP 29, 19
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import cv2
@@ -21,9 +22,14 @@ from numpy.typing import NDArray
 from imageloom.model import Box, Pixels
 from imageloom.operators.channels import saturate
 
-Kernel = Literal["nearest", "linear", "cubic", "lanczos", "area"]
+Kernel = Literal["nearest", "linear", "cubic", "lanczos", "area", "lanczos3", "mitchell"]
 
 _TAPS = {"linear": 2, "cubic": 4, "lanczos": 8}
+SPREAD = {"lanczos3": 3, "mitchell": 2}
+"""The radius of kernels, in pixels of the result, that are widened where an image shrinks. They average by
+themselves and need no reduction before."""
+_FINE = 4
+"""At least so many cells per pixel of the result remain for these kernels."""
 
 
 class Axis(NamedTuple):
@@ -41,6 +47,8 @@ class Axis(NamedTuple):
         if self.kernel == "nearest":
             return 1
         ratio, rest = divmod(self.length, self.target)
+        if self.kernel in SPREAD:
+            return max(1, ratio // _FINE)
         # Overlaps weigh each cell by what lies in it; interpolation must not skip any.
         return max(1, ratio // 2 if rest and self.kernel == "area" else ratio)
 
@@ -63,6 +71,8 @@ class Axis(NamedTuple):
             return cells[None], np.ones((1, len(place)), np.float32)
         if self.kernel == "area":
             return self._overlaps(place)
+        if self.kernel in SPREAD:
+            return self._spread(place)
         # The middle of a pixel in units of 1 / (2 * target * factor) of a cell, from the middle of the first.
         unit = 2 * self.target * self.factor
         cell, rest = np.divmod((2 * place + 1) * self.length - self.target * self.factor, unit)
@@ -81,10 +91,33 @@ class Axis(NamedTuple):
         overlaps = np.maximum(ends - np.maximum(cells * width, begin), 0)
         return np.minimum(cells, self.cells - 1), (overlaps / self.length).astype(np.float32)
 
+    def _spread(self, place: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The cells under a kernel that is widened to the result's pixels. Those beyond an edge have no weight."""
+        scale = max(1.0, self.length / (self.target * self.factor))
+        reach = math.ceil(SPREAD[self.kernel] * scale)
+        middle = (2 * place + 1) * self.length / (2 * self.target * self.factor) - 0.5
+        cells = np.floor(middle).astype(np.int64) + np.arange(-reach, reach + 2)[:, None]
+        weights = _widened(self.kernel, np.abs(cells - middle) / scale)
+        weights[(cells < 0) | (cells >= self.cells)] = 0
+        share = weights / weights.sum(0)
+        return np.clip(cells, 0, self.cells - 1), share.astype(np.float32)
+
     def source(self, start: int, stop: int) -> tuple[int, int]:
         """The range of input pixels that is needed for the output pixels from start to stop."""
         cells, _ = self.weights(start, stop)
         return int(cells.min()) * self.factor, min((int(cells.max()) + 1) * self.factor, self.length)
+
+
+def _widened(kernel: Kernel, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The value of a kernel at the distances x from its centre.
+
+    Lanczos with three lobes; D. Mitchell and A. Netravali, "Reconstruction filters in computer graphics",
+    SIGGRAPH 1988, with B = C = 1/3.
+    """
+    if kernel == "lanczos3":
+        return np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+    near, far = (21 * x - 36) * x * x + 16, ((-7 * x + 36) * x - 60) * x + 32
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0)) / 18
 
 
 def interpolating(kernel: Kernel, distance: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -11,17 +11,20 @@ import numpy as np
 from msgspec import Meta
 from msgspec.structs import replace
 
-from imageloom.model import Box, Frame, Pixels
+from imageloom.model import Box, Frame, Pixels, Step, Value
+from imageloom.operators.geometry import Color
+from imageloom.operators.light import Light
 from imageloom.operators.registry import operator
-from imageloom.operators.resample import Axis, resample
+from imageloom.operators.resample import SPREAD, Axis, resample
 
 _SIZE = r"^(?:(\d{1,7})x(\d{1,7})|(\d{1,7})x|x(\d{1,7})|(\d{1,5}(?:\.\d{1,6})?)%)$"
 Size = Annotated[
     str,
     Meta(pattern=_SIZE, description="WIDTHxHEIGHT, WIDTHx, xHEIGHT or PERCENT%, in pixels without a unit"),
 ]
-Fit = Literal["exact", "inside", "cover"]
-Kernel = Literal["auto", "nearest", "linear", "cubic", "lanczos", "area"]
+Fit = Literal["exact", "inside", "cover", "pad", "max", "min"]
+Kernel = Literal["auto", "nearest", "linear", "cubic", "lanczos", "area", "lanczos3", "mitchell"]
+_NO_COLOR = "#000000"
 
 _KERNELS = {
     "nearest": cv2.INTER_NEAREST_EXACT,
@@ -34,7 +37,7 @@ _KERNELS = {
 
 @lru_cache(maxsize=4096)
 def target(width: int, height: int, size: str, fit: str, enlarge: bool) -> tuple[int, int]:
-    """Width and height in pixels that `size` means for an image, before fit=cover crops it."""
+    """Width and height in pixels that `size` means for an image, before fit=cover crops it or fit=pad pads it."""
     found = re.match(_SIZE, size)
     assert found is not None, size
     if found[5]:
@@ -45,11 +48,11 @@ def target(width: int, height: int, size: str, fit: str, enlarge: bool) -> tuple
         share_x = share_y = int(found[4]) / height
     else:
         share_x, share_y = int(found[1]) / width, int(found[2]) / height
-        if fit == "inside":
+        if fit in ("inside", "pad", "max"):
             share_x = share_y = min(share_x, share_y)
-        elif fit == "cover":
+        elif fit in ("cover", "min"):
             share_x = share_y = max(share_x, share_y)
-    if not enlarge and max(share_x, share_y) > 1:
+    if (not enlarge or fit == "max") and max(share_x, share_y) > 1:
         share_x = share_y = 1.0
     return max(1, round(width * share_x)), max(1, round(height * share_y))
 
@@ -65,7 +68,36 @@ def box_of_cover(width: int, height: int, size: str, fit: str) -> tuple[int, int
     return None if kept == (width, height) else kept
 
 
-def _resized(frame: Frame, size: str, fit: str, kernel: str, enlarge: bool) -> Frame:
+def box_of_pad(size: str, fit: str) -> tuple[int, int] | None:
+    """Width and height to which fit=pad pads a resized image; None if nothing is padded."""
+    width, _, height = size.partition("x")
+    return (int(width), int(height)) if fit == "pad" else None
+
+
+def padded(size: str, fit: str, background: str) -> tuple[Step, ...]:
+    """The step that follows the resize, for fit=pad."""
+    if (box := box_of_pad(size, fit)) is None:
+        return ()
+    color: dict[str, Value] = {} if background == _NO_COLOR else {"color": background}
+    return (Step("pad", {"area": f"{box[0]}x{box[1]}", **color}),)
+
+
+def _in_steps(
+    frame: Frame, size: str, fit: str, kernel: str, enlarge: bool, light: str, background: str
+) -> tuple[Step, ...]:
+    """A resize with fit=pad as a resize and a pad; otherwise empty."""
+    if fit != "pad":
+        return ()
+    width, height = target(frame.width, frame.height, size, fit, enlarge)
+    usual = {"kernel": "auto", "light": "encoded"}
+    given = {"kernel": kernel, "light": light}
+    kept: dict[str, Value] = {name: value for name, value in given.items() if value != usual[name]}
+    return Step("resize", {"size": f"{width}x{height}", **kept}), *padded(size, fit, background)
+
+
+def _resized(frame: Frame, size: str, fit: str, enlarge: bool, **_: object) -> Frame:
+    if pad := box_of_pad(size, fit):
+        return replace(frame, width=pad[0], height=pad[1])
     width, height = target(frame.width, frame.height, size, fit, enlarge)
     kept = box_of_cover(width, height, size, fit)
     return replace(frame, width=kept[0] if kept else width, height=kept[1] if kept else height)
@@ -79,13 +111,19 @@ def _is_large(width: int, height: int, new_width: int, new_height: int) -> bool:
     return max(width * height, new_width * new_height) > LARGE
 
 
-def _whole(frame: Frame, size: str, fit: str, kernel: str, enlarge: bool) -> str | None:
-    if _is_large(frame.width, frame.height, *target(frame.width, frame.height, size, fit, enlarge)):
+def _whole(frame: Frame, size: str, fit: str, kernel: str, enlarge: bool, **_: object) -> str | None:
+    if (
+        kernel in SPREAD
+        or fit == "pad"
+        or _is_large(frame.width, frame.height, *target(frame.width, frame.height, size, fit, enlarge))
+    ):
         return None
     return f"resizes images of up to {LARGE:,} pixels as a whole"
 
 
-def _axes(frame: Frame, size: str, fit: str, kernel: Kernel, enlarge: bool) -> tuple[Axis, Axis, int, int]:
+def _axes(
+    frame: Frame, size: str, fit: str, kernel: Kernel, enlarge: bool, **_: object
+) -> tuple[Axis, Axis, int, int]:
     """How columns and rows are resampled, and the left and the top of the area that is kept."""
     width, height = target(frame.width, frame.height, size, fit, enlarge)
     if kernel == "auto":
@@ -122,10 +160,12 @@ def _in_strips(image: Pixels, **params: Any) -> Pixels:
     return np.concatenate(strips)
 
 
-def _positive(size: str, fit: str, **_: object) -> str | None:
+def _positive(size: str, fit: str, background: str, **_: object) -> str | None:
     numbers = [float(n) for n in re.findall(r"[\d.]+", size)]
     if not all(numbers):
         return f"size = {size!r}: must not be zero"
+    if background != _NO_COLOR and fit != "pad":
+        return f"background is the color of fit=pad, and fit is {fit}"
     if fit != "exact" and not re.match(r"^\d+x\d+$", size):
         return f"fit={fit} needs a size of WIDTHxHEIGHT, not {size}"
     return None
@@ -137,6 +177,7 @@ def _positive(size: str, fit: str, **_: object) -> str | None:
     source=_source,
     part=_resize_part,
     whole=_whole,
+    tiled_as=_in_steps,
     check=_positive,
     alpha="premultiply",
     examples=(
@@ -146,22 +187,38 @@ def _positive(size: str, fit: str, **_: object) -> str | None:
         "resize 50%",
         "resize 512x512 fit=inside",
         "resize 512x512 fit=cover kernel=lanczos",
+        "resize 64x64 fit=pad background=#ffffff",
+        "resize 64x48 fit=max kernel=lanczos3 light=linear",
     ),
 )
 def resize(
-    image: Pixels, *, size: Size, fit: Fit = "exact", kernel: Kernel = "auto", enlarge: bool = True
+    image: Pixels,
+    *,
+    size: Size,
+    fit: Fit = "exact",
+    kernel: Kernel = "auto",
+    enlarge: bool = True,
+    light: Light = "encoded",
+    background: Color = _NO_COLOR,
 ) -> Pixels:
     """Resize to exactly WIDTHxHEIGHT pixels, or proportionally to WIDTHx, xHEIGHT or PERCENT%.
 
     fit=inside keeps the proportions and fits the image into WIDTHxHEIGHT. fit=cover keeps the proportions, fills
-    WIDTHxHEIGHT and crops the rest around the centre. enlarge=false never enlarges an image. kernel=auto averages
-    the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates linearly otherwise.
-    Interpolating kernels first average the image down to less than twice the target size, so that no pixel is
-    skipped. Images of more than 2**25 pixels use the same weights, with other rounding.
+    WIDTHxHEIGHT and crops the rest around the centre. fit=pad is inside, and fills the rest of WIDTHxHEIGHT with
+    the background, #RRGGBB or #RRGGBBAA. fit=max is inside, and never enlarges. fit=min is cover without the crop:
+    neither side is smaller than that. enlarge=false never enlarges an image. A side has always one pixel at least.
+
+    kernel=auto averages the area of each output pixel (OpenCV's INTER_AREA) if both axes shrink, and interpolates
+    linearly otherwise. Interpolating kernels first average the image down to less than twice the target size, so
+    that no pixel is skipped; lanczos3 (that of Pillow and libvips) and mitchell average by themselves.
+    light=linear averages light instead of values, by the curve of sRGB: fine bright patterns keep their
+    brightness. Images of more than 2**25 pixels use the same weights, with other rounding.
     """
     height, width = image.shape[:2]
     new_width, new_height = target(width, height, size, fit, enlarge)
-    if _is_large(width, height, new_width, new_height):
+    if (new_width, new_height) != (width, height) and (
+        kernel in SPREAD or _is_large(width, height, new_width, new_height)
+    ):
         return _in_strips(image, size=size, fit=fit, kernel=kernel, enlarge=enlarge)
     image = _resample(image, new_width, new_height, kernel)
     kept = box_of_cover(new_width, new_height, size, fit)

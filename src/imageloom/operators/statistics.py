@@ -14,8 +14,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from imageloom.model import Pixels, Step
+from imageloom.operators.measures import Measure
 from imageloom.operators.regions import in_regions, why_whole
-from imageloom.operators.registry import Measure, operator
+from imageloom.operators.registry import operator
 from imageloom.operators.values import in_range, top_of
 
 Counts = NDArray[np.int64]

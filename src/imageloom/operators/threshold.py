@@ -10,7 +10,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from imageloom.model import Frame, Pixels, Step
-from imageloom.operators.registry import Measure, operator
+from imageloom.operators.measures import Measure
+from imageloom.operators.registry import operator
 from imageloom.operators.values import half, in_bands, in_range, in_vectors, odd, top_of
 
 Level = Annotated[float, Meta(ge=0, le=255)]

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imageloom.model import Frame, Pixels
 from imageloom.operators.registry import operator
-from imageloom.operators.values import by_value, in_range, in_vectors, look_up
+from imageloom.operators.values import by_value, in_vectors, look_up, mix
 
 Factor = Annotated[float, Meta(ge=0, le=10)]
 
@@ -102,7 +102,7 @@ def saturation(image: Pixels, *, factor: Factor) -> Pixels:
     """
     if image.ndim == 2:
         return image
-    return _mix(image, factor * np.eye(3) + (1 - factor) * _LUMA)
+    return mix(image, factor * np.eye(3) + (1 - factor) * _LUMA)
 
 
 @operator("point", frame=_colour, ranged=True, examples=("sepia", "sepia 0.6"))
@@ -113,13 +113,7 @@ def sepia(image: Pixels, *, amount: Annotated[float, Meta(ge=0, le=1)] = 1.0) ->
     """
     if image.ndim == 2:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    return _mix(image, amount * _SEPIA + (1 - amount) * np.eye(3))
-
-
-def _mix(image: Pixels, matrix: Pixels) -> Pixels:
-    """Multiply each pixel's R, G and B by a matrix (3, 3), and clip to the range."""
-    mixed = in_vectors(lambda wider: cv2.transform(wider, matrix), image)
-    return in_range(mixed, np.float32) if image.dtype == np.float32 else mixed
+    return mix(image, amount * _SEPIA + (1 - amount) * np.eye(3))
 
 
 @operator("point", extra="drop", examples=(), hidden=True)

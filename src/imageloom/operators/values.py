@@ -71,6 +71,12 @@ def look_up(image: Pixels, table: Pixels) -> Pixels:
     return cv2.LUT(image, table)
 
 
+def mix(image: Pixels, matrix: Pixels) -> Pixels:
+    """Multiply each pixel's R, G and B by a matrix (3, 3), and clip to the range."""
+    mixed = in_vectors(lambda wider: cv2.transform(wider, matrix), image)
+    return in_range(mixed, np.float32) if image.dtype == np.float32 else mixed
+
+
 def in_bands(function: Callable[..., Pixels], *images: Pixels) -> Pixels:
     """Apply a function of single pixels to one or more images of the same size, in bands of rows."""
     bands = [[image[y : y + ROWS] for image in images] for y in range(0, len(images[0]), ROWS)]

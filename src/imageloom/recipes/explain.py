@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from imageloom import codecs, colours, operators
 from imageloom.codecs.metadata import Metadata, held
-from imageloom.model import Decode, Header, Recipe
+from imageloom.model import Decode, Header, Output, Recipe
 from imageloom.recipes.pipeline import to_text
 from imageloom.recipes.plan import BATCH_ITEMS, BATCH_PIXELS, UPRIGHT, OutputPlan, Plan, make_plan
+from imageloom.recipes.when import holds
 
 
 def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None = None) -> list[str]:
@@ -22,8 +23,13 @@ def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None
         turns = to_text(UPRIGHT[header.orientation])
         lines.append(f"upright   the file has orientation {header.orientation}: {turns} is done first")
     lines.append(f"decode    {_why_decode(header, plan, recipe.decode)}")
-    for asked, output in zip(recipe.outputs, plan.outputs, strict=True):
-        lines.append(f"asked     {to_text(asked.steps)}")
+    made = {output.place: output for output in plan.outputs}
+    for place, asked in enumerate(recipe.outputs):
+        when = f"when {asked.when}: " if asked.when else ""
+        lines.append(f"asked     {when}{to_text(asked.steps)}{_width(asked)}")
+        if (output := made.get(place)) is None:
+            lines.append(f"output    none: {_why_none(asked, header)}")
+            continue
         lines.append(f"steps     {to_text(output.steps) or 'none: the pixels are not changed'}")
         for step, before in zip(output.steps, operators.frames(output.steps, plan.decoded), strict=False):
             operator = operators.get(step.name)
@@ -31,7 +37,7 @@ def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None
             halo = f", halo {operator.halo(**operator.filled(step))} pixels" if operator.halo else ""
             after = operator.frame_after(step, before)
             lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
-        lines.append(f"encode    {output.format}, {output.frame}{_how_encoded(output)}")
+        lines.append(f"encode    {output.format}, {output.frame}{_how_encoded(asked, output)}")
         lines.append(f"colours   {_why_colours(header, recipe, output)}")
         lines.append(f"metadata  {_why_metadata(header, recipe, output, metadata)}")
     lines.append(f"memory    at most {(plan.bytes + size) / 1e6:,.1f} MB, without tiles")
@@ -39,6 +45,16 @@ def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None
     if batch > 1:
         lines.append(f"batch     up to {batch} images of this size in one task")
     return lines
+
+
+def _width(asked: Output) -> str:
+    return f", then {asked.width} pixels wide, if it is wider" if asked.width else ""
+
+
+def _why_none(asked: Output, header: Header) -> str:
+    if not holds(asked.when, header):
+        return f"{asked.when} does not hold"
+    return f"it would not be wider than {asked.above} pixels, as a smaller output of this set is"
 
 
 def _why_colours(header: Header, recipe: Recipe, output: OutputPlan) -> str:
@@ -79,10 +95,20 @@ def _fate(metadata: Metadata, recipe: Recipe, output: OutputPlan) -> str:
     return "; ".join(parts) or "the file has none"
 
 
-def _how_encoded(output: OutputPlan) -> str:
-    if output.encoding.lossless:
-        return ", lossless, as the input is (--quality makes it lossy)"
-    return f", quality {output.encoding.quality}" if codecs.get(output.format).quality else ""
+def _how_encoded(asked: Output, output: OutputPlan) -> str:
+    encoding, parts = output.encoding, list[str]()
+    if encoding.lossless:
+        parts.append("lossless" if asked.lossless else "lossless, as the input is (--quality makes it lossy)")
+    elif codecs.get(output.format).quality:
+        least = "1 to " if encoding.max_bytes else ""
+        parts.append(f"quality {least}{encoding.quality}")
+    parts += [f"at most {encoding.max_bytes:,} bytes"] * bool(encoding.max_bytes)
+    parts += ["progressive"] * encoding.progressive
+    parts += [f"effort {encoding.effort}"] * bool(encoding.effort)
+    if output.only_if_smaller:
+        otherwise = "a copy of the input" if output.equals_input else "nothing"
+        parts.append(f"{otherwise} if it is not smaller than the input")
+    return "".join(f", {part}" for part in parts)
 
 
 def _why_decode(header: Header, plan: Plan, decode: Decode) -> str:

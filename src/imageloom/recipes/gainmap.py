@@ -21,7 +21,7 @@ from imageloom.codecs import segments
 from imageloom.codecs.pictures import MPF
 from imageloom.errors import ItemError
 from imageloom.model import Encoding, Frame, Pixels, Step
-from imageloom.operators.geometry import crop_box
+from imageloom.operators.geometry import crop_box, is_fixed
 
 _QUALITY = 95
 _CLOSE = 1e-6
@@ -74,7 +74,7 @@ def _place(steps: Sequence[Step], decoded: Frame) -> Matrix | None:
     for step, (before, _) in zip(steps, pairwise(operators.frames(steps, decoded)), strict=True):
         if step.name in ("resize", "convert_from"):
             continue
-        if step.name == "crop":
+        if step.name == "crop" and is_fixed(step):
             x0, y0, x1, y1 = crop_box(before.width, before.height, str(step.params["area"]))
             size = (before.width, before.height)
             change = np.array(

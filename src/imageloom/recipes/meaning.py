@@ -15,6 +15,7 @@ import msgspec
 from imageloom import codecs, operators
 from imageloom.errors import ImageloomError
 from imageloom.model import Format, Output, Plain, Recipe, path_and_page
+from imageloom.recipes.files import without_paths
 
 MEANING = 2
 """Version of all results. Raise that of a codec or an operator instead, if a change concerns only these."""
@@ -54,7 +55,8 @@ class Meanings:
         recipe = self._recipe
         stated = _without_defaults(recipe, Recipe(()), _FIRST)
         stated["outputs"] = [
-            _without_defaults(output, Output(()), _FIRST_OF_OUTPUTS) for output in recipe.outputs
+            _without_defaults(without_paths(output), Output(()), _FIRST_OF_OUTPUTS)
+            for output in recipe.outputs
         ]
         if recipe.metadata == "strict":  # the same outputs, if they are made
             stated["metadata"] = "keep"

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, overload
 from imageloom import operators
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step, Value
-from imageloom.operators.messages import too_many
+from imageloom.operators.messages import is_text, too_many
+from imageloom.recipes import when
 from imageloom.recipes.chained import Chained
 
 if TYPE_CHECKING:
@@ -230,6 +231,8 @@ def _arguments(step: Step) -> Iterator[str]:
             by_position = False
             continue
         word = _word(step.params[name])
+        # By position, it would be read as a named parameter, or as the end of the step.
+        by_position = by_position and "=" not in word and set(word) - {"'", "|"} != set()
         yield word if by_position else f"{name}={word}"
 
 
@@ -263,6 +266,22 @@ def read_yaml(text: str | bytes, what: str) -> Any:
         elif isinstance(one, list | tuple | set):
             waiting += one
     return data
+
+
+def split_condition(text: str) -> tuple[str, str]:
+    """The condition at the start of a text, and the rest: `when width > 2000 | resize 50%`. It may be empty.
+
+    Raises:
+        PipelineError: there is nothing behind the condition.
+    """
+    start = text.lstrip()
+    if not start.startswith("when") or start[4:5] not in (" ", "\t", "\n", "("):
+        return "", text
+    condition, separator, rest = start[4:].partition("|")
+    if not separator or not rest.strip():
+        raise PipelineError(f"{text!r}: the steps are missing; for example: when width > 2000 | resize 50%")
+    when.parsed(condition.strip())
+    return condition.strip(), rest
 
 
 def _steps(part: Step | str | Mapping[str, object]) -> Iterator[Step]:
@@ -314,6 +333,7 @@ def _command(words: list[str]) -> Step:
     operator = operators.get(name)
     values: list[Value] = []
     named: dict[str, Value] = {}
+    texts = [is_text(operator.hints[parameter]) for parameter in operator.parameters]
     for word in rest:
         key, equals, value = word.partition("=")
         if not equals:
@@ -321,11 +341,11 @@ def _command(words: list[str]) -> Step:
                 raise PipelineError(
                     f"{name}: {word!r} follows a named parameter; give it by name too (name=value)"
                 )
-            values.append(_value(word))
+            values.append(word if texts[len(values) : len(values) + 1] == [True] else _value(word))
         elif key in named:
             raise PipelineError(f"{name}: {key} is given twice")
         else:
-            named[key] = _value(value)
+            named[key] = value if is_text(operator.hints.get(key)) else _value(value)
     placed = _by_position(name, values)
     for key in named:
         if key in placed:

@@ -34,6 +34,7 @@ from imageloom.model import (
     Thing,
 )
 from imageloom.recipes.colouring import Colouring, placed
+from imageloom.recipes.resolving import resolved
 from imageloom.recipes.rewrite import rewrite
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ class OutputPlan(Plain, frozen=True):
     decoded: Frame | None = None
     """The frame before the first step."""
     gain_map: GainMap = "keep"
+    place: int = 0
+    """The output's place in the recipe."""
+    only_if_smaller: bool = False
+    """A file that is not smaller than the item's own file is not written."""
+    equals_input: bool = False
+    """The item's own file has the format and the pixels of the output, and may have its metadata."""
 
     @property
     def target(self) -> Target:
@@ -134,6 +141,11 @@ class Plan(Plain, frozen=True):
     outputs: tuple[OutputPlan, ...]
     bytes: int
     """The peak memory for the item, including the input's pixels and the outputs' bytes."""
+
+    @property
+    def needs_file(self) -> bool:
+        """Whether outputs are compared with the file, so that the item is processed as a whole."""
+        return any(output.only_if_smaller for output in self.outputs)
 
     @property
     def needs_profile(self) -> bool:
@@ -226,7 +238,11 @@ def make_plan(header: Header, recipe: Recipe) -> Plan:
 
 def _make_plan(header: Header, recipe: Recipe) -> Plan:
     upright = UPRIGHT[header.orientation]
-    formats = [codecs.written_as(output.format, header.format) for output in recipe.outputs]
+    found = list(resolved(header, recipe))
+    if not found:
+        return Plan(False, 1, header.frame, (), 0)
+    places, asked = zip(*found, strict=True)
+    formats = [codecs.written_as(output.format, header.format) for output in asked]
     dropped = [_dropped(header.frame, format) for format in formats]
     coloured = [
         placed(
@@ -235,7 +251,7 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
             recipe,
             format,
         )
-        for output, format, lost in zip(recipe.outputs, formats, dropped, strict=True)
+        for output, format, lost in zip(asked, formats, dropped, strict=True)
     ]
     rewritten = [one.steps for one in coloured]
     luma = (
@@ -255,8 +271,8 @@ def _make_plan(header: Header, recipe: Recipe) -> Plan:
         channels=1 if luma else header.frame.channels,
     )
     outputs = tuple(
-        _plan_output(one, decoded, header, output, format, recipe.gain_map, lost)
-        for one, output, format, lost in zip(coloured, recipe.outputs, formats, dropped, strict=True)
+        _plan_output(one, decoded, header, output, format, recipe, lost, place)
+        for one, output, format, lost, place in zip(coloured, asked, formats, dropped, places, strict=True)
     )
     return Plan(luma, scale, decoded, outputs, _peak(decoded, outputs) + header.buffered)
 
@@ -275,8 +291,9 @@ def _plan_output(
     header: Header,
     output: Output,
     format: Format,
-    gain_map: GainMap,
+    recipe: Recipe,
     dropped: tuple[Thing, ...],
+    place: int,
 ) -> OutputPlan:
     codec = codecs.get(format)
     steps = operators.with_checks(rewrite(coloured.steps, decoded), decoded)
@@ -286,9 +303,13 @@ def _plan_output(
         raise UnsupportedImage(reason)
     encoding = Encoding(
         codec.quality if output.quality is None else output.quality,
-        lossless=header.lossless and header.format == format and output.quality is None,
+        lossless=output.lossless
+        or (header.lossless and header.format == format and output.quality is None and not output.max_bytes),
         subsampling=header.subsampling if output.subsampling == "keep" else output.subsampling,
         extra=frame.extra,
+        max_bytes=output.max_bytes,
+        progressive=output.progressive and "progressive" in codecs.settings(format),
+        effort=output.effort or 0 if "effort" in codecs.settings(format) else 0,
     )
     moved = decoded != header.frame or any(
         operators.get(step.name).kind(step) == "geometric" for step in steps
@@ -304,7 +325,12 @@ def _plan_output(
         *coloured[1:],
         header.frame,
         decoded,
-        gain_map,
+        recipe.gain_map,
+        place,
+        output.only_if_smaller,
+        (format, decoded, header.pages) == (header.format, header.frame, 1)
+        and not steps
+        and recipe.metadata != "strip",
     )
 
 
@@ -314,7 +340,11 @@ def _wants_luma(steps: Sequence[Step]) -> bool:
     for step in steps:
         if step.name == "grayscale":
             return True
-        if step.name not in ("resize", "crop", "flip", "rotate"):
+        if (
+            step.name not in ("resize", "crop", "flip", "rotate")
+            or "light" in step.params
+            or "at" in step.params
+        ):
             return False
     return False
 
@@ -328,7 +358,7 @@ def _scale(steps: Sequence[Step], frame: Frame, decode: Decode, scales: Sequence
     for step in steps:
         after = operators.get(step.name).frame_after(step, frame)
         if step.name == "resize":
-            if step.params.get("kernel") == "nearest":
+            if step.params.get("kernel") == "nearest" or "light" in step.params:
                 return 1
             room = 2 if decode == "safe" else 1
             for scale in reversed(scales):
@@ -394,8 +424,8 @@ def why_tiled(
         capacity: number of parts that run at the same time.
         alone: no other image is waiting.
     """
-    largest = max(header.frame.pixels, *(output.frame.pixels for output in plan.outputs))
-    if job.tile == "never":
+    largest = max(header.frame.pixels, 0, *(output.frame.pixels for output in plan.outputs))
+    if job.tile == "never" or plan.needs_file:
         return None
     if job.tile == "always":
         return "--tile always"

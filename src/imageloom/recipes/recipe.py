@@ -16,6 +16,15 @@ A recipe in YAML:
         quality: 90
         subsampling: keep         # or 444, 422, 420
         folder: lines             # default: the output's name
+        when: width > 2000        # see `recipes.when`
+        name: '{stem}-{width}w.{ext}'  # default: --name
+        max_bytes: 200k
+        lossless: true
+        progressive: true
+        effort: 7                 # 1 to 9
+        only_if_smaller: true
+        widths: [320, 640]        # an output for each width
+        formats: [avif, jpeg]     # an output for each format, instead of format
 """
 
 from __future__ import annotations
@@ -29,13 +38,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from imageloom import codecs, operators
+from imageloom import operators
 from imageloom.errors import PipelineError, UsageError
-from imageloom.model import Format, Output, Recipe
-from imageloom.recipes.pipeline import Pipeline, read_yaml
+from imageloom.model import Output, Recipe
+from imageloom.recipes import entries
+from imageloom.recipes.files import placed
+from imageloom.recipes.pipeline import Pipeline, read_yaml, split_condition
+from imageloom.recipes.responsive import expanded
 
 _RECIPE_KEYS = {"decode", "damage", "colors", "gain_map", "metadata", "operators", "outputs"}
-_OUTPUT_KEYS = {"pipeline", "format", "quality", "subsampling", "folder"}
+_OUTPUT_KEYS = {"pipeline", "folder", *entries.KEYS}
 CHOICES = {
     "decode": ("safe", "fast", "exact"),
     "damage": ("warn", "refuse", "salvage"),
@@ -44,23 +56,6 @@ CHOICES = {
     "metadata": ("keep", "strict", "strip"),
 }
 _NO_OUTPUTS = Recipe(())
-SUBSAMPLINGS = ("keep", "444", "422", "420")
-
-
-def parse_format(name: str) -> Format:
-    """The format with this name or file suffix.
-
-    Raises:
-        PipelineError: there is no such format; the message lists the known formats.
-        UsageError: its plug-in cannot be loaded.
-    """
-    found = codecs.format_of(f".{name.lower()}")
-    if found is None and name.lower() in codecs.CODECS:
-        found = codecs.get(name.lower()).format
-    if found is None:
-        known = ", ".join(codecs.CODECS.names())
-        raise PipelineError(f"there is no format {name!r}; there are: {known}")
-    return found
 
 
 def parse_output(text: str) -> Output:
@@ -72,7 +67,17 @@ def parse_output(text: str) -> Output:
     name, equals, pipeline = text.partition("=")
     if not equals or not name.strip() or " " in name.strip():
         raise PipelineError(f"an output must be NAME=PIPELINE, such as gray='grayscale', not {text!r}")
-    return Output(Pipeline.parse(pipeline).steps, folder=_folder(name.strip()))
+    return replace(output_of(pipeline), folder=_folder(name.strip()))
+
+
+def output_of(text: str) -> Output:
+    """The output of a pipeline as text, which may begin with a condition: `when width > 2000 | resize 50%`.
+
+    Raises:
+        PipelineError: the condition or the pipeline is invalid.
+    """
+    condition, rest = split_condition(text)
+    return Output(Pipeline.parse(rest).steps, when=condition)
 
 
 def read_recipe(text: str | os.PathLike[str], files: Sequence[str] = ()) -> Recipe:
@@ -90,12 +95,12 @@ def read_recipe(text: str | os.PathLike[str], files: Sequence[str] = ()) -> Reci
         raise UsageError(f"text = {text!r}: it must be a pipeline, or the path of a YAML file")
     path = Path(text)
     if isinstance(text, str) and path.suffix not in (".yaml", ".yml"):
-        return replace(loaded, outputs=(Output(Pipeline.parse(text).steps),))
+        return placed(replace(loaded, outputs=(output_of(text),)), "")
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
-    return from_yaml(content, path, loaded)
+    return placed(from_yaml(content, path, loaded), str(path.parent))
 
 
 def from_yaml(content: bytes, path: Path, loaded: Recipe = _NO_OUTPUTS) -> Recipe:
@@ -151,7 +156,7 @@ def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe
             "{small: resize 50%}"
         )
     try:
-        made = tuple(_from_entry(str(name), entry) for name, entry in outputs.items())
+        made = tuple(one for name, entry in outputs.items() for one in _from_entry(str(name), entry))
     except PipelineError as error:
         raise PipelineError(f"{path}: {error}") from None
     chosen = {key: data.get(key, values[0]) for key, values in CHOICES.items()}
@@ -161,7 +166,8 @@ def _from_mapping(data: Mapping[str, Any], path: Path, loaded: Recipe) -> Recipe
     return replace(loaded, outputs=made, **chosen)
 
 
-def _from_entry(name: str, entry: Any) -> Output:
+def _from_entry(name: str, entry: Any) -> tuple[Output, ...]:
+    """The output of an entry; several if it has widths or formats."""
     given = entry if isinstance(entry, Mapping) else {"pipeline": entry}
     _only(given, _OUTPUT_KEYS, f"output {name}")
     pipeline = given.get("pipeline")
@@ -169,21 +175,20 @@ def _from_entry(name: str, entry: Any) -> Output:
         raise PipelineError(
             f"output {name}: the pipeline must be a text or a list of steps; for example: {name}: resize 50%"
         )
-    quality = given.get("quality")
-    if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
-        raise PipelineError(f"output {name}: quality = {quality!r}: it must be a whole number from 1 to 100")
-    format = given.get("format")
-    subsampling = given.get("subsampling")
-    if subsampling is not None and str(subsampling) not in SUBSAMPLINGS:
-        choices = ", ".join(SUBSAMPLINGS)
-        raise PipelineError(f"output {name}: subsampling = {subsampling!r}: it must be one of {choices}")
-    return Output(
-        Pipeline(pipeline).steps,
-        folder=_folder(str(given.get("folder", name))),
-        format=parse_format(str(format)) if format is not None else None,
-        quality=quality,
-        subsampling=str(subsampling) if subsampling is not None else None,  # type: ignore[arg-type]
-    )
+    try:
+        condition, rest = split_condition(pipeline) if isinstance(pipeline, str) else ("", pipeline)
+        if condition and "when" in given:
+            raise PipelineError("when is given twice: in the pipeline, and as a key")
+        chosen = entries.read(given)
+        widths, formats = chosen.pop("widths", ()), chosen.pop("formats", ())
+        made = Output(
+            Pipeline(rest).steps,
+            folder=_folder(str(given.get("folder", name))),
+            **{"when": condition, **chosen},
+        )
+        return expanded(made, widths, formats)
+    except PipelineError as error:
+        raise PipelineError(f"output {name}: {error}") from None
 
 
 def _only(given: Mapping[str, Any], known: set[str], where: str) -> None:

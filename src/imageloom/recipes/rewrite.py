@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from imageloom import operators
-from imageloom.model import Frame, Step
-from imageloom.operators.geometry import crop_box
-from imageloom.operators.resize import box_of_cover, target
+from imageloom.model import Frame, Step, Value
+from imageloom.operators.geometry import crop_box, is_fixed
+from imageloom.operators.resize import box_of_cover, padded, target
 
 Steps = tuple[Step, ...]
 Turn = tuple[int, bool]
@@ -32,7 +32,8 @@ def rewrite(steps: Sequence[Step], frame: Frame) -> Steps:
 
 
 def resolve_sizes(steps: Steps, frame: Frame) -> Steps:
-    """Replace a proportional resize by a resize to a size in pixels, or remove it; replace fit=cover by a crop."""
+    """Replace a proportional resize by a resize to a size in pixels, or remove it. fit=cover becomes a crop after
+    it, and fit=pad a pad."""
     rewritten: list[Step] = []
     for step, before in zip(steps, operators.frames(steps, frame), strict=False):
         if step.name != "resize":
@@ -42,13 +43,18 @@ def resolve_sizes(steps: Steps, frame: Frame) -> Steps:
         width, height = target(
             before.width, before.height, params["size"], params["fit"], bool(params["enlarge"])
         )
-        kernel = {"kernel": step.params["kernel"]} if "kernel" in step.params else {}
+        options: dict[str, Value] = {
+            name: step.params[name] for name in ("kernel", "light") if name in step.params
+        }
+        is_exact = before.dtype != "float32" or params["light"] == "encoded"
         # A resize makes the colour of fully transparent pixels black, even a resize to the same size.
-        if (width, height) != (before.width, before.height) or before.without_extra.channels in (2, 4):
-            rewritten.append(Step("resize", {"size": f"{width}x{height}", **kernel}))
+        has_alpha = before.without_extra.channels in (2, 4)
+        if (width, height) != (before.width, before.height) or has_alpha or not is_exact:
+            rewritten.append(Step("resize", {"size": f"{width}x{height}", **options}))
         kept = box_of_cover(width, height, params["size"], params["fit"])
         if kept:
             rewritten.append(Step("crop", {"area": f"{kept[0]}x{kept[1]}"}))
+        rewritten += padded(str(params["size"]), str(params["fit"]), str(params["background"]))
     return tuple(rewritten)
 
 
@@ -118,7 +124,7 @@ def _move_forward(steps: Steps, name: str, over: Callable[[Step], bool]) -> Step
     moved = list(steps)
     for i in range(1, len(moved)):
         at = i
-        while at > 0 and moved[at].name == name and over(moved[at - 1]):
+        while at > 0 and moved[at].name == name and is_fixed(moved[at]) and over(moved[at - 1]):
             moved[at - 1], moved[at] = moved[at], moved[at - 1]
             at -= 1
     return tuple(moved)
@@ -128,9 +134,9 @@ def merge_crops(steps: Steps, frame: Frame) -> Steps:
     """Replace two crops by one."""
     merged: list[Step] = []
     for step, before in zip(steps, operators.frames(steps, frame), strict=False):
-        if step.name == "crop":
+        if step.name == "crop" and is_fixed(step):
             box = crop_box(before.width, before.height, str(step.params["area"]))
-            if merged and merged[-1].name == "crop":
+            if merged and merged[-1].name == "crop" and is_fixed(merged[-1]):
                 outer = crop_box(0, 0, str(merged.pop().params["area"]))
                 box = (box[0] + outer[0], box[1] + outer[1], box[2] + outer[0], box[3] + outer[1])
             x0, y0, x1, y1 = box

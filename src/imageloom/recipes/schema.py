@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
-from imageloom import codecs, operators
+from imageloom import operators
 from imageloom.operators import Operator
 from imageloom.operators.registry import describe_parameter
-from imageloom.recipes.recipe import CHOICES, SUBSAMPLINGS
+from imageloom.recipes import entries
+from imageloom.recipes.recipe import CHOICES
 
 _NOTES = {
     "decode": "How far the decoder may shrink a JPEG before a resize.",
@@ -51,9 +52,7 @@ def recipe_schema() -> dict[str, Any]:
                 "additionalProperties": False,
                 "properties": {
                     "pipeline": {"$ref": "#/$defs/pipeline"},
-                    "format": {"type": "string", "examples": list(codecs.CODECS.names())},
-                    "quality": {"type": "integer", "minimum": 1, "maximum": 100},
-                    "subsampling": {"enum": [*SUBSAMPLINGS, *(int(s) for s in SUBSAMPLINGS if s.isdigit())]},
+                    **entries.schemas(),
                     "folder": {"type": "string", "description": "Folder in the sink; default: the name."},
                 },
             },

@@ -55,6 +55,9 @@ class Advanced(Plain, frozen=True):
     stage: int
     """Number of the current step, from 1: each step is one pass over the tiles, or the encoding of an output."""
     stages: int
+    width: int = 0
+    height: int = 0
+    """Size of what the step makes, in pixels; 0 if it is not known."""
 
     @property
     def share(self) -> float:

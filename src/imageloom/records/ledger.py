@@ -275,14 +275,17 @@ class Ledger:
         attempts: int,
         worker: str,
         times: Mapping[str, int] | None = None,
+        left_out: tuple[str, ...] = (),
     ) -> None:
         """Record an item whose outputs are published.
 
         Args:
             times: modification times of the published files by name, in nanoseconds, as far as they are known.
+            left_out: names of claimed outputs that are not written. They have the size 0.
         """
         place, known = self.number(sink), times or {}
         self._done.update({(place, w.name): (w.size, known.get(w.name)) for w in result.written})
+        self._done.update({(place, name): (0, None) for name in left_out})
         if result.dropped or result.warnings:
             self._losses[job, result.key] = _as_json(result.dropped), _as_json(result.warnings)
             self._has_losses = True
@@ -308,6 +311,16 @@ class Ledger:
         self.flush()
         yield from self._select(
             "SELECT name, key, size, COALESCE(mtime, 0) FROM outputs "
+            "WHERE sink = ? AND source = ? AND size IS NOT NULL ORDER BY name",
+            (self.number(sink), self.number(source)),
+        )
+
+    def made(self, source: str, sink: str) -> Iterator[tuple[str, str, str, str, int]]:
+        """Name, item, fingerprint of the item, meaning of the recipe and size of the outputs in a sink that were
+        made from a source, ordered by name. The size is 0 if an output was left out."""
+        self.flush()
+        yield from self._select(
+            "SELECT name, key, fingerprint, texts.text, size FROM outputs JOIN texts ON texts.id = recipe "
             "WHERE sink = ? AND source = ? AND size IS NOT NULL ORDER BY name",
             (self.number(sink), self.number(source)),
         )

@@ -38,6 +38,11 @@ def document(title: str, body: Iterable[str], script: str, data: str = "") -> st
     )
 
 
+def policy_of(document: str) -> str:
+    """The security policy of a page made by `document`, for a server that sends it as a header."""
+    return document.partition('http-equiv="Content-Security-Policy" content="')[2].partition('"')[0]
+
+
 def script(*names: str) -> str:
     """The named scripts, and the script that selects the light or the dark theme."""
     return "".join(_asset(name) for name in (*names, "theme.js"))

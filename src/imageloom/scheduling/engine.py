@@ -28,6 +28,7 @@ from imageloom.scheduling.protocol import (
 from imageloom.scheduling.results import ResultCallback
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.scheduler import Scheduler
+from imageloom.scheduling.states import WorkerState
 from imageloom.scheduling.transport import Transport
 
 GRACE = 5.0
@@ -58,6 +59,12 @@ class EngineCore:
     def capacity(self) -> int:
         """Number of tasks that run at the same time. A subclass overrides it if workers connect by themselves."""
         return max(1, self.scheduler.rules.jobs)
+
+    @property
+    def worker_states(self) -> tuple[WorkerState, ...]:
+        """See `engines.Engine`."""
+        now = self._clock()
+        return tuple(worker.state(now) for worker in self.scheduler.workers)
 
     def submit(self, task: Task, on_result: ResultCallback | None = None) -> Future[Outcome]:
         future: Future[Outcome] = Future()

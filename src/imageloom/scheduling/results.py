@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import astuple, replace
 
 from imageloom.errors import InvalidResult
 from imageloom.model import MOST_WARNING, MOST_WARNINGS, THINGS, Failure, Outcome, Result, Task, Work
+from imageloom.stores.names import HASH, is_hashed
 from imageloom.system.printable import printable, printable_lines
 from imageloom.system.tracing import MOST_TRACE
 
@@ -134,6 +135,10 @@ def _wrong_losses(result: Result) -> str | None:
     return "warnings are too many" if len(result.warnings) > MOST_WARNINGS else None
 
 
+def _is_named(name: str, planned: str, has_digest: bool) -> bool:
+    return name == planned if not (has_digest and HASH in planned) else is_hashed(name, planned)
+
+
 def _wrong_outputs(
     task: Task, work: Work, result: Result, names: Sequence[str], part: str = ""
 ) -> str | None:
@@ -144,11 +149,17 @@ def _wrong_outputs(
         part: end of the token of a part's output. For an item, the token ends in the output's position.
     """
     written = result.written
+    places: Iterable[int] = range(len(written))
     if len(written) != len(names):
-        return f"number of outputs is {len(written)}, not {len(names)}"
+        if len(written) > len(names) or not any(output.only_if_smaller for output in task.recipe.outputs):
+            return f"number of outputs is {len(written)}, not {len(names)}"
+        there = {one.name for one in written}
+        places = [place for place, name in enumerate(names) if name in there]
+        if len(places) != len(written):
+            return "output has a wrong name"
     before = f"{task.job}-{work.number}-{work.attempt}-"
-    for place, one in enumerate(written):
-        if one.name != names[place]:
+    for place, one in zip(places, written, strict=True):
+        if not _is_named(one.name, names[place], work.hashed):
             return "output has a wrong name"
         if not 0 < one.size <= MOST_BYTES:
             return "output has an invalid size"

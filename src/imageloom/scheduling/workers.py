@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from imageloom.model import Work
 from imageloom.scheduling.protocol import Ticket
 from imageloom.scheduling.queue import Run
+from imageloom.scheduling.states import InProgress, WorkerState
 
 NEVER = float("inf")
 
@@ -36,6 +37,14 @@ class Delivery:
     def work(self) -> Work:
         """The item in progress."""
         return self.ticket.task.work[self.places[self.done]]
+
+    def item(self, now: float) -> InProgress | None:
+        """The item in progress, to be shown; None before the first and after the last one."""
+        done, since = self.done, self.since
+        if since > now or done >= len(self.places):
+            return None
+        task = self.ticket.task
+        return InProgress(task, task.work[self.places[done]].item.key, now - since)
 
     @property
     def has_begun(self) -> bool:
@@ -79,6 +88,12 @@ class Worker:
     @property
     def has_suspect(self) -> bool:
         return any(delivery.is_suspect for delivery in self.deliveries.values())
+
+    def state(self, now: float) -> WorkerState:
+        """What it has, as seen from any thread: deliveries may change meanwhile."""
+        held = list(self.deliveries.values())
+        items = tuple(one for delivery in held if (one := delivery.item(now)))
+        return WorkerState(self.name, self.limit, self.load, items, len(held) - len(items))
 
     def in_progress(self) -> Iterator[Delivery]:
         return (delivery for delivery in self.deliveries.values() if delivery.has_begun)

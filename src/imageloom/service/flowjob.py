@@ -14,10 +14,12 @@ from imageloom.driver.run import Driver
 from imageloom.driver.source import Source
 from imageloom.errors import ImageloomError, StorageError
 from imageloom.model import Plain
-from imageloom.records.events import Began, Done, Event, Failed, Listener, Retried, Skipped
+from imageloom.records.events import Advanced, Began, Done, Event, Failed, Listener, Retried, Skipped
 from imageloom.records.history import History
 from imageloom.records.ledger import Ledger
+from imageloom.records.recorder import Recorder
 from imageloom.records.retention import Retention
+from imageloom.service.activity import Activity
 from imageloom.service.feed import Feed
 from imageloom.service.flows import Flow
 from imageloom.service.state import JobRow, ServiceState
@@ -77,6 +79,7 @@ class FlowJob:
 
     def __init__(self, row: JobRow, flow: Flow, site: Site, changed: Callable[[], None]) -> None:
         self.id, self.flow = row.id, flow
+        self.activity = Activity()
         self.not_before = 0.0
         """Monotonic time before which it is not started again."""
         self.is_running = False
@@ -219,8 +222,15 @@ class FlowJob:
         site, flow = self._site, self.flow
         if isinstance(source, (ListedSource, SteeredWatch)):
             self._skips, self._seen_before = 0, self._done
-        with Ledger(site.ledger) as ledger:
-            listeners: list[Listener] = [self._on_event, _FailureFlush(ledger)]
+        is_watched = isinstance(source, SteeredWatch)  # it has no end: its timeline would grow without one
+        with (
+            Ledger(site.ledger) as ledger,
+            Recorder(
+                ledger.path, flow.job, "service", site.turns.engine.capacity, not is_watched
+            ) as recorder,
+        ):
+            listeners: list[Listener] = [self.activity, self._on_event, _FailureFlush(ledger)]
+            listeners += recorder.listeners
             if isinstance(source, SteeredWatch):
                 listeners += [source, Retention(ledger, KEPT_DAYS)]
             driver = Driver(flow.job, self._engine, ledger, "service", listeners, source, followed=True)
@@ -254,6 +264,8 @@ class FlowJob:
             case Skipped(item):
                 self._skips += 1
                 self._settle(item.key, is_counted=False)
+            case Advanced():
+                pass
             case _:
                 return
         self.is_dirty = True

@@ -30,9 +30,10 @@ from imageloom.driver.naming import check_template
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.errors import ImageloomError, PipelineError, StorageError, TaskRefused, UsageError
-from imageloom.model import IfExists, Job, Limits, Output, Plain, Recipe, Task
-from imageloom.recipes.pipeline import Pipeline, read_yaml
-from imageloom.recipes.recipe import from_data
+from imageloom.model import IfExists, Job, Limits, Pages, Plain, Recipe, Task
+from imageloom.recipes.checking import checked as complete
+from imageloom.recipes.pipeline import read_yaml
+from imageloom.recipes.recipe import from_data, output_of
 from imageloom.stores import check_address, is_remote, local_path
 from imageloom.system import disk
 from imageloom.system.private import private_folder
@@ -65,6 +66,8 @@ class Options(Plain, frozen=True):
     """Maximum number of workers that process the flow at the same time; 0: all."""
     poll: Annotated[float, Meta(ge=0, le=86400)] = 0.0
     """Seconds between two listings of a watched source; 0: change notifications, where there are any."""
+    pages: Pages = "first"
+    """Which pages of a file are processed; `all` needs {page} in `name` if a file has several."""
     max_pixels: Annotated[int, Meta(ge=1)] = Limits().max_pixels
     max_file_size: Annotated[int, Meta(ge=1)] = Limits().max_file_size
     max_expansion: Annotated[int, Meta(ge=1)] = Limits().max_expansion
@@ -129,8 +132,8 @@ class Rules:
             raise UsageError(f"a flow has at most {MOST_TEXT:,} bytes")
         file = _file_of(read_yaml(text, f"the flow {name}"), name)
         self.check_places(file.source, file.sink)
-        recipe = self.recipe(file.recipe)
         given = file.options
+        recipe = replace(self.recipe(file.recipe), pages=given.pages)
         check_template(given.name)
         job = Job(
             source=file.source,
@@ -152,18 +155,22 @@ class Rules:
         return Flow(name, file.when, job, given)
 
     def recipe(self, data: object) -> Recipe:
-        """The recipe from a text, a list of steps, or a mapping. It names no file to read.
+        """The recipe from a text, a list of steps, or a mapping. Files that its steps name are below the roots.
 
         Raises:
             UsageError: it is not valid, or needs a file of operators that the service does not have.
+            TaskRefused: a step names a file that is not below a root.
         """
         if isinstance(data, str):
-            steps = Pipeline.parse(data).steps
-            return validated(replace(self._operators, outputs=(Output(steps),)))
+            return self._checked(replace(self._operators, outputs=(output_of(data),)))
         found = from_data(data, Path("recipe"), self._operators)
         if len(found.outputs) > MOST_OUTPUTS:
             raise UsageError(f"recipe: it has {len(found.outputs)} outputs, the maximum is {MOST_OUTPUTS}")
-        return validated(found)
+        return self._checked(found)
+
+    def _checked(self, recipe: Recipe) -> Recipe:
+        self.guard.check_files(recipe)
+        return complete(validated(recipe))
 
     def check_places(self, source: str, sink: str) -> None:
         """Check that places are below the roots, and outside of the service's own folders.
@@ -179,7 +186,10 @@ class Rules:
                 check_address(address)
             elif self._is_private(address):
                 raise TaskRefused(f"{what}: {address} is in, or contains, a folder of the service itself")
-        self.guard.bounded(Task(0, "-", source, sink, Recipe(()), Limits(), ()))
+            try:
+                self.guard.bounded(Task(0, "-", address, address, Recipe(()), Limits(), ()))
+            except TaskRefused as error:
+                raise TaskRefused(f"{what}: {error}") from None
 
     def _is_private(self, address: str) -> bool:
         real = os.path.realpath(local_path(address))

@@ -13,9 +13,22 @@ import msgspec
 
 from imageloom.engines.nodes import imageloom_pb2 as pb
 from imageloom.errors import PipelineError, UsageError
-from imageloom.model import Failure, Item, Job, Limits, Output, Plain, Recipe, Result, Times, Written
+from imageloom.model import (
+    UNREADABLE,
+    Failure,
+    Item,
+    Job,
+    Limits,
+    Output,
+    Plain,
+    Recipe,
+    Result,
+    Times,
+    Written,
+)
+from imageloom.recipes.checking import checked
+from imageloom.recipes.formats import parse_format
 from imageloom.recipes.pipeline import Pipeline, to_text
-from imageloom.recipes.recipe import parse_format
 from imageloom.records.events import Done, Event, Failed, Retried, Skipped
 from imageloom.records.summary import Summary
 
@@ -23,7 +36,7 @@ P = TypeVar("P", bound=Plain)
 
 NEEDS = {"metadata": ("strict",), "damage": (), "colors": (), "gain_map": (), "pages": (), "density": ()}
 """Fields of a recipe that older servers do not support, or only without these values."""
-KNOWN_NEEDS = frozenset((*NEEDS, "subsampling"))
+KNOWN_NEEDS = frozenset((*NEEDS, "subsampling", "output options"))
 """Names of features that a client may request and that older servers do not support."""
 
 
@@ -41,6 +54,7 @@ def to_request(job: Job, id: str, detached: bool) -> pb.JobRequest:
                 format=output.format or "",
                 quality=output.quality,
                 subsampling=output.subsampling or "",
+                options=_options(output),
             )
             for output in recipe.outputs
         ],
@@ -73,11 +87,40 @@ def _needs(recipe: Recipe) -> list[str]:
     """The features that a server must support for this recipe."""
     usual = Recipe(())
     needs = ["subsampling"] if any(output.subsampling for output in recipe.outputs) else []
+    needs += ["output options"] if any(map(_options, recipe.outputs)) else []
     return needs + [
         name
         for name, values in NEEDS.items()
         if (value := getattr(recipe, name)) != getattr(usual, name) and (not values or value in values)
     ]
+
+
+_OLD_FIELDS = ("steps", "folder", "format", "quality", "subsampling")
+"""The fields of `Output` that have fields of their own in a request."""
+
+
+def _options(output: Output) -> str:
+    """The other fields of an output, those that are set, as JSON."""
+    usual = Output(())
+    names = [name for name in Output.__struct_fields__ if name not in _OLD_FIELDS]
+    found = {name: value for name in names if (value := getattr(output, name)) != getattr(usual, name)}
+    return msgspec.json.encode(found).decode() if found else ""
+
+
+def _other_fields(options: str) -> dict[str, Any]:
+    """The fields of an output that `_options` says.
+
+    Raises:
+        UsageError: there is an unknown field.
+    """
+    try:
+        found = msgspec.json.decode(options, type=dict[str, Any]) if options else {}
+    except UNREADABLE as error:
+        raise UsageError(f"the options of an output are not JSON: {error}") from None
+    known = {*Output.__struct_fields__} - {*_OLD_FIELDS}
+    if unknown := sorted(found.keys() - known):
+        raise UsageError(f"this server does not know the option {unknown[0]!r:.80} of an output")
+    return found
 
 
 def to_job(request: pb.JobRequest) -> Job:
@@ -117,13 +160,14 @@ def _recipe(request: pb.JobRequest) -> Recipe:
             format=parse_format(output.format) if output.format else None,
             subsampling=output.subsampling or None,  # type: ignore[arg-type]  # checked below
             **_given(output, Output, ("quality",)),
+            **_other_fields(output.options),
         )
         for output in request.outputs
     )
     chosen = {name: value for name in ("decode", *NEEDS) if (value := getattr(request, name))}
     if request.pages.isdecimal():
         chosen["pages"] = int(request.pages[:10])
-    return _checked(Recipe(outputs, operators=tuple(request.operators), **chosen), Recipe)
+    return checked(_checked(Recipe(outputs, operators=tuple(request.operators), **chosen), Recipe))
 
 
 def _folder(name: str) -> str:

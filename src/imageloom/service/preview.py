@@ -15,10 +15,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from imageloom import codecs
+from imageloom import codecs, operators
 from imageloom.driver.run import Driver
 from imageloom.driver.source import Source
-from imageloom.errors import ServerBusy, UnknownName, UnreadableItem
+from imageloom.errors import ServerBusy, UnknownName, UnreadableItem, UsageError
 from imageloom.model import Item, Job, Output, Plain, Recipe, path_and_page
 from imageloom.recipes import plan
 from imageloom.recipes.explain import explain
@@ -27,6 +27,7 @@ from imageloom.records.events import Event, Failed
 from imageloom.records.faults import blamed_on
 from imageloom.records.ledger import Ledger
 from imageloom.service.flows import Rules
+from imageloom.service.sample import sample as drawn
 from imageloom.service.turns import FlowEngine, Turns
 from imageloom.stores.names import check_output_name
 from imageloom.system.private import private_folder
@@ -34,6 +35,19 @@ from imageloom.system.private import private_folder
 SIDE = 960
 SMALL = 160
 """Longer side of a preview, and of a thumbnail, in pixels."""
+PICTURED = {
+    "gaussian_blur": "gaussian_blur 3",
+    "motion_blur": "motion_blur 15",
+    "crop": "crop 120x80+40+60",
+    "resize": "resize 120x120 fit=cover",
+    "brightness": "brightness 60",
+    "contrast": "contrast 1.6",
+    "gamma": "gamma 0.5",
+    "pad": "pad 20 color=#ffffff",
+}
+"""What the example picture shows, of operators whose first example shows little of a small picture."""
+EXAMPLE_SIDE = 240
+"""Longer side of the example picture of an operator."""
 MOST_SAMPLES = 24
 MOST_PREVIEWS = 4
 """Maximum number of previews at the same time."""
@@ -75,6 +89,7 @@ class Previewer:
         self._engine = FlowEngine(turns, "preview", is_urgent=True)
         self._places = threading.BoundedSemaphore(MOST_PREVIEWS)
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
+        self._examples: dict[str, bytes] = {}
         shutil.rmtree(folder, ignore_errors=True)  # of a service that was killed
         private_folder(folder)
 
@@ -103,7 +118,7 @@ class Previewer:
             raise UnknownName("the source has no image yet")
         lines = self._explain(source, recipe, key)
         outputs = recipe.outputs[:MOST_OUTPUTS]
-        found = self._make(source, key, recipe, outputs, SIDE)
+        found = self._make(self._source(source, key), recipe, outputs, SIDE)
         shown = tuple(Shown(output.folder, image) for output, image in zip(outputs, found[1:], strict=True))
         return Preview(key, lines, found[0], shown)
 
@@ -113,7 +128,7 @@ class Previewer:
         Raises:
             ImageloomError: it cannot.
         """
-        return self._make(source, key, Recipe((), damage="salvage"), (), SMALL)[0]
+        return self._make(self._source(source, key), Recipe((), damage="salvage"), (), SMALL)[0]
 
     def picture(self, address: str, key: str) -> bytes:
         """An input or an output as WebP, reduced for a screen.
@@ -121,7 +136,25 @@ class Previewer:
         Raises:
             ImageloomError: it cannot be decoded.
         """
-        return self._make(address, key, Recipe(()), (), SIDE)[0]
+        return self._make(self._source(address, key), Recipe(()), (), SIDE)[0]
+
+    def example(self, name: str) -> bytes:
+        """What an operator makes of a drawn landscape, as WebP; without a name, the landscape itself.
+
+        Raises:
+            UsageError: there is no such operator, or it has no example.
+            ImageloomError: it cannot be run.
+        """
+        found = self._examples.get(name)
+        if found is None:
+            place = self._folder / "sample.png"
+            if not place.exists():
+                place.write_bytes(drawn())
+            source = Source(str(place), links="inside", roots=(str(self._folder),))
+            recipe = self._rules.recipe(pictured(name)) if name else Recipe(())
+            found = self._make(source, recipe, recipe.outputs, EXAMPLE_SIDE)[-1]
+            self._examples[name] = found
+        return found
 
     def _explain(self, address: str, recipe: Recipe, key: str) -> tuple[str, ...]:
         source = self._source(address, key)
@@ -152,11 +185,8 @@ class Previewer:
         self._rules.check_places(place, place)
         return Source(place, links="inside", roots=self._roots)
 
-    def _make(
-        self, address: str, key: str, recipe: Recipe, outputs: tuple[Output, ...], side: int
-    ) -> list[bytes]:
+    def _make(self, source: Source, recipe: Recipe, outputs: tuple[Output, ...], side: int) -> list[bytes]:
         """The image itself, and what each output makes of it, all reduced."""
-        source = self._source(address, key)
         last = Pipeline.parse(f"resize {side}x{side} fit=inside enlarge=false").steps
         made = tuple(
             Output((*steps, *last), str(number), "webp", 85)
@@ -203,3 +233,15 @@ class Previewer:
                     shutil.rmtree(folder, ignore_errors=True)
         finally:
             self._waiting.release()
+
+
+def pictured(name: str) -> str:
+    """The step of which the example picture of an operator is made.
+
+    Raises:
+        UsageError: there is no such operator, or it has no example.
+    """
+    found = next((one for one in operators.operators() if one.name == name), None)
+    if found is None or not found.examples:
+        raise UsageError(f"there is no operator {name!r:.80} with an example")
+    return PICTURED.get(name, found.examples[0])

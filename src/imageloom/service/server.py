@@ -195,6 +195,7 @@ class Server:
             check_id(request.id)
             self._check(request)
             job = RunningJob(request, to_job(request), client)
+            self._guard.check_files(job.job.recipe)
             with self._lock:
                 if request.id in self._jobs:
                     return self._jobs[request.id]

@@ -37,6 +37,8 @@ CREATE TABLE asides (flow TEXT NOT NULL, key TEXT NOT NULL, since REAL NOT NULL,
     WITHOUT ROWID;
 CREATE TABLE sessions (digest TEXT PRIMARY KEY, role TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID
 """
+DRAINED = "CREATE TABLE IF NOT EXISTS drained (node TEXT PRIMARY KEY) WITHOUT ROWID"
+"""Added later: a file without it is made complete, and an older program ignores it."""
 JobState = Literal["queued", "running", "paused", "done", "cancelled", "error"]
 Wanted = Literal["run", "pause", "cancel"]
 ENDED = ("done", "cancelled", "error")
@@ -100,6 +102,7 @@ class ServiceState:
                 for statement in SCHEMA.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={VERSION}")
+        self._db.execute(DRAINED)
 
     def close(self) -> None:
         with self._lock:
@@ -185,6 +188,20 @@ class ServiceState:
     def asides(self, flow: str) -> list[str]:
         """The keys of a flow's items that are set aside, sorted."""
         return [key for (key,) in self._select("SELECT key FROM asides WHERE flow = ? ORDER BY key", (flow,))]
+
+    # Nodes
+
+    def set_drained(self, node: str, is_drained: bool) -> None:
+        """Record whether a node gets no tasks."""
+        with self._lock, self._transaction():
+            if is_drained:
+                self._db.execute("INSERT OR REPLACE INTO drained VALUES (?)", (node,))
+            else:
+                self._db.execute("DELETE FROM drained WHERE node = ?", (node,))
+
+    def drained(self) -> list[str]:
+        """The nodes that get no tasks, sorted."""
+        return [node for (node,) in self._select("SELECT node FROM drained ORDER BY node", ())]
 
     # Logins
 

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 
 from imageloom.engines import Engine, Settings, submit
-from imageloom.model import Outcome, Plain, Task
+from imageloom.model import Outcome, Part, Plain, Task
 from imageloom.scheduling.results import ResultCallback
 from imageloom.worker.guard import Guard
 
@@ -30,6 +30,30 @@ class InHand(Plain, frozen=True):
     keys: tuple[str, ...]
     since: float
     """When the engine got it, in seconds since the epoch."""
+    part: Part | None = None
+    """The part of a large image that it is about."""
+
+
+class Held(Plain, frozen=True):
+    """An item that a worker processes."""
+
+    flow: str
+    key: str
+    seconds: float
+    """For how long."""
+    part: int | None
+    """The number of the tile, of a large image."""
+
+
+class WorkerView(Plain, frozen=True):
+    """A worker of the engine with what it has."""
+
+    name: str
+    slots: int
+    load: float
+    items: tuple[Held, ...]
+    waiting: int
+    """Number of tasks that were sent to it and have not begun."""
 
 
 class _Turn(Future[Outcome]):
@@ -78,7 +102,28 @@ class Turns:
         """The tasks in the engine, the oldest first."""
         with self.lock:
             inside = list(self._inside)
-        return [InHand(t.flow.name, tuple(w.item.key for w in t.task.work), t.since) for t in inside]
+        return [
+            InHand(t.flow.name, tuple(w.item.key for w in t.task.work), t.since, t.task.part) for t in inside
+        ]
+
+    @property
+    def workers(self) -> list[WorkerView]:
+        """The workers with what each has, by name; empty if the engine cannot say it."""
+        with self.lock:
+            flows = {id(turn.given): turn.flow.name for turn in self._inside}
+        views = []
+        for state in self.engine.worker_states:
+            items = tuple(
+                Held(
+                    flows.get(id(one.task), ""),
+                    one.key,
+                    one.seconds,
+                    one.task.part.number if one.task.part else None,
+                )
+                for one in state.items
+            )
+            views.append(WorkerView(state.name, state.slots, state.load, items, state.waiting))
+        return sorted(views, key=lambda view: view.name)
 
     def add(self, turn: _Turn) -> None:
         with self.lock:
@@ -185,6 +230,10 @@ class FlowEngine(Engine):
         """Number of its tasks in the engine. Changed with the lock held."""
         self.capabilities = turns.engine.capabilities
         self.settings: Settings = turns.engine.settings
+
+    @property
+    def has_others(self) -> bool:
+        return self.turns.engine.has_others
 
     @property
     def missing(self) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from imageloom.errors import ImageloomError, UnknownName
 from imageloom.model import Plain
 from imageloom.records.history import History, ItemLine
+from imageloom.records.timeline import path_of
+from imageloom.service.activity import ActivityView
 from imageloom.service.flowjob import FlowJob, Numbers
 from imageloom.service.flows import BrokenFlow, Flow, FlowFolder
 from imageloom.service.state import JobRow, ServiceState
@@ -69,6 +72,15 @@ class Views:
         if row.total is not None and numbers.rate > 0 and row.state == "running":
             left = max(0, row.total - numbers.done - numbers.failed - numbers.skipped) / numbers.rate
         return JobView(row, numbers, flow.when if flow else "", is_current, left)
+
+    def activity(self, id: int) -> ActivityView | None:
+        """What a job did in the last minutes; None if it does not run."""
+        running = self._running.get(id)
+        return running.activity.view(time.time()) if running else None
+
+    def reports(self, id: int) -> list[int]:
+        """The runs of a job whose timelines were recorded, the oldest first."""
+        return [run for run in self.state.runs(id) if path_of(self.ledger, run).exists()]
 
     def latest(self, flow: str) -> JobView | None:
         """The latest job of a flow."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from imageloom.errors import UnwritableOutput, UsageError
-from imageloom.model import Item, Links, Unlisted
+from imageloom.model import Item, Links, Relay, Unlisted
 from imageloom.stores.local import LocalStore
 from imageloom.system.registry import Registry, load
 
@@ -189,16 +189,23 @@ def open_store(address: str) -> Store:
     return store
 
 
-def open_bounded(address: str, links: Links = "follow", roots: tuple[str, ...] = ()) -> Store:
+def open_bounded(
+    address: str, links: Links = "follow", roots: tuple[str, ...] = (), relay: Relay | None = None
+) -> Store:
     """Open the store at an address, with restrictions for a local store.
 
     Args:
         links: which symbolic links are followed.
         roots: folders that the store and its files must be below; empty: no restriction.
+        relay: what the connection needs, if the address is that of a relay.
 
     Raises:
         ImageloomError: see `open_store`.
     """
+    if relay is not None and address.startswith("relay://"):
+        from imageloom.stores.relay import open_relay  # few runs have one
+
+        return open_relay(address, relay)
     if is_remote(address) or (links == "follow" and not roots):
         return open_store(address)
     return _open_local(address, links, roots)

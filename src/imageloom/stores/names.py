@@ -19,6 +19,11 @@ MOST_PART_BYTES = 255
 """Maximum length of one part of a path in bytes, the limit of common file systems."""
 MOST_BYTES = 4096
 
+HASH = "{hash}"
+"""In the names of a `Work` with `hashed`: what the worker replaces by the digest of the output's bytes."""
+DIGITS = 16
+"""Hexadecimal digits of such a digest."""
+
 _CONTROL = r"[\x00-\x1f\x7f]"
 _NO_PARTS = ("//", "/./", "/../")
 _TOKEN = r"[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{12}(?:-[0-9]+){0,3}(?:-file|-input)?(?:\.old)?"
@@ -68,6 +73,23 @@ def unsafe(key: str) -> str | None:
     if re.search(_CONTROL, key):
         return "its name has control characters"
     return why_no_path(key)
+
+
+def hashed(name: str, *pieces: bytes) -> str:
+    """A name with the digest of an output's bytes, the first digits of their SHA-256."""
+    import hashlib  # few outputs need it
+
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return name.replace(HASH, digest.hexdigest()[:DIGITS])
+
+
+def is_hashed(name: str, template: str) -> bool:
+    """Whether a name is that of `hashed` for some bytes."""
+    before = template.partition(HASH)[0]
+    digest = name[len(before) : len(before) + DIGITS]
+    return re.fullmatch("[0-9a-f]+", digest) is not None and template.replace(HASH, digest) == name
 
 
 def check_output_name(name: str) -> str:

@@ -1,8 +1,12 @@
-"""How processes ended."""
+"""How processes end."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def cause_of(exitcode: int | None) -> str:
@@ -13,3 +17,9 @@ def cause_of(exitcode: int | None) -> str:
         return f"it exited with code {exitcode}"
     known = -exitcode in set(signal.Signals)
     return f"killed by {signal.Signals(-exitcode).name if known else f'signal {-exitcode}'}"
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -64,6 +64,11 @@ def open_in(name: str, folder: int) -> int:
     return descriptors.open_file(name, os.O_RDONLY | _PLAIN, dir_fd=folder)
 
 
+def open_to_write(name: str, folder: int) -> int:
+    """Open an existing file in an open folder for writing. It must not be a link."""
+    return descriptors.open_file(name, os.O_WRONLY | _PLAIN, dir_fd=folder)
+
+
 def make_file(name: str, folder: int, mode: int = 0o666) -> int:
     """Create a file for writing in an open folder."""
     return descriptors.open_file(name, os.O_WRONLY | NEW | _PLAIN, mode, dir_fd=folder)

@@ -67,6 +67,14 @@ def half_of_memory() -> int:
     return total // 2
 
 
+def available_memory() -> int:
+    """Memory in bytes that programs can get, with what the file cache gives back; 0 if it is not known."""
+    for line in _proc("meminfo").splitlines():
+        if line.startswith(b"MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def core_times() -> list[tuple[int, int]]:
     """For each core: its busy ticks and all its ticks; empty if unknown."""
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from imageloom import operators
 from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step
 from imageloom.operators import Operator
@@ -24,6 +26,9 @@ LARGE = (701, 499)
 """Width and height for steps that need larger images, such as a crop of 640x480."""
 
 
+SAMPLES = Path(__file__).parent / "samples"
+"""The files that the examples of operators name."""
+
 MOST_PIXELS = 4_000_000
 """Maximum number of pixels of a result, to limit the memory of tests."""
 
@@ -34,6 +39,14 @@ def takes(operator: Operator, step: Step, frame: Frame) -> bool:
         return operator.frame_after(step, frame).pixels <= MOST_PIXELS
     except OperatorRefused:
         return False
+
+
+def sampled(step: Step) -> Step:
+    """A step of an example, with the path of the file that it names."""
+    name = operators.get(step.name).file
+    if name not in step.params or not (file := SAMPLES / str(step.params[name])).exists():
+        return step
+    return Step(step.name, {**step.params, name: str(file)})
 
 
 @st.composite
@@ -70,7 +83,7 @@ def images(draw: st.DrawFn, frame: Frame) -> Pixels:
 @st.composite
 def steps(draw: st.DrawFn, operator: Operator) -> Step:
     """Steps of an operator: its examples, with other valid values for some parameters."""
-    (example,) = Pipeline(draw(st.sampled_from(operator.examples)))
+    (example,) = map(sampled, Pipeline(draw(st.sampled_from(operator.examples))))
     hints = typing.get_type_hints(operator.function, include_extras=True)
     others = {n: values for n in operator.parameters if not (values := _values(hints[n])).is_empty}
     changed = draw(st.sets(st.sampled_from(sorted(others)))) if others else set()

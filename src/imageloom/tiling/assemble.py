@@ -295,7 +295,10 @@ class Assembly:
         """How far the image is."""
         before = sum(self._stages[: self._output])
         key, stage = self.work.item.key, before + self._phase + 1
-        return Advanced(key, len(self._done), self._count, stage, max(stage, sum(self._stages)))
+        stages = max(stage, sum(self._stages))
+        frame = self._phases[self._phase].frame if self._phase < len(self._phases) else None
+        size = (frame.width, frame.height) if frame else (0, 0)
+        return Advanced(key, len(self._done), self._count, stage, stages, *size)
 
     @cached_property
     def _stages(self) -> list[int]:

@@ -74,7 +74,8 @@ def _expanded(steps: Sequence[Step], frame: Frame) -> Iterator[Step]:
     for step in steps:
         operator = operators.get(step.name)
         after = operator.frame_after(step, frame)
-        yield from operator.tiled_as(frame, **operator.filled(step)) if operator.tiled_as else (step,)
+        tiled = operator.tiled_as(frame.without_extra, **operator.filled(step)) if operator.tiled_as else ()
+        yield from tiled or (step,)
         frame = after
 
 

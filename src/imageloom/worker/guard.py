@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 
 from msgspec.structs import replace
 
 from imageloom import codecs
 from imageloom.errors import InvalidName, TaskRefused
-from imageloom.model import Job, Links, Plain, Task
+from imageloom.model import Job, Links, Plain, Recipe, Task
+from imageloom.recipes.files import files_of
 from imageloom.stores import is_remote, local_path
-from imageloom.stores.names import check_output_name, unsafe
+from imageloom.stores.names import STAGING, check_output_name, unsafe
 from imageloom.stores.staging import SCRATCH
 from imageloom.system.sandbox import Sandbox
 
@@ -35,6 +37,8 @@ class Guard(Plain, frozen=True):
     must lead to a place below the roots."""
     scratch: str = ""
     """Path of the folder in which runs make their scratch folders; empty if it is below a root."""
+    files: tuple[str, ...] = ()
+    """Paths of other files that steps may name: watermarks, fonts, tables of colours."""
     sandbox: Sandbox = Sandbox()
     """How it decodes items at least; a task may be stricter."""
 
@@ -52,14 +56,16 @@ class Guard(Plain, frozen=True):
             import tempfile  # imported late: few jobs need it
 
             scratch = os.path.abspath(job.scratch or tempfile.gettempdir())
-        return cls(tuple(dict.fromkeys((source, sink))), job.recipe.operators, job.links, scratch)
+        files = tuple(os.path.abspath(path) for path, _ in files_of(job.recipe))
+        return cls(tuple(dict.fromkeys((source, sink))), job.recipe.operators, job.links, scratch, files)
 
     def bounded(self, task: Task) -> Task:
         """The task with the limits added, so that no file outside the roots is opened, even if files are replaced
         meanwhile. The only exception are links of the source, if the job follows all links.
 
         Raises:
-            TaskRefused: the task exceeds the limits, or is invalid. The message has the address and the option.
+            TaskRefused: the task exceeds the limits, is invalid, or this machine lacks a folder of it. The message
+                has the address and the option.
         """
         _check_names(task)
         task = replace(task, sandbox=task.sandbox.stricter(self.sandbox))
@@ -71,6 +77,8 @@ class Guard(Plain, frozen=True):
         for path in task.recipe.operators:
             if "\0" in path or os.path.realpath(path) not in operators:
                 raise TaskRefused(f"{path} is not an operators file of this worker (--operators)")
+        self.check_files(task.recipe, digested=bool(task.work))
+        check_reach(task)
         folders = self.folders
         return replace(
             task,
@@ -79,19 +87,27 @@ class Guard(Plain, frozen=True):
             source_roots=() if self.links == "follow" else folders,
         )
 
+    def check_files(self, recipe: Recipe, digested: bool = False) -> None:
+        """Check that the files that a recipe's steps name are below the roots.
+
+        Args:
+            digested: each must have its digest, as in the tasks of a job.
+
+        Raises:
+            TaskRefused: one is not. The message has its path.
+        """
+        allowed = set(map(os.path.realpath, self.files))
+        for path, digest in files_of(recipe):
+            if digested and not digest:
+                raise TaskRefused(f"{path!r} is named by a step without a digest")
+            if "\0" in path or os.path.realpath(path) not in allowed:
+                self._check_address(path)
+
     @property
     def folders(self) -> tuple[str, ...]:
         """The local roots as absolute paths. It is never empty if there are roots."""
         local = [local_path(root) for root in (*self.roots, self.scratch) if root and not is_remote(root)]
         return tuple(map(os.path.abspath, local or (self.roots and (os.devnull,))))
-
-    def permits(self, task: Task) -> bool:
-        """Whether a task is within the limits."""
-        try:
-            self.bounded(task)
-        except TaskRefused:
-            return False
-        return True
 
     def _check_address(self, address: str) -> None:
         if reason := _misleading(address):
@@ -105,6 +121,23 @@ class Guard(Plain, frozen=True):
             return False
         scratch, real = os.path.realpath(self.scratch).rstrip("/"), os.path.realpath(local_path(address))
         return real.startswith(f"{scratch}/{SCRATCH}")
+
+
+def check_reach(task: Task) -> None:
+    """Check that this machine has the folders and the rasters of a task.
+
+    Raises:
+        TaskRefused: one is missing. The message has its path.
+    """
+    paths = [task.source, f"{task.sink}/{STAGING}"]
+    if task.part:
+        paths += [raster for raster in (task.part.reads, task.part.writes) if raster]
+    for path in paths:
+        if not is_remote(path) and not os.path.exists(local_path(path)):
+            raise TaskRefused(
+                f"{path} does not exist on {socket.gethostname()}: source, sink and scratch must be folders that "
+                "all workers share, under the same path"
+            )
 
 
 def _check_names(task: Task) -> None:

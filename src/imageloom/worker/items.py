@@ -28,7 +28,7 @@ from imageloom.model import (
 )
 from imageloom.recipes.plan import check_limits, make_plan, other_pages, refuse_losses
 from imageloom.stores import Store, stage
-from imageloom.stores.names import new_token
+from imageloom.stores.names import hashed, new_token
 
 Lap = Callable[[str], None]
 """Called with the name of each stage that has ended, for `Times`."""
@@ -47,6 +47,8 @@ class Chunk(NamedTuple):
     """Damage of the file that was accepted."""
     profile: bytes = b""
     """The colour profile of the file, if a step converts from it."""
+    original: bytes = b""
+    """The file, if outputs are compared with it."""
 
 
 class Stopwatch:
@@ -112,7 +114,8 @@ def load(task: Task, work: Work, data: bytes, lap: Lap) -> Chunk:
     damage = DamageLog(task.recipe.damage)
     decoded = codecs.decode(data, header, luma=plan.luma, scale=plan.scale, damage=damage)
     lap("decode")
-    return Chunk((decoded,), header, metadata, warnings=damage.warnings, profile=profile)
+    original = data if plan.needs_file else b""
+    return Chunk((decoded,), header, metadata, b"", damage.warnings, profile, original)
 
 
 def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
@@ -145,14 +148,17 @@ NOTHING = About()
 
 
 def encode(task: Task, chunk: Chunk, lap: Lap) -> Iterator[bytes | Mapping[str, bytes] | About]:
-    """Encode the outputs, one after the other: each is a file, or a folder as of `codecs.encode`. Then what
-    the result says of the item."""
+    """Encode the outputs, one after the other: each is a file, or a folder as of `codecs.encode`; no bytes mean
+    that it is left out. Then what the result says of the item."""
     skipped = other_pages(chunk.header, task.recipe)
     dropped: set[Thing] = set()
     for output, pixels in zip(make_plan(chunk.header, task.recipe).outputs, chunk.pixels, strict=True):
         carried = output.carried(chunk.metadata)
-        dropped |= refuse_losses(task.recipe, carried.dropped | skipped)
         encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
+        if output.only_if_smaller and len(encoded) >= len(chunk.original):
+            encoded = chunk.original if output.equals_input else b""
+        else:
+            dropped |= refuse_losses(task.recipe, carried.dropped | skipped)
         lap("encode")
         yield encoded
     yield About(tuple(sorted(dropped)), chunk.warnings) if dropped or chunk.warnings else NOTHING
@@ -177,14 +183,16 @@ def stage_all(
     written: list[Written] = []
     about = NOTHING
     try:
-        for data in encoded:
+        for place, data in enumerate(encoded):
             if isinstance(data, About):
                 about = data
-                continue
-            staged = f"{token}-{len(written)}"
-            size = stage(sink, staged, data)
-            written.append(Written(work.names[len(written)], staged, size))
-            lap("write")
+            elif data:
+                staged = f"{token}-{place}"
+                size = stage(sink, staged, data)
+                name = work.names[place]
+                name = hashed(name, *_bytes_of(data)) if work.hashed else name
+                written.append(Written(name, staged, size))
+                lap("write")
     except BaseException:
         for output in written:
             sink.discard(output.staged)
@@ -192,6 +200,13 @@ def stage_all(
     return Result(
         work.item.key, tuple(written), pixels=pixels, dropped=about.dropped, warnings=about.warnings
     )
+
+
+def _bytes_of(data: bytes | Mapping[str, bytes]) -> Iterable[bytes]:
+    """The bytes of a file; or the names and bytes of a folder's files, in the order of the names."""
+    if isinstance(data, Mapping):
+        return (part for name in sorted(data) for part in (name.encode(), data[name]))
+    return (data,)
 
 
 def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:

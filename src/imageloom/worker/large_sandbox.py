@@ -21,6 +21,7 @@ from imageloom.codecs.metadata import Metadata
 from imageloom.codecs.piecewise.pieces import Pieces
 from imageloom.errors import InvalidResult, ItemError, ItemTimeout, WorkerLost
 from imageloom.model import UNREADABLE, Box, Failure, Frame, Header, Pixels, Result, Task
+from imageloom.recipes.files import readable
 from imageloom.records.faults import log_failure
 from imageloom.stores import Store
 from imageloom.system.exits import cause_of
@@ -48,11 +49,11 @@ def process_part(task: Task, sink: Store, watch: Stopwatch) -> Result:
     watch.lap("read")
     data = b"" if pixels is None else bytes_of(pixels)
     with contextlib.ExitStack() as stack:
-        files, key = list[int](), (task.job, task.source, task.sink, task.recipe.operators, task.digests)
+        files, key = list[int](), (task.job, task.source, task.sink, readable(task.recipe), task.digests)
         if pixels is None or parts.reads_metadata(task):
             files = [stack.enter_context(parts.opened(task))]
         header = task.work[0].header
-        fork = Fork(task.recipe.operators, task.sandbox.memory, (header.format,) if header else ())
+        fork = Fork(readable(task.recipe), task.sandbox.memory, (header.format,) if header else ())
         child = _take((*key, task.work[0] if files else None), fork, files)
         reply = _ask(child, task, 0, data, task.sandbox)
     if reply.failure is not None:

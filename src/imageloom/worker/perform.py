@@ -272,9 +272,9 @@ class Attempt:
 
 def source_of(task: Task) -> Store:
     """The store of a task's source, within the task's limits."""
-    return open_bounded(task.source, task.links, task.source_roots)
+    return open_bounded(task.source, task.links, task.source_roots, task.relay)
 
 
 def sink_of(task: Task) -> Store:
     """The store of a task's sink, within the task's limits."""
-    return open_bounded(task.sink, "follow", task.roots)
+    return open_bounded(task.sink, "follow", task.roots, task.relay)

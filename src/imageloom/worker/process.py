@@ -20,11 +20,12 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 import msgspec
 
 from imageloom.model import Task
+from imageloom.system.exits import die_with_parent
 from imageloom.system.printable import guard_stderr
 from imageloom.worker import sandbox, zygote
 from imageloom.worker.message import Message
 from imageloom.worker.perform import NO_BOUND, Turn, results, worker_name
-from imageloom.worker.setup import bound_memory, die_with_parent
+from imageloom.worker.setup import bound_memory
 
 _MESSAGES: msgspec.msgpack.Decoder[Task | tuple[int, int]] = msgspec.msgpack.Decoder(Task | tuple[int, int])
 """Created once, in the fork server, so that a replacement worker starts quickly."""

@@ -18,6 +18,7 @@ import msgspec
 from imageloom import codecs
 from imageloom.errors import ImageloomError, InvalidResult, ItemTimeout, UsageError, WorkerLost
 from imageloom.model import UNREADABLE, Failure, Header, Recipe, Task, Work
+from imageloom.recipes.files import readable
 from imageloom.recipes.plan import make_plan
 from imageloom.system.exits import cause_of
 from imageloom.system.sandbox import Sandbox
@@ -360,7 +361,7 @@ class Children:
         Raises:
             OSError: it cannot be started.
         """
-        operators = task.recipe.operators
+        operators = readable(task.recipe)
         key = (task.job, task.source, task.sink, operators, task.digests)
         from imageloom.worker.zygote import Fork
 

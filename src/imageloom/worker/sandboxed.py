@@ -23,9 +23,10 @@ from imageloom.model import Failure, Task
 from imageloom.recipes.plan import make_plan
 from imageloom.system import landlock, seccomp
 from imageloom.system.confinement import mark_confined
+from imageloom.system.exits import die_with_parent
 from imageloom.worker import items
 from imageloom.worker.items import Stopwatch
-from imageloom.worker.setup import bound_memory, die_with_parent, prepare
+from imageloom.worker.setup import bound_memory, prepare
 from imageloom.worker.shared import (
     DESCRIBED,
     INTERVAL,

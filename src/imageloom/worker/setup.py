@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import resource
-import signal
 import sys
 from functools import lru_cache
 
 from imageloom import operators
 from imageloom.model import Task
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def prepare(task: Task, with_operators: bool = True) -> None:
@@ -20,12 +17,6 @@ def prepare(task: Task, with_operators: bool = True) -> None:
     configure_process()
     if with_operators:
         operators.load_files(task.recipe.operators, task.digests)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends. Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def bound_memory(memory: int) -> None:

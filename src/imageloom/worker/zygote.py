@@ -30,7 +30,7 @@ class Fork(Plain, frozen=True, tag=True):
     """Fork a process. The answer is its id. Descriptors come with it: a line, shared memory, perhaps a file."""
 
     operators: tuple[str, ...] = ()
-    """Paths of the files of operators that it may read."""
+    """Paths of the files that it may read: those of operators, and those that steps name."""
     memory: int = 0
     """Maximum memory for data in bytes; 0: half of the machine's memory."""
     formats: tuple[Format, ...] = ()

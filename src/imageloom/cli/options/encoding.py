@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from imageloom.cli.options.values import C, PageChoice, Whole, together
+from imageloom.cli.options.values import C, Items, PageChoice, Quantity, Whole, together
 
 outputs_option = click.option(
     "--output",
@@ -61,7 +61,47 @@ def recipe_options(command: C) -> C:
             "--subsampling",
             type=click.Choice(["keep", "444", "422", "420"]),
             show_default="420",
-            help="Chroma subsampling of JPEG and HEIF outputs. keep: that of the input, or 420 if it has none.",
+            help="Chroma subsampling of JPEG, AVIF and HEIF outputs. keep: that of the input, or else 420.",
+        ),
+        click.option(
+            "--max-bytes",
+            type=Quantity(),
+            metavar="SIZE",
+            help="Lower the quality of each output, from --quality on, until its file has at most this size, such "
+            "as 200k. If the lowest quality is not enough, the image fails.",
+        ),
+        click.option(
+            "--lossless", is_flag=True, help="Encode WebP, AVIF, HEIF and JPEG XL outputs without loss."
+        ),
+        click.option(
+            "--progressive",
+            is_flag=True,
+            help="Write JPEG outputs in several scans: they appear early, and are smaller.",
+        ),
+        click.option(
+            "--effort",
+            type=Whole(1, 9),
+            show_default="webp 6, avif 4, heif 7, jxl 5",
+            help="Time to spend on small files, from 1 (fast) to 9: for WebP, AVIF, HEIF, JPEG XL and PNG.",
+        ),
+        click.option(
+            "--only-if-smaller",
+            is_flag=True,
+            help="Write no file that is not smaller than its input. If the output has the same format and the "
+            "same pixels, a copy of the input is written instead (not with --metadata strip).",
+        ),
+        click.option(
+            "--widths",
+            type=Items(Whole(1, 65_535)),
+            metavar="W,W,...",
+            help="Make an output of each width, by default named {stem}-{width}w. An image is never enlarged: it "
+            "is made in its own width once, instead of in all larger ones.",
+        ),
+        click.option(
+            "--formats",
+            type=Items(click.STRING),
+            metavar="F,F,...",
+            help="Make an output in each of these formats, such as avif,webp,jpeg, instead of --format.",
         ),
         click.option(
             "--decode",

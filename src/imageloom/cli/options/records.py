@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from imageloom.cli.options.values import C
+from imageloom.cli.options.values import C, Number, together
 
 
 def durable_option(default: str) -> Callable[[C], C]:
@@ -46,6 +46,26 @@ health_option = click.option(
     show_default="off",
     help="Serve /health, /ready and /metrics over HTTP at this address.",
 )
+
+
+def otlp_options(command: C) -> C:
+    """Add --otlp and --trace-sample."""
+    return together(
+        command,
+        click.option(
+            "--otlp",
+            metavar="URL",
+            show_default="off",
+            help="Send metrics, and traces of some items, to this OpenTelemetry collector, by OTLP over HTTP.",
+        ),
+        click.option(
+            "--trace-sample",
+            type=Number(0, 1),
+            default=0.01,
+            show_default=True,
+            help="Share of the done items that --otlp traces. Failed attempts are always traced.",
+        ),
+    )
 
 
 json_option = click.option(

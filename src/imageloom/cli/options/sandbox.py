@@ -56,12 +56,14 @@ def sandbox_of(mode: Mode | None, untrusted: bool, timeout: float = 0.0, memory:
     Raises:
         UsageError: the options contradict each other, or this machine lacks what they need.
     """
+    from imageloom.cli import supervisor
     from imageloom.worker.sandbox import check
 
     if untrusted and mode == "off":
         raise UsageError("--untrusted needs a sandbox: it excludes --sandbox off")
     mode = mode or "auto"
-    sandbox = Sandbox(mode, untrusted, mode == "auto" and not untrusted, timeout, memory)
+    shortcut = mode == "auto" and not untrusted and not supervisor.has_crashed
+    sandbox = Sandbox(mode, untrusted, shortcut, timeout, memory)
     check(sandbox)
     return sandbox
 

@@ -69,6 +69,26 @@ class Quantity(click.ParamType[int]):
         return number
 
 
+class Items(click.ParamType[tuple[Any, ...]]):
+    """Several values with commas between them.
+
+    Args:
+        one: the type of each value.
+    """
+
+    name = "list"
+
+    def __init__(self, one: click.ParamType[Any]) -> None:
+        self._one = one
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(self._one.convert(part.strip(), param, ctx) for part in str(value).split(","))
+
+
 class PageChoice(click.ParamType[str | int]):
     """first, all, or the number of a page."""
 

@@ -17,9 +17,9 @@ from mpi4py import MPI
 from imageloom.engines.mpi.hub import receive
 from imageloom.engines.mpi.wire import Kind, this_process
 from imageloom.model import Task
+from imageloom.system.exits import die_with_parent
 from imageloom.worker.message import Message
 from imageloom.worker.perform import results, worker_name
-from imageloom.worker.setup import die_with_parent
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0001, 0.002
 """Shortest and longest pause between two checks for messages in seconds, while no task waits here."""

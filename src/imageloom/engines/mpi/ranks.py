@@ -49,11 +49,19 @@ class Ranks(TransportEngine, Engine):
                 "--engine mpi needs at least 2 ranks, because the first one only distributes tasks: "
                 "mpiexec -n 2 or more"
             )
+        here = world.Split_type(MPI.COMM_TYPE_SHARED)
+        self._is_spread = here.Get_size() < world.Get_size()
+        here.Free()
         if world.Get_rank() > 0:
             serve(settings.threads)
         self._capacity = (world.Get_size() - 1) * settings.threads
         rules = Rules(timeout=settings.timeout, isolation="engine")
         super().__init__("ranks", RanksTransport(settings.threads), rules)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are ranks on other machines."""
+        return self._is_spread
 
     @property
     def capacity(self) -> int:

@@ -18,7 +18,7 @@ from imageloom.engines.mpi.hub import Hub
 from imageloom.engines.mpi.rank import serve
 from imageloom.engines.mpi.wire import Kind, Peer, Ready, pack, this_process, unpack
 from imageloom.scheduling.inbox import Inbox
-from imageloom.worker.setup import die_with_parent
+from imageloom.system.exits import die_with_parent
 
 LONGEST_PAUSE = 4
 """Milliseconds between two checks for messages of ranks."""

@@ -24,6 +24,7 @@ from imageloom.scheduling.rules import Rules
 try:
     from imageloom.engines.nodes.local_nodes import LocalNodes
     from imageloom.engines.nodes.remote import RemoteNodes
+    from imageloom.engines.nodes.transport import Node
 except ImportError:
     raise MissingExtra("the engine nodes", "nodes") from None
 
@@ -65,6 +66,8 @@ class Nodes(TransportEngine, Engine):
         config.check()
         is_local = not config.nodes and not waits
         self._waits, self._last_reached = waits, time.monotonic()
+        self.policy = config.choice
+        """The policy that chooses a node for each task."""
         self._least = settings.jobs if is_local else 1
         self._remote = None if is_local else RemoteNodes(config.nodes, config.credentials, settings.timeout)
         self._nodes = self._remote or LocalNodes(settings)
@@ -82,8 +85,17 @@ class Nodes(TransportEngine, Engine):
         return max(self._least, min(self.scheduler.capacity, MOST_CAPACITY))
 
     @property
+    def has_others(self) -> bool:
+        return self._remote is not None
+
+    @property
     def missing(self) -> str:
         return "" if self._nodes.is_reached else f"no node can be reached: {self._nodes.troubles}"
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes that it knows, connected or not. To be read only."""
+        return self._nodes.nodes
 
     def join(self, address: str) -> None:
         """Add a node. Does nothing if it is used already.

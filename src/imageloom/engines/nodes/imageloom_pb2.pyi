@@ -97,18 +97,20 @@ class JobRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., sink: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., decode: _Optional[str] = ..., metadata: _Optional[str] = ..., operators: _Optional[_Iterable[str]] = ..., include: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., if_exists: _Optional[str] = ..., retry_failed: _Optional[bool] = ..., name: _Optional[str] = ..., in_place: _Optional[bool] = ..., tile: _Optional[str] = ..., max_pixels: _Optional[int] = ..., max_file_size: _Optional[int] = ..., max_expansion: _Optional[int] = ..., attempts: _Optional[int] = ..., detached: _Optional[bool] = ..., needs: _Optional[_Iterable[str]] = ..., links: _Optional[str] = ..., damage: _Optional[str] = ..., colors: _Optional[str] = ..., gain_map: _Optional[str] = ..., pages: _Optional[str] = ..., density: _Optional[int] = ...) -> None: ...
 
 class Output(_message.Message):
-    __slots__ = ("pipeline", "folder", "format", "quality", "subsampling")
+    __slots__ = ("pipeline", "folder", "format", "quality", "subsampling", "options")
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     SUBSAMPLING_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
     pipeline: str
     folder: str
     format: str
     quality: int
     subsampling: str
-    def __init__(self, pipeline: _Optional[str] = ..., folder: _Optional[str] = ..., format: _Optional[str] = ..., quality: _Optional[int] = ..., subsampling: _Optional[str] = ...) -> None: ...
+    options: str
+    def __init__(self, pipeline: _Optional[str] = ..., folder: _Optional[str] = ..., format: _Optional[str] = ..., quality: _Optional[int] = ..., subsampling: _Optional[str] = ..., options: _Optional[str] = ...) -> None: ...
 
 class JobQuery(_message.Message):
     __slots__ = ("id",)

@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from imageloom.system.exits import die_with_parent
 from imageloom.worker.process import die_with_starter
-from imageloom.worker.setup import bound_memory, die_with_parent
+from imageloom.worker.setup import bound_memory
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -104,6 +104,10 @@ class NodeTransport:
         """Set as soon as a node is connected, or if no node can be."""
 
     @property
+    def nodes(self) -> list[Node]:
+        return list(self._nodes.values())
+
+    @property
     def is_reached(self) -> bool:
         """Whether a node is connected."""
         return any(node.is_up for node in list(self._nodes.values()))

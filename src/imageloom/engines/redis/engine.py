@@ -7,6 +7,9 @@ from imageloom.engines.redis.transport import RedisTransport
 from imageloom.scheduling.engine import TransportEngine
 from imageloom.scheduling.rules import Rules
 
+MOST_RETURNS = 100
+"""How often consumers may return a task without a result: each one that refuses a run's tasks does it."""
+
 
 class RedisStreams(TransportEngine, Engine):
     """The engine.
@@ -20,14 +23,25 @@ class RedisStreams(TransportEngine, Engine):
 
     def __init__(self, settings: Settings) -> None:
         self.transport = RedisTransport(settings)
+        self._is_given = bool(settings.connect)
         self.listeners = [self.transport.note_failed]
-        rules = Rules(timeout=settings.timeout, ends="delivery", isolation="none", ends_liars=False)
+        rules = Rules(
+            timeout=settings.timeout,
+            ends="delivery",
+            isolation="none",
+            ends_liars=False,
+            returns=MOST_RETURNS,
+        )
         super().__init__("redis", self.transport, rules)
 
     @property
     def capacity(self) -> int:
         """Number of threads of its own workers, or of all active consumers."""
         return self.transport.capacity
+
+    @property
+    def has_others(self) -> bool:
+        return self._is_given
 
     @property
     def missing(self) -> str:

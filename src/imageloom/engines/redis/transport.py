@@ -54,6 +54,7 @@ from imageloom.scheduling.protocol import (
     Returned,
     Send,
 )
+from imageloom.scheduling.refusals import Refusals, refusal_of
 from imageloom.scheduling.results import shown
 from imageloom.scheduling.transport import Waker
 from imageloom.worker.fork_server import warm_up
@@ -96,6 +97,7 @@ class RedisTransport:
         self._deaths: deque[tuple[int, str]] = deque()
         self._ended: set[int] = set()
         """Ids of processes that were ended because of one item. Their other items are not charged."""
+        self._refusals = Refusals()
         self._letters = DeadLetters()
         self._next_read = self._next_inspection = 0.0
         self._backoff = Backoff(FIRST_BACKOFF, LONGEST_BACKOFF)
@@ -292,6 +294,9 @@ class RedisTransport:
         elif message.result is None:
             self._deliveries.finish(number)
             self._events.append(Finished(WORKER, number, message.worker))
+        elif self._is_for_others(message):
+            self._deliveries.remove(number)
+            self._events.append(Returned(WORKER, number))
         else:
             self._events.append(Received(WORKER, number, message.place, message.result, message.worker))
             seconds = min(1.0, max(0.0, message.result.times.total))
@@ -301,6 +306,15 @@ class RedisTransport:
                 self._deliveries.finish(number)
             elif sent.is_dropped:
                 self._deliveries.remove(number)
+
+    def _is_for_others(self, message: Message) -> bool:
+        """Whether a consumer refuses a delivery that others may do."""
+        if not (reason := refusal_of(message.result)):
+            self._refusals.clear()
+            return False
+        self._refusals.note(shown(message.worker), shown(reason))
+        is_own = group.pid_of(message.worker, self._host) in (self.fleet.pids if self.fleet else ())
+        return not (message.place or is_own or self._refusals.are_final(self._consumers))
 
     def _inspect_soon(self) -> None:
         self._next_inspection = min(self._next_inspection, time.monotonic() + PATIENCE / 5)

@@ -43,12 +43,12 @@ from imageloom.engines.redis.wire import (
     shown,
 )
 from imageloom.engines.workers import guarded
-from imageloom.errors import UnreadableItem, UsageError
-from imageloom.model import UNREADABLE, Failure, Result, Task
-from imageloom.stores import open_store
-from imageloom.stores.names import STAGING
+from imageloom.errors import UsageError
+from imageloom.model import UNREADABLE, Failure, Result
+from imageloom.scheduling.refusals import refusal_of
 from imageloom.system.announcing import Announcer
 from imageloom.worker.message import Message
+from imageloom.worker.perform import sink_of
 from imageloom.worker.sandbox import time_limit
 from imageloom.worker.settings import WorkerSettings
 
@@ -68,6 +68,8 @@ _DELIVERIES = msgspec.msgpack.Decoder(Delivery)
 """Created before there are threads: msgspec 0.22 crashes if several threads use a type for the first time
 together."""
 
+REFUSAL_PAUSE, LONGEST_REFUSAL_PAUSE = 0.25, 10.0
+"""First and longest pause after a refused task, in seconds."""
 UNBLOCK_PAUSE = 0.02
 """Seconds between two attempts to unblock consumers that must exit."""
 
@@ -214,7 +216,7 @@ class _Consumer:
         self._client = connect(worker.settings.connect, reads_tasks=True)
         self._connection = PipelinedConnection(self._client)
         self._is_registered = False
-        self._failures = 0
+        self._failures = self._refused = 0
 
     def run(self) -> None:
         while not self._worker.leaving.is_set() and not self.fatal:
@@ -306,32 +308,30 @@ class _Consumer:
         begun = msgspec.msgpack.encode(Message(task.id, 0, self.name))
         self._send(current, [("XADD", results_key(current.delivery.run), "*", BEGUN, begun)], False)
         current.begun = time.monotonic()
-        for place, result in enumerate(self._results(task)):
+        for place, result in enumerate(guarded(task, self._worker.settings.guard)):
             messages = [Message(task.id, place, self.name, result)]
             if current.is_lost:
                 for written in result.written:
-                    open_store(task.sink).discard(written.staged)
+                    sink_of(task).discard(written.staged)
                 return
             is_over = place == last or self._worker.leaving.is_set()
             if is_over and place < last:
                 messages.append(Message(task.id))
             current.place, current.begun = place + 1, float("inf")
             self._send(current, commands_of(current, messages, is_over), is_over)
+            self._pause(result)
             if is_over:
                 return
             current.begun = time.monotonic()
         self._send(current, commands_of(current, [], True), True)  # a task without items
 
-    def _results(self, task: Task) -> Iterator[Result]:
-        guard = self._worker.settings.guard
-        if guard.permits(task) and (missing := _unreachable(task)):
-            reason = (
-                f"worker {self.name} cannot reach {missing}: source, sink and scratch must be folders that "
-                "all workers share, under the same path"
-            )
-            failure = Failure.of(UnreadableItem(reason))
-            return iter([Result(work.item.key, failure=failure, started=time.time()) for work in task.work])
-        return guarded(task, guard)
+    def _pause(self, result: Result) -> None:
+        """After a refusal, let other consumers take the task. The pause doubles while this one refuses tasks."""
+        if not refusal_of(result):
+            self._refused = 0
+            return
+        self._worker.leaving.wait(min(REFUSAL_PAUSE * 2**self._refused, LONGEST_REFUSAL_PAUSE))
+        self._refused = min(self._refused + 1, 30)
 
     def _send(self, current: _Current, commands: list[Command], is_over: bool) -> None:
         """Send commands. At the end of a delivery, wait for all answers of the server."""
@@ -369,14 +369,6 @@ def drop(client: Redis, stream: str, entry: bytes) -> None:
         pipe.xack(stream, GROUP, entry)
         pipe.xdel(stream, entry)
         pipe.execute()
-
-
-def _unreachable(task: Task) -> str | None:
-    """A path of the task that does not exist on this machine; None if all exist."""
-    paths = [task.source, os.path.join(task.sink, STAGING)]
-    if task.part:
-        paths += [raster for raster in (task.part.reads, task.part.writes) if raster]
-    return next((path for path in paths if "://" not in path and not os.path.exists(path)), None)
 
 
 @dataclass

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import msgspec
 import zmq
@@ -23,6 +22,7 @@ import zmq
 from imageloom.engines import Capabilities, Engine, Settings
 from imageloom.engines.workers import work
 from imageloom.engines.zeromq.connections import ConnectionLimit
+from imageloom.engines.zeromq.peers import Peer
 from imageloom.engines.zeromq.wire import (
     HEADER,
     MOST_SUBSCRIBED,
@@ -61,8 +61,11 @@ from imageloom.scheduling.protocol import (
     Returned,
     Send,
 )
+from imageloom.scheduling.refusals import Refusals, refusal_of
+from imageloom.scheduling.results import shown
 from imageloom.scheduling.rules import Rules
 from imageloom.scheduling.transport import Waker
+from imageloom.worker.message import Message
 from imageloom.worker.settings import WorkerSettings
 
 HEARTBEAT = 1.0
@@ -104,6 +107,10 @@ class Zeromq(TransportEngine, Engine):
         return max(1, at_least, min(self.scheduler.capacity, MOST_CAPACITY))
 
     @property
+    def has_others(self) -> bool:
+        return bool(self._settings.bind)
+
+    @property
     def missing(self) -> str:
         if self._server.has_peers or self._settings.jobs:
             return ""
@@ -112,29 +119,8 @@ class Zeromq(TransportEngine, Engine):
         return (
             f"waiting for workers at {bind}: start them with `imageloom worker --engine zeromq "
             f"--connect {address} --keys FOLDER/client.key --root FOLDER`"
+            f"{'; ' if self._server.refusals else ''}{self._server.refusals}"
         )
-
-
-@dataclass(eq=False)
-class _Peer:
-    """A connected worker."""
-
-    routing_id: bytes
-    hello: Hello
-    is_local: bool
-    heard: float
-    sent: set[int] = field(default_factory=set)
-    """Deliveries that were sent to it and that it has not finished."""
-    missed: set[int] = field(default_factory=set)
-    """Those of them that were missing in its last heartbeat."""
-
-    @property
-    def id(self) -> str:
-        return self.routing_id.hex()
-
-    @property
-    def name(self) -> str:
-        return f"{self.hello.pid}" if self.is_local else f"{self.hello.host}:{self.hello.pid}"
 
 
 class Server:
@@ -147,9 +133,10 @@ class Server:
         if not settings.jobs and not settings.bind:
             raise UsageError("no local workers, and no others can connect: give --jobs or --bind")
         self._local = os.urandom(16)
-        self._peers: dict[bytes, _Peer] = {}
+        self._peers: dict[bytes, Peer] = {}
         self._events: list[Event] = []
         self._deaths: deque[tuple[int, str]] = deque()
+        self._refusals = Refusals()
         self._is_closing = False
         self._beaten = self._looked = 0.0
         self._context = zmq.Context()
@@ -211,7 +198,13 @@ class Server:
 
     @property
     def has_peers(self) -> bool:
-        return bool(self._peers)
+        """Whether there are workers that take tasks."""
+        return any(not peer.is_aside for peer in list(self._peers.values()))
+
+    @property
+    def refusals(self) -> str:
+        """Which workers refuse the tasks, and why; empty if none does."""
+        return str(self._refusals)
 
     def _note_death(self, pid: int, cause: str) -> None:
         """Note the death of a local worker. Called in the fleet's thread."""
@@ -263,7 +256,7 @@ class Server:
         self._context.destroy(LINGER if lingers else 0)
         self._waker.close()
 
-    def _peer(self, worker: str) -> _Peer | None:
+    def _peer(self, worker: str) -> Peer | None:
         return self._peers.get(bytes.fromhex(worker))
 
     # Events
@@ -329,7 +322,7 @@ class Server:
         elif kind == b"leave":
             self._release(peer)
 
-    def _handle_result(self, peer: _Peer, body: bytes) -> None:
+    def _handle_result(self, peer: Peer, body: bytes) -> None:
         """Handle a result. A worker that sends an invalid message is removed."""
         try:
             message = message_of(body)
@@ -340,8 +333,22 @@ class Server:
             self._lose(peer, Failure.of(InvalidResult(f"its worker {peer.name} sent {error}")))
             self._send(peer.routing_id, b"unknown")
         else:
+            if self._sets_aside(peer, message):
+                return
             received = Received(peer.id, message.delivery, message.place, message.result, message.worker)
             self._events.append(received)
+
+    def _sets_aside(self, peer: Peer, message: Message) -> bool:
+        """Whether a worker gets no more tasks, because it refuses them. Others get its deliveries."""
+        if peer.is_aside or not (reason := refusal_of(message.result)):
+            self._refusals.clear()
+            return peer.is_aside
+        self._refusals.note(peer.name, shown(reason))
+        if message.place or peer.is_local or self._refusals.are_final(len(self._peers)):
+            return False
+        peer.is_aside = True
+        self._events.append(Left(peer.id))
+        return True
 
     def _welcome(self, routing_id: bytes, hello: Hello) -> None:
         if self._is_closing:
@@ -357,14 +364,14 @@ class Server:
                 )
                 return  # it tries again later
             is_local = hello.local == self._local
-            self._peers[routing_id] = _Peer(routing_id, hello, is_local, time.monotonic())
+            self._peers[routing_id] = Peer(routing_id, hello, is_local, time.monotonic())
             if is_local and self._fleet:
                 self._fleet.mark_ready(hello.pid)
             peer = self._peers[routing_id]
             self._events.append(Joined(peer.id, max(1, hello.threads)))
             self._send(routing_id, b"welcome", Welcome(self._control_port, HEARTBEAT, SILENCE))
 
-    def _compare(self, peer: _Peer, holding: set[int]) -> None:
+    def _compare(self, peer: Peer, holding: set[int]) -> None:
         """Report deliveries that are missing in two heartbeats in a row: they were lost with a connection."""
         missing = peer.sent - holding
         for number in missing & peer.missed:
@@ -372,7 +379,7 @@ class Server:
             self._events.append(Returned(peer.id, number))
         peer.missed = missing
 
-    def _release(self, peer: _Peer) -> None:
+    def _release(self, peer: Peer) -> None:
         """Remove a worker that has left."""
         self._events.append(Left(peer.id))
         del self._peers[peer.routing_id]
@@ -382,7 +389,7 @@ class Server:
         for peer in [peer for peer in self._peers.values() if peer.is_local and peer.hello.pid == pid]:
             self._lose(peer, Failure.of(WorkerLost(f"its worker died: {cause}")))
 
-    def _lose(self, peer: _Peer, failure: Failure) -> None:
+    def _lose(self, peer: Peer, failure: Failure) -> None:
         self._events.append(Died(peer.id, failure))
         del self._peers[peer.routing_id]
 
@@ -399,6 +406,10 @@ class Server:
             if peer.heard <= now - SILENCE:
                 reason = f"its worker {peer.name} sent nothing for {SILENCE:g} s"
                 self._lose(peer, Failure.of(WorkerLost(reason)))
+        if not self.has_peers and self._peers and self._refusals.are_final(len(self._peers)):
+            for peer in self._peers.values():  # their refusals count now
+                peer.is_aside = False
+                self._events.append(Joined(peer.id, max(1, peer.hello.threads)))
         if now >= self._beaten + HEARTBEAT:
             self._beaten = now
             word = b"stop" if self._is_closing else b"beat"

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from imageloom.errors import ImageloomError
 from imageloom.service.health import Metric, to_text
 from imageloom.service.jobservice import JobService
+from imageloom.service.nodes import NodeControl
 from imageloom.service.preview import Previewer
 from imageloom.service.probes import TEXT
 from imageloom.service.state import ENDED
@@ -21,11 +22,15 @@ from imageloom.service.web import operations
 from imageloom.service.web.access import Access
 from imageloom.service.web.api import Api
 from imageloom.service.web.events import Streams
+from imageloom.service.web.flowpages import FlowPages
 from imageloom.service.web.gate import Gate, GateBounds
+from imageloom.service.web.jobpages import JobPages
 from imageloom.service.web.pages import Pages, missing, not_allowed
 from imageloom.service.web.problems import Refused, answer
+from imageloom.service.web.render import Renderer
 
 STATIC = {"style.css": "text/css", "live.js": "text/javascript", "flow.js": "text/javascript",
+          "pair.js": "text/javascript",
           "icon.svg": "image/svg+xml"}  # fmt: skip
 
 
@@ -39,15 +44,18 @@ def application(
     is_secure: bool = False,
     cookie: str = "imageloom",
     bounds: GateBounds = GateBounds(),  # noqa: B008 frozen
+    nodes: NodeControl | None = None,
 ) -> Gate:
     """The application.
 
     Args:
         roots: what the operator of the service has listed, to be shown.
         hosts, is_secure, cookie, bounds: see `Gate`.
+        nodes: the nodes, if the engine has some.
     """
     api = Api(service, previewer, streams, service.roots)
-    pages = Pages(service, api, access, roots, cookie, is_secure)
+    renderer = Renderer(service.feed, nodes is not None)
+    pages = Pages(service, api, renderer, access, roots, nodes, cookie, is_secure)
 
     def failed(request: Request, error: Exception) -> Response:
         found = _error_of(request, error)
@@ -59,6 +67,8 @@ def application(
 
     routes = [
         *pages.routes,
+        *FlowPages(service, previewer, renderer, roots).routes,
+        *JobPages(service, api, renderer).routes,
         *operations.routes(api.operations),
         *(_static(name, media) for name, media in STATIC.items()),
         Route("/health", lambda request: Response("ok\n", media_type=TEXT)),

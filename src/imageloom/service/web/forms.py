@@ -34,6 +34,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes < 2880 else f"{minutes // 1440} days"
 
 
+def worker(name: str) -> str:
+    """The name of a worker, without the thread if it has only one."""
+    return name.removesuffix("/MainThread")
+
+
 def size(count: float) -> str:
     """Bytes as people say them."""
     for unit in ("B", "kB", "MB", "GB"):

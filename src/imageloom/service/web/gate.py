@@ -188,7 +188,7 @@ class _Sender:
             self.has_begun = True
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
-                headers[name] = value
+                headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
             if self._is_secure:
                 headers["Strict-Transport-Security"] = "max-age=31536000"

@@ -6,17 +6,18 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from msgspec.structs import replace
 
-from imageloom.engines import Settings, open_engine
-from imageloom.errors import UsageError
+from imageloom.engines import Engine, Settings, open_engine
+from imageloom.errors import MissingExtra, UsageError
 from imageloom.model import Plain, Recipe
 from imageloom.recipes.recipe import with_operators
 from imageloom.records.ledger import default_path
 from imageloom.service.flows import FlowFolder, Rules
 from imageloom.service.jobservice import RUNNING, JobService
+from imageloom.service.nodes import NodeControl
 from imageloom.service.preview import Previewer
 from imageloom.service.state import ServiceState
 from imageloom.service.turns import Turns
@@ -28,6 +29,9 @@ from imageloom.service.web.server import WebServer, hosts_of, listen
 from imageloom.stores import is_remote, local_path
 from imageloom.system.machine import available_cores, half_of_memory
 from imageloom.system.private import private_folder
+
+if TYPE_CHECKING:
+    from imageloom.engines.nodes.engine import Nodes
 from imageloom.system.sandbox import Sandbox
 from imageloom.worker.guard import Guard
 
@@ -59,6 +63,8 @@ class Site(Plain, frozen=True):
     reader_token: str = ""
     """Paths of the files with the tokens; empty for files in the service's folder."""
     bounds: GateBounds = GateBounds()
+    nodes: str = ""
+    """Path of the file with the nodes that do the work; empty for worker processes here."""
 
 
 class Address(NamedTuple):
@@ -119,9 +125,13 @@ def hosted(
             guard=whole,
             sandbox=site.sandbox,
         )
-        engine = stack.enter_context(closing(open_engine("processes", settings)))
-        turns = Turns(engine, whole)
-        previewer = Previewer(rules, turns, previews, guard.folders)
+        turns = Turns(stack.enter_context(closing(_engine(site, settings))), whole)
+        control = own = None
+        if site.nodes:  # previews are made here: nodes need not reach the service's own folder
+            alone = open_engine("processes", replace(settings, jobs=1))
+            own = Turns(stack.enter_context(closing(alone)), whole)
+            control = NodeControl(cast("Nodes", turns.engine), turns, state)
+        previewer = Previewer(rules, own or turns, previews, guard.folders)
         flows = FlowFolder(folder, rules)
         ledger = site.ledger or home / "ledger.db"
         service = JobService(flows, state, ledger, turns, guard.folders, site.running, site.timeout)
@@ -137,6 +147,7 @@ def hosted(
             is_secure,
             f"imageloom-{port}",
             site.bounds,
+            control,
         )
         server = WebServer(app, streams, listener, certificate, key)
         stack.callback(server.close)
@@ -148,6 +159,17 @@ def hosted(
             for role, given in (("operator", site.operator_token), ("reader", site.reader_token))
         )
         yield Address(url, f"{url}enter?code={access.take_code()}", where)
+
+
+def _engine(site: Site, settings: Settings) -> Engine:
+    """The engine of all flows: processes here, or nodes."""
+    if not site.nodes:
+        return open_engine("processes", settings)
+    try:
+        from imageloom.engines.nodes.engine import Nodes
+    except ImportError:
+        raise MissingExtra("the engine nodes", "nodes") from None
+    return Nodes(replace(settings, nodes=site.nodes), waits=True)
 
 
 def _absolute(root: str) -> str:

@@ -20,9 +20,10 @@ from imageloom.engines.redis import wire as redis
 from imageloom.engines.zeromq import wire as zeromq
 from imageloom.errors import ImageloomError
 from imageloom.model import Frame, Header, Output, Recipe
+from imageloom.recipes.formats import parse_format
 from imageloom.recipes.pipeline import Pipeline, to_text
 from imageloom.recipes.plan import make_plan
-from imageloom.recipes.recipe import from_yaml, parse_format, parse_output
+from imageloom.recipes.recipe import from_yaml, parse_output
 from imageloom.stores import check_address
 from imageloom.testing.fuzzing.images import seeds
 from imageloom.testing.fuzzing.target import Target

@@ -5,10 +5,12 @@
   const root = document.body.dataset.root;
   const recipe = form.elements.recipe, source = form.elements.source;
   const sample = document.getElementById("sample"), note = document.getElementById("preview-note");
-  const problem = document.getElementById("problem"), shown = document.getElementById("shown");
+  const shown = document.getElementById("shown");
   const plan = document.getElementById("plan"), words = document.getElementById("words");
+  const about = document.getElementById("about"), more = document.getElementById("more");
+  const problems = new Map([...document.querySelectorAll("[data-problem]")].map((one) => [one.dataset.problem, one]));
   const names = [...document.querySelectorAll("[data-operator]")].map((one) => one.dataset.operator);
-  let position = 50, addresses = [], turn = 0, timer = 0;
+  let addresses = [], turn = 0, timer = 0;
 
   const address = (text) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -32,15 +34,12 @@
       const box = document.createElement("div"), pair = document.createElement("div"), slider = document.createElement("input");
       box.className = "sample";
       pair.className = "pair";
-      const before = picture(found.before, "before", "before");
-      pair.append(picture(one.image, "after", "after"), before);
-      Object.assign(slider, { type: "range", min: 0, max: 100, value: position });
+      pair.append(picture(one.image, "After", "after"), picture(found.before, "Before", "before"));
+      Object.assign(slider, { type: "range", min: 0, max: 100 });
       slider.setAttribute("aria-label", `Before and after${one.name ? ` of ${one.name}` : ""}`);
-      const cut = () => { position = slider.value; before.style.clipPath = `inset(0 ${100 - position}% 0 0)`; };
-      slider.addEventListener("input", cut);
-      cut();
       if (one.name) { const title = document.createElement("p"); title.className = "note"; title.textContent = one.name; box.append(title); }
       box.append(pair, slider);
+      slide(box);
       return box;
     }));
     plan.hidden = false;
@@ -53,6 +52,35 @@
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   });
+
+  // An error stands beside the field that it is about.
+  const tell = (text) => {
+    const named = /^(\w+)[.:]/.exec(text)?.[1], field = named === "source" || named === "sink" ? named : "recipe";
+    for (const one of ["source", "sink", "recipe"]) {
+      problems.get(one).textContent = one === field ? text : "";
+      if (text && one === field) { form.elements[one].setAttribute("aria-invalid", "true"); } else { form.elements[one].removeAttribute("aria-invalid"); }
+    }
+  };
+
+  // The documentation of the operator at the cursor.
+  const explain = () => {
+    const before = recipe.value.slice(0, recipe.selectionStart), after = recipe.value.slice(recipe.selectionStart);
+    const step = before.split(/[|\n]/).pop() + after.split(/[|\n]/)[0];
+    const name = step.match(/[a-z_]+/g)?.find((word) => names.includes(word));
+    about.hidden = !name;
+    if (!name || about.dataset.shown === name) { return; }
+    about.dataset.shown = name;
+    const [summary, ...rest] = document.querySelector(`[data-operator="${name}"]`).cloneNode(true).children;
+    about.replaceChildren(...summary.childNodes, ...rest.filter((one) => one.matches(".operator, ul")));
+  };
+
+  const addOutput = () => {
+    const now = recipe.value.trimEnd();
+    const count = (now.match(/^  \S+:/gm) ?? []).length;
+    recipe.value = now.includes("outputs:") ? `${now}\n  output${count + 1}: ` : `outputs:\n  output1: ${now}\n  output2: `;
+    recipe.rows = Math.min(16, recipe.value.split("\n").length + 2);
+    recipe.focus();
+  };
 
   const list = async () => {
     try {
@@ -71,10 +99,9 @@
       const answer = await send("preview", { source: source.value, recipe: recipe.value, sample: sample.value });
       const found = await answer.json();
       if (own !== turn) { return; }
-      if (answer.ok) { problem.textContent = ""; show(found); return; }
-      const isAbout = answer.status === 422;
-      problem.textContent = isAbout ? found.detail : "";
-      note.textContent = isAbout ? "" : found.detail;
+      tell("");
+      if (answer.ok) { show(found); return; }
+      if (answer.status === 422) { tell(found.detail); note.textContent = ""; } else { note.textContent = found.detail; }
     } catch (error) { if (own === turn) { note.textContent = error.message; } }
   };
 
@@ -98,9 +125,15 @@
     }));
   };
 
-  const changed = () => { suggest(); previewSoon(); };
+  const changed = () => { suggest(); explain(); previewSoon(); };
 
   recipe.addEventListener("input", changed);
+  for (const kind of ["keyup", "click", "focus"]) { recipe.addEventListener(kind, explain); }
+  // The arrow key moves from the text to the operators that fit.
+  recipe.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" && words.firstChild) { event.preventDefault(); words.firstChild.focus(); }
+  });
+  if (more) { more.hidden = false; document.getElementById("add-output").addEventListener("click", addOutput); }
   source.addEventListener("change", () => { list(); previewSoon(); });
   sample.addEventListener("change", preview);
   for (const button of document.querySelectorAll("[data-example]")) {

@@ -34,13 +34,13 @@
     prepare();
   };
 
-  const isBusy = (part) => part.querySelector(".over") !== null;
+  const isBusy = (part) => part.matches(".over") || part.querySelector(".over") !== null;
 
   const replace = (old, part) => {
     const active = document.activeElement;
-    const place = old.contains(active) ? [...old.querySelectorAll("a, button, input")].indexOf(active) : -1;
+    const place = old.contains(active) ? [...old.querySelectorAll("a, button, input, summary")].indexOf(active) : -1;
     old.replaceChildren(...document.importNode(part, true).childNodes);
-    if (place >= 0) { old.querySelectorAll("a, button, input")[place]?.focus(); }
+    if (place >= 0) { old.querySelectorAll("a, button, input, summary")[place]?.focus(); }
   };
 
   let due = false, running = false;
@@ -56,7 +56,7 @@
   const listen = () => {
     const stream = new EventSource(`${root}api/v1/events?after=${document.body.dataset.live}`);
     let wasLost = false;
-    for (const kind of ["job", "failed", "aside", "flows", "reset"]) { stream.addEventListener(kind, refreshSoon); }
+    for (const kind of ["job", "failed", "aside", "flows", "nodes", "reset"]) { stream.addEventListener(kind, refreshSoon); }
     stream.addEventListener("open", () => { status.textContent = ""; if (wasLost) { wasLost = false; refreshSoon(); } });
     stream.addEventListener("error", () => {
       wasLost = true;
@@ -81,9 +81,14 @@
   };
 
   const prepare = () => {
+    for (const hint of document.querySelectorAll(".drop .hint")) { hint.hidden = false; }
     for (const card of document.querySelectorAll(".drop:not([data-ready])")) {
       card.dataset.ready = "yes";
-      card.querySelector(".hint").hidden = false;
+      card.addEventListener("change", (event) => {
+        if (!event.target.matches("[data-upload]")) { return; }
+        upload(card, [...event.target.files]);
+        event.target.value = "";
+      });
       card.addEventListener("dragover", (event) => { event.preventDefault(); card.classList.add("over"); });
       card.addEventListener("dragleave", () => card.classList.remove("over"));
       card.addEventListener("drop", (event) => {
@@ -93,6 +98,9 @@
       });
     }
   };
+
+  // What changes without a message: the machine's load, the lanes of workers.
+  setInterval(() => { if (document.visibilityState === "visible" && document.querySelector("#machine, #hand, #nodes")) { refreshSoon(); } }, 5000);
 
   localTimes(document);
   if (document.body.dataset.live !== undefined) { prepare(); listen(); }

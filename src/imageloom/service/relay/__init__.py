@@ -1,0 +1,1 @@
+"""A relay: a run serves its source and its sink to workers that share no storage with it."""
