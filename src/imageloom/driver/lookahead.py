@@ -139,9 +139,8 @@ class Lookahead:
         try:
             if path := store.path(item.path):
                 return codecs.metadata_of(path, header.format, header.page).exif
-            data = stores.kept.get((self._source.root, item)) or store.read(
-                item.path, self._job.limits.max_file_size, item
-            )
+            name = self._source.root, item
+            data = stores.kept.get(name) or store.read(item.path, self._job.limits.max_file_size, item)
             return codecs.read_metadata(data, header.format, header.page).exif
         except CorruptImage:
             return b""

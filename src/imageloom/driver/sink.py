@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from imageloom import codecs
+from imageloom.driver import locking
 from imageloom.driver.namefilter import NameFilter
 from imageloom.driver.naming import check_below
 from imageloom.driver.source import Source
@@ -26,8 +27,7 @@ from imageloom.records.schema import Claim
 from imageloom.stores import Store, is_remote, local_path, open_store
 from imageloom.stores.local import LocalStore
 from imageloom.stores.staging import ScratchFolder
-from imageloom.system import disk, folders, locks
-from imageloom.system.private import private_folder
+from imageloom.system import disk
 
 
 class Sink:
@@ -136,9 +136,9 @@ class Sink:
         try:
             if self._scratch and self.store.is_local:
                 self._scratch_folder = ScratchFolder(self._scratch)
-            self._lock = self._open_lock()
-            locks.take(self._lock)
-            # from now on, no other run claims names in it
+            self._lock = locking.open_lock(self.store, self._ledger.path)
+            locking.take(self._lock)
+            # From now on, no other run claims names in it.
             self._is_new = not self._ledger.knows(self.address)
             self.store.prepare(self._scratch)
         except BlockingIOError:
@@ -166,20 +166,6 @@ class Sink:
     def scratch_is_here(self) -> bool:
         """Whether `scratch` is the system's temporary folder, which other machines do not share."""
         return not (self.store.is_local or self._scratch)
-
-    def _open_lock(self) -> int:
-        """Open the file to lock: the folder itself, or for a remote sink a file beside the ledger.
-
-        Remote objects are not used as locks: they would remain after a kill.
-        """
-        if isinstance(self.store, LocalStore):
-            return os.dup(self.store.root())
-        import hashlib
-
-        folder = self._ledger.path.parent / "locks"
-        private_folder(folder)
-        name = hashlib.sha256(self.address.encode()).hexdigest()[:32]
-        return folders.open_file(os.fspath(folder / name), os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self) -> None:
         if self._lock >= 0:
@@ -240,9 +226,7 @@ class Sink:
                 return None
         for name in names:
             if name not in self._compared:
-                self._ledger.claim(job, self._source, self.address, item, recipe, name)
-                if self._is_new:
-                    self._claimed.add(name)
+                self._claim(job, item, recipe, name)
         self._job = job
         if self._if_exists == "overwrite":
             return True
@@ -250,6 +234,11 @@ class Sink:
             return False
         own = [c is not None and (c.source, c.key) == (self._source, item.key) for c in claims]
         return all(own) and (self.store.is_local or all(c and c.is_filled for c in claims))
+
+    def _claim(self, job: int, item: Item, recipe: str, name: str) -> None:
+        self._ledger.claim(job, self._source, self.address, item, recipe, name)
+        if self._is_new:
+            self._claimed.add(name)
 
     def _claim_of(self, name: str) -> Claim | None:
         """The claim on a name. The ledger is not asked where there can be none."""
@@ -266,7 +255,7 @@ class Sink:
     def _may_write(self, name: str, claim: Claim | None, item: Item, taken: frozenset[str] | None) -> bool:
         is_own = claim is not None and (claim.source, claim.key) == (self._source, item.key)
         exists = is_own or (self.store.exists(name) if taken is None else name in taken)
-        if exists:
+        if exists or taken is not None:
             self._spare_input(name, item)
         real = self._real(name)
         if self.store.is_local and real != f"{self._real('')}{name}":
@@ -347,7 +336,7 @@ class Sink:
                 )
             self._times[written.name] = written_at
         for written in adopted:
-            self._ledger.claim(job, self._source, self.address, work.item, recipe, written.name)
+            self._claim(job, work.item, recipe, written.name)
 
     def _claim_made(self, job: int, work: Work, recipe: str, result: Result) -> None:
         """Claim names that are known only now, because they have digests. A file of such a name that is there has
