@@ -314,7 +314,6 @@ CANNOT_HOLD = [
     ("pnm", 4, "float32"),
     ("webp", 3, "uint16"),
     ("avif", 3, "float32"),
-    ("gif", 3, "uint8"),
     ("png", 3, "float32"),
     ("heif", 1, "float32"),
 ]

@@ -327,14 +327,13 @@ class EngineTests(EngineCore, EngineFaults):
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("imageloom.recipes.plan.BATCH_ITEMS", 1)
-        most = window.DEPTH * opened.capacity
-        scripted = ScriptedEngine(opened, hold=most + 1)
+        scripted = ScriptedEngine(opened, hold=window.DEPTH * opened.capacity + 1)
         try:
             summary = self.drive(scripted, photos, sink, ledger, events)
         finally:
             scripted.close()
         assert summary.done == COUNT
-        assert 1 < scripted.most_in_flight <= most
+        assert 1 < scripted.most_in_flight <= window.DEPTH * scripted.most_capacity
 
     def test_bytes_in_flight_are_bounded(
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch

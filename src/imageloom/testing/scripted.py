@@ -33,6 +33,8 @@ class ScriptedEngine(Engine):
         """All tasks, in the order of submission."""
         self.most_in_flight = 0
         """The maximum number of tasks in flight."""
+        self.most_capacity = 0
+        """The maximum capacity that was reported: an engine that measures may change it."""
         self._engine = engine
         self._lost, self._twice, self._hold = lost, twice, hold
         self._in_flight = 0
@@ -45,7 +47,9 @@ class ScriptedEngine(Engine):
 
     @property
     def capacity(self) -> int:
-        return self._engine.capacity
+        capacity = self._engine.capacity
+        self.most_capacity = max(self.most_capacity, capacity)
+        return capacity
 
     def submit(self, task: Task) -> Future[Outcome]:
         answer: Future[Outcome] = Future()
