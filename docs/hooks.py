@@ -23,6 +23,7 @@ from imageloom.operators.registry import Operator, describe_parameter
 ROOT = Path(__file__).parent.parent
 OUTSIDE = {f"{name}.md": f"{name}.md" for name in ("ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "SECURITY")}
 OUTSIDE["deploy.md"] = "deploy/README.md"
+OUTSIDE["examples.md"] = "examples/README.md"
 """Pages of the site that are files outside of docs/, by their name in the site."""
 
 _NESTED = re.compile(

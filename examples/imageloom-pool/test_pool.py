@@ -1,0 +1,5 @@
+from imageloom.testing.engines import EngineCore
+
+
+class TestPool(EngineCore):
+    engine = "pool"

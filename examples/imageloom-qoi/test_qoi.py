@@ -1,0 +1,5 @@
+from imageloom.testing.codecs import CodecTests
+
+
+class TestQoi(CodecTests):
+    format = "qoi"
