@@ -268,6 +268,15 @@ def mistakes(folder: Path) -> None:
     )
 
 
+def service() -> None:
+    """A service that cannot be reached."""
+    with imageloom.Client("http://127.0.0.1:9", "no token of any service", timeout=5) as client:
+        try:
+            assert_type(client.flow("web").name, str)
+        except imageloom.StorageError as error:
+            print(error)
+
+
 def main(source: Path, folder: Path) -> None:
     path = next(source.iterdir())
     image = imageloom.open(path)
@@ -276,6 +285,7 @@ def main(source: Path, folder: Path) -> None:
     many(source, folder / "many", folder / "ledger.db")
     asyncio.run(later(source, folder / "later", folder / "ledger.db"))
     mistakes(folder)
+    service()
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ class ImageloomError(Exception):
     """The base of all errors that imageloom raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+    """The exit code of `imageloom` if this error ends it."""
     transient: ClassVar[bool] = False
     """Another attempt may succeed."""
 

@@ -16,6 +16,7 @@ class Density(Plain, frozen=True):
     x: float
     """Pixels per unit."""
     y: float
+    """Pixels per unit, downwards."""
     unit: Literal["inch", "cm", "none"] = "inch"
     """none: only the ratio of x and y has a meaning (the shape of a pixel)."""
 
@@ -33,8 +34,11 @@ class Text(Plain, frozen=True):
     """A text with a keyword, such as a PNG's Copyright; the comment of a JPEG has the keyword "Comment"."""
 
     keyword: str
+    """What the text is, such as Copyright."""
     text: str
+    """The text itself."""
     language: str = ""
+    """The language of the text, such as `en`; empty if it is not stated."""
     translated: str = ""
     """The keyword in this language."""
 
@@ -83,6 +87,7 @@ class Metadata(Plain, frozen=True):
     exif: bytes = b""
     """A TIFF structure, without the prefix that it has in a JPEG."""
     xmp: bytes = b""
+    """The XMP packet."""
     extended_xmp: bytes = b""
     """The part of the XMP that does not fit into a JPEG's first packet. Other formats have one packet."""
     icc: bytes = b""
@@ -92,8 +97,11 @@ class Metadata(Plain, frozen=True):
     photoshop: bytes = b""
     """Other image resources of Photoshop that remain true: the copyright flag and its address."""
     density: Density | None = None
+    """The resolution for print."""
     texts: tuple[Text, ...] = ()
+    """Texts with keywords, and comments."""
     colours: Primaries | None = None
+    """What the numbers of the pixels mean, if no profile says it."""
     gain_map: bytes = b""
     """The gain map of an Ultra HDR photo: a JPEG with its own XMP."""
     video: bytes = b""
@@ -101,6 +109,7 @@ class Metadata(Plain, frozen=True):
     georeference: bytes = b""
     """The tags of a GeoTIFF, as a TIFF structure of one directory."""
     luminance: Luminance | None = None
+    """The luminance that an HDR image was made for."""
     chunks: bytes = b""
     """Chunks of a PNG that no other format can hold and that may be copied, whatever has changed: private ones
     marked as safe to copy, and the time of the last change."""

@@ -64,6 +64,7 @@ class Saved(Plain, frozen=True):
     path: str
     """The path; empty if it was written to a file object."""
     format: Format
+    """The format that was written."""
     size: int
     """In bytes."""
     dropped: tuple[Thing, ...] = ()

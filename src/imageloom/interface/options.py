@@ -44,6 +44,8 @@ from imageloom.records.events import Listener
 from imageloom.system.sandbox import Mode, Sandbox
 
 SandboxMode = Mode
+"""Whether items are decoded in sandboxed processes: always, and the kernel must be able to restrict them;
+with the restrictions that the kernel has, except for formats of a short list; or never."""
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 

@@ -17,6 +17,7 @@ class ItemResult(Plain, frozen=True):
     """Path of the input relative to the source, with forward slashes; a page of a file ends with
     `/./page=N`."""
     state: Literal["done", "failed", "skipped"]
+    """Whether its outputs are made, it has failed for good, or nothing had to be done."""
     outputs: tuple[str, ...] = ()
     """Paths or addresses of the outputs. Empty unless the state is `done`, and in `Job.items`."""
     failure: Failure | None = None
@@ -28,6 +29,7 @@ class ItemResult(Plain, frozen=True):
     warnings: tuple[str, ...] = ()
     """Damage of the input that did not prevent its decoding."""
     attempts: int = 1
+    """Number of attempts at it, the last one too."""
     seconds: float = 0.0
     """Time that the last attempt took in its worker."""
 
@@ -36,11 +38,15 @@ class Progress(Plain, frozen=True):
     """How far a job is."""
 
     done: int = 0
+    """Number of items whose outputs are made."""
     failed: int = 0
+    """Number of items that have failed for good."""
     skipped: int = 0
+    """Number of items for which nothing had to be done."""
     seconds: float = 0.0
     """Since the start of the job, or its whole duration."""
     is_running: bool = True
+    """Whether the job has not ended."""
 
     @property
     def total(self) -> int:

@@ -20,7 +20,9 @@ float32; values outside 0 to 1 are allowed, and refused by operators that need t
 """
 
 DType = Literal["uint8", "uint16", "float32"]
-Format = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]  # a codec's name: see `codecs.get`
+"""The type of a sample: integers fill their range, floating point is 0 to 1 and may lie outside of it."""
+Format = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+"""The name of a codec, such as `jpeg`."""
 Thing = Literal[
     "16 bits",
     "alpha",
@@ -77,10 +79,13 @@ class Frame(Plain, frozen=True):
     """The shape of an image between two steps."""
 
     width: int
+    """In pixels."""
     height: int
+    """In pixels."""
     channels: int
     """1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; and `extra` more."""
     dtype: DType = "uint8"
+    """The type of each sample."""
     extra: int = 0
     """The number of extra samples: the last channels, whose meaning is not known, neither colours nor alpha."""
 
@@ -91,17 +96,21 @@ class Frame(Plain, frozen=True):
 
     @property
     def pixels(self) -> int:
+        """Number of pixels: width times height."""
         return self.width * self.height
 
     @property
     def bytes(self) -> int:
+        """Size of the decoded pixels in bytes."""
         return self.pixels * self.channels * {"uint8": 1, "uint16": 2, "float32": 4}[self.dtype]
 
     @property
     def is_large(self) -> bool:
+        """Whether it has so many pixels that its outputs are encoded piece by piece."""
         return self.pixels > LARGE
 
     def is_as_large_as(self, other: Frame) -> bool:
+        """Whether width and height are those of the other frame."""
         return (self.width, self.height) == (other.width, other.height)
 
     @classmethod
@@ -121,26 +130,35 @@ class Box(Plain, frozen=True):
     """A half-open rectangle of pixels: it includes x0 and y0, but not x1 and y1."""
 
     x0: int
+    """The first column, in pixels from the left edge of the image."""
     y0: int
+    """The first row, in pixels from the top edge of the image."""
     x1: int
+    """The column behind the last one."""
     y1: int
+    """The row below the last one."""
 
     @classmethod
     def of(cls, frame: Frame) -> Box:
+        """The box of all pixels of a frame."""
         return cls(0, 0, frame.width, frame.height)
 
     @property
     def width(self) -> int:
+        """In pixels."""
         return self.x1 - self.x0
 
     @property
     def height(self) -> int:
+        """In pixels."""
         return self.y1 - self.y0
 
     def moved(self, x: int, y: int) -> Box:
+        """This box, moved by x pixels to the right and y pixels down."""
         return Box(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y)
 
     def grown(self, pixels: int) -> Box:
+        """This box, larger by so many pixels on each side."""
         return Box(self.x0 - pixels, self.y0 - pixels, self.x1 + pixels, self.y1 + pixels)
 
     def aligned(self, step: int) -> Box:

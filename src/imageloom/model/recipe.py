@@ -11,6 +11,8 @@ from imageloom.model.image import Format, Plain, Subsampling
 from imageloom.system.sandbox import Sandbox
 
 Decode = Literal["safe", "fast", "exact"]
+"""How far a JPEG may be shrunk while it is decoded, before a resize: to twice the target size; to the
+target size; not at all."""
 Keep = Literal["keep", "strict", "strip"]
 """What happens to metadata: kept (what is dropped is reported), kept or the item fails, removed."""
 Damage = Literal["refuse", "warn", "salvage"]
@@ -32,7 +34,9 @@ class Step(Plain, frozen=True):
     """An operator's name with its parameters."""
 
     name: str
+    """Name of the operator."""
     params: dict[str, Value] = {}  # noqa: RUF012 - msgspec copies it
+    """Values of its parameters by name; others have their defaults."""
 
     join: ClassVar[Callable[[Step, object], Any] | None] = None
     """What `step | other` gives: `recipes.pipeline` sets it, because pipelines need the operators."""
@@ -64,6 +68,7 @@ class Output(Plain, frozen=True):
     """One of the outputs that a recipe makes of each item."""
 
     steps: tuple[Step, ...]
+    """The steps for each image, in their order."""
     folder: str = ""
     """Path relative to the sink; empty for the sink itself."""
     format: Format | None = None
@@ -96,15 +101,21 @@ class Recipe(Plain, frozen=True):
     """The outputs to make of each item. The item is decoded once for all outputs."""
 
     outputs: tuple[Output, ...]
+    """At least one."""
     decode: Decode = "safe"
     """How far the decoder may shrink a JPEG before a resize: to twice the target size, to the target size, not."""
     operators: tuple[str, ...] = ()
     """Paths of the Python files that define the user's operators."""
     metadata: Keep = "keep"
+    """What happens to metadata."""
     damage: Damage = "warn"
+    """Which damaged files are accepted."""
     colors: Colors = "keep"
+    """What happens to the colours of the input."""
     gain_map: GainMap = "keep"
+    """What happens to the gain map of an Ultra HDR photo."""
     pages: Pages = "first"
+    """Which pages of a file are processed."""
     density: Annotated[int, Meta(ge=0, le=4800)] = 0
     """Pixels per inch at which documents are drawn (PDF, SVG); 0: each format's default."""
 
@@ -113,12 +124,16 @@ class Limits(Plain, frozen=True):
     """Limits that are checked against an image's header, before any pixel is decoded."""
 
     max_pixels: Annotated[int, Meta(ge=1)] = 512_000_000
+    """Maximum width times height of an image."""
     max_file_size: Annotated[int, Meta(ge=1)] = 4 << 30
+    """Maximum size of a file in bytes."""
     max_expansion: Annotated[int, Meta(ge=1)] = 1000
     """Decoded bytes per byte of the file. Checked only if an image decodes to more than 64 MB."""
 
 
 IfExists = Literal["error", "skip", "overwrite"]
+"""What happens if an output's name is taken by a file that imageloom did not make: the item fails, is
+skipped, or the file is replaced."""
 Links = Literal["follow", "inside", "refuse"]
 """Which symbolic links in a local source are read: all, those that point inside the source, or none."""
 

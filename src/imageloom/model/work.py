@@ -192,6 +192,7 @@ class Failure(Plain, frozen=True):
     kind: str
     """The class name of the error, as in `errors`."""
     message: str
+    """What is wrong, and what to do, in one line."""
     transient: bool = False
     """A retry may succeed."""
     trace: str = ""

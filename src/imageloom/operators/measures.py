@@ -23,6 +23,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     measure: Callable[..., Any]
     """(pixels of a part, without alpha) -> the part's measure."""
     merge: Callable[[Any, Any], Any]
+    """(measure, another measure) -> the measure of both parts."""
     resolve: Callable[..., Any]
     """(merged measure, parameters) -> the step."""
     plain: Any = np.ndarray

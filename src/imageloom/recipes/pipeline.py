@@ -60,6 +60,7 @@ class Pipeline(Chained):
     __slots__ = {"steps": "The steps, in their order."}
 
     steps: tuple[Step, ...]
+    """The steps, in their order."""
 
     def __init__(self, steps: str | Iterable[Step | str | Mapping[str, object]] = ()) -> None:
         parts = [steps] if isinstance(steps, str) else steps

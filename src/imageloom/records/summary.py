@@ -20,11 +20,17 @@ class Summary(Plain, frozen=True):
     """The numbers of done, failed and skipped items of a run, its duration in seconds, and what was lost."""
 
     job: int
+    """Number of the job in the ledger."""
     done: int
+    """Number of items whose outputs were made."""
     failed: int
+    """Number of items that have failed for good."""
     skipped: int
+    """Number of items for which nothing had to be done."""
     seconds: float
+    """Duration of the run."""
     interrupted: bool = False
+    """Whether the run was stopped before its end."""
     lost: int = 0
     """Number of done files whose outputs lack something that the input has, other than a thumbnail."""
     dropped: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it
@@ -42,10 +48,12 @@ class Summary(Plain, frozen=True):
 
     @property
     def total(self) -> int:
+        """Number of items that have ended."""
         return self.done + self.failed + self.skipped
 
     @property
     def exit_code(self) -> int:
+        """The exit code of `imageloom run`: 0 all done, 1 some failed, 3 no item, 130 interrupted."""
         if self.interrupted:
             return 130
         if self.total == 0:

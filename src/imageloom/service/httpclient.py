@@ -63,6 +63,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connections to the service."""
         self._connection.close()
 
     # Flows

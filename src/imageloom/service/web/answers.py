@@ -102,6 +102,8 @@ class ItemList(Plain, frozen=True, forbid_unknown_fields=False):
 
 
 class ItemAnswer(Plain, frozen=True, forbid_unknown_fields=False):
+    """An item of a job, and why it failed."""
+
     item: ItemLine
     trace: str
     """The traceback of a bug; empty for other failures."""
@@ -167,6 +169,8 @@ class Workers(Plain, frozen=True, forbid_unknown_fields=False):
 
 
 class OperatorAnswer(Plain, frozen=True, forbid_unknown_fields=False):
+    """An operator: its name, its documentation, its parameters and examples of steps."""
+
     name: str
     summary: str
     text: str
