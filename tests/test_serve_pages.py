@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import time
 from collections.abc import Iterator
@@ -125,6 +126,13 @@ def test_an_item_before_and_after_and_the_report(client: httpx.Client, site: Hos
     assert "bad.jpg" in report.text
     assert client.get(f"jobs/{job}/report", params={"run": "99"}).status_code == 404
     assert "script-src 'self'" in client.get(f"jobs/{job}").headers["content-security-policy"]
+
+
+def test_the_summary_of_an_operator_is_shown_once(client: httpx.Client) -> None:
+    page = html.unescape(client.get("new").text)
+    for one in operators.operators():
+        assert page.count(one.summary) == 1, one.name
+    assert "fit=inside keeps the proportions" in page, "the rest is shown too"
 
 
 @pytest.mark.parametrize(
