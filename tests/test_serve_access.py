@@ -133,6 +133,15 @@ def test_another_host_is_refused(host: str, site: Hosted) -> None:
         assert client.get("", headers={"Host": f"LOCALHOST:{port}"}).status_code == 200
 
 
+def test_probes_are_answered_under_any_host(site: Hosted) -> None:
+    with site.client() as client:
+        for probe, word in (("health", "ok"), ("ready", "ready")):
+            answer = client.get(probe, headers={"Host": "10.1.2.3:8100"})
+            assert (answer.status_code, answer.text) == (200, f"{word}\n")
+            assert client.post(probe, headers={"Host": "10.1.2.3:8100"}).status_code in (401, 403)
+            assert client.get(f"{probe}/", headers={"Host": "10.1.2.3:8100"}).status_code == 421
+
+
 def test_hosts_are_those_of_the_address_and_those_that_are_named() -> None:
     assert hosts_of("127.0.0.1:1", 5, ("Photos.example.org",)) == {
         "localhost:5", "127.0.0.1:5", "[::1]:5", "photos.example.org"

@@ -25,6 +25,8 @@ from imageloom.service.web.proxies import Network, client_of
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/login", "/enter", "/health", "/ready", "/static/")
 """Paths that need no login. Those with a slash at their end are prefixes."""
+PROBES = ("/health", "/ready")
+"""Paths that answer under any host: probes ask by an address, and the answer is the same word for everybody."""
 FOR_ALL = ("/login", "/logout")
 """Paths at which a reader may change something: the own login."""
 MOST_BODY = 1 << 20
@@ -103,7 +105,8 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        self._check_host(headers)
+        if scope["path"] not in PROBES:
+            self._check_host(headers)
         if scope.get("client"):
             scope["client"] = (client_of(scope["client"][0], headers, self._proxies), 0)
         if len(scope["path"]) + len(scope["query_string"]) > MOST_PATH:
