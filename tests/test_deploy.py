@@ -93,7 +93,7 @@ VARIANTS: dict[str, Manifest] = {
 
 
 def test_there_are_the_modes() -> None:
-    assert MODES == ["d", "dask", "e", "f", "g", "ray"]
+    assert MODES == ["d", "dask", "e", "f", "g", "ray", "serve"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == __version__
 
@@ -140,10 +140,13 @@ def test_every_pod_has_few_rights_and_is_probed(variant: str) -> None:
         assert mounts["tmp"] == "/tmp"
         if container["name"] != "redis":
             assert set(mounts) == places
-            port = container["args"][container["args"].index("--health") + 1]
-            assert port == f"0.0.0.0:{container['ports'][0]['containerPort']}"
+            option, port = ("--listen", "http") if container["name"] == "serve" else ("--health", "health")
+            address = container["args"][container["args"].index(option) + 1]
+            assert container["ports"] == [
+                {"name": port, "containerPort": int(address.removeprefix("0.0.0.0:"))}
+            ]
             for probe, path in (("startup", "health"), ("liveness", "health"), ("readiness", "ready")):
-                assert container[f"{probe}Probe"]["httpGet"] == {"path": f"/{path}", "port": "health"}
+                assert container[f"{probe}Probe"]["httpGet"] == {"path": f"/{path}", "port": port}
     for one in of_kind(manifests, "Deployment", "StatefulSet"):
         selected = one["spec"]["selector"]["matchLabels"].items()
         assert selected <= one["spec"]["template"]["metadata"]["labels"].items()
@@ -160,7 +163,12 @@ def test_our_own_command_line_takes_the_arguments(variant: str) -> None:
             for variable, value in environment.items():
                 patch.setenv(variable, value)
             context = command.make_context(name, list(arguments))
-        assert context.params["health"] == "0.0.0.0:8080"
+        if container["name"] == "serve":
+            assert context.params["listen"] == "0.0.0.0:8100"
+            assert context.params["connect"]
+            assert (context.params["hosts"], context.params["behind_proxy"]) == (("localhost:8100",), True)
+        else:
+            assert context.params["health"] == "0.0.0.0:8080"
         if container["name"] in ("worker", "assembler"):
             assert context.params["role"] == container["name"]
             assert context.params["connect"]
@@ -176,6 +184,7 @@ def test_our_own_command_line_takes_the_arguments(variant: str) -> None:
         ("g", {"coordinator", "worker", "assembler"}),
         ("dask", {"coordinator"}),
         ("ray", {"coordinator"}),
+        ("serve", {"serve", "worker", "assembler"}),
     ],
 )
 def test_each_mode_has_its_roles(mode: str, roles: set[str]) -> None:
@@ -183,7 +192,7 @@ def test_each_mode_has_its_roles(mode: str, roles: set[str]) -> None:
     found = ours(manifests)
     assert set(found) == roles
     assert len(of_kind(manifests, "StatefulSet")) == ("worker" in roles)
-    coordinator = found.get("coordinator") or found["run"]
+    coordinator = found[next(role for role in ("coordinator", "run", "serve") if role in found)]
     engine = coordinator["args"][coordinator["args"].index("--engine") + 1]
     assert engine == {"d": "serial", "dask": "dask", "ray": "ray"}.get(mode, "redis")
     for server in of_kind(manifests, "StatefulSet"):
@@ -233,6 +242,7 @@ def test_a_scaler_watches_the_stream_that_workers_read() -> None:
         ),
         ({"connect": {"address": "http://x"}}, "connect"),
         ({"health": {"port": 80}}, "1,024"),
+        ({"serve": {"enabled": True, "roots": []}}, "roots"),
     ],
 )
 def test_what_makes_no_sense_is_refused(values: Manifest, reason: str) -> None:

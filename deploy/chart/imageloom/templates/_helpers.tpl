@@ -70,9 +70,18 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end }}
 
+{{/* The claim of the ledger; empty without one. */}}
+{{- define "imageloom.claim" -}}
+{{- if .Values.state.persistent }}{{ include "imageloom.name" . }}-state{{ end }}
+{{- end }}
+
 {{/* The spec of a pod of imageloom. Takes root, role, args, resources and restart; with claim, a place for the ledger. */}}
 {{- define "imageloom.pod" -}}
 {{- $values := .root.Values -}}
+{{- $isService := eq .role "serve" -}}
+{{- $args := .args -}}
+{{- if not $isService }}{{ $args = concat $args (list "--health" (printf "0.0.0.0:%v" $values.health.port)) }}{{ end -}}
+{{- $port := ternary "http" "health" $isService -}}
 restartPolicy: {{ .restart }}
 terminationGracePeriodSeconds: {{ $values.grace }}
 automountServiceAccountToken: false
@@ -98,7 +107,7 @@ containers:
     image: {{ include "imageloom.pinned" (list (printf "%s:%s" $values.image.repository ($values.image.tag | default .root.Chart.AppVersion)) $values.image.digest) }}
     imagePullPolicy: {{ $values.image.pullPolicy }}
     args:
-      {{- range concat .args (list "--health" (printf "0.0.0.0:%v" $values.health.port)) }}
+      {{- range $args }}
       - {{ . | quote }}
       {{- end }}
     env:
@@ -115,19 +124,19 @@ containers:
       {{- toYaml . | nindent 6 }}
     {{- end }}
     ports:
-      - name: health
-        containerPort: {{ $values.health.port }}
+      - name: {{ $port }}
+        containerPort: {{ ternary $values.serve.port $values.health.port $isService }}
     startupProbe:
-      httpGet: {path: /health, port: health}
+      httpGet: {path: /health, port: {{ $port }}}
       periodSeconds: 2
       failureThreshold: 60
     livenessProbe:
-      httpGet: {path: /health, port: health}
+      httpGet: {path: /health, port: {{ $port }}}
       periodSeconds: 10
       timeoutSeconds: 5
       failureThreshold: 6
     readinessProbe:
-      httpGet: {path: /ready, port: health}
+      httpGet: {path: /ready, port: {{ $port }}}
       periodSeconds: 5
       timeoutSeconds: 5
     resources:
