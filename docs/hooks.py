@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import click
@@ -29,6 +30,8 @@ _NESTED = re.compile(
     r'(?:aria-label="[^"]*"|(data-md-level="[1-9]") aria-labelledby="[^"]*" aria-expanded="\w+")>'
 )
 _SAMPLE = "assets/operators/sample.jpg"
+_EXAMPLES = ROOT / "src" / "imageloom" / "testing" / "samples"
+"""Files that examples of operators name."""
 _LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 
 
@@ -114,7 +117,8 @@ def _example(operator: Operator) -> str:
 def _drawn(pipeline: str) -> bytes:
     """The sample after a pipeline, as a JPEG at most 360 pixels wide."""
     steps = filter(None, (pipeline, "resize 360x360 fit=inside"))
-    return Image.from_array(draw_photo(11, 720, 480)).apply(" | ".join(steps)).encode("jpeg", quality=82)
+    with chdir(_EXAMPLES):
+        return Image.from_array(draw_photo(11, 720, 480)).apply(" | ".join(steps)).encode("jpeg", quality=82)
 
 
 def _commands() -> Iterator[str]:

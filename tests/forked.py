@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +54,8 @@ def _run(arguments: list[str]) -> tuple[int, str]:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(int(end.code or 0))
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(70)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -31,7 +31,11 @@ def flow_of(root: Path, name: str = "web", recipe: Any = "resize 50%", **more: A
 
 @contextmanager
 def service_of(
-    tmp_path: Path, engine: str = "threads", jobs: int = 2, **options: Any
+    tmp_path: Path,
+    engine: str = "threads",
+    jobs: int = 2,
+    webhooks: tuple[str, ...] = (),
+    **options: Any,
 ) -> Iterator[JobService]:
     """A service over `tmp_path / root`. `threads` starts sooner than processes."""
     root, home = tmp_path / "root", tmp_path / "service"
@@ -42,6 +46,7 @@ def service_of(
         closing(ServiceState(home / "service.db")) as state,
         closing(open_engine(engine, Settings(jobs, timeout=60.0))) as opened,
     ):
+        state.webhooks = webhooks
         flows = FlowFolder(home / "flows", rules)
         service = JobService(flows, state, home / "ledger.db", Turns(opened, guard), guard.folders, **options)
         try:
@@ -60,7 +65,7 @@ class Hosted:
     """A whole service at an address, with clients for its roles."""
 
     def __init__(self, root: Path, address: Address, home: Path) -> None:
-        self.root, self.url, self.link = root, address.url, address.link
+        self.root, self.home, self.url, self.link = root, home, address.url, address.link
         self.tokens = {role: (home / f"{role}.token").read_text().strip() for role in ("operator", "reader")}
 
     def client(self, role: str = "", **headers: str) -> httpx.Client:
@@ -71,14 +76,17 @@ class Hosted:
 
 
 @contextmanager
-def hosted_in(folder: Path, address: dict[str, Any] | None = None, **options: Any) -> Iterator[Hosted]:
+def hosted_in(
+    folder: Path, address: dict[str, Any] | None = None, more: tuple[str, ...] = (), **options: Any
+) -> Iterator[Hosted]:
     """A service over `folder / root`, with one worker.
 
     Args:
         address: further arguments of `hosted`.
+        more: further roots.
     """
     root, home = folder / "root", folder / "home"
     root.mkdir(exist_ok=True)
-    site = Site((str(root),), state=home, workers=1, timeout=60.0, **options)
+    site = Site((str(root), *more), state=home, workers=1, timeout=60.0, **options)
     with hosted(site, **(address or {})) as reached:
         yield Hosted(root, reached, home)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageloom.driver.lookahead import Entry, look_ahead
+from imageloom.driver.lookahead import Entry, look_ahead, with_next
 from imageloom.model import Item
 from imageloom.worker.controller import fixed
 
@@ -130,3 +130,27 @@ def test_who_leaves_early_waits_for_no_more_than_what_is_asked() -> None:
     answers.close()  # type: ignore[attr-defined]
     assert len(asked) < 10
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_an_entry_does_not_wait_while_the_driver_waits() -> None:
+    """After a None the driver waits, and then gets the entry that has arrived, not one more None."""
+    arrived: list[Item] = []
+    asked = []
+
+    def source() -> Iterator[tuple[Item | None, None]]:
+        while True:
+            asked.append(1)
+            yield (arrived.pop() if arrived else None), None
+
+    entries = with_next(source())
+    assert next(entries)[0][0] is None
+    assert len(asked) == 1
+    arrived.append(Item("a.jpg"))
+    assert next(entries) == ((Item("a.jpg"), None), True)
+    assert next(entries)[0][0] is None
+    arrived.extend((Item("c.jpg"), Item("b.jpg")))
+    assert [next(entries) for _ in range(3)] == [
+        ((Item("b.jpg"), None), False),
+        ((Item("c.jpg"), None), True),
+        ((None, None), True),
+    ]

@@ -17,7 +17,8 @@ import pytest
 
 from imageloom.api import process
 from imageloom.bench.samples import draw_photos
-from imageloom.errors import UsageError
+from imageloom.engines.dask import ABSENCE, Absence
+from imageloom.errors import EngineFailed, UsageError
 from imageloom.records.events import Done, Event, Failed, Retried
 from imageloom.records.ledger import Ledger
 from imageloom.testing.engines import recipe_of
@@ -34,6 +35,17 @@ def workers(of: int | None = None) -> list[psutil.Process]:
 def _no_worker_is_left() -> Iterator[None]:
     yield
     assert not workers()
+
+
+def test_workers_are_absent_from_when_they_are_first_missed() -> None:
+    absence = Absence()
+    absence.note(2, 0.0)
+    absence.note(0, 1000.0)  # nobody had looked for long: a worker may have died just now
+    absence.note(0, 1000.0 + ABSENCE)
+    absence.note(1, 1001.0 + ABSENCE)
+    absence.note(0, 2000.0)
+    with pytest.raises(EngineFailed, match="no Dask worker"):
+        absence.note(0, 2001.0 + ABSENCE)
 
 
 def test_a_killed_worker_costs_only_what_it_had_in_hand(

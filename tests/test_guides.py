@@ -35,7 +35,19 @@ def scan(folder: Path) -> None:
     assert cv2.imwrite(str(folder / "scan.tif"), pixels)
 
 
-MADE = {"thumbnails": photos, "photographer": shoot, "gigapixels": scan, "speedup": photos}
+def shop(folder: Path) -> None:
+    for number in range(2):
+        draw(folder / f"products/{number}.jpg", number, 260, 200)
+    draw(folder / "logo.png", 5, 40, 20)
+
+
+MADE = {
+    "responsive": shop,
+    "thumbnails": photos,
+    "photographer": shoot,
+    "gigapixels": scan,
+    "speedup": photos,
+}
 LONG = {"speedup"}
 
 
@@ -47,6 +59,8 @@ def test_each_guide_has_its_files() -> None:
 def test_a_guide(name: str, tmp_path: Path) -> None:
     MADE[name](tmp_path)
     for kind, what, text in BLOCK.findall((GUIDES / f"{name}.md").read_text()):
+        if kind == "html":
+            continue
         if kind == "yaml":
             indent = len(text) - len(text.lstrip())
             (tmp_path / what).write_text("\n".join(line[indent:] for line in text.splitlines()))

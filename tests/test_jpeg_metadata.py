@@ -369,3 +369,25 @@ def test_subsampling_is_found_behind_long_segments() -> None:
     given = inserted(jpeg(subsampling=1), segment(0xE7, bytes(60_000)))
     header = codecs.read_header(lambda size: given[:size], len(given))
     assert header.subsampling == codecs.header_of(jpeg(subsampling=1)).subsampling == "422"
+
+
+@pytest.mark.parametrize(
+    ("density", "written", "dropped"),
+    [
+        (Density(300.0, 150.0), Density(300.0, 150.0), {}),
+        (Density(100_000.0, 80_000.0), Density(39_370.0, 31_496.0, "cm"), {}),
+        (Density(0.3, 0.3), None, {"density": 1}),
+        (Density(200_000.0, 9.0, "none"), None, {"density": 1}),
+    ],
+)
+def test_a_density_is_stated_or_its_loss_is_reported(
+    density: Density, written: Density | None, dropped: dict[Thing, int], tmp_path: Path
+) -> None:
+    png = codecs.encode(
+        "png", codecs.decode(jpeg(), codecs.header_of(jpeg())), Encoding(), Metadata(density=density)
+    )
+    assert isinstance(png, bytes)
+    (tmp_path / "a.png").write_bytes(png)
+    made = process("invert", tmp_path / "a.png", tmp_path / "out", format="jpeg")
+    assert made.dropped == dropped
+    assert jpegmetadata.read((tmp_path / "out" / "a.jpg").read_bytes()).density == written

@@ -381,7 +381,7 @@ def test_an_image_that_nothing_waits_behind_is_done_in_parts(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder's only one as well as its last one: all workers help."""
-    monkeypatch.setattr("imageloom.recipes.plan.ALONE", 500_000)
+    monkeypatch.setattr("imageloom.recipes.parting.ALONE", 500_000)
     (photos / "deep.png").unlink()
     in_parts: list[str] = []
 

@@ -27,7 +27,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["rotate 45", "photos", "out"],
             "rotate: degrees = 45: it must be 90, 180 or 270; for example: rotate ",
         ),
-        (["resize 9x9 fit=crop", "photos", "out"], "fit = 'crop': it must be exact, inside or cover"),
+        (
+            ["resize 9x9 fit=crop", "photos", "out"],
+            "fit = 'crop': it must be exact, inside, cover, pad, max or min",
+        ),
         (["resize", "photos", "out"], "resize: size is missing: WIDTHxHEIGHT"),
         (["resize 9x9 widht=3", "photos", "out"], "there is no parameter 'widht'"),
         (["flip up down", "photos", "out"], "flip: 2 values are given, but it takes at most 1: axis"),

@@ -16,7 +16,8 @@ from imageloom.engines.nodes.rpc import NODE, Service, open_channel, pack, stubs
 from imageloom.model import Failure, Item, Limits, Recipe, Result, Task, Work
 
 TASK = Task(
-    7, "1", "/in", "/out", Recipe(()), Limits(), tuple(Work(Item(f"{n}.jpg"), (), n) for n in range(3))
+    *(7, "1", "memory://in", "memory://out", Recipe(()), Limits()),
+    tuple(Work(Item(f"{n}.jpg"), (), n) for n in range(3)),
 )
 
 

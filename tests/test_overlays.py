@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -195,7 +196,7 @@ class TestFiles:
     @pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
     @pytest.mark.parametrize("sandbox", ["off", "auto"])
     def test_each_engine_makes_the_same_bytes_again_when_the_file_is_edited(
-        self, tmp_path: Path, engine: str, sandbox: str
+        self, tmp_path: Path, engine: str, sandbox: Literal["off", "auto"]
     ) -> None:
         (tmp_path / "in").mkdir()
         for number in range(3):

@@ -239,4 +239,9 @@ def test_the_frames_that_are_promised_are_those_that_come(
         promised = pipeline.frames(frame_of(image))[-1]
     except OperatorRefused:
         return
-    assert frame_of(Pipeline(map(sampled, pipeline))(image)) == promised
+    try:
+        made = frame_of(Pipeline(map(sampled, pipeline))(image))
+    except OperatorRefused:
+        assert not operators.is_known(pipeline)  # the size is known only then
+        return
+    assert made == promised or not operators.is_known(pipeline)

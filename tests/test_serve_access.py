@@ -13,10 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from starlette.datastructures import Headers
 
 from imageloom.errors import StorageError, UsageError
 from imageloom.service.web import access, gate, server
 from imageloom.service.web.access import Access, Brake, TooManyAttempts, tokens_of
+from imageloom.service.web.proxies import client_of, networks
 from imageloom.service.web.server import hosts_of, listen
 from program import wait_until
 from serving import Hosted, flow_of, hosted_in
@@ -431,3 +433,86 @@ def test_operators_from_files_are_those_of_the_service(site: Hosted) -> None:
         answer = client.put("api/v1/flows/ops", json={"text": flow_of(site.root, "ops", recipe=recipe)})
         assert answer.status_code == 422
         assert "was not run" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("192.0.2.1", "203.0.113.5", "192.0.2.1"),
+        ("10.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("10.0.0.1", "198.51.100.9, 203.0.113.5, 10.0.0.2", "203.0.113.5"),
+        ("10.0.0.1", "203.0.113.5, made up", "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "10.0.0.3", "10.0.0.3"),
+        ("10.0.0.1", "[2001:db8::1]", "2001:db8::1"),
+        ("", "203.0.113.5", ""),
+    ],
+)
+def test_only_trusted_proxies_say_for_whom_they_ask(peer: str, forwarded: str, expected: str) -> None:
+    headers = Headers({"x-forwarded-for": forwarded} if forwarded else {})
+    assert client_of(peer, headers, networks(["10.0.0.0/8"])) == expected
+
+
+def test_behind_a_proxy_one_client_does_not_slow_down_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(access, "FIRST_PAUSE", 60.0)
+    for proxies, later in ((("127.0.0.1",), 200), ((), 429)):
+        folder = tmp_path / f"{later}"
+        folder.mkdir()
+        with hosted_in(folder, {"proxies": proxies}) as site, site.client() as client:
+            wrong = {"Authorization": "Bearer " + "x" * 43, "X-Forwarded-For": "203.0.113.5"}
+            right = {"Authorization": f"Bearer {site.tokens['reader']}", "X-Forwarded-For": "203.0.113.6"}
+            assert client.get("api/v1/flows", headers=wrong).status_code == 401
+            assert client.get("api/v1/flows", headers=right).status_code == later
+            assert (
+                client.get("api/v1/flows", headers={**right, "X-Forwarded-For": "203.0.113.5"}).status_code
+                == 429
+            )
+    with pytest.raises(UsageError, match="--proxy"):
+        networks(["10.0.0.1/8"])
+
+
+def test_one_host_leaves_requests_and_connections_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_OF_HOST", 4)
+    with (
+        hosted_in(tmp_path, bounds=gate.GateBounds(requests=8, requests_of_host=2)) as site,
+        ExitStack() as open_,
+    ):
+        there = ("127.0.0.1", int(site.url.rpartition(":")[2].rstrip("/")))
+        for _ in range(2):  # requests whose bodies do not end
+            slow = open_.enter_context(socket.create_connection(there))
+            slow.sendall(
+                f"POST /api/v1/preview HTTP/1.1\r\nHost: {there[0]}:{there[1]}\r\nContent-Length: 9\r\n"
+                f"Content-Type: application/json\r\n"
+                f"Authorization: Bearer {site.tokens['operator']}\r\n\r\n".encode()
+            )
+        headers = {"Authorization": f"Bearer {site.tokens['reader']}"}
+        elsewhere = open_.enter_context(
+            httpx.Client(
+                base_url=site.url, headers=headers, transport=httpx.HTTPTransport(local_address="127.0.0.2")
+            )
+        )
+        with site.client("reader") as client:
+            wait_until(lambda: client.get("api/v1/flows").status_code == 429)
+            answer = client.get("api/v1/flows")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert elsewhere.get("api/v1/flows").status_code == 200
+            for _ in range(2):
+                open_.enter_context(socket.create_connection(there))
+            wait_until(lambda: _is_closed_at_once(there))
+        assert elsewhere.get("api/v1/flows").status_code == 200
+
+
+def _is_closed_at_once(there: tuple[str, int]) -> bool:
+    with socket.create_connection(there) as extra:
+        extra.settimeout(0.2)
+        try:
+            return extra.recv(1) == b""
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False

@@ -143,13 +143,14 @@ def test_people_may_write_the_files(tmp_path: Path, rules: Rules) -> None:
     folder = FlowFolder(tmp_path / "flows", rules)
     file = tmp_path / "flows" / "web.yaml"
     file.write_text("source: [")
+    os.utime(file, ns=(1, 1))
     (tmp_path / "flows" / "notes.txt").write_text("not a flow")
     assert folder.names() == ["web"]
     broken = folder.flow("web")
     assert isinstance(broken, BrokenFlow)
     assert "is not YAML" in broken.error
     file.write_text(flow_of(tmp_path / "root"))
-    os.utime(file, ns=(1, 1))
+    os.utime(file, ns=(1, 1))  # as if it was written in two steps within one tick of the clock
     assert isinstance(folder.flow("web"), Flow)
     file.unlink()
     assert folder.flow("web") is None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from imageloom.engines import Capabilities, Engine
@@ -345,3 +348,33 @@ def test_the_state_of_another_version_is_refused(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version=99")
     with pytest.raises(StorageError, match="version 99"):
         ServiceState(tmp_path / "x.db")
+
+
+@pytest.mark.parametrize("when", ["once", "watched"])
+def test_a_page_that_is_set_aside_is_not_processed(when: str, tmp_path: Path) -> None:
+    options = {"pages": "all", "name": "{stem}-{page}.{ext}"}
+    with service_of(tmp_path) as service:
+        root = tmp_path / "root"
+        text = flow_of(
+            root,
+            recipe={"outputs": {".": {"pipeline": "invert", "format": "png"}}},
+            when="once",
+            options=options,
+        )
+        service.write_flow("web", text, replace=False)
+        service.set_aside("web", page_key("book.tif", 1), True)
+        if when == "watched":
+            service.write_flow("web", text.replace("once", "watched"), replace=True)
+        pages = [np.full((40, 60, 3), 40 * number, np.uint8) for number in range(3)]
+        assert cv2.imwritemulti(str(root / "book.tif"), pages)
+        os.replace(root / "book.tif", root / "in-web" / "book.tif")
+        if when == "once":
+            ended(service, service.start("web").row.id)
+        else:
+            wait_until(lambda: (job := service.views.latest("web")) and job.numbers.done == 2)
+        made = [name for name in names(root / "out-web") if name.endswith("png")]
+        assert made == ["book-1.png", "book-3.png"]
+        service.set_aside("web", page_key("book.tif", 1), False)
+        if when == "once":
+            ended(service, service.start("web").row.id)
+        wait_until((root / "out-web" / "book-2.png").exists)

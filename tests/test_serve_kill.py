@@ -14,7 +14,7 @@ import pytest
 
 from imageloom.api import process
 from program import draw, wait_until
-from test_serve_page import Served
+from served import Served
 
 FLOWS = ("a", "b", "c")
 

@@ -19,9 +19,13 @@ from imageloom.records.events import Advanced, Collected, Done, Failed, Retried
 from imageloom.service.activity import LANE_SECONDS, STEP, WINDOW, Activity
 from imageloom.service.load import LoadMeter
 from imageloom.service.state import ServiceState
+from imageloom.service.turns import Held
 from imageloom.service.web import charts
 from program import draw, names, wait_until
 from serving import Hosted, ended, flow_of, hosted_in, service_of
+
+OF_FILES = ("lut", "overlay")
+"""Operators that need a file have no example picture."""
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +129,12 @@ def test_an_item_before_and_after_and_the_report(client: httpx.Client, site: Hos
 
 @pytest.mark.parametrize(
     "wanted",
-    [("", "canny"), pytest.param([one.name for one in operators.operators()], marks=pytest.mark.long)],
+    [
+        ("", "canny"),
+        pytest.param(
+            [one.name for one in operators.operators() if one.name not in OF_FILES], marks=pytest.mark.long
+        ),
+    ],
     ids=["some", "all"],
 )
 def test_operators_have_an_example_picture(client: httpx.Client, wanted: list[str]) -> None:
@@ -138,7 +147,8 @@ def test_operators_have_an_example_picture(client: httpx.Client, wanted: list[st
         assert image.std() > 5, name
         found[name] = answer.content
     assert len(set(found.values())) >= len(found) - 2, "two change nothing of an upright sRGB picture"
-    assert client.get("operators/picture", params={"operator": "none"}).status_code == 422
+    for name in ("none", *OF_FILES):
+        assert client.get("operators/picture", params={"operator": name}).status_code == 422
 
 
 def test_the_overview_shows_workers_and_the_machine(client: httpx.Client) -> None:
@@ -154,8 +164,13 @@ def test_each_worker_is_shown_with_what_it_has(tmp_path: Path) -> None:
         service.write_flow("slow", flow_of(root, "slow", "bilateral 25"), replace=False)
         draw(root / "in-slow" / "a.jpg", 1, 1200, 900)
         id = service.start("slow").row.id
-        found = []
-        wait_until(lambda: found.extend(one for view in service.turns.workers for one in view.items) or found)
+        found: list[Held] = []
+
+        def look() -> list[Held]:
+            found.extend(one for view in service.turns.workers for one in view.items)
+            return found
+
+        wait_until(look)
         assert (found[0].flow, found[0].key) == ("slow", "a.jpg")
         assert found[0].seconds >= 0
         assert ended(service, id).row.done == 1
@@ -188,7 +203,7 @@ def test_what_a_job_did_lately() -> None:
 
 def _tile(number: int, phase: int) -> Collected:
     part = Part(number, 0, phase, Box(0, 100 * number, 300, 100 * number + 100))
-    work = (Work(0, Item("huge.tif", 1, ""), ()),)
+    work = (Work(Item("huge.tif", 1, 0), (), 0),)
     task = Task(number, "job", "in", "out", Recipe(()), Limits(), work, part)
     return Collected(task, Outcome(number, "7", (_result("huge.tif", time.time()),)))
 

@@ -79,12 +79,14 @@ if TYPE_CHECKING:
         Started,
     )
     from imageloom.records.summary import Summary
+    from imageloom.service.httpclient import Client
 
 __all__ = [
     "Advanced",
     "Began",
     "Box",
     "Chroma",
+    "Client",
     "Collected",
     "Colors",
     "Comparison",
@@ -223,6 +225,7 @@ _WHERE = {
         "Started",
     ),
     "records.summary": ("Summary",),
+    "service.httpclient": ("Client",),
 }
 """The public names, by the module that has them."""
 

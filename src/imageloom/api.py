@@ -25,6 +25,9 @@ def process(
     Items that an earlier run finished with the same pipeline and the same input are skipped. Ctrl-C stops the
     run; the same call resumes it. The options have the names and the meaning of those of `imageloom run`.
 
+    With the engines `threads` and `serial`, a crash in a decoder ends this process, where `imageloom run` starts
+    again; the same call then processes the image in another process and goes on.
+
     Args:
         pipeline: the steps for each image, as text or as a Pipeline. A Recipe makes several outputs of each
             image, and has format, quality and the like itself.

@@ -621,6 +621,49 @@ def denoise(
     search: Literal[7, 11, 15, 21, 31] = 21,
 ) -> _Image: ...
 @overload
+def text(
+    image: NDArray[_Scalar],
+    text: str,
+    size: int | str = 24,
+    color: str = '#ffffff',
+    gravity: Literal['center', 'north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'] = 'south',
+    margin: int = 16,
+    font: str | None = None,
+    digest: str = '',
+) -> NDArray[_Scalar]:
+    """Draw a text over the image.
+
+    size is that of the letters (the em) in pixels, or PERCENT% of the image's shorter side; color is #RRGGBB or
+    #RRGGBBAA. gravity is the side or corner at which the text lies, margin its distance from the edges in pixels.
+    \n begins a new line, and fields such as {stem} are filled in. Text from right to left and scripts with joined
+    letters are set as they are written.
+
+    font is the path of a TrueType or OpenType font. Without it, DejaVu Sans is used: Latin, Greek, Cyrillic,
+    Armenian, Georgian, Hebrew, Arabic, and symbols. A font draws an empty box for a character that it lacks.
+
+    Args:
+        text: a text of 1 to 1000 characters
+        size: a whole number from 1 to 2000 or PERCENT% of the image's shorter side  [24]
+        color: #RRGGBB, or #RRGGBBAA with the alpha last  [#ffffff]
+        gravity: center, north, northeast, east, southeast, south, southwest, west or northwest  [south]
+        margin: a whole number from 0 to 100000  [16]
+        font: the path of a file  [None]
+        digest: the SHA-256 that the file must have, in hexadecimal; jobs fill it in  []
+
+    In a text: 'text "a caption"', 'text "© 2026 Jane Doe" size=24 color=#ffffffc0 gravity=southeast margin=16', "text 'שלום مرحبا' size=5% color=#ffd000 gravity=north".
+    """
+@overload
+def text(
+    image: _Image,
+    text: str,
+    size: int | str = 24,
+    color: str = '#ffffff',
+    gravity: Literal['center', 'north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'] = 'south',
+    margin: int = 16,
+    font: str | None = None,
+    digest: str = '',
+) -> _Image: ...
+@overload
 def threshold(image: NDArray[_Scalar], value: float | Literal['otsu'] = 'otsu') -> NDArray[_Scalar]:
     """Make each value white if it is above the level, otherwise black. value=otsu computes the level.
 
@@ -762,3 +805,20 @@ def sepia(image: NDArray[_Scalar], amount: float = 1.0) -> NDArray[_Scalar]:
     """
 @overload
 def sepia(image: _Image, amount: float = 1.0) -> _Image: ...
+@overload
+def trim(image: NDArray[_Scalar], tolerance: float = 10.0, color: str | None = None) -> NDArray[_Scalar]:
+    """Cut off a border of one colour: that of the top left pixel, or the given color, #RRGGBB or #RRGGBBAA.
+
+    tolerance is the difference, from 0 to 255 for all dtypes, up to which a value of any channel counts as that
+    colour. Of a transparent border, only the alpha counts. An image of that colour alone is not changed.
+
+    The size of the output is known only when the pixels are: the image is processed as a whole, never in tiles.
+
+    Args:
+        tolerance: a number from 0 to 255  [10.0]
+        color: #RRGGBB, or #RRGGBBAA with the alpha last  [None]
+
+    In a text: 'trim', 'trim 4', 'trim 20 color=#ffffff'.
+    """
+@overload
+def trim(image: _Image, tolerance: float = 10.0, color: str | None = None) -> _Image: ...

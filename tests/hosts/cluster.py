@@ -147,6 +147,7 @@ class Cluster:
     def work(self, host: Host) -> subprocess.Popen[str]:
         """Start the workers of a host."""
         own = ("--root", self.root, "--operators", f"{HOME}/slow.py")
+        command: tuple[object, ...]
         if self.engine == "zeromq":
             address = f"tcp://{self.driver.address}:5555"
             arguments = ("worker", "--engine", "zeromq", "--connect", address, "--keys", f"{KEYS}/client.key")
@@ -246,6 +247,8 @@ def _dask() -> dict[str, str]:
         f"{tls}CA_FILE": f"{KEYS}/authority.pem",
         "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true",
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+        "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s",
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
     } | {f"{tls}{role}__{name}": path for role in roles for name, path in own.items()}
 
 

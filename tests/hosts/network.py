@@ -151,6 +151,7 @@ class Host:
         self._network, self._folder, self._disk = network, folder, disk
         self._link, self._mac = f"port{number}", f"02:00:00:00:00:{number:02x}"
         self._space: _Namespace | None = None
+        self._processes: list[subprocess.Popen[str]] = []
         for part in (self.home, self.data):
             part.mkdir(parents=True, exist_ok=True)
         (folder / "hosts").write_text("127.0.0.1 localhost\n")
@@ -194,6 +195,9 @@ class Host:
         self.cut()
         self._space.end()
         self._space = None
+        for process in self._processes:
+            process.wait(PATIENCE)
+        self._processes.clear()
         gone = ["nsenter", "-t", str(self._network.pid), "-n", "ip", "link", "del", self._link]
         subprocess.run(gone, check=False, capture_output=True, timeout=PATIENCE)  # or the kernel did it
 
@@ -224,8 +228,8 @@ class Host:
         env: Mapping[str, str] | None = None,
         output: IO[str] | int = subprocess.DEVNULL,
     ) -> subprocess.Popen[str]:
-        """Start a process. Both of its outputs go to `output`. It ends with the host, or by `Host.kill`."""
-        return subprocess.Popen(
+        """Start a process. Both of its outputs go to `output`, which is closed here. It ends with the host."""
+        process = subprocess.Popen(
             self._entering(command),
             env=self._environment(env),
             text=True,
@@ -233,6 +237,10 @@ class Host:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+        if not isinstance(output, int):
+            output.close()
+        self._processes.append(process)
+        return process
 
     def run(self, *command: object, env: Mapping[str, str] | None = None) -> str:
         """Run a command to its end, and return what it has written.
@@ -262,20 +270,21 @@ class Host:
     def _entering(self, command: Iterable[object]) -> list[str]:
         assert self._space is not None, f"{self.name} is off"
         words = [str(word) for word in command]
-        return ["nsenter", "-t", str(self._space.pid), "-n", "-m", "-p", "-u", "-i", "--wd=/home", *words]
+        inside = ("-n", "-m", "-p", "-u", "-i", "--wd=/home")
+        return ["nsenter", "-t", str(self._space.pid), *inside, *self._clocked(), *words]
 
     def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
         left_out = ("XDG_", "AWS_", "IMAGELOOM_", "TMPDIR", "PYTEST_")
         own = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         own |= {"HOME": HOME, "PYTHONPATH": str(Path(imageloom.__file__).parent.parent)}
-        if self.clock:
-            own |= {
-                "LD_PRELOAD": FAKETIME,
-                "FAKETIME": f"{self.clock:+d}",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "FAKETIME_DONT_RESET": "1",
-            }
         return own | dict(more or {})
+
+    def _clocked(self) -> list[str]:
+        """What sets the clock of a command. nsenter itself must not have it: it would leave shared memory here."""
+        if not self.clock:
+            return []
+        own = (f"LD_PRELOAD={FAKETIME}", f"FAKETIME={self.clock:+d}", "FAKETIME_DONT_FAKE_MONOTONIC=1")
+        return ["env", *own, "FAKETIME_DONT_RESET=1"]
 
     # Its disk
 

@@ -72,7 +72,7 @@ def command(
     from imageloom.errors import UnreadableItem
     from imageloom.interface.choice import choose_engine
     from imageloom.model import Item, Job
-    from imageloom.recipes import plan
+    from imageloom.recipes import parting, plan
     from imageloom.recipes.explain import explain
     from imageloom.records.faults import blamed_on
     from imageloom.system.machine import half_of_memory
@@ -99,10 +99,10 @@ def command(
         say(f"sandbox   {_sandbox(header, recipe)}")
         planned = plan.make_plan(header, recipe)
         needs, budget = planned.bytes + size, memory or half_of_memory()
-        tiled = plan.why_tiled(job, header, planned, needs, budget, settings.jobs, alone=True)
+        tiled = parting.why_tiled(job, header, planned, needs, budget, settings.jobs, alone=True)
         most = Need(needs, "it")
         if tiled is None:
-            say(f"run       whole: {plan.why_whole(job)}")
+            say(f"run       whole: {parting.why_whole(job, planned)}")
         else:
             table = needs_of(header, planned, size)
             most = max(table.values(), key=lambda need: need.bytes)

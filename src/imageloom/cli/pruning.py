@@ -29,12 +29,12 @@ def confirm(orphans: list[Orphan], yes: bool, dry_run: bool) -> None:
     """
     removed = [orphan for orphan in orphans if not orphan.kept]
     for orphan in removed if dry_run else removed[:MOST_SHOWN]:
-        say(f"to be removed: {orphan.made.name} (its input {orphan.key} is gone)", err=True)
+        say(f"to be removed: {orphan.made.name} ({orphan.reason})", err=True)
     if len(removed) > MOST_SHOWN and not dry_run:
         say(f"and {len(removed) - MOST_SHOWN:,} more (list all: --dry-run)", err=True)
     for orphan in orphans:
         if orphan.kept:
-            say(f"kept: {orphan.made.name} (its input {orphan.key} is gone, but {orphan.kept})", err=True)
+            say(f"kept: {orphan.made.name} ({orphan.reason}, but {orphan.kept})", err=True)
     number = f"{len(removed):,} output{'s' if len(removed) > 1 else ''}"
     if dry_run:
         say(f"{number} would be removed (--prune)" if removed else "nothing to prune", err=True)

@@ -13,6 +13,8 @@ from imageloom.cli.options.values import Number, Whole
 from imageloom.cli.text import say
 from imageloom.system.sandbox import Mode
 
+ENGINES = ("processes", "redis", "dask", "ray")
+
 
 @click.command("serve", short_help="Serve a page and an HTTP interface where people see and steer the work.")
 @click.option(
@@ -46,10 +48,18 @@ from imageloom.system.sandbox import Mode
 @options.sandbox_options_of_service
 @options.ledger_option
 @click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    show_default=True,
+    help="Engine that runs the tasks. All but the first one use workers elsewhere: see --connect.",
+)
+@options.connect_options("Address of the Redis server, Dask scheduler or Ray head of --engine.")
+@click.option(
     "-j",
     "--jobs",
     type=Whole(1, 1024),
-    show_default="one per core",
+    show_default="one per core; none of its own with --connect",
     help="Number of worker processes.",
 )
 @click.option(
@@ -112,11 +122,34 @@ from imageloom.system.sandbox import Mode
     help="Browsers reach the service through a reverse proxy, which does TLS.",
 )
 @click.option(
+    "--proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS[/BITS]",
+    help="Trust the X-Forwarded-For of proxies at this address or in this network. Without it, wrong tokens of "
+    "one client behind a proxy slow down all of them. Repeatable.",
+)
+@click.option(
     "--host",
     "hosts",
     multiple=True,
     metavar="HOST[:PORT]",
     help="Name by which browsers reach the service, if it is not that of --listen. Repeatable.",
+)
+@click.option(
+    "--webhook",
+    "webhooks",
+    multiple=True,
+    metavar="URL",
+    help="Tell this address when a job ends and when items fail, in signed requests. Repeatable.",
+)
+@click.option(
+    "--webhook-secret",
+    type=click.Path(dir_okay=False),
+    default="",
+    metavar="FILE",
+    show_default="webhook.secret, in the folder of --state",
+    help="File whose first line is the secret that signs the requests to --webhook.",
 )
 @click.option(
     "--max-upload",
@@ -134,6 +167,8 @@ def command(
     sandbox: Mode | None,
     untrusted: bool,
     ledger: Path | None,
+    engine: str,
+    connect: str,
     jobs: int | None,
     running: int,
     nodes: str,
@@ -145,6 +180,9 @@ def command(
     key: str,
     behind_proxy: bool,
     hosts: tuple[str, ...],
+    proxies: tuple[str, ...],
+    webhooks: tuple[str, ...],
+    webhook_secret: str,
     max_upload: int,
 ) -> int:
     """Serve a page and an HTTP interface: flows of images, their jobs, failures and retries.
@@ -159,12 +197,17 @@ def command(
     imageloom serve --root /data
     imageloom serve --root /data --root s3://photos/web --listen 10.1.2.3:8443 --certificate c.pem --key k.pem
     imageloom serve --root /data --listen 0.0.0.0:8100 --behind-proxy --host photos.example.org
+    imageloom serve --root /data --engine redis --connect redis://127.0.0.1:6379/0
     """
     from imageloom.errors import MissingExtra, UsageError
 
     if not roots:
         raise UsageError("the service needs at least one folder for flows to read and write in: --root DIR")
     options.check_roots(roots)
+    if nodes and engine != ENGINES[0]:
+        raise UsageError("--nodes is an engine of its own: leave out --engine")
+    if bool(connect) != (engine != ENGINES[0]):
+        raise UsageError(f"--connect is for {', '.join(ENGINES[1:])}: give both --engine and --connect")
     if bool(certificate) != bool(key):
         raise UsageError("TLS needs both a certificate and its key (--certificate, --key)")
     if not all(find_spec(name) for name in ("starlette", "uvicorn", "jinja2")):
@@ -184,6 +227,8 @@ def command(
         state=state,
         flows=flows,
         ledger=ledger,
+        engine=engine,
+        connect=connect,
         workers=jobs or 0,
         nodes=nodes,
         running=running,
@@ -192,9 +237,11 @@ def command(
         operator_token=token,
         reader_token=read_token,
         bounds=GateBounds(upload_bytes=max_upload),
+        webhooks=webhooks,
+        webhook_secret=webhook_secret,
     )
     leaving = service.leave_on_signals()
-    with hosted(site, listen, certificate, key, behind_proxy, hosts) as address:
+    with hosted(site, listen, certificate, key, behind_proxy, hosts, proxies) as address:
         say(f"serving {address.link}", err=True)
         say(f"the link logs one browser in; the tokens are in {address.tokens}", err=True)
         leaving.wait()

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from imageloom.cli import options, service
 from imageloom.cli.arguments import make_job
 from imageloom.cli.signals import finish_on_signals
+from imageloom.cli.submithttp import submit_http
 from imageloom.cli.text import say
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     help="YAML file with server, root and credentials. Flags override it.",
 )
 @click.option("--server", metavar="HOST:PORT", show_default="127.0.0.1:7000", help="Address of the server.")
+@click.option(
+    "--http", metavar="URL", help="Address of `imageloom serve`: the job runs there, and not on a server."
+)
 @click.option(
     "--root",
     metavar="FOLDER",
@@ -61,6 +65,7 @@ def command(
     arguments: tuple[str, ...],
     config: str | None,
     server: str | None,
+    http: str | None,
     root: str | None,
     detach: bool,
     follow: str | None,
@@ -82,25 +87,33 @@ def command(
     imageloom submit 'canny 100 200' /data/photos /data/edges --server 127.0.0.1:7000 --detach
     imageloom submit --job 3f2a77d05c1e9b64
     imageloom submit --cancel 3f2a77d05c1e9b64
+    imageloom submit 'resize 50%' /data/photos /data/small --http http://127.0.0.1:8100 --token operator.token
     """
+    names = ("certificate", "key", "token", "authority")
+    credentials = {name: given.pop(name) for name in names}
+    if follow and arguments:
+        raise click.UsageError("--job ID excludes PIPELINE, SOURCE and SINK: the job exists already")
+    if http:
+        if server or config or credentials["certificate"] or credentials["key"]:
+            raise click.UsageError("--http excludes --server, --config, --certificate and --key")
+        job = below(root or "", make_job(arguments, given)) if not (follow or cancel) else None
+        return submit_http(http, credentials, job, follow or cancel or "", bool(cancel), detach,
+                           (json_, verbose, quiet))  # fmt: skip
     service.nodes_extra()
     from imageloom.cli.reporters import Reporters
     from imageloom.service.client import Client
 
-    names = ("certificate", "key", "token", "authority")
-    settings = _settings(config, server, root, {name: given.pop(name) for name in names})
+    settings = _settings(config, server, root, credentials)
     with closing(Client(settings.server, settings.credentials)) as client:
         if cancel:
             client.cancel(cancel)
             say(f"cancelled {cancel}")
             return 0
-        if follow and arguments:
-            raise click.UsageError("--job ID excludes PIPELINE, SOURCE and SINK: the job exists already")
-        job = _below(settings.root, make_job(arguments, given)) if not follow else None
+        job = below(settings.root, make_job(arguments, given)) if not follow else None
         if detach and job:
             say(client.submit(job, detached=True).id)
             return 0
-        with Reporters(job or _unknown(), json_, verbose, quiet, None, "text") as reporters:
+        with Reporters(job or unknown_job(), json_, verbose, quiet, None, "text") as reporters:
             return _wait(client, job, follow or "", reporters, quiet)
 
 
@@ -146,13 +159,18 @@ def _settings(
     )
 
 
-def _below(root: str, job: Job) -> Job:
+def below(root: str, job: Job) -> Job:
     """The job with absolute paths: relative to the root of the shared storage, or to the current folder."""
-    source, sink = (os.path.abspath(os.path.join(root, folder)) for folder in (job.source, job.sink))
+    from imageloom.stores import is_remote
+
+    source, sink = (
+        folder if is_remote(folder) else os.path.abspath(os.path.join(root, folder))
+        for folder in (job.source, job.sink)
+    )
     return replace(job, source=source, sink=sink)
 
 
-def _unknown() -> Job:
+def unknown_job() -> Job:
     """A placeholder for a job that was submitted before: its source is not known here."""
     from imageloom.model import Job, Recipe
 

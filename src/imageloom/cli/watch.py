@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SHARED = (
     *("outputs", "operators", "name", "flatten", "format_", "quality", "subsampling"),
+    *("max_bytes", "lossless", "progressive", "effort", "only_if_smaller", "widths", "formats"),
     *("decode", "damage", "colors", "gain_map", "metadata", "strict_metadata", "pages", "density"),
     *("jobs", "engine", "connect", "connect_file", "nodes", "threads", "bind", "keys", "timeout"),
     *("include", "exclude", "if_exists", "memory", "tile", "items_at_once", "scratch", "in_flight"),

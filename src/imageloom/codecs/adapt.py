@@ -6,14 +6,14 @@ Damaged metadata is dropped; it does not make an image fail.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from imageloom import colours
 from imageloom.codecs import exif, notes, packets, xmp
-from imageloom.codecs.metadata import COMMENT, NO_METADATA, Carried, Metadata, Text, things
+from imageloom.codecs.metadata import COMMENT, NO_METADATA, Carried, Density, Metadata, Text, things
 from imageloom.errors import LimitExceeded
 from imageloom.model import Frame, Thing
 
@@ -49,6 +49,8 @@ class Target(NamedTuple):
     """What the pixels of the output lack."""
     keywords: Collection[str] = ()
     """The keywords of the texts that the format can hold; empty: all."""
+    can_state: Callable[[Density], bool] | None = None
+    """Whether the format can state a density; None: each one that it carries."""
     moves_values: bool = False
     """Whether the format lays out EXIF anew, so that offsets in maker notes become invalid."""
 
@@ -71,6 +73,8 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     density = metadata.density
     if density and density.x != density.y and target.moved:
         density, described = None, notes.without(described, notes.DENSITY)
+    if density and target.can_state and not target.can_state(density):
+        density = None
     block = exif.adapted(described, frame, target.converted)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
@@ -101,11 +105,12 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
     if metadata.extended_xmp and "extended XMP" not in target.carries:
         adapted, is_joined = _in_one_packet(adapted)
         kept |= {"extended XMP"} if is_joined else set()
+    stated = metadata.density
     if (
-        density
+        stated
         and "density" not in kept
         and "EXIF" in kept
-        and exif.states_density(block.exif, density.x, density.y)
+        and exif.states_density(block.exif, stated.x, stated.y)
     ):
         kept.add("density")
     if target.converted or target.profile or (metadata.colours and metadata.colours.is_srgb):

@@ -65,6 +65,9 @@ class Bmp:
         icc = _profile(head, length)
         return Header("bmp", Frame(width, height, channels), colours=colours_of(Metadata(icc=icc), channels))
 
+    def can_state(self, density: Density) -> bool:
+        return all(0.5 <= value < 1 << 31 for value in density.per_metre)
+
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":
             return f"BMP supports 8 bits, not {frame.dtype}: choose --format png"

@@ -20,7 +20,7 @@ class Codec(Protocol):
     `lacks`: what its files of certain pixels cannot hold, of what it `carries`; `moves_values`: true if it lays
     out EXIF anew, so that offsets in maker notes become invalid; `only_codes`: true if it states colours by
     profiles and codes of ITU-T H.273 only; `settings`: the names of the fields of `Encoding` that it supports,
-    beside the quality.
+    beside the quality; `can_state`: whether its files can state a density, if not each one.
     """
 
     format: Format

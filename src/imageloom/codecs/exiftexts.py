@@ -6,6 +6,7 @@ from contextlib import suppress
 from fractions import Fraction
 
 from imageloom.codecs.bits import MoreNeeded
+from imageloom.codecs.exifnames import BELOW, FIRST
 from imageloom.codecs.tags import (
     EXIF,
     LONG,
@@ -23,28 +24,6 @@ from imageloom.errors import CorruptImage
 
 MOST_TEXT = 200
 """Maximum length of a text, in characters; the rest is cut off."""
-_FIRST = {
-    "ImageDescription": 0x010E,
-    "Make": 0x010F,
-    "Model": 0x0110,
-    "DateTime": 0x0132,
-    "Artist": 0x013B,
-    "Copyright": 0x8298,
-}
-_BELOW = {
-    "ExposureTime": 0x829A,
-    "FNumber": 0x829D,
-    "ISO": 0x8827,
-    "DateTimeOriginal": 0x9003,
-    "DateTimeDigitized": 0x9004,
-    "FocalLength": 0x920A,
-    "LensModel": 0xA434,
-    "BodySerialNumber": 0xA431,
-}
-TAGS = (*_FIRST, *_BELOW)
-"""The names of the values that are read."""
-DATES = ("DateTime", "DateTimeOriginal", "DateTimeDigitized")
-"""Those that are dates, as 2026:11:29 10:30:00."""
 
 
 def texts(exif: bytes) -> dict[str, str]:
@@ -52,9 +31,9 @@ def texts(exif: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     with suppress(MoreNeeded, CorruptImage, IndexError, KeyError):
         first = first_directory(exif)
-        _add(found, exif, first, _FIRST)
+        _add(found, exif, first, FIRST)
         below = directory(exif, numbers(exif, first.entries[EXIF], order_of(exif))[0], order_of(exif))
-        _add(found, exif, below, _BELOW)
+        _add(found, exif, below, BELOW)
     return found
 
 

@@ -1,126 +1,138 @@
 """The quality at which an encoded file has at most a number of bytes, by search.
 
-The search is a pure function of the pixels and the options. It knows how large a typical photo is at each quality
-of a format; from two encodings it knows how far this image differs from a typical one.
+The search is a pure function of the pixels and the options. How the size of a file depends on the quality differs
+much between images, most of all if they were compressed before. So a sample of the image's rows is encoded at
+several qualities: the size of the whole file is a multiple of the sample's, which changes slowly with the quality.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
-from math import exp, log
+from functools import lru_cache
 
+import numpy as np
 from msgspec.structs import replace
 
 from imageloom.codecs.contract import Codec
-from imageloom.codecs.metadata import Metadata
+from imageloom.codecs.metadata import NO_METADATA, Metadata
 from imageloom.errors import LimitExceeded
-from imageloom.model import Encoding, Format, Pixels
+from imageloom.model import Encoding, Pixels
 
 MOST_ENCODES = 5
-"""Maximum number of times that an image is encoded."""
-_CLOSE = 2
-"""The search ends if the next quality that was found to be too large is at most this much higher."""
-_AT = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
-_SIZES: dict[Format, tuple[float, ...]] = {
-    "jpeg": (0.0235, 0.031, 0.046, 0.069, 0.090, 0.105, 0.134, 0.147, 0.169, 0.206, 0.29, 0.41, 0.72),
-    "webp": (0.024, 0.033, 0.041, 0.056, 0.071, 0.085, 0.098, 0.111, 0.125, 0.16, 0.254, 0.357, 0.462),
-    "avif": (0.004, 0.006, 0.009, 0.018, 0.030, 0.047, 0.070, 0.10, 0.15, 0.21, 0.33, 0.44, 0.60),
-    "heif": (0.004, 0.006, 0.009, 0.018, 0.030, 0.050, 0.085, 0.14, 0.22, 0.33, 0.50, 0.65, 0.90),
-    "jxl": (0.018, 0.020, 0.0255, 0.045, 0.062, 0.070, 0.081, 0.0985, 0.128, 0.179, 0.288, 0.423, 2.10),
-}
-"""The typical sizes of a photo at these qualities, in bytes per pixel."""
-_OTHERWISE: Format = "jpeg"
-_LEAST = 1
-"""The lowest quality."""
+"""Maximum number of times that the image is encoded, besides its sample."""
+_LOWEST = 1
+_BAND = 32
+"""The sample has bands of so many rows: whole blocks of all formats."""
+_SHARES = ((16, 8), (8, 4), (4, 2))
+"""It has one of so many bands, from a number of bands on."""
+_MARGIN = 0.97
+"""If two predictions were too large, the size to aim at is this share of the limit."""
 
 
 def within(codec: Codec, image: Pixels, encoding: Encoding, metadata: Metadata) -> bytes:
-    """The file of an image within its limit of bytes, at a quality up to that of the encoding.
+    """The file of an image within its limit of bytes, at the highest quality up to that of the encoding that the
+    search finds.
 
     Raises:
         LimitExceeded: it is larger than the limit: at the lowest quality, or without loss.
     """
     most = encoding.max_bytes
-    if codec.quality and not encoding.lossless:
-        around = sum(len(block) for block in (metadata.exif, metadata.xmp, metadata.icc))
-
-        def encode(quality: int) -> bytes:
-            return codec.encode(image, replace(encoding, quality=quality), metadata)
-
-        return fitted(codec.format, most, encoding.quality, encode, around)
-    data = codec.encode(image, encoding, metadata)
-    if len(data) > most:
+    if not codec.quality or encoding.lossless:
+        data = codec.encode(image, encoding, metadata)
+        if len(data) <= most:
+            return data
         raise LimitExceeded(
-            f"its {codec.format} output has {len(data):,} bytes, over the limit of {most:,}, and {codec.format} "
-            "has no quality to lower (--max-bytes; --format webp has one)"
-            if not codec.quality
-            else f"its output without loss has {len(data):,} bytes, over the limit of {most:,} (--max-bytes)"
+            f"its {codec.format} output has {len(data):,} bytes, over the limit of {most:,}, and no quality that "
+            "can be lowered (--max-bytes): choose --format webp or jpeg"
         )
-    return data
+    sample = sample_of(image)
+
+    def encoded(quality: int) -> bytes:
+        return codec.encode(image, replace(encoding, quality=quality), metadata)
+
+    @lru_cache(maxsize=100)
+    def of_sample(quality: int) -> int:
+        return max(1, len(codec.encode(sample, replace(encoding, quality=quality), NO_METADATA)) - head)
+
+    head = len(codec.encode(np.zeros_like(image[:8, :8]), encoding, NO_METADATA))
+    around = sum(len(block) for block in (metadata.exif, metadata.xmp, metadata.icc))
+    data, size = fitted(most, encoding.quality, encoded, of_sample, head + around)
+    if data:
+        return data
+    raise LimitExceeded(
+        f"its {codec.format} output has {size:,} bytes at the lowest quality, over the limit of {most:,} "
+        "(--max-bytes)"
+    )
 
 
-def fitted(format: Format, most: int, ceiling: int, encode: Callable[[int], bytes], around: int = 0) -> bytes:
-    """The file with the highest quality, up to a ceiling, that was found to fit.
+def sample_of(image: Pixels) -> Pixels:
+    """Some of the rows of an image, in bands from top to bottom; all rows of a small image."""
+    bands = len(image) // _BAND
+    share = next((share for least, share in _SHARES if bands >= least), 1)
+    if share == 1:
+        return image
+    starts = range((bands % share + share) // 2 * _BAND, bands * _BAND, share * _BAND)
+    return np.concatenate([image[start : start + _BAND] for start in starts])
+
+
+def fitted(
+    most: int,
+    ceiling: int,
+    encoded: Callable[[int], bytes],
+    of_sample: Callable[[int], int],
+    around: int = 0,
+) -> tuple[bytes, int]:
+    """The file with the highest quality, up to a ceiling, that was found to fit; and the smallest file's size.
 
     Args:
         most: maximum size of the file in bytes.
-        ceiling: the highest quality to try.
-        encode: makes the file at a quality.
-        around: bytes of the file that do not depend on the quality: its metadata.
-
-    Raises:
-        LimitExceeded: the file is larger at the lowest quality, too.
+        encoded: makes the file at a quality.
+        of_sample: the size of the sample at a quality, without headers.
+        around: bytes of the file that do not depend on the quality: its headers and metadata.
     """
-    curve = _SIZES.get(format, _SIZES[_OTHERWISE])
-    found: dict[int, int] = {}
-    best, lowest, highest = b"", _LEAST - 1, ceiling + 1
+    best, sizes = b"", dict[int, int]()
+    lowest, highest = _LOWEST - 1, ceiling + 1
+    """Qualities that are known to fit, and not to fit."""
     quality = ceiling
     for tried in range(1, MOST_ENCODES + 1):
-        data = encode(quality)
-        found[quality] = len(data)
+        data = encoded(quality)
+        sizes[quality] = len(data)
         if len(data) <= most:
             best, lowest = data, quality
         else:
             highest = quality
-        if lowest == ceiling or highest <= _LEAST or (best and highest - lowest <= _CLOSE):
+        if lowest + 1 >= highest:
             break
-        left = MOST_ENCODES - tried
-        if not best and left == 1:
-            quality = _LEAST  # the last attempt must fit
-            continue
-        wanted = _predicted(curve, found, most, around)
-        if not best:  # the fewer attempts are left, the more must the next one fit
-            wanted -= max(0, 2 * (tried - 1))
-        quality = min(max(wanted, lowest + 1), highest - 1)
-    if not best:
-        raise LimitExceeded(
-            f"its {format} output has {min(found.values()):,} bytes at the lowest quality, over the limit of "
-            f"{most:,} (--max-bytes)"
-        )
-    return best
+        aim = most if tried < 3 or best else int(most * _MARGIN ** (tried - 2))
+        quality = _highest(_sizes(sizes, of_sample, around), aim, max(lowest, _LOWEST), highest)
+        if not best and tried == MOST_ENCODES - 1:
+            quality = _LOWEST
+        elif quality <= lowest:
+            break
+    return best, min(sizes.values())
 
 
-def _predicted(curve: tuple[float, ...], found: dict[int, int], most: int, around: int) -> int:
-    """The highest quality at which the file fits, as the encodings so far and the curve of the format say.
+def _sizes(sizes: dict[int, int], of_sample: Callable[[int], int], around: int) -> Callable[[int], float]:
+    """The expected size of the file at a quality.
 
-    The logarithm of the size is a linear function of the logarithm of the typical size. With one encoding, its
-    slope is 1; with several, that of the two that are nearest to the limit.
+    It is that of the sample times a factor: the factors at the qualities that were tried are known, and those
+    between them are interpolated.
     """
-    nearest = sorted(found, key=lambda quality: abs(log(found[quality] / most)))[:2]
-    size, slope = log(max(1, found[nearest[0]] - around)), 1.0
-    typical = log(_typical(curve, nearest[0]))
-    if len(nearest) == 2:
-        run = log(_typical(curve, nearest[1])) - typical
-        rise = log(max(1, found[nearest[1]] - around)) - size
-        if rise * run > 0:
-            slope = min(max(rise / run, 0.3), 3.0)
-    wanted = exp(typical + (log(max(1, most - around)) - size) / slope)
-    return max((q for q in range(_LEAST, 101) if _typical(curve, q) <= wanted), default=_LEAST)
+    known = sorted(sizes)
+    factors = [(sizes[quality] - around) / of_sample(quality) for quality in known]
+
+    def size(quality: int) -> float:
+        return around + of_sample(quality) * float(np.interp(quality, known, factors))
+
+    return size
 
 
-def _typical(curve: tuple[float, ...], quality: int) -> float:
-    """The typical size at a quality: between the points of the curve, the logarithm is linear."""
-    at = min(bisect_right(_AT, quality), len(_AT) - 1)
-    share = (quality - _AT[at - 1]) / (_AT[at] - _AT[at - 1])
-    return exp((1 - share) * log(curve[at - 1]) + share * log(curve[at]))
+def _highest(size: Callable[[int], float], most: float, lowest: int, highest: int) -> int:
+    """The highest quality below `highest` of at most this size; `lowest` if there is none above that."""
+    while highest - lowest > 1:
+        middle = (lowest + highest) // 2
+        if size(middle) <= most:
+            lowest = middle
+        else:
+            highest = middle
+    return lowest

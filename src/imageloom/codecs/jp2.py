@@ -68,6 +68,9 @@ class Jp2:
         meant = colours_of(Metadata(icc=picture.icc), picture.frame.channels) if picture.icc else ""
         return Header("jp2", replace(picture.frame, extra=picture.extra), colours=meant)
 
+    def can_state(self, density: Density) -> bool:
+        return all(0.01 <= value <= 6_553_500 for value in density.per_metre)
+
     def cannot_hold(self, frame: Frame) -> str | None:
         return "JPEG 2000 is written with 8 or 16 bits, not float32" if frame.dtype == "float32" else None
 

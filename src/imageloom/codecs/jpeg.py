@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from imageloom.codecs import segments
 from imageloom.codecs.bits import Data, MoreNeeded, View, number
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.metadata import NO_METADATA, Density, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
@@ -116,6 +116,11 @@ class Jpeg:
                     colours=_stated(profile, turned, frame.channels) if profile or turned else "",
                 )
         raise CorruptImage("the JPEG has no frame header before its first scan")
+
+    def can_state(self, density: Density) -> bool:
+        from imageloom.codecs import jpegmetadata  # imported late: plain photos do not need it
+
+        return bool(jpegmetadata.resolution(density))
 
     def cannot_hold(self, frame: Frame) -> str | None:
         if frame.dtype != "uint8":

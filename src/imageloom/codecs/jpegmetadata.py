@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from imageloom.codecs import photoshop, pictures, xmp
 from imageloom.codecs.bits import MOST_AT_ONCE, MoreNeeded
 from imageloom.codecs.exif import stated_orientation
@@ -265,6 +267,9 @@ def _extension(packet: bytes, more: dict[bytes, dict[int, bytes]]) -> bytes:
     return joined if is_whole else b""
 
 
+_MOST_DENSE = 65_535
+
+
 class Around(NamedTuple):
     """What stands around the image of a file."""
 
@@ -284,18 +289,22 @@ def around(metadata: Metadata) -> Around:
     Raises:
         UnsupportedImage: the metadata does not fit into segments.
     """
-    density = metadata.density
-    resolution = b""
-    if density and all(0.5 <= value < 65_535 for value in (density.x, density.y)):
-        resolution = bytes((_UNITS.index(density.unit),)) + b"".join(
-            round(value).to_bytes(2) for value in (density.x, density.y)
-        )
     return Around(
-        resolution,
+        resolution(metadata.density) if metadata.density else b"",
         b"".join(_segments(metadata)),
         metadata.gain_map + metadata.video,
         len(metadata.gain_map),
     )
+
+
+def resolution(density: Density) -> bytes:
+    """The unit and the resolution of a JFIF segment; empty if it cannot hold them."""
+    sides = (density.x, density.y)
+    if density.unit == "inch" and max(sides) >= _MOST_DENSE:
+        density, sides = replace(density, unit="cm"), (density.x / 2.54, density.y / 2.54)
+    if not all(0.5 <= value < _MOST_DENSE for value in sides):
+        return b""
+    return bytes((_UNITS.index(density.unit),)) + b"".join(round(value).to_bytes(2) for value in sides)
 
 
 def insert(data: bytes, metadata: Metadata) -> bytes:

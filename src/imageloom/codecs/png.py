@@ -17,7 +17,7 @@ from imageloom.codecs import chunks
 from imageloom.codecs.bits import HEAD, Data, MoreNeeded, number
 from imageloom.codecs.chunks import SIGNATURE, chunk
 from imageloom.codecs.damage import DamageLog
-from imageloom.codecs.metadata import NO_METADATA, Metadata
+from imageloom.codecs.metadata import NO_METADATA, Density, Metadata
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import DType, Encoding, Format, Frame, Header, Pixels, Thing, is_large
 
@@ -89,6 +89,9 @@ class Png:
         frame = Frame(width, height, _KINDS[kind][0] + clear, dtype)
         stated = chunks.colours(head, before, frame.channels)
         return Header("png", frame, orientation=turned, colours=stated)
+
+    def can_state(self, density: Density) -> bool:
+        return density.unit == "none" or all(0.5 <= value < 1 << 31 for value in density.per_metre)
 
     def cannot_hold(self, frame: Frame) -> str | None:
         return f"PNG supports 8 or 16 bits, not {frame.dtype}" if frame.dtype == "float32" else None

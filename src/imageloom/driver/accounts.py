@@ -26,6 +26,8 @@ from imageloom.records.summary import MOST_FAILURES, Summary
 
 MOST_UNWRITTEN = 3
 """A run stops after this number of items in a row that failed for lack of space."""
+LONGEST_UNRECORDED = 0.25
+"""After this number of seconds, the next done item has the ledger written: a kill then loses the record of few."""
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Accounts:
         self.is_ending = False
         """The run ends: no item is retried."""
         self.again = Retries(clock)
+        self._clock, self._flushed = clock, clock.monotonic()
         self._attempts = job.attempts
         self._source = source
         self._sink = sink
@@ -160,6 +163,7 @@ class Accounts:
                 self._ledger.record_done(
                     self.job, self._sink.address, result, work.attempt, worker, times, left_out(one)
                 )
+                self._flush()
             except StorageError:
                 raise
             except BaseException as error:
@@ -168,6 +172,13 @@ class Accounts:
                 failed = Result(result.key, (), reason, result.times, result.started)
                 one = Finished(work, failed, worker, needs)
         self._end(one)
+
+    def _flush(self) -> None:
+        """Write what is done to the ledger, if that was not done for a while."""
+        now = self._clock.monotonic()
+        if now >= self._flushed + LONGEST_UNRECORDED:
+            self._flushed = now
+            self._ledger.flush()
 
     def publish_waiting(self, all: bool) -> None:
         """Publish and record the items that wait for that, if it is due.

@@ -96,9 +96,9 @@ class Lookahead:
         if count == 1 or "{page}" not in self._job.name:
             return [entry]
         count = min(count, MOST_PAGES)
-        self._source.split(entry.key, count)
+        pages = self._source.split(entry.key, count)
         self.drop(entry)
-        return [replace(entry, key=page_key(entry.key, page)) for page in range(count)]
+        return [replace(entry, key=page_key(entry.key, page)) for page in pages]
 
     def _question(self, entry: Entry) -> Callable[[], Answers | None]:
         if not isinstance(entry, Item):
@@ -170,14 +170,20 @@ class Lookahead:
 
 
 def with_next(entries: Iterable[tuple[Entry, T]]) -> Iterator[tuple[tuple[Entry, T], bool]]:
-    """Each entry, and whether it is the last one at the moment."""
-    iterator = iter(entries)
-    if (current := next(iterator, None)) is None:
-        return
-    for following in iterator:
-        yield current, following[0] is None
-        current = following
-    yield current, True
+    """Each entry, and whether it is the last one at the moment.
+
+    A None is yielded without asking for the entry after it: that one would wait here while the driver waits.
+    """
+    waiting: tuple[Entry, T] | None = None
+    for current in entries:
+        is_none = current[0] is None
+        if waiting is not None:
+            yield waiting, is_none
+        waiting = None if is_none else current
+        if is_none:
+            yield current, True
+    if waiting is not None:
+        yield waiting, True
 
 
 def look_ahead(

@@ -20,6 +20,9 @@ UNIQUE = frozenset(("stem", "hash", *fields.EXIF))
 MOST_TEMPLATE = 1000
 """Maximum length of --name, in characters."""
 
+_ANY = {name: "2000:01:01 00:00:00" if name in fields.OF_DATES else "a" for name in fields.OF_NAMES}
+"""Values of all fields, for the check of a template."""
+
 
 def check_template(template: str, has_one_item: bool = False, given: str = "--name") -> None:
     """Check a template of output names.
@@ -42,7 +45,7 @@ def check_template(template: str, has_one_item: bool = False, given: str = "--na
             f"{given} {template!r}: {{stem}} is missing, so all names would be equal; the fields are: "
             f"{', '.join(f'{{{name}}}' for name in fields.OF_NAMES)}"
         )
-    check_below(_named(template, dict.fromkeys(fields.OF_NAMES, "a")), f"{given} {template!r}")
+    check_below(_named(template, _ANY), f"{given} {template!r}")
 
 
 def check_pages(job: Job) -> None:
@@ -55,6 +58,19 @@ def check_pages(job: Job) -> None:
         raise UsageError(
             f"--pages {job.recipe.pages} is not possible with --in-place: a file has one output there"
         )
+
+
+def check_digests(job: Job) -> None:
+    """Check that names with {hash} are possible in a job.
+
+    Raises:
+        UsageError: its outputs keep the names of the inputs, or some may be left out.
+    """
+    if any("hash" in fields.fields_of(output.name or job.name) for output in job.recipe.outputs):
+        if job.in_place:
+            raise UsageError("--in-place excludes names with {hash}")
+        if any(output.only_if_smaller for output in job.recipe.outputs):
+            raise UsageError("--only-if-smaller excludes names with {hash}")
 
 
 def check_below(name: str, given: str) -> None:

@@ -14,7 +14,7 @@ from imageloom.driver.suspects import Suspects
 from imageloom.engines import Engine
 from imageloom.errors import LimitExceeded, StorageError, UsageError
 from imageloom.model import Item, Job, Unlisted, Work
-from imageloom.recipes import plan
+from imageloom.recipes import parting, plan
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.events import Planned
 from imageloom.records.inprogress import InProgress
@@ -114,7 +114,7 @@ class Planner:
             return None
         hashed = self._lookahead.names.hashed
         needs, what, capacity = planned.bytes + item.size, "it", self._engine.capacity
-        tiled = plan.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
+        tiled = parting.why_tiled(self._job, header, planned, needs, self._memory, capacity, self._is_alone)
         unreachable = self._sink.scratch_is_here and self._engine.has_others
         if tiled and unreachable:
             if self._job.tile == "always":

@@ -1,8 +1,9 @@
-"""Outputs whose inputs are gone: which ones they are, and their removal (`--prune`)."""
+"""Outputs whose inputs are gone or have changed: which ones they are, and their removal (`--prune`)."""
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from imageloom.driver.sink import Sink
@@ -15,13 +16,20 @@ from imageloom.stores.made import Made, check_removes, why_kept
 
 
 class Orphan(Plain, frozen=True):
-    """An output whose input is gone."""
+    """An output whose input is gone, or has changed and has an output of another name."""
 
     made: Made
     key: str
     """The item that it was made from."""
     kept: str = ""
     """Why it is not removed; empty if it is."""
+    is_old: bool = False
+    """Its input is there, but has changed."""
+
+    @property
+    def reason(self) -> str:
+        """What has become of its input, as text."""
+        return f"its input {self.key} {'has changed' if self.is_old else 'is gone'}"
 
 
 class Pruning:
@@ -46,18 +54,34 @@ class Pruning:
         self._ledger = ledger
 
     def orphans(self) -> list[Orphan]:
-        """The outputs whose inputs are gone, by name. Nothing is changed.
+        """The outputs whose inputs are gone, or have outputs with newer names. Nothing is changed.
 
         Raises:
             StorageError: the source or the sink cannot be read, or the source is empty.
         """
         known = [*self._ledger.outputs_of(self._source.root, self._sink.address)]
         gone = self._gone({path_and_page(key)[0] for _, key, _, _ in known}) if known else set()
+        superseded = self._superseded()
         found = []
         for name, key, size, mtime_ns in known:
-            if path_and_page(key)[0] in gone:
+            if path_and_page(key)[0] in gone or name in superseded:
                 made = Made(name, self._sink.maker(key), size, mtime_ns)
-                found.append(Orphan(made, key, why_kept(self._sink.store, made) or ""))
+                kept = why_kept(self._sink.store, made) or ""
+                found.append(Orphan(made, key, kept, name in superseded))
+        return found
+
+    def _superseded(self) -> set[str]:
+        """The outputs of older versions of items that have outputs of their present version under other names,
+        made with the same recipe: names with digests change with the item."""
+        versions: defaultdict[tuple[str, str], dict[str, list[str]]] = defaultdict(dict)
+        for name, key, fingerprint, meaning, _ in self._ledger.made(self._source.root, self._sink.address):
+            versions[key, meaning].setdefault(fingerprint, []).append(name)
+        found: set[str] = set()
+        for (key, _), names in versions.items():
+            if len(names) < 2 or (item := self._source.store.find(path_and_page(key)[0])) is None:
+                continue
+            if item.fingerprint in names:
+                found.update(*(old for version, old in names.items() if version != item.fingerprint))
         return found
 
     def remove(self, orphans: Iterable[Orphan], is_stopping: Callable[[], bool]) -> Iterator[Orphan]:
@@ -77,7 +101,7 @@ class Pruning:
                 kept = orphan.kept or why_kept(self._sink.store, orphan.made, remove=True) or ""
                 if not kept:
                     removed.append(orphan.made.name)
-                yield Orphan(orphan.made, orphan.key, kept)
+                yield Orphan(orphan.made, orphan.key, kept, orphan.is_old)
         finally:
             self._ledger.forget_outputs(self._sink.address, removed)
 

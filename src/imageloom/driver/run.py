@@ -22,7 +22,7 @@ from imageloom.driver.clock import REAL, Clock
 from imageloom.driver.in_place import InPlace
 from imageloom.driver.isolation import opener_of, sandbox_of
 from imageloom.driver.lookahead import Lookahead
-from imageloom.driver.naming import check_pages, check_template
+from imageloom.driver.naming import check_digests, check_pages, check_template
 from imageloom.driver.planner import Planner
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
@@ -99,6 +99,7 @@ class Driver:
             if output.name:
                 check_template(output.name, self._source.is_file, f"name of the output {output.folder}")
         check_pages(job)
+        check_digests(job)
         self._sink.check_recipe(job.recipe, job.name)
         self._meanings = Meanings(job.recipe, job.name)
         self._digests = operators.digests_of(job.recipe.operators)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from imageloom import codecs
 from imageloom.driver.listing import listed_apart
@@ -79,8 +79,9 @@ class Source:
         path = self.store.path(self._only)
         return os.path.realpath(path) if path is not None else self.store.place(self._only)
 
-    def split(self, path: str, count: int) -> None:
-        """Note that a file is processed as so many items, one for each page. Only endless sources need it."""
+    def split(self, path: str, count: int) -> Sequence[int]:
+        """Note that a file has so many pages, each of which is an item. Returns those that are wanted, from 0."""
+        return range(count)
 
     def entries(self, wake: Callable[[], None]) -> Iterator[Item | Unlisted | None]:
         """Yield the entries for the driver. None means: no entry at the moment, but more may arrive.

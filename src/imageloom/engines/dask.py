@@ -30,7 +30,9 @@ except ImportError:
     raise MissingExtra("the engine dask", "dask") from None
 
 PATIENCE = 30.0
-"""Time-out in seconds for an answer of the Dask scheduler, and for the absence of workers."""
+"""Time-out in seconds for an answer of the Dask scheduler."""
+ABSENCE = 90.0
+"""Maximum seconds without workers: on a busy machine, one takes half a minute to start again after its death."""
 FRESH = 5.0
 """Time in seconds for which the number of workers is cached."""
 LOOPBACK = "127.0.0.1:0"
@@ -79,16 +81,17 @@ class DaskTransport(ExecutorTransport):
             self._client = distributed.Client(
                 settings.connect or self._own, timeout=PATIENCE, set_as_default=False
             )
-            self._client.wait_for_workers(1, timeout=PATIENCE)
+            self._client.wait_for_workers(1, timeout=ABSENCE if self._own else PATIENCE)
         except (OSError, ValueError, TimeoutError) as error:
             if self._own:
                 self._own.close()
-                raise WorkerLost(f"no Dask worker started within {PATIENCE:g} s: {error}") from None
+                raise WorkerLost(f"no Dask worker started within {ABSENCE:g} s: {error}") from None
             raise UsageError(
                 f"--connect {settings.connect}: cannot connect to the cluster: {error}"
             ) from None
         self._known = settings.jobs * settings.threads
-        self._asked, self._seen = float("-inf"), time.monotonic()
+        self._asked = float("-inf")
+        self._absence = Absence()
         self._not_to_blame: set[int] = set()
         super().__init__(
             self._client.get_executor(pure=False), self._workers, ahead=2, lost=LOST, reports_begin=True
@@ -141,18 +144,38 @@ class DaskTransport(ExecutorTransport):
         """Number of threads of all workers. It may be a few seconds old.
 
         Raises:
-            EngineFailed: no worker was available for `PATIENCE` seconds.
+            EngineFailed: no worker was available for `ABSENCE` seconds.
         """
         now = time.monotonic()
         if now > self._asked + FRESH:
+            found = 0
             with contextlib.suppress(*LOST, OSError, TimeoutError):  # if it has ended, its futures fail
                 found = sum(self._client.nthreads().values())
-                self._seen = now if found else self._seen
-                self._known = found or self._known
+            self._known = found or self._known
             self._asked = now
-            if now > self._seen + PATIENCE:
-                raise EngineFailed(f"no Dask worker was available for {PATIENCE:g} s")
+            self._absence.note(found, now)
         return self._known
+
+
+class Absence:
+    """How long there have been no workers: since they were first missed, not since they were last seen, because
+    nobody looks while an item takes long."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def note(self, workers: int, now: float) -> None:
+        """Note how many workers there are.
+
+        Raises:
+            EngineFailed: there have been none for `ABSENCE` seconds.
+        """
+        if workers:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        elif now > self._since + ABSENCE:
+            raise EngineFailed(f"no Dask worker was available for {ABSENCE:g} s")
 
 
 def _local_cluster(settings: Settings) -> distributed.LocalCluster:

@@ -68,7 +68,7 @@ def guarded(task: Task, guard: Guard) -> Iterator[Result]:
     """Yield the results of a task within the limits of a guard. If the task cannot begin, each item fails."""
     done, began = 0, time.time()
     try:
-        for result in results(guard.bounded(task)):
+        for result in results(guard.admitted(task)):
             _report(result)
             yield result
             done += 1

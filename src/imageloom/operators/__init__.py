@@ -15,8 +15,10 @@ from imageloom.operators import (  # noqa: F401 - each registers its operators
     resize,
     smoothing,
     statistics,
+    texts,
     threshold,
     tone,
+    trimming,
 )
 from imageloom.operators.channels import shown
 from imageloom.operators.extern import contents, digests_of, load_files, load_packages, reloaded
@@ -35,6 +37,7 @@ from imageloom.operators.registry import (
     operators,
 )
 from imageloom.operators.templates import TEMPLATE, templates
+from imageloom.operators.trimming import checked, is_known, length_before
 from imageloom.operators.versions import version
 
 __all__ = [
@@ -44,12 +47,15 @@ __all__ = [
     "Operator",
     "apply",
     "apply_on_part",
+    "checked",
     "contents",
     "describe_parameter",
     "digests_of",
     "extra_before",
     "frames",
     "get",
+    "is_known",
+    "length_before",
     "load_files",
     "load_packages",
     "operator",

@@ -60,8 +60,7 @@ def _empty(area: str, at: str) -> str | None:
 
 
 def _uncropped(box: Box, frame: Frame, area: str, **_: object) -> Box:
-    x0, y0, _, _ = crop_box(frame.width, frame.height, area)
-    return box.moved(x0, y0)
+    return box.moved(*crop_box(frame.width, frame.height, area)[:2])
 
 
 def _found(frame: Frame, area: str, at: str) -> tuple[Step, ...]:
@@ -204,7 +203,7 @@ def pad_part(image: Pixels, *, box: Box, frame: Frame, area: int | str, color: s
         left, top, _, _ = pad_box(frame.width, frame.height, area)
         across = np.arange(box.x0 + left, box.x1 + left) == x
         down = np.arange(box.y0 + top, box.y1 + top) == y
-        pixel = _pixel(color, image)
+        pixel = pixel_of(color, image)
         padded[~(down[:, None] & across)] = pixel[0] if image.ndim == 2 else pixel[: image.shape[2]]
     return padded
 
@@ -233,11 +232,11 @@ def pad(
     height, width = image.shape[:2]
     x0, y0, x1, y1 = pad_box(width, height, area)
     return cv2.copyMakeBorder(
-        image, -y0, y1 - height, -x0, x1 - width, _BORDERS[fill], value=_pixel(color, image)
+        image, -y0, y1 - height, -x0, x1 - width, _BORDERS[fill], value=pixel_of(color, image)
     )
 
 
-def _pixel(color: str, image: Pixels) -> list[float]:
+def pixel_of(color: str, image: Pixels) -> list[float]:
     """The color as a pixel of the image: gray, gray and alpha, RGB or RGBA, in the range of the image's dtype."""
     red, green, blue, *alpha = bytes.fromhex(color[1:])
     rgb = (

@@ -34,12 +34,13 @@ Sums = NDArray[np.int64]
 
 def _cells(length: int, start: int, stop: int) -> NDArray[np.int64]:
     """The cell of each pixel from start to stop of one axis."""
-    return np.arange(start, stop, dtype=np.int64) * min(CELLS, length) // length
+    cells: NDArray[np.int64] = np.arange(start, stop, dtype=np.int64) * min(CELLS, length) // length
+    return cells
 
 
 def _in_bytes(image: Pixels) -> Pixels:
     if image.dtype == np.float32:
-        return np.rint(np.clip(np.nan_to_num(image), 0, 1) * np.float32(255)).astype(np.uint8)
+        image = np.rint(np.clip(np.nan_to_num(image), 0, 1) * np.float32(255)).astype(np.uint8)
     return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from msgspec import Meta
@@ -62,7 +62,9 @@ def _from_hald(data: bytes) -> Table:
 
 def _from_cube(data: bytes) -> Table:
     """Adobe's Cube LUT Specification 1.0, and the words of DaVinci Resolve for the range of the input."""
-    low, high, side, is_curve, start = np.zeros(3), np.ones(3), 0, False, 0
+    side, is_curve, start = 0, False, 0
+    low: NDArray[np.float64] = np.zeros(3)
+    high: NDArray[np.float64] = np.ones(3)
     lines = data.decode("utf-8-sig", errors="replace").splitlines()
     try:
         for start, line in enumerate(lines):  # noqa: B007 - where the entries begin
@@ -133,7 +135,7 @@ def lut(
     top = np.float32(top_of(image.dtype))
 
     def look_up(pixels: Pixels) -> Pixels:
-        values = pixels.astype(np.float32) / top
+        values: NDArray[Any] = pixels.astype(np.float32) / top
         found = _curves(values, table) if table.entries.ndim == 2 else _cubes(values, table)
         if amount < 1:
             found = values + (found - values) * np.float32(amount)

@@ -163,13 +163,13 @@ def _not_nothing(scale: str | None, **_: object) -> str | None:
     return None
 
 
-def _same(box: Box, frame: Frame, **_: object) -> Box:
+def same_box(box: Box, frame: Frame, **_: object) -> Box:
     return box
 
 
 @operator(
     "geometric",  # a pixel depends on its place
-    source=_same,
+    source=same_box,
     part=_overlaid,
     check=_not_nothing,
     extra="refuse",

@@ -57,6 +57,7 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
     ranged: bool
     extra: Extra
     file: str
+    shrinks: bool
 
     @property
     def summary(self) -> str:
@@ -241,6 +242,7 @@ def operator(
     ranged: bool = False,
     extra: Extra = "keep",
     file: str = "",
+    shrinks: bool = False,
 ) -> Callable[[F], F]:
     """Register a function as an operator under the function's name. The function is returned unchanged.
 
@@ -277,6 +279,7 @@ def operator(
             change it. *refuse*: images with extra samples are refused. *drop*: extra samples are removed.
         file: name of the parameter that is the path of a file, if there is one. The operator then has a parameter
             `digest` too, which jobs fill in: see `named`.
+        shrinks: the size of the result depends on the pixels; it is at most that of `frame`.
 
     Raises:
         PipelineError: the name is taken, the kind is unknown, a parameter of a user's function has no type, or
@@ -324,6 +327,7 @@ def operator(
             ranged,
             extra,
             file,
+            shrinks,
         )
         return function
 
@@ -363,11 +367,18 @@ def frames(steps: Iterable[Step], frame: Frame) -> list[Frame]:
     """The frames before the first step and after each one.
 
     Raises:
-        OperatorRefused: a step does not accept its input.
+        OperatorRefused: a step does not accept its input. After a step that shrinks, that is not known yet.
     """
-    found = [frame]
+    found, is_known = [frame], True
     for step in steps:
-        found.append(get(step.name).frame_after(step, found[-1]))
+        one = get(step.name)
+        try:
+            found.append(one.frame_after(step, found[-1]))
+        except OperatorRefused:
+            if is_known:
+                raise
+            found.append(found[-1])
+        is_known = is_known and not one.shrinks
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from imageloom import codecs, colours, operators
 from imageloom.codecs.metadata import Metadata, held
 from imageloom.model import Decode, Header, Output, Recipe
@@ -31,12 +33,13 @@ def explain(header: Header, recipe: Recipe, size: int, metadata: Metadata | None
             lines.append(f"output    none: {_why_none(asked, header)}")
             continue
         lines.append(f"steps     {to_text(output.steps) or 'none: the pixels are not changed'}")
-        for step, before in zip(output.steps, operators.frames(output.steps, plan.decoded), strict=False):
+        frames = pairwise(operators.frames(output.steps, plan.decoded))
+        most = ""
+        for step, (before, after) in zip(output.steps, frames, strict=True):
             operator = operators.get(step.name)
-            kind = operator.kind(step)
+            kind, most = operator.kind(step), "at most " if operator.shrinks else most
             halo = f", halo {operator.halo(**operator.filled(step))} pixels" if operator.halo else ""
-            after = operator.frame_after(step, before)
-            lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {after}")
+            lines.append(f"          {to_text([step])}: {kind}{halo}, {before} -> {most}{after}")
         lines.append(f"encode    {output.format}, {output.frame}{_how_encoded(asked, output)}")
         lines.append(f"colours   {_why_colours(header, recipe, output)}")
         lines.append(f"metadata  {_why_metadata(header, recipe, output, metadata)}")

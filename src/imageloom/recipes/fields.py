@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from imageloom import operators
-from imageloom.codecs.exiftexts import DATES, TAGS
+from imageloom.codecs.exifnames import DATES, TAGS
 from imageloom.errors import MissingField, PipelineError
 from imageloom.model import Recipe, Step
 
@@ -27,7 +27,8 @@ OF_ITEMS = ("dir", "stem", "page", "width", "height", "format", *EXIF)
 """The fields in texts of steps."""
 OF_NAMES = (*OF_ITEMS, "ext", "hash")
 """The fields in names of outputs."""
-_DATES = frozenset(f"exif.{name}" for name in DATES)
+OF_DATES = frozenset(f"exif.{name}" for name in DATES)
+"""The fields that are dates."""
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _FIELD = re.compile(r"([A-Za-z.]+)(?::(%[^{}]*?))?(?::-([^{}]*))?")
 _STATED = re.compile(r"(\d{4}):(\d\d):(\d\d)(?: (\d\d):(\d\d):(\d\d))?")
@@ -86,7 +87,7 @@ def _field(text: str, inside: str, at: int, known: tuple[str, ...]) -> Field:
             f"{where}: after {{{name} comes ':-' and a default, or ':' and how a date is written, such as :%Y-%m"
         )
     date = matched[2] or ""
-    if date and name not in _DATES:
+    if date and name not in OF_DATES:
         raise PipelineError(f"{where}: {name} is no date, so it has no {date!r}")
     if wrong := set(re.findall(r"%(.?)", date)) - set(_LETTERS):
         raise PipelineError(f"{where}: %{min(wrong)} is none of {' '.join(f'%{c}' for c in _LETTERS)}")
@@ -123,14 +124,11 @@ def filled_name(template: str, values: Mapping[str, str]) -> str:
     for part in parts(template, OF_NAMES):
         if isinstance(part, str):
             made.append(part)
-        elif part.name.startswith("exif."):
-            value = part._replace(date="") if part.date else part
-            if part.date:  # the slashes of the date's form are the template's own
-                made.append(_value(part, values))
-            else:
-                made.append(_UNSAFE.sub("-", _value(value, values)).strip(" .") or "-")
-        else:
-            made.append(_value(part, values))
+            continue
+        value = _value(part, values)
+        if part.name.startswith("exif.") and not part.date:  # a date's form is a part of the template
+            value = value and (_UNSAFE.sub("-", value).strip(" .") or "-")
+        made.append(value)
     return "".join(made)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from msgspec.structs import replace
 
 from imageloom import operators
-from imageloom.errors import OperatorRefused, UsageError
+from imageloom.errors import OperatorRefused, PipelineError, UsageError
 from imageloom.model import Output, Recipe, Step, Value
 from imageloom.operators import named
 
@@ -54,7 +54,11 @@ def without_paths(output: Output) -> Output:
 
 
 def _path(step: Step) -> str:
-    name = operators.get(step.name).file
+    """The path that a step names; empty if it names none, or if its operator is not loaded here."""
+    try:
+        name = operators.get(step.name).file
+    except PipelineError:
+        return ""
     return str(step.params.get(name) or "") if name else ""
 
 

@@ -11,7 +11,7 @@ def parse_format(name: str) -> Format:
     """The format with this name or file suffix.
 
     Raises:
-        PipelineError: there is no such format; the message lists the known formats.
+        PipelineError: there is no such format (the message lists the known formats), or it can only be read.
         UsageError: its plug-in cannot be loaded.
     """
     found = codecs.format_of(f".{name.lower()}")
@@ -20,4 +20,6 @@ def parse_format(name: str) -> Format:
     if found is None:
         known = ", ".join(codecs.CODECS.names())
         raise PipelineError(f"there is no format {name!r}; there are: {known}")
+    if codecs.get(found).written != found:
+        raise PipelineError(f"{found} files can be read but not written: choose another format, such as png")
     return found

@@ -144,8 +144,10 @@ class Pipeline(Chained):
     def _applied(self, image: Pixels) -> Pixels:
         frame = frame_of(image)
         self.frames(frame)
-        for step in operators.with_checks(self.steps, frame):
-            image = operators.apply(step, image)
+        steps = operators.with_checks(self.steps, frame)
+        known = operators.length_before(steps)
+        for at, step in enumerate(steps):
+            image = operators.apply(operators.checked(step, image, 0) if at >= known else step, image)
         return image
 
     def then(self, name: str, *values: object, **named: object) -> Pipeline:

@@ -25,9 +25,9 @@ from imageloom.model import (
     Frame,
     GainMap,
     Header,
-    Job,
     Limits,
     Output,
+    Pixels,
     Plain,
     Recipe,
     Step,
@@ -102,11 +102,23 @@ class OutputPlan(Plain, frozen=True):
             shows_all=all(step.name in _SHOWING_ALL for step in self.steps),
             dropped=frozenset(self.dropped),
             keywords=getattr(codecs.get(self.format), "keywords", ()),
+            can_state=getattr(codecs.get(self.format), "can_state", None),
             moves_values=getattr(codecs.get(self.format), "moves_values", False),
             colours=self.colours,
             converted=self.converted,
             profile=colours.built(self.profile, is_gray) if self.profile else b"",
         )
+
+    def sized(self, pixels: Pixels) -> OutputPlan:
+        """The plan for pixels of another size, which a step has found.
+
+        Raises:
+            UnsupportedImage: the format does not support that size.
+        """
+        frame = replace(self.frame, width=pixels.shape[1], height=pixels.shape[0])
+        if reason := codecs.get(self.format).cannot_hold(frame):
+            raise UnsupportedImage(reason)
+        return replace(self, frame=frame)
 
     def carried(self, metadata: Metadata) -> Carried:
         """What the output takes along of the input's metadata, with the gain map for its pixels."""
@@ -304,7 +316,8 @@ def _plan_output(
         effort=output.effort or 0 if "effort" in codecs.settings(format) else 0,
     )
     moved = decoded != header.frame or any(
-        operators.get(step.name).kind(step) == "geometric" for step in steps
+        operators.get(step.name).kind(step) == "geometric" or operators.get(step.name).shrinks
+        for step in steps
     )
     return OutputPlan(
         tuple(steps),
@@ -397,41 +410,3 @@ def _step_bytes(step: Step, before: Frame, after: Frame) -> int:
 
 def _as_floats(frame: Frame) -> int:
     return replace(frame, dtype="float32").bytes
-
-
-ALONE = 4_000_000
-"""Minimum number of pixels of an image for tiles, if it is the only one in progress."""
-SHARE = 4
-"""An image needs no tiles if it needs at most 1 / SHARE of the memory per worker."""
-
-
-def why_tiled(
-    job: Job, header: Header, plan: Plan, needs: int, memory: int, capacity: int, alone: bool
-) -> str | None:
-    """Why an image is processed in tiles; None if it is processed as a whole. The result is the same.
-
-    Args:
-        needs: memory for the whole image, in bytes.
-        memory: memory of the run, in bytes.
-        capacity: number of parts that run at the same time.
-        alone: no other image is waiting.
-    """
-    largest = max(header.frame.pixels, 0, *(output.frame.pixels for output in plan.outputs))
-    if job.tile == "never" or plan.needs_file:
-        return None
-    if job.tile == "always":
-        return "--tile always"
-    if largest >= ALONE and needs * capacity * SHARE > memory:
-        return f"the whole image needs {needs / 1e6:,.0f} MB, of {memory / 1e6:,.0f} MB for all workers"
-    if largest >= ALONE and alone and capacity > 1:
-        return "no other image keeps the workers busy"
-    return None
-
-
-def why_whole(job: Job) -> str:
-    """Why an image is not processed in tiles, if `why_tiled` returned None."""
-    return (
-        "--tile never"
-        if job.tile == "never"
-        else "it needs little memory, and one worker per image is faster"
-    )

@@ -14,6 +14,7 @@ from imageloom import operators
 from imageloom.model import Frame, Step, Value
 from imageloom.operators.geometry import crop_box, is_fixed
 from imageloom.operators.resize import box_of_cover, padded, target
+from imageloom.operators.trimming import length_before
 
 Steps = tuple[Step, ...]
 Turn = tuple[int, bool]
@@ -22,13 +23,14 @@ Turn = tuple[int, bool]
 
 def rewrite(steps: Sequence[Step], frame: Frame) -> Steps:
     """The steps after all rewrites. They give the same result for every image of that frame."""
-    now = tuple(steps)
+    known = length_before(steps)  # rewrites need the size
+    now, rest = tuple(steps[:known]), tuple(steps[known:])
     while True:
         before = now
         for rule in RULES:
             now = rule(now, frame)
         if now == before:
-            return fold_tables(now, frame)
+            return (*fold_tables(now, frame), *rest)
 
 
 def resolve_sizes(steps: Steps, frame: Frame) -> Steps:

@@ -131,7 +131,7 @@ class _Parser:
         return token
 
     def _wrong(self, reason: str, at: int) -> PipelineError:
-        return PipelineError(f"when {self._text.strip()}: at character {at + 1}: {reason}")
+        return PipelineError(f"the condition {self._text!r}: at character {at + 1}: {reason}")
 
     def _either(self) -> Condition:
         tests = [self._both()]
@@ -177,7 +177,7 @@ class _Parser:
             raise self._wrong(f"{said}{hint}; the tests are: {', '.join(WORDS)}", at)
         self._take()
         field, compare = _NUMBERS[word], self._operator(word, tuple(_OPERATORS))
-        number, at = self._take(), self._tokens[min(self._at, len(self._tokens)) - 1][1]
+        at, number = self._place, self._take()
         if not re.fullmatch(r"[\d.]+[kKmM]?", number):
             raise self._wrong(f"{word} is compared with a number, such as {word} > 2000", at)
         value = float(number.rstrip("kKmM")) * _SCALES.get(number[-1].lower(), 1)

@@ -17,7 +17,7 @@ from imageloom.model import Plain, Times
 State = Literal["done", "failed"]
 
 
-class ItemLine(Plain, frozen=True):
+class ItemLine(Plain, frozen=True, forbid_unknown_fields=False):
     """An item with its last outcome."""
 
     key: str

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +22,11 @@ from imageloom.records.retention import Retention
 from imageloom.service.activity import Activity
 from imageloom.service.feed import Feed
 from imageloom.service.flows import Flow
+from imageloom.service.outcomes import Outcomes
 from imageloom.service.state import JobRow, ServiceState
 from imageloom.service.steering import ChosenItems, ListedSource, SteeredWatch
 from imageloom.service.turns import FlowEngine, Turns
+from imageloom.service.webhooks import Webhooks
 
 KEPT_DAYS = 30.0
 """How long the items of a watched flow are kept in the history, in days."""
@@ -67,6 +69,8 @@ class Site(NamedTuple):
     roots: tuple[str, ...]
     feed: Feed
     timeout: float
+    outcomes: Outcomes
+    webhooks: Webhooks
 
 
 class FlowJob:
@@ -127,6 +131,14 @@ class FlowJob:
         with self._lock:
             if isinstance(self._source, SteeredWatch):
                 self._source.again(key)
+
+    def hear(self, keys: Iterable[str]) -> bool:
+        """Look at items that may be new, if the flow is watched and runs. Returns whether it does."""
+        with self._lock:
+            if not isinstance(self._source, SteeredWatch):
+                return False
+            self._source.hear(keys)
+            return True
 
     def set_aside(self, key: str, is_aside: bool) -> None:
         (self._aside.add if is_aside else self._aside.discard)(key)
@@ -246,6 +258,7 @@ class FlowJob:
                     self._driver = None
 
     def _on_event(self, event: Event) -> None:
+        self._site.outcomes.add(self.id, event)
         match event:
             case Began(number):
                 self._failures = 0
@@ -257,7 +270,8 @@ class FlowJob:
             case Failed(result):
                 self._settle(result.key)
                 self._failed.add(result.key)
-                kind = result.failure.kind if result.failure else ""
+                kind, message = (result.failure.kind, result.failure.message) if result.failure else ("", "")
+                self._site.webhooks.failed(self.id, self.flow.name, result.key, kind, message)
                 self._site.feed.add("failed", job=self.id, flow=self.flow.name, key=result.key, failure=kind)
             case Retried():
                 self._retried += 1
@@ -284,6 +298,7 @@ class FlowJob:
     def _end(self) -> None:
         """Record the state that follows from what is wanted."""
         state = self._site.state
+        self._site.webhooks.flush()
         row = state.job(self.id)
         assert row is not None
         numbers = self.numbers

@@ -30,7 +30,7 @@ from imageloom.driver.naming import check_template
 from imageloom.driver.places import checked
 from imageloom.driver.validation import validated
 from imageloom.errors import ImageloomError, PipelineError, StorageError, TaskRefused, UsageError
-from imageloom.model import IfExists, Job, Limits, Pages, Plain, Recipe, Task
+from imageloom.model import IfExists, Job, Limits, Pages, Plain, Recipe
 from imageloom.recipes.checking import checked as complete
 from imageloom.recipes.pipeline import read_yaml
 from imageloom.recipes.recipe import from_data, output_of
@@ -187,7 +187,7 @@ class Rules:
             elif self._is_private(address):
                 raise TaskRefused(f"{what}: {address} is in, or contains, a folder of the service itself")
             try:
-                self.guard.bounded(Task(0, "-", address, address, Recipe(()), Limits(), ()))
+                self.guard.check_address(address)
             except TaskRefused as error:
                 raise TaskRefused(f"{what}: {error}") from None
 
@@ -233,7 +233,7 @@ class FlowFolder:
 
     def __init__(self, path: Path, rules: Rules) -> None:
         self.path, self.rules = path, rules
-        self._read: dict[str, tuple[tuple[int, int], Flow | BrokenFlow]] = {}
+        self._read: dict[str, tuple[tuple[int, int, int], Flow | BrokenFlow]] = {}
         self._writing = threading.Lock()
         try:
             private_folder(path)
@@ -249,7 +249,7 @@ class FlowFolder:
             raise _unusable(self.path, error) from None
         return sorted(name for name in found if re.fullmatch(NAME, name))[:MOST_FLOWS]
 
-    def versions(self) -> dict[str, tuple[int, int]]:
+    def versions(self) -> dict[str, tuple[int, int, int]]:
         """For each flow, by name: a value that changes when its file changes."""
         found = {}
         for name in self.names():
@@ -381,8 +381,9 @@ def data_of(text: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _version(stat: os.stat_result) -> tuple[int, int]:
-    return stat.st_mtime_ns, stat.st_ino
+def _version(stat: os.stat_result) -> tuple[int, int, int]:
+    """A value that changes with the file. One that is written in two steps may keep its time, not its size."""
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def _unusable(path: Path, error: OSError) -> StorageError:

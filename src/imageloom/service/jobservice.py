@@ -13,20 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imageloom.engines import Engine
-from imageloom.errors import ImageloomError, UnknownName, UsageError, WrongState
+from imageloom.errors import ImageloomError, ServerBusy, UnknownName, UsageError, WrongState
 from imageloom.records.history import History
 from imageloom.records.ledger import Ledger
 from imageloom.service.feed import Feed
 from imageloom.service.flowjob import FlowJob, Site
 from imageloom.service.flows import BrokenFlow, Flow, FlowFolder
+from imageloom.service.outcomes import Outcomes
 from imageloom.service.state import JobRow, ServiceState
 from imageloom.service.turns import Turns
 from imageloom.service.views import JobView, Views
+from imageloom.service.webhooks import Webhooks
 
 RUNNING = 16
 """Maximum number of jobs that run at the same time. The others wait."""
-MOST_CHOSEN = 1000
-"""Maximum number of items of one request."""
+MOST_OPEN = 300
+"""Maximum number of jobs that have not ended. Flows have at most one each."""
 REPORT = 0.2
 """Seconds between two messages about a job's progress."""
 LOOK = 1.0
@@ -48,6 +50,7 @@ class JobService:
         turns: how the flows share an engine, which the caller closes.
         running: maximum number of jobs that run at the same time.
         timeout: time-out of one item, in seconds.
+        webhook_secret: signs what is sent to the webhooks of `state`.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class JobService:
         roots: tuple[str, ...],
         running: int = RUNNING,
         timeout: float = 600.0,
+        webhook_secret: bytes = b"",
     ) -> None:
         self.flows, self.state, self.ledger, self.turns = flows, state, ledger, turns
-        self.feed = Feed()
+        self.feed, self.outcomes = Feed(), Outcomes()
         self.began = time.time()
         self._running, self.roots = running, roots
-        self._site = Site(state, ledger, turns, roots, self.feed, timeout)
+        self._webhooks = Webhooks(state, webhook_secret)
+        self._site = Site(state, ledger, turns, roots, self.feed, timeout, self.outcomes, self._webhooks)
         self._lock = threading.RLock()
         self._jobs: dict[int, FlowJob] = {}
         """The jobs that have not ended and are not paused, in the order in which they begin."""
@@ -96,6 +101,7 @@ class JobService:
             while job.is_running:
                 self._ended_one.wait(0.1)
                 self._ended_one.clear()
+        self._webhooks.close()
 
     # What people decide
 
@@ -112,8 +118,38 @@ class JobService:
             raise UsageError(f"the flow {name} is not valid: {flow.error}")
         with self._lock:
             self._refuse_open(name)
-            row = self.state.add_job(name, self.flows.text(name))
-            self._put(FlowJob(row, flow, self._site, self._wake))
+            return self._add(flow, self.flows.text(name))
+
+    def submit(self, name: str, text: str) -> JobView:
+        """Start a job that belongs to no flow.
+
+        Args:
+            name: a new name for it. The same name with the same text is the same job: so a caller that did not get
+                the answer may repeat the request.
+            text: as in the file of a flow that is not watched.
+
+        Raises:
+            UsageError, TaskRefused: it is not valid; see `Rules.flow`.
+            WrongState: there is a flow, or another job, with this name.
+            ServerBusy: too many jobs have not ended.
+        """
+        flow = self.flows.rules.flow(name, text)
+        if flow.when != "once":
+            raise UsageError("when: a job that is submitted runs once; make a flow to watch a source")
+        with self._lock:
+            if rows := self.state.jobs(name, most=1):
+                if rows[0].text == text:
+                    return self.views.view(rows[0])
+                raise WrongState(f"there is a job with the name {name} already")
+            if self.flows.flow(name):
+                raise WrongState(f"there is a flow {name} already")
+            if len(self.state.open_jobs()) >= MOST_OPEN:
+                raise ServerBusy(f"{MOST_OPEN} jobs have not ended, the maximum: try again later")
+            return self._add(flow, text)
+
+    def _add(self, flow: Flow, text: str) -> JobView:
+        row = self.state.add_job(flow.name, text)
+        self._put(FlowJob(row, flow, self._site, self._wake))
         return self.views.view(row)
 
     def pause(self, id: int) -> JobView:
@@ -164,7 +200,7 @@ class JobService:
             row = self.views.row(id)
             if row.ended is not None:
                 self._refuse_open(row.flow)
-            chosen = self._failed_of(id, keys)
+            chosen = self.views.failed(id, keys)
             if not chosen:
                 return 0
             self.state.add_retries(id, chosen)
@@ -176,21 +212,6 @@ class JobService:
                     job.again(key)
         self._tell(id)
         return len(chosen)
-
-    def _failed_of(self, id: int, keys: Sequence[str] | None) -> list[str]:
-        with History(self.ledger) as history:
-            runs = self.state.runs(id)
-            if keys is None:
-                return list(history.failed(runs))
-            if len(keys) > MOST_CHOSEN:
-                raise UsageError(f"at most {MOST_CHOSEN} items in one request")
-            for key in keys:
-                item = history.item(runs, key)
-                if item is None:
-                    raise UnknownName(f"job {id} has no item {key!r:.200}, or it has no outcome yet")
-                if item.state != "failed":
-                    raise WrongState(f"{key!r:.200} is done: only failed items are tried again")
-        return list(keys)
 
     def set_aside(self, flow: str, key: str, is_aside: bool) -> None:
         """Set an item of a flow aside: it is not processed until it is put back.
@@ -207,6 +228,20 @@ class JobService:
                     if not is_aside:
                         job.again(key)
         self.feed.add("aside", flow=flow, key=key, is_aside=is_aside)
+
+    def hear(self, name: str, keys: Sequence[str]) -> bool:
+        """Process items of a watched flow that may be new, without waiting for the next listing.
+
+        Returns:
+            Whether the flow runs. If not, the listing at its next start finds them.
+
+        Raises:
+            UnknownName: there is no such flow.
+        """
+        self.views.flow(name)
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if job.flow.name == name]
+        return any(job.hear(keys) for job in jobs)
 
     def write_flow(self, name: str, text: str, replace: bool) -> Flow:
         """Write a flow's file. A watched flow that is new starts by itself.

@@ -22,6 +22,7 @@ from imageloom.errors import ServerBusy, UnknownName, UnreadableItem, UsageError
 from imageloom.model import Item, Job, Output, Plain, Recipe, path_and_page
 from imageloom.recipes import plan
 from imageloom.recipes.explain import explain
+from imageloom.recipes.files import files_of
 from imageloom.recipes.pipeline import Pipeline
 from imageloom.records.events import Event, Failed
 from imageloom.records.faults import blamed_on
@@ -57,7 +58,7 @@ MOST_WAITING = 12
 """Maximum number of previews that are made or wait."""
 
 
-class Shown(Plain, frozen=True):
+class Shown(Plain, frozen=True, forbid_unknown_fields=False):
     """One output of a sample, reduced for a screen."""
 
     name: str
@@ -66,7 +67,7 @@ class Shown(Plain, frozen=True):
     """WebP."""
 
 
-class Preview(Plain, frozen=True):
+class Preview(Plain, frozen=True, forbid_unknown_fields=False):
     """What a recipe makes of a sample."""
 
     sample: str
@@ -244,4 +245,7 @@ def pictured(name: str) -> str:
     found = next((one for one in operators.operators() if one.name == name), None)
     if found is None or not found.examples:
         raise UsageError(f"there is no operator {name!r:.80} with an example")
-    return PICTURED.get(name, found.examples[0])
+    text = PICTURED.get(name, found.examples[0])
+    if any(files_of(Recipe((Output(Pipeline.parse(text).steps),)))):
+        raise UsageError(f"the example of {name} needs a file: it has no picture")
+    return text

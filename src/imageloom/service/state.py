@@ -1,4 +1,5 @@
-"""What a service remembers: jobs, what is to be tried again or was set aside, and logins. In SQLite, beside the
+"""What a service remembers: jobs, what is to be tried again or was set aside, logins, and webhooks that
+are to be sent. In SQLite, beside the
 ledger, which has the items.
 
 Every change is on the disk before the caller goes on. So a service that was killed continues as it was.
@@ -10,8 +11,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from imageloom.errors import StorageError
 from imageloom.model import Plain
@@ -37,14 +41,21 @@ CREATE TABLE asides (flow TEXT NOT NULL, key TEXT NOT NULL, since REAL NOT NULL,
     WITHOUT ROWID;
 CREATE TABLE sessions (digest TEXT PRIMARY KEY, role TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID
 """
-DRAINED = "CREATE TABLE IF NOT EXISTS drained (node TEXT PRIMARY KEY) WITHOUT ROWID"
-"""Added later: a file without it is made complete, and an older program ignores it."""
+ADDED = (  # times are in seconds since the epoch
+    "CREATE TABLE IF NOT EXISTS drained (node TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS secrets (flow TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, url TEXT NOT NULL, "
+    "kind TEXT NOT NULL, body BLOB NOT NULL, tries INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL)",
+)
+"""Added later: a file without them is made complete, and an older program ignores them."""
 JobState = Literal["queued", "running", "paused", "done", "cancelled", "error"]
 Wanted = Literal["run", "pause", "cancel"]
 ENDED = ("done", "cancelled", "error")
 MOST_JOBS = 10_000
 """Number of ended jobs that are kept."""
 MOST_SESSIONS = 1000
+MOST_NOTICES = 10_000
+"""Maximum number of things that wait to be sent to one webhook."""
 MOST_ID = 2**63 - 1
 """SQLite has no larger numbers, and no job has this one."""
 
@@ -72,6 +83,16 @@ class JobRow(Plain, frozen=True):
 _FIELDS = ", ".join(JobRow.__struct_fields__)
 
 
+class Notice(NamedTuple):
+    """Something that a webhook is to be told."""
+
+    id: int
+    body: bytes
+    tries: int
+    """Number of attempts that failed."""
+    due: float
+
+
 class ServiceState:
     """The database. It may be used from several threads.
 
@@ -84,6 +105,8 @@ class ServiceState:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
+        self.webhooks: tuple[str, ...] = ()
+        """The addresses of webhooks."""
         try:
             private_database(path, has_own_folder=True)
             self._db = sqlite3.connect(path, 30.0, isolation_level=None, check_same_thread=False)
@@ -102,7 +125,8 @@ class ServiceState:
                 for statement in SCHEMA.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={VERSION}")
-        self._db.execute(DRAINED)
+        for statement in ADDED:
+            self._db.execute(statement)
 
     def close(self) -> None:
         with self._lock:
@@ -148,10 +172,13 @@ class ServiceState:
         return self._jobs("WHERE ended IS NULL ORDER BY id", ())
 
     def set_job(self, id: int, **values: object) -> None:
-        """Change columns of a job."""
+        """Change columns of a job. If it ends, the webhooks about it are recorded in the same transaction."""
         names = ", ".join(f"{name} = ?" for name in values)
         with self._lock, self._transaction():
             self._db.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*values.values(), id))
+            if values.get("ended") is not None and self.webhooks and (row := self.job(id)):
+                told = ("id", "flow", "state", "message", "created", "ended", "done", "failed", "skipped")
+                self._add_notice("job.ended", {name: getattr(row, name) for name in told})
 
     def add_run(self, job: int, run: int) -> None:
         """Record that a run of the ledger belongs to a job."""
@@ -188,6 +215,55 @@ class ServiceState:
     def asides(self, flow: str) -> list[str]:
         """The keys of a flow's items that are set aside, sorted."""
         return [key for (key,) in self._select("SELECT key FROM asides WHERE flow = ? ORDER BY key", (flow,))]
+
+    # Secrets of notifications
+
+    def set_secret(self, flow: str, digest: str) -> None:
+        """Replace the digest of the secret with which a store may notify a flow."""
+        with self._lock, self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO secrets VALUES (?, ?)", (flow, digest))
+
+    def secret(self, flow: str) -> str:
+        """The digest of a flow's secret; empty if it has none."""
+        rows = self._select("SELECT digest FROM secrets WHERE flow = ?", (flow,))
+        return str(rows[0][0]) if rows else ""
+
+    # Webhooks
+
+    def add_notice(self, kind: str, data: dict[str, Any]) -> None:
+        """Record that all webhooks are to be told something. The oldest of too many are forgotten."""
+        with self._lock, self._transaction():
+            self._add_notice(kind, data)
+
+    def _add_notice(self, kind: str, data: dict[str, Any]) -> None:
+        now = time.time()
+        moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+        body = msgspec.json.encode({"type": kind, "timestamp": moment, "data": data})
+        for url in self.webhooks:
+            self._db.execute(
+                "INSERT INTO outbox (url, kind, body, due) VALUES (?, ?, ?, ?)", (url, kind, body, now)
+            )
+            self._db.execute(
+                "DELETE FROM outbox WHERE url = ? AND id <= (SELECT id FROM outbox WHERE url = ? "
+                "ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                (url, url, MOST_NOTICES),
+            )
+
+    def next_notice(self, url: str) -> Notice | None:
+        """What is to be sent next to an address; None if it has been told all."""
+        rows = self._select(
+            "SELECT id, body, tries, due FROM outbox WHERE url = ? ORDER BY due, id LIMIT 1", (url,)
+        )
+        return Notice(*rows[0]) if rows else None
+
+    def put_off(self, notice: Notice, due: float) -> None:
+        """Send something again later, at a time in seconds since the epoch."""
+        with self._lock, self._transaction():
+            self._db.execute("UPDATE outbox SET tries = tries + 1, due = ? WHERE id = ?", (due, notice.id))
+
+    def remove_notice(self, notice: Notice) -> None:
+        with self._lock, self._transaction():
+            self._db.execute("DELETE FROM outbox WHERE id = ?", (notice.id,))
 
     # Nodes
 

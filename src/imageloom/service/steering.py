@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from imageloom.driver.source import Source
 from imageloom.driver.watch import Watched
 from imageloom.errors import ItemError, UnreadableItem
-from imageloom.model import Failure, Item, Unlisted, path_and_page
+from imageloom.model import Failure, Item, Unlisted, page_key, path_and_page
 from imageloom.service.flows import Flow
+from imageloom.stores.remote import is_hidden
+
+MOST_HEARD = 10_000
+"""Maximum number of names from notifications that wait; with more, the source is listed."""
 
 
 class ListedSource(Source):
@@ -28,6 +32,9 @@ class ListedSource(Source):
 
     def __iter__(self) -> Iterator[Item | Unlisted]:
         return (entry for entry in super().__iter__() if self._may_begin(entry.key))
+
+    def split(self, path: str, count: int) -> Sequence[int]:
+        return [page for page in range(count) if self._may_begin(page_key(path, page))]
 
     def count(self) -> int:
         """The number of items, listed now."""
@@ -74,18 +81,44 @@ class SteeredWatch(Watched):
         self._may_begin = is_wanted
         self._failed_before = failed
         self._asked: deque[str] = deque()
+        self._heard: dict[str, None] = {}
+        self._must_list = False
 
     def again(self, key: str) -> None:
         """Process an item again, and with it the other pages of its file that failed. From any thread."""
         self._asked.append(path_and_page(key)[0])
         self._wake()
 
+    def is_wanted(self, key: str) -> bool:
+        return self._may_begin(key)
+
+    def hear(self, keys: Iterable[str]) -> None:
+        """Look at items that may be new or changed, without waiting for the next listing. From any thread."""
+        for key in keys:
+            self._heard[key] = None
+        if len(self._heard) > MOST_HEARD:
+            self._heard.clear()
+            self._must_list = True
+        self._wake()
+
     def _news(self) -> Iterator[Item | Unlisted]:
-        return chain(self._look_at_asked(), super()._news())
+        return chain(self._look_at_asked(), self._look_at_heard(), super()._news())
 
     @property
     def pause(self) -> float:
-        return 0.0 if self._asked else super().pause
+        return 0.0 if self._asked or self._heard or self._must_list else super().pause
+
+    def _look_at_heard(self) -> Iterator[Item | Unlisted]:
+        if self._must_list:
+            self._must_list, self._next_listing = False, 0.0
+        while self._heard:
+            try:
+                key = next(iter(self._heard))
+            except (StopIteration, RuntimeError):  # another thread has changed it
+                continue
+            self._heard.pop(key, None)
+            if self.matches(key) and not is_hidden(key):
+                yield from self._consider(key)
 
     def _look_at_asked(self) -> Iterator[Item | Unlisted]:
         while self._asked:

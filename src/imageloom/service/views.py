@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from imageloom.errors import ImageloomError, UnknownName
+from imageloom.errors import ImageloomError, UnknownName, UsageError, WrongState
 from imageloom.model import Plain
 from imageloom.records.history import History, ItemLine
 from imageloom.records.timeline import path_of
@@ -14,6 +14,9 @@ from imageloom.service.activity import ActivityView
 from imageloom.service.flowjob import FlowJob, Numbers
 from imageloom.service.flows import BrokenFlow, Flow, FlowFolder
 from imageloom.service.state import JobRow, ServiceState
+
+MOST_CHOSEN = 1000
+"""Maximum number of items of one request."""
 
 
 class JobView(Plain, frozen=True):
@@ -107,6 +110,28 @@ class Views:
         if found is None:
             raise UnknownName(f"job {id} has no item {key!r:.200}, or it has no outcome yet")
         return found
+
+    def failed(self, id: int, keys: Sequence[str] | None) -> list[str]:
+        """Failed items of a job: these, or all of them.
+
+        Raises:
+            UnknownName: there is no such item.
+            WrongState: an item has not failed.
+            UsageError: too many are chosen.
+        """
+        with History(self.ledger) as history:
+            runs = self.state.runs(id)
+            if keys is None:
+                return list(history.failed(runs))
+            if len(keys) > MOST_CHOSEN:
+                raise UsageError(f"at most {MOST_CHOSEN} items in one request")
+            for key in keys:
+                item = history.item(runs, key)
+                if item is None:
+                    raise UnknownName(f"job {id} has no item {key!r:.200}, or it has no outcome yet")
+                if item.state != "failed":
+                    raise WrongState(f"{key!r:.200} is done: only failed items are tried again")
+        return list(keys)
 
     def outputs(self, id: int, key: str) -> list[str]:
         """The names of an item's outputs in the sink."""

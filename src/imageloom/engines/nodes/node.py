@@ -142,7 +142,7 @@ class Node:
 
     def _task(self, request: pb.TaskRequest, context: grpc.ServicerContext) -> Task:
         try:
-            return self._guard.bounded(unpack(request.task, Task))
+            return self._guard.admitted(unpack(request.task, Task))
         except TaskRefused as error:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except InvalidResult as error:

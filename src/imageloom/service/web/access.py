@@ -21,7 +21,8 @@ from imageloom.errors import ImageloomError, StorageError, UsageError
 from imageloom.service.state import ServiceState
 from imageloom.system.private import private_folder
 
-Role = Literal["operator", "reader"]
+Role = Literal["operator", "reader", "notifier"]
+"""`notifier`: a store that may name new objects of one flow, and nothing else. It has no login."""
 LIFETIME = 30 * 86400
 """Seconds for which a login is valid."""
 SHORTEST = 20
@@ -103,6 +104,7 @@ class Access:
         self._code = secrets.token_urlsafe(24).encode()
         self._lock = threading.Lock()
         self.brake = Brake()
+        self._notify_brake = Brake()
 
     def take_code(self) -> str:
         """The one-time code of the printed link. It is that of an operator."""
@@ -138,6 +140,30 @@ class Access:
                 return "operator"
         self.brake.wrong(host)
         return None
+
+    def new_secret(self, flow: str) -> str:
+        """A new secret with which a store may notify a flow. The one before is no longer valid."""
+        secret = secrets.token_urlsafe(32)
+        self._state.set_secret(flow, _digest(secret))
+        return secret
+
+    def may_notify(self, flow: str, secret: str, host: str) -> bool:
+        """Whether a caller may notify a flow: it has the flow's secret, or the operator's token.
+
+        Wrong secrets do not slow down logins: a store may go on to send one that was replaced.
+
+        Raises:
+            TooManyAttempts: the host has sent wrong ones for this flow, and must wait.
+        """
+        who = f"{host} {flow}"
+        self._notify_brake.check(who)
+        is_its = hmac.compare_digest(_digest(secret), self._state.secret(flow))
+        is_operator = hmac.compare_digest(secret.encode(errors="replace"), self._tokens["operator"])
+        if is_its or is_operator:
+            self._notify_brake.right(who)
+            return True
+        self._notify_brake.wrong(who)
+        return False
 
     def log_in(self, role: Role) -> str:
         """A new login. Returns the cookie's value."""

@@ -1,4 +1,7 @@
-"""The data of the HTTP interface: what callers send and get."""
+"""The data of the HTTP interface: what callers send and get.
+
+Unknown fields are refused in what callers send, and ignored in answers: a service may be newer than its client.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from imageloom.service.views import JobView
 Key = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
-class JobAnswer(Plain, frozen=True):
+class JobAnswer(Plain, frozen=True, forbid_unknown_fields=False):
     """A job: one run of a flow."""
 
     id: int
@@ -48,11 +51,11 @@ class JobAnswer(Plain, frozen=True):
         )  # fmt: skip
 
 
-class JobList(Plain, frozen=True):
+class JobList(Plain, frozen=True, forbid_unknown_fields=False):
     jobs: tuple[JobAnswer, ...]
 
 
-class FlowAnswer(Plain, frozen=True):
+class FlowAnswer(Plain, frozen=True, forbid_unknown_fields=False):
     """A flow."""
 
     name: str
@@ -80,7 +83,7 @@ class FlowAnswer(Plain, frozen=True):
         return cls(flow.name, text, "", flow.when, flow.job.source, flow.job.sink, latest, aside)
 
 
-class FlowList(Plain, frozen=True):
+class FlowList(Plain, frozen=True, forbid_unknown_fields=False):
     flows: tuple[FlowAnswer, ...]
 
 
@@ -90,7 +93,7 @@ class FlowText(Plain, frozen=True):
     text: Annotated[str, Meta(max_length=65536)]
 
 
-class ItemList(Plain, frozen=True):
+class ItemList(Plain, frozen=True, forbid_unknown_fields=False):
     """Items in the order of their keys."""
 
     items: tuple[ItemLine, ...]
@@ -98,7 +101,7 @@ class ItemList(Plain, frozen=True):
     """The value of `after` for the next items; null if there are no others."""
 
 
-class ItemAnswer(Plain, frozen=True):
+class ItemAnswer(Plain, frozen=True, forbid_unknown_fields=False):
     item: ItemLine
     trace: str
     """The traceback of a bug; empty for other failures."""
@@ -111,7 +114,7 @@ class Chosen(Plain, frozen=True):
     """Null: all that failed."""
 
 
-class Count(Plain, frozen=True):
+class Count(Plain, frozen=True, forbid_unknown_fields=False):
     count: int
 
 
@@ -120,7 +123,7 @@ class AsideRequest(Plain, frozen=True):
     is_aside: bool = True
 
 
-class AsideList(Plain, frozen=True):
+class AsideList(Plain, frozen=True, forbid_unknown_fields=False):
     keys: tuple[str, ...]
 
 
@@ -136,13 +139,13 @@ class SourceRequest(Plain, frozen=True):
     source: Annotated[str, Meta(max_length=4096)]
 
 
-class Samples(Plain, frozen=True):
+class Samples(Plain, frozen=True, forbid_unknown_fields=False):
     """Some images of a source."""
 
     samples: tuple[str, ...]
 
 
-class TaskAnswer(Plain, frozen=True):
+class TaskAnswer(Plain, frozen=True, forbid_unknown_fields=False):
     """A task in the engine."""
 
     flow: str
@@ -151,7 +154,7 @@ class TaskAnswer(Plain, frozen=True):
     """Seconds since the epoch."""
 
 
-class Workers(Plain, frozen=True):
+class Workers(Plain, frozen=True, forbid_unknown_fields=False):
     """The engine, and its tasks in progress."""
 
     workers: int
@@ -163,7 +166,7 @@ class Workers(Plain, frozen=True):
     """Bytes."""
 
 
-class OperatorAnswer(Plain, frozen=True):
+class OperatorAnswer(Plain, frozen=True, forbid_unknown_fields=False):
     name: str
     summary: str
     text: str
@@ -171,16 +174,16 @@ class OperatorAnswer(Plain, frozen=True):
     examples: tuple[str, ...]
 
 
-class OperatorList(Plain, frozen=True):
+class OperatorList(Plain, frozen=True, forbid_unknown_fields=False):
     operators: tuple[OperatorAnswer, ...]
 
 
-class Uploaded(Plain, frozen=True):
+class Uploaded(Plain, frozen=True, forbid_unknown_fields=False):
     key: str
     size: int
 
 
-class MessageAnswer(Plain, frozen=True):
+class MessageAnswer(Plain, frozen=True, forbid_unknown_fields=False):
     """A change; see `GET /events`."""
 
     id: str
@@ -188,7 +191,7 @@ class MessageAnswer(Plain, frozen=True):
     data: dict[str, Any]
 
 
-class Messages(Plain, frozen=True):
+class Messages(Plain, frozen=True, forbid_unknown_fields=False):
     messages: tuple[MessageAnswer, ...]
     is_reset: bool
     """Messages are missing: read everything anew."""

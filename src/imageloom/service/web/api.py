@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Sequence
 
 import msgspec
 from starlette.responses import Response
@@ -25,13 +26,22 @@ YAML = "application/yaml"
 
 
 class Api:
-    """The operations over a service."""
+    """The operations over a service.
+
+    Args:
+        more: operations of other modules. They are in the document, too.
+    """
 
     def __init__(
-        self, service: JobService, previewer: Previewer, streams: Streams, roots: tuple[str, ...]
+        self,
+        service: JobService,
+        previewer: Previewer,
+        streams: Streams,
+        roots: tuple[str, ...],
+        more: Sequence[Operation] = (),
     ) -> None:
         self._service, self._previewer, self._streams, self._roots = service, previewer, streams, roots
-        self.operations = self._operations()
+        self.operations = [*self._operations(), *more]
         self._document = msgspec.json.encode(document(self.operations))
 
     def _operations(self) -> list[Operation]:

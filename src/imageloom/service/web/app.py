@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from starlette.applications import Starlette
@@ -25,9 +25,12 @@ from imageloom.service.web.events import Streams
 from imageloom.service.web.flowpages import FlowPages
 from imageloom.service.web.gate import Gate, GateBounds
 from imageloom.service.web.jobpages import JobPages
+from imageloom.service.web.notify import Notify
 from imageloom.service.web.pages import Pages, missing, not_allowed
 from imageloom.service.web.problems import Refused, answer
+from imageloom.service.web.proxies import Network
 from imageloom.service.web.render import Renderer
+from imageloom.service.web.submitted import Submitted
 
 STATIC = {"style.css": "text/css", "live.js": "text/javascript", "flow.js": "text/javascript",
           "pair.js": "text/javascript",
@@ -44,16 +47,18 @@ def application(
     is_secure: bool = False,
     cookie: str = "imageloom",
     bounds: GateBounds = GateBounds(),  # noqa: B008 frozen
+    proxies: Sequence[Network] = (),
     nodes: NodeControl | None = None,
 ) -> Gate:
     """The application.
 
     Args:
         roots: what the operator of the service has listed, to be shown.
-        hosts, is_secure, cookie, bounds: see `Gate`.
+        hosts, is_secure, cookie, bounds, proxies: see `Gate`.
         nodes: the nodes, if the engine has some.
     """
-    api = Api(service, previewer, streams, service.roots)
+    more = (*Notify(service, access).operations, *Submitted(service).operations)
+    api = Api(service, previewer, streams, service.roots, more)
     renderer = Renderer(service.feed, nodes is not None)
     pages = Pages(service, api, renderer, access, roots, nodes, cookie, is_secure)
 
@@ -80,7 +85,7 @@ def application(
         exception_handlers={ImageloomError: handle, HTTPException: handle, 500: handle},
     )
     inner.router.redirect_slashes = False
-    return Gate(inner, access, hosts, is_secure, cookie, bounds)
+    return Gate(inner, access, hosts, is_secure, cookie, bounds, proxies)
 
 
 def _is_api(request: Request) -> bool:

@@ -135,4 +135,10 @@ def _indented(text: str) -> str:
 @functools.cache
 def _operators() -> list[tuple[Any, str]]:
     """The operators, and of which step the example picture of each is made."""
-    return [(one, pictured(one.name) if one.examples else "") for one in operator_answers()]
+    found = []
+    for one in operator_answers():
+        try:
+            found.append((one, pictured(one.name)))
+        except UsageError:
+            found.append((one, ""))
+    return found

@@ -7,7 +7,8 @@ body. Every answer gets the headers that tell a browser what the pages may do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -17,7 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from imageloom.errors import ImageloomError
 from imageloom.model import Plain
 from imageloom.service.web.access import Access, Role
+from imageloom.service.web.notify import notified_flow, notify_secret
 from imageloom.service.web.problems import Refused, answer
+from imageloom.service.web.proxies import Network, client_of
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/login", "/enter", "/health", "/ready", "/static/")
@@ -46,6 +49,8 @@ class GateBounds(Plain, frozen=True):
 
     requests: int = 64
     """Maximum number of requests in progress, without event streams."""
+    requests_of_host: int = 16
+    """The same of one host: others still get answers while it sends too many."""
     streams: int = 256
     """Maximum number of event streams."""
     uploads: int = 8
@@ -65,6 +70,7 @@ class Gate:
         is_secure: browsers reach it by TLS only.
         cookie: name of the cookie.
         bounds: its limits.
+        proxies: networks of proxies that may say for whom they ask, in X-Forwarded-For.
     """
 
     def __init__(
@@ -75,10 +81,14 @@ class Gate:
         is_secure: bool = False,
         cookie: str = "imageloom",
         bounds: GateBounds = GateBounds(),  # noqa: B008 frozen
+        proxies: Sequence[Network] = (),
     ) -> None:
+        self._proxies = tuple(proxies)
         self._app, self._access, self._hosts = app, access, frozenset(hosts)
         self._is_secure, self.cookie, self._bounds = is_secure, cookie, bounds
         self._busy = {"requests": 0, "streams": 0, "uploads": 0}
+        self._of_host: Counter[str] = Counter()
+        """Requests in progress, by host."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,12 +104,18 @@ class Gate:
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         self._check_host(headers)
+        if scope.get("client"):
+            scope["client"] = (client_of(scope["client"][0], headers, self._proxies), 0)
         if len(scope["path"]) + len(scope["query_string"]) > MOST_PATH:
             raise Refused(400, f"an address has at most {MOST_PATH} bytes")
         kind = _kind_of(scope)
         if self._busy[kind] >= getattr(self._bounds, kind):
             raise Refused(429, f"the service has too many {kind} in progress: try again", Retry_After="1")
+        host = scope["client"][0] if scope.get("client") and kind == "requests" else ""
+        if host and self._of_host[host] >= self._bounds.requests_of_host:
+            raise Refused(429, "your host has too many requests in progress: try again", Retry_After="1")
         self._busy[kind] += 1
+        self._of_host[host] += 1
         try:
             role, by_cookie = await self._who(scope, headers)
             session = self.session_of(headers)
@@ -113,6 +129,9 @@ class Gate:
             await self._app(scope, _bounded(receive, headers, most, kind == "uploads"), send)
         finally:
             self._busy[kind] -= 1
+            self._of_host[host] -= 1
+            if not self._of_host[host]:
+                del self._of_host[host]
 
     def _check_host(self, headers: Headers) -> None:
         """Refuse other names for this server: a page elsewhere could point its own name here (DNS rebinding)."""
@@ -123,6 +142,11 @@ class Gate:
     async def _who(self, scope: Scope, headers: Headers) -> tuple[Role | None, bool]:
         """The role of the caller, and whether it comes from a cookie."""
         host = scope["client"][0] if scope.get("client") else ""
+        if flow := notified_flow(scope):
+            secret = notify_secret(headers, scope["query_string"])
+            if not await asyncio.to_thread(self._access.may_notify, flow, secret, host):
+                raise Refused(401, "the secret of the flow is wrong or missing", WWW_Authenticate="Bearer")
+            return "notifier", False
         given = headers.get("authorization")
         if given is not None:
             scheme, _, token = given.partition(" ")
@@ -149,6 +173,8 @@ class Gate:
             is_own = origin.partition("://")[2].lower() in self._hosts
         if not is_own:
             raise Refused(403, "a change must come from a page of this server: the origin is another")
+        if role == "notifier" and notified_flow(scope):
+            return
         if role != "operator" and scope["path"] not in FOR_ALL:
             raise Refused(403, "the token is that of a reader, who changes nothing")
 

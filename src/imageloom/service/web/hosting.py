@@ -25,7 +25,9 @@ from imageloom.service.web.access import Access, token_path, tokens_of
 from imageloom.service.web.app import application
 from imageloom.service.web.events import Streams
 from imageloom.service.web.gate import GateBounds
+from imageloom.service.web.proxies import networks
 from imageloom.service.web.server import WebServer, hosts_of, listen
+from imageloom.service.webhooks import check_webhooks, secret_of
 from imageloom.stores import is_remote, local_path
 from imageloom.system.machine import available_cores, half_of_memory
 from imageloom.system.private import private_folder
@@ -51,6 +53,9 @@ class Site(Plain, frozen=True):
     """The service's folder; None for one in the user's state folder."""
     flows: Path | None = None
     ledger: Path | None = None
+    engine: str = "processes"
+    connect: str = ""
+    """Address of the engine's server or cluster. Then it has no workers of its own unless `workers` is set."""
     workers: int = 0
     """Worker processes; 0: one per core."""
     running: int = RUNNING
@@ -63,6 +68,10 @@ class Site(Plain, frozen=True):
     reader_token: str = ""
     """Paths of the files with the tokens; empty for files in the service's folder."""
     bounds: GateBounds = GateBounds()
+    webhooks: tuple[str, ...] = ()
+    """Addresses that are told when a job ends and when items fail."""
+    webhook_secret: str = ""
+    """Path of the file with the secret that signs them; empty for one in the service's folder."""
     nodes: str = ""
     """Path of the file with the nodes that do the work; empty for worker processes here."""
 
@@ -85,6 +94,7 @@ def hosted(
     key: str = "",
     behind_proxy: bool = False,
     hosts: tuple[str, ...] = (),
+    proxies: tuple[str, ...] = (),
 ) -> Iterator[Address]:
     """Serve until the block ends. Then the items in progress are finished.
 
@@ -93,6 +103,7 @@ def hosted(
         certificate, key: paths of the files for TLS; empty for none.
         behind_proxy: a proxy in front of it has TLS.
         hosts: further names by which browsers reach it.
+        proxies: addresses or networks of proxies that may say for whom they ask.
 
     Raises:
         UsageError: something is not valid.
@@ -108,6 +119,9 @@ def hosted(
     memory = (site.memory or half_of_memory()) // site.running
     rules = Rules(guard, (home.absolute(), folder), memory, with_operators(Recipe(()), site.operators))
     tokens = tokens_of(home, site.operator_token, site.reader_token)
+    check_webhooks(site.webhooks)
+    trusted = networks(proxies)
+    secret = secret_of(site.webhook_secret, home) if site.webhooks else b""
     is_secure = bool(certificate) or behind_proxy
     with ExitStack() as stack:
         listener = stack.enter_context(listen(address, is_secure))
@@ -118,23 +132,28 @@ def hosted(
                 f"--listen {address}: give the name by which browsers reach the service (--host)"
             )
         state = stack.enter_context(closing(ServiceState(home / "service.db")))
+        state.webhooks = site.webhooks
         settings = Settings(
-            site.workers or available_cores(),
+            site.workers or (0 if site.connect else available_cores()),
             timeout=site.timeout,
             memory=site.memory,
+            connect=site.connect,
             guard=whole,
             sandbox=site.sandbox,
         )
         turns = Turns(stack.enter_context(closing(_engine(site, settings))), whole)
         control = own = None
-        if site.nodes:  # previews are made here: nodes need not reach the service's own folder
-            alone = open_engine("processes", replace(settings, jobs=1))
+        if (
+            site.nodes or site.connect
+        ):  # previews are made here: workers elsewhere do not see the service's folder
+            alone = open_engine("processes", replace(settings, jobs=1, connect=""))
             own = Turns(stack.enter_context(closing(alone)), whole)
+        if site.nodes:
             control = NodeControl(cast("Nodes", turns.engine), turns, state)
         previewer = Previewer(rules, own or turns, previews, guard.folders)
         flows = FlowFolder(folder, rules)
         ledger = site.ledger or home / "ledger.db"
-        service = JobService(flows, state, ledger, turns, guard.folders, site.running, site.timeout)
+        service = JobService(flows, state, ledger, turns, guard.folders, site.running, site.timeout, secret)
         stack.callback(service.leave)
         streams, access = Streams(service.feed), Access(state, tokens)
         app = application(
@@ -147,6 +166,7 @@ def hosted(
             is_secure,
             f"imageloom-{port}",
             site.bounds,
+            trusted,
             control,
         )
         server = WebServer(app, streams, listener, certificate, key)
@@ -162,9 +182,13 @@ def hosted(
 
 
 def _engine(site: Site, settings: Settings) -> Engine:
-    """The engine of all flows: processes here, or nodes."""
+    """The engine of all flows: that of the site, or nodes.
+
+    Raises:
+        UsageError, MissingExtra, StorageError: see `open_engine`.
+    """
     if not site.nodes:
-        return open_engine("processes", settings)
+        return open_engine(site.engine, settings)
     try:
         from imageloom.engines.nodes.engine import Nodes
     except ImportError:

@@ -76,6 +76,8 @@ def answer(error: ImageloomError) -> Response:
         headers = error.headers
     elif isinstance(error, TooManyAttempts):
         headers = {"Retry-After": str(int(error.seconds) + 1)}
+    elif status_of(error) == 429:
+        headers = {"Retry-After": "1"}
     return problem(status_of(error), str(error), headers)
 
 

@@ -18,6 +18,8 @@ from imageloom.system.machine import is_loopback
 
 MOST_CONNECTIONS = 512
 """Maximum number of open connections. A new one above it is closed."""
+MOST_OF_HOST = 400
+"""The same of one host."""
 FIRST_REQUEST = 10.0
 """Seconds within which the head of a request must have arrived, after its first byte or on a new connection."""
 KEPT = 15
@@ -34,7 +36,9 @@ class BoundedProtocol(H11Protocol):
     """HTTP/1.1 on connections that are limited in number, and that send the head of each request in time."""
 
     def connection_made(self, transport: Any) -> None:
-        if len(self.connections) >= MOST_CONNECTIONS:
+        peer = _peer(transport)
+        of_host = sum(_peer(other.transport) == peer for other in self.connections)
+        if len(self.connections) >= MOST_CONNECTIONS or of_host >= MOST_OF_HOST:
             transport.abort()
             self.is_refused = True
             return
@@ -64,6 +68,12 @@ class BoundedProtocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = None
+
+
+def _peer(transport: Any) -> str:
+    """The host at the other end of a connection."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if name else ""
 
 
 class WebServer:
