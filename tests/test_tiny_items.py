@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from imageloom.codecs import segments
@@ -24,7 +26,7 @@ def test_a_filter_finds_each_name_that_was_added() -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"optimize": True}, {"progressive": True}, {"restart_marker_rows": 1}]
 )
-def test_tables_of_usual_lengths_are_skipped_and_nothing_else(options: dict[str, object]) -> None:
+def test_tables_of_usual_lengths_are_skipped_and_nothing_else(options: dict[str, Any]) -> None:
     data = jpeg(**options)
     every, fewer = list(segments.walk(data)), list(segments.walk(data, tables=False))
     assert [one for one in every if one in fewer] == fewer
