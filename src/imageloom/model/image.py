@@ -48,6 +48,7 @@ Thing = Literal[
     "pages",
     "Photoshop resources",
     "private metadata",
+    "regions",
     "text",
     "thumbnail",
     "video",
