@@ -15,6 +15,7 @@ from PIL import Image
 
 from imageloom.codecs import regions
 from imageloom.codecs.placing import Placing
+from imageloom.codecs.subjects import moved_subject
 from imageloom.model import Frame
 from program import Run
 
@@ -248,6 +249,25 @@ def test_regions_in_all_notations(placing: Placing, before: str, after: str) -> 
     found, has_lost = regions.placed(f"{start}{before}{end}".encode(), placing)
     assert found.decode() == f"{start}{after}{end}"
     assert has_lost == (not after)
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        ((60, 40), (30, 20)),
+        ((60, 40, 10), (30, 20, 5)),
+        ((60, 40, 10, 20), (30, 20, 5, 10)),
+        ((60, 40, 0, 0), (30, 20, 0, 0)),
+        ((0, 0, 100, 80), (12, 10, 25, 20)),
+        ((900, 40), None),
+        ((900, 40, 10, 20), None),
+        ((), None),
+    ],
+)
+def test_a_subject_is_a_point_a_circle_or_a_rectangle(
+    stated: tuple[int, ...], found: tuple[int, ...] | None
+) -> None:
+    assert moved_subject(stated, _HALVED) == found
 
 
 def test_a_packet_of_many_regions_takes_a_short_time() -> None:

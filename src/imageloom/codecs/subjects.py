@@ -54,6 +54,8 @@ def moved_subject(stated: tuple[int, ...], placing: Placing) -> tuple[int, ...] 
         return _rounded(*point, stated[2] * placing.scale)
     if len(stated) == 4:
         x, y, width, height = stated
+        if not (width and height):  # some cameras write a point in this way
+            return (*_rounded(*point), 0, 0) if (point := placing.point(x, y)) else None
         if span := placing.span((x - width / 2, y - height / 2, x + width / 2, y + height / 2)):
             left, top, right, bottom = span
             return _rounded((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
