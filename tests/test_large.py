@@ -258,7 +258,8 @@ def test_a_damaged_tile_of_the_source_fails_the_image_alone(photos: Path, tmp_pa
         (failed,) = ledger.items(summary.job, "failed")
     assert failed.failure is not None
     assert failed.failure.kind == CorruptImage.__name__
-    assert "missing" in failed.failure.message
+    assert "tile 4 (row 0, column 4) is damaged" in failed.failure.message
+    assert "phase" not in failed.failure.message
     assert sorted(p.name for p in out.iterdir()) == ["deep.png", "jpeg.jpeg", "png.png"]
 
 

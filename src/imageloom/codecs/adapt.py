@@ -12,8 +12,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from imageloom import colours
-from imageloom.codecs import exif, notes, packets, xmp
+from imageloom.codecs import exif, notes, packets, regions, xmp
 from imageloom.codecs.metadata import COMMENT, NO_METADATA, Carried, Density, Metadata, Text, things
+from imageloom.codecs.placing import Placing
 from imageloom.errors import LimitExceeded
 from imageloom.model import Frame, Thing
 
@@ -51,6 +52,8 @@ class Target(NamedTuple):
     """The keywords of the texts that the format can hold; empty: all."""
     can_state: Callable[[Density], bool] | None = None
     """Whether the format can state a density; None: each one that it carries."""
+    placing: Callable[[], Placing] | None = None
+    """Where the input's pixels are in the output; None if they are where they were."""
     moves_values: bool = False
     """Whether the format lays out EXIF anew, so that offsets in maker notes become invalid."""
 
@@ -75,9 +78,11 @@ def for_output(metadata: Metadata, target: Target) -> Carried:
         density, described = None, notes.without(described, notes.DENSITY)
     if density and target.can_state and not target.can_state(density):
         density = None
-    block = exif.adapted(described, frame, target.converted)
+    block = exif.adapted(described, frame, target.converted, target.placing)
     if block.has_lost_thumbnail:
         lost.add("thumbnail")
+    if block.has_lost_subject:
+        lost.add("regions")
     if target.moves_values and exif.has_fixed_note(block.exif):
         lost.add("private metadata")
     texts = tuple(text for text in metadata.texts if _holds(target, text))
@@ -146,6 +151,10 @@ def _packet(packet: bytes, target: Target, behind: dict[str, int], lost: set[Thi
         packet = xmp.without_old_pictures(without, thumbnails=False, depth=target.changed)
         if without != packet:
             lost.add("depth map")
+        if target.placing and regions.are_in(packet):
+            packet, has_lost_regions = regions.placed(packet, target.placing())
+            if has_lost_regions:
+                lost.add("regions")
     except ValueError:
         lost.add("XMP")
         return b""

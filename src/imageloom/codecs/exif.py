@@ -6,12 +6,14 @@ A block is changed in place, so that offsets in maker notes remain valid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import product
 from typing import NamedTuple
 
+from imageloom.codecs import subjects
 from imageloom.codecs.bits import MoreNeeded, number
+from imageloom.codecs.placing import Placing
 from imageloom.codecs.segments import FRAMES, end_of_image, walk
 from imageloom.codecs.tags import (
     EXIF,
@@ -25,6 +27,7 @@ from imageloom.codecs.tags import (
     first_directory,
     numbers,
     order_of,
+    remove,
 )
 from imageloom.errors import CorruptImage, UnsupportedImage
 from imageloom.model import Frame
@@ -126,17 +129,23 @@ def is_fixed(note: bytes) -> bool:
 class Adapted(NamedTuple):
     exif: bytes
     has_lost_thumbnail: bool
+    has_lost_subject: bool = False
+    """Whether a position was removed, because it is not in the output."""
 
 
-def adapted(exif: bytes, frame: Frame, converted: bool = False) -> Adapted:
+def adapted(
+    exif: bytes, frame: Frame, converted: bool = False, placing: Callable[[], Placing] | None = None
+) -> Adapted:
     """The EXIF block for an output: upright, with its size, and without pictures of the old pixels.
 
     Args:
         frame: the frame of the output.
         converted: whether the colours were converted to sRGB.
+        placing: where the input's pixels are in the output; None if they are where they were.
     """
     if not exif:
         return Adapted(exif, False)
+    has_lost_subject = False
     block, order = bytearray(exif), order_of(exif)
     try:
         first = first_directory(exif)
@@ -147,6 +156,9 @@ def adapted(exif: bytes, frame: Frame, converted: bool = False) -> Adapted:
             below = directory(exif, numbers(exif, first.entries[EXIF], order)[0], order)
             _put(block, below, _EXIF_WIDTH, frame.width, order)
             _put(block, below, _EXIF_HEIGHT, frame.height, order)
+            if placing and not subjects.TAGS.isdisjoint(below.entries):
+                at = numbers(exif, first.entries[EXIF], order)[0]
+                has_lost_subject = subjects.place(block, at, order, placing())
             related = directory(exif, numbers(exif, below.entries[INTEROPERABILITY], order)[0], order)
             _put(block, related, _RELATED_WIDTH, frame.width, order)
             _put(block, related, _RELATED_HEIGHT, frame.height, order)
@@ -155,7 +167,7 @@ def adapted(exif: bytes, frame: Frame, converted: bool = False) -> Adapted:
     if converted:
         _say_srgb(block, exif, order)
     lost = _wipe_thumbnails(block, exif, order)
-    return Adapted(bytes(block), lost)
+    return Adapted(bytes(block), lost, has_lost_subject)
 
 
 def _say_srgb(block: bytearray, exif: bytes, order: Order) -> None:
@@ -201,18 +213,10 @@ def _wipe_thumbnails(block: bytearray, exif: bytes, order: Order) -> bool:
             block[first.next_at : first.next_at + 4] = bytes(4)
             wiped = True
         if _THUMBNAIL in first.entries:
-            _remove(block, first, number(exif, 4, 4, order) + 2, order)
+            tags = {_THUMBNAIL, _THUMBNAIL_LENGTH}
+            remove(block, first, number(exif, 4, 4, order) + 2, order, tags)
             wiped = True
     return wiped
-
-
-def _remove(block: bytearray, of: Directory, start: int, order: Order) -> None:
-    """Remove the entries of a thumbnail from a directory whose entries begin at `start`."""
-    entries = [bytes(block[at : at + 12]) for at in range(start, of.next_at, 12)]
-    tags = {_THUMBNAIL.to_bytes(2, order), _THUMBNAIL_LENGTH.to_bytes(2, order)}
-    left = [entry for entry in entries if entry[:2] not in tags]
-    block[start - 2 : start] = len(left).to_bytes(2, order)
-    block[start : of.next_at + 4] = b"".join(left).ljust(of.next_at + 4 - start, b"\0")
 
 
 def _chain(exif: bytes, order: Order) -> Iterator[Directory]:

@@ -46,6 +46,10 @@ These are changed or dropped where they would be false of the output:
 
 - EXIF and XMP: the orientation becomes 1, the width and the height are updated, and small copies of the old
   picture (thumbnails) are removed if the pixels have changed.
+- Regions (faces and names, in XMP) and the subject's area and location (in EXIF and XMP) are moved with the
+  pixels, and clipped at the edges. A region is removed and reported, as "regions", if it is outside the output, if
+  its position is not known, as after `trim`, or if it is a circle or a polygon that cannot be moved.
+- The resolution on the sensor's plane is multiplied by the scale of a resize, and turned.
 - The gain map and the video of a photo stay only if they still belong to the picture.
 - The colour profile and other statements about colours are written as the output's format can. If it cannot, or if
   a profile does not fit the output's pixels, as that of RGB in a gray image, the pixels are converted to sRGB.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal, NamedTuple
 
 from imageloom.codecs.bits import MOST_AT_ONCE, Data, MoreNeeded, number
@@ -170,6 +170,14 @@ def numbers(data: Data, entry: Entry, order: Order) -> tuple[int, ...]:
     size = SIZES.get(entry.kind, 0)
     values = data[entry.at : entry.at + entry.size]
     return tuple(int.from_bytes(values[at : at + size], order) for at in range(0, len(values), size or 1))
+
+
+def remove(block: bytearray, of: Directory, start: int, order: Order, tags: Collection[int]) -> None:
+    """Remove tags from a directory whose entries begin at `start`. It becomes the last directory."""
+    entries = [bytes(block[at : at + 12]) for at in range(start, of.next_at, 12)]
+    left = [entry for entry in entries if int.from_bytes(entry[:2], order) not in tags]
+    block[start - 2 : start] = len(left).to_bytes(2, order)
+    block[start : of.next_at + 4] = b"".join(left).ljust(of.next_at + 4 - start, b"\0")
 
 
 def tree(

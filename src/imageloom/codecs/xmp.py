@@ -16,7 +16,7 @@ _CONTAINER = "http://ns.google.com/photos/1.0/container/"
 _CAMERA = "http://ns.google.com/photos/1.0/camera/"
 _HDRGM = "http://ns.adobe.com/hdr-gain-map/1.0/"
 _XMP = "http://ns.adobe.com/xap/1.0/"
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _DEPTH = {f"http://ns.google.com/photos/1.0/{name}/" for name in ("depthmap", "image", "audio")}
 _MOTION = ("MotionPhoto", "MicroVideo")
 """The first letters of the properties of a motion photo."""
@@ -35,7 +35,7 @@ _COLOUR_SPACE = re.compile(rb"(exif:ColorSpace\s*(?:=\s*[\"']|>)\s*)\d+")
 _PROFILE_NAME = re.compile(rb"(photoshop:ICCProfile\s*(?:=\s*[\"']|>))[^\"'<]*")
 
 
-class _Value(NamedTuple):
+class Value(NamedTuple):
     """A value in a packet: the bytes to remove with it, and the bytes of the value itself."""
 
     text: str
@@ -45,14 +45,14 @@ class _Value(NamedTuple):
     value_end: int
 
 
-class _Element(NamedTuple):
+class Element(NamedTuple):
     name: Name
     start: int
     body: int
     """Where its content begins."""
     ends: list[int]
     """Where its content ends, and where the element ends."""
-    attributes: dict[Name, _Value]
+    attributes: dict[Name, Value]
     place: int
     """Its number in the packet."""
 
@@ -79,7 +79,7 @@ class Claims(NamedTuple):
     has_video: bool = False
 
 
-class _Packet:
+class Packet:
     """A parsed packet.
 
     Raises:
@@ -92,8 +92,8 @@ class _Packet:
         self.data = data.rstrip(b"\0")
         if b"\0" in self.data:
             raise ValueError("only UTF-8 is supported")
-        self.elements: list[_Element] = []
-        self._open: list[_Element] = []
+        self.elements: list[Element] = []
+        self._open: list[Element] = []
         self._scopes: list[dict[str, str]] = [{"": "", "xml": "http://www.w3.org/XML/1998/namespace"}]
         self._parser = expat.ParserCreate()
         self._parser.StartElementHandler = self._start
@@ -109,10 +109,10 @@ class _Packet:
             raise ValueError("too many elements")
         start = self._parser.CurrentByteIndex
         at = start + 1 + len(tag.encode())
-        raw: list[tuple[str, _Value]] = []
+        raw: list[tuple[str, Value]] = []
         while found := _ATTRIBUTE.match(self.data, at):
             group = 2 if found[2] is not None else 3
-            value = _Value(_text(found[group]), found.start(), found.end(), *found.span(group))
+            value = Value(_text(found[group]), found.start(), found.end(), *found.span(group))
             raw.append((found[1].decode(), value))
             at = found.end()
         scope = self._scopes[-1]
@@ -121,7 +121,7 @@ class _Packet:
         self._scopes.append(scope)
         attributes = {_resolved(name, scope): value for name, value in raw}
         body = self.data.index(b">", at) + 1
-        self._open.append(_Element(_resolved(tag, scope), start, body, [], attributes, len(self.elements)))
+        self._open.append(Element(_resolved(tag, scope), start, body, [], attributes, len(self.elements)))
         self.elements.append(self._open[-1])
 
     def _end(self, _: str) -> None:
@@ -132,25 +132,30 @@ class _Packet:
         else:  # an element without content
             element.ends.extend((element.body, element.body))
 
-    def values(self, name: Name, of: _Element | None = None) -> Iterator[_Value]:
+    def values(self, name: Name, of: Element | None = None) -> Iterator[Value]:
         """A property of an element or of the whole packet, as an attribute or as an element."""
-        for element in self.elements[of.place if of else 0 :]:
-            if of and element.start >= of.end:
-                return
+        for element in self.within(of) if of else self.elements:
             if value := element.attributes.get(name):
                 yield value
             elif element.name == name:
                 text = _text(self.data[element.body : element.ends[0]])
-                yield _Value(text, element.start, element.end, element.body, element.ends[0])
+                yield Value(text, element.start, element.end, element.body, element.ends[0])
 
-    def value(self, of: _Element, name: Name) -> _Value | None:
+    def within(self, of: Element) -> Iterator[Element]:
+        """An element and those inside it."""
+        for place in range(of.place, len(self.elements)):
+            if self.elements[place].start >= of.end:
+                return
+            yield self.elements[place]
+
+    def value(self, of: Element, name: Name) -> Value | None:
         return next(self.values(name, of), None)
 
-    def items(self) -> list[tuple[_Element, Item]]:
+    def items(self) -> list[tuple[Element, Item]]:
         """The list elements of the container's directory."""
         found = []
         for element in self.elements:
-            if element.name == (_RDF, "li") and (semantic := self.value(element, (_ITEM, "Semantic"))):
+            if element.name == (RDF, "li") and (semantic := self.value(element, (_ITEM, "Semantic"))):
                 length, padding = (
                     _number(self.value(element, (_ITEM, name))) for name in ("Length", "Padding")
                 )
@@ -177,7 +182,7 @@ def _text(value: bytes) -> str:
     return value.decode(errors="replace").strip()
 
 
-def _number(value: _Value | None) -> int:
+def _number(value: Value | None) -> int:
     return int(value.text) if value and value.text.isdecimal() and len(value.text) < 16 else 0
 
 
@@ -191,7 +196,7 @@ def claims(packet: bytes) -> Claims:
     if not _CLAIMS.search(packet):
         return Claims()
     try:
-        parsed = _Packet(packet)
+        parsed = Packet(packet)
         items = tuple(item for _, item in parsed.items())
     except ValueError:
         return Claims()
@@ -207,7 +212,7 @@ def claims(packet: bytes) -> Claims:
     )
 
 
-def _names(parsed: _Packet) -> Iterator[Name]:
+def _names(parsed: Packet) -> Iterator[Name]:
     for element in parsed.elements:
         yield element.name
         yield from element.attributes
@@ -223,7 +228,7 @@ def with_lengths(packet: bytes, lengths: Mapping[str, int]) -> bytes:
     """
     if not _CLAIMS.search(packet):
         return packet
-    parsed = _Packet(packet)
+    parsed = Packet(packet)
     edits: list[tuple[int, int, bytes]] = []
     left = 0
     for element, item in parsed.items():
@@ -260,7 +265,7 @@ def without_old_pictures(packet: bytes, thumbnails: bool, depth: bool) -> bytes:
     """
     if not _CLAIMS.search(packet):
         return packet
-    parsed = _Packet(packet)
+    parsed = Packet(packet)
     return parsed.edited(
         (
             *_removals(parsed, lambda name: thumbnails and name == (_XMP, "Thumbnails")),
@@ -270,7 +275,7 @@ def without_old_pictures(packet: bytes, thumbnails: bool, depth: bool) -> bytes:
     )
 
 
-def _removals(parsed: _Packet, matches: Callable[[Name], bool]) -> Iterator[tuple[int, int, bytes]]:
+def _removals(parsed: Packet, matches: Callable[[Name], bool]) -> Iterator[tuple[int, int, bytes]]:
     for element in parsed.elements:
         if matches(element.name):
             yield element.start, element.end, b""
@@ -279,7 +284,7 @@ def _removals(parsed: _Packet, matches: Callable[[Name], bool]) -> Iterator[tupl
                 yield value.start, value.end, b""
 
 
-def _declarations(parsed: _Packet, spaces: Collection[str]) -> Iterator[tuple[int, int, bytes]]:
+def _declarations(parsed: Packet, spaces: Collection[str]) -> Iterator[tuple[int, int, bytes]]:
     """The declarations of namespaces, which are no longer used."""
     for element in parsed.elements:
         for name, value in element.attributes.items():

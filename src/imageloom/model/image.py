@@ -50,6 +50,7 @@ Thing = Literal[
     "pages",
     "Photoshop resources",
     "private metadata",
+    "regions",
     "text",
     "thumbnail",
     "video",

@@ -25,7 +25,7 @@ BorderWidth = (
 )
 
 
-def _area(frame: Frame, width: int | str) -> str:
+def area_of(frame: Frame, width: int | str) -> str:
     """The area of `pad` that makes this border."""
     across = down = width
     if isinstance(width, str):
@@ -39,16 +39,16 @@ def _area(frame: Frame, width: int | str) -> str:
 
 
 def _bordered(frame: Frame, width: int | str, **_: object) -> Frame:
-    across, down = _area(frame, width).split("+")[0].split("x")
+    across, down = area_of(frame, width).split("+")[0].split("x")
     return replace(frame, width=int(across), height=int(down))
 
 
 def _source(box: Box, frame: Frame, width: int | str, **_: object) -> Box:
-    return unpadded(box, frame, _area(frame, width), "color")
+    return unpadded(box, frame, area_of(frame, width), "color")
 
 
 def _part(image: Pixels, *, box: Box, frame: Frame, width: int | str, color: str) -> Pixels:
-    return pad_part(image, box=box, frame=frame, area=_area(frame, width), color=color, fill="color")
+    return pad_part(image, box=box, frame=frame, area=area_of(frame, width), color=color, fill="color")
 
 
 @operator(
@@ -66,5 +66,5 @@ def border(image: Pixels, *, width: BorderWidth, color: Color = "#ffffff") -> Pi
     color, and an image without alpha ignores the color's alpha.
     """
     frame = Frame(image.shape[1], image.shape[0], 1)
-    values: dict[str, Any] = {"area": _area(frame, width), "color": color}
+    values: dict[str, Any] = {"area": area_of(frame, width), "color": color}
     return pad(image, **values)

@@ -39,6 +39,7 @@ from imageloom.recipes.rewrite import rewrite
 
 if TYPE_CHECKING:
     from imageloom.codecs.adapt import Target
+    from imageloom.codecs.placing import Placing
 
 BATCH_PIXELS = 4_000_000
 """Maximum number of decoded pixels in a batch: 30 to 60 ms of work on one core."""
@@ -103,11 +104,20 @@ class OutputPlan(Plain, frozen=True):
             dropped=frozenset(self.dropped),
             keywords=getattr(codecs.get(self.format), "keywords", ()),
             can_state=getattr(codecs.get(self.format), "can_state", None),
+            placing=self.placing if self.moved else None,
             moves_values=getattr(codecs.get(self.format), "moves_values", False),
             colours=self.colours,
             converted=self.converted,
             profile=colours.built(self.profile, is_gray) if self.profile else b"",
         )
+
+    def placing(self) -> Placing:
+        """Where the input's pixels are in the output."""
+        from imageloom.recipes import places  # few files say where something is
+
+        assert self.original is not None, "a plan of an item"
+        assert self.decoded is not None, "a plan of an item"
+        return places.placing(self.steps, self.original, self.decoded, self.frame)
 
     def sized(self, pixels: Pixels) -> OutputPlan:
         """The plan for pixels of another size, which a step has found.

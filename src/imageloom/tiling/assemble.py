@@ -371,6 +371,11 @@ class Assembly:
     def is_complete(self) -> bool:
         return self._output == len(self.plan.outputs)
 
+    @property
+    def has_tiles(self) -> bool:
+        """Whether the image is processed in several parts now, not as a whole."""
+        return self._count > 1
+
     def missing(self) -> str:
         """A description of the unfinished parts."""
         numbers = [i for i in range(self._count) if i not in self._done]

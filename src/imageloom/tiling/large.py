@@ -35,8 +35,8 @@ HALO = 512
 LOADING = (-1, 0)
 """The key of decoding in the table of needs."""
 
-_OF_THE_WHOLE = ("MetadataLost", "OperatorRefused")
-"""Failures that are those of the image processed as a whole, where tiles do not matter."""
+_OF_THE_WHOLE = ("CorruptImage", "LimitExceeded", "MetadataLost", "OperatorRefused", "UnsupportedImage")
+"""Failures that are those of the file or of the image as a whole, where tiles do not matter."""
 
 
 class Need(Plain, frozen=True):
@@ -240,7 +240,8 @@ class LargeImages:
         if failure is not None and failure.kind in _OF_THE_WHOLE:
             failure = replace(failure, transient=False)
         elif failure is not None:
-            failure = replace(failure, message=f"{failure.message} ({assembly.missing()})", transient=False)
+            missing = f" ({assembly.missing()})" if assembly.has_tiles else ""
+            failure = replace(failure, message=failure.message + missing, transient=False)
         self._close(assembly, failed=failure is not None)
         self._release(number)
         written = () if failure else tuple(assembly.written)

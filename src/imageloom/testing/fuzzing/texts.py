@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from imageloom import codecs, colours, operators
-from imageloom.codecs import exif, notes, packets, photoshop, xmp
+from imageloom.codecs import exif, notes, packets, photoshop, regions, xmp
 from imageloom.codecs.adapt import orientation
+from imageloom.codecs.placing import Placing
 from imageloom.codecs.tags import order_of, tree
 from imageloom.colours import littlecms
 from imageloom.driver.naming import check_template, output_name
@@ -29,6 +30,7 @@ from imageloom.testing.fuzzing.images import seeds
 from imageloom.testing.fuzzing.target import Target
 
 _FRAME = Frame(20, 10, 3)
+_PLACING = Placing(Frame(90, 60, 3), _FRAME, (0.0, 0.5), (-0.5, 0.0), (25.0, -20.0))
 _XMP = b"""<?xpacket begin='' id='W5M0MpCehiHzreSzNTczkc9d'?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
 xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" tiff:Orientation="6"
  xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:Container="http://ns.google.com/photos/1.0/container/"
@@ -37,7 +39,10 @@ xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:abo
  GCamera:MicroVideoOffset="99" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="00">
 <Container:Directory><rdf:Seq><rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="Primary"
  Item:Mime="image/jpeg" Item:Padding="0"/></rdf:li><rdf:li rdf:parseType="Resource"><Container:Item
- Item:Semantic="GainMap" Item:Length="5"/></rdf:li></rdf:Seq></Container:Directory></rdf:Description></rdf:RDF>
+ Item:Semantic="GainMap" Item:Length="5"/></rdf:li></rdf:Seq></Container:Directory><r:Regions xmlns:r="http://www.metadataworkinggroup.com/schemas/regions/"
+ xmlns:a="http://ns.adobe.com/xmp/sType/Area#"><rdf:Bag><rdf:li><r:Area a:x="0.5" a:y="0.4" a:w=".1" a:h=".2"/>
+</rdf:li></rdf:Bag></r:Regions><exif:SubjectArea xmlns:exif="http://ns.adobe.com/exif/1.0/"><rdf:Seq>
+<rdf:li>30</rdf:li><rdf:li>20</rdf:li></rdf:Seq></exif:SubjectArea></rdf:Description></rdf:RDF>
 </x:xmpmeta><?xpacket end='w'?>"""
 _RECIPE = b"""decode: fast
 outputs:
@@ -89,7 +94,7 @@ def read_exif(data: bytes) -> None:
     exif.is_adobe_rgb(data)
     tree(data, int.from_bytes(data[4:8], order_of(data)), order_of(data), lambda _: True)
     for converted in (False, True):
-        exif.adapted(data, _FRAME, converted)
+        exif.adapted(data, _FRAME, converted, lambda: _PLACING)
     notes.without_false(data, _FRAME, moved=True)
     notes.without(data, notes.DENSITY)
 
@@ -101,6 +106,7 @@ def read_xmp(data: bytes) -> None:
     xmp.upright(xmp.in_srgb(data), 20, 10)
     for lengths in ({"GainMap": 7}, {"MotionPhoto": 7}, {}):
         with suppress(ValueError):  # it cannot be edited
+            regions.placed(data, _PLACING)
             xmp.without_old_pictures(xmp.with_lengths(data, lengths), thumbnails=True, depth=True)
 
 
