@@ -39,6 +39,8 @@ class Summary(Plain, frozen=True):
     """Number of skipped items whose outputs an earlier run has made."""
     failures: dict[str, Failure] = {}  # noqa: RUF012
     """Why the first items failed, by key, at most `MOST_FAILURES`."""
+    elsewhere: int = 0
+    """Number of items that other shards process."""
 
     @property
     def total(self) -> int:
@@ -48,7 +50,7 @@ class Summary(Plain, frozen=True):
     def exit_code(self) -> int:
         if self.interrupted:
             return 130
-        if self.total == 0:
+        if self.total == 0 and not self.elsewhere:
             return 3
         return 1 if self.failed else 0
 
