@@ -7,14 +7,17 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from imageloom.errors import UsageError
+from imageloom.api import process
+from imageloom.errors import SinkBusy, UsageError
 from imageloom.model import Shard
 from imageloom.records.doctor import find
 from imageloom.records.ledger import Ledger
+from imageloom.stores.fsspec import FsspecStore
 from imageloom.stores.names import STAGING, is_token, job_of, new_token, own_tokens
-from program import draw, imageloom, kill, start, wait_until, working
+from program import contents, draw, imageloom, kill, start, wait_until, working
 
 RECIPE = "resize 50%"
 
@@ -58,14 +61,10 @@ def held(shard: str, photos: Path, out: Path, tmp_path: Path):
         running.wait(60)
 
 
-def done(photos: Path) -> Counter[str]:
+def done() -> Counter[str]:
     """How often each item was done, by the ledger."""
     with Ledger() as ledger:
         return Counter(item.key for job in ledger.jobs() for item in ledger.items(job.id, "done"))
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "4", "1/65537", "a/b", "-1/4", "1/4/5", ""])
@@ -97,10 +96,10 @@ def test_shards_at_once_make_what_one_run_makes(photos: Path, tmp_path: Path, co
     runs = shards(count, photos, out)
     said = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs] == [0] * count, said
-    assert set(done(photos).values()) == {1}
-    assert len(done(photos)) == 24
+    assert set(done().values()) == {1}
+    assert len(done()) == 24
     assert imageloom("run", RECIPE, photos, alone, "--ledger", tmp_path / "other.db").returncode == 0
-    assert files(out) == files(alone)
+    assert contents(out) == contents(alone)
     assert not (out / STAGING).exists()
     again = imageloom("run", RECIPE, photos, out, "--shard", "1/3", "--json")
     assert '"done":0' in again.stdout
@@ -137,31 +136,65 @@ def test_who_writes_into_a_sink_is_refused_by_name(photos: Path, tmp_path: Path)
     with held("1/2", photos, out, tmp_path) as running:
         wait_until((out / STAGING / "shard-1-of-2").exists)
         for shard, named in {"1/2": "shard 1/2 is writing", "1/3": "shard 1/3 has another count"}.items():
-            run = one(shard, photos, out, "--ledger", tmp_path / "other.db")
-            said = run.communicate(timeout=60)[1]
-            assert run.returncode == 4
-            assert named in said
-            assert f"process {working(running).pid} on " in said
-        alone = imageloom("run", RECIPE, photos, out)
-        assert alone.returncode == 4
-        assert "is writing into" in alone.stderr
+            with pytest.raises(SinkBusy, match=named) as error:
+                process(RECIPE, photos, out, shard=shard, ledger=tmp_path / "other.db")
+            assert f"process {working(running).pid} on " in str(error.value)
+        with pytest.raises(SinkBusy, match="is writing into"):
+            process(RECIPE, photos, out)
         with Ledger() as ledger:
-            assert [found.kind for found in find(ledger, [str(out)]) if str(out) in found.name] == []
-        assert one("2/2", photos, out).communicate(timeout=60)
-    assert imageloom("run", RECIPE, photos, out, "--shard", "1/3").returncode == 0
+            assert not [found for found in find(ledger, [str(out)]) if str(out) in found.name]
+        assert process(RECIPE, photos, out, shard="2/2").exit_code == 0
+        assert (out / STAGING / "shard-1-of-2").exists()
+        assert not (out / STAGING / "shard-2-of-2").exists()
+    assert process(RECIPE, photos, out, shard="1/3").exit_code == 0
+
+
+def test_a_store_on_a_server_keeps_the_staged_files_of_other_shards() -> None:
+    store = FsspecStore("memory://shards/out")
+    folder, files = f"/shards/out/{STAGING}", fsspec.filesystem("memory")
+    tokens = [f"{folder}/{new_token(job_of(shard, 1), 1, 1)}" for shard in (1, 2)]
+    for token in tokens:
+        files.pipe_file(token, b"staged")
+    store.own = own_tokens(2)
+    store.prepare()
+    assert files.ls(folder, detail=False) == tokens[:1]
+    files.pipe_file(tokens[1], b"staged")
+    store.tidy()
+    assert files.ls(folder, detail=False) == tokens[:1]
+    store.own = ""
+    store.prepare()
+    store.tidy()
+    assert not files.exists(folder)
+
+
+def test_google_drive_takes_no_shards(photos: Path) -> None:
+    with pytest.raises(UsageError, match="--shard excludes a sink in Google Drive"):
+        process(RECIPE, photos, "gdrive://folder", shard="1/2")
+
+
+def test_images_are_replaced_by_shards(photos: Path) -> None:
+    before = contents(photos)
+    runs = [
+        start("run", RECIPE, photos, "--in-place", "--shard", f"{number}/2", stderr=subprocess.DEVNULL)
+        for number in (1, 2)
+    ]
+    assert [run.wait(60) for run in runs] == [0, 0]
+    assert set(done().values()) == {1}
+    after = contents(photos)
+    assert before.keys() == after.keys()
+    assert all(before[name] != after[name] for name in before)
 
 
 def test_pruning_is_that_of_the_shard(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert imageloom("run", RECIPE, photos, out).returncode == 0
+    assert process(RECIPE, photos, out).exit_code == 0
     mine, others = (
         [p for p in sorted(photos.rglob("*.jpg")) if Shard(n, 2).has(str(p.relative_to(photos)))]
         for n in (1, 2)
     )
     mine[0].unlink()
     others[0].unlink()
-    run = imageloom("run", RECIPE, photos, out, "--shard", "1/2", "--prune", "--yes")
-    assert run.returncode == 0
+    assert process(RECIPE, photos, out, shard="1/2", prune=True).exit_code == 0
     assert not (out / mine[0].relative_to(photos)).exists()
     assert (out / others[0].relative_to(photos)).exists()
 
@@ -175,7 +208,7 @@ def test_items_of_two_shards_do_not_share_a_name(tmp_path: Path) -> None:
     runs = shards(4, photos, out, "--flatten")
     for run in runs:
         run.communicate(timeout=60)
-    found = done(photos)
+    found = done()
     assert sorted(key[2:] for key in found) == ["0.jpg", "1.jpg", "2.jpg"]
     expected = tmp_path / "expected"
     arguments = ("--ledger", tmp_path / "other.db")
@@ -191,4 +224,4 @@ def test_a_shard_without_items_is_no_error(tmp_path: Path) -> None:
         for n in (1, 2, 3)
     ]
     assert codes == [0, 0, 0]
-    assert len(files(tmp_path / "out")) == 1
+    assert len(contents(tmp_path / "out")) == 1

@@ -142,9 +142,8 @@ class Sink:
             if self._scratch and self.store.is_local:
                 self._scratch_folder = ScratchFolder(self._scratch)
             self._lock = locking.open_lock(self.store, self._ledger.path)
-            locking.take(self._lock, is_shared=self._shard is not None)
-            if self._shard:
-                self._shard_lock = share(self.store, self._ledger, self._shard)
+            locking.take(self._lock, is_shared=bool(self._shard))
+            self._shard_lock = share(self.store, self._ledger, self._shard) if self._shard else None
             # From now on, only other shards claim names in it.
             self._is_new = self._shard is None and not self._ledger.knows(self.address)
             self.store.prepare(self._scratch)
