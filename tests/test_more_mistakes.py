@@ -71,7 +71,6 @@ MISTAKES = [
     ("run flip photos out --engine fast", 2, "there is no engine 'fast'; there are: serial, threads"),
     ("run flip photos out --format gifff", 2, "there is no format 'gifff'; there are: jpeg"),
     ("run flip photos out --format gif", 2, "gif files can be read but not written: choose another format"),
-    ("run flip photos out --format png --quality 80", 2, "--quality has no effect on png, which is lossless"),
     ("run flip photos out --format webp --subsampling 444", 2, "--subsampling: webp has no such option"),
     ("run flip photos out --name {name}.jpg", 2, "unknown field {name}; the fields are: {dir}, {stem}"),
     ("run flip photos out --report no/x.html", 2, "--report no/x.html: there is no folder"),

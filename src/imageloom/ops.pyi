@@ -414,7 +414,7 @@ def edge_mask(image: NDArray[_Scalar], low: float = 5.0, high: float = 15.0) -> 
 def edge_mask(image: _Image, low: float = 5.0, high: float = 15.0) -> _Image: ...
 @overload
 def lut(image: NDArray[_Scalar], file: str, amount: float = 1.0, digest: str = '') -> NDArray[_Scalar]:
-    """Look colours up in a table of a file: a .cube file of one or three dimensions, or a HALD picture (PNG).
+    """Look colours up in a file: a .cube file of one or three dimensions, or a HALD picture (PNG).
 
     Between the entries, the result is interpolated linearly along each axis. amount is the share of the result,
     from 0 to 1; the rest is the image. Values are used as they are: the table must be for the image's colours.

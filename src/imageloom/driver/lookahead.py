@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from imageloom import codecs, stores
-from imageloom.codecs.bits import HEAD
 from imageloom.driver.items import ItemNames
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
@@ -33,7 +32,7 @@ Entry = Item | Unlisted | None
 """An entry of a source; None if it has none at the moment."""
 
 WHOLE = 16 << 20
-"""Remote files of at most this number of bytes are read ahead as a whole; local ones only up to `HEAD` bytes."""
+"""Remote files of at most this number of bytes are read ahead as a whole."""
 
 
 class Answers(NamedTuple):
@@ -62,9 +61,8 @@ class Lookahead:
         self._meanings = meanings
         self._memory = memory
         self.names = ItemNames(job)
-        self.keeps = engine.capabilities.shares_memory
+        self.keeps = not source.store.is_local and engine.capabilities.shares_memory
         """Whether whole files are kept for the workers, which are in this process."""
-        self._most_kept = HEAD if source.store.is_local else WHOLE
         self.take_long = not (source.store.is_local and sink.store.is_local)
         """Whether each question is a round trip to a remote store."""
 
@@ -147,7 +145,7 @@ class Lookahead:
 
     def _header(self, item: Item) -> Header:
         store, density = self._source.store, self._job.recipe.density
-        if self.keeps and item.size <= self._most_kept:
+        if self.keeps and item.size <= WHOLE:
             name = self._source.root, item
             if (data := stores.kept.get(name)) is None:
                 data = stores.kept[name] = store.read(item.path, self._job.limits.max_file_size, item)

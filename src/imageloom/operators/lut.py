@@ -124,7 +124,7 @@ def lut(
     amount: Annotated[float, Meta(ge=0, le=1)] = 1.0,
     digest: Digest = "",
 ) -> Pixels:
-    """Look colours up in a table of a file: a .cube file of one or three dimensions, or a HALD picture (PNG).
+    """Look colours up in a file: a .cube file of one or three dimensions, or a HALD picture (PNG).
 
     Between the entries, the result is interpolated linearly along each axis. amount is the share of the result,
     from 0 to 1; the rest is the image. Values are used as they are: the table must be for the image's colours.

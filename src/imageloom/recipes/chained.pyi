@@ -289,7 +289,7 @@ class Chained:
         In a text: 'edge_mask', 'edge_mask 20 60'.
         """
     def lut(self, file: str, amount: float = 1.0, digest: str = '') -> Self:
-        """Look colours up in a table of a file: a .cube file of one or three dimensions, or a HALD picture (PNG).
+        """Look colours up in a file: a .cube file of one or three dimensions, or a HALD picture (PNG).
 
         Between the entries, the result is interpolated linearly along each axis. amount is the share of the result,
         from 0 to 1; the rest is the image. Values are used as they are: the table must be for the image's colours.

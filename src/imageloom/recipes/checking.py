@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imageloom import codecs
 from imageloom.errors import PipelineError, UsageError
-from imageloom.model import Format, Output, Recipe
+from imageloom.model import Output, Recipe
 from imageloom.recipes import fields, when
 
 FLAGS = {
@@ -32,16 +32,7 @@ def checked(recipe: Recipe) -> Recipe:
         except PipelineError as error:
             raise PipelineError(f"{where}{error}") from None
         _check_options(output, where)
-    formats = dict.fromkeys(output.format for output in recipe.outputs)
-    if any(output.quality for output in recipe.outputs) and not any(map(_may_be_lossy, formats)):
-        named = ", ".join(map(str, formats))
-        raise UsageError(f"--quality has no effect on {named}, which is lossless: leave it out")
     return recipe
-
-
-def _may_be_lossy(format: Format | None) -> bool:
-    """Whether files of a format have a quality. Outputs in the formats of the inputs may have one."""
-    return format is None or codecs.get(format).quality > 0
 
 
 def _check_options(output: Output, where: str) -> None:

@@ -215,18 +215,11 @@ def _plan(header: Header, recipe: bytes) -> Plan:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_latest_recipe: list[tuple[Recipe, bytes]] = [(Recipe(()), b"")]
-"""The recipe of the last plan, and its bytes: a run asks for the plans of one recipe."""
-_latest: list[tuple[Header, Recipe, Plan]] = []
-"""The last plan, with what it was made from: a worker asks for the plan of an item several times in a row."""
+_latest: list[tuple[Header, Recipe, bytes, Plan]] = []
+"""The last plan, with what it was made from, and the recipe's bytes: one is often asked for again at once."""
 
 
-def _forget(module: str) -> None:
-    _plan.cache_clear()
-    _latest.clear()
-
-
-operators.reloaded.append(_forget)
+operators.reloaded += [lambda module: _plan.cache_clear(), lambda module: _latest.clear()]
 
 
 def make_plan(header: Header, recipe: Recipe) -> Plan:
@@ -236,15 +229,14 @@ def make_plan(header: Header, recipe: Recipe) -> Plan:
         OperatorRefused: a step does not accept its input.
         UnsupportedImage: the output's format does not support the pixels.
     """
-    for its_header, its_recipe, plan in _latest:
-        if its_header is header and its_recipe is recipe:
+    encoded = b""
+    for its_header, its_recipe, its_bytes, plan in _latest:
+        if its_recipe is recipe and its_header is header:
             return plan
-    latest, encoded = _latest_recipe[0]
-    if latest is not recipe:
-        encoded = _encode(recipe)
-        _latest_recipe[0] = recipe, encoded
+        encoded = its_bytes if its_recipe is recipe else b""
+    encoded = encoded or _encode(recipe)
     plan = _plan(header, encoded)
-    _latest[:] = [(header, recipe, plan)]
+    _latest[:] = [(header, recipe, encoded, plan)]
     return plan
 
 

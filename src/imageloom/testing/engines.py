@@ -22,7 +22,6 @@ import simplejpeg
 from msgspec.structs import replace
 
 from imageloom.bench.samples import draw_photo
-from imageloom.codecs.bits import HEAD
 from imageloom.driver import window
 from imageloom.driver.run import Driver
 from imageloom.engines import Engine, Settings
@@ -56,14 +55,6 @@ def recipe_of(text: str, format: Format | None = None) -> Recipe:
     """A recipe that loads the harmful operators."""
     loaded = with_operators(Recipe((), "exact"), [HARMFUL])
     return replace(loaded, outputs=(Output(Pipeline(text).steps, format=format),))
-
-
-def large_photo() -> bytes:
-    """A photo of more than `HEAD` bytes."""
-    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    data: bytes = simplejpeg.encode_jpeg(noise, quality=95)
-    assert len(data) > HEAD
-    return data
 
 
 def expected_bytes(data: bytes) -> bytes:
@@ -287,7 +278,6 @@ class EngineTests(EngineCore, EngineFaults):
         self, opened: Engine, photos: Path, sink: Path, ledger: Ledger, events: list[Event]
     ) -> None:
         path, away = photos / "day0" / "1.jpg", photos / "away"
-        path.write_bytes(large_photo())  # a small one is read by the driver, for the workers of its process
         expected = {key: expected_bytes(data) for key, data in contents(photos).items()}
 
         def hide(event: Event) -> None:
