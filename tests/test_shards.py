@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -41,7 +42,7 @@ def one(shard: str, photos: Path, out: Path, *options: object) -> subprocess.Pop
 
 
 @contextlib.contextmanager
-def held(shard: str, photos: Path, out: Path, tmp_path: Path):
+def held(shard: str, photos: Path, out: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A run of a shard that waits in an operator until the end of the block."""
     gate = tmp_path / f"gate-{shard.replace('/', '-')}"
     gate.touch()
