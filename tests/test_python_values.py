@@ -115,6 +115,7 @@ ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "files": lambda v: v is None or are_texts(v),
     "newer_than": lambda v: isinstance(v, (int, float, str, datetime, np.number)),
     "adopt": is_bool,
+    "shard": lambda v: v is None or (isinstance(v, str) and v in ("1/2", "3/16")),
     "prune": is_bool,
     "if_exists": is_one_of("error", "skip", "overwrite"),
     "retry_failed": is_bool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
+import subprocess
 import time
 import tracemalloc
 from collections import Counter
@@ -250,6 +251,23 @@ def test_killed_and_run_again_the_end_is_the_same(
         made = {key: data for key, data in sink.contents().items() if not key.startswith(".imageloom/")}
         assert made == {key: expected[key] for key in made}
     assert Run(PIPELINE, place.address, sink.address).summary.failed == 0
+    assert sink.contents() == expected
+
+
+def test_shards_at_once_make_what_one_run_makes(
+    place: Bucket, sink: Bucket, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    """With a ledger each, as on machines of their own. One is killed, and started again with another ledger."""
+
+    def run(number: int, ledger: str) -> subprocess.Popen[str]:
+        arguments = ("--shard", f"{number}/3", "--ledger", tmp_path / ledger / "ledger.db")
+        return start("run", "-q", "--in-flight", "2", PIPELINE, place.address, sink.address, *arguments)
+
+    runs = [run(number, str(number)) for number in (1, 2, 3)]
+    wait_until(sink.outputs)
+    kill(runs[1])
+    runs[1] = run(2, "new")
+    assert [one.wait(60) for one in runs] == [0, 0, 0]
     assert sink.contents() == expected
 
 

@@ -104,7 +104,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
 
     from imageloom.driver.choosing import moment
     from imageloom.driver.places import checked
-    from imageloom.model import Job
+    from imageloom.model import Job, Shard
 
     in_place = given.get("in_place", False)
     pipeline, source, sink = places(arguments, bool(given["outputs"]), in_place)
@@ -143,6 +143,7 @@ def make_job(arguments: tuple[str, ...], given: Mapping[str, Any]) -> Job:
             files=_names(given.get("files_from"), given.get("null", False)),
             newer_than=moment(newer) if (newer := given.get("newer_than")) else 0.0,
             adopt=given.get("adopt", False),
+            shard=Shard.of(shard) if (shard := given.get("shard")) else None,
         )
     )
 

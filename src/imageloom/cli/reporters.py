@@ -93,7 +93,7 @@ class Reporters:
             say(f"{more} more items failed" + (f"; list all: {show}{where}" if is_recorded else ""), err=True)
         if self._failures.have_traces and is_recorded and not self._quiet:
             say(f"show tracebacks: {show} -v{where}", err=True)
-        if summary.total == 0 and not summary.interrupted:
+        if summary.total == summary.elsewhere == 0 and not summary.interrupted:
             say("no image matched in the source (see --include and --exclude)", err=True)
         elif self._is_retry and summary.total == summary.skipped:
             say("no item failed in an earlier run; without --retry-failed, all items are processed", err=True)

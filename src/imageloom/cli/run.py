@@ -90,6 +90,7 @@ if TYPE_CHECKING:
 @options.adopt_option
 @options.prune_options
 @options.retry_failed_option
+@options.shard_option
 @options.memory_option
 @options.tile_option
 @click.option(
@@ -200,6 +201,7 @@ def command(
     imageloom run --output gray='grayscale' --output edges='grayscale | canny 100 200' photos/ out/
     imageloom run 'rotate 90' scans/ --in-place
     imageloom run 'resize 512x' s3://photos/2026 s3://web/2026
+    imageloom run 'resize 50%' photos/ half/ --shard 3/16
     imageloom run 'resize 50%' photos/ half/ --report report.html
     imageloom run 'resize 50%' photos/ half/ --engine zeromq --bind tcp://10.0.0.5:5555 --keys run.key \\
         --relay 10.0.0.5:7443
@@ -254,7 +256,7 @@ def command(
         if dry_run:
             summary = driver.preview()
             reporters.finish(summary, "would be done", is_recorded=False)
-            return 1 if summary.failed else 0 if summary.total else 3
+            return summary.exit_code
         finish_on_signals(driver.stop, "stopping", "stop", has_begun=lambda: driver.has_begun)
         summary = driver.run()
         reporters.finish(summary, "done", ledger)

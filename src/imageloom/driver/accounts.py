@@ -124,6 +124,7 @@ class Accounts:
             dict(self._source.left_out.suffixes),
             self._unchanged,
             self._failures,
+            self._source.elsewhere,
         )
 
     @property

@@ -1,4 +1,8 @@
-"""The lock of a sink: only one run at a time writes into it."""
+"""The lock of a sink: only one run at a time writes into it, or one run of each shard.
+
+A run locks the sink exclusively. A run of a shard shares that lock with the other shards, and locks a file of its
+own: see `sharding`.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +27,33 @@ def open_lock(sink: Store, ledger: Path) -> int:
     """
     if isinstance(sink, LocalStore):
         return os.dup(sink.root())
+    return folders.open_file(os.fspath(beside(sink, ledger)), os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def beside(sink: Store, ledger: Path) -> Path:
+    """The path of a remote sink's lock, in a folder beside the ledger."""
     import hashlib
 
     folder = ledger.parent / "locks"
     private_folder(folder)
-    name = hashlib.sha256(sink.address.encode()).hexdigest()[:32]
-    return folders.open_file(os.fspath(folder / name), os.O_RDWR | os.O_CREAT, 0o600)
+    return folder / hashlib.sha256(sink.address.encode()).hexdigest()[:32]
 
 
-def take(lock: int) -> None:
+def take(lock: int, is_shared: bool = False, patience: float = BUSY_FOR) -> None:
     """Lock a file.
+
+    Args:
+        is_shared: others may lock it at the same time, if they share it too.
+        patience: how long to wait for the lock, in seconds.
 
     Raises:
         BlockingIOError: another process has locked it.
     """
-    until = time.monotonic() + BUSY_FOR
+    kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+    until = time.monotonic() + patience
     while True:
         try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
                 raise

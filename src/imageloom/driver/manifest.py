@@ -17,7 +17,7 @@ from imageloom import codecs
 from imageloom.driver.sink import Sink
 from imageloom.driver.source import Source
 from imageloom.errors import UsageError
-from imageloom.model import Format, Plain
+from imageloom.model import Format, Plain, path_and_page
 from imageloom.recipes.meaning import Meanings
 from imageloom.records.ledger import Ledger
 
@@ -74,7 +74,7 @@ def entries(source: Source, sink: Sink, ledger: Ledger, meanings: Meanings) -> I
     """
     found: defaultdict[str, dict[str, list[tuple[str, int]]]] = defaultdict(lambda: defaultdict(list))
     for name, key, fingerprint, meaning, size in ledger.made(source.root, sink.address):
-        if size and meaning == meanings.of(key):
+        if size and meaning == meanings.of(key) and source.is_mine(path_and_page(key)[0]):
             found[key][fingerprint].append((name, size))
     for key in sorted(found):
         versions = found[key]

@@ -21,7 +21,8 @@ def checked(job: Job) -> Job:
     name: its folder becomes the sink.
 
     Raises:
-        UsageError: a place is empty, or looks as if the shell should have replaced a part of it.
+        UsageError: a place is empty, or looks as if the shell should have replaced a part of it; or the sink takes
+            no shards.
     """
     for what, address in (("source", job.source), ("sink", job.sink)):
         _check(what, address)
@@ -30,6 +31,11 @@ def checked(job: Job) -> Job:
 
         if reason := READ_ONLY.get(job.sink.partition("://")[0]):
             raise UsageError(f"the sink {job.sink!r} cannot be written: {reason}; give a folder or a bucket")
+    if job.shard and job.sink.startswith("gdrive:"):
+        raise UsageError(
+            "--shard excludes a sink in Google Drive, where runs that make a folder at the same time make two of "
+            "that name: give a folder or a bucket"
+        )
     return _to_one_file(job) if _is_one_file(job) else job
 
 

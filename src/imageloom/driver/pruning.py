@@ -35,7 +35,8 @@ class Orphan(Plain, frozen=True):
 class Pruning:
     """Finds and removes the outputs of a sink whose inputs in a source are gone.
 
-    Only outputs that the ledger knows, that were made from this source, and that nobody has changed since.
+    Only outputs that the ledger knows, that were made from this source, and that nobody has changed since. Of a
+    run with a shard, only those of its items.
 
     Raises:
         UsageError: the source is one file, or is the sink; or the sink cannot tell who has written a file.
@@ -59,7 +60,8 @@ class Pruning:
         Raises:
             StorageError: the source or the sink cannot be read, or the source is empty.
         """
-        known = [*self._ledger.outputs_of(self._source.root, self._sink.address)]
+        outputs = self._ledger.outputs_of(self._source.root, self._sink.address)
+        known = [one for one in outputs if self._source.is_mine(path_and_page(one[1])[0])]
         gone = self._gone({path_and_page(key)[0] for _, key, _, _ in known}) if known else set()
         superseded = self._superseded()
         found = []

@@ -42,6 +42,7 @@ from imageloom.records.ledger import Ledger
 from imageloom.records.schema import JobState
 from imageloom.records.summary import Summary
 from imageloom.scheduling import results
+from imageloom.stores.names import job_of
 from imageloom.system.announcing import Announcer
 from imageloom.system.machine import half_of_memory
 
@@ -93,7 +94,7 @@ class Driver:
         self._ledger = ledger
         self._source = source or Source.of(job)
         kind, sink = (InPlace, self._source.root) if job.in_place else (Sink, job.sink)
-        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt)
+        self._sink = kind(sink, self._source, ledger, job.if_exists, job.scratch, job.adopt, job.shard)
         check_template(job.name, has_one_item=self._source.is_file)
         for output in checked(job.recipe).outputs:
             if output.name:
@@ -114,10 +115,9 @@ class Driver:
         self._in_flight = Window(self._memory, self._overlaps, self._wake, clock)
         self._finished = clock.queue()
         self._large: LargeImages | None = None
-        numbers = f"{ledger.number(self._source.root)}-{ledger.number(self._sink.address)}"
-        name = (
-            f"{ledger.path.name.replace('.', '-')}-{numbers}"  # other ledgers in the folder have such numbers
-        )
+        shard = f"-{job.shard.number}-{job.shard.count}" if job.shard else ""
+        numbers = f"{ledger.number(self._source.root)}-{ledger.number(self._sink.address)}{shard}"
+        name = f"{ledger.path.name.replace('.', '-')}-{numbers}"  # other ledgers in the folder have such too
         self._in_progress = InProgress(ledger.path.parent / "in-hand" / name, self._sink.address)
         self._suspects = Suspects(job, engine, self._in_progress)
         listeners = (*listeners, *engine.listeners)  # an engine's broker may record items in progress
@@ -143,6 +143,11 @@ class Driver:
     def has_begun(self) -> bool:
         """Whether the job is in the ledger. Before that, nothing is in progress."""
         return self._id > 0
+
+    @property
+    def _task_job(self) -> str:
+        """The job's number in tasks and tokens."""
+        return job_of(self._job.shard.number if self._job.shard else 0, self._id)
 
     def prune(self) -> list[Orphan]:
         """Have the run first remove the outputs whose inputs are gone: see `Pruning.orphans`, also for errors."""
@@ -273,7 +278,7 @@ class Driver:
                 self._source.store,
                 self._sink.store,
                 self._sink.scratch,
-                str(self._id),
+                self._task_job,
                 held,
                 self._wake,
                 self._in_progress,
@@ -313,7 +318,7 @@ class Driver:
         self._tasks += 1
         task = Task(
             self._tasks,
-            str(self._id),
+            self._task_job,
             self._source.root,
             self._sink.address,
             self._job.recipe,

@@ -12,6 +12,7 @@ from imageloom import codecs
 from imageloom.driver import locking
 from imageloom.driver.namefilter import NameFilter
 from imageloom.driver.naming import check_below
+from imageloom.driver.sharding import ShardLock, check_claimed, share
 from imageloom.driver.source import Source
 from imageloom.errors import (
     DuplicateOutput,
@@ -20,7 +21,7 @@ from imageloom.errors import (
     StorageError,
     UsageError,
 )
-from imageloom.model import IfExists, Item, Output, Recipe, Result, Work, Written, path_and_page
+from imageloom.model import IfExists, Item, Output, Recipe, Result, Shard, Work, Written, path_and_page
 from imageloom.recipes.fields import fields_of
 from imageloom.records.ledger import Ledger
 from imageloom.records.schema import Claim
@@ -38,6 +39,7 @@ class Sink:
         source: the source of the items; nothing is written into it.
         scratch: path of a folder for temporary pixel files; empty: the store chooses one.
         adopt: an existing file with the bytes of an output becomes this output. Object stores do so anyway.
+        shard: the shard of the run, which others run beside; None: it is the only run.
 
     Raises:
         UsageError: the sink is the source, or lies inside it; or it cannot adopt files.
@@ -53,6 +55,7 @@ class Sink:
         if_exists: IfExists,
         scratch: str = "",
         adopt: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         self.store: Store = open_store(address) if is_remote(address) else LocalStore(local_path(address))
         self.address = self.store.address
@@ -70,7 +73,9 @@ class Sink:
         """Modification times of published local files, in nanoseconds, until they are recorded."""
         self._real_folders: dict[str, str] = {}
         self._lock = -1
-        self._is_new = not ledger.knows(self.address)
+        self._shard = shard
+        self._shard_lock: ShardLock | None = None
+        self._is_new = shard is None and not ledger.knows(self.address)
         self._claimed = NameFilter()
         """The names that this run has claimed in a new sink."""
         self._job = 0
@@ -137,15 +142,15 @@ class Sink:
             if self._scratch and self.store.is_local:
                 self._scratch_folder = ScratchFolder(self._scratch)
             self._lock = locking.open_lock(self.store, self._ledger.path)
-            locking.take(self._lock)
-            # From now on, no other run claims names in it.
-            self._is_new = not self._ledger.knows(self.address)
+            locking.take(self._lock, is_shared=bool(self._shard))
+            self._shard_lock = share(self.store, self._ledger, self._shard) if self._shard else None
+            # From now on, only other shards claim names in it.
+            self._is_new = self._shard is None and not self._ledger.knows(self.address)
             self.store.prepare(self._scratch)
         except BlockingIOError:
             self._release()
-            holder = next(
-                (j for j in self._ledger.jobs() if j.sink == self.address and j.state == "running"), None
-            )
+            running = (job for job in self._ledger.jobs() if job.state == "running")
+            holder = next((job for job in running if job.sink == self.address), None)
             who = f"job {holder.id} (process {holder.pid})" if holder else "another run"
             raise SinkBusy(
                 f"{who} is writing into {self.address}: wait until it ends, a sink takes one run at a time"
@@ -176,6 +181,9 @@ class Sink:
         if self._scratch_folder:
             self._scratch_folder.remove()
         self._scratch_folder = None
+        if self._shard_lock:
+            self._shard_lock.close()
+        self._shard_lock = None
         if isinstance(self.store, LocalStore):
             self.store.close()
         if self._lock >= 0:
@@ -224,9 +232,9 @@ class Sink:
         for name, claim in zip(names, claims, strict=True):
             if not self._may_write(name, claim, item, taken):
                 return None
-        for name in names:
+        for name, claim in zip(names, claims, strict=True):
             if name not in self._compared:
-                self._claim(job, item, recipe, name)
+                self._claim(job, item, recipe, name, claim)
         self._job = job
         if self._if_exists == "overwrite":
             return True
@@ -235,8 +243,8 @@ class Sink:
         own = [c is not None and (c.source, c.key) == (self._source, item.key) for c in claims]
         return all(own) and (self.store.is_local or all(c and c.is_filled for c in claims))
 
-    def _claim(self, job: int, item: Item, recipe: str, name: str) -> None:
-        self._ledger.claim(job, self._source, self.address, item, recipe, name)
+    def _claim(self, job: int, item: Item, recipe: str, name: str, seen: Claim | None = None) -> None:
+        self._ledger.claim(job, self._source, self.address, item, recipe, name, seen=seen)
         if self._is_new:
             self._claimed.add(name)
 
@@ -265,11 +273,7 @@ class Sink:
             )
         if is_own:
             return True
-        if (
-            claim is not None
-            and claim.source == self._source
-            and self._origin.exists(path_and_page(claim.key)[0])
-        ):
+        if claim is not None and self._is_wanted(claim):
             raise DuplicateOutput(f"its output {name} is already the output of {claim.key} (see --name)")
         if self._is_protected(real):
             raise OutputExists(f"its output {name} lies in the source, where imageloom never writes")
@@ -285,6 +289,12 @@ class Sink:
             whose = f"was made from {claim.source}/{claim.key}" if claim else "was not made by imageloom"
             raise OutputExists(f"its output {name} exists and {whose} (--if-exists skip or overwrite)")
         return self._if_exists == "overwrite"
+
+    def _is_wanted(self, claim: Claim) -> bool:
+        """Whether another item's claim holds, because its input exists or another shard is processing it."""
+        if claim.source == self._source:
+            return self._origin.exists(path_and_page(claim.key)[0])
+        return self._shard is not None and self._ledger.is_running(claim.job)
 
     def _is_protected(self, real: str) -> bool:
         return real == self._protected or real.startswith(self._protected.rstrip("/") + "/")
@@ -350,8 +360,11 @@ class Sink:
 
         Raises:
             OutputExists: somebody else has made a file of that name meanwhile.
+            DuplicateOutput: an item of another shard has claimed a name meanwhile.
             UnwritableOutput: an output could not be published; the item is then not done.
         """
+        if self._shard:
+            check_claimed(self._ledger, self.address, self._source, work, result)
         named = list[str]()
         try:
             for written in result.written:

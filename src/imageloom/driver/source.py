@@ -10,7 +10,7 @@ from imageloom import codecs
 from imageloom.driver.listing import listed_apart
 from imageloom.driver.patterns import Pattern
 from imageloom.errors import ItemError, StorageError, UnreadableItem, UsageError
-from imageloom.model import Failure, Item, Job, Links, Unlisted
+from imageloom.model import Failure, Item, Job, Links, Shard, Unlisted
 from imageloom.records.events import SkipReason
 from imageloom.records.losses import LeftOut
 from imageloom.stores import check_address, is_remote, local_path, open_bounded, open_store
@@ -33,6 +33,7 @@ class Source:
         roots: local folders that the source must be inside; empty: no restriction.
         files: names of the files to process; None: all of them.
         newer_than: seconds since the epoch; only files that were changed later are processed. 0: all of them.
+        shard: only its items are processed; None: all of them.
 
     Raises:
         StorageError: there is no such file or folder, or its path is not UTF-8.
@@ -51,6 +52,7 @@ class Source:
         roots: tuple[str, ...] = (),
         files: tuple[str, ...] | None = None,
         newer_than: float = 0.0,
+        shard: Shard | None = None,
     ) -> None:
         root, only = _local(address) if not is_remote(address) else _remote(address)
         self.store = open_bounded(root, links, roots)
@@ -61,6 +63,9 @@ class Source:
         self._exclude = tuple(map(Pattern, exclude))
         self._files = files
         self._newer_than = int(newer_than * 1e9)
+        self.shard = shard
+        self.elsewhere = 0
+        """Number of items that other shards process."""
         if only and files is not None:
             raise UsageError(
                 f"a list of names (--files-from) needs a folder as the source: {address} is a file"
@@ -71,7 +76,9 @@ class Source:
     @classmethod
     def of(cls, job: Job, roots: tuple[str, ...] = ()) -> Source:
         """The source of a job. Raises the same errors."""
-        return cls(job.source, job.include, job.exclude, job.links, roots, job.files, job.newer_than)
+        return cls(
+            job.source, job.include, job.exclude, job.links, roots, job.files, job.newer_than, job.shard
+        )
 
     @property
     def place(self) -> str:
@@ -106,24 +113,40 @@ class Source:
 
     def __iter__(self) -> Iterator[Item | Unlisted]:
         """Yield the items as they are found, and names that look like images but cannot be processed."""
+        for entry in self._wanted():
+            if self._is_recent(entry):
+                yield entry
+
+    def is_mine(self, key: str) -> bool:
+        """Whether a file belongs to the shard that is processed."""
+        return self.shard is None or self.shard.has(key)
+
+    def _is_counted_mine(self, key: str) -> bool:
+        """The same for a file that is wanted; those of other shards are counted."""
+        is_mine = self.is_mine(key)
+        self.elsewhere += not is_mine
+        return is_mine
+
+    def _wanted(self) -> Iterator[Item | Unlisted]:
         if self.is_file or self._files is not None:
-            for entry in self._named():
-                if self._is_recent(entry):
-                    yield entry
+            yield from self._named()
             return
         for entry in self.store.items():
             if self._is_wanted(entry):
-                if self._is_recent(entry):
+                if self._is_counted_mine(entry.key):
                     yield entry
-            elif self._is_left_out(entry):
+            elif self._is_left_out(entry) and self.is_mine(entry.key):
                 self.left_out.add(entry.key)
 
     def _named(self) -> Iterator[Item | Unlisted]:
         """The one file of the source, or the files of the list that no pattern leaves out."""
         if self.is_file:
-            yield self._look_up(self._only)
+            if self._is_counted_mine(self._only):
+                yield self._look_up(self._only)
             return
-        names = iter([name for name in self._files or () if self._is_chosen(name)])
+        names = iter(
+            [name for name in self._files or () if self._is_chosen(name) and self._is_counted_mine(name)]
+        )
         if self.store.is_local:
             yield from map(self._look_up, names)
             return

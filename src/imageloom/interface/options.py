@@ -39,6 +39,7 @@ from imageloom.model import (
     Limits,
     Links,
     Pages,
+    Shard,
 )
 from imageloom.records.events import Listener
 from imageloom.system.sandbox import Mode, Sandbox
@@ -119,6 +120,8 @@ class Options(TypedDict, total=False):
     made and that nobody has changed since."""
     adopt: bool
     """If the ledger was lost: an existing file with the bytes of an output becomes imageloom's again."""
+    shard: str | None
+    """Process only this share of the items, such as `3/16`: runs of the other shards may work at the same time."""
     if_exists: IfExists
     """What to do if an output's name is taken by a file that imageloom did not make: `error`, `skip` or
     `overwrite`."""
@@ -198,6 +201,7 @@ DEFAULTS = Options(
     newer_than=0.0,
     prune=False,
     adopt=False,
+    shard=None,
     if_exists="error",
     retry_failed=False,
     memory=0,
@@ -318,6 +322,7 @@ def prepare(pipeline: object, source: object, sink: object, options: Mapping[str
         files=None if o["files"] is None else _names(o["files"]),
         newer_than=_moment(o["newer_than"]),
         adopt=o["adopt"],
+        shard=None if o["shard"] is None else _shard(o["shard"]),
     )
     validated(job)
     box = Sandbox(mode, o["untrusted"], mode == "auto" and not o["untrusted"], timeout, memory)
@@ -372,6 +377,12 @@ def _names(given: object) -> tuple[str, ...]:
             except UsageError as error:
                 raise UsageError(f"files: {error}") from None
     raise UsageError(f"files = {given!r}: give several texts, such as ['a.jpg', 'sub/b.jpg']")
+
+
+def _shard(given: str) -> Shard:
+    if not isinstance(given, str):
+        raise UsageError(f"shard = {given!r}: give a text such as '3/16'")
+    return Shard.of(given)
 
 
 def _moment(given: object) -> float:

@@ -40,6 +40,7 @@ from imageloom.model.recipe import (
     Step,
     Value,
 )
+from imageloom.model.shard import Shard
 from imageloom.model.work import (
     MISSING,
     MOST_WARNING,
@@ -100,6 +101,7 @@ __all__ = [
     "Recipe",
     "Relay",
     "Result",
+    "Shard",
     "Step",
     "Subsampling",
     "Task",

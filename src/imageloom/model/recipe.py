@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta
 
 from imageloom.model.image import Format, Plain, Subsampling
+from imageloom.model.shard import Shard
 from imageloom.system.sandbox import Sandbox
 
 Decode = Literal["safe", "fast", "exact"]
@@ -179,6 +180,8 @@ class Job(Plain, frozen=True):
     """Process only files that were changed after this time, in seconds since the epoch; 0: all of them."""
     adopt: bool = False
     """An existing file that equals an output, byte for byte, becomes this output."""
+    shard: Shard | None = None
+    """Process only the items of this shard; other runs process the others, at the same time. None: all."""
 
     @property
     def is_durable(self) -> bool:

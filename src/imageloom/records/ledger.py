@@ -21,8 +21,17 @@ import msgspec
 from imageloom.errors import StorageError
 from imageloom.model import Failure, Item, Result, Times
 from imageloom.records.database import closed_on_errors, copied, create_tables, opened
-from imageloom.records.schema import Claim, ItemRecord, JobRecord, JobState
+from imageloom.records.schema import (
+    CLAIM_ALONE,
+    CLAIM_AMONG_OTHERS,
+    Claim,
+    ItemRecord,
+    JobRecord,
+    JobState,
+    item_row,
+)
 from imageloom.records.transaction import Transaction
+from imageloom.system.exits import is_alive
 
 MOST_NOTED = 500
 """Maximum number of items that wait for a flush."""
@@ -61,6 +70,9 @@ class Ledger:
         """A loss was recorded, so a row may have to be deleted when the item is processed again."""
         self._progress: tuple[int, int, int, int] | None = None
         self._is_durable = False
+        self.is_shared = False
+        """Other runs claim names in the same sink at the same time."""
+        self._seen: dict[tuple[int, str], tuple[int, str]] = {}
         try:
             self._db = copied(self.path) if scratch else self._open(path is None)
             with closed_on_errors(self._db):
@@ -91,8 +103,9 @@ class Ledger:
 
     def begin(self, source: str, sink: str, recipe: str, engine: str, workers: int) -> int:
         """Record a new job, and mark earlier running jobs into the same sink as killed. Returns its number."""
+        earlier = [job for job in self.unfinished() if job.sink == sink]
         with self._transaction():
-            self._db.execute("UPDATE jobs SET state = 'killed' WHERE sink = ? AND state = 'running'", (sink,))
+            self._mark_killed(job.id for job in earlier if not (self.is_shared and is_alive(job.pid)))
             cursor = self._db.execute(
                 "INSERT INTO jobs (source, sink, recipe, engine, workers, pid, state, started) "
                 "VALUES (?, ?, ?, ?, ?, ?, 'running', ?)",
@@ -146,10 +159,12 @@ class Ledger:
     def mark_killed(self, jobs: Iterable[int]) -> None:
         """Mark jobs as killed: their processes have ended."""
         with self._transaction():
-            self._db.executemany(
-                "UPDATE jobs SET state = 'killed' WHERE id = ? AND state = 'running'",
-                [(job,) for job in jobs],
-            )
+            self._mark_killed(jobs)
+
+    def _mark_killed(self, jobs: Iterable[int]) -> None:
+        self._db.executemany(
+            "UPDATE jobs SET state = 'killed' WHERE id = ? AND state = 'running'", [(job,) for job in jobs]
+        )
 
     def unfinished(self) -> list[JobRecord]:
         """The jobs that are recorded as running, even if their processes have ended."""
@@ -164,7 +179,7 @@ class Ledger:
             f"SELECT {', '.join(JobRecord.__struct_fields__)} FROM jobs ORDER BY id DESC"
         ):
             record = JobRecord(*row)
-            if record.state == "running" and not _is_alive(record.pid):
+            if record.state == "running" and not is_alive(record.pid):
                 record = msgspec.structs.replace(record, state="killed")
             yield record
 
@@ -187,6 +202,13 @@ class Ledger:
             dropped, warnings, *times = rest
             losses = (_decoded(dropped), _decoded(warnings)) if dropped else ((), ())
             yield ItemRecord(key, state_, attempts, failure, worker, started, pixels, Times(*times), *losses)
+
+    def is_running(self, job: int) -> bool:
+        """Whether a job is recorded as running."""
+        return (
+            self._select("SELECT 1 FROM jobs WHERE id = ? AND state = 'running'", (job,)).fetchone()
+            is not None
+        )
 
     def losses(self, job: int) -> dict[str, int]:
         """How many items of a job lost each thing, the most frequent first."""
@@ -256,16 +278,22 @@ class Ledger:
         recipe: str,
         name: str,
         size: int | None = None,
+        seen: Claim | None = None,
     ) -> None:
         """Claim an output name for an item, with the output's size if it is already known.
 
-        It takes effect with the next `flush`.
+        It takes effect with the next `flush`; if the ledger is shared, only if no other item has claimed it.
+
+        Args:
+            seen: the claim of another item that this one may take the place of.
         """
         place = self.number(sink)
         if (place, name) in self._done or (place, name) in self._released:
             self.flush()  # the pending row is about an older version of the item
         origin, meaning = self.number(source), self.number(recipe)
         self._claims[place, name] = (place, name, origin, item.key, item.fingerprint, meaning, job, size)
+        if self.is_shared:
+            self._seen[place, name] = (self.number(seen.source), seen.key) if seen else (origin, item.key)
 
     def record_done(
         self,
@@ -289,7 +317,7 @@ class Ledger:
         if result.dropped or result.warnings:
             self._losses[job, result.key] = _as_json(result.dropped), _as_json(result.warnings)
             self._has_losses = True
-        self._add(_item_row(job, "done", result, attempts, worker))
+        self._add(item_row(job, "done", result, attempts, worker))
 
     def record_failed(
         self, job: int, sink: str, result: Result, attempts: int, worker: str, names: tuple[str, ...] = ()
@@ -297,7 +325,7 @@ class Ledger:
         """Record a failed item. Names that this job has claimed but not filled are released."""
         self.release(job, sink, names)
         self._traces[job, result.key] = result.failure.trace if result.failure else ""
-        self._add(_item_row(job, "failed", result, attempts, worker))
+        self._add(item_row(job, "failed", result, attempts, worker))
 
     def release(self, job: int, sink: str, names: tuple[str, ...]) -> None:
         """Release claimed names that get no output, if this job was the first to claim them and has never filled
@@ -349,14 +377,12 @@ class Ledger:
         if not (self._claims or self._done or self._released or self._items):
             return
         with self._transaction(self._is_durable):
-            self._db.executemany(
-                "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job, size) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET "
-                "job = CASE WHEN size IS NULL THEN job ELSE 0 END, "  # a filled name is never released
-                "size = excluded.size, mtime = NULL, source = excluded.source, key = excluded.key, "
-                "fingerprint = excluded.fingerprint, recipe = excluded.recipe",
-                self._claims.values(),
-            )
+            if self.is_shared:
+                self._db.executemany(
+                    CLAIM_AMONG_OTHERS, [(*c, *self._seen[c[:2]]) for c in self._claims.values()]
+                )
+            else:
+                self._db.executemany(CLAIM_ALONE, self._claims.values())
             self._db.executemany(
                 "UPDATE outputs SET size = ?, mtime = ? WHERE sink = ? AND name = ?",
                 [(*made, *name) for name, made in self._done.items()],
@@ -383,6 +409,7 @@ class Ledger:
                 [(*item, trace) for item, trace in self._traces.items() if trace],
             )
         self._claims.clear()
+        self._seen.clear()
         self._done.clear()
         self._released.clear()
         self._items.clear()
@@ -408,23 +435,5 @@ class Ledger:
         return Transaction(self._db, to_disk)
 
 
-def _item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:
-    reason: tuple[str, str] | tuple[None, None] = (None, None)
-    if failure := result.failure:  # the message may contain invalid Unicode, from a name or a library
-        reason = failure.kind, failure.message.encode("utf-8", "backslashreplace").decode()
-    times = msgspec.structs.astuple(result.times)
-    return job, result.key, state, attempts, *reason, worker, result.started, result.pixels, *times
-
-
 def _as_json(texts: tuple[str, ...]) -> str:
     return msgspec.json.encode(texts).decode()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

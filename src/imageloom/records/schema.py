@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from imageloom.model import Failure, Plain, Times
+import msgspec
+
+from imageloom.model import Failure, Plain, Result, Times
 
 VERSION = 1
 
@@ -38,6 +40,19 @@ CREATE TABLE items (
     PRIMARY KEY (job, key)
 ) WITHOUT ROWID;
 """
+
+CLAIM = (
+    "INSERT INTO outputs (sink, name, source, key, fingerprint, recipe, job, size) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink, name) DO UPDATE SET "
+    "job = CASE WHEN size IS NULL THEN {job} ELSE 0 END, "  # a filled name is never released
+    "size = excluded.size, mtime = NULL, source = excluded.source, key = excluded.key, "
+    "fingerprint = excluded.fingerprint, recipe = excluded.recipe"
+)
+CLAIM_ALONE = CLAIM.format(job="job")
+CLAIM_AMONG_OTHERS = CLAIM.format(job="excluded.job") + (
+    " WHERE (source, key) IN ((excluded.source, excluded.key), (?, ?))"
+)
+"""A claim that takes the place only of its own item's, and of that of another item that was seen before."""
 
 TRACES = """
 CREATE TABLE IF NOT EXISTS traces (             -- tracebacks of failed items: not in ledgers of earlier programs
@@ -98,3 +113,12 @@ class Claim(Plain, frozen=True):
     job: int
     is_filled: bool
     """Whether its output was published."""
+
+
+def item_row(job: int, state: str, result: Result, attempts: int, worker: str) -> tuple[object, ...]:
+    """The row of an item that is done or has failed."""
+    reason: tuple[str, str] | tuple[None, None] = (None, None)
+    if failure := result.failure:  # the message may contain invalid Unicode, from a name or a library
+        reason = failure.kind, failure.message.encode("utf-8", "backslashreplace").decode()
+    times = msgspec.structs.astuple(result.times)
+    return job, result.key, state, attempts, *reason, worker, result.started, result.pixels, *times

@@ -45,6 +45,8 @@ class Summary(Plain, frozen=True):
     """Number of skipped items whose outputs an earlier run has made."""
     failures: dict[str, Failure] = {}  # noqa: RUF012
     """Why the first items failed, by key, at most `MOST_FAILURES`."""
+    elsewhere: int = 0
+    """Number of items that other shards process."""
 
     @property
     def total(self) -> int:
@@ -56,7 +58,7 @@ class Summary(Plain, frozen=True):
         """The exit code of `imageloom run`: 0 all done, 1 some failed, 3 no item, 130 interrupted."""
         if self.interrupted:
             return 130
-        if self.total == 0:
+        if self.total == 0 and not self.elsewhere:
             return 3
         return 1 if self.failed else 0
 

@@ -74,6 +74,7 @@ class FsspecStore(RemoteStore):
             self._idle.put(None)
         self._idle.put(first)
         self._staging = Staging()
+        self.own = ""
         self._folders: set[str] = set()
 
     @contextlib.contextmanager
@@ -175,13 +176,13 @@ class FsspecStore(RemoteStore):
                         f"{STAGING} is a symbolic link, which imageloom does not follow: remove it"
                     )
                 fs.makedirs(hidden, exist_ok=True)
-                probe = f"{hidden}/{PROBE}"
+                probe = f"{hidden}/{self.own}{PROBE}"
                 fs.pipe_file(probe, b"")
                 is_ours = fs.info(probe).get("uid") == fs.info(hidden).get("uid")
                 fs.rm_file(probe)
                 if not is_ours:
                     raise StorageError(f"{STAGING} belongs to another user: remove it")
-                for path in _tokens(fs, hidden):
+                for path in _tokens(fs, hidden, self.own):
                     fs.rm_file(path)
         except Exception as error:
             raise StorageError(f"cannot write to {self.address}: {explain(error)}") from None
@@ -192,8 +193,10 @@ class FsspecStore(RemoteStore):
         hidden = self._path(STAGING)
         with contextlib.suppress(Exception), self._connection() as fs:
             if not _is_link(fs, hidden):
-                for path in _tokens(fs, hidden):
+                for path in _tokens(fs, hidden, self.own):
                     fs.rm_file(path)
+                if self.own:
+                    return  # other shards use the folder
                 if others := fs.ls(hidden, detail=False):
                     log.warning(
                         "%s/%s is not removed: it contains %d files that imageloom did not make",
@@ -290,12 +293,14 @@ def _is_link(fs: AbstractFileSystem, path: str) -> bool:
         return False
 
 
-def _tokens(fs: AbstractFileSystem, folder: str) -> list[str]:
-    """Paths of the staged files in a folder."""
-    found = fs.ls(folder, detail=True)
-    return [
-        one["name"] for one in found if one["type"] == "file" and is_token(one["name"].rpartition("/")[2])
-    ]
+def _tokens(fs: AbstractFileSystem, folder: str, own: str) -> list[str]:
+    """Paths of the staged files in a folder whose names begin with `own`."""
+    found = {
+        one["name"]: one["name"].rpartition("/")[2]
+        for one in fs.ls(folder, detail=True)
+        if one["type"] == "file"
+    }
+    return [path for path, name in found.items() if is_token(name) and name.startswith(own)]
 
 
 def _connect(address: str) -> tuple[AbstractFileSystem, str]:

@@ -68,6 +68,7 @@ class LocalStore:
         check_name(self.address)
         self._root = -1
         self._staging: StagingFolder | None = None
+        self.own = ""
         self._publishing = threading.Lock()
         self._flusher: Flusher | None = None
         self._replaced: list[str] = []
@@ -230,7 +231,7 @@ class LocalStore:
     def prepare(self, scratch: str = "") -> None:
         """Create the folder and its staging folder, and remove staged files of killed runs."""
         try:
-            self._staging = self._staging or StagingFolder(self.root(), self.address)
+            self._staging = self._staging or StagingFolder(self.root(), self.address, own=self.own)
             self._staging.sweep()
         except OSError as error:
             self.close()

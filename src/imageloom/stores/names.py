@@ -1,7 +1,8 @@
 """Names that imageloom makes: of outputs in a sink, and of staged files.
 
 The name of a staged file is a token: `{job}-{item}-{attempt}-{12 hex digits}`, and a suffix for the output, the
-piece or the scratch file. Only files with such names are ever removed from a staging folder.
+piece or the scratch file. Only files with such names are ever removed from a staging folder, and the locks of
+shards, `shard-{number}-of-{count}`.
 """
 
 from __future__ import annotations
@@ -55,9 +56,30 @@ def _random() -> str:
         return first
 
 
+def job_of(shard: int, job: int) -> str:
+    """The job's number in tokens: for a shard, it begins with `own_tokens`. 0 is no shard."""
+    return f"{own_tokens(shard)}{job}"
+
+
+def own_tokens(shard: int) -> str:
+    """What the tokens of a shard begin with, and no others; empty for 0, no shard."""
+    return f"0{shard:05}" if shard else ""
+
+
 def is_token(name: str) -> bool:
     """Whether a name is that of a file staged by imageloom."""
     return re.fullmatch(_TOKEN, name) is not None
+
+
+def lock_of(number: int, count: int) -> str:
+    """The name of the file that a shard locks."""
+    return f"shard-{number}-of-{count}"
+
+
+def shard_of_lock(name: str) -> tuple[int, int] | None:
+    """Number and count of the shard that locks a file of this name; None if it is no such file."""
+    found = re.fullmatch("shard-([0-9]{1,5})-of-([0-9]{1,5})", name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def why_no_path(key: str) -> str | None:

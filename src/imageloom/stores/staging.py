@@ -13,11 +13,21 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Protocol, runtime_checkable
 
 from imageloom.errors import StorageError
-from imageloom.stores.names import PROBE, STAGING, is_token
+from imageloom.stores.names import PROBE, STAGING, is_token, shard_of_lock
 from imageloom.system import descriptors, folders
 from imageloom.system.beneath import open_beneath
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A store with a staging folder that all its runs share."""
+
+    own: str
+    """What the names of this run's staged files begin with, if other shards use the folder too; else empty."""
+
 
 SCRATCH = "imageloom-scratch-"
 """Prefix of the names of scratch folders."""
@@ -33,14 +43,16 @@ class StagingFolder:
         sink: the open folder of the sink; the caller closes it.
         address: path of the sink, for messages.
         make: create the staging folder if it does not exist.
+        own: only staged files whose names begin with it are removed: other shards use the folder, too.
 
     Raises:
         StorageError: it is a link, not a folder, belongs to another user, or cannot be used.
     """
 
-    def __init__(self, sink: int, address: str, make: bool = True) -> None:
+    def __init__(self, sink: int, address: str, make: bool = True, own: str = "") -> None:
         self.path = os.path.join(address, STAGING)
         self._sink = sink
+        self._own = own
         try:
             if make:
                 with suppress(FileExistsError):
@@ -57,9 +69,13 @@ class StagingFolder:
     def tokens(self) -> list[str]:
         return [name for name in os.listdir(self.folder) if is_token(name)]
 
+    def locks(self) -> list[str]:
+        """Names of the files that shards lock."""
+        return [name for name in os.listdir(self.folder) if shard_of_lock(name)]
+
     def others(self) -> list[str]:
         """Names of files that imageloom did not make."""
-        return [name for name in os.listdir(self.folder) if not is_token(name)]
+        return [name for name in os.listdir(self.folder) if not (is_token(name) or shard_of_lock(name))]
 
     def size(self) -> int:
         """Disk space of the staged files in bytes."""
@@ -68,10 +84,17 @@ class StagingFolder:
     def sweep(self) -> None:
         """Remove all staged files, as far as possible."""
         for name in self.tokens():
+            if name.startswith(self._own):
+                folders.remove(name, self.folder)
+        for name in [] if self._own else self.locks():
             folders.remove(name, self.folder)
 
     def remove(self) -> None:
-        """Remove the folder with all staged files, including those of late workers. Other files stay."""
+        """Remove the folder with all staged files, including those of late workers. Other files stay. A shard
+        removes only its own files."""
+        if self._own:
+            self.sweep()
+            return
         for _ in range(MOST_TRIES):
             self.sweep()
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 
@@ -17,6 +18,17 @@ def cause_of(exitcode: int | None) -> str:
         return f"it exited with code {exitcode}"
     known = -exitcode in set(signal.Signals)
     return f"killed by {signal.Signals(-exitcode).name if known else f'signal {-exitcode}'}"
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process with this ID."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def die_with_parent() -> None:

@@ -21,6 +21,7 @@ from imageloom.cli.options.files import (
     name_option,
     prune_options,
     retry_failed_option,
+    shard_option,
 )
 from imageloom.cli.options.records import (
     durable_option,
@@ -78,6 +79,7 @@ __all__ = [
     "sandbox_options",
     "sandbox_options_of_service",
     "sandbox_options_of_worker",
+    "shard_option",
     "tile_option",
     "verbose_option",
 ]

@@ -96,6 +96,14 @@ if_exists_option = click.option(
 )
 
 
+shard_option = click.option(
+    "--shard",
+    metavar="NUMBER/COUNT",
+    help="Process only one share of the images, such as 3/16, so that runs of all 16 shards can work at the same "
+    "time, on one machine or on several. The name of an image decides which shard it belongs to.",
+)
+
+
 retry_failed_option = click.option(
     "--retry-failed", is_flag=True, help="Process only the items that failed in an earlier run."
 )
