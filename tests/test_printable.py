@@ -312,6 +312,8 @@ def test_commands_write_by_one_way_alone() -> None:
     for path in folder.glob("*.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         found = [ast.unparse(call.func) for call in calls if ways(ast.unparse(call.func))]
+        if path.name == "supervisor.py":  # signals, into a pipe
+            found.remove("os.write")
         assert bool(found) == (path.name == "text.py"), (path.name, found)
 
 

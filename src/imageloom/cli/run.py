@@ -203,10 +203,9 @@ def command(
     imageloom run 'resize 512x' s3://photos/2026 s3://web/2026
     imageloom run 'resize 50%' photos/ half/ --shard 3/16
     imageloom run 'resize 50%' photos/ half/ --report report.html
-    imageloom run 'resize 50%' photos/ half/ --engine zeromq --bind tcp://10.0.0.5:5555 --keys run.key \\
-        --relay 10.0.0.5:7443
+    imageloom run 'resize 50%' photos/ half/ --engine redis --connect rediss://host:6379 --relay 10.0.0.5:7443
     imageloom run 'my_filter 3 | resize 50%' photos/ out/ --operators my_ops.py
-    imageloom run 'when width > 2000 | resize 2000x' photos/ out/ --max-bytes 500k
+    imageloom run 'when portrait | resize 2000x' photos/ out/ --max-bytes 500k
     imageloom run 'resize 100%' photos/ out/ --only-if-smaller --effort 9
     imageloom run 'resize 100%' photos/ web/ --widths 320,640,1280 --formats avif,webp,jpeg --manifest web.html
     imageloom run 'resize 50%' photos/ out/ --name '{exif.DateTimeOriginal:%Y/%m:-undated}/{stem}.{ext}'
