@@ -16,12 +16,12 @@ from imageloom.errors import OperatorRefused
 from imageloom.model import Box, Frame, Pixels
 from imageloom.operators.geometry import Color
 from imageloom.operators.named import Digest, File, loaded
-from imageloom.operators.overlays import Gravity, Margin, laid_over, layer_of, same_box
+from imageloom.operators.overlays import Gravity, Layer, Margin, laid_over, layer_of, same_box
 from imageloom.operators.registry import operator
 from imageloom.operators.templates import TEMPLATE
 
 FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
-MOST_PIXELS = 1 << 26
+MOST_PIXELS = 1 << 23
 """Maximum number of pixels of a drawn text."""
 _PERCENT = r"^(\d{1,3}(?:\.\d{1,6})?)%$"
 Size = (
@@ -42,7 +42,6 @@ def _pixels_of(size: int | str, frame: Frame) -> int:
     return min(max(1, round(min(frame.width, frame.height) * float(found[1]) / 100)), 2000)
 
 
-@lru_cache(maxsize=64)
 def _cover(text: str, size: int, font: bytes) -> NDArray[np.float32]:
     """How much a text covers each pixel of the smallest box around it, from 0 to 1.
 
@@ -76,6 +75,14 @@ def _own_font() -> bytes:
     return FONT.read_bytes()
 
 
+@lru_cache(maxsize=2)
+def _layer(text: str, size: int, font: bytes, color: str, is_gray: bool) -> Layer:
+    """The text in its colour. It is kept for the other tiles of an image, and for the next images."""
+    red, green, blue, *alpha = bytes.fromhex(color[1:])
+    pixel = np.array([red, green, blue, 255], np.float32) / np.float32(255)
+    return layer_of(_cover(text, size, font)[..., None] * pixel, is_gray, (alpha or [255])[0] / 255)
+
+
 def _drawn(
     image: Pixels,
     *,
@@ -90,11 +97,8 @@ def _drawn(
     digest: str,
 ) -> Pixels:
     content = loaded(font, digest, bytes) if font is not None else _own_font()
-    cover = _cover(text.replace("\\n", "\n"), _pixels_of(size, frame), content)
-    red, green, blue, *alpha = bytes.fromhex(color[1:])
-    pixel = np.array([red, green, blue, 255], np.float32) / np.float32(255)
     is_gray = image.ndim == 2 or image.shape[2] == 2
-    layer = layer_of(cover[..., None] * pixel, is_gray, (alpha or [255])[0] / 255)
+    layer = _layer(text.replace("\\n", "\n"), _pixels_of(size, frame), content, color, is_gray)
     return laid_over(image, box, frame, layer, gravity, margin)
 
 
