@@ -21,11 +21,11 @@ from imageloom.operators.registry import operator
 from imageloom.operators.templates import TEMPLATE
 
 FONT = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
-MOST_PIXELS = 1 << 23
+MOST_PIXELS = 1 << 24
 """Maximum number of pixels of a drawn text."""
 _PERCENT = r"^(\d{1,3}(?:\.\d{1,6})?)%$"
 Size = (
-    Annotated[int, Meta(ge=1, le=2000)]
+    Annotated[int, Meta(ge=1, le=1000)]
     | Annotated[str, Meta(pattern=_PERCENT, description="PERCENT% of the image's shorter side")]
 )
 Words = Annotated[
@@ -39,7 +39,7 @@ def _pixels_of(size: int | str, frame: Frame) -> int:
         return size
     found = re.match(_PERCENT, size)
     assert found is not None, size
-    return min(max(1, round(min(frame.width, frame.height) * float(found[1]) / 100)), 2000)
+    return min(max(1, round(min(frame.width, frame.height) * float(found[1]) / 100)), 1000)
 
 
 def _cover(text: str, size: int, font: bytes) -> NDArray[np.float32]:
