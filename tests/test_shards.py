@@ -91,7 +91,8 @@ def test_tokens_of_a_shard_are_its_own() -> None:
     assert not new_token(job_of(31, 2), 1, 1).startswith(own_tokens(3))
 
 
-@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.long), 4])
+@pytest.mark.long
+@pytest.mark.parametrize("count", [2, 4])
 def test_shards_at_once_make_what_one_run_makes(photos: Path, tmp_path: Path, count: int) -> None:
     out, alone = tmp_path / "out", tmp_path / "alone"
     runs = shards(count, photos, out)
@@ -200,6 +201,7 @@ def test_pruning_is_that_of_the_shard(photos: Path, tmp_path: Path) -> None:
     assert (out / others[0].relative_to(photos)).exists()
 
 
+@pytest.mark.long
 def test_items_of_two_shards_do_not_share_a_name(tmp_path: Path) -> None:
     """Exactly one of the items of a name is done, and the ledger knows which."""
     photos, out = tmp_path / "photos", tmp_path / "out"
@@ -218,6 +220,7 @@ def test_items_of_two_shards_do_not_share_a_name(tmp_path: Path) -> None:
         assert (out / key[2:]).read_bytes() == (expected / key).read_bytes()
 
 
+@pytest.mark.long
 def test_a_shard_without_items_is_no_error(tmp_path: Path) -> None:
     draw(tmp_path / "photos" / "1.jpg")
     codes = [

@@ -643,7 +643,7 @@ def text(
 
     Args:
         text: a text of 1 to 1000 characters
-        size: a whole number from 1 to 2000 or PERCENT% of the image's shorter side  [24]
+        size: a whole number from 1 to 1000 or PERCENT% of the image's shorter side  [24]
         color: #RRGGBB, or #RRGGBBAA with the alpha last  [#ffffff]
         gravity: center, north, northeast, east, southeast, south, southwest, west or northwest  [south]
         margin: a whole number from 0 to 100000  [16]
