@@ -157,3 +157,9 @@ def test_a_named_font_is_used(tmp_path: Path) -> None:
 def test_mistakes_are_named(pipeline: str, said: str) -> None:
     with pytest.raises(PipelineError, match=said):
         Pipeline(pipeline)
+
+
+def test_a_text_that_is_not_unicode_is_refused() -> None:
+    """As the command line has it for bytes that are not UTF-8."""
+    with pytest.raises(PipelineError, match="text: a value is not valid UTF-8"):
+        Pipeline.parse("text 'a\udca9b'")
