@@ -18,8 +18,11 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def format_of(name: object) -> Format | None:
+def format_of(name: object, option: str = "format") -> Format | None:
     """The format with this name; None for None.
+
+    Args:
+        option: the option that has the name, for messages.
 
     Raises:
         UsageError: there is none.
@@ -27,11 +30,11 @@ def format_of(name: object) -> Format | None:
     if name is None:
         return None
     if not isinstance(name, str):
-        raise UsageError(f"format = {name!r}: it must be the name of a format, such as 'png'")
+        raise UsageError(f"{option} = {name!r}: it must be the name of a format, such as 'png'")
     try:
         return parse_format(name)
     except UsageError as error:
-        raise UsageError(f"format = {name!r}: {error}") from None
+        raise UsageError(f"{option} = {name!r}: {error}") from None
 
 
 def limits_of(given: object) -> Limits:

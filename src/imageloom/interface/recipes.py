@@ -62,7 +62,7 @@ def recipe_of(pipeline: object, o: Mapping[str, Any], usual: Mapping[str, Any]) 
     chosen = {name: o[name] for name in _OF_RECIPES}
     output = replace(output, format=format_of(o["format"]), **{name: o[name] for name in _OF_AN_OUTPUT})
     widths, formats = _several("widths", o["widths"], int), _several("formats", o["formats"], str)
-    named = tuple(found for name in formats if (found := format_of(name)))
+    named = tuple(found for name in formats if (found := format_of(name, "formats")))
     outputs = with_set(validated(output), widths, named, o["name"])
     return checked(validated(Recipe(outputs, **chosen)))
 

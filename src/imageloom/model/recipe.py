@@ -78,7 +78,7 @@ class Output(Plain, frozen=True):
     """1 to 100, for lossy formats; None: the format's default."""
     subsampling: Chroma | None = None
     """The chroma subsampling of lossy formats; keep: that of the input, if it is known; None: the default."""
-    max_bytes: Annotated[int, Meta(ge=0)] = 0
+    max_bytes: Count = 0
     """The quality is lowered until the file has at most so many bytes; 0: no limit."""
     lossless: bool = False
     """Use the lossless encoder of a format that has both."""
