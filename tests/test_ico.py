@@ -11,6 +11,7 @@ import pytest
 from cell_files import TOKEN, exif
 from faithful import Refused, both_ways, opened, saved, scene
 from imageloom import codecs
+from imageloom.errors import UsageError
 from imageloom.model import Pixels
 
 SIDE = 24
@@ -91,7 +92,7 @@ def test_cursors(tmp_path: Path) -> None:
 
 
 def test_icons_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="icons can be read but not written"):
+    with pytest.raises(UsageError, match="ico files can be read but not written"):
         both_ways(tmp_path, icon((SIDE, 24, bmp(24))), name="a.ico", format="ico")
 
 
