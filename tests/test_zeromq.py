@@ -329,7 +329,10 @@ def test_the_driver_is_killed_and_its_workers_serve_the_next_one(photos: Path, o
     assert contents(out) == serial(slow("nap 0.1", operators), photos)
 
 
-def test_what_lies_outside_of_a_workers_roots_fails_by_name(photos: Path) -> None:
+def test_what_lies_outside_of_a_workers_roots_fails_by_name(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imageloom.scheduling.refusals.PATIENCE", 1.0)
     address = f"tcp://127.0.0.1:{free_port()}"
     elsewhere = photos.parent / "elsewhere"
     elsewhere.mkdir()

@@ -97,7 +97,9 @@ class Operator(msgspec.Struct, frozen=True, eq=False, dict=True):
         params = {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()}
         try:
             checked = msgspec.to_builtins(msgspec.convert(params, self.schema))
-            "".join(map(str, checked.values())).encode()  # a text that cannot be sent to a worker is refused here
+            "".join(
+                map(str, checked.values())
+            ).encode()  # a text that cannot be sent to a worker is refused here
         except msgspec.ValidationError as error:
             wrong = messages.wrong_parameter(str(error), params, self.hints, self.examples)
             raise PipelineError(f"{self.name}: {wrong}") from None

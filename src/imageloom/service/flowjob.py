@@ -104,8 +104,8 @@ class FlowJob:
 
     # Called by the service
 
-    def start(self, ended: Callable[[FlowJob], None]) -> None:
-        """Run in a thread, which calls `ended` at its end."""
+    def start(self, ended: Callable[[FlowJob], None]) -> threading.Thread:
+        """Run in a thread, which calls `ended` at its end. Returns the thread."""
         self.is_running, self._is_stopping = True, False
 
         def run() -> None:
@@ -115,7 +115,9 @@ class FlowJob:
                 self.is_running = False
                 ended(self)
 
-        threading.Thread(target=run, name=f"job-{self.id}").start()
+        thread = threading.Thread(target=run, name=f"job-{self.id}")
+        thread.start()
+        return thread
 
     def stop(self) -> None:
         """Finish the items in progress, and begin no others."""

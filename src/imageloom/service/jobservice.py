@@ -76,7 +76,8 @@ class JobService:
         self.views = Views(flows, state, ledger, self._jobs)
         self._changed = threading.Event()
         self._leaving = threading.Event()
-        self._ended_one = threading.Event()
+        self._threads: list[threading.Thread] = []
+        """Those of the jobs; some may have ended."""
         self._known = flows.versions()
         Ledger(ledger).close()  # it exists, for those who read it
         for row in state.open_jobs():
@@ -97,10 +98,8 @@ class JobService:
             jobs = list(self._jobs.values())
         for job in jobs:
             job.stop()
-        for job in jobs:
-            while job.is_running:
-                self._ended_one.wait(0.1)
-                self._ended_one.clear()
+        for thread in self._threads:
+            thread.join()
         self._webhooks.close()
 
     # What people decide
@@ -342,7 +341,8 @@ class JobService:
                     return
                 if not job.is_running and job.not_before <= time.monotonic():
                     running += 1
-                    job.start(self._on_end)
+                    self._threads = [thread for thread in self._threads if thread.is_alive()]
+                    self._threads.append(job.start(self._on_end))
 
     def _on_end(self, job: FlowJob) -> None:
         """Called in a job's thread at its end."""
@@ -356,7 +356,6 @@ class JobService:
                 self._jobs.pop(job.id, None)
                 self._settle(job.id, row.wanted)
             self._fill()
-        self._ended_one.set()
         self._tell(job.id)
 
     # The service's own thread

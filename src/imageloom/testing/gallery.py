@@ -62,9 +62,10 @@ SHOWN = {
 
 
 def pictures(photo: Pixels) -> dict[str, tuple[str, Pixels]]:
-    """For each operator: the steps as text, and the photo beside the result."""
+    """For each of imageloom's own operators: the steps as text, and the photo beside the result."""
     found = {}
-    for one in sorted(operators.operators(), key=lambda one: one.name):
+    own = (one for one in operators.operators() if one.function.__module__.startswith("imageloom.operators."))
+    for one in sorted(own, key=lambda one: one.name):
         steps = Pipeline(SHOWN.get(one.name, one.examples[0])).steps
         before = Pipeline(map(sampled, steps[:-1]))(photo) if _prepares(one, steps) else photo
         made = Pipeline(map(sampled, steps))(photo)

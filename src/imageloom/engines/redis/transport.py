@@ -310,7 +310,8 @@ class RedisTransport:
     def _is_for_others(self, message: Message) -> bool:
         """Whether a consumer refuses a delivery that others may do."""
         if not (reason := refusal_of(message.result)):
-            self._refusals.clear()
+            if message.result is not None:
+                self._refusals.clear()
             return False
         self._refusals.note(shown(message.worker), shown(reason))
         is_own = group.pid_of(message.worker, self._host) in (self.fleet.pids if self.fleet else ())

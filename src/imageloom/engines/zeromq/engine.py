@@ -340,8 +340,10 @@ class Server:
 
     def _sets_aside(self, peer: Peer, message: Message) -> bool:
         """Whether a worker gets no more tasks, because it refuses them. Others get its deliveries."""
-        if peer.is_aside or not (reason := refusal_of(message.result)):
+        reason = refusal_of(message.result)
+        if message.result is not None and not reason:
             self._refusals.clear()
+        if peer.is_aside or not reason:
             return peer.is_aside
         self._refusals.note(peer.name, shown(reason))
         if message.place or peer.is_local or self._refusals.are_final(len(self._peers)):
