@@ -28,7 +28,7 @@ try:
     from starlette.types import ASGIApp
 
     from imageloom.service.relay.app import Relayed
-    from imageloom.service.web.server import MOST_HEAD, BoundedProtocol
+    from imageloom.service.web.server import configured
 except ModuleNotFoundError:
     raise MissingExtra("--relay", "relay") from None
 
@@ -40,8 +40,6 @@ from imageloom.stores.relay import SCHEME
 
 LIFE = timedelta(days=3650)
 """How long a certificate is valid: longer than any run."""
-KEPT = 15
-"""Seconds for which a connection without a request stays open."""
 LEAVING = 100
 """Maximum number of looks whether all connections have ended, a hundredth of a second apart."""
 SKEW = timedelta(days=1)
@@ -133,20 +131,7 @@ def relayed(job: Job, engine: Engine, address: str) -> Iterator[RelayEngine]:
 @contextmanager
 def _served(app: ASGIApp, listener: Listener, certificate: str, key: str) -> Iterator[None]:
     """Serve an application over TLS in a thread of its own until the block ends."""
-    config = uvicorn.Config(
-        app,
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="off",
-        loop="asyncio",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEPT,
-        h11_max_incomplete_event_size=MOST_HEAD,
-    )
+    config = configured(app, date_header=False)
     with tempfile.TemporaryDirectory() as folder:
         paths = os.path.join(folder, "certificate"), os.path.join(folder, "key")
         for path, text in zip(paths, (certificate, key), strict=True):

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imageloom.errors import StorageError, UsageError
@@ -76,6 +77,28 @@ def _peer(transport: Any) -> str:
     return str(name[0]) if name else ""
 
 
+def configured(app: ASGIApp, **more: Any) -> uvicorn.Config:
+    """The settings of a server whose connections are bounded.
+
+    Args:
+        more: further settings of `uvicorn.Config`.
+    """
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEPT,
+        h11_max_incomplete_event_size=MOST_HEAD,
+        **more,
+    )
+
+
 class WebServer:
     """Serves an application in a thread of its own, until it is closed.
 
@@ -98,19 +121,9 @@ class WebServer:
                 raise UsageError(
                     f"cannot use {certificate} with {key} (--certificate, --key): {error}"
                 ) from None
-        config = uvicorn.Config(
+        config = configured(
             app,
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="off",
-            loop="asyncio",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEPT,
             timeout_graceful_shutdown=LEAVING,
-            h11_max_incomplete_event_size=MOST_HEAD,
             ssl_certfile=certificate or None,
             ssl_keyfile=key or None,
         )
